@@ -1,0 +1,83 @@
+// Package backend is the contract between the control plane, which decides who
+// owns which subnet, and the data plane, which carries packets to it.
+//
+//	subnet.Manager ──[]subnet.Event──► Network.Apply ──► route table or kernel state
+//
+// Nothing else passes between the two. Each folder below is one backend; none
+// imports another, and none knows how leases are stored.
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/netip"
+
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// Config is what a backend is made from.
+type Config struct {
+	// Network is the overlay's whole address range; SubnetLen the prefix length
+	// that hosts' subnets are cut to. Leases of another length may exist, left
+	// from an earlier configuration.
+	Network   netip.Prefix
+	SubnetLen int
+	// Options is the network configuration's Backend object, nil if absent.
+	Options json.RawMessage
+	// Uplink is the interface that encapsulated packets leave by.
+	Uplink uplink.Uplink
+	// PublicIP is the address that other hosts send to; it differs from
+	// Uplink.Addr behind a 1:1 NAT.
+	PublicIP netip.Addr
+	// Port, if not 0, takes precedence over the port in Options.
+	Port int
+	// DataPath is the -udp-datapath flag.
+	DataPath string
+}
+
+// Backend makes one kind of network. Its constructor checks the configuration
+// and touches nothing.
+type Backend interface {
+	// Attrs is what the lease shall tell the other hosts.
+	Attrs() subnet.Attrs
+	// Up makes devices, addresses and routes for the lease, and what it made is
+	// gone again if it returns an error. No packet moves before Run.
+	Up(ctx context.Context, l subnet.Lease) (Network, error)
+}
+
+// Network carries packets between our subnet and those of the peers.
+type Network interface {
+	// MTU is the largest packet, in bytes, that containers may send.
+	MTU() int
+	// Apply changes the set of peers. One caller at a time (subnet.Manager.Watch);
+	// it may run beside Run and Stats. It does not block on the network.
+	Apply([]subnet.Event)
+	// Run moves packets until ctx ends (nil) or something it cannot mend breaks
+	// (the error). Every goroutine that it started has ended when it returns.
+	Run(ctx context.Context) error
+	// Stats is a snapshot for status and metrics; safe at any time before Close.
+	Stats() Stats
+	// Close removes what Up made. It is called once, after Run has returned, or
+	// without Run. The peers' packets stop.
+	io.Closer
+}
+
+// Stats counts packets since the start. Bytes are those of the inner packets.
+type Stats struct {
+	// DataPath names what moves the packets, and Reason why it was chosen.
+	DataPath, Reason string
+	Peers            []PeerStats
+	// Drops counts refused packets by reason. Each reason that can occur is
+	// present from the start, so that a zero is a measured zero.
+	Drops map[string]uint64
+}
+
+// PeerStats counts the packets exchanged with one peer.
+type PeerStats struct {
+	Subnet             netip.Prefix
+	PublicIP           netip.Addr
+	TxPackets, TxBytes uint64
+	RxPackets, RxBytes uint64
+}

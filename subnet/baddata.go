@@ -1,0 +1,40 @@
+package subnet
+
+import (
+	"sync"
+	"sync/atomic"
+
+	log "github.com/golang/glog"
+)
+
+// maxBadKeys bounds what BadData remembers; past it, keys are counted only.
+const maxBadKeys = 1024
+
+// BadData keeps account of what a registry left out of its answers because it
+// did not parse. Each key is logged once for each new fault, and counted every
+// time it is met. The zero value is ready; it is safe for concurrent use.
+type BadData struct {
+	count atomic.Uint64
+
+	mu     sync.Mutex
+	logged map[string]string // key → the fault last logged for it
+}
+
+// Skip records that key was left out for the reason err.
+func (b *BadData) Skip(key string, err error) {
+	b.count.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.logged == nil {
+		b.logged = make(map[string]string)
+	}
+	fault := err.Error()
+	if b.logged[key] == fault || len(b.logged) >= maxBadKeys {
+		return
+	}
+	b.logged[key] = fault
+	log.Errorf("skip key=%q reason=%q; all other leases stay in force", key, fault)
+}
+
+// Count is how many times a key was left out.
+func (b *BadData) Count() uint64 { return b.count.Load() }

@@ -1,0 +1,85 @@
+package subnet
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// ParseLease decodes a lease key, named relative to <prefix>/subnets/, and its
+// JSON value as any generation of flannel writes them. Unknown fields of the
+// value are ignored. Expiration, Rev and Reserved are the registry's to fill.
+func ParseLease(key string, value []byte) (Lease, error) {
+	l, err := ParseKey(key)
+	if err != nil {
+		return Lease{}, err
+	}
+	l.Attrs, err = parseAttrs(value)
+	if err != nil {
+		return Lease{}, fmt.Errorf("decode value of lease %q: %w", key, err)
+	}
+	return l, nil
+}
+
+// ParseKey decodes a lease key such as "10.5.52.0-24", or that of a dual-stack
+// host, "10.5.52.0-24&fd00:0:0:34::-64". Only the canonical spelling passes,
+// so that a key and the lease it gives name each other.
+func ParseKey(key string) (Lease, error) {
+	v4, v6, dual := strings.Cut(key, "&")
+	var l Lease
+	var err error
+	if l.Subnet, err = parseDashed(v4); err == nil && dual {
+		l.IPv6Subnet, err = parseDashed(v6)
+	}
+	switch {
+	case err != nil:
+		return Lease{}, fmt.Errorf("decode lease key %q: %w", key, err)
+	case !l.Subnet.Addr().Is4():
+		return Lease{}, fmt.Errorf("decode lease key %q: %v is not an IPv4 subnet", key, l.Subnet)
+	case dual && !l.IPv6Subnet.Addr().Is6():
+		return Lease{}, fmt.Errorf("decode lease key %q: %v is not an IPv6 subnet", key, l.IPv6Subnet)
+	case l.Key() != key:
+		return Lease{}, fmt.Errorf("decode lease key %q: not in canonical form %q", key, l.Key())
+	}
+	return l, nil
+}
+
+func parseDashed(s string) (netip.Prefix, error) {
+	addr, length, ok := strings.Cut(s, "-")
+	if !ok {
+		return netip.Prefix{}, fmt.Errorf("%q is not ADDRESS-LENGTH", s)
+	}
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	n, err := strconv.Atoi(length)
+	if err != nil || n < 1 || n > a.BitLen() {
+		return netip.Prefix{}, fmt.Errorf("prefix length %q is not in 1..%d", length, a.BitLen())
+	}
+	p := netip.PrefixFrom(a, n)
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%v has bits set to the right of its prefix length", p)
+	}
+	return p, nil
+}
+
+func parseAttrs(value []byte) (Attrs, error) {
+	var v struct {
+		PublicIP    netip.Addr
+		BackendType string
+		BackendData json.RawMessage
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return Attrs{}, err
+	}
+	if ip := v.PublicIP; !ip.Is4() || ip.IsUnspecified() || ip.IsMulticast() {
+		return Attrs{}, fmt.Errorf("PublicIP %q is not an IPv4 address of a host", ip)
+	}
+	if string(v.BackendData) == "null" {
+		v.BackendData = nil
+	}
+	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData}, nil
+}

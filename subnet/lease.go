@@ -1,0 +1,88 @@
+package subnet
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Attrs is what a host tells the others about itself: the JSON value of its
+// lease key.
+type Attrs struct {
+	// PublicIP is the address that other hosts send encapsulated packets to.
+	PublicIP netip.Addr
+	// BackendType is empty for udp and alloc, which predate the field.
+	BackendType string
+	// BackendData is the backend's own JSON, e.g. a VTEP's MAC; nil for none.
+	BackendData json.RawMessage
+}
+
+// Equal reports whether a and b mean the same to a peer.
+func (a Attrs) Equal(b Attrs) bool {
+	return a.PublicIP == b.PublicIP && a.BackendType == b.BackendType &&
+		slices.Equal(a.BackendData, b.BackendData)
+}
+
+// Lease is a subnet, the host that holds it, and until when.
+type Lease struct {
+	Subnet netip.Prefix
+	// IPv6Subnet is the second half of the key that a dual-stack host of
+	// today's flannel writes ("10.5.52.0-24&fd00:0:0:34::-64"); invalid for all
+	// other keys. Only the IPv4 half is routed.
+	IPv6Subnet netip.Prefix
+	Attrs      Attrs
+	// Expiration is zero where the store does not tell it with the key (etcd
+	// v3, other hosts' leases), and for a reservation.
+	Expiration time.Time
+	// Rev is the store's revision of the last write to the key.
+	Rev Rev
+	// Reserved marks a key without a time limit, made by an operator.
+	Reserved bool
+}
+
+// Key is the lease's name below <prefix>/subnets/, e.g. "10.5.52.0-24".
+func (l Lease) Key() string {
+	key := dashed(l.Subnet)
+	if l.IPv6Subnet.IsValid() {
+		key += "&" + dashed(l.IPv6Subnet)
+	}
+	return key
+}
+
+func dashed(p netip.Prefix) string {
+	return p.Addr().String() + "-" + strconv.Itoa(p.Bits())
+}
+
+// String names the lease in logs and errors.
+func (l Lease) String() string {
+	return fmt.Sprintf("%v held by %v", l.Subnet, l.Attrs.PublicIP)
+}
+
+// EventType says what happened to a lease.
+type EventType int
+
+const (
+	// Added: the lease is new, or its attributes changed.
+	Added EventType = iota
+	// Removed: the lease is gone; only Subnet (and from a Registry, Rev) is set.
+	Removed
+)
+
+func (t EventType) String() string {
+	switch t {
+	case Added:
+		return "added"
+	case Removed:
+		return "removed"
+	}
+	return "EventType(" + strconv.Itoa(int(t)) + ")"
+}
+
+// Event is a change of one lease.
+type Event struct {
+	Type  EventType
+	Lease Lease
+}
