@@ -1,15 +1,271 @@
 package subnet
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 )
 
-// Config is the network configuration that all hosts share.
+const (
+	// defaultSubnetLen is what a host gets of a Network that is large enough.
+	defaultSubnetLen = 24
+	// maxSubnetLen leaves a host four addresses: the subnet's own (the tunnel
+	// device's), the bridge's, one container's, and the broadcast address.
+	maxSubnetLen = 30
+	// defaultBackend is used where the configuration names none.
+	defaultBackend = "udp"
+)
+
+// Config is the network configuration that all hosts share: the JSON object at
+// <prefix>/config, with defaults filled in and every rule checked.
 type Config struct {
+	// Network is the range that all subnets are cut from.
 	Network netip.Prefix
+	// SubnetLen is the prefix length of one host's subnet.
 	SubnetLen int
+	// SubnetMin and SubnetMax are the first addresses of the first and of the
+	// last subnet that may be handed out.
 	SubnetMin, SubnetMax netip.Addr
+	// BackendType is Backend's "Type" in lower case, "udp" by default.
 	BackendType string
+	// Backend is the whole Backend object, which the backend itself decodes;
+	// nil if the configuration has none.
 	Backend json.RawMessage
+	// IPv6Network is set where the configuration asks for IPv6 as well, which
+	// no network here carries; the caller should say so.
+	IPv6Network string
+}
+
+// ConfigError says which key of the network configuration breaks which rule.
+type ConfigError struct {
+	Key, Value string
+	// Rule completes the sentence "<Key> <Value> …".
+	Rule string
+}
+
+func (e *ConfigError) Error() string {
+	if e.Value == "" {
+		return e.Key + " " + e.Rule
+	}
+	return e.Key + " " + e.Value + " " + e.Rule
+}
+
+// rawConfig defers the decoding of values, so that an error can name its key
+// and quote its value. Keys match without regard to case (encoding/json).
+type rawConfig struct {
+	Network     json.RawMessage
+	SubnetLen   json.RawMessage
+	SubnetMin   json.RawMessage
+	SubnetMax   json.RawMessage
+	Backend     json.RawMessage
+	EnableIPv4  json.RawMessage
+	EnableIPv6  json.RawMessage
+	IPv6Network json.RawMessage
+}
+
+// ParseConfig decodes and checks a network configuration. It accepts what any
+// generation of flannel accepts and can carry IPv4 with; unknown keys are
+// ignored. A broken rule is a *ConfigError, broken JSON the decoder's error.
+func ParseConfig(data []byte) (*Config, error) {
+	var raw rawConfig
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, describeJSON(data, err)
+	}
+	var c Config
+	for _, part := range []func(rawConfig) error{
+		c.parseNetwork, c.parseSubnetLen, c.parseRange, c.parseBackend, c.parseIPv6,
+	} {
+		if err := part(raw); err != nil {
+			return nil, err
+		}
+	}
+	return &c, nil
+}
+
+func describeJSON(data []byte, err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return errors.New(`network configuration is empty; it must be a JSON object such as {"Network": "10.5.0.0/16"}`)
+	case errors.As(err, &syntax):
+		return fmt.Errorf("network configuration is not valid JSON at byte %d: %w", syntax.Offset, err)
+	case errors.As(err, &kind):
+		return fmt.Errorf(`network configuration is a JSON %s; it must be an object such as {"Network": "10.5.0.0/16"}`, kind.Value)
+	}
+	return fmt.Errorf("decode network configuration: %w", err)
+}
+
+// decode reads one value; absent and null leave into as it is.
+func decode(key string, raw json.RawMessage, into any, rule string) error {
+	if absent(raw) {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return &ConfigError{key, string(raw), rule}
+	}
+	return nil
+}
+
+func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+func (c *Config) parseNetwork(raw rawConfig) error {
+	const example = `must be an IPv4 network in CIDR notation, such as "10.5.0.0/16"`
+	ipv4 := true
+	if err := decode("EnableIPv4", raw.EnableIPv4, &ipv4, "must be true or false"); err != nil {
+		return err
+	}
+	if !ipv4 {
+		return &ConfigError{"EnableIPv4", "false", "cannot be had: the overlay carries IPv4"}
+	}
+	var text string
+	if err := decode("Network", raw.Network, &text, example); err != nil {
+		return err
+	}
+	if text == "" {
+		return &ConfigError{Key: "Network", Rule: "is missing; it " + example}
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !p.Addr().Is4() {
+		return &ConfigError{"Network", text, example}
+	}
+	c.Network = p.Masked()
+	if c.Network.Bits() == 0 {
+		return &ConfigError{"Network", text, "is the whole Internet; its route would take the default route's place"}
+	}
+	for _, special := range []struct{ prefix, name string }{
+		{"127.0.0.0/8", "loopback"}, {"224.0.0.0/4", "multicast"},
+	} {
+		if c.Network.Overlaps(netip.MustParsePrefix(special.prefix)) {
+			return &ConfigError{"Network", text, "overlaps the " + special.name + " range " + special.prefix}
+		}
+	}
+	return nil
+}
+
+func (c *Config) parseSubnetLen(raw rawConfig) error {
+	var n uint
+	if err := decode("SubnetLen", raw.SubnetLen, &n, "must be a whole number, a prefix length"); err != nil {
+		return err
+	}
+	switch bits := c.Network.Bits(); {
+	case n == 0 && bits >= maxSubnetLen:
+		return &ConfigError{"Network", c.Network.String(),
+			fmt.Sprintf("is too small: it must hold two subnets of /%d or larger, so it must be /%d or larger", maxSubnetLen, maxSubnetLen-1)}
+	case n == 0 && bits < defaultSubnetLen:
+		c.SubnetLen = defaultSubnetLen
+	case n == 0:
+		c.SubnetLen = bits + 1
+	case n > maxSubnetLen:
+		return &ConfigError{"SubnetLen", string(raw.SubnetLen),
+			fmt.Sprintf("must be at most %d: a host needs four addresses for its tunnel, its bridge, a container and the broadcast", maxSubnetLen)}
+	case int(n) < bits:
+		return &ConfigError{"SubnetLen", string(raw.SubnetLen),
+			fmt.Sprintf("makes a subnet larger than Network %v", c.Network)}
+	default:
+		c.SubnetLen = int(n)
+	}
+	return nil
+}
+
+func (c *Config) parseRange(raw rawConfig) error {
+	first := c.Network.Addr()
+	last := c.subnetOf(lastAddr(c.Network)).Addr()
+	c.SubnetMin, c.SubnetMax = first, last
+	// The first subnet stays unused: its network address is the Network's own,
+	// which old systems take for a broadcast address. A Network of one subnet
+	// has no other to give.
+	if first != last {
+		c.SubnetMin = lastAddr(c.subnetOf(first)).Next()
+	}
+	for _, end := range []struct {
+		key   string
+		raw   json.RawMessage
+		value *netip.Addr
+	}{
+		{"SubnetMin", raw.SubnetMin, &c.SubnetMin},
+		{"SubnetMax", raw.SubnetMax, &c.SubnetMax},
+	} {
+		const example = `must be an IPv4 address, such as "10.5.1.0"`
+		if absent(end.raw) {
+			continue
+		}
+		var text string
+		if err := decode(end.key, end.raw, &text, example); err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(text)
+		switch {
+		case err != nil || !a.Is4():
+			return &ConfigError{end.key, string(end.raw), example}
+		case a.IsUnspecified():
+			continue // both older generations take 0.0.0.0 for "not given"
+		case !c.Network.Contains(a):
+			return &ConfigError{end.key, text, fmt.Sprintf("is outside Network %v", c.Network)}
+		case c.subnetOf(a).Addr() != a:
+			return &ConfigError{end.key, text,
+				fmt.Sprintf("is not the first address of a /%d subnet; the one that it lies in begins at %v", c.SubnetLen, c.subnetOf(a).Addr())}
+		}
+		*end.value = a
+	}
+	if c.SubnetMax.Less(c.SubnetMin) {
+		return &ConfigError{"SubnetMin", c.SubnetMin.String(), fmt.Sprintf("is after SubnetMax %v", c.SubnetMax)}
+	}
+	return nil
+}
+
+func (c *Config) parseBackend(raw rawConfig) error {
+	const example = `must be an object such as {"Type": "udp"}`
+	c.BackendType = defaultBackend
+	var be map[string]json.RawMessage
+	if err := decode("Backend", raw.Backend, &be, example); err != nil {
+		return err
+	}
+	if be == nil {
+		return nil
+	}
+	c.Backend = raw.Backend
+	var typed struct{ Type string }
+	if err := decode("Backend", raw.Backend, &typed, `must have a string as its "Type"`); err != nil {
+		return err
+	}
+	if typed.Type != "" {
+		c.BackendType = strings.ToLower(typed.Type)
+	}
+	return nil
+}
+
+func (c *Config) parseIPv6(raw rawConfig) error {
+	var enabled bool
+	if err := decode("EnableIPv6", raw.EnableIPv6, &enabled, "must be true or false"); err != nil {
+		return err
+	}
+	if !enabled {
+		return nil
+	}
+	return decode("IPv6Network", raw.IPv6Network, &c.IPv6Network, "must be a string")
+}
+
+// subnetOf is the subnet, of the configured length, that a lies in.
+func (c *Config) subnetOf(a netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(a, c.SubnetLen).Masked()
+}
+
+// Allows reports whether p is a subnet that the configuration hands out.
+func (c *Config) Allows(p netip.Prefix) bool {
+	return p.IsValid() && p.Bits() == c.SubnetLen && p == p.Masked() &&
+		!p.Addr().Less(c.SubnetMin) && !c.SubnetMax.Less(p.Addr())
+}
+
+// lastAddr is the highest address of p.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

@@ -1,0 +1,89 @@
+package subnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/backoff"
+)
+
+// Renew keeps l ours until ctx ends (nil): it extends the lease RenewMargin
+// before its end, and looks at once when Watch saw the key change. A key that
+// has vanished is created again. It fails with ErrLost only when another host
+// has taken the subnet, and then names it.
+func (m *Manager) Renew(ctx context.Context, l Lease) error {
+	timer := time.NewTimer(m.untilRenewal(l))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-m.ownChanged:
+		}
+		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
+			return m.extend(ctx, l)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("renew lease %v: %w", l.Subnet, err)
+		}
+		l = renewed
+		m.setLease(l)
+		log.Infof("renewed lease subnet=%v expires=%v", l.Subnet, l.Expiration.Format(time.RFC3339))
+		timer.Reset(m.untilRenewal(l))
+	}
+}
+
+// untilRenewal is the time to the next renewal, shortened at random by up to a
+// tenth of what is left, so that hosts that started together drift apart.
+func (m *Manager) untilRenewal(l Lease) time.Duration {
+	if l.Reserved {
+		return 1<<63 - 1 // never: it has no end
+	}
+	wait := time.Until(l.Expiration) - m.terms.RenewMargin
+	if wait <= 0 {
+		return 0
+	}
+	return wait - time.Duration(rand.Int64N(int64(wait)/10+1))
+}
+
+// extend renews l, or repairs it; the error is permanent if that cannot be.
+func (m *Manager) extend(ctx context.Context, l Lease) (Lease, error) {
+	renewed, err := m.reg.Update(ctx, l, m.terms.TTL)
+	if errors.Is(m.answered(err), ErrLost) {
+		return m.repair(ctx, l)
+	}
+	return renewed, err
+}
+
+// repair is for a key that is no longer what we last wrote. If it still names
+// us (a write of ours whose answer was lost, or an operator's edit), we go on
+// from there; if nobody holds the subnet, we create it again; if somebody
+// does, we have lost it.
+func (m *Manager) repair(ctx context.Context, l Lease) (Lease, error) {
+	leases, _, err := m.reg.List(ctx)
+	if m.answered(err) != nil {
+		return Lease{}, fmt.Errorf("list leases: %w", err)
+	}
+	for _, other := range leases {
+		switch {
+		case other.Subnet == l.Subnet && other.Attrs.PublicIP == l.Attrs.PublicIP:
+			other.Attrs = l.Attrs
+			renewed, err := m.reg.Update(ctx, other, m.terms.TTL)
+			return renewed, m.answered(err)
+		case other.Subnet.Overlaps(l.Subnet):
+			return Lease{}, backoff.Permanent(fmt.Errorf("subnet is now %v: %w", other, ErrLost))
+		}
+	}
+	log.Warningf("lease key has vanished, create it again subnet=%v", l.Subnet)
+	created, err := m.reg.Create(ctx, l, m.terms.TTL)
+	return created, m.answered(err)
+}
