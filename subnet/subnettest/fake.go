@@ -1,0 +1,273 @@
+package subnettest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+)
+
+// ErrClosed is what the calls of a closed Fake return.
+var ErrClosed = errors.New("registry is closed")
+
+// Fake is a Registry in memory. It keeps history as etcd v3 does: an Update
+// that changes nothing wakes no watcher, and Compact forgets the past.
+//
+// Its clock is package time's: in a testing/synctest bubble, leases expire in
+// the bubble's time. Methods that Registry does not have are the back door:
+// they reach the store while faults keep everybody else out.
+type Fake struct {
+	faults faults
+	bad    subnet.BadData
+	closed chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	config    []byte
+	keys      map[string]*entry
+	rev       subnet.Rev
+	history   []change
+	compacted subnet.Rev    // history up to here is gone
+	changed   chan struct{} // closed and replaced at each change of this group
+	broken    error         // what the watches under way return
+	watchGen  int           // a watch of an older generation is broken
+}
+
+// entry is a key's value; timer is nil for a reservation.
+type entry struct {
+	value []byte
+	rev   subnet.Rev
+	ends  time.Time
+	timer *time.Timer
+}
+
+// change is one revision; value is nil where the key was removed.
+type change struct {
+	rev   subnet.Rev
+	key   string
+	value []byte
+	ends  time.Time
+}
+
+// NewFake returns a store that is empty and answers.
+func NewFake() *Fake {
+	return &Fake{closed: make(chan struct{}), keys: make(map[string]*entry), rev: 1,
+		changed: make(chan struct{})}
+}
+
+// BadCount is how many times a bad key or value was left out.
+func (f *Fake) BadCount() uint64 { return f.bad.Count() }
+
+// Config implements subnet.Registry.
+func (f *Fake) Config(ctx context.Context) ([]byte, error) {
+	if err, lostAck := f.enter(ctx, OpConfig); err != nil || lostAck != nil {
+		return nil, errors.Join(err, lostAck)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.config == nil {
+		return nil, subnet.ErrNoConfig
+	}
+	return append([]byte(nil), f.config...), nil
+}
+
+// PublishConfig implements subnet.Registry.
+func (f *Fake) PublishConfig(ctx context.Context, config []byte) (bool, error) {
+	err, lostAck := f.enter(ctx, OpPublishConfig)
+	if err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.config != nil {
+		return false, lostAck
+	}
+	f.rev++
+	f.config = append([]byte{}, config...)
+	return lostAck == nil, lostAck
+}
+
+// List implements subnet.Registry.
+func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
+	if err, lostAck := f.enter(ctx, OpList); err != nil || lostAck != nil {
+		return nil, 0, errors.Join(err, lostAck)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	var leases []subnet.Lease
+	for key, e := range f.keys {
+		l, err := decode(change{rev: e.rev, key: key, value: e.value, ends: e.ends})
+		if err != nil {
+			f.bad.Skip(key, err)
+			continue
+		}
+		leases = append(leases, l)
+	}
+	return leases, f.rev, nil
+}
+
+// Create implements subnet.Registry.
+func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	err, lostAck := f.enter(ctx, OpCreate)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	if f.keys[l.Key()] != nil {
+		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, refusal(subnet.ErrExists, lostAck))
+	}
+	value, err := encode(l.Attrs)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
+	}
+	e := f.put(l.Key(), value, ttl)
+	if lostAck != nil {
+		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, lostAck)
+	}
+	l.Expiration, l.Rev, l.Reserved = e.ends, e.rev, false
+	return l, nil
+}
+
+// Update implements subnet.Registry.
+func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	err, lostAck := f.enter(ctx, OpUpdate)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	e := f.keys[l.Key()]
+	if e == nil || e.rev != l.Rev {
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, refusal(subnet.ErrLost, lostAck))
+	}
+	value, err := encode(l.Attrs)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
+	}
+	if e.timer == nil {
+		ttl = 0
+	}
+	stored, err := subnet.ParseLease(l.Key(), e.value)
+	if err == nil && stored.Attrs.Equal(l.Attrs) {
+		f.schedule(l.Key(), e, ttl)
+	} else {
+		e = f.put(l.Key(), value, ttl)
+	}
+	if lostAck != nil {
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, lostAck)
+	}
+	l.Expiration, l.Rev, l.Reserved = e.ends, e.rev, e.timer == nil
+	return l, nil
+}
+
+// Delete implements subnet.Registry.
+func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
+	err, lostAck := f.enter(ctx, OpDelete)
+	if err != nil {
+		return fmt.Errorf("delete lease %v: %w", l, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	if e := f.keys[l.Key()]; e == nil || e.rev != l.Rev {
+		return fmt.Errorf("delete lease %v: %w", l, refusal(subnet.ErrLost, lostAck))
+	}
+	f.remove(l.Key())
+	if lostAck != nil {
+		return fmt.Errorf("delete lease %v: %w", l, lostAck)
+	}
+	return nil
+}
+
+// Watch implements subnet.Registry.
+func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
+	if err, lostAck := f.enter(ctx, OpWatch); err != nil || lostAck != nil {
+		return errors.Join(err, lostAck)
+	}
+	f.mu.Lock()
+	gen := f.watchGen
+	f.mu.Unlock()
+	for {
+		f.mu.Lock()
+		changed, broken, lost := f.changed, f.broken, rev < f.compacted
+		next, events := f.since(rev)
+		stale := gen != f.watchGen
+		f.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case f.isClosed():
+			return ErrClosed
+		case stale:
+			return broken
+		case lost:
+			return fmt.Errorf("watch leases from revision %d: %w", rev, subnet.ErrCompacted)
+		}
+		if next > rev {
+			fn(next, events)
+			rev = next
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		case <-f.closed:
+		}
+	}
+}
+
+// Close implements subnet.Registry.
+func (f *Fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.isClosed() {
+		return nil
+	}
+	close(f.closed)
+	for _, e := range f.keys {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+	}
+	return nil
+}
+
+// refusal is what the caller learns: nothing, where the answer got lost.
+func refusal(err, lostAck error) error {
+	if lostAck != nil {
+		return lostAck
+	}
+	return err
+}
+
+func (f *Fake) isClosed() bool {
+	select {
+	case <-f.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// value is the JSON of a lease key.
+type value struct {
+	PublicIP    netip.Addr
+	BackendType string          `json:",omitempty"`
+	BackendData json.RawMessage `json:",omitempty"`
+}
+
+func encode(a subnet.Attrs) ([]byte, error) { return json.Marshal(value(a)) }
+
+func decode(c change) (subnet.Lease, error) {
+	l, err := subnet.ParseLease(c.key, c.value)
+	l.Rev, l.Expiration, l.Reserved = c.rev, c.ends, c.ends.IsZero()
+	return l, err
+}
