@@ -1,0 +1,24 @@
+package checksum
+
+import "golang.org/x/sys/cpu"
+
+// vectorMin is the length, in bytes, from which the vector loop pays for its
+// set-up and reduction; headers stay below it.
+const vectorMin = 320
+
+var haveAVX2 = cpu.X86.HasAVX2
+
+// addVector sums b, whose length is a multiple of 128, as little-endian words.
+// The result is congruent to the 64-bit one's-complement sum modulo 2^16 - 1.
+//
+//go:noescape
+func addVector(b []byte) uint64
+
+func addLE(b []byte) uint64 {
+	if len(b) < vectorMin || !haveAVX2 {
+		return addGeneric(b)
+	}
+	n := len(b) &^ 127
+	// Each half is folded to 16 bits before the addition, which then cannot wrap.
+	return uint64(Fold(addVector(b[:n]))) + uint64(Fold(addGeneric(b[n:])))
+}
