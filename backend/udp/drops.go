@@ -1,0 +1,57 @@
+package udp
+
+import "sync/atomic"
+
+// reason says why a packet was refused. The names are part of the status and
+// metrics interface.
+type reason int
+
+const (
+	// admitted is no refusal.
+	admitted reason = iota
+	// noRoute: out; no lease covers the destination.
+	noRoute
+	// malformed: not one whole IPv4 packet, by its version and lengths.
+	malformed
+	// unknownOuterSource: in; no lease has the datagram's source as PublicIP.
+	unknownOuterSource
+	// innerSourceMismatch: in; the inner source is not in a subnet of that host.
+	innerSourceMismatch
+	// innerDestinationMismatch: in; the inner destination is not in our subnet.
+	innerDestinationMismatch
+	// tooBig: out; larger than the path to the peer carries, and DF is set.
+	tooBig
+	// sendError: out; the kernel refused the datagram for another reason.
+	sendError
+	// deviceWriteError: in; the tunnel device refused the packet.
+	deviceWriteError
+	// receiveOverflow: in; the socket's buffer was full (SO_RXQ_OVFL).
+	receiveOverflow
+
+	reasons
+)
+
+var reasonNames = [reasons]string{
+	noRoute:                  "no_route",
+	malformed:                "malformed",
+	unknownOuterSource:       "unknown_outer_source",
+	innerSourceMismatch:      "inner_source_mismatch",
+	innerDestinationMismatch: "inner_destination_mismatch",
+	tooBig:                   "too_big",
+	sendError:                "send_error",
+	deviceWriteError:         "device_write_error",
+	receiveOverflow:          "receive_overflow",
+}
+
+// drops counts refused packets; any goroutine may add.
+type drops [reasons]atomic.Uint64
+
+func (d *drops) add(r reason) { d[r].Add(1) }
+
+func (d *drops) snapshot() map[string]uint64 {
+	m := make(map[string]uint64, reasons-1)
+	for r := admitted + 1; r < reasons; r++ {
+		m[reasonNames[r]] = d[r].Load()
+	}
+	return m
+}

@@ -1,0 +1,102 @@
+package udp
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/time/rate"
+
+	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/subnet"
+)
+
+const (
+	// maxICMPError is the longest ICMP error that RFC 1812 section 4.3.2.3 lets
+	// a router send: as much of the offending packet as fits in 576 bytes.
+	maxICMPError = 576
+	icmpHeader   = 8
+
+	codeNetUnreachable = 0
+	codeFragNeeded     = 4
+
+	// icmpRate per second and icmpBurst are the kernel's own limits
+	// (net.ipv4.icmp_msgs_per_sec, icmp_msgs_burst).
+	icmpRate  = 1000
+	icmpBurst = 50
+)
+
+// icmpErrors writes "destination unreachable" messages about packets that
+// cannot be sent. One goroutine uses it.
+//
+// They come from an address of Network that no host has: the kernel takes a
+// packet from one of its own addresses that arrives on a device for a spoofed
+// one and drops it (net/ipv4/fib_frontend.c, fib_validate_source).
+type icmpErrors struct {
+	source  netip.Addr
+	limiter *rate.Limiter
+	scratch [maxICMPError]byte
+}
+
+func newICMPErrors(network, own netip.Prefix) *icmpErrors {
+	// The Network's own address is not handed out, unless SubnetMin says so to
+	// us; then its last one is another host's broadcast address.
+	source := network.Addr()
+	if own.Contains(source) {
+		source = subnet.LastAddr(network)
+	}
+	return &icmpErrors{source: source, limiter: rate.NewLimiter(icmpRate, icmpBurst)}
+}
+
+// unreachable returns the message about p, valid until the next call, or nil
+// where none may be sent: about ICMP errors, later fragments, packets not from
+// or to one host (RFC 1122 section 3.2.2), or over the rate limit. mtu is the
+// next hop's for codeFragNeeded (RFC 1191), else 0.
+func (e *icmpErrors) unreachable(p ipv4Packet, code byte, mtu int) []byte {
+	if !answerable(p) || !e.limiter.Allow() {
+		return nil
+	}
+	quoted := min(len(p), maxICMPError-ipv4HeaderLen-icmpHeader)
+	m := e.scratch[:ipv4HeaderLen+icmpHeader+quoted]
+	clear(m[:ipv4HeaderLen+icmpHeader])
+
+	m[0] = 4<<4 | ipv4HeaderLen/4
+	m[1] = 0xc0 // precedence "internetwork control", RFC 1812 section 4.3.2.5
+	binary.BigEndian.PutUint16(m[2:], uint16(len(m)))
+	m[8] = 64 // TTL
+	m[9] = protoICMP
+	copy(m[12:16], e.source.AsSlice())
+	copy(m[16:20], p[12:16])
+	binary.BigEndian.PutUint16(m[10:], checksum.Finish(checksum.Add(0, m[:ipv4HeaderLen])))
+
+	icmp := m[ipv4HeaderLen:]
+	icmp[0] = byte(ipv4.ICMPTypeDestinationUnreachable)
+	icmp[1] = code
+	binary.BigEndian.PutUint16(icmp[6:], uint16(mtu))
+	copy(icmp[icmpHeader:], p[:quoted])
+	binary.BigEndian.PutUint16(icmp[2:], checksum.Finish(checksum.Add(0, icmp)))
+	return m
+}
+
+// answerable reports whether RFC 1122 section 3.2.2 allows an ICMP error about p.
+func answerable(p ipv4Packet) bool {
+	src, dst := addrOf(p.source()), addrOf(p.destination())
+	oneHost := func(a netip.Addr) bool {
+		return a.IsGlobalUnicast() // excludes 0/8's zero, loopback, multicast, link-local, broadcast
+	}
+	if p.laterFragment() || !oneHost(src) || !oneHost(dst) {
+		return false
+	}
+	if p.protocol() != protoICMP {
+		return true
+	}
+	if len(p) <= p.headerLen() {
+		return false
+	}
+	switch ipv4.ICMPType(p[p.headerLen()]) {
+	case ipv4.ICMPTypeDestinationUnreachable, ipv4.ICMPTypeRedirect, ipv4.ICMPTypeTimeExceeded,
+		ipv4.ICMPTypeParameterProblem, 4: // 4 is source quench, RFC 6633
+		return false
+	}
+	return true
+}

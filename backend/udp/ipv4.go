@@ -1,0 +1,63 @@
+package udp
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// IPv4 header layout, RFC 791 section 3.1.
+const (
+	ipv4HeaderLen = 20
+	// maxPacket is the largest IPv4 packet, by its 16-bit total length.
+	maxPacket = 1<<16 - 1
+
+	flagDF     = 0x4000
+	offsetMask = 0x1fff // in units of 8 bytes
+
+	protoICMP = 1
+)
+
+// encapsulation is what wrapping adds to a packet: an IPv4 header without
+// options and a UDP header.
+const encapsulation = ipv4HeaderLen + 8
+
+// ipv4Packet is one IPv4 packet, from its version field on. Only wellFormed
+// may be asked of bytes that came from elsewhere; the other methods rely on
+// its answer.
+type ipv4Packet []byte
+
+// wellFormed reports whether p is exactly one IPv4 packet: the version is 4,
+// the header is whole, and the total length is the length of p.
+func (p ipv4Packet) wellFormed() bool {
+	return len(p) >= ipv4HeaderLen && p[0]>>4 == 4 &&
+		p.headerLen() >= ipv4HeaderLen && p.headerLen() <= len(p) &&
+		int(binary.BigEndian.Uint16(p[2:])) == len(p)
+}
+
+func (p ipv4Packet) headerLen() int      { return int(p[0]&0xf) * 4 }
+func (p ipv4Packet) source() uint32      { return binary.BigEndian.Uint32(p[12:]) }
+func (p ipv4Packet) destination() uint32 { return binary.BigEndian.Uint32(p[16:]) }
+func (p ipv4Packet) protocol() byte      { return p[9] }
+
+// dontFragment is the DF bit.
+func (p ipv4Packet) dontFragment() bool { return p.flags()&flagDF != 0 }
+
+// laterFragment reports whether p is a fragment other than the first.
+func (p ipv4Packet) laterFragment() bool { return p.flags()&offsetMask != 0 }
+
+func (p ipv4Packet) flags() uint16 { return binary.BigEndian.Uint16(p[6:]) }
+
+// be32 is an IPv4 address as the number that the packet path compares.
+func be32(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+func addrOf(n uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], n)
+	return netip.AddrFrom4(b)
+}
+
+// maskOf is the network mask of a prefix length in 1..32.
+func maskOf(bits int) uint32 { return ^uint32(0) << (32 - bits) }

@@ -1,0 +1,43 @@
+package udp
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/coreos/flannel/backend"
+)
+
+// peer is a host that holds a subnet. All but its counters is immutable: when
+// a lease changes, another peer takes its place and inherits the counters.
+type peer struct {
+	subnet netip.Prefix
+	// addr is where its packets go, outerSource where they come from.
+	addr        netip.AddrPort
+	outerSource uint32
+	traffic     *traffic
+}
+
+// traffic counts a peer's packets. Each direction has a cache line of its own,
+// since different goroutines write them.
+type traffic struct {
+	tx, rx counter
+}
+
+type counter struct {
+	packets, bytes atomic.Uint64
+	_              [48]byte // up to a cache line of 64 bytes
+}
+
+// add counts one packet of n inner bytes.
+func (c *counter) add(n int) {
+	c.packets.Add(1)
+	c.bytes.Add(uint64(n))
+}
+
+func (p *peer) stats() backend.PeerStats {
+	return backend.PeerStats{
+		Subnet: p.subnet, PublicIP: p.addr.Addr(),
+		TxPackets: p.traffic.tx.packets.Load(), TxBytes: p.traffic.tx.bytes.Load(),
+		RxPackets: p.traffic.rx.packets.Load(), RxBytes: p.traffic.rx.bytes.Load(),
+	}
+}

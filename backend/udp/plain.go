@@ -1,0 +1,200 @@
+package udp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/songgao/water"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// plain is the data path that works on any kernel: a packet is one read, one
+// look-up and one send. One goroutine works each way; each owns its buffers.
+//
+//	out: device ─read─► look up peer ─────► send, one datagram a packet
+//	in:  receive ─────► check source ─write─► device
+type plain struct {
+	*plane
+	device *deviceFile
+	socket *net.UDPConn
+	// fragmenting sends what is larger than the path to the peer, and may be
+	// fragmented: without DF, so that the kernel and routers do it.
+	fragmenting *net.UDPConn
+}
+
+// deviceFile is water's tunnel device, with the deadlines of the file in it.
+type deviceFile struct {
+	io.ReadWriter
+	*os.File
+	name string
+}
+
+// openPlain makes the device and the sockets. No packet moves before run.
+func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
+	d := &plain{plane: p}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.device, err = openWater(); err != nil {
+		return nil, err
+	}
+	if d.socket, err = listenUDP(ctx, p.local, unix.IP_PMTUDISC_DO); err != nil {
+		return nil, err
+	}
+	anyPort := netip.AddrPortFrom(p.local.Addr(), 0)
+	if d.fragmenting, err = listenUDP(ctx, anyPort, unix.IP_PMTUDISC_DONT); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func openWater() (*deviceFile, error) {
+	tun, err := water.New(water.Config{
+		DeviceType:             water.TUN,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: deviceName},
+	})
+	if err != nil {
+		return nil, explainTUN(err)
+	}
+	f, ok := tun.ReadWriteCloser.(*os.File)
+	if !ok {
+		return nil, fmt.Errorf("open tunnel device: got a %T, want a file", tun.ReadWriteCloser)
+	}
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set close-on-exec on tunnel device: %w", errors.Join(err, f.Close()))
+	}
+	return &deviceFile{ReadWriter: tun, File: f, name: tun.Name()}, nil
+}
+
+func (d *plain) deviceName() string { return d.device.name }
+
+func (d *plain) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(d.out)
+	g.Go(d.in)
+	g.Go(func() error {
+		<-ctx.Done()
+		return d.wake()
+	})
+	return g.Wait()
+}
+
+// wake makes out and in return.
+func (d *plain) wake() error {
+	past := time.Unix(1, 0)
+	return errors.Join(d.device.SetDeadline(past), d.socket.SetDeadline(past), d.fragmenting.SetDeadline(past))
+}
+
+func (d *plain) close() error {
+	var errs []error
+	if d.device != nil {
+		errs = append(errs, d.device.File.Close())
+	}
+	for _, s := range []*net.UDPConn{d.socket, d.fragmenting} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// out carries packets from the device to the peers until woken.
+func (d *plain) out() error {
+	buf := make([]byte, maxPacket)
+	errs := newICMPErrors(d.network, d.own)
+	for {
+		n, err := d.device.ReadWriter.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read from %s: %w", d.device.name, err)
+		}
+		d.send(buf[:n], errs)
+	}
+}
+
+func (d *plain) send(p ipv4Packet, errs *icmpErrors) {
+	if !p.wellFormed() {
+		d.drops.add(malformed) // IPv6 from the host's own stack, as a rule
+		return
+	}
+	peer := d.table.lookup(p.destination())
+	if peer == nil {
+		d.drops.add(noRoute)
+		d.answer(errs.unreachable(p, codeNetUnreachable, 0))
+		return
+	}
+	_, err := d.socket.WriteToUDPAddrPort(p, peer.addr)
+	if errors.Is(err, unix.EMSGSIZE) {
+		if p.dontFragment() {
+			d.drops.add(tooBig)
+			d.answer(errs.unreachable(p, codeFragNeeded, d.pathMTU(peer.addr)-encapsulation))
+			return
+		}
+		_, err = d.fragmenting.WriteToUDPAddrPort(p, peer.addr)
+	}
+	if err != nil {
+		d.drops.add(sendError)
+		return
+	}
+	peer.traffic.tx.add(len(p))
+}
+
+// answer hands an ICMP error to the kernel as if it had come from a peer.
+func (d *plain) answer(message []byte) {
+	if message == nil {
+		return
+	}
+	if _, err := d.device.ReadWriter.Write(message); err != nil {
+		d.drops.add(deviceWriteError)
+	}
+}
+
+// in carries packets from the peers to the device until woken.
+func (d *plain) in() error {
+	buf := make([]byte, maxPacket)
+	control := make([]byte, unix.CmsgSpace(4))
+	for {
+		n, cn, _, from, err := d.socket.ReadMsgUDPAddrPort(buf, control)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return fmt.Errorf("receive on udp port %d: %w", d.local.Port(), err)
+		}
+		if cn == len(control) {
+			// The only control message asked for: SO_RXQ_OVFL, the kernel's
+			// running count of what it dropped at this socket.
+			d.drops[receiveOverflow].Store(uint64(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):])))
+		}
+		p := ipv4Packet(buf[:n])
+		peer, why := d.table.admit(be32(from.Addr().Unmap()), p)
+		if why != admitted {
+			d.drops.add(why)
+			continue
+		}
+		if _, err := d.device.ReadWriter.Write(p); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			d.drops.add(deviceWriteError)
+			continue
+		}
+		peer.traffic.rx.add(len(p))
+	}
+}

@@ -1,0 +1,176 @@
+package udp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/subnet"
+)
+
+// maxSlotBits bounds the table to 2^16 slots (512 KiB), whatever the ratio of
+// Network to SubnetLen; subnets that share a slot are chained.
+const maxSlotBits = 16
+
+// table finds the peer that holds an address. One slot stands for one subnet
+// of the configured length, so a look-up is an index, a load and a compare; no
+// lock, and no copy on change. Slots hold chains only where leases of another
+// length exist, left from an earlier configuration.
+//
+//	10.5.0.0/16, SubnetLen 24:   slots[3] ─► {10.5.3.0/24, peer} ─► nil
+type table struct {
+	base  uint32
+	shift uint
+	slots []atomic.Pointer[route]
+	// own is our subnet, the only one that datagrams may carry packets to.
+	ownNet, ownMask uint32
+
+	// outer counts the leases that name a public IP (uint32 → int). It only
+	// names the reason of a refusal, so the packet path reads it for no packet
+	// that is let in.
+	outer sync.Map
+
+	mu    sync.Mutex // guards peers; Apply writes, stats reads
+	peers map[netip.Prefix]*peer
+}
+
+// route is one link of a slot's chain, immutable once stored. Longer prefixes
+// come first.
+type route struct {
+	net, mask uint32
+	peer      *peer
+	next      *route
+}
+
+func newTable(network netip.Prefix, subnetLen int, own netip.Prefix) *table {
+	bits := min(subnetLen, network.Bits()+maxSlotBits)
+	return &table{
+		base:    be32(network.Masked().Addr()),
+		shift:   uint(32 - bits),
+		slots:   make([]atomic.Pointer[route], 1<<(bits-network.Bits())),
+		ownNet:  be32(own.Masked().Addr()),
+		ownMask: maskOf(own.Bits()),
+		peers:   make(map[netip.Prefix]*peer),
+	}
+}
+
+// lookup returns the peer whose subnet holds addr, nil if there is none.
+func (t *table) lookup(addr uint32) *peer {
+	// An address below base wraps around to an index past the end.
+	i := t.index(addr)
+	if uint64(i) >= uint64(len(t.slots)) {
+		return nil
+	}
+	for r := t.slots[i].Load(); r != nil; r = r.next {
+		if addr&r.mask == r.net {
+			return r.peer
+		}
+	}
+	return nil
+}
+
+// admit decides about a received datagram: its payload must be one whole IPv4
+// packet from a subnet whose lease names outer, its source, to our own subnet.
+// It returns the sender, or nil and the reason for the refusal.
+func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
+	if !packet.wellFormed() {
+		return nil, malformed
+	}
+	p := t.lookup(packet.source())
+	switch {
+	case p == nil || p.outerSource != outer:
+		if _, known := t.outer.Load(outer); !known {
+			return nil, unknownOuterSource
+		}
+		return nil, innerSourceMismatch
+	case packet.destination()&t.ownMask != t.ownNet:
+		return nil, innerDestinationMismatch
+	}
+	return p, admitted
+}
+
+// apply changes the table by events; packets see each change as it is made.
+// One caller at a time. port is where peers listen.
+func (t *table) apply(events []subnet.Event, port uint16) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range events {
+		old := t.peers[e.Lease.Subnet]
+		if e.Type == subnet.Removed {
+			if old != nil {
+				delete(t.peers, e.Lease.Subnet)
+				t.countOuter(old.outerSource, -1)
+				t.relink(old.subnet)
+			}
+			continue
+		}
+		p := &peer{
+			subnet:      e.Lease.Subnet,
+			addr:        netip.AddrPortFrom(e.Lease.Attrs.PublicIP, port),
+			outerSource: be32(e.Lease.Attrs.PublicIP),
+			traffic:     &traffic{},
+		}
+		if old != nil {
+			p.traffic = old.traffic
+			t.countOuter(old.outerSource, -1)
+		}
+		t.peers[p.subnet] = p
+		t.countOuter(p.outerSource, +1)
+		t.relink(p.subnet)
+	}
+}
+
+func (t *table) countOuter(addr uint32, by int) {
+	n, _ := t.outer.LoadOrStore(addr, 0)
+	if left := n.(int) + by; left > 0 {
+		t.outer.Store(addr, left)
+	} else {
+		t.outer.Delete(addr)
+	}
+}
+
+// relink builds anew the chains of the slots that p touches. subnet.Manager
+// delivers only subnets that lie in Network, so each of them has a slot.
+func (t *table) relink(p netip.Prefix) {
+	first, last := t.index(be32(p.Addr())), t.index(be32(p.Addr())|^maskOf(p.Bits()))
+	for i := first; i <= last; i++ {
+		prefixes := []netip.Prefix{p}
+		for r := t.slots[i].Load(); r != nil; r = r.next {
+			if r.peer.subnet != p {
+				prefixes = append(prefixes, r.peer.subnet)
+			}
+		}
+		t.slots[i].Store(t.chain(prefixes))
+	}
+}
+
+func (t *table) index(addr uint32) uint32 { return (addr - t.base) >> t.shift }
+
+// chain links the prefixes that are peers' into a chain, longest first.
+func (t *table) chain(prefixes []netip.Prefix) *route {
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
+		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Compare(b))
+	})
+	var head *route
+	for _, p := range prefixes {
+		if peer := t.peers[p]; peer != nil {
+			head = &route{net: be32(p.Addr()), mask: maskOf(p.Bits()), peer: peer, next: head}
+		}
+	}
+	return head
+}
+
+// stats lists all peers in order of subnet.
+func (t *table) stats() []backend.PeerStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]backend.PeerStats, 0, len(t.peers))
+	for _, p := range t.peers {
+		all = append(all, p.stats())
+	}
+	slices.SortFunc(all, func(a, b backend.PeerStats) int { return a.Subnet.Compare(b.Subnet) })
+	return all
+}

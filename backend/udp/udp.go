@@ -1,0 +1,99 @@
+// Package udp is the classic backend: a packet for a container on another host
+// travels as it is, as the payload of a UDP datagram to that host.
+//
+//	container → bridge → route → flannel0 (TUN) ─► this package ─► UDP :8285
+//	                                                                   │
+//	container ← bridge ← route ← flannel0 (TUN) ◄─ this package ◄──────┘
+//
+// Glossary: the inner packet is the container's, the outer datagram the one
+// that carries it; a peer is a host with a lease; a data path is one way of
+// moving packets between the device and the wire. All data paths share one
+// wire format (one bare IPv4 packet a datagram, no header), one table of
+// peers, and the counters.
+package udp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// DefaultPort is where every generation listens unless told otherwise.
+const DefaultPort = 8285
+
+// minMTU is the smallest MTU of a link that carries IPv4 (RFC 791 section 3.2).
+const minMTU = 68
+
+// New checks the options, of which there is one: {"Type": "udp", "Port": 8285}.
+func New(c backend.Config) (backend.Backend, error) {
+	var options struct{ Port int }
+	if c.Options != nil {
+		if err := json.Unmarshal(c.Options, &options); err != nil {
+			return nil, fmt.Errorf("decode Backend %s: %w", c.Options, err)
+		}
+	}
+	if options.Port < 0 || options.Port > math.MaxUint16 {
+		return nil, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", options.Port, math.MaxUint16)
+	}
+	port := DefaultPort
+	for _, p := range []int{c.Port, options.Port} {
+		if p != 0 {
+			port = p
+			break
+		}
+	}
+	if mtu := c.Uplink.MTU - encapsulation; mtu < minMTU {
+		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, minMTU)
+	}
+	if _, err := choosePath(c.DataPath); err != nil {
+		return nil, err
+	}
+	return &udpBackend{config: c, port: uint16(port)}, nil
+}
+
+type udpBackend struct {
+	config backend.Config
+	port   uint16
+}
+
+// Attrs has no BackendType: udp predates the field.
+func (b *udpBackend) Attrs() subnet.Attrs { return subnet.Attrs{PublicIP: b.config.PublicIP} }
+
+func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
+	choice, err := choosePath(b.config.DataPath)
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{
+		network: b.config.Network, own: l.Subnet, uplink: b.config.Uplink,
+		local: netip.AddrPortFrom(b.config.Uplink.Addr, b.port),
+		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
+		drops: new(drops),
+	}
+	path, err := choice.open(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	n := &network{plane: p, path: path, name: choice.name, reason: choice.reason}
+	if err := configureDevice(path.deviceName(), p.network, p.own, n.MTU()); err != nil {
+		return nil, errors.Join(err, path.close())
+	}
+	return n, nil
+}
+
+// plane is what a data path works with.
+type plane struct {
+	network, own netip.Prefix
+	uplink       uplink.Uplink
+	// local is the address and port that we receive at and send from.
+	local netip.AddrPort
+	table *table
+	drops *drops
+}
