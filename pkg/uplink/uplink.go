@@ -1,4 +1,9 @@
 // Package uplink finds the interface that encapsulated packets leave by.
+//
+// The operator names it, describes it, or leaves it to the default route. An
+// interface that is not ready yet (no default route, no address, link down) is
+// a thing to wait for: at boot the daemon often starts before DHCP is done. A
+// wish that no wait can fulfil is an error at once.
 package uplink
 
 import "net/netip"

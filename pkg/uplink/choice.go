@@ -1,0 +1,97 @@
+package uplink
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ErrNotReady marks an error of Find that time may mend: an interface without
+// an address, a host without a default route. Any other error is final.
+var ErrNotReady = errors.New("not ready yet")
+
+// Choice is how the operator wants the interface chosen. Ifaces are tried
+// first, in their order, then Regexes, then CanReach; the first that gives a
+// usable interface wins. The zero Choice is the default route's interface.
+type Choice struct {
+	// Ifaces are names or IPv4 addresses of interfaces (-iface).
+	Ifaces []string
+	// Regexes match an interface's name or one of its addresses, anywhere in
+	// it, in the syntax of package regexp (-iface-regex).
+	Regexes []string
+	// CanReach is an IPv4 address; the interface that the kernel would send to
+	// it from is meant (-iface-can-reach).
+	CanReach string
+}
+
+// pick applies c to the state of the host. route asks the kernel for the way
+// to an address.
+func (c Choice) pick(h host, route func(netip.Addr) (hop, error)) (Uplink, error) {
+	if len(c.Ifaces) == 0 && len(c.Regexes) == 0 && c.CanReach == "" {
+		return h.byDefaultRoute()
+	}
+	exprs, err := c.compile()
+	if err != nil {
+		return Uplink{}, err
+	}
+	// A wish that cannot come true is passed over while another one may.
+	var failed []error
+	try := func(u Uplink, err error) bool {
+		if err != nil {
+			failed = append(failed, err)
+		}
+		return err == nil
+	}
+	for _, name := range c.Ifaces {
+		if u, err := h.byNameOrAddr(name); try(u, err) {
+			return u, nil
+		}
+	}
+	for _, expr := range exprs {
+		if u, err := h.byRegexp(expr); try(u, err) {
+			return u, nil
+		}
+	}
+	if c.CanReach != "" {
+		if u, err := h.byReach(c.CanReach, route); try(u, err) {
+			return u, nil
+		}
+	}
+	return Uplink{}, joined(failed)
+}
+
+func (c Choice) compile() ([]*regexp.Regexp, error) {
+	var exprs []*regexp.Regexp
+	for _, s := range c.Regexes {
+		expr, err := regexp.Compile(s)
+		if err != nil {
+			return nil, fmt.Errorf("parse -iface-regex=%s: %w", s, err)
+		}
+		exprs = append(exprs, expr)
+	}
+	return exprs, nil
+}
+
+// joined makes one error of the reasons why each wish failed, on one line.
+// It is ErrNotReady if one of them is.
+func joined(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	msg := make([]string, len(errs))
+	for i, err := range errs {
+		msg[i] = strings.TrimSuffix(err.Error(), ": "+ErrNotReady.Error())
+	}
+	text := strings.Join(msg, "; ")
+	if slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, ErrNotReady) }) {
+		return notReady("%s", text)
+	}
+	return errors.New(text)
+}
+
+func notReady(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrNotReady)
+}

@@ -1,0 +1,222 @@
+package uplink
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// host is the state of interfaces and default routes at one moment.
+type host struct {
+	links []link
+	// defaults are the default routes' next hops, lowest metric first.
+	defaults []hop
+}
+
+// link is one interface with its IPv4 addresses.
+type link struct {
+	index int
+	names []string // the kernel's name, then alternative names
+	mtu   int
+	up    bool
+	// addrs are in the kernel's order, which puts primary addresses before
+	// secondary ones (net/ipv4/devinet.c, __inet_insert_ifa).
+	addrs []addr
+}
+
+// addr is an IPv4 address of an interface.
+type addr struct {
+	ip netip.Addr
+	// global is RT_SCOPE_UNIVERSE (rtnetlink(7)): valid beyond the link.
+	global bool
+}
+
+// hop is the way a route takes: interface and preferred source, if set.
+type hop struct {
+	index int
+	src   netip.Addr
+}
+
+// byDefaultRoute takes the first default route whose interface is usable.
+func (h host) byDefaultRoute() (Uplink, error) {
+	err := notReady("no default route; name an interface with -iface (%s)", h)
+	for i, d := range h.defaults {
+		l := h.byIndex(d.index)
+		if l == nil || l.ours() {
+			continue
+		}
+		u, e := l.uplink(d.src, "interface of the default route")
+		if e == nil {
+			return u, nil
+		}
+		if i == 0 {
+			err = fmt.Errorf("default route: %w", e)
+		}
+	}
+	return Uplink{}, err
+}
+
+// byNameOrAddr looks for what one -iface says.
+func (h host) byNameOrAddr(s string) (Uplink, error) {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return h.byAddr(ip)
+	}
+	for _, l := range h.links {
+		switch {
+		case !slices.Contains(l.names, s):
+		case l.ours():
+			return Uplink{}, fmt.Errorf("-iface=%s is a device of flannel's own", s)
+		default:
+			u, err := l.uplink(netip.Addr{}, "named by -iface="+s)
+			if err != nil {
+				return Uplink{}, fmt.Errorf("-iface=%s: %w", s, err)
+			}
+			return u, nil
+		}
+	}
+	return Uplink{}, fmt.Errorf("-iface=%s: no such interface; there are %s", s, h)
+}
+
+func (h host) byAddr(ip netip.Addr) (Uplink, error) {
+	switch {
+	case !ip.Is4():
+		return Uplink{}, fmt.Errorf("-iface=%v: not an IPv4 address", ip)
+	case ip.IsLoopback():
+		return Uplink{}, fmt.Errorf("-iface=%v: a loopback address, which no other host can send to", ip)
+	}
+	for _, l := range h.links {
+		switch {
+		case !l.has(ip):
+		case l.ours():
+			return Uplink{}, fmt.Errorf("-iface=%v is the address of %s, a device of flannel's own", ip, l.names[0])
+		case !l.up:
+			return Uplink{}, notReady("-iface=%v: interface %s is down", ip, l.names[0])
+		default:
+			return l.with(ip, fmt.Sprintf("has the address of -iface=%v", ip)), nil
+		}
+	}
+	return Uplink{}, fmt.Errorf("-iface=%v: no interface has this address; there are %s", ip, h)
+}
+
+// byRegexp takes the first usable interface, in the kernel's order, that expr
+// matches by a name or by an address; in the latter case with that address.
+func (h host) byRegexp(expr *regexp.Regexp) (Uplink, error) {
+	reason := fmt.Sprintf("matches -iface-regex=%s", expr)
+	err := notReady("-iface-regex=%s matches no interface; there are %s", expr, h)
+	for _, l := range h.links {
+		if l.ours() || l.loopback() {
+			continue
+		}
+		if slices.ContainsFunc(l.names, expr.MatchString) {
+			u, e := l.uplink(netip.Addr{}, reason)
+			if e == nil {
+				return u, nil
+			}
+			err = fmt.Errorf("-iface-regex=%s: %w", expr, e)
+			continue
+		}
+		for _, a := range l.addrs {
+			if l.up && !a.ip.IsLoopback() && expr.MatchString(a.ip.String()) {
+				return l.with(a.ip, reason), nil
+			}
+		}
+	}
+	return Uplink{}, err
+}
+
+func (h host) byReach(s string, route func(netip.Addr) (hop, error)) (Uplink, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || !ip.Is4() {
+		return Uplink{}, fmt.Errorf("-iface-can-reach=%s: not an IPv4 address", s)
+	}
+	d, err := route(ip)
+	if err != nil {
+		return Uplink{}, notReady("-iface-can-reach=%s: no route: %v", s, err)
+	}
+	l := h.byIndex(d.index)
+	switch {
+	case l == nil:
+		// It appeared or went between two of our questions to the kernel.
+		return Uplink{}, notReady("-iface-can-reach=%s: interface %d is gone", s, d.index)
+	case l.ours():
+		return Uplink{}, fmt.Errorf("-iface-can-reach=%s is reached through %s, a device of flannel's own", s, l.names[0])
+	case l.loopback():
+		return Uplink{}, fmt.Errorf("-iface-can-reach=%s is this host itself", s)
+	}
+	u, err := l.uplink(d.src, "interface that reaches -iface-can-reach="+s)
+	if err != nil {
+		return Uplink{}, fmt.Errorf("-iface-can-reach=%s: %w", s, err)
+	}
+	return u, nil
+}
+
+func (h host) byIndex(index int) *link {
+	for i := range h.links {
+		if h.links[i].index == index {
+			return &h.links[i]
+		}
+	}
+	return nil
+}
+
+// String lists the interfaces and their addresses for an error message.
+func (h host) String() string {
+	var parts []string
+	for _, l := range h.links {
+		ips := make([]string, len(l.addrs))
+		for i, a := range l.addrs {
+			ips[i] = a.ip.String()
+		}
+		if len(ips) == 0 {
+			ips = []string{"no IPv4 address"}
+		}
+		if !l.up {
+			ips = append(ips, "down")
+		}
+		parts = append(parts, fmt.Sprintf("%s (%s)", l.names[0], strings.Join(ips, ", ")))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// ours tells a device that flannel itself made: flannel0, flannel.1,
+// flannel-wg. Packets must not be wrapped twice.
+func (l link) ours() bool { return strings.HasPrefix(l.names[0], "flannel") }
+
+func (l link) loopback() bool { return l.names[0] == "lo" }
+
+func (l link) has(ip netip.Addr) bool {
+	return slices.ContainsFunc(l.addrs, func(a addr) bool { return a.ip == ip })
+}
+
+// uplink chooses l's address: src where a route prefers one of l's, else the
+// first global one, else a link-local one (RFC 3927).
+func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
+	if !l.up {
+		return Uplink{}, notReady("interface %s is down", l.names[0])
+	}
+	if src.IsValid() && l.has(src) && !src.IsLoopback() {
+		return l.with(src, reason), nil
+	}
+	var linkLocal netip.Addr
+	for _, a := range l.addrs {
+		switch {
+		case a.ip.IsLoopback():
+		case a.ip.IsLinkLocalUnicast():
+			if !linkLocal.IsValid() {
+				linkLocal = a.ip
+			}
+		case a.global:
+			return l.with(a.ip, reason), nil
+		}
+	}
+	if linkLocal.IsValid() {
+		return l.with(linkLocal, reason+", which has a link-local address only"), nil
+	}
+	return Uplink{}, notReady("interface %s has no IPv4 address that other hosts can reach", l.names[0])
+}
+
+func (l link) with(ip netip.Addr, reason string) Uplink {
+	return Uplink{Index: l.index, Name: l.names[0], MTU: l.mtu, Addr: ip, Reason: reason}
+}

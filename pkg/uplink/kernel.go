@@ -1,0 +1,117 @@
+package uplink
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dumpTries bounds how often a dump is repeated that changes of the host's
+// state cut through (NLM_F_DUMP_INTR).
+const dumpTries = 5
+
+// readHost asks the kernel for the interfaces, addresses and default routes of
+// the calling thread's network namespace.
+func readHost() (host, error) {
+	var h host
+	var err error
+	for range dumpTries {
+		h, err = dump()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return h, err
+}
+
+func dump() (host, error) {
+	nlLinks, err := netlink.LinkList()
+	if err != nil {
+		return host{}, fmt.Errorf("list interfaces: %w", err)
+	}
+	nlAddrs, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return host{}, fmt.Errorf("list addresses: %w", err)
+	}
+	// A nil Dst in the filter stands for 0.0.0.0/0.
+	nlRoutes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
+	if err != nil {
+		return host{}, fmt.Errorf("list default routes: %w", err)
+	}
+
+	var h host
+	for _, nl := range nlLinks {
+		a := nl.Attrs()
+		h.links = append(h.links, link{
+			index: a.Index,
+			names: append([]string{a.Name}, a.AltNames...),
+			mtu:   a.MTU,
+			up:    a.Flags&net.FlagUp != 0,
+			addrs: addrsOf(a.Index, nlAddrs),
+		})
+	}
+	slices.SortStableFunc(nlRoutes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+	for _, r := range nlRoutes {
+		h.defaults = append(h.defaults, hopsOf(r)...)
+	}
+	return h, nil
+}
+
+func addrsOf(index int, all []netlink.Addr) []addr {
+	var addrs []addr
+	for _, a := range all {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if a.LinkIndex != index || !ok {
+			continue
+		}
+		addrs = append(addrs, addr{
+			ip:     ip.Unmap(),
+			global: a.Scope == unix.RT_SCOPE_UNIVERSE,
+		})
+	}
+	return addrs
+}
+
+// hopsOf gives the interfaces a route leads to, several for ECMP; none for a
+// blackhole or unreachable route.
+func hopsOf(r netlink.Route) []hop {
+	if r.Type != unix.RTN_UNICAST {
+		return nil
+	}
+	src, _ := netip.AddrFromSlice(r.Src)
+	src = src.Unmap()
+	if len(r.MultiPath) == 0 {
+		return []hop{{r.LinkIndex, src}}
+	}
+	var hops []hop
+	for _, nh := range r.MultiPath {
+		hops = append(hops, hop{nh.LinkIndex, src})
+	}
+	return hops
+}
+
+// route asks the kernel which way a packet to ip would take.
+func route(ip netip.Addr) (hop, error) {
+	routes, err := netlink.RouteGet(ip.AsSlice())
+	if err != nil {
+		return hop{}, err
+	}
+	for _, r := range routes {
+		if r.Type == unix.RTN_LOCAL {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return hop{}, err
+			}
+			return hop{index: lo.Attrs().Index}, nil
+		}
+		if hops := hopsOf(r); len(hops) > 0 {
+			return hops[0], nil
+		}
+	}
+	return hop{}, unix.ENETUNREACH
+}
