@@ -137,6 +137,24 @@ func TestFindNamed(t *testing.T) {
 	}
 }
 
+func TestFindSkipsLinkScope(t *testing.T) {
+	h := enterNetns(t)
+	l := addLink(t, h, "eth0", 1500)
+	a, err := netlink.ParseAddr("198.51.100.1/24")
+	check(t, err)
+	a.Scope = unix.RT_SCOPE_LINK
+	check(t, h.AddrAdd(l, a))
+	if u, err := Find(Choice{Ifaces: []string{"eth0"}}); !errors.Is(err, ErrNotReady) {
+		t.Errorf("an address of link scope only: Find = %+v, %v; want ErrNotReady", u, err)
+	}
+	check(t, addAddr(h, l, "192.0.2.1/24"))
+	u, err := Find(Choice{Ifaces: []string{"eth0"}})
+	check(t, err)
+	if u.Addr != ip("192.0.2.1") {
+		t.Errorf("Find = %+v, want the address of global scope", u)
+	}
+}
+
 func TestFindCanReach(t *testing.T) {
 	h := enterNetns(t)
 	lo, err := h.LinkByName("lo")
