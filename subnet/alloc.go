@@ -53,7 +53,7 @@ func takenBlocks(c *Config, taken []netip.Prefix) []blockRange {
 	var ranges []blockRange
 	for _, p := range taken {
 		start := max(blockNumber(p.Addr(), c.SubnetLen), lo)
-		end := min(blockNumber(lastAddr(p), c.SubnetLen)+1, hi)
+		end := min(blockNumber(LastAddr(p), c.SubnetLen)+1, hi)
 		if start < end {
 			ranges = append(ranges, blockRange{start - lo, end - lo})
 		}

@@ -173,13 +173,13 @@ func (c *Config) parseSubnetLen(raw rawConfig) error {
 
 func (c *Config) parseRange(raw rawConfig) error {
 	first := c.Network.Addr()
-	last := c.subnetOf(lastAddr(c.Network)).Addr()
+	last := c.subnetOf(LastAddr(c.Network)).Addr()
 	c.SubnetMin, c.SubnetMax = first, last
 	// The first subnet stays unused: its network address is the Network's own,
 	// which old systems take for a broadcast address. A Network of one subnet
 	// has no other to give.
 	if first != last {
-		c.SubnetMin = lastAddr(c.subnetOf(first)).Next()
+		c.SubnetMin = LastAddr(c.subnetOf(first)).Next()
 	}
 	for _, end := range []struct {
 		key   string
@@ -260,8 +260,8 @@ func (c *Config) Allows(p netip.Prefix) bool {
 		!p.Addr().Less(c.SubnetMin) && !c.SubnetMax.Less(p.Addr())
 }
 
-// lastAddr is the highest address of p.
-func lastAddr(p netip.Prefix) netip.Addr {
+// LastAddr is the highest address of p.
+func LastAddr(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)

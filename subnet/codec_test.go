@@ -1,0 +1,54 @@
+package subnet
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestParseLease(t *testing.T) {
+	for _, test := range []struct{ key, value, publicIP, backendType, data string }{
+		{"10.5.52.0-24", `{"PublicIP":"1.2.3.4","PublicIPv6":null}`, "1.2.3.4", "", ""},
+		{"10.5.52.0-24", `{"PublicIP":"1.2.3.4"}`, "1.2.3.4", "", ""},
+		{"10.5.52.0-24", `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1}}`, "1.2.3.4", "vxlan", `{"VNI":1}`},
+		{"10.5.52.0-24", `{"PublicIP":"1.2.3.4","BackendData":null,"Later":[1]}`, "1.2.3.4", "", ""},
+		{"10.5.52.0-24&fd00:0:0:34::-64", `{"PublicIP":"1.2.3.4","PublicIPv6":"fd01::1"}`, "1.2.3.4", "", ""},
+	} {
+		l, err := ParseLease(test.key, []byte(test.value))
+		if err != nil {
+			t.Errorf("%s: %v", test.key, err)
+			continue
+		}
+		if l.Subnet != netip.MustParsePrefix("10.5.52.0/24") || l.Attrs.PublicIP.String() != test.publicIP ||
+			l.Attrs.BackendType != test.backendType || string(l.Attrs.BackendData) != test.data || l.Key() != test.key {
+			t.Errorf("%s %s became %+v", test.key, test.value, l)
+		}
+	}
+}
+
+func TestParseLeaseRefuses(t *testing.T) {
+	good := `{"PublicIP":"1.2.3.4"}`
+	for _, test := range []struct{ key, value string }{
+		{"", good}, {"10.5.52.0", good}, {"10.5.52.0-", good}, {"10.5.52.0-33", good}, {"10.5.52.0-0", good},
+		{"10.5.52.7-24", good}, {"10.5.52.0-024", good}, {"010.5.52.0-24", good}, {"10.5.52.0-24/x", good},
+		{"10.5.52.0-24 ", good}, {"10.5.52.0-+24", good}, {"fd00::-64", good}, {"10.5.52.0-24&", good},
+		{"10.5.52.0-24&10.5.53.0-24", good}, {"hello", good},
+		{"10.5.52.0-24", ``}, {"10.5.52.0-24", `{`}, {"10.5.52.0-24", `null`}, {"10.5.52.0-24", `"1.2.3.4"`},
+		{"10.5.52.0-24", `{}`}, {"10.5.52.0-24", `{"PublicIP":"x"}`}, {"10.5.52.0-24", `{"PublicIP":"0.0.0.0"}`},
+		{"10.5.52.0-24", `{"PublicIP":"224.0.0.1"}`}, {"10.5.52.0-24", `{"PublicIP":"::1"}`},
+	} {
+		if l, err := ParseLease(test.key, []byte(test.value)); err == nil {
+			t.Errorf("key %q value %q became %+v, want an error", test.key, test.value, l)
+		}
+	}
+}
+
+func FuzzParseKey(f *testing.F) {
+	f.Add("10.5.52.0-24")
+	f.Add("10.5.52.0-24&fd00:0:0:34::-64")
+	f.Fuzz(func(t *testing.T, key string) {
+		l, err := ParseKey(key)
+		if err == nil && (l.Key() != key || l.Subnet != l.Subnet.Masked() || l.Subnet.Bits() < 1) {
+			t.Errorf("key %q became %+v, which is %q", key, l, l.Key())
+		}
+	})
+}

@@ -1,0 +1,224 @@
+package subnet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+var (
+	terms = subnet.Terms{TTL: 24 * time.Hour, RenewMargin: time.Hour}
+	us    = attrs("192.0.2.1")
+)
+
+func attrs(ip string) subnet.Attrs { return subnet.Attrs{PublicIP: netip.MustParseAddr(ip)} }
+
+func value(ip string) []byte { return fmt.Appendf(nil, `{"PublicIP":%q}`, ip) }
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func newManager(t *testing.T, reg subnet.Registry, config string) *subnet.Manager {
+	t.Helper()
+	c, err := subnet.ParseConfig([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return subnet.NewManager(reg, c, terms)
+}
+
+const (
+	network16 = `{"Network": "10.5.0.0/16"}`
+	twoLeft   = `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.1.0", "SubnetMax": "10.5.2.0"}`
+)
+
+func list(t *testing.T, reg subnet.Registry) []subnet.Lease {
+	t.Helper()
+	leases, _, err := reg.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leases
+}
+
+func TestAcquire(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		keys   map[string]string // key → public IP
+		prev   netip.Prefix
+		config string
+		want   string // the subnet, or the only ones free
+	}{
+		{name: "random one that is free", config: twoLeft, keys: map[string]string{"10.5.1.0-24": "192.0.2.9"}, want: "10.5.2.0/24"},
+		{name: "own lease before all else", config: network16, keys: map[string]string{"10.5.7.0-24": "192.0.2.1"}, prev: prefix("10.5.8.0/24"), want: "10.5.7.0/24"},
+		{name: "previous subnet if free", config: network16, prev: prefix("10.5.8.0/24"), want: "10.5.8.0/24"},
+		{name: "previous subnet is another's", config: twoLeft, keys: map[string]string{"10.5.1.0-24": "192.0.2.9"}, prev: prefix("10.5.1.0/24"), want: "10.5.2.0/24"},
+		{name: "previous subnet of another Network", config: twoLeft, keys: map[string]string{"10.5.1.0-24": "192.0.2.9"}, prev: prefix("10.9.1.0/24"), want: "10.5.2.0/24"},
+		{name: "a larger lease covers", config: `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.0.0", "SubnetMax": "10.5.8.0"}`,
+			keys: map[string]string{"10.5.0.0-21": "192.0.2.9"}, want: "10.5.8.0/24"},
+		{name: "a dual-stack host's lease covers", config: twoLeft, keys: map[string]string{"10.5.1.0-24&fd00::-64": "192.0.2.9"}, want: "10.5.2.0/24"},
+		{name: "own dual-stack lease is not ours to write", config: twoLeft, keys: map[string]string{"10.5.1.0-24&fd00::-64": "192.0.2.1"}, want: "10.5.2.0/24"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := subnettest.NewFake()
+				for key, ip := range test.keys {
+					reg.Put(key, value(ip), time.Hour)
+				}
+				l, err := newManager(t, reg, test.config).Acquire(t.Context(), us, test.prev)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l.Subnet.String() != test.want {
+					t.Errorf("got %v, want %s", l.Subnet, test.want)
+				}
+				if left := time.Until(l.Expiration); left != terms.TTL {
+					t.Errorf("the lease ends in %v, want %v", left, terms.TTL)
+				}
+			})
+		})
+	}
+}
+
+// A lease of ours that the configuration no longer allows is removed; a
+// reservation of that kind is the operator's, and stays.
+func TestAcquireAfterChangeOfConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.Put("10.9.1.0-24", value("192.0.2.1"), time.Hour)
+		reg.Put("10.9.2.0-24", value("192.0.2.1"), 0)
+		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, netip.Prefix{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept []string
+		for _, other := range list(t, reg) {
+			if other.Subnet != l.Subnet {
+				kept = append(kept, other.Key())
+			}
+		}
+		if fmt.Sprint(kept) != "[10.9.2.0-24]" {
+			t.Errorf("kept %v, want the reservation alone", kept)
+		}
+	})
+}
+
+func TestAcquireReservation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.Put("10.5.7.0-24", value("192.0.2.1"), 0)
+		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, netip.Prefix{})
+		if err != nil || l.Subnet != prefix("10.5.7.0/24") || !l.Reserved {
+			t.Fatalf("got %+v, %v; want the reserved subnet", l, err)
+		}
+		time.Sleep(10 * terms.TTL) // of the bubble
+		if got := list(t, reg); len(got) != 1 || !got[0].Reserved {
+			t.Errorf("the reservation became %+v", got)
+		}
+	})
+}
+
+// 200 hosts that start at once get 200 subnets.
+func TestAcquireTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		const hosts = 200
+		var wg sync.WaitGroup
+		for i := range hosts {
+			m := newManager(t, reg, network16)
+			wg.Go(func() {
+				if _, err := m.Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", i+1)), netip.Prefix{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		owners := make(map[netip.Addr]netip.Prefix)
+		for _, l := range list(t, reg) {
+			owners[l.Attrs.PublicIP] = l.Subnet
+		}
+		if n := len(list(t, reg)); n != hosts || len(owners) != hosts {
+			t.Errorf("%d leases of %d hosts, want %d of %d", n, len(owners), hosts, hosts)
+		}
+	})
+}
+
+func TestAcquireFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
+		reg.Put("10.5.2.0-24", value("192.0.2.9"), time.Hour)
+		_, err := newManager(t, reg, twoLeft).Acquire(t.Context(), us, netip.Prefix{})
+		if !errors.Is(err, subnet.ErrFull) {
+			t.Errorf("got %v, want ErrFull", err)
+		}
+	})
+}
+
+// A key whose value is damaged is taken all the same: the guard of Create sees
+// it, and Acquire must not try it for ever.
+func TestAcquireBesideBadValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.Put("10.5.1.0-24", []byte("{"), time.Hour)
+		reg.Put("10.5.2.0-24", []byte("{"), time.Hour)
+		_, err := newManager(t, reg, twoLeft).Acquire(t.Context(), us, netip.Prefix{})
+		if !errors.Is(err, subnet.ErrFull) {
+			t.Errorf("got %v, want ErrFull", err)
+		}
+	})
+}
+
+// While the store fails, Acquire waits; a lost answer leaves no second lease.
+func TestAcquireThroughFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		down := errors.New("store is down")
+		reg.Inject(subnettest.OpList, subnettest.Fault{Err: down}, subnettest.Fault{Err: down})
+		reg.Inject(subnettest.OpCreate, subnettest.Fault{Err: down}, subnettest.Fault{LostAck: down})
+		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, netip.Prefix{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := list(t, reg); len(got) != 1 || got[0].Subnet != l.Subnet {
+			t.Errorf("acquired %v, the store has %+v", l.Subnet, got)
+		}
+	})
+}
+
+func TestAcquireHonoursContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.SetDown(errors.New("store is down"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := newManager(t, reg, network16).Acquire(ctx, us, netip.Prefix{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline's error", err)
+		}
+	})
+}
+
+func TestWaitConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.SetDown(errors.New("store is down"))
+		time.AfterFunc(time.Minute, func() { reg.SetDown(nil) })
+		time.AfterFunc(2*time.Minute, func() { reg.SetConfig([]byte(network16)) })
+		c, err := subnet.WaitConfig(t.Context(), reg)
+		if err != nil || c.Network != prefix("10.5.0.0/16") {
+			t.Errorf("got %+v, %v", c, err)
+		}
+		reg.SetConfig([]byte(`{"Network": "10.5.0.0/31"}`))
+		var refused *subnet.ConfigError
+		if _, err := subnet.WaitConfig(t.Context(), reg); !errors.As(err, &refused) {
+			t.Errorf("got %v, want a *ConfigError at once", err)
+		}
+	})
+}
