@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * flannel's UDP encapsulation in the kernel: a bare IPv4 packet is the payload
+ * of one UDP datagram. Two programs, attached with tcx:
+ *
+ *   out   egress of the TUN device   wraps, and sends by the kernel's own route
+ *   in    ingress of an uplink       checks, unwraps, and hands to the TUN device
+ *
+ * What they decline goes the way that it went without them: from `out` to the
+ * TUN's reader, from `in` to the UDP socket. They drop only what the reader of
+ * the socket would refuse as forged, under the same names.
+ *
+ * What `out` sends is told by its UDP checksum of 0 (RFC 768: none), and `in`
+ * takes nothing else. A datagram of a user-space sender has one, and would need
+ * it verified first; such senders also batch (UDP_SEGMENT), and a flow must not
+ * have its batches take one path and its single packets the other.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* enum tcx_action_base, linux/bpf.h of 6.6. NEXT lets other programs look. */
+#define NEXT (-1)
+#define DROP 2
+
+#define AF_INET 2
+#define IP_DF 0x4000
+#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
+#define ECT_1 1
+#define ECT_0 2
+#define CE 3
+#define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
+#define SECOND 1000000000UL /* of bpf_ktime_get_ns */
+#define FLOWS 4096
+
+/* linux/icmp.h, which cannot be had without a C library. */
+struct icmphdr {
+	__u8 type, code;
+	__sum16 checksum;
+	__u32 rest;
+};
+#define ICMP_DEST_UNREACH 3
+#define ICMP_FRAG_NEEDED 4
+
+struct outer {
+	struct iphdr ip;
+	struct udphdr udp;
+};
+
+#define OVERHEAD (int)sizeof(struct outer)
+
+/* Filled in by the loader, constants to the verifier. */
+volatile const __u32 device;	    /* ifindex of the TUN */
+volatile const __be32 local;	    /* our address on the underlay */
+volatile const __be16 port;	    /* every host's UDP port */
+volatile const __be32 subnet, mask; /* our lease */
+
+struct key {
+	__be32 mask, subnet;
+};
+
+struct peer {
+	__be32 addr;  /* of its host on the underlay */
+	__u32 kernel; /* its host runs these programs, too */
+	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner, as on the wire */
+};
+
+/* One look-up finds the peer and this CPU's counters. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1); /* set by the loader */
+	__type(key, struct key);
+	__type(value, struct peer);
+} peers SEC(".maps");
+
+/*
+ * The masks that peers' subnets have, longest first, ended by 0. All leases of
+ * a network are cut to one length, so that one hash look-up does where a trie
+ * takes one step per level; leases left from another configuration cost a step
+ * per length.
+ */
+struct masks {
+	__be32 mask[33];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct masks);
+} lengths SEC(".maps");
+
+/* The peers' hosts; asked only to name the reason of a refusal. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1); /* set by the loader */
+	__type(key, __be32);
+	__type(value, __u32);
+} hosts SEC(".maps");
+
+enum reason {
+	UNKNOWN_OUTER_SOURCE,
+	INNER_SOURCE_MISMATCH,
+	INNER_DESTINATION_MISMATCH,
+	CONGESTION_MARK_LOST,
+	SEND_ERROR,
+	REASONS,
+};
+const enum reason *reason_for_btf __attribute__((unused));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+/* When a packet of a flow was last left to the TUN's reader, by flow hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FLOWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} declined SEC(".maps");
+
+static __always_inline struct peer *find(__be32 addr)
+{
+	__u32 zero = 0;
+	struct masks *m = bpf_map_lookup_elem(&lengths, &zero);
+
+	for (int i = 0; m && i < 33 && m->mask[i]; i++) {
+		struct key k = {.mask = m->mask[i], .subnet = addr & m->mask[i]};
+		struct peer *p = bpf_map_lookup_elem(&peers, &k);
+
+		if (p)
+			return p;
+	}
+	return NULL;
+}
+
+static __always_inline int drop(__u32 reason)
+{
+	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
+
+	if (n)
+		++*n;
+	return DROP;
+}
+
+/* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
+static __always_inline __u16 sum(const struct iphdr *ip)
+{
+	const __u16 *w = (const void *)ip;
+	__u32 s = 0;
+
+#pragma unroll
+	for (int i = 0; i < sizeof(*ip) / 2; i++)
+		s += w[i];
+	s = (s & 0xffff) + (s >> 16);
+	return s + (s >> 16);
+}
+
+/*
+ * Bytes of headers that each segment of a super-packet repeats, or 0 where it
+ * is not TCP. off is where the inner IP header starts.
+ */
+static __always_inline __u32 repeated(struct __sk_buff *skb, __u32 off, const struct iphdr *ip)
+{
+	__u32 n = ip->ihl * 4;
+	__u8 doff;
+
+	if (ip->protocol != IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, off + n + 12, &doff, sizeof(doff)) < 0)
+		return 0;
+	return n + (doff >> 4) * 4;
+}
+
+/* A flow whose packets went different ways would be reordered: it stays. */
+static __always_inline int decline(__u64 *flow)
+{
+	*flow = bpf_ktime_get_ns();
+	return NEXT;
+}
+
+SEC("tcx/egress")
+int out(struct __sk_buff *skb)
+{
+	__u32 len = skb->len, segment = len, segments = 1, hdr = 0, hash, slot;
+	struct bpf_redir_neigh nh = {.nh_family = AF_INET};
+	struct bpf_fib_lookup fib = {.family = AF_INET};
+	struct outer o = {};
+	struct iphdr ip;
+	struct peer *p;
+	__u64 *flow;
+
+	/* A TUN has no link header: data is the IP header. */
+	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	    bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) < 0)
+		return NEXT;
+
+	/*
+	 * On a virtual link (veth, virtio) a super-packet and a checksum that is
+	 * left to the hardware arrive as they were sent. Only a kernel that takes
+	 * them by `in` can make sense of either; a UDP socket would hand out a
+	 * datagram of 64 KiB with half a TCP checksum.
+	 */
+	p = find(ip.daddr);
+	if (!p || !p->kernel)
+		return NEXT;
+
+	hash = bpf_get_hash_recalc(skb);
+	slot = hash % FLOWS;
+	flow = bpf_map_lookup_elem(&declined, &slot);
+	if (!flow)
+		return NEXT;
+	if (*flow) {
+		if (bpf_ktime_get_ns() - *flow < SECOND)
+			return NEXT;
+		*flow = 0;
+	}
+
+	if (bpf_ntohs(ip.tot_len) != len || len + OVERHEAD > 0xffff)
+		return decline(flow);
+	if (skb->gso_size) {
+		/*
+		 * Not so UDP's super-packets: after `in` nothing takes the mark of
+		 * the tunnel off them, and a socket that wants them split gets none.
+		 */
+		hdr = repeated(skb, 0, &ip);
+		if (!hdr || hdr >= len)
+			return decline(flow);
+		segment = hdr + skb->gso_size;
+		segments = (len - hdr + skb->gso_size - 1) / skb->gso_size;
+	}
+
+	o.ip.version = 4;
+	o.ip.ihl = 5;
+	o.ip.tos = ip.tos; /* RFC 6040 and RFC 2983: ECN and DSCP show outside */
+	o.ip.tot_len = bpf_htons(len + OVERHEAD);
+	o.ip.frag_off = bpf_htons(IP_DF);
+	o.ip.ttl = 64;
+	o.ip.protocol = IPPROTO_UDP;
+	o.ip.saddr = local;
+	o.ip.daddr = p->addr;
+	o.ip.check = ~sum(&o.ip);
+	o.udp.source = bpf_htons(PORTS | ((hash ^ hash >> 16) & ~PORTS));
+	o.udp.dest = port;
+	o.udp.len = bpf_htons(len + sizeof(o.udp));
+
+	/*
+	 * The route is asked for every packet, so that it need not be watched. It
+	 * knows about a path's MTU; for a packet larger than that (tot_len), the
+	 * reader of the TUN answers with ICMP, as the sender would expect.
+	 */
+	fib.ifindex = device;
+	fib.tos = ip.tos & ~ECN_MASK;
+	fib.tot_len = segment + OVERHEAD;
+	fib.l4_protocol = IPPROTO_UDP;
+	fib.sport = o.udp.source;
+	fib.dport = port;
+	fib.ipv4_src = local;
+	fib.ipv4_dst = p->addr;
+	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) ||
+	    fib.family != AF_INET)
+		return decline(flow);
+
+	/* FIXED_GSO: the TUN's MTU has left room, the segments stay as they are. */
+	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+				BPF_F_ADJ_ROOM_FIXED_GSO))
+		return decline(flow);
+
+	/* bpf_redirect_neigh takes an Ethernet header off and puts its own on. */
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0))
+		return drop(SEND_ERROR);
+
+	p->tx_packets += segments;
+	p->tx_bytes += len + (segments - 1) * hdr;
+	nh.ipv4_nh = fib.ipv4_dst;
+	return bpf_redirect_neigh(fib.ifindex, &nh, sizeof(nh), 0);
+}
+
+/*
+ * A router reports a datagram of `out` as too big for its next link. The kernel
+ * heeds that if the datagram came from a socket; so say it came from the one on
+ * our port. The route then has the path's MTU, and `out` asks the route.
+ */
+static __always_inline void too_big(struct __sk_buff *skb, __u32 off)
+{
+	struct {
+		struct iphdr ip;
+		struct icmphdr icmp;
+		struct outer sent;
+	} h;
+
+	if (bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0 ||
+	    h.icmp.type != ICMP_DEST_UNREACH || h.icmp.code != ICMP_FRAG_NEEDED ||
+	    h.sent.ip.ihl != 5 || h.sent.ip.protocol != IPPROTO_UDP ||
+	    h.sent.ip.saddr != local || h.sent.udp.dest != port ||
+	    bpf_ntohs(h.sent.udp.source) < PORTS)
+		return;
+
+	off += sizeof(h.ip);
+	bpf_l4_csum_replace(skb, off + __builtin_offsetof(struct icmphdr, checksum),
+			    h.sent.udp.source, port, sizeof(port));
+	bpf_skb_store_bytes(skb, off + sizeof(h.icmp) + sizeof(h.ip), (void *)&port, sizeof(port), 0);
+}
+
+/* off: bytes of link header. */
+static __always_inline int receive(struct __sk_buff *skb, __u32 off)
+{
+	__u32 len, segments = 1, hdr = 0, mtu;
+	struct {
+		struct outer o;
+		struct iphdr ip;
+	} h;
+	__u8 ecn, tos;
+	__be16 old, new;
+	struct peer *p;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
+	    skb->pkt_type != PACKET_HOST ||
+	    bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0 ||
+	    h.o.ip.daddr != local || h.o.ip.version != 4 || h.o.ip.ihl != 5 ||
+	    h.o.ip.frag_off & bpf_htons(IP_FRAGMENT))
+		return NEXT;
+	if (h.o.ip.protocol == IPPROTO_ICMP)
+		too_big(skb, off);
+	if (h.o.ip.protocol != IPPROTO_UDP || h.o.udp.dest != port || h.o.udp.check)
+		return NEXT;
+
+	/* Odd ones are for the socket: its reader counts what is malformed. */
+	len = bpf_ntohs(h.ip.tot_len);
+	if (bpf_ntohs(h.o.ip.tot_len) != len + OVERHEAD ||
+	    bpf_ntohs(h.o.udp.len) != len + sizeof(h.o.udp) ||
+	    len + OVERHEAD + off > skb->len || h.ip.version != 4 || h.ip.ihl < 5 ||
+	    sum(&h.o.ip) != 0xffff)
+		return NEXT;
+	if (skb->gso_size) {
+		hdr = repeated(skb, off + OVERHEAD, &h.ip);
+		if (!hdr || hdr >= len)
+			return NEXT;
+		segments = (len - hdr + skb->gso_size - 1) / skb->gso_size;
+	} else {
+		/* A device drops what is above its MTU if it is redirected there. */
+		mtu = len;
+		if (bpf_check_mtu(skb, device, &mtu, 0, 0))
+			return NEXT;
+	}
+
+	p = find(h.ip.saddr);
+	if (!p || p->addr != h.o.ip.saddr)
+		return drop(bpf_map_lookup_elem(&hosts, &h.o.ip.saddr) ? INNER_SOURCE_MISMATCH
+								      : UNKNOWN_OUTER_SOURCE);
+	if ((h.ip.daddr & mask) != subnet)
+		return drop(INNER_DESTINATION_MISMATCH);
+
+	/* RFC 6040, figure 4: a router's mark must reach an end that can see it. */
+	tos = h.ip.tos;
+	ecn = tos & ECN_MASK;
+	switch (h.o.ip.tos & ECN_MASK) {
+	case CE:
+		if (!ecn)
+			return drop(CONGESTION_MARK_LOST);
+		tos |= CE;
+		break;
+	case ECT_1:
+		if (ecn == ECT_0)
+			tos ^= ECT_0 ^ ECT_1;
+		break;
+	}
+
+	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO))
+		return NEXT;
+	if (tos != h.ip.tos) {
+		old = *(__be16 *)&h.ip;
+		h.ip.tos = tos;
+		new = *(__be16 *)&h.ip;
+		bpf_l3_csum_replace(skb, off + __builtin_offsetof(struct iphdr, check), old, new,
+				    sizeof(new));
+		bpf_skb_store_bytes(skb, off, &new, sizeof(new), 0);
+	}
+	p->rx_packets += segments;
+	p->rx_bytes += len + (segments - 1) * hdr;
+	return bpf_redirect(device, BPF_F_INGRESS);
+}
+
+SEC("tcx/ingress")
+int in_ether(struct __sk_buff *skb)
+{
+	return receive(skb, ETH_HLEN);
+}
+
+/* For an uplink without link headers: a tunnel, a modem. */
+SEC("tcx/ingress")
+int in_bare(struct __sk_buff *skb)
+{
+	return receive(skb, 0);
+}
+
+char __license[] SEC("license") = "GPL";
