@@ -1,0 +1,211 @@
+// Package etcdv3 keeps leases in etcd's v3 keyspace, in the layout that today's
+// flannel uses as well:
+//
+//	<prefix>/config                  the network configuration
+//	<prefix>/subnets/10.5.52.0-24    a host's lease: JSON, attached to an etcd lease;
+//	                                 or a reservation: the same, attached to none
+//
+// Terms: an etcd lease is a timer on the server that deletes the keys attached
+// to it; a revision numbers every change of the whole store.
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+
+	"github.com/coreos/flannel/subnet"
+)
+
+// roundTripLimit bounds each exchange with the store.
+const roundTripLimit = 5 * time.Second
+
+// ErrClosed is what the calls of a closed Registry return.
+var ErrClosed = errors.New("registry is closed")
+
+// Registry implements subnet.Registry over etcd v3.
+type Registry struct {
+	client clientv3.Config
+	cfg    subnet.StoreConfig
+	limit  time.Duration
+	bad    subnet.BadData
+
+	// life ends with Close; the client and all that it started hang on it.
+	life context.Context
+	end  context.CancelFunc
+	// conn holds the client while nobody looks at it; nil until the first call
+	// that reached the store.
+	conn chan *clientv3.Client
+}
+
+// New checks cfg, reads the files that it names, and starts nothing: the first
+// call connects.
+func New(cfg subnet.StoreConfig) (*Registry, error) {
+	cfg, err := cfg.Validate()
+	if err != nil {
+		return nil, err
+	}
+	tls, err := cfg.TLS()
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{cfg: cfg, client: clientConfig(cfg, tls), limit: roundTripLimit,
+		conn: make(chan *clientv3.Client, 1)}
+	r.life, r.end = context.WithCancel(context.Background())
+	r.conn <- nil
+	return r, nil
+}
+
+// BadCount is how many times a bad key or value was left out of an answer.
+func (r *Registry) BadCount() uint64 { return r.bad.Count() }
+
+// Config implements subnet.Registry.
+func (r *Registry) Config(ctx context.Context) ([]byte, error) {
+	var config []byte
+	err := r.call(ctx, "get "+r.cfg.ConfigKey(), func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Get(ctx, r.cfg.ConfigKey())
+		if err != nil {
+			return err
+		}
+		if len(resp.Kvs) == 0 {
+			return subnet.ErrNoConfig
+		}
+		config = resp.Kvs[0].Value
+		return nil
+	})
+	return config, err
+}
+
+// PublishConfig implements subnet.Registry.
+func (r *Registry) PublishConfig(ctx context.Context, config []byte) (written bool, err error) {
+	key := r.cfg.ConfigKey()
+	err = r.call(ctx, "create "+key, func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Txn(ctx).If(absent(key)).Then(clientv3.OpPut(key, string(config))).Commit()
+		if err == nil {
+			written = resp.Succeeded
+		}
+		return err
+	})
+	return written, err
+}
+
+// List implements subnet.Registry. A value that has become bad is left out, so
+// that its peer is gone for a caller that lists, whereas one that watches keeps
+// the last good value.
+func (r *Registry) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
+	dir := r.cfg.LeaseDir()
+	var resp *clientv3.GetResponse
+	err := r.call(ctx, "list "+dir, func(ctx context.Context, c *clientv3.Client) (err error) {
+		resp, err = c.Get(ctx, dir, clientv3.WithPrefix())
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	leases := make([]subnet.Lease, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		l, err := r.decode(kv)
+		if err != nil {
+			r.bad.Skip(string(kv.Key), err)
+			continue
+		}
+		leases = append(leases, l)
+	}
+	return leases, subnet.Rev(resp.Header.Revision), nil
+}
+
+// Close implements subnet.Registry.
+func (r *Registry) Close() error {
+	r.end()
+	c := <-r.conn // whoever is connecting gives up: life has ended
+	r.conn <- nil
+	if c == nil {
+		return nil
+	}
+	// The client's own error is that of the context that we just ended.
+	if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close connection to etcd: %w", err)
+	}
+	return nil
+}
+
+// call does one round trip within the time limit.
+func (r *Registry) call(ctx context.Context, verb string, do func(context.Context, *clientv3.Client) error) error {
+	limited, cancel := context.WithTimeout(ctx, r.limit)
+	defer cancel()
+	c, err := r.connect(limited)
+	if err == nil {
+		err = do(limited, c)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", verb, ctx.Err())
+	case r.life.Err() != nil:
+		return fmt.Errorf("%s: %w", verb, ErrClosed)
+	case limited.Err() != nil:
+		return fmt.Errorf("%s: no answer within %v from %s: %w", verb, r.limit, r.endpoints(), err)
+	}
+	return fmt.Errorf("%s: %w", verb, err)
+}
+
+func (r *Registry) endpoints() string { return strings.Join(r.cfg.Endpoints, ",") }
+
+// decode reads a key below <prefix>/subnets/.
+func (r *Registry) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
+	l, err := subnet.ParseLease(strings.TrimPrefix(string(kv.Key), r.cfg.LeaseDir()), kv.Value)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	l.Rev = subnet.Rev(kv.ModRevision)
+	l.Reserved = clientv3.LeaseID(kv.Lease) == clientv3.NoLease
+	return l, nil
+}
+
+// connect returns the client, which it makes if there is none yet. That may
+// take a round trip, to log in, and ends with ctx.
+func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
+	var c *clientv3.Client
+	select {
+	case c = <-r.conn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { r.conn <- c }()
+	if r.life.Err() != nil {
+		return nil, ErrClosed
+	}
+	if c != nil {
+		return c, nil
+	}
+	life, cancel := context.WithCancel(r.life)
+	keep := context.AfterFunc(ctx, cancel)
+	cfg := r.client
+	cfg.Context = life
+	made, err := clientv3.New(cfg)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if !keep() {
+		made.Close()
+		return nil, ctx.Err()
+	}
+	// life is not cancelled: it is the client's, and ends with the registry's.
+	c = made
+	return c, nil
+}
+
+// failFast reports a broken connection with its reason, where the client would
+// by default wait for a better one, and say no more than that time was up.
+func failFast(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoke(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
+}

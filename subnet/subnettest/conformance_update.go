@@ -1,0 +1,165 @@
+package subnettest
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+)
+
+func testUpdateExtends(t *testing.T, h Harness) {
+	l := h.create(t, host(1), shortTTL)
+	before := time.Now()
+	renewed, err := h.Registry.Update(t.Context(), l, longTTL)
+	if err != nil {
+		t.Fatalf("Update: %v", err)
+	}
+	if renewed.Expiration.Before(before.Add(longTTL)) || renewed.Expiration.After(time.Now().Add(longTTL)) {
+		t.Errorf("Update: Expiration is %v, want %v from when it was called", renewed.Expiration, longTTL)
+	}
+	if renewed.Reserved || !renewed.Attrs.Equal(l.Attrs) {
+		t.Errorf("Update = %+v", renewed)
+	}
+	// A second lease with the old time tells when that is over.
+	_, rev := h.list(t)
+	w := h.watch(t, rev)
+	h.create(t, host(2), shortTTL)
+	wantEvent(t, w.next(), subnet.Added, host(2))
+	wantEvent(t, w.next(), subnet.Removed, host(2))
+	if listed, ok := h.find(t, l); !ok || listed.Rev != renewed.Rev {
+		t.Errorf("after the first term, the lease is %+v, want it at revision %d", listed, renewed.Rev)
+	}
+	// And from the revision that Update returned, it goes on.
+	if _, err := h.Registry.Update(t.Context(), renewed, longTTL); err != nil {
+		t.Errorf("Update of what Update returned: %v", err)
+	}
+}
+
+func testUpdateAttrs(t *testing.T, h Harness) {
+	l := h.create(t, vxlan(1, "c6:d2:32:6f:8f:44"), longTTL)
+	changed := vxlan(1, "c6:d2:32:6f:8f:45")
+	changed.Rev = l.Rev
+	renewed, err := h.Registry.Update(t.Context(), changed, longTTL)
+	if err != nil {
+		t.Fatalf("Update: %v", err)
+	}
+	listed, ok := h.find(t, l)
+	if !ok || !listed.Attrs.Equal(changed.Attrs) || listed.Rev != renewed.Rev || listed.Rev <= l.Rev {
+		t.Errorf("List = %+v, want %+v", listed, renewed)
+	}
+	if _, hasTTL := h.Get(l.Key()); !hasTTL {
+		t.Error("the store will never delete the key")
+	}
+}
+
+func testUpdateLost(t *testing.T, h Harness) {
+	gone := h.create(t, host(1), longTTL)
+	h.Delete(gone.Key())
+	_, err := h.Registry.Update(t.Context(), gone, longTTL)
+	wantErr(t, "Update of a deleted lease", err, subnet.ErrLost)
+	if v, _ := h.Get(gone.Key()); v != nil {
+		t.Errorf("Update wrote %s over a deletion", v)
+	}
+
+	taken := h.create(t, host(2), longTTL)
+	other := `{"PublicIP":"192.0.2.99"}`
+	h.Put(taken.Key(), []byte(other), longTTL)
+	_, err = h.Registry.Update(t.Context(), taken, longTTL)
+	wantErr(t, "Update of a lease taken by another host", err, subnet.ErrLost)
+	if v, _ := h.Get(taken.Key()); string(v) != other {
+		t.Errorf("Update wrote %s over another host's lease", v)
+	}
+
+	_, err = h.Registry.Update(t.Context(), host(3), longTTL)
+	wantErr(t, "Update of what was never there", err, subnet.ErrLost)
+	if v, _ := h.Get(host(3).Key()); v != nil {
+		t.Errorf("Update created %s", v)
+	}
+}
+
+// testUpdateRace: of several writers that read the same, one wins.
+func testUpdateRace(t *testing.T, h Harness) {
+	l := h.create(t, host(1), longTTL)
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			mine := l
+			mine.Attrs.PublicIP = host(byte(100 + i)).Attrs.PublicIP
+			_, errs[i] = h.Registry.Update(t.Context(), mine, longTTL)
+		})
+	}
+	wg.Wait()
+	winners := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			winners++
+			if got, _ := h.find(t, l); got.Attrs.PublicIP != host(byte(100+i)).Attrs.PublicIP {
+				t.Errorf("lease is %v, want that of the winner, %d", got, i)
+			}
+		case !errors.Is(err, subnet.ErrLost):
+			t.Errorf("writer %d: %v, want ErrLost", i, err)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%d writers won", winners)
+	}
+}
+
+func testUpdateReservation(t *testing.T, h Harness) {
+	h.Put(host(1).Key(), []byte(`{"PublicIP":"192.0.2.1"}`), 0)
+	l, ok := h.find(t, host(1))
+	if !ok || !l.Reserved || !l.Expiration.IsZero() {
+		t.Fatalf("List: reservation is %+v", l)
+	}
+	// Taken as it is, then with other attributes: it stays without a time limit.
+	for _, attrs := range []subnet.Attrs{l.Attrs, vxlan(1, "c6:d2:32:6f:8f:44").Attrs} {
+		l.Attrs = attrs
+		taken, err := h.Registry.Update(t.Context(), l, longTTL)
+		if err != nil {
+			t.Fatalf("Update: %v", err)
+		}
+		if !taken.Reserved || !taken.Expiration.IsZero() || !taken.Attrs.Equal(attrs) {
+			t.Errorf("Update = %+v, want a reservation with %+v", taken, attrs)
+		}
+		if v, hasTTL := h.Get(l.Key()); v == nil || hasTTL {
+			t.Errorf("in the store: %s, time limit: %v", v, hasTTL)
+		}
+		l = taken
+	}
+	// Even when the caller believes it to be a lease.
+	l.Reserved = false
+	if taken, err := h.Registry.Update(t.Context(), l, longTTL); err != nil || !taken.Reserved {
+		t.Errorf("Update of a reservation, taken for a lease = %+v, %v", taken, err)
+	}
+	if v, hasTTL := h.Get(l.Key()); v == nil || hasTTL {
+		t.Errorf("in the store: %s, time limit: %v", v, hasTTL)
+	}
+}
+
+func testExpiry(t *testing.T, h Harness) {
+	_, rev := h.list(t)
+	w := h.watch(t, rev)
+	l := h.create(t, host(1), shortTTL)
+	e := w.next()
+	wantEvent(t, e, subnet.Added, l)
+	if e.Lease.Rev != l.Rev || e.Lease.Reserved {
+		t.Errorf("Added lease is %+v, want %+v", e.Lease, l)
+	}
+	e = w.next()
+	wantEvent(t, e, subnet.Removed, l)
+	if now := time.Now(); now.Before(l.Expiration) {
+		t.Errorf("removed at %v, before its expiration at %v", now, l.Expiration)
+	}
+	if (e.Lease.Attrs.PublicIP.IsValid()) || e.Lease.Rev <= l.Rev || e.Lease.Rev != w.rev {
+		t.Errorf("Removed lease is %+v, want its subnet and a later revision only", e.Lease)
+	}
+	if _, ok := h.find(t, l); ok {
+		t.Error("List shows an expired lease")
+	}
+	_, err := h.Registry.Update(t.Context(), l, longTTL)
+	wantErr(t, "Update of an expired lease", err, subnet.ErrLost)
+}
