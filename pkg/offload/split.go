@@ -1,0 +1,195 @@
+package offload
+
+import (
+	"errors"
+
+	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/pkg/tun"
+)
+
+// Reasons why a packet cannot be split.
+var (
+	// ErrNotIPv4: not a whole IPv4 packet.
+	ErrNotIPv4 = errors.New("not an IPv4 packet")
+	// ErrChecksumRange: the vnet header places the checksum outside of the
+	// packet's payload.
+	ErrChecksumRange = errors.New("checksum lies outside of the packet")
+	// ErrGSO: the vnet header asks for a segmentation that does not go with the
+	// packet.
+	ErrGSO = errors.New("packet and segmentation do not match")
+)
+
+// MaxDatagram is the largest payload of a UDP datagram over IPv4: 65535 less
+// the IP and UDP headers. It bounds all datagrams of one UDP_SEGMENT send
+// together (udp_sendmsg, net/ipv4/udp.c).
+const MaxDatagram = 65507
+
+// MaxSegments bounds the packets of a train; Linux takes 64, and 128 since 6.9
+// (UDP_MAX_SEGMENTS, linux/udp.h).
+const MaxSegments = 128
+
+// Train is a run of whole packets with one destination.
+type Train struct {
+	// Bufs are the packets' bytes. Each packet begins at a buffer's beginning.
+	Bufs [][]byte
+	// SegLen is the length, in bytes, of each packet but the last, which has
+	// from 1 to SegLen.
+	SegLen int
+	// Count is the number of packets, Bytes their length together.
+	Count, Bytes int
+}
+
+// Splitter makes trains of what a TUN's queue returns. The zero value is not
+// ready for use.
+type Splitter struct {
+	maxSegments int
+
+	// The super-packet under way; pkt is nil when nothing is left of it.
+	pkt       []byte
+	payload   []byte // not sent yet
+	ipLen     int
+	headerLen int // IP and transport
+	tcp       bool
+	segSize   int
+	sent      int    // segments before payload
+	seq       uint32 // of the first segment
+	id        uint16 // of the first segment
+
+	bufs   [2 * MaxSegments][]byte
+	header [MaxSegments * maxHeaders]byte
+}
+
+// NewSplitter returns a Splitter whose trains have up to maxSegments packets,
+// at most MaxSegments.
+func NewSplitter(maxSegments int) *Splitter {
+	return &Splitter{maxSegments: min(max(maxSegments, 1), MaxSegments)}
+}
+
+// Reset starts on pkt, which h came with. The Splitter writes to pkt, and its
+// trains point into it: pkt must stay untouched until the last train is sent.
+// After an error there are no trains.
+func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
+	s.pkt = nil
+	ipLen, total, ok := ipv4Lengths(pkt)
+	if !ok {
+		return ErrNotIPv4
+	}
+	pkt = pkt[:total] // what follows is padding
+	if h.GSOType == tun.GSONone {
+		if h.Flags&tun.FlagNeedsCsum != 0 {
+			if err := completeCsum(h, pkt, ipLen); err != nil {
+				return err
+			}
+		}
+		s.pkt, s.segSize = pkt, 0
+		return nil
+	}
+	s.tcp = h.GSOType&^tun.GSOECN == tun.GSOTCPv4
+	headerLen := ipLen + udpLen
+	switch {
+	case s.tcp && pkt[ipProto] == protoTCP && total >= ipLen+tcpMinLen:
+		headerLen = ipLen + int(pkt[ipLen+tcpOffset]>>4)*4
+		if headerLen < ipLen+tcpMinLen {
+			return ErrGSO
+		}
+		s.seq = be32(pkt, ipLen+tcpSeq)
+	case h.GSOType == tun.GSOUDPL4 && pkt[ipProto] == protoUDP:
+	default:
+		return ErrGSO
+	}
+	if h.GSOSize == 0 || headerLen > total || be16(pkt, ipFrag)&ipFragMask != 0 ||
+		headerLen+int(h.GSOSize) > MaxDatagram {
+		return ErrGSO
+	}
+	s.pkt, s.payload = pkt, pkt[headerLen:]
+	s.ipLen, s.headerLen, s.segSize, s.sent = ipLen, headerLen, int(h.GSOSize), 0
+	s.id = be16(pkt, ipID)
+	return nil
+}
+
+// completeCsum does what VIRTIO_NET_HDR_F_NEEDS_CSUM asks for: the field holds
+// the sum of the pseudo header, and gets the checksum of all from CsumStart on.
+func completeCsum(h *tun.VnetHdr, pkt []byte, ipLen int) error {
+	start := int(h.CsumStart)
+	field := start + int(h.CsumOffset)
+	if start < ipLen || field+2 > len(pkt) {
+		return ErrChecksumRange
+	}
+	sum := checksum.Finish(checksum.Add(0, pkt[start:]))
+	if sum == 0 && pkt[ipProto] == protoUDP {
+		sum = 0xffff // RFC 768: zero would mean that there is no checksum
+	}
+	putBE16(pkt, field, sum)
+	return nil
+}
+
+// Next makes the next train. There is none left when it returns false. The
+// train is valid until the next call of Next or Reset.
+func (s *Splitter) Next(t *Train) bool {
+	if s.pkt == nil {
+		return false
+	}
+	if s.segSize == 0 {
+		s.bufs[0] = s.pkt
+		*t = Train{Bufs: s.bufs[:1], SegLen: len(s.pkt), Count: 1, Bytes: len(s.pkt)}
+		s.pkt = nil
+		return true
+	}
+	whole := s.headerLen + s.segSize
+	limit := min(s.maxSegments, MaxDatagram/whole)
+	bufs, scratch := s.bufs[:0], s.header[:]
+	bytes, count := 0, 0
+	for last := false; !last && count < limit; count++ {
+		n := s.segSize
+		if n >= len(s.payload) {
+			n, last = len(s.payload), true
+		}
+		header := scratch[:s.headerLen]
+		scratch = scratch[s.headerLen:]
+		s.writeHeader(header, s.payload[:n], last)
+		bufs = append(bufs, header)
+		if n > 0 { // a super-packet without payload is one packet of headers
+			bufs = append(bufs, s.payload[:n])
+		}
+		s.payload = s.payload[n:]
+		bytes += len(header) + n
+		if last {
+			s.pkt = nil
+		}
+	}
+	// A train of the last packet alone is as long as that packet.
+	*t = Train{Bufs: bufs, SegLen: min(whole, bytes), Count: count, Bytes: bytes}
+	return true
+}
+
+// writeHeader writes the headers of the next segment. It follows the kernel's
+// own segmentation (inet_gso_segment, tcp_gso_segment, __udp_gso_segment): the
+// IP ID counts up, FIN and PSH are the last segment's, CWR the first one's.
+func (s *Splitter) writeHeader(h, payload []byte, last bool) {
+	copy(h, s.pkt)
+	putBE16(h, ipTotalLen, uint16(len(h)+len(payload)))
+	putBE16(h, ipID, s.id+uint16(s.sent))
+	setIPv4Csum(h, s.ipLen)
+
+	l4, field := h[s.ipLen:], udpCsum
+	n := len(l4) + len(payload)
+	if s.tcp {
+		field = tcpCsum
+		putBE32(l4, tcpSeq, s.seq+uint32(s.sent*s.segSize))
+		if !last {
+			l4[tcpFlags] &^= tcpFIN | tcpPSH
+		}
+		if s.sent > 0 {
+			l4[tcpFlags] &^= tcpCWR
+		}
+	} else {
+		putBE16(l4, udpLength, uint16(n))
+	}
+	putBE16(l4, field, 0)
+	sum := checksum.Finish(checksum.Add(checksum.Add(pseudo(h, n), l4), payload))
+	if sum == 0 && !s.tcp {
+		sum = 0xffff
+	}
+	putBE16(l4, field, sum)
+	s.sent++
+}
