@@ -81,7 +81,7 @@ func TestMergeRules(t *testing.T) {
 		{name: "UDP checksum", udp: true, raw: func(p []byte) { p[ipMinLen+udpCsum]++ }},
 		{name: "IP options", both: func(p []byte) { p[0] = 0x46; setIPv4Csum(p, ipMinLen) }},
 		{name: "fragments", both: func(p []byte) { p[ipFrag] |= 0x20; setIPv4Csum(p, ipMinLen) }},
-		{name: "TCP offset", both: func(p []byte) { p[ipMinLen+tcpOffset] = 4 << 4; fixCsum(p) }},
+		{name: "TCP offset", edit: func(_, b *template) { b.seq += 16 }, both: func(p []byte) { p[ipMinLen+tcpOffset] = 4 << 4; fixCsum(p) }},
 		{name: "UDP without checksums", udp: true, both: func(p []byte) { zeroSum(p); putBE16(p, ipMinLen+udpCsum, 0) }},
 		{name: "UDP's other zero", udp: true, both: zeroSum, merged: true},
 		{name: "TCP zero", both: zeroSum, merged: true},
