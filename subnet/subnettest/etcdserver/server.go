@@ -114,6 +114,17 @@ func (s *Server) Restart() {
 	s.start(func() {})
 }
 
+// Wipe stops the server and deletes its data: the next Restart makes a new store.
+func (s *Server) Wipe() {
+	s.tb.Helper()
+	s.Stop()
+	if err := os.RemoveAll(s.dataDir()); err != nil {
+		s.tb.Fatalf("delete etcd's data: %v", err)
+	}
+}
+
+func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
+
 // Pause makes the server fall silent: the kernel still accepts connections.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 
@@ -158,7 +169,7 @@ func (s *Server) start(choose func()) {
 func (s *Server) run() {
 	s.tb.Helper()
 	args := append(append([]string{}, s.o.Command...), "etcd",
-		"--name=test", "--data-dir="+filepath.Join(s.dir, "data"),
+		"--name=test", "--data-dir="+s.dataDir(),
 		"--listen-client-urls="+s.URL(), "--advertise-client-urls="+s.URL(),
 		"--listen-peer-urls=http://"+s.peer, "--initial-advertise-peer-urls=http://"+s.peer,
 		"--initial-cluster=test=http://"+s.peer,

@@ -1,0 +1,256 @@
+package etcdv3
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+)
+
+// testLimit is the time limit of registries that shall meet it.
+const testLimit = 300 * time.Millisecond
+
+// nextPrefix gives each test a store of its own on a shared server.
+var nextPrefix atomic.Int64
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	conformance(t, srv.Client(), srv.StoreConfig)
+}
+
+func TestConformanceTLSAuth(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{ClientCert: true, User: "flannel", Password: "secret", Prefix: "/test"})
+	conformance(t, srv.Client(), srv.StoreConfig)
+}
+
+// conformance runs the suite; back is the back door, config is where the
+// registry shall go.
+func conformance(t *testing.T, back *clientv3.Client, config func(prefix string) subnet.StoreConfig) {
+	subnettest.Conformance(t, func(t *testing.T) subnettest.Harness {
+		r := open(t, config(fmt.Sprintf("/test/%d", nextPrefix.Add(1))))
+		count := &counter{}
+		count.attach(r)
+		b := backdoor{t, back, r.cfg.LeaseDir()}
+		return subnettest.Harness{
+			Registry: r, BadCount: r.BadCount, Requests: count.requests, QuietRenewal: true,
+			Put: b.put, Get: b.get, Delete: b.delete, Forget: b.forget,
+			SetConfig:   func(config []byte) { b.write(r.cfg.ConfigKey(), config, 0) },
+			Unreachable: unreachable, Silent: silent, Limit: testLimit,
+		}
+	})
+}
+
+func open(t *testing.T, cfg subnet.StoreConfig) *Registry {
+	t.Helper()
+	r, err := New(cfg)
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func unreachable(t *testing.T) subnet.Registry {
+	r := open(t, subnet.StoreConfig{Endpoints: []string{etcdserver.FreeAddr(t)}})
+	r.limit = testLimit
+	return r
+}
+
+// silent speaks to what accepts connections and never answers.
+func silent(t *testing.T) subnet.Registry {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	r := open(t, subnet.StoreConfig{Endpoints: []string{l.Addr().String()}})
+	r.limit = testLimit
+	return r
+}
+
+// counter counts round trips.
+type counter struct{ unary, streams atomic.Int64 }
+
+// attach must come before the first call.
+func (c *counter) attach(r *Registry) {
+	r.client.DialOptions = append(r.client.DialOptions,
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+			invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			c.unary.Add(1)
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+			streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			c.streams.Add(1)
+			return streamer(ctx, desc, cc, method, opts...)
+		}))
+}
+
+func (c *counter) requests() int { return int(c.unary.Load() + c.streams.Load()) }
+
+// backdoor is the store as an operator reaches it.
+type backdoor struct {
+	t   *testing.T
+	c   *clientv3.Client
+	dir string
+}
+
+func (b backdoor) put(key string, value []byte, ttl time.Duration) { b.write(b.dir+key, value, ttl) }
+
+func (b backdoor) write(key string, value []byte, ttl time.Duration) {
+	b.t.Helper()
+	var opts []clientv3.OpOption
+	if ttl > 0 {
+		l, err := b.c.Grant(b.t.Context(), seconds(ttl))
+		b.must(err)
+		opts = append(opts, clientv3.WithLease(l.ID))
+	}
+	_, err := b.c.Put(b.t.Context(), key, string(value), opts...)
+	b.must(err)
+}
+
+func (b backdoor) get(key string) ([]byte, bool) {
+	b.t.Helper()
+	resp, err := b.c.Get(b.t.Context(), b.dir+key)
+	b.must(err)
+	if len(resp.Kvs) == 0 {
+		return nil, false
+	}
+	return resp.Kvs[0].Value, resp.Kvs[0].Lease != 0
+}
+
+func (b backdoor) delete(key string) {
+	b.t.Helper()
+	_, err := b.c.Delete(b.t.Context(), b.dir+key)
+	b.must(err)
+}
+
+func (b backdoor) forget() {
+	b.t.Helper()
+	resp, err := b.c.Get(b.t.Context(), b.dir)
+	b.must(err)
+	_, err = b.c.Compact(b.t.Context(), resp.Header.Revision)
+	b.must(err)
+}
+
+func (b backdoor) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatalf("back door: %v", err)
+	}
+}
+
+// TestListMany loads a full /16 of /24s and more, and lists it: one round trip.
+func TestListMany(t *testing.T) {
+	t.Parallel()
+	const leases, batch = 10000, 100 // etcd takes 128 operations a transaction
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	r := open(t, srv.StoreConfig("/many"))
+	count := &counter{}
+	count.attach(r)
+	c := srv.Client()
+	for i := 0; i < leases; i += batch {
+		ops := make([]clientv3.Op, 0, batch)
+		for n := i; n < i+batch; n++ {
+			ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s10.%d.%d.0-24", r.cfg.LeaseDir(), n>>8, n&255),
+				fmt.Sprintf(`{"PublicIP":"192.168.%d.%d","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}`, n>>8, n&255)))
+		}
+		if _, err := c.Txn(t.Context()).Then(ops...).Commit(); err != nil {
+			t.Fatalf("load leases: %v", err)
+		}
+	}
+	if _, err := r.Config(t.Context()); err == nil {
+		t.Fatal("Config: no error") // and the connection is up
+	}
+	before, start := count.requests(), time.Now()
+	got, rev, err := r.List(t.Context())
+	took := time.Since(start)
+	if err != nil || len(got) != leases || rev < leases/batch {
+		t.Fatalf("List = %d leases, revision %d, %v", len(got), rev, err)
+	}
+	if n := count.requests() - before; n != 1 {
+		t.Errorf("List took %d round trips", n)
+	}
+	t.Logf("listed %d leases in %v", leases, took)
+	if r.BadCount() != 0 {
+		t.Errorf("BadCount = %d", r.BadCount())
+	}
+}
+
+// TestNewStartsNothing: no connection before the first call, even with a login.
+func TestNewStartsNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		if c, err := l.Accept(); err == nil {
+			c.Close()
+		}
+	}()
+	r := open(t, subnet.StoreConfig{Endpoints: []string{l.Addr().String()}, Username: "u", Password: "p"})
+	select {
+	case <-accepted:
+		t.Error("New has connected")
+	default:
+	}
+	if _, err := r.Config(t.Context()); err == nil {
+		t.Error("Config: no error")
+	}
+	<-accepted
+	l.Close()
+}
+
+// TestReasons: what is wrong with the connection is in the error.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	tls := etcdserver.Start(t, etcdserver.Options{ClientCert: true})
+	other := etcdserver.Start(t, etcdserver.Options{TLS: true})
+	auth := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/test"})
+	for _, test := range []struct {
+		name   string
+		srv    *etcdserver.Server
+		change func(*subnet.StoreConfig)
+		want   string
+	}{
+		{"wrong CA", tls, func(c *subnet.StoreConfig) { c.CAFile = other.CAFile }, "certificate signed by unknown authority"},
+		{"no client certificate", tls, func(c *subnet.StoreConfig) { c.CertFile, c.KeyFile = "", "" }, "tls: "},
+		{"https to an http port", auth, func(c *subnet.StoreConfig) {
+			c.Endpoints, c.CAFile = []string{strings.TrimPrefix(auth.URL(), "http://")}, tls.CAFile
+		}, "handshake failed"},
+		{"wrong password", auth, func(c *subnet.StoreConfig) { c.Password = "wrong-password" }, "authentication failed"},
+		{"no user", auth, func(c *subnet.StoreConfig) { c.Username, c.Password = "", "" }, "user name is empty"},
+		{"foreign prefix", auth, func(c *subnet.StoreConfig) { c.Prefix = "/foreign" }, "permission denied"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := test.srv.StoreConfig("/test")
+			test.change(&cfg)
+			r := open(t, cfg)
+			_, _, err := r.List(t.Context())
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("List: %v, want %q in it", err, test.want)
+			}
+			err = r.Watch(t.Context(), 1, func(subnet.Rev, []subnet.Event) {})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Watch: %v, want %q in it", err, test.want)
+			}
+			if err != nil && cfg.Password != "" && strings.Contains(err.Error(), cfg.Password) {
+				t.Errorf("the password is in the error: %v", err)
+			}
+		})
+	}
+}

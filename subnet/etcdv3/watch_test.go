@@ -1,0 +1,171 @@
+package etcdv3
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+)
+
+// TestMain finds what Watch or Close leaves running.
+func TestMain(m *testing.M) {
+	// glog flushes its files for as long as the process lives.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+// watching starts a Watch and returns when it is under way.
+func watching(t *testing.T, r *Registry, back *clientv3.Client) (rev subnet.Rev, ended <-chan error) {
+	t.Helper()
+	_, rev, err := r.List(t.Context())
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	revs, end := make(chan subnet.Rev, 10), make(chan error, 1)
+	go func() {
+		end <- r.Watch(t.Context(), rev, func(rev subnet.Rev, _ []subnet.Event) { revs <- rev })
+	}()
+	if _, err := back.Put(t.Context(), r.cfg.LeaseDir()+"10.5.1.0-24", `{"PublicIP":"1.2.3.4"}`); err != nil {
+		t.Fatal(err)
+	}
+	return <-revs, end
+}
+
+// TestWatchOverRestart: a server's end is reported, and after its return the
+// watch goes on where it was.
+func TestWatchOverRestart(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})
+	r := open(t, srv.StoreConfig("/net"))
+	rev, ended := watching(t, r, srv.Client())
+	srv.Stop()
+	if err := <-ended; isAnswer(err) {
+		t.Fatalf("Watch of a stopped server: %v", err)
+	}
+	if _, _, err := r.List(t.Context()); err == nil {
+		t.Fatal("List of a stopped server: no error")
+	}
+	srv.Restart()
+	if _, err := srv.Client().Put(t.Context(), r.cfg.LeaseDir()+"10.5.2.0-24", `{"PublicIP":"1.2.3.5"}`); err != nil {
+		t.Fatal(err)
+	}
+	// The login was forgotten with the restart; the registry makes a new one.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []subnet.Event
+	for got == nil {
+		err := r.Watch(ctx, rev, func(_ subnet.Rev, events []subnet.Event) {
+			got = events
+			cancel()
+		})
+		if errors.Is(err, subnet.ErrCompacted) {
+			t.Fatalf("Watch: %v", err)
+		}
+	}
+	if len(got) != 1 || got[0].Lease.Key() != "10.5.2.0-24" {
+		t.Errorf("after the restart: %v", got)
+	}
+	if _, _, err := r.List(t.Context()); err != nil {
+		t.Errorf("List after the restart: %v", err)
+	}
+}
+
+func isAnswer(err error) bool { return err == nil || errors.Is(err, subnet.ErrCompacted) }
+
+// TestWatchNewStore: a store that begins anew would say nothing until it has
+// reached the old one's revision.
+func TestWatchNewStore(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	r := open(t, srv.StoreConfig("/net"))
+	rev, ended := watching(t, r, srv.Client())
+	srv.Wipe()
+	if err := <-ended; isAnswer(err) {
+		t.Fatalf("Watch of a stopped server: %v", err)
+	}
+	srv.Restart()
+	for {
+		err := r.Watch(t.Context(), rev, func(rev subnet.Rev, events []subnet.Event) {
+			t.Errorf("at revision %d: %v", rev, events)
+		})
+		if errors.Is(err, subnet.ErrCompacted) {
+			return
+		}
+		t.Logf("not yet: %v", err)
+	}
+}
+
+// TestWatchHalfOpen: a server that is connected and dead is noticed by its
+// unanswered pings. gRPC does not ping more often than every 10 s.
+func TestWatchHalfOpen(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	r := open(t, srv.StoreConfig("/net"))
+	r.client.DialKeepAliveTimeout = testLimit
+	r.client.DialOptions = append(r.client.DialOptions, grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: backoff.DefaultConfig, MinConnectTimeout: testLimit}))
+	_, ended := watching(t, r, srv.Client())
+	srv.Pause()
+	defer srv.Resume()
+	if err := <-ended; isAnswer(err) {
+		t.Errorf("Watch of a dead server: %v", err)
+	}
+}
+
+// TestReadRevisions: what a response says about where to resume.
+func TestReadRevisions(t *testing.T) {
+	r := open(t, subnet.StoreConfig{Endpoints: []string{"127.0.0.1:1"}, Prefix: "/net"})
+	put := func(rev int64) *clientv3.Event {
+		return &clientv3.Event{Type: clientv3.EventTypePut, Kv: kv("/net/subnets/10.5.1.0-24", `{"PublicIP":"1.2.3.4"}`, rev)}
+	}
+	for _, test := range []struct {
+		name   string
+		resp   clientv3.WatchResponse
+		want   subnet.Rev
+		events int
+		err    error
+	}{
+		{name: "events, with the server ahead of them", want: 12, events: 2,
+			resp: clientv3.WatchResponse{Header: header(50), Events: []*clientv3.Event{put(11), put(12)}}},
+		{name: "progress", resp: clientv3.WatchResponse{Header: header(50)}, want: 50},
+		{name: "created", resp: clientv3.WatchResponse{Header: header(50), Created: true}, want: 10},
+		{name: "created, in a store that is younger", resp: clientv3.WatchResponse{Header: header(3), Created: true}, err: subnet.ErrCompacted},
+		{name: "progress, of a store that is younger", resp: clientv3.WatchResponse{Header: header(3)}, err: subnet.ErrCompacted},
+		{name: "compacted", resp: clientv3.WatchResponse{Header: header(50), CompactRevision: 20, Canceled: true}, err: subnet.ErrCompacted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			rev, events, err := r.read(10, test.resp)
+			if !errors.Is(err, test.err) || rev != test.want || len(events) != test.events {
+				t.Errorf("read = %d, %v, %v", rev, events, err)
+			}
+		})
+	}
+}
+
+func header(rev int64) *etcdserverpb.ResponseHeader {
+	return &etcdserverpb.ResponseHeader{Revision: rev}
+}
+
+// TestWatchSilent: a server that accepts and never confirms the watch.
+func TestWatchSilent(t *testing.T) {
+	t.Parallel()
+	r := silent(t)
+	start := time.Now()
+	err := r.Watch(t.Context(), 1, func(subnet.Rev, []subnet.Event) {})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Watch: %v after %v", err, time.Since(start))
+	}
+}
+
+func kv(key, value string, rev int64) *mvccpb.KeyValue {
+	return &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), ModRevision: rev}
+}
