@@ -1,0 +1,54 @@
+package netnstest
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"time"
+)
+
+// waitDelay bounds how long Wait reads the output of a process that has ended
+// and left a child with its pipes open.
+const waitDelay = 5 * time.Second
+
+// Cmd is an [exec.Cmd] that runs inside a host.
+type Cmd struct {
+	*exec.Cmd
+	host *Host
+}
+
+// Command prepares a program to run inside the host. It is killed when ctx
+// ends, and at the latest with the lab.
+func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.WaitDelay = waitDelay
+	return &Cmd{Cmd: c, host: h}
+}
+
+// Start starts the program. A child inherits the namespaces of the thread that
+// forks, and the runtime forks on the thread of the goroutine that calls.
+func (c *Cmd) Start() error { return c.host.Do(c.Cmd.Start) }
+
+// Run starts the program and waits for it.
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// CombinedOutput runs the program and returns what it wrote to either stream.
+func (c *Cmd) CombinedOutput() ([]byte, error) {
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.Bytes(), err
+}
+
+// Output runs the program and returns what it wrote to its standard output.
+func (c *Cmd) Output() ([]byte, error) {
+	var out bytes.Buffer
+	c.Stdout = &out
+	err := c.Run()
+	return out.Bytes(), err
+}

@@ -1,0 +1,156 @@
+package netnstest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// labs numbers the labs of this process, for their namespaces' names.
+var labs atomic.Uint32
+
+// The network that joins a lab's hosts: host number n has the n-th address,
+// the switch the last, which is everybody's default gateway.
+var (
+	underlay = netip.MustParsePrefix("192.168.77.0/24")
+	router   = netip.MustParseAddr("192.168.77.254")
+)
+
+// Uplink is the name of each host's interface to the switch.
+const Uplink = "eth0"
+
+// switchBridge is the bridge that the hosts' uplinks are ports of.
+const switchBridge = "lab0"
+
+// Lab is a set of hosts on one switch. Its methods are for one goroutine,
+// those of its hosts for any.
+type Lab struct {
+	scope  Scope
+	prefix string // of the namespaces' names
+
+	mu    sync.Mutex
+	hosts []*Host
+
+	hub   *Host // the switch's namespace
+	ports int
+}
+
+// New makes a lab that ends with the scope: every process in its namespaces is
+// killed then, and every namespace and device is gone. It first removes what
+// dead runs have left.
+func New(s Scope) *Lab {
+	s.Helper()
+	if err := sweep(); err != nil {
+		s.Fatalf("remove namespaces of earlier runs: %v", err)
+	}
+	run, err := runPrefix()
+	if err != nil {
+		s.Fatalf("name lab: %v", err)
+	}
+	l := &Lab{scope: s, prefix: fmt.Sprintf("%s%d-", run, labs.Add(1))}
+	s.Cleanup(func() {
+		s.Helper()
+		if err := l.close(); err != nil {
+			s.Logf("close lab: %v", err)
+		}
+	})
+	l.hub = l.Namespace("switch")
+	l.hub.Bridge(switchBridge, netip.PrefixFrom(router, underlay.Bits()), 0)
+	return l
+}
+
+// Router is the namespace of the switch. Its bridge has the hosts' default
+// gateway; what else it is given plays the outside world.
+func (l *Lab) Router() *Host { return l.hub }
+
+// Host makes a host with an uplink to the switch, an address, and a default
+// route. The name must be new in the lab.
+func (l *Lab) Host(name string) *Host {
+	l.scope.Helper()
+	h := l.Unwired(name)
+	h.AddAddr(Uplink, h.Addr())
+	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), router, "")
+	return h
+}
+
+// Unwired makes a host whose uplink is up, and has neither address nor route
+// yet. Its Addr says which address is kept for it.
+func (l *Lab) Unwired(name string) *Host {
+	l.scope.Helper()
+	h := l.Namespace(name)
+	l.ports++
+	addr := underlay.Addr()
+	for range l.ports {
+		addr = addr.Next()
+	}
+	if addr == router {
+		l.scope.Fatalf("make host %s: no address left in %v", name, underlay)
+	}
+	h.addr = netip.PrefixFrom(addr, underlay.Bits())
+	port := fmt.Sprintf("port%d", l.ports)
+	l.Wire(l.hub, port, h, Uplink, 0)
+	l.hub.enslave(port, switchBridge)
+	return h
+}
+
+// Namespace makes a namespace with nothing in it but its loopback, which is up.
+func (l *Lab) Namespace(name string) *Host {
+	l.scope.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.ContainsFunc(l.hosts, func(h *Host) bool { return h.name == name }) {
+		l.scope.Fatalf("make namespace %s: the lab has one of that name", name)
+	}
+	full := l.prefix + name
+	ns, err := create(full)
+	if err != nil {
+		l.scope.Fatalf("%v", err)
+	}
+	h := &Host{lab: l, name: name, full: full, ns: ns}
+	l.hosts = append(l.hosts, h)
+	if h.nl, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err != nil {
+		l.scope.Fatalf("open netlink in namespace %s: %v", name, err)
+	}
+	h.Up("lo")
+	return h
+}
+
+// Wire joins two namespaces by a veth pair with both ends up. An mtu of 0
+// leaves the kernel's default of 1500.
+func (l *Lab) Wire(a *Host, ifA string, b *Host, ifB string, mtu int) {
+	l.scope.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = ifA
+	attrs.MTU = mtu
+	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: ifB, PeerNamespace: netlink.NsFd(b.ns), PeerMTU: uint32(mtu)}
+	if err := a.nl.LinkAdd(pair); err != nil {
+		l.scope.Fatalf("wire %s %s to %s %s: %v", a.name, ifA, b.name, ifB, err)
+	}
+	a.Up(ifA)
+	b.Up(ifB)
+}
+
+func (l *Lab) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, h := range slices.Backward(l.hosts) {
+		killed, err := killAll(filepath.Join(netnsDir, h.full))
+		for _, p := range killed {
+			l.scope.Logf("host %s: killed left-over process %s", h.name, p)
+		}
+		if h.nl != nil {
+			h.nl.Close()
+		}
+		errs = append(errs, err, h.ns.Close(), remove(h.full))
+	}
+	l.hosts = nil
+	return errors.Join(errs...)
+}
