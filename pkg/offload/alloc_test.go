@@ -12,7 +12,7 @@ func bulk(t testing.TB) (h tun.VnetHdr, pkt []byte, wire [][]byte) {
 	m, _ := pair(false)
 	m.payload = make([]byte, 45*1400)
 	h, pkt = m.hdr(1400), m.build(true)
-	wire, err := split(t, NewSplitter(64), h, slices.Clone(pkt))
+	wire, err := split(t, new(Splitter), h, slices.Clone(pkt))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func mergeAll(m *Merger, wire [][]byte) (results int) {
 
 func TestSplitAllocatesNothing(t *testing.T) {
 	h, pkt, _ := bulk(t)
-	s := NewSplitter(64)
+	s := new(Splitter)
 	if n := testing.AllocsPerRun(100, func() {
 		if splitAll(s, &h, pkt) != 45 {
 			t.Fatal("not split")
@@ -70,7 +70,7 @@ func TestMergeAllocatesNothing(t *testing.T) {
 
 func BenchmarkSplit(b *testing.B) {
 	h, pkt, _ := bulk(b)
-	s := NewSplitter(64)
+	s := new(Splitter)
 	b.SetBytes(int64(len(pkt)))
 	b.ReportAllocs()
 	for b.Loop() {

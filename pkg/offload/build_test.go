@@ -173,7 +173,7 @@ func merge(m *Merger, packets [][]byte) [][]byte {
 func remerge(t testing.TB, packets [][]byte) [][]byte {
 	t.Helper()
 	var out [][]byte
-	splitter := NewSplitter(MaxSegments)
+	splitter := new(Splitter)
 	for _, w := range merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets) {
 		var h tun.VnetHdr
 		if err := h.Decode(w); err != nil {

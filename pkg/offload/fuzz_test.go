@@ -17,16 +17,16 @@ func FuzzSplit(f *testing.F) {
 			h := m.hdr(segment)
 			var b [tun.VnetHdrLen]byte
 			h.Encode(&b)
-			f.Add(append(b[:], m.build(true)...), 64)
+			f.Add(append(b[:], m.build(true)...))
 		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte, maxSegments int) {
+	f.Fuzz(func(t *testing.T, b []byte) {
 		var h tun.VnetHdr
 		if h.Decode(b) != nil {
 			return
 		}
 		pkt := b[tun.VnetHdrLen:]
-		packets, err := split(t, NewSplitter(maxSegments), h, slices.Clone(pkt))
+		packets, err := split(t, new(Splitter), h, slices.Clone(pkt))
 		if err != nil {
 			return
 		}

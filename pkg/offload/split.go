@@ -24,9 +24,9 @@ var (
 // together (udp_sendmsg, net/ipv4/udp.c).
 const MaxDatagram = 65507
 
-// MaxSegments bounds the packets of a train; Linux takes 64, and 128 since 6.9
-// (UDP_MAX_SEGMENTS, linux/udp.h).
-const MaxSegments = 128
+// MaxSegments bounds the packets of a train: what every Linux takes in one send
+// (UDP_MAX_SEGMENTS, linux/udp.h; newer ones take 128).
+const MaxSegments = 64
 
 // Train is a run of whole packets with one destination.
 type Train struct {
@@ -39,11 +39,9 @@ type Train struct {
 	Count, Bytes int
 }
 
-// Splitter makes trains of what a TUN's queue returns. The zero value is not
-// ready for use.
+// Splitter makes trains of what a TUN's queue returns. The zero value is ready
+// for use.
 type Splitter struct {
-	maxSegments int
-
 	// The super-packet under way; pkt is nil when nothing is left of it.
 	pkt       []byte
 	payload   []byte // not sent yet
@@ -57,12 +55,6 @@ type Splitter struct {
 
 	bufs   [2 * MaxSegments][]byte
 	header [MaxSegments * maxHeaders]byte
-}
-
-// NewSplitter returns a Splitter whose trains have up to maxSegments packets,
-// at most MaxSegments.
-func NewSplitter(maxSegments int) *Splitter {
-	return &Splitter{maxSegments: min(max(maxSegments, 1), MaxSegments)}
 }
 
 // Reset starts on pkt, which h came with. The Splitter writes to pkt, and its
@@ -136,7 +128,7 @@ func (s *Splitter) Next(t *Train) bool {
 		return true
 	}
 	whole := s.headerLen + s.segSize
-	limit := min(s.maxSegments, MaxDatagram/whole)
+	limit := min(MaxSegments, MaxDatagram/whole)
 	bufs, scratch := s.bufs[:0], s.header[:]
 	bytes, count := 0, 0
 	for last := false; !last && count < limit; count++ {

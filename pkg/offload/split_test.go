@@ -14,7 +14,7 @@ func TestSplitPassesWholePackets(t *testing.T) {
 	a, _ := pair(false)
 	pkt := a.build(false)
 	padded := append(slices.Clone(pkt), 0, 0, 0)
-	out, err := split(t, NewSplitter(64), tun.VnetHdr{}, padded)
+	out, err := split(t, new(Splitter), tun.VnetHdr{}, padded)
 	if err != nil || !equal(out, [][]byte{pkt}) {
 		t.Fatalf("%d packets, %v; want the packet without its padding", len(out), err)
 	}
@@ -25,7 +25,7 @@ func TestSplitCompletesChecksums(t *testing.T) {
 		m, _ := pair(udp)
 		h := m.hdr(0)
 		h.GSOType = tun.GSONone
-		out, err := split(t, NewSplitter(64), h, m.build(true))
+		out, err := split(t, new(Splitter), h, m.build(true))
 		if err != nil || !equal(out, [][]byte{m.build(false)}) {
 			t.Errorf("UDP %v: %v, or a wrong checksum", udp, err)
 		}
@@ -45,7 +45,7 @@ func TestSplitNeverWritesAZeroUDPChecksum(t *testing.T) {
 		if segment == 0 {
 			h.GSOType = tun.GSONone
 		}
-		out, err := split(t, NewSplitter(64), h, m.build(true))
+		out, err := split(t, new(Splitter), h, m.build(true))
 		if err != nil || len(out) != 1 {
 			t.Fatal(len(out), err)
 		}
@@ -64,7 +64,7 @@ func TestSplitKeepsIPOptions(t *testing.T) {
 	putBE16(pkt, ipTotalLen, uint16(len(pkt)))
 	h := m.hdr(300)
 	h.CsumStart, h.HdrLen = 24, h.HdrLen+4
-	out, err := split(t, NewSplitter(64), h, pkt)
+	out, err := split(t, new(Splitter), h, pkt)
 	if err != nil || len(out) != 3 {
 		t.Fatalf("%d packets, %v; want 3", len(out), err)
 	}
@@ -84,7 +84,7 @@ func TestSplitKeepsIPOptions(t *testing.T) {
 func TestSplitOfHeadersAlone(t *testing.T) {
 	m, _ := pair(false)
 	m.payload = nil
-	out, err := split(t, NewSplitter(64), m.hdr(100), m.build(true))
+	out, err := split(t, new(Splitter), m.hdr(100), m.build(true))
 	if err != nil || !equal(out, [][]byte{m.build(false)}) {
 		t.Errorf("%d packets, %v; want the one", len(out), err)
 	}
@@ -94,7 +94,7 @@ func TestSplitFillsTrains(t *testing.T) {
 	m, _ := pair(false)
 	m.payload = make([]byte, 46*1400)
 	h, pkt := m.hdr(1400), m.build(true)
-	s := NewSplitter(MaxSegments)
+	s := new(Splitter)
 	if err := s.Reset(&h, pkt); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestSplitRefuses(t *testing.T) {
 	} {
 		h := c.m.hdr(100)
 		pkt := c.edit(&h, c.m.build(true))
-		if _, err := split(t, NewSplitter(64), h, pkt); !errors.Is(err, c.want) {
+		if _, err := split(t, new(Splitter), h, pkt); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}

@@ -83,8 +83,8 @@ func (q *Queue) control(f func(fd int) error) error {
 }
 
 // Read waits for a packet and copies it, a vnet header in front, into b, which
-// should have MaxRead bytes: what does not fit is lost. It returns an
-// os.ErrClosed after Close.
+// should have MaxRead bytes: what does not fit is lost. It returns
+// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close.
 func (q *Queue) Read(b []byte) (int, error) { return q.read(b, true) }
 
 // TryRead is Read, except that it returns 0 where no packet is waiting.

@@ -13,6 +13,7 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,6 +122,16 @@ func (d *Device) Features() Features { return d.features }
 
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
+
+// Wake makes pending and later calls on all queues return os.ErrDeadlineExceeded.
+// The device stays.
+func (d *Device) Wake() error {
+	var errs []error
+	for _, q := range d.queues {
+		errs = append(errs, q.file.SetDeadline(time.Unix(1, 0)))
+	}
+	return errors.Join(errs...)
+}
 
 // Close makes pending and later calls on all queues return os.ErrClosed, and
 // waits until none uses a descriptor. The device is gone afterwards, unless it

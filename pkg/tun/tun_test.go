@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -163,7 +162,19 @@ func TestOpenFailsWithTheCause(t *testing.T) {
 	}
 }
 
-func TestCloseWakesReaders(t *testing.T) {
+func TestWakeAndCloseEndReads(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*Device) error
+		want error
+	}{
+		"Wake":  {(*Device).Wake, os.ErrDeadlineExceeded},
+		"Close": {(*Device).Close, os.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) { testEndsReads(t, c.end, c.want) })
+	}
+}
+
+func testEndsReads(t *testing.T, end func(*Device) error, want error) {
 	d, _ := open(t, Config{Queues: 2})
 	var wg sync.WaitGroup
 	errs := make([]error, 2)
@@ -176,20 +187,20 @@ func TestCloseWakesReaders(t *testing.T) {
 	}
 	<-started
 	<-started
-	if err := d.Close(); err != nil {
+	if err := end(d); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
 	for _, err := range errs {
-		if !errors.Is(err, os.ErrClosed) {
-			t.Errorf("read after Close: %v, want os.ErrClosed", err)
+		if !errors.Is(err, want) {
+			t.Errorf("read: %v, want %v", err, want)
 		}
 	}
-	if _, err := d.Queues()[0].TryRead(make([]byte, MaxRead)); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("TryRead after Close: %v", err)
+	if _, err := d.Queues()[0].TryRead(make([]byte, MaxRead)); !errors.Is(err, want) {
+		t.Errorf("TryRead: %v, want %v", err, want)
 	}
-	if err := d.Queues()[0].Writev([][]byte{make([]byte, 30)}); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("Writev after Close: %v", err)
+	if err := d.Queues()[0].Writev([][]byte{make([]byte, 30)}); !errors.Is(err, want) {
+		t.Errorf("Writev: %v, want %v", err, want)
 	}
 }
 
