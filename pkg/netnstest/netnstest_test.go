@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 // be killed.
 func crash() {
 	h := New(immortal{}).Host("crashed")
-	c := h.Command(context.Background(), "sleep", "1000")
+	c := h.Command(context.Background(), "sleep", "10")
 	if err := c.Start(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -271,7 +271,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	t.Run("lab", func(t *testing.T) {
 		h := New(t).Host("h")
 		name = h.Netns()
-		c = h.Command(context.Background(), "sleep", "1000")
+		c = h.Command(context.Background(), "sleep", "10")
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -304,7 +304,7 @@ func TestCommandHonoursItsContext(t *testing.T) {
 	Require(t)
 	h := New(t).Namespace("h")
 	ctx, cancel := context.WithCancel(t.Context())
-	c := h.Command(ctx, "sleep", "1000")
+	c := h.Command(ctx, "sleep", "10")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
