@@ -1,3 +1,28 @@
+// Package bpf is the udp backend's data path inside the kernel: two eBPF
+// programs, attached with tcx, wrap and unwrap packets in the wire format of
+// the other data paths, and leave to those whatever they do not handle.
+//
+//	container → bridge → route → flannel0 ─►[out]─► kernel's route to the peer
+//	                                          └ declined ► reader of the TUN
+//	container ← bridge ← route ← flannel0 ◄─[in]◄─ uplink
+//	                                          └ declined ► UDP socket
+//
+// Glossary: a peer is a subnet and the host that holds it; an uplink is an
+// interface that datagrams arrive by; a super-packet is a train of TCP
+// segments that travels as one packet until the hardware cuts it (GSO).
+//
+// The path is used towards hosts that run it too ([Peer].Kernel), for two
+// reasons that the program out explains; traffic from and to all others goes
+// the way of the TUN and the socket, as a whole, so that no flow is reordered.
+// Routes and neighbours are the kernel's, asked for every packet.
+//
+// With [Config].PinDir the kernel keeps programs, peers and counters when the
+// process ends; the next one takes them over ([Load]) without a packet lost.
+// That needs a persistent device, which is the caller's.
+//
+// What others see differs from the user-space paths: packets in the kernel
+// path do not pass netfilter on the uplink, are not seen by tcpdump on the
+// device on their way out, and do not count in the device's statistics.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type reason -cflags "-O2 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" flannel flannel.c

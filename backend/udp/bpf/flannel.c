@@ -1,3 +1,4 @@
+//go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * flannel's UDP encapsulation in the kernel: a bare IPv4 packet is the payload
@@ -114,12 +115,11 @@ enum reason {
 	SEND_ERROR,
 	REASONS,
 };
-const enum reason *reason_for_btf __attribute__((unused));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, REASONS);
-	__type(key, __u32);
+	__type(key, enum reason);
 	__type(value, __u64);
 } drops SEC(".maps");
 
@@ -146,7 +146,7 @@ static __always_inline struct peer *find(__be32 addr)
 	return NULL;
 }
 
-static __always_inline int drop(__u32 reason)
+static __always_inline int drop(enum reason reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
 
@@ -194,7 +194,6 @@ SEC("tcx/egress")
 int out(struct __sk_buff *skb)
 {
 	__u32 len = skb->len, segment = len, segments = 1, hdr = 0, hash, slot;
-	struct bpf_redir_neigh nh = {.nh_family = AF_INET};
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	struct outer o = {};
 	struct iphdr ip;
@@ -268,8 +267,7 @@ int out(struct __sk_buff *skb)
 	fib.dport = port;
 	fib.ipv4_src = local;
 	fib.ipv4_dst = p->addr;
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) ||
-	    fib.family != AF_INET)
+	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH))
 		return decline(flow);
 
 	/* FIXED_GSO: the TUN's MTU has left room, the segments stay as they are. */
@@ -285,8 +283,13 @@ int out(struct __sk_buff *skb)
 
 	p->tx_packets += segments;
 	p->tx_bytes += len + (segments - 1) * hdr;
-	nh.ipv4_nh = fib.ipv4_dst;
-	return bpf_redirect_neigh(fib.ifindex, &nh, sizeof(nh), 0);
+
+	/*
+	 * Not told the next hop, the kernel looks it up again, and replaces the
+	 * inner packet's route by the outer one's: a packet that waits for its
+	 * neighbour's address is sent by the route that it has then.
+	 */
+	return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
 }
 
 /*

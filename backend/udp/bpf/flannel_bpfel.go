@@ -49,20 +49,19 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	flannelMapDeclined     = "declined"
-	flannelMapDrops        = "drops"
-	flannelMapHosts        = "hosts"
-	flannelMapLengths      = "lengths"
-	flannelMapPeers        = "peers"
-	flannelProgInBare      = "in_bare"
-	flannelProgInEther     = "in_ether"
-	flannelProgOut         = "out"
-	flannelVarDevice       = "device"
-	flannelVarLocal        = "local"
-	flannelVarMask         = "mask"
-	flannelVarPort         = "port"
-	flannelVarReasonForBtf = "reason_for_btf"
-	flannelVarSubnet       = "subnet"
+	flannelMapDeclined = "declined"
+	flannelMapDrops    = "drops"
+	flannelMapHosts    = "hosts"
+	flannelMapLengths  = "lengths"
+	flannelMapPeers    = "peers"
+	flannelProgInBare  = "in_bare"
+	flannelProgInEther = "in_ether"
+	flannelProgOut     = "out"
+	flannelVarDevice   = "device"
+	flannelVarLocal    = "local"
+	flannelVarMask     = "mask"
+	flannelVarPort     = "port"
+	flannelVarSubnet   = "subnet"
 )
 
 // loadFlannel returns the embedded CollectionSpec for flannel.
@@ -127,12 +126,11 @@ type flannelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelVariableSpecs struct {
-	Device       *ebpf.VariableSpec `ebpf:"device"`
-	Local        *ebpf.VariableSpec `ebpf:"local"`
-	Mask         *ebpf.VariableSpec `ebpf:"mask"`
-	Port         *ebpf.VariableSpec `ebpf:"port"`
-	ReasonForBtf *ebpf.VariableSpec `ebpf:"reason_for_btf"`
-	Subnet       *ebpf.VariableSpec `ebpf:"subnet"`
+	Device *ebpf.VariableSpec `ebpf:"device"`
+	Local  *ebpf.VariableSpec `ebpf:"local"`
+	Mask   *ebpf.VariableSpec `ebpf:"mask"`
+	Port   *ebpf.VariableSpec `ebpf:"port"`
+	Subnet *ebpf.VariableSpec `ebpf:"subnet"`
 }
 
 // flannelObjects contains all objects after they have been loaded into the kernel.
@@ -176,12 +174,11 @@ func (m *flannelMaps) Close() error {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelVariables struct {
-	Device       *ebpf.Variable `ebpf:"device"`
-	Local        *ebpf.Variable `ebpf:"local"`
-	Mask         *ebpf.Variable `ebpf:"mask"`
-	Port         *ebpf.Variable `ebpf:"port"`
-	ReasonForBtf *ebpf.Variable `ebpf:"reason_for_btf"`
-	Subnet       *ebpf.Variable `ebpf:"subnet"`
+	Device *ebpf.Variable `ebpf:"device"`
+	Local  *ebpf.Variable `ebpf:"local"`
+	Mask   *ebpf.Variable `ebpf:"mask"`
+	Port   *ebpf.Variable `ebpf:"port"`
+	Subnet *ebpf.Variable `ebpf:"subnet"`
 }
 
 // flannelPrograms contains all programs after they have been loaded into the kernel.

@@ -1,0 +1,330 @@
+package bpf
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	port       = 8285
+	deviceName = "flannel0"
+	deviceMTU  = 1500 - 28
+)
+
+// network is that of all hosts' subnets.
+var network = netip.MustParsePrefix("10.5.0.0/16")
+
+// host runs the user-space side of the udp backend, in its plainest form, and
+// where attach was called the kernel path too.
+type host struct {
+	*netnstest.Host
+	t      *testing.T
+	subnet netip.Prefix
+	device int // index
+	tun    *os.File
+	socket *net.UDPConn
+	path   *Path
+
+	// sent and received count the packets that user space handled.
+	sent, received atomic.Int64
+
+	mu    sync.Mutex
+	peers []Peer
+	// odd, if set, is given what the socket gets, in place of the TUN.
+	odd func(packet []byte)
+}
+
+// newHost makes a host whose device has the first address of its subnet.
+func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
+	t.Helper()
+	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet)}
+	h.must(h.Do(h.open))
+	h.SetMTU(deviceName, deviceMTU)
+	h.AddAddr(deviceName, netip.PrefixFrom(h.inner(), 32))
+	h.Up(deviceName)
+	h.AddRoute(network, netip.Addr{}, deviceName)
+	h.Sysctl("net.ipv4.conf.all.rp_filter", "0")
+	var wg sync.WaitGroup
+	wg.Go(h.carryOut)
+	wg.Go(h.carryIn)
+	t.Cleanup(func() {
+		h.must(errors.Join(h.tun.Close(), h.socket.Close()))
+		wg.Wait()
+	})
+	return h
+}
+
+// newHosts makes hosts a, b, … that know each other, on one switch.
+func newHosts(t *testing.T, kernel ...bool) (*netnstest.Lab, []*host) {
+	t.Helper()
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	var hosts []*host
+	var peers []Peer
+	for i, k := range kernel {
+		h := newHost(t, lab, string(rune('a'+i)), fmt.Sprintf("10.5.%d.0/24", i+1))
+		hosts = append(hosts, h)
+		peers = append(peers, Peer{Subnet: h.subnet, Addr: h.local(), Kernel: k})
+	}
+	for i, h := range hosts {
+		var others []Peer
+		for j, p := range peers {
+			if i != j {
+				others = append(others, p)
+			}
+		}
+		h.peers = others
+		if kernel[i] {
+			h.attach(h.config(), others)
+		}
+	}
+	return lab, hosts
+}
+
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatalf("host %s: %v", h.Name(), err)
+	}
+}
+
+// inner is the host's address in its subnet, local that on the underlay.
+func (h *host) inner() netip.Addr { return h.subnet.Addr().Next() }
+func (h *host) local() netip.Addr { return h.Addr().Addr() }
+
+func (h *host) config() Config {
+	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MaxPeers: 16384}
+}
+
+func (h *host) link(name string) int {
+	h.t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	h.must(err)
+	return l.Attrs().Index
+}
+
+// attach loads the path and puts it to work on the uplink.
+func (h *host) attach(c Config, peers []Peer) {
+	h.t.Helper()
+	h.load(c)
+	h.must(h.path.Set(peers))
+	h.attachTo(netnstest.Uplink)
+}
+
+func (h *host) load(c Config) {
+	h.t.Helper()
+	h.must(h.Do(func() (err error) {
+		h.path, err = Load(c)
+		return err
+	}))
+	p := h.path
+	h.t.Cleanup(func() { h.must(p.Close()) })
+}
+
+func (h *host) attachTo(uplinks ...string) {
+	h.t.Helper()
+	var indexes []int
+	for _, name := range uplinks {
+		indexes = append(indexes, h.link(name))
+	}
+	h.must(h.Do(func() error { return h.path.Attach(indexes) }))
+}
+
+func (h *host) drops() map[string]uint64 {
+	h.t.Helper()
+	_, drops, err := h.path.Stats()
+	h.must(err)
+	return drops
+}
+
+func (h *host) statsOf(subnet netip.Prefix) PeerStats {
+	h.t.Helper()
+	peers, _, err := h.path.Stats()
+	h.must(err)
+	for _, p := range peers {
+		if p.Subnet == subnet {
+			return p
+		}
+	}
+	h.t.Fatalf("host %s: no statistics of %v", h.Name(), subnet)
+	return PeerStats{}
+}
+
+// open makes the TUN and the socket; it runs inside the host.
+func (h *host) open() error {
+	fd, err := openTUN(deviceName, false)
+	if err != nil {
+		return err
+	}
+	h.tun = fd
+	i, err := net.InterfaceByName(deviceName)
+	if err != nil {
+		return err
+	}
+	h.device = i.Index
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20))
+		}), err)
+	}}
+	s, err := lc.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(h.local(), port).String())
+	if err != nil {
+		return err
+	}
+	h.socket = s.(*net.UDPConn)
+	return nil
+}
+
+func openTUN(name string, persist bool) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err == nil && persist {
+		err = unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make device %s: %w", name, err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// carryOut sends what the TUN gives to the peer that has the destination.
+func (h *host) carryOut() {
+	packet := make([]byte, 1<<16)
+	for {
+		n, err := h.tun.Read(packet)
+		if err != nil {
+			return
+		}
+		if n < 20 || packet[0]>>4 != 4 {
+			continue
+		}
+		h.sent.Add(1)
+		to := netip.AddrFrom4([4]byte(packet[16:20]))
+		h.mu.Lock()
+		for _, p := range h.peers {
+			if p.Subnet.Contains(to) {
+				// A failure is a lost packet, like any other.
+				_, _ = h.socket.WriteToUDPAddrPort(packet[:n], netip.AddrPortFrom(p.Addr, port))
+				break
+			}
+		}
+		h.mu.Unlock()
+	}
+}
+
+// carryIn hands what the socket gets to the TUN. Its buffer is as small as that
+// of the classic receiver, which cuts what is larger.
+func (h *host) carryIn() {
+	packet := make([]byte, deviceMTU)
+	for {
+		n, err := h.socket.Read(packet)
+		if err != nil {
+			return
+		}
+		h.received.Add(1)
+		h.mu.Lock()
+		odd := h.odd
+		h.mu.Unlock()
+		if odd != nil {
+			odd(packet[:n])
+		} else {
+			_, _ = h.tun.Write(packet[:n])
+		}
+	}
+}
+
+// untouched fails the test if user space has handled any packet of the hosts.
+func untouched(t *testing.T, hosts ...*host) {
+	t.Helper()
+	for _, h := range hosts {
+		if out, in := h.sent.Load(), h.received.Load(); out != 0 || in != 0 {
+			t.Errorf("host %s: user space sent %d packets and received %d; want none", h.Name(), out, in)
+		}
+	}
+}
+
+func run(t *testing.T, h *netnstest.Host, name string, args ...string) string {
+	t.Helper()
+	out, err := h.Command(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("host %s: %s %s: %v\n%s", h.Name(), name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// iperf moves data from one namespace to the address of another and returns
+// what arrived.
+func iperf(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...string) (result struct {
+	End struct {
+		SumReceived struct {
+			Bytes         float64
+			BitsPerSecond float64 `json:"bits_per_second"`
+		} `json:"sum_received"`
+		SumSent struct{ Retransmits int } `json:"sum_sent"`
+		Sum     struct {
+			Packets     int
+			LostPackets int `json:"lost_packets"`
+			OutOfOrder  int `json:"out_of_order"`
+		}
+	}
+}) {
+	t.Helper()
+	server := to.Command(t.Context(), "iperf3", "-s", "-1", "--forceflush", "-B", addr.String())
+	r, w := io.Pipe()
+	server.Stdout = w
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() && !strings.Contains(lines.Text(), "listening") {
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(io.Discard, r) })
+	out, err := from.Command(t.Context(), "iperf3", append([]string{"-J", "-c", addr.String()}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("iperf3 to %v: %v\n%s", addr, err, out)
+	}
+	if err := server.Wait(); err != nil {
+		t.Fatalf("iperf3 server: %v", err)
+	}
+	w.Close()
+	wg.Wait()
+	if err := json.Unmarshal(out, &result); err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func (h *host) addRouteMTU(to netip.Addr, mtu int) {
+	h.t.Helper()
+	h.must(h.Netlink().RouteAdd(&netlink.Route{
+		Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu,
+	}))
+}

@@ -1,0 +1,234 @@
+package bpf
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	bpffs   = "/sys/fs/bpf"
+	pinRoot = bpffs + "/flannel"
+
+	linkOut      = "link_out"
+	linkInPrefix = "link_in_"
+)
+
+// PinDir is the directory for a device of the present network namespace. It
+// holds the namespace's cookie, which the kernel gives to no other before the
+// next boot (SO_NETNS_COOKIE), so daemons in other namespaces never meet it.
+func PinDir(device string) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("name directory for pins: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("name directory for pins: %w", err)
+	}
+	return filepath.Join(pinRoot, fmt.Sprintf("netns-%d-%s", cookie, device)), nil
+}
+
+// Remove takes away what is pinned at dir; programs that no process holds are
+// detached. It is no error if nothing is there.
+func Remove(dir string) error {
+	// First the way out: what is not sent is not lost on the way back.
+	if err := os.Remove(filepath.Join(dir, linkOut)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove pins of kernel path: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove pins of kernel path: %w", err)
+	}
+	// Only if it is empty.
+	if err := os.Remove(filepath.Dir(dir)); err != nil && !errors.Is(err, os.ErrNotExist) &&
+		!errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("remove pins of kernel path: %w", err)
+	}
+	return nil
+}
+
+// preparePins makes the directory, on a bpffs that it mounts if need be, and
+// removes its neighbours whose device has gone: namespaces end without telling.
+func preparePins(dir string) error {
+	if strings.HasPrefix(dir, bpffs+"/") {
+		if err := mountBPFFS(); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory for pins: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if uint32(fs.Type) != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
+	}
+	siblings, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("look for left-over pins: %w", err)
+	}
+	for _, s := range siblings {
+		other := filepath.Join(filepath.Dir(dir), s.Name())
+		if l, err := link.LoadPinnedLink(filepath.Join(other, linkOut), nil); err == nil {
+			attached, err := interfaceOf(l)
+			if err := errors.Join(err, l.Close()); err != nil {
+				return fmt.Errorf("look at pins %s: %w", other, err)
+			}
+			if attached == 0 && other != dir {
+				if err := Remove(other); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func mountBPFFS() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(bpffs, &fs); err != nil {
+		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
+	}
+	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
+	}
+	return nil
+}
+
+// identity names what must be equal for a pinned path to be taken over: the
+// programs, with the layout of the maps, and the constants.
+func (c Config) identity() string {
+	h := sha256.New()
+	h.Write(_FlannelBytes)
+	fmt.Fprintln(h, c.Device, c.Port, c.Local, c.Subnet, c.MaxPeers)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// objectsDir holds the pinned programs and maps. Links are pinned beside it,
+// since they outlive what they run.
+func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
+
+// adopt takes over pinned programs and maps; false if there are none that fit.
+func (p *Path) adopt() (bool, error) {
+	dir := p.config.objectsDir()
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	var errs []error
+	for name, m := range p.maps() {
+		var err error
+		*m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		errs = append(errs, err)
+	}
+	for name, program := range p.programs() {
+		var err error
+		*program, err = ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return false, explain(err)
+	}
+	peers, err := p.readPeers()
+	if err != nil {
+		return false, err
+	}
+	for _, peer := range peers {
+		p.table[peer.Subnet] = peer.Peer
+	}
+	return true, nil
+}
+
+// seal pins programs and maps, all at once by a rename, and removes those that
+// were at work before.
+func (p *Path) seal() error {
+	dir := p.config.objectsDir()
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := p.pin(dir + ".new"); err != nil {
+			return err
+		}
+		if err := os.Rename(dir+".new", dir); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(p.config.PinDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if path := filepath.Join(p.config.PinDir, e.Name()); e.IsDir() && path != dir {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Path) pin(dir string) error {
+	if err := os.RemoveAll(dir); err != nil { // of a process that was killed here
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, m := range p.maps() {
+		if err := (*m).Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	for name, program := range p.programs() {
+		if err := (*program).Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p *Path) maps() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{
+		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
+		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops,
+	}
+}
+
+func (p *Path) programs() map[string]**ebpf.Program {
+	return map[string]**ebpf.Program{
+		flannelProgOut: &p.Out, flannelProgInEther: &p.InEther, flannelProgInBare: &p.InBare,
+	}
+}
+
+// pinnedUplinks are the indexes of the uplinks that have a pinned link.
+func (p *Path) pinnedUplinks() ([]int, error) {
+	entries, err := os.ReadDir(p.config.PinDir)
+	if err != nil {
+		return nil, err
+	}
+	var indexes []int
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), linkInPrefix)
+		if !ok {
+			continue
+		}
+		index, err := strconv.Atoi(number)
+		if err != nil {
+			return nil, fmt.Errorf("read name of pin %q: %w", e.Name(), err)
+		}
+		indexes = append(indexes, index)
+	}
+	return indexes, nil
+}

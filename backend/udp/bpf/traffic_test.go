@@ -1,0 +1,130 @@
+package bpf
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+func TestProbe(t *testing.T) {
+	netnstest.Require(t)
+	if err := Probe(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPing(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	for name, args := range map[string][]string{
+		"small":        nil,
+		"largest":      {"-M", "do", "-s", "1444"},
+		"fragments":    {"-s", "4000"},
+		"record route": {"-R"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, a.Host, "ping", append([]string{"-c", "3", "-i", "0.01", "-w", "5", b.inner().String()}, args...)...)
+		})
+	}
+	untouched(t, a, b)
+	// 3 pings, one of them in three fragments, and each answered.
+	s := a.statsOf(b.subnet)
+	if want := uint64(3*3 + 3*3); s.TxPackets != want || s.RxPackets != want {
+		t.Errorf("a counts %d packets to b and %d from it; want %d", s.TxPackets, s.RxPackets, want)
+	}
+	if s.TxBytes != s.RxBytes || s.TxBytes < 3*(84+1472+4000) {
+		t.Errorf("a counts %d bytes to b and %d from it", s.TxBytes, s.RxBytes)
+	}
+	for reason, n := range a.drops() {
+		if n != 0 {
+			t.Errorf("dropped %d for %s", n, reason)
+		}
+	}
+}
+
+func TestTCP(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	const size = uint64(400e6)
+	r := iperf(t, a.Host, b.Host, b.inner(), "-n", "400M", "-P", "4")
+	t.Logf("%.1f Gb/s", r.End.SumReceived.BitsPerSecond/1e9)
+	if r.End.SumReceived.Bytes < float64(size)*0.9 { // the rest is under way when the sender is done
+		t.Errorf("received %.0f bytes", r.End.SumReceived.Bytes)
+	}
+	untouched(t, a, b)
+	// As on the wire: segments of 1420 bytes, not super-packets.
+	s := a.statsOf(b.subnet)
+	if s.TxPackets < size/1420 || s.TxBytes < size+52*(size/1420) || s.TxBytes > size*11/10 {
+		t.Errorf("a counts %d packets, %d bytes", s.TxPackets, s.TxBytes)
+	}
+	if p := b.statsOf(a.subnet); p.RxPackets != s.TxPackets || p.RxBytes != s.TxBytes {
+		t.Errorf("b counts %d packets, %d bytes; a %d, %d", p.RxPackets, p.RxBytes, s.TxPackets, s.TxBytes)
+	}
+}
+
+func TestUDP(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	for _, size := range []string{"64", "1400", "8000"} {
+		r := iperf(t, a.Host, b.Host, b.inner(), "-u", "-b", "20M", "-n", "2M", "-l", size)
+		if r.End.Sum.Packets == 0 || r.End.Sum.OutOfOrder != 0 {
+			t.Errorf("datagrams of %s bytes: %+v", size, r.End.Sum)
+		}
+	}
+	untouched(t, a, b)
+}
+
+// TestMixed has a host in the kernel path exchange packets with one that has
+// user space alone, and that would cut a datagram above its MTU.
+func TestMixed(t *testing.T) {
+	_, hosts := newHosts(t, true, false, true)
+	a, plain, c := hosts[0], hosts[1], hosts[2]
+	for _, pair := range [][2]*host{{a, plain}, {plain, a}} {
+		from, to := pair[0], pair[1]
+		run(t, from.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", to.inner().String())
+		run(t, from.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", "-s", "4000", to.inner().String())
+		r := iperf(t, from.Host, to.Host, to.inner(), "-n", "20M")
+		t.Logf("%s to %s: %.2f Gb/s", from.Name(), to.Name(), r.End.SumReceived.BitsPerSecond/1e9)
+	}
+	if n := a.statsOf(plain.subnet); n.TxPackets != 0 || n.RxPackets != 0 {
+		t.Errorf("the kernel path handled packets of a user-space peer: %+v", n)
+	}
+	before := a.sent.Load()
+	iperf(t, a.Host, c.Host, c.inner(), "-n", "20M")
+	if n := a.sent.Load() - before; n != 0 {
+		t.Errorf("user space sent %d packets to a peer of the kernel path", n)
+	}
+}
+
+// TestContainers has super-packets arrive from and leave to veth pairs, with
+// and without source translation.
+func TestContainers(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	ca, cb := a.container(), b.container()
+	addr := cb.Addr().Addr()
+	run(t, ca, "ping", "-c", "3", "-i", "0.01", "-w", "5", addr.String())
+	r := iperf(t, ca, cb, addr, "-n", "200M")
+	t.Logf("%.1f Gb/s", r.End.SumReceived.BitsPerSecond/1e9)
+
+	run(t, a.Host, "nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; };"+
+		"add rule ip nat post oifname flannel0 counter masquerade")
+	run(t, ca, "ping", "-c", "3", "-i", "0.01", "-w", "5", addr.String())
+	r = iperf(t, ca, cb, addr, "-n", "200M")
+	t.Logf("masqueraded: %.1f Gb/s", r.End.SumReceived.BitsPerSecond/1e9)
+	if rules := run(t, a.Host, "nft", "list", "table", "ip", "nat"); strings.Contains(rules, "packets 0") {
+		t.Errorf("nothing was masqueraded:\n%s", rules)
+	}
+	untouched(t, a, b)
+}
+
+// container makes a bridge and a container on it, with the subnet's second and
+// third address.
+func (h *host) container() *netnstest.Host {
+	h.t.Helper()
+	gateway := h.inner().Next()
+	h.Bridge("docker0", netip.PrefixFrom(gateway, 24), deviceMTU)
+	return h.Container(h.Name()+"1", "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, deviceMTU)
+}
