@@ -51,8 +51,7 @@ func TestLeaseSet(t *testing.T) {
 						store[p] = l.Attrs
 					}
 				}
-				events := set.replace(slices.Collect(maps.Values(unique)))
-				apply(events)
+				apply(set.replace(slices.Collect(maps.Values(unique))))
 			} else {
 				l := leases.Draw(t, "lease")
 				e := Event{Added, l}

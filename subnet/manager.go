@@ -198,7 +198,7 @@ func (a *acquisition) create(ctx context.Context, leases []Lease) (Lease, error)
 	if a.answered(err) != nil {
 		return Lease{}, fmt.Errorf("create lease %v: %w", choice, err)
 	}
-	log.Infof("created lease subnet=%v previous=%v", l.Subnet, a.prev)
+	log.Infof("created lease subnet=%v same_as_before=%v", l.Subnet, l.Subnet == a.prev)
 	return l, nil
 }
 

@@ -98,6 +98,9 @@ func TestAcquireAfterChangeOfConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !prefix("10.5.0.0/16").Contains(l.Subnet.Addr()) {
+			t.Errorf("got %v, which the configuration does not allow", l.Subnet)
+		}
 		var kept []string
 		for _, other := range list(t, reg) {
 			if other.Subnet != l.Subnet {

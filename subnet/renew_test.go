@@ -67,6 +67,9 @@ func TestRenew(t *testing.T) {
 		if n := h.reg.Calls(subnettest.OpUpdate); n < 100 || n > 130 {
 			t.Errorf("%d renewals in 100 days", n)
 		}
+		if n := h.reg.Calls(subnettest.OpCreate); n != 1 {
+			t.Errorf("the lease was created %d times: it has expired in between", n)
+		}
 		h.stop()
 		if err := <-h.errs; err != nil {
 			t.Errorf("renew ended with %v", err)
@@ -148,20 +151,35 @@ func TestRenewLost(t *testing.T) {
 	}
 }
 
-// A renewal whose answer is lost was a write all the same; the next attempt
-// sees our own attributes under a newer revision and goes on from there.
-func TestRenewLostAnswer(t *testing.T) {
+// Our key was written behind our back, as by a renewal whose answer was lost:
+// it still names us, so we go on from there.
+func TestRenewRewrittenKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHost(t, subnettest.NewFake())
-		h.reg.Put(h.lease.Key(), value("192.0.2.1"), 2*time.Hour) // as if we wrote
+		h.reg.Put(h.lease.Key(), value("192.0.2.1"), 10*terms.TTL)
 		h.reg.Inject(subnettest.OpUpdate, subnettest.Fault{LostAck: errors.New("answer lost")})
 		time.Sleep(3 * terms.TTL)
-		if !h.held(t) {
-			t.Error("the lease has expired")
+		if n := h.reg.Calls(subnettest.OpUpdate); n < 3 {
+			t.Errorf("%d renewals in three days", n)
 		}
 		h.stop()
 		if err := <-h.errs; err != nil {
 			t.Errorf("renew ended with %v", err)
 		}
+	})
+}
+
+// A reservation has no end, so there is nothing to renew.
+func TestRenewReservation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.Put("10.5.7.0-24", value("192.0.2.1"), 0)
+		h := startHost(t, reg)
+		time.Sleep(100 * terms.TTL)
+		if n := reg.Calls(subnettest.OpUpdate); n != 1 {
+			t.Errorf("%d updates, want the one of Acquire", n)
+		}
+		h.stop()
+		<-h.errs
 	})
 }

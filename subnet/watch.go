@@ -28,7 +28,7 @@ func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) er
 	w := watcher{Manager: m, self: self, apply: apply, set: newLeaseSet(func(l Lease) bool {
 		return !l.Subnet.Overlaps(self.Subnet) && l.Attrs.PublicIP != self.Attrs.PublicIP &&
 			l.Attrs.BackendType == self.Attrs.BackendType &&
-			m.config.Network.Contains(l.Subnet.Addr()) && l.Subnet.Bits() >= m.config.Network.Bits()
+			m.config.Network.Contains(l.Subnet.Addr())
 	})}
 	for {
 		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) { return w.resync(ctx) })

@@ -152,3 +152,23 @@ func TestWatchOutage(t *testing.T) {
 		<-h.errs
 	})
 }
+
+// A broken watch goes on where it broke: what was told is not told again, and
+// nothing is listed anew.
+func TestWatchResumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, subnettest.NewFake())
+		h.reg.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
+		h.reg.Put("10.5.1.0-24", value("192.0.2.9"), time.Hour)
+		synctest.Wait()
+		h.told(t, map[netip.Prefix]netip.Addr{})
+		lists := h.reg.Calls(subnettest.OpList)
+		h.reg.BreakWatches(errors.New("connection reset"))
+		time.Sleep(5 * time.Second)
+		if again := h.reg.Calls(subnettest.OpList) - lists; len(h.events) != 0 || again != 0 {
+			t.Errorf("told %d times more, listed %d times more", len(h.events), again)
+		}
+		h.stop()
+		<-h.errs
+	})
+}
