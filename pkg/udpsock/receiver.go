@@ -1,0 +1,135 @@
+package udpsock
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// messageSize is the longest UDP payload, of which GRO also makes no more.
+	messageSize = 65535
+	// stride keeps the beginnings of the buffers from sharing cache sets: they
+	// are the only part that small datagrams touch.
+	stride = 1<<16 + 17*64
+	// receiveControlLen is space for UDP_GRO (int) and SO_RXQ_OVFL (uint32).
+	receiveControlLen = 64
+)
+
+// Message is one or more datagrams that arrived from one sender.
+type Message struct {
+	// Data are their payloads, one behind the other. It may be changed, and is
+	// overwritten by the next Receive.
+	Data []byte
+	// SegLen is the length of each but the last. It is at least 1.
+	SegLen int
+	// From is the sender's IPv4 address as a big-endian number.
+	From uint32
+}
+
+// Receiver reads messages from a Conn. One goroutine uses it.
+type Receiver struct {
+	conn     *Conn
+	msgs     []mmsghdr
+	iovs     []unix.Iovec
+	names    []unix.RawSockaddrInet4
+	controls [][receiveControlLen]byte
+	buffers  []byte
+
+	n       int // messages that the last call returned
+	errno   syscall.Errno
+	do      func(fd uintptr) bool
+	control func(level, kind int32, data []byte)
+	segLen  int
+}
+
+// NewReceiver makes a Receiver that reads up to batch messages per system call.
+// It has 64 KiB of address space for each; memory is used as far as messages
+// fill it, from the first buffer on.
+func NewReceiver(c *Conn, batch int) *Receiver {
+	r := &Receiver{
+		conn:     c,
+		msgs:     make([]mmsghdr, batch),
+		iovs:     make([]unix.Iovec, batch),
+		names:    make([]unix.RawSockaddrInet4, batch),
+		controls: make([][receiveControlLen]byte, batch),
+		buffers:  make([]byte, batch*stride),
+	}
+	for i := range r.msgs {
+		r.iovs[i].Base = &r.buffers[i*stride]
+		r.iovs[i].SetLen(messageSize)
+		h := &r.msgs[i].hdr
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &r.controls[i][0]
+		r.msgs[i].setName(&r.names[i])
+	}
+	r.n = batch
+	r.do = r.receiveOnce
+	r.control = r.readControl
+	return r
+}
+
+// Receive waits for messages and returns how many there are. It takes what has
+// arrived and never waits for more.
+func (r *Receiver) Receive() (int, error) {
+	// The kernel has overwritten the lengths of those that it used.
+	for i := range r.msgs[:r.n] {
+		h := &r.msgs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.SetControllen(receiveControlLen)
+	}
+	r.n, r.errno = 0, 0
+	if err := r.conn.raw.Read(r.do); err != nil {
+		return 0, err
+	}
+	if r.errno != 0 {
+		return 0, r.errno
+	}
+	return r.n, nil
+}
+
+func (r *Receiver) receiveOnce(fd uintptr) bool {
+	for {
+		n, errno := mmsg(unix.SYS_RECVMMSG, fd, r.msgs)
+		switch errno {
+		case 0:
+			r.n = n
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		default:
+			r.errno = errno
+		}
+		return true
+	}
+}
+
+// Message returns the i-th message of the last Receive.
+func (r *Receiver) Message(i int) Message {
+	m := &r.msgs[i]
+	data := r.buffers[i*stride:][:m.len]
+	r.segLen = 0
+	eachControl(r.controls[i][:min(int(m.hdr.Controllen), receiveControlLen)], r.control)
+	if r.segLen <= 0 || r.segLen > len(data) {
+		r.segLen = max(len(data), 1)
+	}
+	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(r.names[i].Addr[:])}
+}
+
+func (r *Receiver) readControl(level, kind int32, data []byte) {
+	if len(data) < 4 {
+		return
+	}
+	v := binary.NativeEndian.Uint32(data)
+	switch {
+	case level == unix.SOL_UDP && kind == unix.UDP_GRO:
+		r.segLen = int(int32(v))
+	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL:
+		// A running count that wraps around.
+		r.conn.drops.Add(uint64(v - r.conn.lastOvfl))
+		r.conn.lastOvfl = v
+	}
+}
