@@ -74,11 +74,10 @@ func NewReceiver(c *Conn, batch int) *Receiver {
 // Receive waits for messages and returns how many there are. It takes what has
 // arrived and never waits for more.
 func (r *Receiver) Receive() (int, error) {
-	// The kernel has overwritten the lengths of those that it used.
+	// The kernel has overwritten the lengths of those that it used. That of an
+	// IPv4 address is always the same.
 	for i := range r.msgs[:r.n] {
-		h := &r.msgs[i].hdr
-		h.Namelen = unix.SizeofSockaddrInet4
-		h.SetControllen(receiveControlLen)
+		r.msgs[i].hdr.SetControllen(receiveControlLen)
 	}
 	r.n, r.errno = 0, 0
 	if err := r.conn.raw.Read(r.do); err != nil {

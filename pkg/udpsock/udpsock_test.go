@@ -172,19 +172,25 @@ func TestAddSaysWhenFull(t *testing.T) {
 	for _, cfg := range []Config{{}, {NoSegment: true}} {
 		s := NewSender(listen1(t, cfg))
 		to := dest(t, netip.MustParseAddrPort("127.0.0.1:9"))
-		one := train('x', 1000, 1, 0)
-		added := 0
-		for ; added < 1000; added++ {
-			if _, ok := s.Add(to, one, 1000, 1); !ok {
-				break
+		// One buffer each to two destinations in turn, so that messages are the
+		// limit, and two buffers each to one, so that buffers are.
+		for _, c := range []struct {
+			to   []*Dest
+			bufs [][]byte
+		}{{[]*Dest{to, dest(t, netip.MustParseAddrPort("127.0.0.1:9"))}, [][]byte{make([]byte, 1000)}}, {[]*Dest{to}, train('x', 1000, 1, 0)}} {
+			added := 0
+			for ; added < 1000; added++ {
+				if _, ok := s.Add(c.to[added%len(c.to)], c.bufs, 1000, 1); !ok {
+					break
+				}
 			}
-		}
-		packets := 0
-		for _, r := range send(t, s) {
-			packets += r.Packets
-		}
-		if added == 1000 || packets != added || added < MaxSegments {
-			t.Errorf("%+v: %d added, %d sent", cfg, added, packets)
+			packets := 0
+			for _, r := range send(t, s) {
+				packets += r.Packets
+			}
+			if added == 1000 || packets != added || added < MaxSegments {
+				t.Errorf("%+v: %d added, %d sent", cfg, added, packets)
+			}
 		}
 		if _, ok := s.Add(to, train('x', 10, MaxSegments, 0), 10, MaxSegments); !ok {
 			t.Errorf("%+v: no room after Send", cfg)
@@ -243,10 +249,10 @@ func TestSendReportsEachMessage(t *testing.T) {
 	s := NewSender(conns[0])
 	ok, unroutable := dest(t, conns[0].LocalAddr()), dest(t, netip.MustParseAddrPort("10.1.2.3:4"))
 	for _, x := range []struct {
-		to      *Dest
-		size, n int
-	}{{ok, 900, 2}, {ok, 1100, 1}, {unroutable, 10, 1}, {ok, 1100, 3}, {ok, 972, 3}} {
-		if _, fits := s.Add(x.to, train('x', x.size, x.n, 0), x.size, x.n); !fits {
+		to             *Dest
+		size, n, short int
+	}{{ok, 900, 2, 0}, {ok, 1100, 1, 0}, {unroutable, 10, 1, 0}, {ok, 1100, 3, 50}, {ok, 972, 3, 0}} {
+		if _, fits := s.Add(x.to, train('x', x.size, x.n, x.short), x.size, x.n); !fits {
 			t.Fatal("no room")
 		}
 	}
@@ -262,13 +268,15 @@ func TestSendReportsEachMessage(t *testing.T) {
 	if err := conns[0].Features().Segment; err != nil {
 		t.Errorf("a datagram that was too large turned UDP_SEGMENT off: %v", err)
 	}
-	var sizes []int
-	s.Packets(3, func(bufs [][]byte) bool {
-		sizes = append(sizes, len(slices.Concat(bufs...)))
-		return len(sizes) < 2
-	})
-	if !slices.Equal(sizes, []int{1100, 1100}) {
-		t.Errorf("packets of the fourth message: %v", sizes)
+	for stopAt, want := range map[int][]int{9: {1100, 1100, 1050}, 2: {1100, 1100}} {
+		var sizes []int
+		s.Packets(3, func(bufs [][]byte) bool {
+			sizes = append(sizes, len(slices.Concat(bufs...)))
+			return len(sizes) < stopAt
+		})
+		if !slices.Equal(sizes, want) {
+			t.Errorf("packets of the fourth message: %v, want %v", sizes, want)
+		}
 	}
 }
 
@@ -293,6 +301,9 @@ func TestDropsAreCounted(t *testing.T) {
 	s.Add(to, train('x', 10, 1, 0), 10, 1)
 	send(t, s)
 	datagrams(t, r, 1)
+	s.Add(to, train('x', 10, 1, 0), 10, 1)
+	send(t, s)
+	datagrams(t, r, 1) // tells the same count again
 	if received == sent || in.Drops() != uint64(sent-received) {
 		t.Errorf("%d of %d received, %d drops", received, sent, in.Drops())
 	}
