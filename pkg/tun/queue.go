@@ -10,34 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxBuffers is the most buffers that one Writev takes (UIO_MAXIOV, which is
-// IOV_MAX, in linux/uio.h).
-const MaxBuffers = 1024
-
-// ErrTooManyBuffers: more than MaxBuffers buffers for one packet.
-var ErrTooManyBuffers = errors.New("more buffers than one system call takes")
-
-// Queue is one of a device's queues. One goroutine may read while another one
-// writes; two readers, or two writers, may not run at once. No method
-// allocates, and none keeps the caller's bytes.
+// Queue is one of a device's queues. One goroutine may read from it; writing is
+// done by Writers. Nothing here allocates per packet, or keeps the caller's bytes.
 type Queue struct {
 	file   *os.File
 	raw    syscall.RawConn
 	closed atomic.Bool
 
-	// The reader's: arguments and results of a system call pass through these
-	// fields and a closure made once, since a closure per call would allocate.
-	readBuf  []byte
-	readWait bool // park when there is nothing
-	readN    int
-	readErr  error
-	doRead   func(fd uintptr) bool
-
-	// The writer's.
-	writeIov []unix.Iovec
-	writeErr error
-	doWrite  func(fd uintptr) bool
-	iov      [MaxBuffers]unix.Iovec
+	// Arguments and results of a system call pass through these fields and a
+	// closure made once, since a closure per call would allocate.
+	buf    []byte
+	park   bool // wait when there is nothing
+	waited bool
+	n      int
+	err    error
+	do     func(fd uintptr) bool
 }
 
 // newQueue takes over fd, also when it fails. It must be attached already: the
@@ -49,8 +36,7 @@ func newQueue(fd int, name string) (*Queue, error) {
 		return nil, errors.Join(err, q.file.Close())
 	}
 	q.raw = raw
-	q.doRead = q.readOnce
-	q.doWrite = q.writeOnce
+	q.do = q.readOnce
 	return q, nil
 }
 
@@ -83,81 +69,44 @@ func (q *Queue) control(f func(fd int) error) error {
 }
 
 // Read waits for a packet and copies it, a vnet header in front, into b, which
-// should have MaxRead bytes: what does not fit is lost. It returns
+// should have MaxRead bytes: what does not fit is lost. It also reports whether
+// it had to wait, for if not, more may be there. It returns
 // os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close.
-func (q *Queue) Read(b []byte) (int, error) { return q.read(b, true) }
+func (q *Queue) Read(b []byte) (n int, waited bool, err error) {
+	n, err = q.read(b, true)
+	return n, q.waited, err
+}
 
-// TryRead is Read, except that it returns 0 where no packet is waiting.
+// TryRead is Read, except that it returns 0 where no packet is there.
 func (q *Queue) TryRead(b []byte) (int, error) { return q.read(b, false) }
 
-func (q *Queue) read(b []byte, wait bool) (int, error) {
-	q.readBuf, q.readWait, q.readN, q.readErr = b, wait, 0, nil
-	err := q.raw.Read(q.doRead)
-	q.readBuf = nil
+func (q *Queue) read(b []byte, park bool) (int, error) {
+	q.buf, q.park, q.waited, q.n, q.err = b, park, false, 0, nil
+	err := q.raw.Read(q.do)
+	q.buf = nil
 	if err != nil {
 		return 0, fmt.Errorf("read TUN: %w", q.cause(err))
 	}
-	if q.readErr != nil {
-		return 0, fmt.Errorf("read TUN: %w", q.readErr)
+	if q.err != nil {
+		return 0, fmt.Errorf("read TUN: %w", q.err)
 	}
-	return q.readN, nil
+	return q.n, nil
 }
 
 // readOnce reports whether the call is over, as RawConn.Read wants it.
 func (q *Queue) readOnce(fd uintptr) bool {
 	for {
-		n, err := unix.Read(int(fd), q.readBuf)
+		n, err := unix.Read(int(fd), q.buf)
 		switch err {
 		case nil:
-			q.readN = n
+			q.n = n
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			return !q.readWait
+			q.waited = q.park
+			return !q.park
 		default:
-			q.readErr = err
-		}
-		return true
-	}
-}
-
-// Writev gives the kernel one packet, in pieces: first an encoded vnet header,
-// then the packet's bytes. A TUN takes a packet whole or not at all. Errors
-// carry the errno: EINVAL for a header that the kernel does not accept, EIO
-// while the device is down.
-func (q *Queue) Writev(bufs [][]byte) error {
-	if len(bufs) > MaxBuffers {
-		return fmt.Errorf("write TUN: %w", ErrTooManyBuffers)
-	}
-	n := 0
-	for _, b := range bufs {
-		if len(b) == 0 {
-			continue
-		}
-		q.iov[n].Base = &b[0]
-		q.iov[n].SetLen(len(b))
-		n++
-	}
-	q.writeIov, q.writeErr = q.iov[:n], nil
-	if err := q.raw.Write(q.doWrite); err != nil {
-		return fmt.Errorf("write TUN: %w", q.cause(err))
-	}
-	if q.writeErr != nil {
-		return fmt.Errorf("write TUN: %w", q.writeErr)
-	}
-	return nil
-}
-
-func (q *Queue) writeOnce(fd uintptr) bool {
-	for {
-		switch errno := writev(fd, q.writeIov); errno {
-		case 0:
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return false
-		default:
-			q.writeErr = errno
+			q.err = err
 		}
 		return true
 	}

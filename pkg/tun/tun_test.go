@@ -182,7 +182,7 @@ func testEndsReads(t *testing.T, end func(*Device) error, want error) {
 	for i, q := range d.Queues() {
 		wg.Go(func() {
 			started <- struct{}{}
-			_, errs[i] = q.Read(make([]byte, MaxRead))
+			_, _, errs[i] = q.Read(make([]byte, MaxRead))
 		})
 	}
 	<-started
@@ -199,7 +199,7 @@ func testEndsReads(t *testing.T, end func(*Device) error, want error) {
 	if _, err := d.Queues()[0].TryRead(make([]byte, MaxRead)); !errors.Is(err, want) {
 		t.Errorf("TryRead: %v, want %v", err, want)
 	}
-	if err := d.Queues()[0].Writev([][]byte{make([]byte, 30)}); !errors.Is(err, want) {
+	if err := NewWriter(d.Queues()[0]).Writev([][]byte{make([]byte, 30)}); !errors.Is(err, want) {
 		t.Errorf("Writev: %v, want %v", err, want)
 	}
 }
@@ -247,7 +247,7 @@ func TestWritevDeliversSuperPackets(t *testing.T) {
 	for i := range payload {
 		payload[i] = byte(i)
 	}
-	if err := d.Queues()[0].Writev(udpPacket(port, payload, 1000)); err != nil {
+	if err := NewWriter(d.Queues()[0]).Writev(udpPacket(port, payload, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	var got []byte
@@ -266,7 +266,7 @@ func TestWritevDeliversSuperPackets(t *testing.T) {
 
 func TestWritevReportsTheErrno(t *testing.T) {
 	d, h := open(t, Config{})
-	q := d.Queues()[0]
+	q := NewWriter(d.Queues()[0])
 	if err := q.Writev(udpPacket(1, make([]byte, 10), 0)); !errors.Is(err, unix.EIO) {
 		t.Errorf("write while the device is down: %v, want EIO", err)
 	}
@@ -308,7 +308,7 @@ func TestReadReturnsSuperPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]byte, MaxRead)
-	n, err := d.Queues()[0].Read(buf)
+	n, waited, err := d.Queues()[0].Read(buf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,8 +319,24 @@ func TestReadReturnsSuperPackets(t *testing.T) {
 	if hdr.GSOType != GSOUDPL4 || hdr.GSOSize != 1000 || hdr.Flags&FlagNeedsCsum == 0 || n != VnetHdrLen+2528 {
 		t.Errorf("read %d bytes, %+v; want 2538 bytes, UDP_L4, size 1000, checksum to do", n, hdr)
 	}
+	if waited {
+		t.Error("Read says that it waited for a packet that was there")
+	}
 	if n, err := d.Queues()[0].TryRead(buf); n != 0 || err != nil {
 		t.Errorf("TryRead of an empty queue: %d, %v", n, err)
+	}
+}
+
+func TestReadTellsThatItWaited(t *testing.T) {
+	d, _ := open(t, Config{})
+	q := d.Queues()[0]
+	for _, park := range []bool{true, false} {
+		q.buf, q.park, q.waited = make([]byte, MaxRead), park, false
+		var over bool
+		err := q.control(func(fd int) error { over = q.readOnce(uintptr(fd)); return nil })
+		if err != nil || over == park || q.waited != park {
+			t.Errorf("empty queue, park %v: over %v, waited %v, %v", park, over, q.waited, err)
+		}
 	}
 }
 
@@ -328,11 +344,12 @@ func TestQueueAllocatesNothing(t *testing.T) {
 	d, h := open(t, Config{})
 	up(t, d, h)
 	q := d.Queues()[0]
+	w := NewWriter(q)
 	pkt := udpPacket(9, make([]byte, 100), 0) // nobody listens; the answer is an ICMP error
 	buf := make([]byte, MaxRead)
 	var failure error
 	if n := testing.AllocsPerRun(100, func() {
-		if err := q.Writev(pkt); err != nil {
+		if err := w.Writev(pkt); err != nil {
 			failure = err
 		}
 		if _, err := q.TryRead(buf); err != nil {

@@ -1,0 +1,73 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxBuffers is the most buffers that one Writev takes (UIO_MAXIOV, which is
+// IOV_MAX, in linux/uio.h).
+const MaxBuffers = 1024
+
+// ErrTooManyBuffers: more than MaxBuffers buffers for one packet.
+var ErrTooManyBuffers = errors.New("more buffers than one system call takes")
+
+// Writer gives a queue packets. One goroutine uses it; a queue may have several.
+type Writer struct {
+	queue *Queue
+	iovs  [MaxBuffers]unix.Iovec
+	n     int
+	errno syscall.Errno
+	do    func(fd uintptr) bool
+}
+
+// NewWriter makes a Writer to q.
+func NewWriter(q *Queue) *Writer {
+	w := &Writer{queue: q}
+	w.do = w.writeOnce
+	return w
+}
+
+// Writev gives the kernel one packet, in pieces: first an encoded vnet header,
+// then the packet's bytes. A TUN takes a packet whole or not at all. Errors
+// carry the errno: EINVAL for a header that the kernel does not accept, EIO
+// while the device is down.
+func (w *Writer) Writev(bufs [][]byte) error {
+	if len(bufs) > MaxBuffers {
+		return fmt.Errorf("write TUN: %w", ErrTooManyBuffers)
+	}
+	w.n, w.errno = 0, 0
+	for _, b := range bufs {
+		if len(b) == 0 {
+			continue
+		}
+		w.iovs[w.n].Base = &b[0]
+		w.iovs[w.n].SetLen(len(b))
+		w.n++
+	}
+	if err := w.queue.raw.Write(w.do); err != nil {
+		return fmt.Errorf("write TUN: %w", w.queue.cause(err))
+	}
+	if w.errno != 0 {
+		return fmt.Errorf("write TUN: %w", w.errno)
+	}
+	return nil
+}
+
+func (w *Writer) writeOnce(fd uintptr) bool {
+	for {
+		switch errno := writev(fd, w.iovs[:w.n]); errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		default:
+			w.errno = errno
+		}
+		return true
+	}
+}
