@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/alloc"
+	"github.com/coreos/flannel/backend/udp"
+	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/embed"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// backends are the values of the configuration's Backend.Type.
+var backends = map[string]func(backend.Config) (backend.Backend, error){
+	"alloc": alloc.New,
+	"udp":   udp.New,
+}
+
+// daemon is one run of the program, and what the status report may read while
+// it goes on.
+type daemon struct {
+	options *options
+	began   time.Time
+
+	mu      sync.Mutex // guards what follows
+	running running
+}
+
+// running is what a start has achieved so far; what it has not is zero.
+type running struct {
+	uplink   uplink.Uplink
+	publicIP netip.Addr
+	config   *subnet.Config
+	registry subnet.Registry
+	manager  *subnet.Manager
+	network  backend.Network
+	ready    bool
+}
+
+func newDaemon(o *options) *daemon { return &daemon{options: o, began: time.Now()} }
+
+func (d *daemon) update(f func(*running)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.running)
+}
+
+func (d *daemon) snapshot() running {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.running
+}
+
+func (d *daemon) wasReady() bool { return d.snapshot().ready }
+
+// run does everything until ctx ends (nil, or ctx's error) or something fails.
+func (d *daemon) run(ctx context.Context) error {
+	log.Infof("start flannel version=%s", Version)
+	g, ctx := errgroup.WithContext(ctx)
+	if d.options.embed {
+		if err := d.startEmbedded(ctx, g); err != nil {
+			return errors.Join(g.Wait(), err)
+		}
+	}
+	g.Go(func() error { return d.serve(ctx) })
+	return g.Wait()
+}
+
+// startEmbedded starts the embedded etcd in g and waits until it serves.
+func (d *daemon) startEmbedded(ctx context.Context, g *errgroup.Group) error {
+	server, err := embed.New(embed.Config{
+		Dir:    filepath.Join(d.options.stateDir, "etcd"),
+		Listen: d.options.embedListen,
+	})
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return server.Run(ctx) })
+	select {
+	case <-server.Ready():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	d.options.store.Endpoints = []string{server.Endpoint()}
+	d.options.api = "3"
+	return nil
+}
+
+// serve gets a lease, makes the network for it, and keeps both at work.
+func (d *daemon) serve(ctx context.Context) error {
+	up, err := uplink.Wait(ctx, d.options.iface)
+	if err != nil {
+		return err
+	}
+	publicIP := d.options.publicIP
+	if !publicIP.IsValid() {
+		publicIP = up.Addr
+	}
+	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
+	d.update(func(r *running) { r.uplink, r.publicIP = up, publicIP })
+
+	reg, err := store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	config, err := subnet.WaitConfig(ctx, reg)
+	if err != nil {
+		return fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
+	}
+	if config.IPv6Network != "" {
+		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", config.IPv6Network)
+	}
+	be, err := d.newBackend(config, up, publicIP)
+	if err != nil {
+		return err
+	}
+
+	manager := subnet.NewManager(reg, config, d.options.terms)
+	d.update(func(r *running) { r.config, r.registry, r.manager = config, reg, manager })
+	lease, err := manager.Acquire(ctx, be.Attrs(), d.previousSubnet())
+	if err != nil {
+		return err
+	}
+	network, err := be.Up(ctx, lease)
+	if err != nil {
+		return fmt.Errorf("set up backend %s for %v: %w", config.BackendType, lease.Subnet, err)
+	}
+	d.update(func(r *running) { r.network = network })
+	err = d.keep(ctx, config, manager, lease, network)
+	d.update(func(r *running) { r.network = nil })
+	return errors.Join(err, network.Close())
+}
+
+// keep writes subnet.env and runs lease and network until one of them fails
+// or ctx ends.
+func (d *daemon) keep(ctx context.Context, config *subnet.Config, manager *subnet.Manager, lease subnet.Lease, network backend.Network) error {
+	err := envfile.Write(d.options.subnetFile, envfile.Env{
+		Network: config.Network, Subnet: lease.Subnet, MTU: network.MTU(), IPMasq: d.options.ipMasq,
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return network.Run(ctx) })
+	g.Go(func() error { return manager.Renew(ctx, lease) })
+	g.Go(func() error {
+		return manager.Watch(ctx, lease, func(events []subnet.Event) {
+			network.Apply(events)
+			d.sayReady(config, lease, network)
+		})
+	})
+	if d.options.ipMasq {
+		g.Go(func() error {
+			return masq.Run(ctx, masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true})
+		})
+	}
+	return g.Wait()
+}
+
+// sayReady tells systemd and the log, at the first call, that the network is
+// complete: subnet.env is there and the first full set of peers is applied.
+func (d *daemon) sayReady(config *subnet.Config, lease subnet.Lease, network backend.Network) {
+	first := false
+	d.update(func(r *running) { first, r.ready = !r.ready, true })
+	if !first {
+		return
+	}
+	stats := network.Stats()
+	log.Infof("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s",
+		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), d.options.subnetFile)
+	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
+		log.Errorf("notify systemd: %v", err)
+	}
+}
+
+func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {
+	newBackend, known := backends[config.BackendType]
+	if !known {
+		return nil, fmt.Errorf("Backend.Type %q is not known; known are %s", config.BackendType,
+			strings.Join(slices.Sorted(maps.Keys(backends)), ", "))
+	}
+	return newBackend(backend.Config{
+		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
+		Uplink: up, PublicIP: publicIP, Port: d.options.port, DataPath: d.options.dataPath,
+	})
+}
+
+// previousSubnet is the subnet that the last run wrote to subnet.env; invalid
+// if there is none. A damaged file costs no more than the preference.
+func (d *daemon) previousSubnet() netip.Prefix {
+	env, err := envfile.Read(d.options.subnetFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warningf("ignore previous subnet: %v", err)
+	}
+	return env.Subnet
+}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"flannel": main})
+}
+
+// The scripts in testdata run the command line as an operator would.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			for _, v := range os.Environ() {
+				if strings.HasPrefix(v, envPrefix) {
+					name, _, _ := strings.Cut(v, "=")
+					env.Setenv(name, "")
+				}
+			}
+			return nil
+		},
+	})
+}
