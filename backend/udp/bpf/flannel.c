@@ -75,7 +75,6 @@ struct peer {
 /* One look-up finds the peer and this CPU's counters. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1); /* set by the loader */
 	__type(key, struct key);
 	__type(value, struct peer);

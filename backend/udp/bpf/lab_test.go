@@ -47,8 +47,9 @@ type host struct {
 
 	mu    sync.Mutex
 	peers []Peer
-	// odd, if set, is given what the socket gets, in place of the TUN.
-	odd func(packet []byte)
+	// odd, if set, is given what the socket gets, in place of the TUN, and
+	// oddOut what the TUN gives, in place of the socket.
+	odd, oddOut func(packet []byte)
 }
 
 // newHost makes a host whose device has the first address of its subnet.
@@ -227,6 +228,11 @@ func (h *host) carryOut() {
 		h.sent.Add(1)
 		to := netip.AddrFrom4([4]byte(packet[16:20]))
 		h.mu.Lock()
+		if h.oddOut != nil {
+			h.oddOut(packet[:n])
+			h.mu.Unlock()
+			continue
+		}
 		for _, p := range h.peers {
 			if p.Subnet.Contains(to) {
 				// A failure is a lost packet, like any other.
@@ -325,6 +331,6 @@ func (h *host) addRouteMTU(to netip.Addr, mtu int) {
 	h.t.Helper()
 	h.must(h.Netlink().RouteAdd(&netlink.Route{
 		Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu,
+		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu, MTULock: true,
 	}))
 }

@@ -27,8 +27,8 @@ type Config struct {
 	Local netip.Addr
 	// Subnet is our lease: what peers may send to.
 	Subnet netip.Prefix
-	// MaxPeers bounds the table. It costs 16 bytes of memory each; a peer that
-	// is there, 48 for every CPU.
+	// MaxPeers bounds the table, and is what memory is set aside for: about 100
+	// bytes and 40 for every CPU each.
 	MaxPeers int
 	// PinDir, if not empty, is the directory on a bpffs that keeps the path when
 	// the process ends; see PinDir.
@@ -60,8 +60,11 @@ type Path struct {
 	objects
 	out link.Link
 	in  map[int]link.Link // by index of the uplink
-	// table mirrors the map of peers.
-	table map[netip.Prefix]Peer
+	// table mirrors the map of peers; hosts and lengths count in how many of
+	// them an address and a prefix length occur.
+	table   map[netip.Prefix]Peer
+	hosts   map[netip.Addr]int
+	lengths [33]int
 }
 
 // objects are the kernel's. Those that a new process needs to go on are pinned
@@ -95,7 +98,7 @@ func Load(c Config) (*Path, error) {
 	if err := forward(c.Device); err != nil {
 		return nil, fmt.Errorf("load kernel path: %w", err)
 	}
-	p := &Path{config: c, in: make(map[int]link.Link), table: make(map[netip.Prefix]Peer)}
+	p := newPath(c)
 	if c.PinDir != "" {
 		if err := preparePins(c.PinDir); err != nil {
 			return nil, fmt.Errorf("load kernel path: %w", err)
@@ -112,6 +115,13 @@ func Load(c Config) (*Path, error) {
 		return nil, errors.Join(fmt.Errorf("load kernel path: %w", err), p.Close())
 	}
 	return p, nil
+}
+
+func newPath(c Config) *Path {
+	return &Path{
+		config: c, in: make(map[int]link.Link),
+		table: make(map[netip.Prefix]Peer), hosts: make(map[netip.Addr]int),
+	}
 }
 
 // Adopted reports whether the path was there already, at work.

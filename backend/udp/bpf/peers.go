@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -23,6 +22,16 @@ type Peer struct {
 	// left to the reader of the TUN, since on virtual links its socket would be
 	// given unsegmented packets and unfinished checksums.
 	Kernel bool
+}
+
+func (p Peer) validate() error {
+	if s := p.Subnet; !s.IsValid() || !s.Addr().Is4() || s.Bits() < 1 || s != s.Masked() {
+		return fmt.Errorf("%v is not an IPv4 subnet", s)
+	}
+	if !p.Addr.Is4() {
+		return fmt.Errorf("%v, host of %v, is not an IPv4 address", p.Addr, p.Subnet)
+	}
+	return nil
 }
 
 func (p Peer) key() flannelKey {
@@ -45,71 +54,90 @@ func peerOf(k flannelKey, v flannelPeer) Peer {
 
 // Set makes peers the whole table. Those that stay keep their counters.
 //
-// After an error of Set or Apply the table is incomplete, and packets of a peer
-// that it lacks are refused as forged: the path must be removed.
+// After an error of Set or Apply the table may be incomplete, and packets of a
+// peer that it lacks are refused as forged: the path must be removed.
 func (p *Path) Set(peers []Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := make(map[netip.Prefix]Peer, len(peers))
+	wanted := make(map[netip.Prefix]struct{}, len(peers))
 	for _, peer := range peers {
-		next[peer.Subnet] = peer
+		wanted[peer.Subnet] = struct{}{}
 	}
-	return p.change(next)
+	var gone []netip.Prefix
+	for subnet := range p.table {
+		if _, ok := wanted[subnet]; !ok {
+			gone = append(gone, subnet)
+		}
+	}
+	return p.change(peers, gone)
 }
 
-// Apply adds or changes some peers and then removes those of some subnets.
+// Apply adds or changes some peers, and then removes those of some subnets.
 func (p *Path) Apply(add []Peer, remove []netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := maps.Clone(p.table)
-	for _, peer := range add {
-		next[peer.Subnet] = peer
-	}
-	for _, subnet := range remove {
-		delete(next, subnet)
-	}
-	return p.change(next)
+	return p.change(add, remove)
 }
 
-// change brings the kernel from p.table to next. Each packet meets a table that
-// holds all peers that are in both.
-func (p *Path) change(next map[netip.Prefix]Peer) error {
+// change is what Apply does. The kernel learns of lengths and hosts before the
+// peers that have them, and forgets them after.
+func (p *Path) change(add []Peer, remove []netip.Prefix) error {
+	for _, peer := range add {
+		if err := peer.validate(); err != nil {
+			return fmt.Errorf("change peers of kernel path: %w", err)
+		}
+	}
 	var added, changed []Peer
-	for subnet, peer := range next {
-		if !peer.Addr.Is4() || !subnet.Addr().Is4() || subnet.Bits() < 1 || subnet != subnet.Masked() {
-			return fmt.Errorf("change peers of kernel path: %v at %v is not an IPv4 subnet at an IPv4 address", subnet, peer.Addr)
-		}
-		if old, ok := p.table[subnet]; !ok {
-			added = append(added, peer)
-		} else if old != peer {
-			changed = append(changed, peer)
-		}
-	}
 	var removed []flannelKey
-	for subnet, peer := range p.table {
-		if _, ok := next[subnet]; !ok {
-			removed = append(removed, peer.key())
+	hosts := make(map[netip.Addr]struct{}) // whose use changes
+	for _, peer := range add {
+		old, known := p.table[peer.Subnet]
+		switch {
+		case !known:
+			added = append(added, peer)
+		case old == peer:
+			continue
+		default:
+			changed = append(changed, peer)
+			p.count(old, -1)
+			hosts[old.Addr] = struct{}{}
+		}
+		p.table[peer.Subnet] = peer
+		p.count(peer, +1)
+		hosts[peer.Addr] = struct{}{}
+	}
+	before := p.lengths
+	for _, subnet := range remove {
+		if old, known := p.table[subnet]; known {
+			removed = append(removed, old.key())
+			delete(p.table, subnet)
+			p.count(old, -1)
+			hosts[old.Addr] = struct{}{}
 		}
 	}
-	both := maps.Clone(p.table)
-	maps.Copy(both, next)
-
-	// Lengths and hosts first grow, and shrink when nothing refers to them.
 	for _, step := range []func() error{
-		func() error { return p.putLengths(both) },
-		func() error { return p.putHosts(next) },
+		func() error { return p.putLengths(before) },
+		func() error { return p.putHosts(hosts) },
 		func() error { return p.add(added) },
 		func() error { return p.rewrite(changed) },
 		func() error { return p.remove(removed) },
-		func() error { return p.putLengths(next) },
-		func() error { return p.removeHosts(next) },
+		func() error { return p.putLengths(p.lengths) },
+		func() error { return p.removeHosts(hosts) },
 	} {
 		if err := step(); err != nil {
 			return fmt.Errorf("change peers of kernel path: %w", err)
 		}
 	}
-	p.table = next
 	return nil
+}
+
+// count keeps track of how many peers have a host and a length.
+func (p *Path) count(peer Peer, by int) {
+	p.lengths[peer.Subnet.Bits()] += by
+	p.hosts[peer.Addr] += by
+	if p.hosts[peer.Addr] == 0 {
+		delete(p.hosts, peer.Addr)
+	}
 }
 
 func (p *Path) add(peers []Peer) error {
@@ -117,12 +145,15 @@ func (p *Path) add(peers []Peer) error {
 	if err != nil {
 		return err
 	}
+	keys := make([]flannelKey, 0, min(len(peers), batch))
+	values := make([]flannelPeer, 0, cap(keys)*cpus)
 	for chunk := range slices.Chunk(peers, batch) {
-		keys := make([]flannelKey, 0, len(chunk))
-		values := make([]flannelPeer, 0, len(chunk)*cpus)
+		keys, values = keys[:0], values[:0]
 		for _, peer := range chunk {
 			keys = append(keys, peer.key())
-			values = append(values, slices.Repeat([]flannelPeer{peer.value()}, cpus)...)
+			for range cpus {
+				values = append(values, peer.value())
+			}
 		}
 		if _, err := p.Peers.BatchUpdate(keys, values, nil); err != nil {
 			return fmt.Errorf("add %d peers: %w", len(keys), err)
@@ -132,7 +163,7 @@ func (p *Path) add(peers []Peer) error {
 }
 
 // rewrite changes entries in place, a word at a time, so that no packet misses
-// them. What the programs count in that moment is not seen to be counted.
+// them. What the programs count in that moment may go uncounted.
 func (p *Path) rewrite(peers []Peer) error {
 	for _, peer := range peers {
 		var values []flannelPeer
@@ -161,15 +192,11 @@ func (p *Path) remove(keys []flannelKey) error {
 }
 
 // putLengths writes the masks in use, longest first.
-func (p *Path) putLengths(table map[netip.Prefix]Peer) error {
-	var used [33]bool
-	for subnet := range table {
-		used[subnet.Bits()] = true
-	}
+func (p *Path) putLengths(used [33]int) error {
 	var m flannelMasks
 	n := 0
-	for length := len(used) - 1; length > 0; length-- {
-		if used[length] {
+	for length, peers := range slices.Backward(used[:]) {
+		if peers > 0 {
 			m.Mask[n] = mask(length)
 			n++
 		}
@@ -180,20 +207,12 @@ func (p *Path) putLengths(table map[netip.Prefix]Peer) error {
 	return nil
 }
 
-func hostsOf(table map[netip.Prefix]Peer) map[uint32]struct{} {
-	hosts := make(map[uint32]struct{}, len(table))
-	for _, peer := range table {
-		hosts[be32(peer.Addr)] = struct{}{}
-	}
-	return hosts
-}
-
-func (p *Path) putHosts(next map[netip.Prefix]Peer) error {
-	old := hostsOf(p.table)
+// putHosts adds those of the hosts that have peers.
+func (p *Path) putHosts(hosts map[netip.Addr]struct{}) error {
 	var keys []uint32
-	for host := range hostsOf(next) {
-		if _, ok := old[host]; !ok {
-			keys = append(keys, host)
+	for host := range hosts {
+		if p.hosts[host] > 0 {
+			keys = append(keys, be32(host))
 		}
 	}
 	if len(keys) == 0 {
@@ -205,14 +224,14 @@ func (p *Path) putHosts(next map[netip.Prefix]Peer) error {
 	return nil
 }
 
-func (p *Path) removeHosts(next map[netip.Prefix]Peer) error {
-	left := hostsOf(next)
-	for host := range hostsOf(p.table) {
-		if _, ok := left[host]; ok {
+// removeHosts removes those of the hosts that have no peers any more.
+func (p *Path) removeHosts(hosts map[netip.Addr]struct{}) error {
+	for host := range hosts {
+		if p.hosts[host] > 0 {
 			continue
 		}
-		if err := p.Hosts.Delete(host); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove host %v: %w", addrOf(host), err)
+		if err := p.Hosts.Delete(be32(host)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove host %v: %w", host, err)
 		}
 	}
 	return nil

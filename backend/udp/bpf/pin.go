@@ -21,6 +21,9 @@ const (
 
 	linkOut      = "link_out"
 	linkInPrefix = "link_in_"
+	// unfinished ends the name of a directory that is being filled. A bpffs does
+	// not take dots in names.
+	unfinished = "-new"
 )
 
 // PinDir is the directory for a device of the present network namespace. It
@@ -149,6 +152,7 @@ func (p *Path) adopt() (bool, error) {
 	}
 	for _, peer := range peers {
 		p.table[peer.Subnet] = peer.Peer
+		p.count(peer.Peer, +1)
 	}
 	return true, nil
 }
@@ -158,10 +162,10 @@ func (p *Path) adopt() (bool, error) {
 func (p *Path) seal() error {
 	dir := p.config.objectsDir()
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := p.pin(dir + ".new"); err != nil {
+		if err := p.pin(dir + unfinished); err != nil {
 			return err
 		}
-		if err := os.Rename(dir+".new", dir); err != nil {
+		if err := os.Rename(dir+unfinished, dir); err != nil {
 			return err
 		}
 	}

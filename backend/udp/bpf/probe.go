@@ -15,11 +15,11 @@ import (
 // It loads the programs, which takes the capabilities and makes the kernel
 // check that it has all that they call, and attaches them to nothing.
 func Probe() error {
-	p := &Path{config: Config{
+	p := newPath(Config{
 		Device: 1, Port: 1, MaxPeers: 1,
 		Local:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 0, 0}), 8),
-	}}
+	})
 	err := p.load()
 	if err == nil {
 		err = probeTCX(p.Out)

@@ -1,0 +1,210 @@
+package bpf
+
+import (
+	"bytes"
+	"maps"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// Where a frame ends up.
+const (
+	taken  = "kernel path" // unwrapped, handed to the device
+	socket = "socket"
+	none   = "nowhere"
+)
+
+// TestAdmit sends host b frames as from host a, each wrong or odd in one way.
+func TestAdmit(t *testing.T) {
+	lab, hosts := newHosts(t, true, true, true)
+	a, b, c := hosts[0], hosts[1], hosts[2]
+	lab.Wire(a.Host, "big", b.Host, "big", 9000)
+	b.attachTo(netnstest.Uplink, "big")
+	toSocket := make(chan []byte, 16)
+	b.mu.Lock()
+	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }
+	b.mu.Unlock()
+	device := listenInner(b)
+	narrow, big := newWire(a, b, netnstest.Uplink, netnstest.Uplink), newWire(a, b, "big", "big")
+
+	for name, test := range map[string]struct {
+		change func(*frame)
+		where  string
+		reason string // of the drop
+		tos    byte   // that the receiver sees
+	}{
+		"good":          {change: func(*frame) {}, where: taken},
+		"padded":        {change: func(f *frame) { f.padding = make([]byte, 18) }, where: taken},
+		"other port":    {change: func(f *frame) { f.sourcePort = 1 }, where: taken},
+		"as large":      {change: func(f *frame) { f.payload = make([]byte, deviceMTU-28) }, where: taken},
+		"DSCP and mark": {change: func(f *frame) { f.outerTOS, f.tos = 0x2a, 0x51 }, where: taken, tos: 0x51},
+
+		// RFC 6040 figure 4: outer CE and ECT(1) show, the rest does not.
+		"CE on ECT(0)":     {change: func(f *frame) { f.outerTOS, f.tos = 3, 2 }, where: taken, tos: 3},
+		"CE on ECT(1)":     {change: func(f *frame) { f.outerTOS, f.tos = 3, 0xb9 }, where: taken, tos: 0xbb},
+		"CE on CE":         {change: func(f *frame) { f.outerTOS, f.tos = 3, 3 }, where: taken, tos: 3},
+		"ECT(1) on ECT(0)": {change: func(f *frame) { f.outerTOS, f.tos = 1, 2 }, where: taken, tos: 1},
+		"ECT(0) on ECT(1)": {change: func(f *frame) { f.outerTOS, f.tos = 2, 1 }, where: taken, tos: 1},
+		"ECT(1) on none":   {change: func(f *frame) { f.outerTOS, f.tos = 1, 0 }, where: taken},
+		"none on CE":       {change: func(f *frame) { f.tos = 3 }, where: taken, tos: 3},
+		"CE on none":       {change: func(f *frame) { f.outerTOS = 3 }, where: none, reason: "congestion_mark_lost"},
+
+		"host without a lease": {
+			change: func(f *frame) { f.outerSource = netip.MustParseAddr("192.168.77.200") },
+			where:  none, reason: "unknown_outer_source",
+		},
+		"subnet of another host": {
+			change: func(f *frame) { f.source = c.inner() },
+			where:  none, reason: "inner_source_mismatch",
+		},
+		"subnet of nobody": {
+			change: func(f *frame) { f.source = netip.MustParseAddr("10.5.77.1") },
+			where:  none, reason: "inner_source_mismatch",
+		},
+		"source outside of the network": {
+			change: func(f *frame) { f.source = netip.MustParseAddr("8.8.8.8") },
+			where:  none, reason: "inner_source_mismatch",
+		},
+		"our own subnet": {
+			change: func(f *frame) { f.source = b.inner().Next() },
+			where:  none, reason: "inner_source_mismatch",
+		},
+		"to another host's subnet": {
+			change: func(f *frame) { f.destination = c.inner() },
+			where:  none, reason: "inner_destination_mismatch",
+		},
+		"to the underlay": {
+			change: func(f *frame) { f.destination = b.local() },
+			where:  none, reason: "inner_destination_mismatch",
+		},
+
+		"with a checksum":        {change: func(f *frame) { f.checksum = udpSum(f) }, where: socket},
+		"above the device's MTU": {change: func(f *frame) { f.payload = make([]byte, deviceMTU-28+1) }, where: socket},
+		"outer options":          {change: func(f *frame) { f.options = []byte{1, 1, 1, 0} }, where: socket},
+		"two packets":            {change: func(f *frame) { f.trailer = make([]byte, 20) }, where: socket},
+		"inner length too large": {change: func(f *frame) { f.length = 8 }, where: socket},
+		"inner length too small": {change: func(f *frame) { f.length = -4 }, where: socket},
+		"inner version":          {change: func(f *frame) { f.version = 6 }, where: socket},
+		"outer length cut":       {change: func(f *frame) { f.outerCut = -1 }, where: none},
+		"outer length too large": {change: func(f *frame) { f.outerCut = 8 }, where: none},
+		"outer checksum":         {change: func(f *frame) { f.sum = 1 }, where: none},
+		"another port of ours":   {change: func(f *frame) { f.port = port + 1 }, where: none},
+		"another address":        {change: func(f *frame) { f.outerDestination = c.local() }, where: none},
+		"not UDP":                {change: func(f *frame) { f.outerProtocol = 47 }, where: none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := frame{
+				outerSource: a.local(), outerDestination: b.local(),
+				source: a.inner(), destination: b.inner(),
+			}
+			good := f.bytes()
+			test.change(&f)
+			packet := f.bytes()
+			want := b.drops()
+			if test.reason != "" {
+				want[test.reason]++
+			}
+			w := narrow
+			if len(packet) > 1500 {
+				w = big
+			}
+			w.send(packet)
+			switch test.where {
+			case taken:
+				if tos := device.receive(t); tos != test.tos {
+					t.Errorf("inner TOS is %#02x, want %#02x", tos, test.tos)
+				}
+			case socket:
+				if got := <-toSocket; !bytes.HasPrefix(packet[28+len(f.options):], got) {
+					t.Errorf("the socket got % x of % x", got, packet)
+				}
+			case none:
+				// Nothing overtakes on one wire: what comes is the next.
+				w.send(good)
+				device.receive(t)
+			}
+			if got := b.drops(); !maps.Equal(got, want) {
+				t.Errorf("drops are %v, want %v", got, want)
+			}
+			select {
+			case got := <-toSocket:
+				t.Errorf("the socket got % x", got)
+			default:
+			}
+		})
+	}
+
+	t.Run("outer fragments", func(t *testing.T) {
+		f := frame{
+			outerSource: a.local(), outerDestination: b.local(),
+			source: a.inner(), destination: b.inner(), payload: make([]byte, 700),
+		}
+		whole := f.bytes()
+		first := bytes.Clone(whole[:20+400])
+		second := append(bytes.Clone(whole[:20]), whole[20+400:]...)
+		for _, part := range []struct {
+			packet   []byte
+			fragment uint16
+		}{{first, 0x2000}, {second, 400 / 8}} {
+			head := ip(0, 0, part.fragment, 17, nil, len(part.packet)-20, a.local(), b.local())
+			copy(part.packet, head)
+			narrow.send(part.packet)
+		}
+		if got := <-toSocket; !bytes.Equal(got, whole[28:]) {
+			t.Errorf("the socket got %d bytes, want %d", len(got), len(whole)-28)
+		}
+	})
+}
+
+// udpSum is the outer UDP checksum that makes f right.
+func udpSum(f *frame) uint16 {
+	datagram := f.bytes()[20:]
+	pseudo := append(f.outerSource.AsSlice(), f.outerDestination.AsSlice()...)
+	pseudo = append(pseudo, 0, 17, byte(len(datagram)>>8), byte(len(datagram)))
+	pseudo = append(pseudo, datagram...)
+	if len(pseudo)%2 == 1 {
+		pseudo = append(pseudo, 0)
+	}
+	return checksum(pseudo)
+}
+
+// inner is a socket in a host's subnet that tells the TOS of what it receives.
+type inner struct{ *net.UDPConn }
+
+func listenInner(h *host) inner {
+	h.t.Helper()
+	p, err := h.ListenPacket(h.t.Context(), "udp4", netip.AddrPortFrom(h.inner(), echoPort).String())
+	h.must(err)
+	c := p.(*net.UDPConn)
+	h.t.Cleanup(func() { h.must(c.Close()) })
+	raw, err := c.SyscallConn()
+	h.must(err)
+	h.must(raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+	}))
+	h.must(err)
+	return inner{c}
+}
+
+func (s inner) receive(t *testing.T) (tos byte) {
+	t.Helper()
+	if err := s.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	control := make([]byte, 64)
+	_, n, _, _, err := s.ReadMsgUDP(make([]byte, 1<<16), control)
+	if err != nil {
+		t.Fatalf("receive from the device: %v", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 || messages[0].Header.Type != unix.IP_TOS {
+		t.Fatalf("control messages %v: %v", messages, err)
+	}
+	return messages[0].Data[0]
+}

@@ -1,0 +1,289 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// TestHeader looks at what is on the wire.
+func TestHeader(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	sniffed := b.sniff(netnstest.Uplink)
+	ports := make(map[uint16]bool)
+	for i, tos := range []int{0, 1, 2, 3, 0xb8, 0xfe} {
+		from := netip.AddrPortFrom(a.inner(), echoPort+uint16(i/3))
+		a.say(from, b.inner(), tos, fmt.Sprintf("message %d", i))
+		p := sniffed(fmt.Sprintf("message %d", i))
+		source := binary.BigEndian.Uint16(p[20:])
+		ports[source] = true
+		for _, check := range []struct {
+			what      string
+			got, want int
+		}{
+			{"TOS", int(p[1]), tos},
+			{"length", int(binary.BigEndian.Uint16(p[2:])), len(p)},
+			{"flags and offset", int(binary.BigEndian.Uint16(p[6:])), 0x4000},
+			{"TTL", int(p[8]), 64},
+			{"header checksum", int(checksum(p[:20])), 0},
+			{"port", int(binary.BigEndian.Uint16(p[22:])), port},
+			{"UDP length", int(binary.BigEndian.Uint16(p[24:])), len(p) - 20},
+			{"UDP checksum", int(binary.BigEndian.Uint16(p[26:])), 0},
+		} {
+			if check.got != check.want {
+				t.Errorf("TOS %#x: outer %s is %#x, want %#x", tos, check.what, check.got, check.want)
+			}
+		}
+		if got := netip.AddrFrom4([4]byte(p[12:16])); got != a.local() {
+			t.Errorf("outer source is %v", got)
+		}
+		if source < 49152 {
+			t.Errorf("outer source port %d is not of the dynamic range", source)
+		}
+	}
+	if len(ports) != 2 {
+		t.Errorf("two flows have outer source ports %v", ports)
+	}
+	untouched(t, a, b)
+}
+
+// TestSuperDatagram sends UDP_SEGMENT trains, which the kernel path leaves to
+// user space, and sees the rest of their flow go there, too.
+func TestSuperDatagram(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	in := listenInner(b)
+	p, err := a.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
+	a.must(err)
+	c := p.(*net.UDPConn)
+	defer c.Close()
+	to := netip.AddrPortFrom(b.inner(), echoPort)
+	send := func(n int, control []byte) {
+		t.Helper()
+		_, _, err := c.WriteMsgUDPAddrPort(make([]byte, n), control, to)
+		a.must(err)
+	}
+	send(100, nil)
+	in.receive(t)
+	untouched(t, a, b)
+
+	// struct cmsghdr of 64-bit systems, cmsg(3).
+	segments := binary.NativeEndian.AppendUint64(nil, uint64(unix.CmsgLen(2)))
+	segments = binary.NativeEndian.AppendUint32(segments, unix.IPPROTO_UDP)
+	segments = binary.NativeEndian.AppendUint32(segments, unix.UDP_SEGMENT)
+	segments = binary.NativeEndian.AppendUint64(segments, 1000)
+	send(3*1000, segments)
+	send(100, nil)
+	for range 4 {
+		in.receive(t)
+	}
+	if n := a.sent.Load(); n != 4 {
+		t.Errorf("user space sent %d packets, want 4", n)
+	}
+	if n := b.received.Load(); n != 4 {
+		t.Errorf("user space received %d packets, want 4", n)
+	}
+}
+
+// TestTooBig has a router report that the path takes less than the uplink. The
+// kernel path must leave what is larger to user space, which can answer.
+func TestTooBig(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	ping := func(size string) {
+		t.Helper()
+		run(t, a.Host, "ping", "-c", "1", "-w", "5", "-M", "do", "-s", size, b.inner().String())
+	}
+	ping("1400")
+	untouched(t, a, b)
+
+	// RFC 1191 section 4, about a datagram of the kernel path.
+	const mtu = 1300
+	sent := (frame{
+		outerSource: a.local(), outerDestination: b.local(), fragment: 0x4000,
+		source: a.inner(), destination: b.inner(), payload: make([]byte, 1400),
+	}).bytes()
+	message := append([]byte{3, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}, sent[:28]...)
+	binary.BigEndian.PutUint16(message[2:], checksum(message))
+	report := append(ip(0, 0, 0, 1, nil, len(message), b.local(), a.local()), message...)
+	newWire(b, a, netnstest.Uplink, netnstest.Uplink).send(report)
+
+	if route := run(t, a.Host, "ip", "route", "get", b.local().String()); !strings.Contains(route, fmt.Sprint("mtu ", mtu)) {
+		t.Fatalf("the kernel did not heed the report:\n%s", route)
+	}
+	ping(fmt.Sprint(mtu - 28 - 28))
+	untouched(t, a, b)
+	// One more byte, and it is user space's, whose socket refuses it.
+	out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "-M", "do", "-s", fmt.Sprint(mtu-28-28+1), b.inner().String()).CombinedOutput()
+	if err == nil {
+		t.Errorf("too large a packet was answered:\n%s", out)
+	}
+	if n := a.sent.Load(); n != 1 {
+		t.Errorf("user space got %d packets, want the one that is too large", n)
+	}
+	iperf(t, b.Host, a.Host, a.inner(), "-n", "10M")
+	if n := a.sent.Load(); n != 1 {
+		t.Errorf("user space got %d packets, want 1", n)
+	}
+}
+
+// TestSuperPacketTooBig is about segments that fit the device and not the route.
+// The kernel looks at a route's MTU for packets that are not its own only if
+// it is locked (ip_mtu_from_fib_result in net/ipv4/route.c).
+func TestSuperPacketTooBig(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	a.addRouteMTU(b.local(), 1400)
+	declined := make(chan int, 1)
+	a.mu.Lock()
+	a.oddOut = func(packet []byte) {
+		select {
+		case declined <- len(packet):
+		default:
+		}
+	}
+	a.mu.Unlock()
+	l, err := b.Listen(t.Context(), "tcp", netip.AddrPortFrom(b.inner(), echoPort).String())
+	b.must(err)
+	defer l.Close()
+	c, err := a.Dial(t.Context(), "tcp", l.Addr().String())
+	a.must(err)
+	defer c.Close()
+	untouched(t, a, b)
+	_, err = c.Write(make([]byte, 1<<16))
+	a.must(err)
+	if n := <-declined; n <= 1400-28 {
+		t.Errorf("user space got a packet of %d bytes, which fits", n)
+	}
+}
+
+// TestRoutes moves the way to a peer, without telling the path.
+func TestRoutes(t *testing.T) {
+	lab, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	ping := func() {
+		t.Helper()
+		run(t, a.Host, "ping", "-c", "5", "-i", "0.01", "-w", "5", b.inner().String())
+		untouched(t, a, b)
+	}
+	lab.Wire(a.Host, "second", b.Host, "second", 0)
+	joinByTUN(t, a, b, "bare")
+	for i, name := range []string{"second", "bare"} {
+		for j, h := range hosts {
+			h.AddAddr(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(100 + i), byte(1 + j)}), 24))
+		}
+	}
+	for _, h := range hosts {
+		h.attachTo(netnstest.Uplink, "second", "bare")
+	}
+	ping()
+	for i, name := range []string{"second", "bare"} {
+		via := netip.AddrFrom4([4]byte{192, 168, byte(100 + i), 2})
+		before := a.txPackets(name)
+		a.AddRoute(netip.PrefixFrom(b.local(), 32), via, name)
+		ping()
+		if n := a.txPackets(name) - before; n < 5 {
+			t.Errorf("%s sent %d packets, want 5", name, n)
+		}
+		a.DelRoute(netip.PrefixFrom(b.local(), 32), via, name)
+	}
+	ping()
+
+	// And one that datagrams no longer are expected on: the socket has them.
+	b.attachTo(netnstest.Uplink)
+	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.AddrFrom4([4]byte{192, 168, 100, 2}), "second")
+	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
+	if n := b.received.Load(); n != 1 {
+		t.Errorf("the socket received %d packets, want 1", n)
+	}
+}
+
+func (h *host) txPackets(name string) uint64 {
+	h.t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	h.must(err)
+	return l.Attrs().Statistics.TxPackets
+}
+
+// joinByTUN joins two hosts by devices that have no link header.
+func joinByTUN(t *testing.T, a, b *host, name string) {
+	t.Helper()
+	var ends [2]*os.File
+	for i, h := range []*host{a, b} {
+		h.must(h.Do(func() (err error) {
+			ends[i], err = openTUN(name, false)
+			return err
+		}))
+		h.Up(name)
+	}
+	var wg sync.WaitGroup
+	for i := range ends {
+		wg.Go(func() {
+			if _, err := io.CopyBuffer(only{ends[i]}, only{ends[1-i]}, make([]byte, 1<<16)); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("join by TUN: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		a.must(errors.Join(ends[0].Close(), ends[1].Close()))
+		wg.Wait()
+	})
+}
+
+// only hides what would have io.Copy do without the buffer.
+type only struct{ io.ReadWriter }
+
+// say sends one datagram with a TOS.
+func (h *host) say(from netip.AddrPort, to netip.Addr, tos int, text string) {
+	h.t.Helper()
+	h.must(h.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, tos),
+			unix.Bind(fd, &unix.SockaddrInet4{Addr: from.Addr().As4(), Port: int(from.Port())}),
+			unix.Sendto(fd, []byte(text), 0, &unix.SockaddrInet4{Addr: to.As4(), Port: echoPort}),
+			unix.Close(fd))
+	}))
+}
+
+// sniff returns a function that waits for an IP packet with some text in it.
+func (h *host) sniff(name string) func(text string) []byte {
+	h.t.Helper()
+	var fd int
+	h.must(h.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: h.link(name)}),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+	}))
+	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	return func(text string) []byte {
+		h.t.Helper()
+		for {
+			packet := make([]byte, 1<<16)
+			n, _, err := unix.Recvfrom(fd, packet, 0)
+			h.must(err)
+			if strings.Contains(string(packet[:n]), text) {
+				return packet[:n]
+			}
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package bpf
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// newPinRoot mounts a bpffs of the test's own.
+func newPinRoot(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// attached is what programs of one kind run on an interface.
+func (h *host) attached(name string, kind ebpf.AttachType) int {
+	h.t.Helper()
+	var n int
+	h.must(h.Do(func() error {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: h.link(name), Attach: kind})
+		if err == nil {
+			n = len(r.Programs)
+		}
+		return err
+	}))
+	return n
+}
+
+// TestRestart closes a path and loads it again under a running ping, first as
+// it was, then for another configuration, and then takes it away.
+func TestRestart(t *testing.T) {
+	_, hosts := newHosts(t, false, true)
+	a, b := hosts[0], hosts[1]
+	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
+	c := a.config()
+	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
+	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
+	a.attach(c, peers)
+	if a.path.Adopted() {
+		t.Error("adopted from an empty directory")
+	}
+
+	ping := a.Command(t.Context(), "ping", "-i", "0.002", "-c", "400", b.inner().String())
+	stdout, err := ping.StdoutPipe()
+	a.must(err)
+	a.must(ping.Start())
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && !strings.Contains(lines.Text(), "bytes from") {
+	}
+	var counted uint64
+	for i := range 5 {
+		a.must(a.path.Close())
+		a.load(c)
+		if !a.path.Adopted() {
+			t.Fatalf("restart %d: not adopted", i)
+		}
+		if got := a.entries(); len(got) != 1 || got[b.subnet] != peers[0] {
+			t.Errorf("restart %d: peers are %v", i, got)
+		}
+		if n := a.statsOf(b.subnet).TxPackets; n < counted {
+			t.Errorf("restart %d: %d packets counted, before %d", i, n, counted)
+		} else {
+			counted = n
+		}
+		a.must(a.path.Set(peers))
+		a.attachTo(netnstest.Uplink)
+	}
+	a.must(a.path.Close())
+	c.MaxPeers++
+	a.load(c)
+	if a.path.Adopted() {
+		t.Error("adopted for another configuration")
+	}
+	a.must(a.path.Set(peers))
+	a.attachTo(netnstest.Uplink)
+	var summary string
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "received") {
+			summary = lines.Text()
+		}
+	}
+	a.must(ping.Wait())
+	if !strings.Contains(summary, "400 received, 0% packet loss") {
+		t.Errorf("lost packets: %s", summary)
+	}
+	untouched(t, a, b)
+	if n := a.statsOf(b.subnet).TxPackets; counted == 0 || n == 0 {
+		t.Errorf("the first path counted %d packets, the second %d", counted, n)
+	}
+	if dirs, err := filepath.Glob(filepath.Join(c.PinDir, "objects-*")); err != nil || len(dirs) != 1 {
+		t.Errorf("pinned objects in %v: %v; want one directory", dirs, err)
+	}
+
+	a.must(a.path.Close())
+	for name, kind := range map[string]ebpf.AttachType{deviceName: ebpf.AttachTCXEgress, netnstest.Uplink: ebpf.AttachTCXIngress} {
+		if n := a.attached(name, kind); n != 1 {
+			t.Errorf("%s runs %d programs, want 1", name, n)
+		}
+	}
+	a.must(Remove(c.PinDir))
+	a.must(Remove(c.PinDir))
+	for name, kind := range map[string]ebpf.AttachType{deviceName: ebpf.AttachTCXEgress, netnstest.Uplink: ebpf.AttachTCXIngress} {
+		if n := a.attached(name, kind); n != 0 {
+			t.Errorf("%s runs %d programs after removal", name, n)
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(c.PinDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+// TestUnpinned must leave nothing when it is closed.
+func TestUnpinned(t *testing.T) {
+	_, hosts := newHosts(t, true)
+	a := hosts[0]
+	if n := a.attached(netnstest.Uplink, ebpf.AttachTCXIngress); n != 1 {
+		t.Errorf("uplink runs %d programs, want 1", n)
+	}
+	a.must(a.path.Close())
+	a.must(a.path.Close())
+	for name, kind := range map[string]ebpf.AttachType{deviceName: ebpf.AttachTCXEgress, netnstest.Uplink: ebpf.AttachTCXIngress} {
+		if n := a.attached(name, kind); n != 0 {
+			t.Errorf("%s runs %d programs after closing", name, n)
+		}
+	}
+}
+
+// TestLeftOver has what is pinned for a device that has gone removed by the
+// next one, and an interrupted pinning not adopted.
+func TestLeftOver(t *testing.T) {
+	lab, hosts := newHosts(t, false, false)
+	a, b := hosts[0], hosts[1]
+	root := filepath.Join(newPinRoot(t), "flannel")
+	gone := lab.Namespace("gone")
+	a.must(gone.Do(func() error {
+		tun, err := openTUN(deviceName, false)
+		if err != nil {
+			return err
+		}
+		l, err := gone.Netlink().LinkByName(deviceName)
+		if err != nil {
+			return err
+		}
+		c := a.config()
+		c.Device, c.PinDir = l.Attrs().Index, filepath.Join(root, "gone")
+		p, err := Load(c)
+		if err != nil {
+			return err
+		}
+		return errors.Join(p.Attach(nil), p.Close(), tun.Close())
+	}))
+
+	c := a.config()
+	c.PinDir = filepath.Join(root, "a")
+	a.must(os.MkdirAll(filepath.Join(c.objectsDir()+unfinished, "x"), 0o700))
+	a.attach(c, nil)
+	if a.path.Adopted() {
+		t.Error("adopted an interrupted pinning")
+	}
+	other := b.config()
+	other.PinDir = filepath.Join(root, "b")
+	b.attach(other, nil)
+	entries, err := os.ReadDir(root)
+	a.must(err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != "a b" {
+		t.Errorf("pinned are %q, want those of a and b", got)
+	}
+	a.must(Remove(c.PinDir))
+	b.must(Remove(other.PinDir))
+}
+
+func TestPinDir(t *testing.T) {
+	_, hosts := newHosts(t, false, false)
+	seen := make(map[string]bool)
+	for _, h := range hosts {
+		for _, device := range []string{"flannel0", "flannel1"} {
+			h.must(h.Do(func() error {
+				dir, err := PinDir(device)
+				if filepath.Dir(dir) != "/sys/fs/bpf/flannel" {
+					t.Errorf("directory is %s", dir)
+				}
+				seen[dir] = true
+				return err
+			}))
+		}
+	}
+	if len(seen) != 4 {
+		t.Errorf("two devices in two namespaces have the directories %v", seen)
+	}
+}
+
+// TestNotBPFFS: pins go nowhere else.
+func TestNotBPFFS(t *testing.T) {
+	_, hosts := newHosts(t, false)
+	c := hosts[0].config()
+	c.PinDir = t.TempDir()
+	hosts[0].must(hosts[0].Do(func() error {
+		p, err := Load(c)
+		if err == nil {
+			return errors.Join(errors.New("loaded"), p.Close())
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		return nil
+	}))
+}
+
+// TestMount runs itself again where /sys/fs/bpf is a mount point with nothing
+// mounted, in a mount namespace that ends with the process.
+func TestMount(t *testing.T) {
+	netnstest.Require(t)
+	const marker = "FLANNEL_TEST_MOUNT"
+	if os.Getenv(marker) == "" {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c",
+			`umount /sys/fs/bpf 2>/dev/null; exec "$0" -test.run '^TestMount$' -test.v`, self)
+		c.Env = append(os.Environ(), marker+"=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	_, hosts := newHosts(t, false)
+	a := hosts[0]
+	c := a.config()
+	a.must(a.Do(func() (err error) {
+		c.PinDir, err = PinDir(deviceName)
+		return err
+	}))
+	a.attach(c, nil)
+	a.must(a.path.Close())
+	a.load(c)
+	if !a.path.Adopted() {
+		t.Error("not adopted")
+	}
+}

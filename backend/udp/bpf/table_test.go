@@ -1,0 +1,156 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// nthSubnet gives the n-th /24 of 10.0.0.0/8.
+func nthSubnet(n int) netip.Prefix {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], 10<<24|uint32(n)<<8)
+	return netip.PrefixFrom(netip.AddrFrom4(b), 24)
+}
+
+func (h *host) entries() map[netip.Prefix]Peer {
+	h.t.Helper()
+	peers, _, err := h.path.Stats()
+	h.must(err)
+	m := make(map[netip.Prefix]Peer)
+	for _, p := range peers {
+		m[p.Subnet] = p.Peer
+	}
+	return m
+}
+
+// TestMany fills a table of 10,000 peers at once.
+func TestMany(t *testing.T) {
+	_, hosts := newHosts(t, false)
+	a := hosts[0]
+	a.load(a.config())
+	var peers []Peer
+	for i := range 10000 {
+		peers = append(peers, Peer{Subnet: nthSubnet(i), Addr: nthSubnet(i + 1<<15).Addr(), Kernel: i%2 == 0})
+	}
+	start := time.Now()
+	a.must(a.path.Set(peers))
+	t.Logf("10,000 peers set in %v", time.Since(start))
+	got := a.entries()
+	for _, p := range peers {
+		if got[p.Subnet] != p {
+			t.Fatalf("%v is %v in the table", p, got[p.Subnet])
+		}
+	}
+	start = time.Now()
+	a.must(a.path.Apply(peers[:1], []netip.Prefix{peers[1].Subnet}))
+	t.Logf("one change in %v", time.Since(start))
+	if n := len(a.entries()); n != 9999 {
+		t.Errorf("%d peers left, want 9999", n)
+	}
+	a.must(a.path.Set(nil))
+	if n := len(a.entries()); n != 0 {
+		t.Errorf("%d peers left, want none", n)
+	}
+	var host, value uint32
+	if a.path.Hosts.Iterate().Next(&host, &value) {
+		t.Errorf("host %v left", addrOf(host))
+	}
+}
+
+// TestTooMany must not pass for done.
+func TestTooMany(t *testing.T) {
+	_, hosts := newHosts(t, false)
+	a := hosts[0]
+	c := a.config()
+	c.MaxPeers = 8
+	a.load(c)
+	var peers []Peer
+	for i := range 9 {
+		peers = append(peers, Peer{Subnet: nthSubnet(i), Addr: nthSubnet(i + 1<<15).Addr()})
+	}
+	if err := a.path.Set(peers); err == nil {
+		t.Error("9 peers fit a table of 8")
+	}
+}
+
+// TestChange changes the table under traffic.
+func TestChange(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	ping := func() { t.Helper(); run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String()) }
+	good := Peer{Subnet: b.subnet, Addr: b.local(), Kernel: true}
+	ping()
+
+	// A lease of another length, inside and around b's: the longest counts.
+	wide := Peer{Subnet: netip.MustParsePrefix("10.5.0.0/18"), Addr: a.local(), Kernel: true}
+	narrow := Peer{Subnet: netip.PrefixFrom(b.inner(), 31).Masked(), Addr: b.local(), Kernel: true}
+	a.must(a.path.Apply([]Peer{wide, narrow}, nil))
+	ping()
+	if s := a.statsOf(narrow.Subnet); s.TxPackets != 1 || s.RxPackets != 1 {
+		t.Errorf("counted for %v: %+v", narrow.Subnet, s)
+	}
+	a.must(a.path.Apply(nil, []netip.Prefix{wide.Subnet, narrow.Subnet}))
+
+	// To a host without the path and back; the counters go on.
+	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: b.local()}}, nil))
+	ping()
+	if n := a.sent.Load(); n != 1 {
+		t.Errorf("user space sent %d packets, want 1", n)
+	}
+	a.must(a.path.Apply([]Peer{good}, nil))
+	ping()
+	// The answer to the one that user space sent came by the kernel.
+	if s := a.statsOf(b.subnet); s.TxPackets != 2 || s.RxPackets != 3 {
+		t.Errorf("counted for %v: %+v", b.subnet, s)
+	}
+
+	// A host that moves is believed at its new address only.
+	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: netip.MustParseAddr("192.168.77.99"), Kernel: true}}, nil))
+	run(t, b.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+a.inner().String())
+	if n := a.drops()["unknown_outer_source"]; n != 1 {
+		t.Errorf("dropped %d packets from the old address, want 1", n)
+	}
+	a.must(a.path.Set([]Peer{good}))
+	ping()
+
+	// And one without a lease not at all.
+	a.must(a.path.Apply(nil, []netip.Prefix{b.subnet}))
+	before := a.sent.Load()
+	run(t, a.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+b.inner().String())
+	if n := a.sent.Load() - before; n != 1 {
+		t.Errorf("user space got %d packets for nobody, want 1", n)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	good := Config{Device: 1, Port: port, Local: netip.MustParseAddr("192.0.2.1"), Subnet: nthSubnet(1), MaxPeers: 1}
+	for name, change := range map[string]func(*Config){
+		"device":      func(c *Config) { c.Device = 0 },
+		"port":        func(c *Config) { c.Port = 0 },
+		"local":       func(c *Config) { c.Local = netip.Addr{} },
+		"subnet":      func(c *Config) { c.Subnet = netip.PrefixFrom(netip.MustParseAddr("10.5.0.1"), 24) },
+		"IPv6 subnet": func(c *Config) { c.Subnet = netip.MustParsePrefix("fd00::/64") },
+		"peers":       func(c *Config) { c.MaxPeers = 0 },
+	} {
+		c := good
+		change(&c)
+		if p, err := Load(c); err == nil {
+			t.Errorf("%s: loaded", name)
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	p := newPath(good)
+	for name, bad := range map[string]Peer{
+		"IPv6 host":   {Subnet: nthSubnet(1), Addr: netip.MustParseAddr("::1")},
+		"host bits":   {Subnet: netip.PrefixFrom(nthSubnet(1).Addr().Next(), 24), Addr: good.Local},
+		"all subnets": {Subnet: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Addr: good.Local},
+	} {
+		if err := p.Apply([]Peer{bad}, nil); err == nil {
+			t.Errorf("%s: added", name)
+		}
+	}
+}
