@@ -1,0 +1,152 @@
+package masq
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// runIn starts Run in h; stop ends it and returns its error.
+func runIn(t *testing.T, h *netnstest.Host, r Rules) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Do(func() error { return Run(ctx, r) }) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// until polls nft until the ruleset is want.
+func until(t *testing.T, h *netnstest.Host, what, want string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for {
+		got := nft(t, h, "list", "ruleset")
+		if got == want {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s: nft lists\n%s\nwant\n%s", what, got, want)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestRunRepairs(t *testing.T) {
+	h := newNamespace(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	stop := runIn(t, h, sample())
+	until(t, h, "at start", golden)
+	for _, damage := range []string{
+		"flush ruleset",
+		"delete table ip flannel-10.5.0.0-16",
+		"flush chain ip flannel-10.5.0.0-16 postrouting",
+		"flush chain ip flannel-10.5.0.0-16 forward; delete chain ip flannel-10.5.0.0-16 forward",
+		"insert rule ip flannel-10.5.0.0-16 postrouting masquerade",
+		"add chain ip flannel-10.5.0.0-16 x",
+		"chain ip flannel-10.5.0.0-16 forward { policy drop; }",
+	} {
+		nft(t, h, damage)
+		until(t, h, damage, golden)
+	}
+	check(t, stop())
+	if got := nft(t, h, "list", "ruleset"); got != golden {
+		t.Errorf("after Run, nft lists\n%s", got)
+	}
+}
+
+// TestOnlyOurTableConcernsUs reads the kernel's announcements of changes of
+// others' tables and of ours.
+func TestOnlyOurTableConcernsUs(t *testing.T) {
+	h := newNamespace(t)
+	nft(t, h, "add table ip foreign; add table ip ours; add table ip ours-too")
+	for _, tt := range []struct {
+		change string
+		want   bool
+	}{
+		{"add chain ip foreign ours", false},
+		{"add rule ip foreign ours accept", false},
+		{"add chain ip ours-too c", false},
+		{"delete table ip foreign", false},
+		{"add chain ip ours c", true},
+		{"add rule ip ours c accept", true},
+		{"flush chain ip ours c", true},
+		{"delete table ip ours", true},
+		{"add table ip ours", true},
+	} {
+		var conn *netlink.Conn
+		check(t, h.Do(func() (err error) {
+			conn, err = netlink.Dial(unix.NETLINK_NETFILTER, nil)
+			return err
+		}))
+		check(t, conn.JoinGroup(unix.NFNLGRP_NFTABLES))
+		nft(t, h, tt.change)
+		check(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		var got, end bool
+		for !end { // the new generation ends a transaction
+			msgs, err := conn.Receive()
+			check(t, err)
+			got = got || concerns(msgs, "ours")
+			end = slices.ContainsFunc(msgs, func(m netlink.Message) bool {
+				return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN
+			})
+		}
+		check(t, conn.Close())
+		if got != tt.want {
+			t.Errorf("%s: concerns us: %v, want %v", tt.change, got, tt.want)
+		}
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	h := newNamespace(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check(t, h.Do(func() error { return Run(ctx, sample()) }))
+	if err := h.Do(func() error { return Run(t.Context(), Rules{}) }); err == nil {
+		t.Error("Run with no network gave no error")
+	}
+}
+
+func TestDropsAreFound(t *testing.T) {
+	h := newNamespace(t)
+	nft(t, h, `add table ip a; add chain ip a FORWARD { type filter hook forward priority 0; policy drop; }
+		add chain ip a in { type filter hook input priority 0; policy drop; }
+		add table inet b; add chain inet b f { type filter hook forward priority 5; policy drop; }
+		add table ip6 c; add chain ip6 c f { type filter hook forward priority 0; policy drop; }
+		add table ip d; add chain ip d f { type filter hook forward priority 0; policy accept; }`)
+	var found []string
+	check(t, h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		chains, err := c.ListChains()
+		for _, chain := range drops(chains, nftables.TableFamilyIPv4) {
+			found = append(found, chain.Table.Name+" "+chain.Name)
+		}
+		return err
+	}))
+	if len(found) != 2 || found[0] != "a FORWARD" || found[1] != "b f" {
+		t.Errorf("drops = %q, want those of tables a and b", found)
+	}
+}
