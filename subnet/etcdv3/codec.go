@@ -16,10 +16,16 @@ type value struct {
 	BackendData json.RawMessage `json:",omitempty"`
 }
 
-func encode(a subnet.Attrs) ([]byte, error) {
+// encode is l's value. It refuses what readers would not understand: a single
+// key that does not parse makes today's flannel drop every route.
+func encode(l subnet.Lease) ([]byte, error) {
+	a := l.Attrs
 	v, err := json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData})
+	if err == nil {
+		_, err = subnet.ParseLease(l.Key(), v)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("encode lease attributes: %w", err)
+		return nil, fmt.Errorf("encode lease %v: %w", l, err)
 	}
 	return v, nil
 }

@@ -25,7 +25,7 @@ type grant struct {
 
 // Create implements subnet.Registry.
 func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l.Attrs)
+	v, err := encode(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -52,7 +52,7 @@ func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration
 // An etcd lease that a key has left is not revoked but runs out: somebody may
 // have attached other keys to it.
 func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l.Attrs)
+	v, err := encode(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}

@@ -166,7 +166,7 @@ func TestChangedTTL(t *testing.T) {
 // TestClampedTTL: what the server does not grant is not asked for with a write.
 func TestClampedTTL(t *testing.T) {
 	t.Parallel()
-	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--election-timeout=5000"}})
+	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--election-timeout=1500"}})
 	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
 	before := time.Now()
 	l, err := r.Create(t.Context(), lease("", ""), time.Second)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 		"CreateRace":            testCreateRace,
 		"CreateRoundTrip":       testCreateRoundTrip,
 		"CreateOverReservation": testCreateOverReservation,
+		"NothingBadIsWritten":   testNothingBadIsWritten,
 		"UpdateExtends":         testUpdateExtends,
 		"UpdateAttrs":           testUpdateAttrs,
 		"UpdateLost":            testUpdateLost,
@@ -181,6 +183,32 @@ func testCreateOverReservation(t *testing.T, h Harness) {
 	h.Put(host(1).Key(), []byte(`{"PublicIP":"192.0.2.1"}`), 0)
 	_, err := h.Registry.Create(t.Context(), host(1), longTTL)
 	wantErr(t, "Create over a reservation", err, subnet.ErrExists)
+}
+
+// testNothingBadIsWritten: other hosts' flannel may choke on a key or a value
+// that is none.
+func testNothingBadIsWritten(t *testing.T, h Harness) {
+	l := h.create(t, host(1), longTTL)
+	badData := vxlan(1, "c6:d2:32:6f:8f:44")
+	badData.Attrs.BackendData = []byte("{")
+	badData.Rev = l.Rev
+	badIP := host(1)
+	badIP.Attrs.PublicIP = netip.Addr{}
+	badIP.Rev = l.Rev
+	badSubnet := host(2)
+	badSubnet.Subnet = netip.PrefixFrom(netip.MustParseAddr("10.5.2.1"), 24)
+	for name, bad := range map[string]subnet.Lease{"backend data": badData, "public IP": badIP, "subnet": badSubnet, "nothing": {}} {
+		if _, err := h.Registry.Create(t.Context(), bad, longTTL); err == nil || isAnswer(err) {
+			t.Errorf("Create with bad %s: %v", name, err)
+		}
+		if _, err := h.Registry.Update(t.Context(), bad, longTTL); err == nil || isAnswer(err) {
+			t.Errorf("Update with bad %s: %v", name, err)
+		}
+	}
+	leases, _ := h.list(t)
+	if len(leases) != 1 || leases[0].Rev != l.Rev || h.BadCount() != 0 {
+		t.Errorf("List = %v, bad: %d; want the good lease, untouched", leases, h.BadCount())
+	}
 }
 
 func testDelete(t *testing.T, h Harness) {

@@ -113,6 +113,10 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 
 // Create implements subnet.Registry.
 func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	value, err := encode(l)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
+	}
 	err, lostAck := f.enter(ctx, OpCreate)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
@@ -122,10 +126,6 @@ func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	f.expire()
 	if f.keys[l.Key()] != nil {
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, refusal(subnet.ErrExists, lostAck))
-	}
-	value, err := encode(l.Attrs)
-	if err != nil {
-		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
 	}
 	e := f.put(l.Key(), value, ttl)
 	if lostAck != nil {
@@ -137,6 +137,10 @@ func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 
 // Update implements subnet.Registry.
 func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	value, err := encode(l)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
+	}
 	err, lostAck := f.enter(ctx, OpUpdate)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
@@ -147,10 +151,6 @@ func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	e := f.keys[l.Key()]
 	if e == nil || e.rev != l.Rev {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, refusal(subnet.ErrLost, lostAck))
-	}
-	value, err := encode(l.Attrs)
-	if err != nil {
-		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
 	}
 	if e.timer == nil {
 		ttl = 0
@@ -264,7 +264,13 @@ type value struct {
 	BackendData json.RawMessage `json:",omitempty"`
 }
 
-func encode(a subnet.Attrs) ([]byte, error) { return json.Marshal(value(a)) }
+func encode(l subnet.Lease) ([]byte, error) {
+	v, err := json.Marshal(value(l.Attrs))
+	if err == nil {
+		_, err = subnet.ParseLease(l.Key(), v)
+	}
+	return v, err
+}
 
 func decode(c change) (subnet.Lease, error) {
 	l, err := subnet.ParseLease(c.key, c.value)

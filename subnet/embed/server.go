@@ -1,0 +1,158 @@
+// Package embed runs an etcd server inside this process, for a network whose
+// hosts have no etcd yet: the first host holds the store, the others use it.
+//
+// It is a cluster of one: no other member joins it. Its data outlives it, and a
+// stock etcd can be started on the same directory later.
+package embed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+)
+
+// stopLimit bounds an orderly end. etcd in good health needs milliseconds.
+const stopLimit = 2 * time.Second
+
+// Server is an etcd server that is not running yet, or runs in Run.
+type Server struct {
+	dir, addr string
+	ready     chan struct{}
+
+	mu       sync.Mutex     // guards what follows
+	grpc     []*grpc.Server // those that etcd made
+	stopping bool
+}
+
+// New checks c and touches nothing.
+func New(c Config) (*Server, error) {
+	if c.Dir == "" {
+		return nil, errors.New("check embedded etcd: the data directory is missing")
+	}
+	addr, err := c.listenAddr()
+	if err != nil {
+		return nil, fmt.Errorf("check embedded etcd's address %q (flag -etcd-embed-listen): %w", c.Listen, err)
+	}
+	return &Server{dir: c.Dir, addr: addr, ready: make(chan struct{})}, nil
+}
+
+// Endpoint is where this host's client finds the server.
+func (s *Server) Endpoint() string { return endpoint(s.addr) }
+
+// Ready is closed when the server answers.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends (nil) or the server breaks (the error). Call it
+// once. Data that another process uses and an address that is taken are errors
+// at once.
+func (s *Server) Run(ctx context.Context) error {
+	lock, err := lockDir(s.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	fatal := make(chan error, 1)
+	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
+	etcd, err := s.start(newLogger(level, fatal), fatal)
+	if err != nil {
+		return err
+	}
+	if !loopback(s.addr) {
+		log.Warningf("embedded etcd serves other hosts without TLS or login listen=%s", s.addr)
+	}
+	ready := etcd.Server.ReadyNotify()
+	for err == nil {
+		select {
+		case <-ready:
+			close(s.ready)
+			ready = nil
+			log.Infof("embedded etcd is ready listen=%s dir=%q", s.addr, s.dir)
+			continue
+		case <-ctx.Done():
+			level.SetLevel(zap.PanicLevel) // that listeners close is no error now
+			return s.stop(etcd)
+		case err = <-fatal:
+		case err = <-etcd.Err():
+			err = fmt.Errorf("serve etcd clients: %w", errors.Join(err, errors.New("the listener ended")))
+		case <-etcd.Server.StopNotify():
+			err = errors.New("etcd has stopped by itself")
+		}
+	}
+	return errors.Join(fmt.Errorf("run embedded etcd: %w", err), s.stop(etcd))
+}
+
+// start starts etcd, in a goroutine that etcd may end by a fatal error.
+func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err error) {
+	cfg, err := etcdConfig(s.dir, s.addr, lg)
+	if err != nil {
+		return nil, fmt.Errorf("configure embedded etcd: %w", err)
+	}
+	cfg.ServiceRegister = s.register
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			// etcd's deferred functions do not expect to run after a fatal error.
+			if p := recover(); p != nil {
+				err = fmt.Errorf("etcd panicked, its data may be damaged: %v", p)
+			}
+		}()
+		etcd, err = nil, errors.New("etcd gave up") // if StartEtcd does not return
+		etcd, err = embed.StartEtcd(cfg)
+	}()
+	<-done
+	select {
+	case cause := <-fatal:
+		err = cause
+	default:
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start embedded etcd on %s (flag -etcd-embed-listen) with data in %s: %w", s.addr, s.dir, err)
+	}
+	return etcd, nil
+}
+
+// stop ends etcd and waits. Watches never end by themselves, and etcd would give
+// them seven seconds to do so; they are cut instead.
+func (s *Server) stop(etcd *embed.Etcd) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.cutClients()
+		etcd.Close()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(stopLimit):
+		// A goroutine of etcd's that died of a fatal error is being waited for.
+		return fmt.Errorf("stop embedded etcd: not done after %v", stopLimit)
+	}
+}
+
+// register is told of the server that etcd is about to run.
+func (s *Server) register(g *grpc.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grpc = append(s.grpc, g)
+	if s.stopping {
+		g.Stop()
+	}
+}
+
+// cutClients closes all connections, and those yet to come.
+func (s *Server) cutClients() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	for _, g := range s.grpc {
+		g.Stop()
+	}
+}

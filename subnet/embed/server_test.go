@@ -1,0 +1,279 @@
+package embed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcdv3"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// They live as long as the process: glog's flushing of files, and the
+		// log rotation that etcd's command line could ask for.
+		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
+}
+
+// running is a server in Run.
+type running struct {
+	*Server
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func run(t *testing.T, c Config) running {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r := running{s, cancel, make(chan error, 1)}
+	go func() { r.ended <- s.Run(ctx) }()
+	return r
+}
+
+func (r running) waitReady(t *testing.T) {
+	t.Helper()
+	select {
+	case <-r.Ready():
+	case err := <-r.ended:
+		t.Fatalf("Run: %v", err)
+	}
+}
+
+func (r running) waitStop(t *testing.T) {
+	t.Helper()
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func client(t *testing.T, endpoint string) *etcdv3.Registry {
+	t.Helper()
+	r, err := etcdv3.New(subnet.StoreConfig{Endpoints: []string{endpoint}, Prefix: "/net"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// TestRestart: data outlives the server, and a watch does not hold up its end.
+func TestRestart(t *testing.T) {
+	c := Config{Dir: filepath.Join(t.TempDir(), "new", "etcd"), Listen: etcdserver.FreeAddr(t)}
+	s := run(t, c)
+	s.waitReady(t)
+	if info, err := os.Stat(c.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("data directory: %v, %v", info.Mode(), err)
+	}
+	r := client(t, s.Endpoint())
+	if _, err := r.PublishConfig(t.Context(), []byte("{}")); err != nil {
+		t.Fatalf("PublishConfig: %v", err)
+	}
+	_, rev, err := r.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivered, watching := make(chan subnet.Rev, 10), make(chan error, 1)
+	go func() {
+		watching <- r.Watch(t.Context(), rev, func(rev subnet.Rev, _ []subnet.Event) { delivered <- rev })
+	}()
+	l := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.1")}}
+	if _, err := r.Create(t.Context(), l, time.Hour); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	<-delivered
+	start := time.Now()
+	s.waitStop(t)
+	t.Logf("stopped in %v", time.Since(start))
+	if err := <-watching; err == nil {
+		t.Error("Watch of a stopped server: no error")
+	}
+
+	s = run(t, c)
+	s.waitReady(t)
+	r = client(t, s.Endpoint())
+	if config, err := r.Config(t.Context()); err != nil || string(config) != "{}" {
+		t.Errorf("Config after a restart = %q, %v", config, err)
+	}
+	s.waitStop(t)
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := run(t, Config{Dir: t.TempDir(), Listen: l.Addr().String()})
+	err = <-s.ended
+	for _, want := range []string{l.Addr().String(), "-etcd-embed-listen", "address already in use"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Run: %v, want %q in it", err, want)
+		}
+	}
+	if !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("Run: %v does not wrap EADDRINUSE", err)
+	}
+}
+
+func TestDirInUse(t *testing.T) {
+	c := Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)}
+	s := run(t, c)
+	s.waitReady(t)
+	second := run(t, Config{Dir: c.Dir, Listen: etcdserver.FreeAddr(t)})
+	if err := <-second.ended; err == nil || !strings.Contains(err.Error(), c.Dir+" is in use by another process") {
+		t.Errorf("Run on another's data: %v", err)
+	}
+	s.waitStop(t)
+
+	// The database alone is locked: a stock etcd runs on it.
+	db, err := os.Open(filepath.Join(c.Dir, "member", "snap", "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := unix.Flock(int(db.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	third := run(t, c)
+	if err := <-third.ended; err == nil || !strings.Contains(err.Error(), "is in use by another process") {
+		t.Errorf("Run on another's database: %v", err)
+	}
+}
+
+// TestDamagedData: what makes etcd end its process ends Run.
+func TestDamagedData(t *testing.T) {
+	c := Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)}
+	s := run(t, c)
+	s.waitReady(t)
+	s.waitStop(t)
+	wals, err := filepath.Glob(filepath.Join(c.Dir, "member", "wal", "0*.wal"))
+	if err != nil || len(wals) == 0 {
+		t.Fatalf("WAL files: %v, %v", wals, err)
+	}
+	if err := os.WriteFile(wals[0], make([]byte, 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = run(t, c)
+	if err := <-s.ended; err == nil {
+		t.Error("Run on damaged data: no error")
+	} else {
+		t.Logf("Run: %v", err)
+	}
+}
+
+// TestFatalLog: a fatal error in one of etcd's goroutines ends that goroutine
+// and is reported, once.
+func TestFatalLog(t *testing.T) {
+	fatal := make(chan error, 1)
+	lg := newLogger(zap.NewAtomicLevelAt(zap.ErrorLevel), fatal)
+	for range 2 {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			lg.Fatal("disk is full", zap.String("path", "/x"))
+			runtime.KeepAlive(fatal)
+			t.Error("the goroutine went on")
+		}()
+		<-done
+	}
+	if err := <-fatal; !strings.Contains(err.Error(), "disk is full") || !strings.Contains(err.Error(), "/x") {
+		t.Errorf("fatal: %v", err)
+	}
+}
+
+func TestListen(t *testing.T) {
+	for listen, want := range map[string]string{
+		"":                       "http://127.0.0.1:2379",
+		"127.0.0.1:4001":         "http://127.0.0.1:4001",
+		"http://10.1.2.3:2379":   "http://10.1.2.3:2379",
+		"http://10.1.2.3:2379/":  "http://10.1.2.3:2379",
+		"0.0.0.0:2379":           "http://127.0.0.1:2379",
+		"[::]:2379":              "http://[::1]:2379",
+		"[fd00::1]:2379":         "http://[fd00::1]:2379",
+		"localhost:2379":         "http://localhost:2379",
+		"https://10.1.2.3:2379":  "error",
+		"10.1.2.3":               "error",
+		"10.1.2.3:0":             "error",
+		"10.1.2.3:99999":         "error",
+		":2379":                  "error",
+		"host.example.com:2379":  "error",
+		"http://10.1.2.3:2379/x": "error",
+	} {
+		s, err := New(Config{Dir: "/x", Listen: listen})
+		switch {
+		case want == "error" && err == nil:
+			t.Errorf("New, listen %q: no error", listen)
+		case want == "error" && !strings.Contains(err.Error(), "-etcd-embed-listen"):
+			t.Errorf("New, listen %q: %v does not name the flag", listen, err)
+		case want != "error" && err != nil:
+			t.Errorf("New, listen %q: %v", listen, err)
+		case want != "error" && s.Endpoint() != want:
+			t.Errorf("listen %q: Endpoint = %s, want %s", listen, s.Endpoint(), want)
+		}
+	}
+	if _, err := New(Config{}); err == nil {
+		t.Error("New without a directory: no error")
+	}
+	for addr, want := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "localhost:1": true, "0.0.0.0:1": false, "10.0.0.1:1": false} {
+		if loopback(addr) != want {
+			t.Errorf("loopback(%s) = %v", addr, !want)
+		}
+	}
+}
+
+// TestOnlyClientPort: nothing listens but the client address.
+func TestOnlyClientPort(t *testing.T) {
+	before := listening(t)
+	s := run(t, Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})
+	s.waitReady(t)
+	defer s.waitStop(t)
+	if n := len(listening(t)) - len(before); n != 1 {
+		t.Errorf("%d more sockets listen, now %q; want the client's only", n, listening(t))
+	}
+}
+
+// listening is where this process listens.
+func listening(t *testing.T) []string {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addrs []string
+	for _, fd := range fds {
+		n, err := strconv.Atoi(fd.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if on, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || on == 0 {
+			continue
+		}
+		sa, err := unix.Getsockname(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, fmt.Sprintf("%+v", sa))
+	}
+	return addrs
+}
