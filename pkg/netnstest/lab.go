@@ -62,7 +62,8 @@ func New(s Scope) *Lab {
 		}
 	})
 	l.hub = l.Namespace("switch")
-	l.hub.Bridge(switchBridge, netip.PrefixFrom(router, underlay.Bits()), 0)
+	l.hub.addr = netip.PrefixFrom(router, underlay.Bits())
+	l.hub.Bridge(switchBridge, l.hub.addr, 0)
 	return l
 }
 

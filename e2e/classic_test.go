@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// A host that speaks the formats of the contract, by a program that shares no
+// code with ours, in one cluster with a host of ours: packets, small and bulk,
+// go both ways.
+func TestClassicPeer(t *testing.T) {
+	for _, api := range []string{"2", "3"} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			a := c.node("a")
+			a.join()
+			a.addContainer()
+
+			classic := c.lab.Host("classic")
+			subnet := netip.MustParsePrefix("10.5.200.0/24")
+			startClassic(t, classic, "-etcd="+c.etcd.URL(), "-api="+api, "-subnet="+subnet.String(),
+				"-public-ip="+classic.Addr().Addr().String())
+			gateway := subnet.Addr().Next()
+			classic.Bridge("docker0", netip.PrefixFrom(gateway, subnet.Bits()), 1472)
+			container := classic.Container("classic-container", "docker0",
+				netip.PrefixFrom(gateway.Next(), subnet.Bits()), gateway, 1472)
+			a.knows(subnet, classic.Addr().Addr())
+
+			for _, way := range [][2]*netnstest.Host{{a.container, container}, {container, a.container}} {
+				from, to := way[0], way[1]
+				eventually(t, "ping from "+from.Name(), func() error {
+					return ping(t, from, to.Addr().Addr())
+				})
+				// The classic host cuts what is larger than its tunnel's MTU, so this
+				// arrives only if nothing larger is sent.
+				if err := ping(t, from, to.Addr().Addr(), "-M", "do", "-s", "1444"); err != nil {
+					t.Errorf("largest packet from %s: %v", from.Name(), err)
+				}
+				copyBulk(t, from, to)
+			}
+		})
+	}
+}
+
+func startClassic(t *testing.T, h *netnstest.Host, args ...string) {
+	t.Helper()
+	cmd := h.Command(context.Background(), programs.classicpeer, args...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("classicpeer: %v", err)
+		}
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("classicpeer says %q, %v; want ready", line, err)
+	}
+}
+
+// copyBulk sends bytes over TCP from one host to another, which must be the
+// same there.
+func copyBulk(t *testing.T, from, to *netnstest.Host) {
+	t.Helper()
+	const size = 8 << 20
+	seed := [32]byte{1}
+	server, err := to.Listen(t.Context(), "tcp4", netip.AddrPortFrom(to.Addr().Addr(), 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	var wg sync.WaitGroup
+	var got []byte
+	var failed error
+	wg.Go(func() {
+		conn, err := server.Accept()
+		if err != nil {
+			failed = err
+			return
+		}
+		defer conn.Close()
+		sum := sha256.New()
+		_, failed = io.Copy(sum, conn)
+		got = sum.Sum(nil)
+	})
+	client, err := from.Dial(limited(t), "tcp4", server.Addr().String())
+	if err == nil {
+		err = send(client, size, seed)
+	}
+	if err != nil {
+		server.Close()
+	}
+	wg.Wait()
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, rand.NewChaCha8(seed), size); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatalf("copy from %s to %s: %v", from.Name(), to.Name(), err)
+	}
+	if !bytes.Equal(got, sum.Sum(nil)) {
+		t.Errorf("copy from %s to %s: other bytes arrived", from.Name(), to.Name())
+	}
+}
+
+// send writes pseudo-random bytes and ends the stream.
+func send(conn net.Conn, size int64, seed [32]byte) error {
+	_, err := io.CopyN(conn, rand.NewChaCha8(seed), size)
+	return errors.Join(err, conn.Close())
+}

@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+)
+
+// network is the overlay of most tests.
+var network = netip.MustParsePrefix("10.5.0.0/16")
+
+// udpPort is where hosts expect each other's packets.
+const udpPort = 8285
+
+// cluster is a lab with an etcd in a namespace of its own.
+type cluster struct {
+	t    *testing.T
+	lab  *netnstest.Lab
+	etcd *etcdserver.Server
+	keys keys
+	api  string
+}
+
+// newCluster makes a cluster with its configuration in etcd and no host yet.
+func newCluster(t *testing.T, api string) *cluster {
+	t.Helper()
+	netnstest.Require(t)
+	t.Parallel()
+	c := &cluster{t: t, lab: netnstest.New(t), api: api}
+	store := c.lab.Host("etcd")
+	c.etcd = startEtcd(t, store)
+	if api == "2" {
+		c.keys = openV2(store, c.etcd.URL())
+	} else {
+		c.keys = openV3(t, store, c.etcd.URL())
+	}
+	c.configure(fmt.Sprintf(`{"Network": %q}`, network))
+	return c
+}
+
+func (c *cluster) configure(config string) {
+	c.t.Helper()
+	c.keys.put(c.t, "config", config, 0)
+}
+
+// etcdAddr is etcd's host and port, which a message about it names.
+func (c *cluster) etcdAddr() string { return strings.TrimPrefix(c.etcd.URL(), "http://") }
+
+// leases are the lease keys and their values.
+func (c *cluster) leases() map[string]string {
+	c.t.Helper()
+	return c.keys.list(c.t, "subnets")
+}
+
+// node is a host with the folders that its daemon writes to, over several runs
+// of it.
+type node struct {
+	*netnstest.Host
+	t         *testing.T
+	args      []string
+	envFile   string
+	container *netnstest.Host
+}
+
+// node makes a host; its daemon does not run yet.
+func (c *cluster) node(name string) *node {
+	c.t.Helper()
+	return c.nodeOn(c.lab.Host(name))
+}
+
+func (c *cluster) nodeOn(h *netnstest.Host) *node {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	n := &node{Host: h, t: c.t, envFile: filepath.Join(dir, "run", "subnet.env")}
+	n.args = []string{
+		"-etcd-endpoints=" + c.etcd.URL(),
+		"-subnet-file=" + n.envFile,
+		"-state-dir=" + filepath.Join(dir, "state"),
+	}
+	return n
+}
+
+// launch starts the daemon.
+func (n *node) launch(args ...string) *daemon {
+	n.t.Helper()
+	return launch(n.t, n.Host, append(slices.Clone(n.args), args...)...)
+}
+
+// join starts the daemon and waits until it is ready.
+func (n *node) join(args ...string) *daemon {
+	n.t.Helper()
+	d := n.launch(args...)
+	d.ready()
+	return d
+}
+
+// env reads subnet.env, whose every line must be KEY=VALUE.
+func (n *node) env() map[string]string {
+	n.t.Helper()
+	text, err := os.ReadFile(n.envFile)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	values := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if !ok {
+			n.t.Fatalf("line %q of subnet.env is not KEY=VALUE", line)
+		}
+		values[key] = value
+	}
+	return values
+}
+
+// gateway is FLANNEL_SUBNET: the bridge's address and the subnet's length.
+func (n *node) gateway() netip.Prefix {
+	n.t.Helper()
+	p, err := netip.ParsePrefix(n.env()["FLANNEL_SUBNET"])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return p
+}
+
+func (n *node) subnet() netip.Prefix { return n.gateway().Masked() }
+
+// leaseKey is the name of the node's lease below <prefix>/subnets/.
+func (n *node) leaseKey() string {
+	return strings.ReplaceAll(n.subnet().String(), "/", "-")
+}
+
+// mtu is FLANNEL_MTU.
+func (n *node) mtu() int {
+	n.t.Helper()
+	var mtu int
+	if _, err := fmt.Sscan(n.env()["FLANNEL_MTU"], &mtu); err != nil {
+		n.t.Fatal(err)
+	}
+	return mtu
+}
+
+// addContainer makes a bridge from subnet.env's values, as Docker would, and
+// one container behind it, which has the subnet's second usable address.
+func (n *node) addContainer() {
+	n.t.Helper()
+	gateway := n.gateway()
+	n.Bridge("docker0", gateway, n.mtu())
+	addr := netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits())
+	n.container = n.Container(n.Name()+"-container", "docker0", addr, gateway.Addr(), n.mtu())
+}
+
+// containerAddr is the container's address, or the one that it would have.
+func (n *node) containerAddr() netip.Addr { return n.gateway().Addr().Next() }
+
+// pair is two nodes that run, with a container each.
+func (c *cluster) pair(args ...string) (a, b *node, da, db *daemon) {
+	c.t.Helper()
+	a, b = c.node("a"), c.node("b")
+	da, db = a.join(args...), b.join(args...)
+	a.addContainer()
+	b.addContainer()
+	c.meet(a, b)
+	return a, b, da, db
+}
+
+// meet waits until the containers of a and b reach each other, both ways. The
+// host that joined last knows the others when it is ready; the others hear of
+// it from etcd, some milliseconds later.
+func (c *cluster) meet(a, b *node) {
+	c.t.Helper()
+	for _, way := range [][2]*node{{a, b}, {b, a}} {
+		eventually(c.t, "ping from "+way[0].Name()+" to "+way[1].Name(), func() error {
+			return ping(c.t, way[0].container, way[1].containerAddr())
+		})
+	}
+}
+
+// ping sends one packet, and more as options ask for.
+func ping(t *testing.T, from *netnstest.Host, to netip.Addr, options ...string) error {
+	t.Helper()
+	args := append([]string{"-n", "-c", "1", "-W", "1"}, options...)
+	out, err := output(t, from, "ping", append(args, to.String())...)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// status is what the tests need of the status report.
+type status struct {
+	Ready bool `json:"ready"`
+	Node  struct {
+		PublicIP netip.Addr `json:"public_ip"`
+		Iface    string     `json:"iface"`
+	} `json:"node"`
+	Lease struct {
+		Subnet netip.Prefix `json:"subnet"`
+	} `json:"lease"`
+	Backend struct {
+		DataPath string            `json:"datapath"`
+		Drops    map[string]uint64 `json:"drops"`
+		Peers    []struct {
+			Subnet   netip.Prefix `json:"subnet"`
+			PublicIP netip.Addr   `json:"public_ip"`
+		} `json:"peers"`
+	} `json:"backend"`
+}
+
+const statusURL = "http://127.0.0.1:8286"
+
+func (n *node) readStatus() (s status, err error) {
+	resp, err := n.HTTP().Get(statusURL + "/api/v1/status")
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("status: %s", resp.Status)
+	}
+	return s, json.NewDecoder(resp.Body).Decode(&s)
+}
+
+func (n *node) status() status {
+	n.t.Helper()
+	s, err := n.readStatus()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+// drops is how many packets were refused for a reason.
+func (n *node) drops(reason string) uint64 {
+	n.t.Helper()
+	count, known := n.status().Backend.Drops[reason]
+	if !known {
+		n.t.Fatalf("the status report has no drops of reason %q", reason)
+	}
+	return count
+}
+
+// knows waits until the node's table has a peer for subnet at addr; an invalid
+// addr: until it has none.
+func (n *node) knows(subnet netip.Prefix, addr netip.Addr) {
+	n.t.Helper()
+	eventually(n.t, fmt.Sprintf("host %s knows %v at %v", n.Name(), subnet, addr), func() error {
+		s, err := n.readStatus()
+		if err != nil {
+			return err
+		}
+		for _, p := range s.Backend.Peers {
+			if p.Subnet == subnet {
+				if p.PublicIP == addr {
+					return nil
+				}
+				return fmt.Errorf("it is at %v", p.PublicIP)
+			}
+		}
+		if addr.IsValid() {
+			return errors.New("no such peer")
+		}
+		return nil
+	})
+}

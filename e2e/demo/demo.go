@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// statusURL is where a daemon answers, inside its host.
+const statusURL = "http://127.0.0.1:8286"
+
+// leaveLimit is how long a daemon may take to end before it is killed.
+const leaveLimit = 5 * time.Second
+
+type demo struct {
+	*scope
+	program string
+	out     io.Writer
+	nodes   []*node
+}
+
+// node is a host, its daemon and its container.
+type node struct {
+	*netnstest.Host
+	envFile, logFile string
+	ended            chan struct{} // closed when the daemon is gone
+
+	env       envfile.Env
+	container *netnstest.Host
+	dataPath  string
+}
+
+// raise brings up hosts, daemons and containers.
+func (d *demo) raise(ctx context.Context) {
+	dir, err := os.MkdirTemp("", "flannel-demo-")
+	if err != nil {
+		d.Fatalf("make folder: %v", err)
+	}
+	d.Cleanup(func() { os.RemoveAll(dir) })
+	lab := netnstest.New(d)
+	var store string
+	for i := range hosts {
+		h := lab.Host(fmt.Sprintf("host%d", i+1))
+		n := &node{
+			Host:    h,
+			envFile: filepath.Join(dir, h.Name(), "subnet.env"),
+			logFile: filepath.Join(dir, h.Name()+".log"),
+			ended:   make(chan struct{}),
+		}
+		d.nodes = append(d.nodes, n)
+		args := []string{"-subnet-file=" + n.envFile, "-state-dir=" + filepath.Join(dir, h.Name())}
+		if i == 0 {
+			store = h.Addr().Addr().String() + ":2379"
+			args = append(args, "-etcd-embed", "-etcd-embed-listen="+store, "-network="+network)
+		} else {
+			args = append(args, "-etcd-endpoints=http://"+store)
+		}
+		d.start(n, args)
+	}
+	for _, n := range d.nodes {
+		d.await(ctx, n)
+		d.addContainer(n)
+	}
+}
+
+// start runs the daemon of n until the scope ends.
+func (d *demo) start(n *node, args []string) {
+	log, err := os.Create(n.logFile)
+	if err != nil {
+		d.Fatalf("make log: %v", err)
+	}
+	defer log.Close()
+	// Not the demo's context: the daemon shall leave as it does in real life.
+	cmd := n.Command(context.Background(), d.program, args...)
+	cmd.Stderr = log
+	// Ctrl-C is for the demo alone, which then asks the daemons to leave.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		d.Fatalf("start daemon on %s: %v", n.Name(), err)
+	}
+	go func() {
+		defer close(n.ended)
+		_ = cmd.Wait() // await reports it
+	}()
+	d.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-n.ended:
+		case <-time.After(leaveLimit):
+			d.Logf("daemon on %s does not leave; killing it", n.Name())
+			_ = cmd.Process.Kill()
+			<-n.ended
+		}
+	})
+}
+
+// await returns when the daemon of n is ready.
+func (d *demo) await(ctx context.Context, n *node) {
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := n.readStatus(ctx)
+		if err == nil {
+			break
+		}
+		select {
+		case <-poll.C:
+		case <-n.ended:
+			d.fail(n, "daemon on %s ended", n.Name())
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				d.Fatalf("interrupted")
+			}
+			d.fail(n, "daemon on %s is not ready: %v", n.Name(), err)
+		}
+	}
+	var err error
+	if n.env, err = envfile.Read(n.envFile); err != nil {
+		d.fail(n, "read subnet.env of %s: %v", n.Name(), err)
+	}
+}
+
+// readStatus asks the daemon what it is doing; an error if it is not ready.
+func (n *node) readStatus(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, statusURL+"/api/v1/status", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := n.HTTP().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var status struct {
+		Ready   bool
+		Backend struct{ DataPath string }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		return fmt.Errorf("read status: %w", err)
+	}
+	if !status.Ready {
+		return errors.New("its status says so")
+	}
+	n.dataPath = status.Backend.DataPath
+	return nil
+}
+
+// addContainer does what Docker does with --bip and --mtu.
+func (d *demo) addContainer(n *node) {
+	gateway := n.env.Subnet.Addr().Next()
+	bits := n.env.Subnet.Bits()
+	n.Bridge("docker0", netip.PrefixFrom(gateway, bits), n.env.MTU)
+	n.container = n.Container("container"+strings.TrimPrefix(n.Name(), "host"), "docker0",
+		netip.PrefixFrom(gateway.Next(), bits), gateway, n.env.MTU)
+}
+
+// fail shows the end of the log of n as well.
+func (d *demo) fail(n *node, format string, args ...any) {
+	if log, err := os.ReadFile(n.logFile); err == nil {
+		const last = 10
+		lines := slices.Collect(strings.Lines(string(log)))
+		d.Logf("%s", strings.Join(lines[max(0, len(lines)-last):], ""))
+	}
+	d.Fatalf(format, args...)
+}

@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// outerHeaders is what the encapsulation adds: IPv4's 20 bytes and UDP's 8.
+const outerHeaders = 20 + 8
+
+func TestTwoHosts(t *testing.T) {
+	for api, value := range map[string]string{
+		"3": `{"PublicIP":"%v","PublicIPv6":null}`,
+		"2": `{"PublicIP":"%v"}`,
+	} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			a, b, _, _ := c.pair()
+
+			want := make(map[string]string)
+			for _, n := range []*node{a, b} {
+				want[n.leaseKey()] = fmt.Sprintf(value, n.Addr().Addr())
+				if !network.Contains(n.subnet().Addr()) || n.subnet().Bits() != 24 {
+					t.Errorf("host %s has the subnet %v, want a /24 of %v", n.Name(), n.subnet(), network)
+				}
+			}
+			if got := c.leases(); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("leases in etcd:\n%v\nwant\n%v", got, want)
+			}
+		})
+	}
+}
+
+func TestPacketSizes(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b, _, _ := c.pair()
+	if want := 1500 - outerHeaders; a.mtu() != want {
+		t.Fatalf("FLANNEL_MTU is %d, want %d", a.mtu(), want)
+	}
+	// ping's size is without the headers of inner IPv4 and ICMP.
+	largest := a.mtu() - 20 - 8
+	for _, way := range [][2]*node{{a, b}, {b, a}} {
+		from, to := way[0], way[1].containerAddr()
+		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest)); err != nil {
+			t.Errorf("%s: the largest packet does not arrive: %v", from.Name(), err)
+		}
+		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest+1)); err == nil {
+			t.Errorf("%s: a packet larger than the MTU arrived unfragmented", from.Name())
+		}
+		if err := ping(t, from.container, to, "-M", "dont", "-s", "9000"); err != nil {
+			t.Errorf("%s: a fragmented packet does not arrive: %v", from.Name(), err)
+		}
+	}
+}
+
+// A link on the way that carries less than the uplink: the sender of a large
+// packet must hear of it (RFC 1191), or its connection hangs.
+func TestPathWithSmallerMTU(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b, _, _ := c.pair()
+	const path = 1400
+	if out, err := output(t, a.Host, "ip", "route", "add", b.Addr().Addr().String()+"/32",
+		"dev", netnstest.Uplink, "mtu", "lock", fmt.Sprint(path)); err != nil {
+		t.Fatal(out)
+	}
+	var said error
+	eventually(t, "the container hears of the path's MTU", func() error {
+		said = ping(t, a.container, b.containerAddr(), "-M", "do", "-s", "1400")
+		if said == nil {
+			t.Fatal("a packet larger than the path carries arrived unfragmented")
+		}
+		if !strings.Contains(said.Error(), fmt.Sprintf("mtu = %d", path-outerHeaders)) {
+			return fmt.Errorf("ping says: %w", said)
+		}
+		return nil
+	})
+	if err := ping(t, a.container, b.containerAddr(), "-M", "dont", "-s", "1400"); err != nil {
+		t.Errorf("a packet that may be fragmented does not arrive: %v", err)
+	}
+}
+
+func TestThirdHostJoins(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b, _, _ := c.pair()
+	third := c.node("c")
+	third.join()
+	third.addContainer()
+	for _, n := range []*node{a, b} {
+		c.meet(third, n)
+	}
+	seen := map[netip.Prefix]bool{a.subnet(): true, b.subnet(): true, third.subnet(): true}
+	if len(seen) != 3 {
+		t.Errorf("three hosts have the subnets %v", seen)
+	}
+}
+
+// The device as the contract has it: flannel0 with the subnet's own address
+// alone, and one route for the whole network.
+func TestDevice(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a")
+	a.join()
+	for _, want := range []struct{ command, line string }{
+		{"ip -4 -brief address show dev flannel0", a.subnet().Addr().String() + "/32"},
+		{"ip -4 route show " + network.String(), "dev flannel0"},
+		{"ip link show dev flannel0", fmt.Sprintf("mtu %d", a.mtu())},
+	} {
+		words := strings.Fields(want.command)
+		if out, err := output(t, a.Host, words[0], words[1:]...); err != nil || !strings.Contains(out, want.line) {
+			t.Errorf("%s says %q, %v; want %q in it", want.command, out, err, want.line)
+		}
+	}
+}
+
+// The quick start: the first host brings the etcd, the second uses it.
+func TestEmbeddedEtcd(t *testing.T) {
+	netnstest.Require(t)
+	t.Parallel()
+	lab := netnstest.New(t)
+	c := &cluster{t: t, lab: lab}
+	make := func(name string, args ...string) *node {
+		dir := t.TempDir()
+		n := &node{Host: lab.Host(name), t: t, envFile: filepath.Join(dir, "subnet.env")}
+		n.args = append(args, "-subnet-file="+n.envFile, "-state-dir="+filepath.Join(dir, "state"))
+		return n
+	}
+	a := make("a")
+	endpoint := a.Addr().Addr().String() + ":2379"
+	a.args = append(a.args, "-etcd-embed", "-etcd-embed-listen="+endpoint, "-network="+network.String())
+	b := make("b", "-etcd-endpoints=http://"+endpoint)
+
+	da := a.join()
+	b.join()
+	a.addContainer()
+	b.addContainer()
+	c.meet(a, b)
+
+	// Configuration and leases are on the disk, so a restart finds them.
+	before := a.subnet()
+	da.stop()
+	a.join()
+	if after := a.subnet(); after != before {
+		t.Errorf("after a restart the subnet is %v, was %v", after, before)
+	}
+	c.meet(a, b)
+}

@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// leaveLimit is what the program promises an operator: SIGTERM ends it within
+// this time.
+const leaveLimit = 2 * time.Second
+
+func TestSignalsEndIt(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			c := newCluster(t, "3")
+			a := c.node("a")
+			d := a.join()
+			key, value := a.leaseKey(), c.leases()[a.leaseKey()]
+
+			began := time.Now()
+			d.signal(sig)
+			if code := d.wait().ExitCode(); code != 0 {
+				t.Errorf("exit code %d, want 0", code)
+			}
+			if took := time.Since(began); took > leaveLimit {
+				t.Errorf("left after %v, promised are %v", took, leaveLimit)
+			}
+			if a.HasLink("flannel0") {
+				t.Error("the device is still there")
+			}
+			if got := c.leases()[key]; got != value || value == "" {
+				t.Errorf("the lease is %q, was %q; it must stay", got, value)
+			}
+			if _, err := os.Stat(a.envFile); err != nil {
+				t.Errorf("subnet.env must stay: %v", err)
+			}
+		})
+	}
+}
+
+// A host that leaves keeps its lease, so nothing changes for the others until
+// it expires, or the operator deletes it: then senders hear of it.
+func TestPeerLeaves(t *testing.T) {
+	for _, api := range []string{"3", "2"} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			a, b, _, db := c.pair()
+			db.stop()
+			a.knows(b.subnet(), b.Addr().Addr())
+
+			c.keys.del(t, "subnets/"+b.leaseKey())
+			a.knows(b.subnet(), netip.Addr{})
+			eventually(t, "the container hears that the subnet is gone", func() error {
+				err := ping(t, a.container, b.containerAddr())
+				if err == nil || !strings.Contains(err.Error(), "Net Unreachable") {
+					return fmt.Errorf("ping says: %w", err)
+				}
+				return nil
+			})
+			if a.drops("no_route") == 0 {
+				t.Error("the refusal is not counted")
+			}
+		})
+	}
+}
+
+func TestRestartKeepsTheSubnet(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		between func(t *testing.T, c *cluster, b *node, d *daemon)
+	}{
+		{"stopped", func(_ *testing.T, _ *cluster, _ *node, d *daemon) { d.stop() }},
+		{"killed", func(_ *testing.T, _ *cluster, _ *node, d *daemon) { d.kill() }},
+		{"stopped, subnet.env lost", func(t *testing.T, _ *cluster, b *node, d *daemon) {
+			d.stop()
+			if err := os.Remove(b.envFile); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"stopped, lease expired", func(t *testing.T, c *cluster, b *node, d *daemon) {
+			d.stop()
+			c.keys.del(t, "subnets/"+b.leaseKey())
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t, "3")
+			a, b, _, db := c.pair()
+			before := b.subnet()
+			test.between(t, c, b, db)
+			b.join()
+			if after := b.subnet(); after != before {
+				t.Fatalf("the subnet is %v, was %v", after, before)
+			}
+			c.meet(a, b)
+			if n := len(c.leases()); n != 2 {
+				t.Errorf("%d leases for two hosts", n)
+			}
+		})
+	}
+}
+
+// The second signal does what a signal does by default. An HTTP request that
+// never ends keeps the status server, and so the program, for a moment.
+func TestSecondSignalKills(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a")
+	d := a.join()
+	conn, err := a.Dial(t.Context(), "tcp", strings.TrimPrefix(statusURL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET /healthz HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	d.signal(syscall.SIGTERM)
+	eventually(t, "the first signal is seen", func() error {
+		if a.HasLink("flannel0") {
+			return fmt.Errorf("flannel0 is still there")
+		}
+		return nil
+	})
+	d.signal(syscall.SIGTERM)
+	how := d.wait().Sys().(syscall.WaitStatus)
+	if !how.Signaled() || how.Signal() != syscall.SIGTERM {
+		t.Errorf("ended with %v, want death by SIGTERM", how)
+	}
+}
+
+// What an operator, or another program, has set up is there afterwards, and
+// nothing else.
+func TestNothingIsLeftBehind(t *testing.T) {
+	for _, how := range []struct {
+		name string
+		end  func(*daemon)
+		args []string
+	}{
+		{"stopped", (*daemon).stop, nil},
+		{"killed and started again", (*daemon).kill, nil},
+		{"masquerading", (*daemon).stop, []string{"-ip-masq"}},
+	} {
+		t.Run(how.name, func(t *testing.T) {
+			c := newCluster(t, "3")
+			a := c.node("a")
+			// Foreign state, some of it inside of the overlay's range.
+			a.Bridge("br-foreign", netip.MustParsePrefix("172.30.0.1/16"), 0)
+			a.AddRoute(netip.MustParsePrefix("10.5.255.0/24"), netip.Addr{}, netnstest.Uplink)
+			a.AddRoute(netip.MustParsePrefix("10.6.0.0/16"), c.lab.Router().Addr().Addr(), netnstest.Uplink)
+			if out, err := output(t, a.Host, "nft", "add table ip foreign { chain c { type filter hook forward priority 0; policy accept; }; }"); err != nil {
+				t.Fatal(out)
+			}
+			before := kernelState(t, a.Host)
+			d := a.join(how.args...)
+			if kernelState(t, a.Host) == before {
+				t.Fatal("nothing changed; the comparison sees nothing")
+			}
+			how.end(d)
+			if how.name != "stopped" && len(how.args) == 0 {
+				a.join().stop()
+			}
+			if after := kernelState(t, a.Host); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+		})
+	}
+}
+
+// kernelState is all that a network daemon might touch, without counters.
+func kernelState(t *testing.T, h *netnstest.Host) string {
+	t.Helper()
+	var all strings.Builder
+	for _, command := range []string{
+		"ip -brief link", "ip -4 -brief address", "ip route show table all", "ip rule",
+		"nft --stateless list ruleset", "sysctl net.ipv4.ip_forward",
+	} {
+		words := strings.Fields(command)
+		out, err := output(t, h, words[0], words[1:]...)
+		if err != nil {
+			t.Fatalf("%s: %s", command, out)
+		}
+		fmt.Fprintf(&all, "$ %s\n%s", command, out)
+	}
+	return all.String()
+}

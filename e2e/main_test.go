@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// module is the path of the program's package.
+const module = "github.com/coreos/flannel"
+
+// patience bounds every wait for what must happen; no test waits for a time to
+// pass. It is long, since a machine that runs the tests may be slow.
+const patience = 30 * time.Second
+
+// programs are the binaries that the tests run, built once.
+var programs struct{ flannel, classicpeer, demo string }
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "flannel-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	for path, program := range map[string]*string{
+		module:                      &programs.flannel,
+		module + "/e2e/classicpeer": &programs.classicpeer,
+		module + "/e2e/demo":        &programs.demo,
+	} {
+		*program = filepath.Join(dir, filepath.Base(path))
+		if os.Geteuid() != 0 {
+			continue // every test is skipped
+		}
+		if err := build(*program, path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+func build(output, path string) error {
+	args := []string{"build", "-buildvcs=false", "-o", output}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	out, err := exec.CommandContext(context.Background(), "go", append(args, path)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build %s: %w\n%s", path, err, out)
+	}
+	return nil
+}
+
+// eventually polls until check has nothing to complain of.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-deadline.C:
+			t.Fatalf("%s: not within %v: %v", what, patience, err)
+		case <-t.Context().Done():
+			t.Fatalf("%s: %v", what, t.Context().Err())
+		}
+	}
+}

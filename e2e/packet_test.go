@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	ipv4Header = 20
+	udpHeader  = 8
+)
+
+// innerPacket is a bare IPv4 packet with a UDP datagram in it: what one
+// datagram on the wire carries. Its UDP checksum is 0, "not computed" (RFC 768).
+func innerPacket(from, to netip.AddrPort, payload []byte) []byte {
+	p := make([]byte, ipv4Header+udpHeader, ipv4Header+udpHeader+len(payload))
+	total := cap(p)
+	p[0] = 4<<4 | ipv4Header/4
+	binary.BigEndian.PutUint16(p[2:], uint16(total))
+	p[8] = 64 // time to live
+	p[9] = unix.IPPROTO_UDP
+	src, dst := from.Addr().As4(), to.Addr().As4()
+	copy(p[12:], src[:])
+	copy(p[16:], dst[:])
+	binary.BigEndian.PutUint16(p[10:], checksum.Finish(checksum.Add(0, p[:ipv4Header])))
+	binary.BigEndian.PutUint16(p[20:], from.Port())
+	binary.BigEndian.PutUint16(p[22:], to.Port())
+	binary.BigEndian.PutUint16(p[24:], uint16(udpHeader+len(payload)))
+	return append(p, payload...)
+}
+
+// sender is a socket that plays the daemon of a host.
+type sender struct {
+	t    *testing.T
+	conn net.PacketConn
+}
+
+func newSender(t *testing.T, h *netnstest.Host, from netip.AddrPort) *sender {
+	t.Helper()
+	conn, err := h.ListenPacket(t.Context(), "udp4", from.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &sender{t, conn}
+}
+
+func (s *sender) send(to netip.Addr, datagram []byte) {
+	s.t.Helper()
+	if _, err := s.conn.WriteTo(datagram, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, udpPort))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// receive returns the next datagram and who sent it.
+func (s *sender) receive() (netip.Addr, []byte) {
+	s.t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		s.t.Fatal(err)
+	}
+	buf := make([]byte, 1<<16)
+	n, from, err := s.conn.ReadFrom(buf)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return from.(*net.UDPAddr).AddrPort().Addr().Unmap(), buf[:n]
+}
+
+// pending reports whether a datagram has come.
+func (s *sender) pending() bool {
+	s.t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+		s.t.Fatal(err)
+	}
+	_, _, err := s.conn.ReadFrom(make([]byte, 1))
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		s.t.Fatal(err)
+	}
+	return err == nil
+}

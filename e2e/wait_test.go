@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// A host may start before its etcd: it waits, says so, and then goes on.
+func TestNoEtcdAtStart(t *testing.T) {
+	c := newCluster(t, "3")
+	c.etcd.Stop()
+	a := c.node("a")
+	d := a.launch()
+	d.says(c.etcdAddr()) // what it waits for
+	if d.isReady() {
+		t.Fatal("ready without an etcd")
+	}
+	c.etcd.Restart()
+	d.ready()
+}
+
+func TestNoConfigurationAtStart(t *testing.T) {
+	for _, api := range []string{"3", "2"} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			c.keys.del(t, "config")
+			d := c.node("a").launch()
+			d.says(prefix)
+			if d.isReady() {
+				t.Fatal("ready without a configuration")
+			}
+			c.configure(`{"Network": "10.5.0.0/16"}`)
+			d.ready()
+		})
+	}
+}
+
+// The network may come up later than the program, in any order of things.
+func TestNoDefaultRouteAtStart(t *testing.T) {
+	c := newCluster(t, "3")
+	h := c.lab.Unwired("a")
+	a := c.nodeOn(h)
+	d := a.launch()
+	d.says("wait for interface")
+	h.AddAddr(netnstest.Uplink, h.Addr())
+	if d.isReady() {
+		t.Fatal("ready without a default route")
+	}
+	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), c.lab.Router().Addr().Addr(), "")
+	d.ready()
+	a.addContainer()
+	b := c.node("b")
+	b.join()
+	b.addContainer()
+	c.meet(a, b)
+}
+
+// SIGTERM ends each of the waits, with exit code 0.
+func TestSignalEndsWaiting(t *testing.T) {
+	c := newCluster(t, "3")
+	c.etcd.Stop()
+	d := c.node("a").launch()
+	d.says(c.etcdAddr())
+	d.stop()
+
+	d = c.nodeOn(c.lab.Unwired("b")).launch()
+	d.says("wait for interface")
+	d.stop()
+}
+
+// Packets do not depend on the store.
+func TestEtcdFallsSilent(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b, _, db := c.pair()
+	c.etcd.Pause()
+	for _, way := range [][2]*node{{a, b}, {b, a}} {
+		if err := ping(t, way[0].container, way[1].containerAddr(), "-c", "20", "-i", "0.01"); err != nil {
+			t.Errorf("ping from %s while etcd is silent: %v", way[0].Name(), err)
+		}
+	}
+	db.stop() // no matter that the lease cannot be asked about
+	c.etcd.Resume()
+	b.join()
+	c.meet(a, b)
+}
