@@ -1,0 +1,127 @@
+package status
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// maxScrapes is how many scrapes may go on at once.
+const maxScrapes = 4
+
+func (c Config) metrics() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collector{c.Source, c.Version},
+	)
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		// One series that is wrong must not hide the others.
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes, Timeout: answerLimit,
+	})
+}
+
+// metric is one of ours: its description, and whether it only grows.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func gauge(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc("flannel_"+name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func counter(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc("flannel_"+name, help, labels, nil), prometheus.CounterValue}
+}
+
+var (
+	buildInfo  = gauge("build_info", "Always 1; the labels tell the version of the program and of Go.", "version", "goversion")
+	ready      = gauge("ready", "1 if the host's network is complete, as /readyz has it.")
+	nodeInfo   = gauge("node_info", "Always 1; the labels tell the interface that packets to other hosts leave by.", "iface", "public_ip")
+	leaseInfo  = gauge("lease_info", "Always 1; the label tells the subnet that this host has leased. Absent while there is none.", "subnet")
+	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.")
+	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
+	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store did not parse and was left out.")
+	dataPath   = gauge("datapath_info", "Always 1; the labels tell the backend and what moves its packets.", "backend", "datapath")
+	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
+	peers      = gauge("peers", "Number of other hosts that packets can be sent to.")
+	dropped    = counter("dropped_packets_total", "Packets that were refused, by reason.", "reason")
+	peerInfo   = gauge("peer_info", "Always 1; the labels tell which host has which subnet.", "subnet", "public_ip")
+	peerTxPkts = counter("peer_transmit_packets_total", "Containers' packets sent to the host of a subnet.", "subnet")
+	peerTx     = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
+	peerRxPkts = counter("peer_receive_packets_total", "Containers' packets received from the host of a subnet.", "subnet")
+	peerRx     = counter("peer_receive_bytes_total", "Bytes of containers' packets received from the host of a subnet.", "subnet")
+)
+
+// all are the metrics that collector may give.
+var all = []metric{
+	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, dataPath, mtu, peers, dropped,
+	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx,
+}
+
+// collector makes metrics of a snapshot at each scrape.
+type collector struct {
+	source  Source
+	version string
+}
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range all {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	send := func(m metric, value float64, labels ...string) {
+		v, err := prometheus.NewConstMetric(m.desc, m.kind, value, labels...)
+		if err != nil {
+			v = prometheus.NewInvalidMetric(m.desc, err)
+		}
+		ch <- v
+	}
+	s := c.source()
+	send(buildInfo, 1, c.version, runtime.Version())
+	send(ready, truth(s.ready()))
+	send(storeUp, truth(s.Store.Reachable), s.Store.API)
+	send(badData, float64(s.BadLeaseData))
+	if s.Node.Iface != "" {
+		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
+	}
+	if l := s.Lease; l != nil {
+		send(leaseInfo, 1, l.Subnet.String())
+		if !l.Reserved && !l.ExpiresAt.IsZero() {
+			send(leaseEnd, float64(l.ExpiresAt.UnixMilli())/1000)
+		}
+	}
+	if s.Backend == nil {
+		return
+	}
+	send(dataPath, 1, s.Backend.Type, s.Backend.DataPath)
+	send(mtu, float64(s.Backend.MTU))
+	send(peers, float64(len(s.Backend.Peers)))
+	for reason, n := range s.Backend.Drops {
+		send(dropped, float64(n), reason)
+	}
+	for _, p := range s.Backend.Peers {
+		subnet := p.Subnet.String()
+		send(peerInfo, 1, subnet, p.PublicIP.String())
+		send(peerTxPkts, float64(p.TxPackets), subnet)
+		send(peerTx, float64(p.TxBytes), subnet)
+		send(peerRxPkts, float64(p.RxPackets), subnet)
+		send(peerRx, float64(p.RxBytes), subnet)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,80 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// shutdownLimit is how long requests under way may take when ctx ends.
+	shutdownLimit = 2 * time.Second
+	// Our answers are small, and no client needs longer to ask or to listen.
+	headerLimit = 5 * time.Second
+	answerLimit = 30 * time.Second
+	idleLimit   = 2 * time.Minute
+)
+
+// Config is what a status server is made from.
+type Config struct {
+	// Addr is the TCP address to listen on, HOST:PORT (-status-addr).
+	Addr string
+	// Version is the program's; Began is when it started.
+	Version string
+	Began   time.Time
+	Source  Source
+}
+
+// Server answers HTTP requests while Run runs.
+type Server struct {
+	flag, addr string
+	handler    http.Handler
+}
+
+// New makes the server of all pages.
+func New(c Config) *Server {
+	return &Server{flag: "-status-addr", addr: c.Addr, handler: c.handler()}
+}
+
+// NewHealthz makes a server of /healthz alone, for -healthz-ip and
+// -healthz-port, which other hosts may reach.
+func NewHealthz(addr string, source Source) *Server {
+	mux := http.NewServeMux()
+	mux.Handle("GET /healthz", healthz(source))
+	return &Server{flag: "-healthz-ip, -healthz-port", addr: addr, handler: mux}
+}
+
+// Run serves until ctx ends, which gives nil; or it returns the error that kept
+// it from serving. No connection is left when it returns.
+func (s *Server) Run(ctx context.Context) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", s.addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s (%s): %w", s.addr, s.flag, err)
+	}
+	return s.serve(ctx, ln)
+}
+
+func (s *Server) serve(ctx context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit,
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s (%s): %w", s.addr, s.flag, err)
+	case <-ctx.Done():
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+	defer cancel()
+	err := srv.Shutdown(limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close()
+	}
+	<-served
+	return err
+}

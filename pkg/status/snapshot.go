@@ -1,0 +1,111 @@
+// Package status tells the outside how the daemon is doing, over HTTP:
+//
+//	/               a page for people
+//	/healthz        200, or 503 and the reason why a restart is in order
+//	/readyz         200, or 503 and what is still missing, a line each
+//	/metrics        Prometheus metrics, names beginning with flannel_
+//	/api/v1/status  Report as JSON
+//
+// Nothing is pushed here: each request asks the daemon for a Snapshot. All of
+// it is read only.
+package status
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Source gives the state of the daemon at the moment of the call. It is called
+// from several goroutines at once, and must not wait for the network.
+type Source func() Snapshot
+
+// Snapshot is the state of the daemon at one moment.
+type Snapshot struct {
+	// NotReady are the conditions that are missing for work, in words, e.g.
+	// "waiting for a network configuration". None missing is ready.
+	NotReady []string `json:"not_ready"`
+	Node     Node     `json:"node"`
+	// Lease is nil until there is one.
+	Lease *Lease `json:"lease"`
+	Store Store  `json:"store"`
+	// Backend is nil until the network is up.
+	Backend *Backend `json:"backend"`
+	// BadLeaseData counts how often a key or value in the store did not parse
+	// and was left out.
+	BadLeaseData uint64 `json:"bad_lease_data"`
+}
+
+// Node is this host as its peers know it; zero until the interface is chosen.
+type Node struct {
+	PublicIP netip.Addr `json:"public_ip"`
+	// Iface is the interface that encapsulated packets leave by, MTU its MTU in
+	// bytes.
+	Iface string `json:"iface"`
+	MTU   int    `json:"mtu"`
+}
+
+// Lease is the claim on our subnet.
+type Lease struct {
+	Subnet netip.Prefix `json:"subnet"`
+	// ExpiresAt is absent for a reservation, which does not expire.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	Reserved  bool      `json:"reserved"`
+}
+
+// Store is our connection to where the leases are kept.
+type Store struct {
+	// API is "2" or "3"; empty until it is known.
+	API string `json:"api"`
+	// Reachable tells how the last round trip ended, Since when it began to be
+	// so; absent before the first.
+	Reachable bool      `json:"reachable"`
+	Since     time.Time `json:"since,omitzero"`
+}
+
+// Backend is the data plane.
+type Backend struct {
+	// Type is the configuration's, e.g. "udp".
+	Type string `json:"type"`
+	// DataPath is what moves the packets, and DataPathReason why it was chosen.
+	DataPath       string `json:"datapath"`
+	DataPathReason string `json:"datapath_reason"`
+	// MTU is the largest packet, in bytes, that a container may send.
+	MTU int `json:"mtu"`
+	// Drops counts refused packets by reason.
+	Drops map[string]uint64 `json:"drops"`
+	Peers []Peer            `json:"peers"`
+}
+
+// Peer counts the packets exchanged with one other host. Bytes are those of the
+// containers' packets, without encapsulation.
+type Peer struct {
+	Subnet    netip.Prefix `json:"subnet"`
+	PublicIP  netip.Addr   `json:"public_ip"`
+	TxPackets uint64       `json:"tx_packets"`
+	TxBytes   uint64       `json:"tx_bytes"`
+	RxPackets uint64       `json:"rx_packets"`
+	RxBytes   uint64       `json:"rx_bytes"`
+}
+
+// Report is the JSON that /api/v1/status answers with. Fields may be added to
+// it; those that are there keep name and meaning.
+type Report struct {
+	Version string `json:"version"`
+	// UptimeSeconds is whole seconds since the start.
+	UptimeSeconds int64 `json:"uptime_seconds"`
+	Ready         bool  `json:"ready"`
+	Snapshot
+}
+
+func (s Snapshot) ready() bool { return len(s.NotReady) == 0 }
+
+// fault says why the daemon needs a restart; empty if it does not. A store that
+// is away is no fault: the network works on without it. But once our lease has
+// run out, another host may have our subnet.
+func (s Snapshot) fault(now time.Time) string {
+	if l := s.Lease; l != nil && !l.Reserved && !l.ExpiresAt.IsZero() && l.ExpiresAt.Before(now) {
+		return fmt.Sprintf("the lease of %v expired at %v and was not renewed", l.Subnet, l.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	return ""
+}

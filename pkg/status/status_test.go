@@ -1,0 +1,384 @@
+package status
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/goleak"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	// The log package has a goroutine for its files from the first moment on.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+}
+
+// starting is a daemon that has no lease yet.
+func starting() Snapshot {
+	return Snapshot{NotReady: []string{"waiting for a network configuration", "no lease yet"}}
+}
+
+func working() Snapshot {
+	return Snapshot{
+		Node: Node{PublicIP: netip.MustParseAddr("192.0.2.10"), Iface: "eth0", MTU: 1500},
+		Lease: &Lease{
+			Subnet:    netip.MustParsePrefix("10.5.72.0/24"),
+			ExpiresAt: time.Date(2100, 1, 2, 3, 4, 5, 500e6, time.UTC),
+		},
+		Store: Store{API: "3", Reachable: true, Since: time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)},
+		Backend: &Backend{
+			Type: "udp", DataPath: "offload", DataPathReason: "the kernel has no tcx", MTU: 1472,
+			Drops: map[string]uint64{"no_route": 3, "malformed": 0},
+			Peers: []Peer{{
+				Subnet: netip.MustParsePrefix("10.5.9.0/24"), PublicIP: netip.MustParseAddr("192.0.2.11"),
+				TxPackets: 1, TxBytes: 200, RxPackets: 3, RxBytes: 400,
+			}},
+		},
+		BadLeaseData: 5,
+	}
+}
+
+func config(s Snapshot) Config {
+	return Config{Version: "1.2.3", Began: time.Now().Add(-time.Hour), Source: func() Snapshot { return s }}
+}
+
+func get(t *testing.T, h http.Handler, path string) (code int, body string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	expired := working()
+	expired.Lease.ExpiresAt = time.Now().Add(-time.Minute)
+	reserved := working()
+	reserved.Lease.Reserved = true
+	reserved.Lease.ExpiresAt = time.Time{}
+	away := working()
+	away.Store.Reachable = false
+	for name, tt := range map[string]struct {
+		s              Snapshot
+		healthz        int
+		readyz         int
+		reason, missed string
+	}{
+		"starting":    {starting(), 200, 503, "ok\n", "waiting for a network configuration\nno lease yet\n"},
+		"working":     {working(), 200, 200, "ok\n", "ok\n"},
+		"reservation": {reserved, 200, 200, "ok\n", "ok\n"},
+		"store away":  {away, 200, 200, "ok\n", "ok\n"},
+		"expired":     {expired, 503, 200, "the lease of 10.5.72.0/24 expired at ", "ok\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := New(config(tt.s)).handler
+			alone := NewHealthz("", config(tt.s).Source).handler
+			for _, h := range []http.Handler{all, alone} {
+				if code, body := get(t, h, "/healthz"); code != tt.healthz || !strings.HasPrefix(body, tt.reason) {
+					t.Errorf("/healthz: %d %q, want %d %q", code, body, tt.healthz, tt.reason)
+				}
+			}
+			if code, body := get(t, all, "/readyz"); code != tt.readyz || body != tt.missed {
+				t.Errorf("/readyz: %d %q, want %d %q", code, body, tt.readyz, tt.missed)
+			}
+		})
+	}
+}
+
+func TestHealthzListenerHasNothingElse(t *testing.T) {
+	h := NewHealthz("", config(working()).Source).handler
+	for _, path := range []string{"/", "/readyz", "/metrics", "/api/v1/status"} {
+		if code, _ := get(t, h, path); code != http.StatusNotFound {
+			t.Errorf("%s: %d, want 404", path, code)
+		}
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	h := New(config(working())).handler
+	for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "/api/v1/status"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil))
+		if w.Code != http.StatusMethodNotAllowed {
+			t.Errorf("POST %s: %d, want 405", path, w.Code)
+		}
+	}
+	if code, _ := get(t, h, "/other"); code != http.StatusNotFound {
+		t.Errorf("/other: %d, want 404", code)
+	}
+}
+
+const workingJSON = `{
+  "version": "1.2.3",
+  "uptime_seconds": 3600,
+  "ready": true,
+  "not_ready": [],
+  "node": {
+    "public_ip": "192.0.2.10",
+    "iface": "eth0",
+    "mtu": 1500
+  },
+  "lease": {
+    "subnet": "10.5.72.0/24",
+    "expires_at": "2100-01-02T03:04:05.5Z",
+    "reserved": false
+  },
+  "store": {
+    "api": "3",
+    "reachable": true,
+    "since": "2024-05-06T07:08:09Z"
+  },
+  "backend": {
+    "type": "udp",
+    "datapath": "offload",
+    "datapath_reason": "the kernel has no tcx",
+    "mtu": 1472,
+    "drops": {
+      "malformed": 0,
+      "no_route": 3
+    },
+    "peers": [
+      {
+        "subnet": "10.5.9.0/24",
+        "public_ip": "192.0.2.11",
+        "tx_packets": 1,
+        "tx_bytes": 200,
+        "rx_packets": 3,
+        "rx_bytes": 400
+      }
+    ]
+  },
+  "bad_lease_data": 5
+}
+`
+
+const startingJSON = `{
+  "version": "1.2.3",
+  "uptime_seconds": 3600,
+  "ready": false,
+  "not_ready": [
+    "waiting for a network configuration",
+    "no lease yet"
+  ],
+  "node": {
+    "public_ip": "",
+    "iface": "",
+    "mtu": 0
+  },
+  "lease": null,
+  "store": {
+    "api": "",
+    "reachable": false
+  },
+  "backend": null,
+  "bad_lease_data": 0
+}
+`
+
+func TestAPI(t *testing.T) {
+	bare := working()
+	bare.Backend = &Backend{Type: "alloc"}
+	for name, tt := range map[string]struct {
+		s    Snapshot
+		want string
+	}{
+		"working":   {working(), workingJSON},
+		"starting":  {starting(), startingJSON},
+		"no counts": {bare, "\"drops\": {},\n    \"peers\": []\n"},
+	} {
+		if code, body := get(t, New(config(tt.s)).handler, "/api/v1/status"); code != 200 || !strings.Contains(body, tt.want) {
+			t.Errorf("%s: %d\n%s\nwant\n%s", name, code, body, tt.want)
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	odd := working()
+	odd.Node.Iface = "<script>"
+	for name, tt := range map[string]struct {
+		s    Snapshot
+		want []string
+	}{
+		"working":  {working(), []string{"flannel: ready", "10.5.72.0/24, until 2100-01-02 03:04:05 UTC", "192.0.2.11", "no_route"}},
+		"starting": {starting(), []string{"flannel: not ready", "Missing: no lease yet", "not reachable"}},
+		"escaped":  {odd, []string{"&lt;script&gt;"}},
+	} {
+		code, body := get(t, New(config(tt.s)).handler, "/")
+		for _, want := range tt.want {
+			if code != 200 || !strings.Contains(body, want) {
+				t.Errorf("%s: %d, page lacks %q:\n%s", name, code, want, body)
+			}
+		}
+		if strings.Contains(body, "invalid") || !strings.HasSuffix(body, "</html>\n") {
+			t.Errorf("%s: page is broken:\n%s", name, body)
+		}
+	}
+}
+
+const workingMetrics = `
+# HELP flannel_bad_lease_data_total How often a key or value in the lease store did not parse and was left out.
+# TYPE flannel_bad_lease_data_total counter
+flannel_bad_lease_data_total 5
+# HELP flannel_datapath_info Always 1; the labels tell the backend and what moves its packets.
+# TYPE flannel_datapath_info gauge
+flannel_datapath_info{backend="udp",datapath="offload"} 1
+# HELP flannel_dropped_packets_total Packets that were refused, by reason.
+# TYPE flannel_dropped_packets_total counter
+flannel_dropped_packets_total{reason="malformed"} 0
+flannel_dropped_packets_total{reason="no_route"} 3
+# HELP flannel_lease_expiration_timestamp_seconds When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.
+# TYPE flannel_lease_expiration_timestamp_seconds gauge
+flannel_lease_expiration_timestamp_seconds 4.1025422455e+09
+# HELP flannel_lease_info Always 1; the label tells the subnet that this host has leased. Absent while there is none.
+# TYPE flannel_lease_info gauge
+flannel_lease_info{subnet="10.5.72.0/24"} 1
+# HELP flannel_mtu_bytes Largest packet that a container may send.
+# TYPE flannel_mtu_bytes gauge
+flannel_mtu_bytes 1472
+# HELP flannel_node_info Always 1; the labels tell the interface that packets to other hosts leave by.
+# TYPE flannel_node_info gauge
+flannel_node_info{iface="eth0",public_ip="192.0.2.10"} 1
+# HELP flannel_peer_info Always 1; the labels tell which host has which subnet.
+# TYPE flannel_peer_info gauge
+flannel_peer_info{public_ip="192.0.2.11",subnet="10.5.9.0/24"} 1
+# HELP flannel_peer_receive_bytes_total Bytes of containers' packets received from the host of a subnet.
+# TYPE flannel_peer_receive_bytes_total counter
+flannel_peer_receive_bytes_total{subnet="10.5.9.0/24"} 400
+# HELP flannel_peer_receive_packets_total Containers' packets received from the host of a subnet.
+# TYPE flannel_peer_receive_packets_total counter
+flannel_peer_receive_packets_total{subnet="10.5.9.0/24"} 3
+# HELP flannel_peer_transmit_bytes_total Bytes of containers' packets sent to the host of a subnet.
+# TYPE flannel_peer_transmit_bytes_total counter
+flannel_peer_transmit_bytes_total{subnet="10.5.9.0/24"} 200
+# HELP flannel_peer_transmit_packets_total Containers' packets sent to the host of a subnet.
+# TYPE flannel_peer_transmit_packets_total counter
+flannel_peer_transmit_packets_total{subnet="10.5.9.0/24"} 1
+# HELP flannel_peers Number of other hosts that packets can be sent to.
+# TYPE flannel_peers gauge
+flannel_peers 1
+# HELP flannel_ready 1 if the host's network is complete, as /readyz has it.
+# TYPE flannel_ready gauge
+flannel_ready 1
+# HELP flannel_store_reachable 1 if the last round trip to the lease store succeeded.
+# TYPE flannel_store_reachable gauge
+flannel_store_reachable{api="3"} 1
+`
+
+func TestMetrics(t *testing.T) {
+	_, body := get(t, New(config(working())).handler, "/metrics")
+	var ours strings.Builder
+	for line := range strings.Lines(body) {
+		if strings.Contains(line, "flannel_") && !strings.Contains(line, "flannel_build_info") {
+			ours.WriteString(line)
+		}
+	}
+	if got, want := ours.String(), workingMetrics[1:]; got != want {
+		t.Errorf("metrics are\n%s\nwant\n%s", got, want)
+	}
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "flannel_") {
+			t.Errorf("lint: %s: %s", p.Metric, p.Text)
+		}
+	}
+	if got, want := len(all), strings.Count(workingMetrics, "# TYPE")+1; got != want { // and build_info
+		t.Errorf("%d metrics are described, %d tested", got, want)
+	}
+}
+
+func TestMetricsPage(t *testing.T) {
+	reserved := working()
+	reserved.Lease = &Lease{Subnet: reserved.Lease.Subnet, Reserved: true}
+	odd := working()
+	odd.Backend.Peers = append(odd.Backend.Peers, odd.Backend.Peers[0]) // one subnet twice
+	for name, tt := range map[string]struct {
+		s        Snapshot
+		has, not string
+	}{
+		"build and runtime":   {working(), `flannel_build_info{goversion="go`, "\xff"},
+		"process":             {working(), "process_open_fds", "\xff"},
+		"go":                  {working(), "go_goroutines", "\xff"},
+		"starting":            {starting(), "flannel_ready 0", "flannel_lease"},
+		"reservation":         {reserved, "flannel_lease_info", "flannel_lease_expiration"},
+		"one series is wrong": {odd, "flannel_ready 1", "\xff"},
+	} {
+		if code, body := get(t, New(config(tt.s)).handler, "/metrics"); code != 200 || !strings.Contains(body, tt.has) || strings.Contains(body, tt.not) {
+			t.Errorf("%s: %d, want %q and not %q in\n%s", name, code, tt.has, tt.not, body)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, hang := make(chan struct{}), make(chan struct{})
+	c := config(working())
+	c.Source = func() Snapshot {
+		close(entered)
+		<-hang
+		return working()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- New(c).serve(ctx, ln) }()
+
+	// A request that does not end must not keep Run from ending.
+	asked := make(chan error, 1)
+	go func() {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+ln.Addr().String()+"/healthz", nil)
+		if err != nil {
+			asked <- err
+			return
+		}
+		resp, err := new(http.Transport).RoundTrip(req)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		asked <- err
+	}()
+	<-entered
+	cancel()
+	select {
+	case err := <-ran:
+		if err != nil {
+			t.Errorf("Run = %v, want nil after ctx ended", err)
+		}
+	case <-time.After(patience):
+		t.Error("Run did not end")
+	}
+	close(hang)
+	if err := <-asked; err == nil {
+		t.Error("the request that hung was answered though Run had ended")
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c := config(working())
+	c.Addr = ln.Addr().String()
+	for flag, s := range map[string]*Server{"-status-addr": New(c), "-healthz-port": NewHealthz(c.Addr, c.Source)} {
+		err := s.Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), flag) || !strings.Contains(err.Error(), c.Addr) || !strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("Run = %v, want an error that names %s, the address, and the cause", err, flag)
+		}
+	}
+}
