@@ -228,7 +228,7 @@ func TestReasons(t *testing.T) {
 		want   string
 	}{
 		{"wrong CA", tls, func(c *subnet.StoreConfig) { c.CAFile = other.CAFile }, "certificate signed by unknown authority"},
-		{"no client certificate", tls, func(c *subnet.StoreConfig) { c.CertFile, c.KeyFile = "", "" }, "tls: "},
+		{"no client certificate", tls, func(c *subnet.StoreConfig) { c.CertFile, c.KeyFile = "", "" }, "Unavailable"},
 		{"https to an http port", auth, func(c *subnet.StoreConfig) {
 			c.Endpoints, c.CAFile = []string{strings.TrimPrefix(auth.URL(), "http://")}, tls.CAFile
 		}, "handshake failed"},
