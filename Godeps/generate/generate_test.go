@@ -129,6 +129,7 @@ func TestFindLicenses(t *testing.T) {
 		"none":             {nil, ""},
 		"notice only":      {map[string]string{"NOTICE": mit}, ""},
 		"unknown text":     {map[string]string{"LICENSE": "Do what you like."}, ""},
+		"mostly unknown":   {map[string]string{"LICENSE": mit + strings.Repeat("But first you pay us ten crowns.\n", 50)}, ""},
 		"one of two":       {map[string]string{"LICENSE": mit, "COPYING": "Pay us."}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
