@@ -49,7 +49,7 @@ type running struct {
 	uplink   uplink.Uplink
 	publicIP netip.Addr
 	config   *subnet.Config
-	registry subnet.Registry
+	store    store.Store
 	manager  *subnet.Manager
 	network  backend.Network
 	ready    bool
@@ -80,6 +80,7 @@ func (d *daemon) run(ctx context.Context) error {
 			return errors.Join(g.Wait(), err)
 		}
 	}
+	g.Go(func() error { return d.serveStatus(ctx) })
 	g.Go(func() error { return d.serve(ctx) })
 	return g.Wait()
 }
@@ -117,12 +118,13 @@ func (d *daemon) serve(ctx context.Context) error {
 	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
 	d.update(func(r *running) { r.uplink, r.publicIP = up, publicIP })
 
-	reg, err := store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
+	opened, err := store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
-	config, err := subnet.WaitConfig(ctx, reg)
+	defer opened.Close()
+	d.update(func(r *running) { r.store = opened })
+	config, err := subnet.WaitConfig(ctx, opened)
 	if err != nil {
 		return fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
 	}
@@ -134,8 +136,8 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 
-	manager := subnet.NewManager(reg, config, d.options.terms)
-	d.update(func(r *running) { r.config, r.registry, r.manager = config, reg, manager })
+	manager := subnet.NewManager(opened, config, d.options.terms)
+	d.update(func(r *running) { r.config, r.manager = config, manager })
 	lease, err := manager.Acquire(ctx, be.Attrs(), d.previousSubnet())
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ type options struct {
 	stateDir   string
 
 	statusAddr  string
+	statusGiven bool // the address is the operator's choice, not the default
 	healthzIP   string
 	healthzPort int
 
@@ -80,6 +81,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.statusGiven = given["status-addr"]
 	return o, o.check(time.Duration(margin)*time.Minute, given[flagRenewMargin])
 }
 

@@ -76,6 +76,9 @@ type Registry interface {
 	// The Lease of a Removed event has no more than its Subnet and Rev.
 	Watch(ctx context.Context, rev Rev, fn func(Rev, []Event)) error
 
+	// BadCount is how many times a bad key or value was left out of an answer.
+	BadCount() uint64
+
 	// Close releases connections; calls under way return an error.
 	Close() error
 }

@@ -1,7 +1,7 @@
 // Package status tells the outside how the daemon is doing, over HTTP:
 //
 //	/               a page for people
-//	/healthz        200, or 503 and the reason why a restart is in order
+//	/healthz        200 while the process is alive
 //	/readyz         200, or 503 and what is still missing, a line each
 //	/metrics        Prometheus metrics, names beginning with flannel_
 //	/api/v1/status  Report as JSON
@@ -11,7 +11,6 @@
 package status
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -99,13 +98,3 @@ type Report struct {
 }
 
 func (s Snapshot) ready() bool { return len(s.NotReady) == 0 }
-
-// fault says why the daemon needs a restart; empty if it does not. A store that
-// is away is no fault: the network works on without it. But once our lease has
-// run out, another host may have our subnet.
-func (s Snapshot) fault(now time.Time) string {
-	if l := s.Lease; l != nil && !l.Reserved && !l.ExpiresAt.IsZero() && l.ExpiresAt.Before(now) {
-		return fmt.Sprintf("the lease of %v expired at %v and was not renewed", l.Subnet, l.ExpiresAt.UTC().Format(time.RFC3339))
-	}
-	return ""
-}

@@ -21,23 +21,29 @@ type Config struct {
 	Publish []byte
 }
 
+// Store is a registry and the API that it speaks, "3" or "2".
+type Store struct {
+	subnet.Registry
+	API string
+}
+
 // Open returns the registry that c describes. It waits for a store that does
 // not answer as long as ctx allows, and says in the log what it waits for. What
 // is wrong with c is an error at once.
-func Open(ctx context.Context, c Config) (subnet.Registry, error) {
+func Open(ctx context.Context, c Config) (Store, error) {
 	reg, err := etcdv3.New(c.StoreConfig)
 	if err != nil {
-		return nil, err
+		return Store{}, err
 	}
 	if c.Publish == nil {
-		return reg, nil
+		return Store{reg, "3"}, nil
 	}
 	_, err = backoff.Retry(ctx, "publish network configuration", func() (bool, error) {
 		return reg.PublishConfig(ctx, c.Publish)
 	})
 	if err != nil {
 		reg.Close()
-		return nil, fmt.Errorf("publish network configuration: %w", err)
+		return Store{}, fmt.Errorf("publish network configuration: %w", err)
 	}
-	return reg, nil
+	return Store{reg, "3"}, nil
 }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/status"
+)
+
+// serveStatus runs the HTTP servers that the flags ask for.
+func (d *daemon) serveStatus(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if addr := d.options.statusAddr; addr != "" {
+		s := status.New(status.Config{Addr: addr, Version: Version, Began: d.began, Source: d.report})
+		g.Go(func() error {
+			err := s.Run(ctx)
+			if errors.Is(err, unix.EADDRINUSE) && !d.options.statusGiven {
+				log.Warningf("no status server: %v; a second daemon on this host needs -status-addr", err)
+				return nil
+			}
+			return err
+		})
+	}
+	if port := d.options.healthzPort; port != 0 {
+		s := status.NewHealthz(net.JoinHostPort(d.options.healthzIP, strconv.Itoa(port)), d.report)
+		g.Go(func() error { return s.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// report is the state of the daemon for the status servers.
+func (d *daemon) report() status.Snapshot {
+	r := d.snapshot()
+	s := status.Snapshot{
+		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
+	}
+	missing := func(format string, args ...any) {
+		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
+	}
+	if r.uplink.Index == 0 {
+		missing("waiting for an interface with an address")
+		return s
+	}
+	if r.store.Registry == nil {
+		missing("waiting for the store %v", d.options.store.Endpoints)
+		return s
+	}
+	s.BadLeaseData = r.store.BadCount()
+	s.Store.API = r.store.API
+	if r.manager == nil {
+		missing("waiting for the network configuration %s/config", d.options.store.Prefix)
+		return s
+	}
+	control := r.manager.Status()
+	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
+	l := control.Lease
+	if !l.Subnet.IsValid() {
+		missing("waiting for a subnet")
+		return s
+	}
+	s.Lease = &status.Lease{Subnet: l.Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
+	if !l.Reserved && time.Now().After(l.Expiration) {
+		missing("the lease of %v expired at %v and could not be renewed", l.Subnet, l.Expiration.UTC().Format(time.RFC3339))
+	}
+	if r.network == nil {
+		missing("waiting for the network device")
+		return s
+	}
+	s.Backend = r.backend()
+	if !r.ready {
+		missing("waiting for the first full set of peers")
+	}
+	return s
+}
+
+func (r running) backend() *status.Backend {
+	stats := r.network.Stats()
+	b := &status.Backend{
+		Type: r.config.BackendType, DataPath: stats.DataPath, DataPathReason: stats.Reason,
+		MTU: r.network.MTU(), Drops: stats.Drops,
+		Peers: make([]status.Peer, 0, len(stats.Peers)),
+	}
+	for _, p := range stats.Peers {
+		b.Peers = append(b.Peers, status.Peer{
+			Subnet: p.Subnet, PublicIP: p.PublicIP,
+			TxPackets: p.TxPackets, TxBytes: p.TxBytes, RxPackets: p.RxPackets, RxBytes: p.RxBytes,
+		})
+	}
+	return b
+}
