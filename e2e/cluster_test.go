@@ -16,7 +16,8 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// network is the overlay of most tests.
+// network is the overlay of most tests. Daemons get subnets up to 10.5.99.0; a
+// test that plays a peer gives itself one above.
 var network = netip.MustParsePrefix("10.5.0.0/16")
 
 // udpPort is where hosts expect each other's packets.
@@ -44,7 +45,7 @@ func newCluster(t *testing.T, api string) *cluster {
 	} else {
 		c.keys = openV3(t, store, c.etcd.URL())
 	}
-	c.configure(fmt.Sprintf(`{"Network": %q}`, network))
+	c.configure(fmt.Sprintf(`{"Network": %q, "SubnetMax": "10.5.99.0"}`, network))
 	return c
 }
 

@@ -106,6 +106,26 @@ func TestRestartKeepsTheSubnet(t *testing.T) {
 	}
 }
 
+// A subnet that another host holds is not ours to use: containers here would
+// have its addresses. That is the one failure of a host that runs.
+func TestLeaseTakenByAnotherHost(t *testing.T) {
+	for _, api := range []string{"3", "2"} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			a := c.node("a")
+			d := a.join()
+			c.keys.put(t, "subnets/"+a.leaseKey(), `{"PublicIP":"192.168.77.99"}`, 0)
+			if code := d.wait().ExitCode(); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+			d.says("192.168.77.99") // who has it
+			if a.HasLink("flannel0") {
+				t.Error("the device is still there")
+			}
+		})
+	}
+}
+
 // The second signal does what a signal does by default. An HTTP request that
 // never ends keeps the status server, and so the program, for a moment.
 func TestSecondSignalKills(t *testing.T) {

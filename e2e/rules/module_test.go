@@ -1,7 +1,10 @@
 package rules
 
 import (
+	"debug/elf"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -28,6 +31,35 @@ func TestProgramLinksNoTestPackage(t *testing.T) {
 		case path == "testing", path == "net/http/httptest",
 			within(module+"/e2e", path), within(module+"/pkg/netnstest", path), within(module+"/subnet/subnettest", path):
 			t.Errorf("the program links %s", path)
+		}
+	}
+}
+
+// The program as the build script makes it: one file that needs nothing else.
+func TestProgramIsStaticAndSmall(t *testing.T) {
+	const limit = 30 << 20
+	name := filepath.Join(t.TempDir(), "flannel")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", name, ".")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > limit {
+		t.Errorf("%d bytes, more than %d", info.Size(), limit)
+	}
+	binary, err := elf.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer binary.Close()
+	for _, p := range binary.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Error("it needs a dynamic linker")
 		}
 	}
 }
