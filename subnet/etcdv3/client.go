@@ -24,24 +24,21 @@ const (
 	// redialMost caps the pause between attempts to connect; gRPC's default of
 	// two minutes would keep us away from a store that is long back.
 	redialMost = 3 * time.Second
-	// attempts at one call, pauses of 25 ms between. The client repeats only
-	// reads, writes that never left this host, and calls whose login token had
-	// expired; that last is why it must be more than one.
+	// attempts at one call, pauses of 25 ms between, for a connection that has
+	// just broken. The client repeats only reads, and writes that never left
+	// this host.
 	attempts = 3
 )
 
 // clientConfig is what the etcd client is made from. Its limit for answers is
 // 2 GiB where gRPC's own is 4 MiB, and a List needs it to be (about 150 bytes a
 // lease). The client's logger is silent: what it would say comes back as error.
-func clientConfig(cfg subnet.StoreConfig, tls *tls.Config) clientv3.Config {
+func clientConfig(cfg subnet.StoreConfig, tls *tls.Config, l *login) clientv3.Config {
 	redial := backoff.DefaultConfig
 	redial.BaseDelay, redial.MaxDelay = 200*time.Millisecond, redialMost
 	return clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		TLS:                  tls,
-		Username:             cfg.Username,
-		Password:             cfg.Password,
-		DialTimeout:          roundTripLimit, // bounds the login
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
 		MaxUnaryRetries:      attempts,
@@ -49,6 +46,7 @@ func clientConfig(cfg subnet.StoreConfig, tls *tls.Config) clientv3.Config {
 		DialOptions: []grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialLimit}),
 			grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithPerRPCCredentials(l),
 		},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -36,12 +37,11 @@ type Registry struct {
 	limit  time.Duration
 	bad    subnet.BadData
 
-	// life ends with Close; the client and all that it started hang on it.
-	life context.Context
-	end  context.CancelFunc
-	// conn holds the client while nobody looks at it; nil until the first call
-	// that reached the store.
-	conn chan *clientv3.Client
+	login *login
+
+	mu     sync.Mutex       // guards what follows; not held during a round trip
+	conn   *clientv3.Client // nil before the first call
+	closed bool
 }
 
 // New checks cfg, reads the files that it names, and starts nothing: the first
@@ -55,11 +55,8 @@ func New(cfg subnet.StoreConfig) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, client: clientConfig(cfg, tls), limit: roundTripLimit,
-		conn: make(chan *clientv3.Client, 1)}
-	r.life, r.end = context.WithCancel(context.Background())
-	r.conn <- nil
-	return r, nil
+	l := &login{user: cfg.Username, password: cfg.Password}
+	return &Registry{cfg: cfg, client: clientConfig(cfg, tls, l), login: l, limit: roundTripLimit}, nil
 }
 
 // BadCount is how many times a bad key or value was left out of an answer.
@@ -122,33 +119,42 @@ func (r *Registry) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error)
 
 // Close implements subnet.Registry.
 func (r *Registry) Close() error {
-	r.end()
-	c := <-r.conn // whoever is connecting gives up: life has ended
-	r.conn <- nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	c := r.conn
+	r.conn = nil
 	if c == nil {
 		return nil
 	}
-	// The client's own error is that of the context that we just ended.
+	// The client's own error is that of the context that it just ended.
 	if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close connection to etcd: %w", err)
 	}
 	return nil
 }
 
-// call does one round trip within the time limit.
+func (r *Registry) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+// call does one round trip within the time limit, and a second one where etcd
+// wants a new login first.
 func (r *Registry) call(ctx context.Context, verb string, do func(context.Context, *clientv3.Client) error) error {
 	limited, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
-	c, err := r.connect(limited)
+	c, err := r.connection()
 	if err == nil {
-		err = do(limited, c)
+		err = r.login.do(limited, c, do)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", verb, ctx.Err())
-	case r.life.Err() != nil:
+	case r.isClosed():
 		return fmt.Errorf("%s: %w", verb, ErrClosed)
 	case limited.Err() != nil:
 		return fmt.Errorf("%s: no answer within %v from %s: %w", verb, r.limit, r.endpoints(), err)
@@ -169,38 +175,21 @@ func (r *Registry) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	return l, nil
 }
 
-// connect returns the client, which it makes if there is none yet. That may
-// take a round trip, to log in, and ends with ctx.
-func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
-	var c *clientv3.Client
-	select {
-	case c = <-r.conn:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { r.conn <- c }()
-	if r.life.Err() != nil {
+// connection returns the client, made by the first call. It does not wait.
+func (r *Registry) connection() (*clientv3.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
 		return nil, ErrClosed
 	}
-	if c != nil {
-		return c, nil
+	if r.conn == nil {
+		c, err := clientv3.New(r.client)
+		if err != nil {
+			return nil, fmt.Errorf("make etcd client: %w", err)
+		}
+		r.conn = c
 	}
-	life, cancel := context.WithCancel(r.life)
-	keep := context.AfterFunc(ctx, cancel)
-	cfg := r.client
-	cfg.Context = life
-	made, err := clientv3.New(cfg)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if !keep() {
-		made.Close()
-		return nil, ctx.Err()
-	}
-	// life is not cancelled: it is the client's, and ends with the registry's.
-	c = made
-	return c, nil
+	return r.conn, nil
 }
 
 // failFast reports a broken connection with its reason, where the client would

@@ -2,6 +2,7 @@ package etcdv3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -252,5 +253,46 @@ func TestReasons(t *testing.T) {
 				t.Errorf("the password is in the error: %v", err)
 			}
 		})
+	}
+}
+
+// TestLoginExpires: a token that etcd has forgotten is replaced, for calls and
+// for watches.
+func TestLoginExpires(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})
+	r := open(t, srv.StoreConfig("/net"))
+	rev, ended := watching(t, r, srv.Client())
+	for _, token := range []string{"forgotten.1", ""} {
+		r.login.token.Store(&token)
+		if _, _, err := r.List(t.Context()); err != nil {
+			t.Errorf("List with token %q: %v", token, err)
+		}
+	}
+	forgotten := "forgotten.1"
+	r.login.token.Store(&forgotten)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := r.Watch(ctx, rev-1, func(subnet.Rev, []subnet.Event) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch with a forgotten token: %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("the first watch ended: %v", err)
+	default:
+	}
+}
+
+// TestLoginNotNeeded: a password that nobody asks for does no harm.
+func TestLoginNotNeeded(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	cfg := srv.StoreConfig("/net")
+	cfg.Username, cfg.Password = "flannel", "secret"
+	r := open(t, cfg)
+	watching(t, r, srv.Client())
+	if _, err := r.PublishConfig(t.Context(), []byte("{}")); err != nil {
+		t.Errorf("PublishConfig: %v", err)
 	}
 }

@@ -30,7 +30,7 @@ func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 	switch {
 	case ctx.Err() != nil:
 		err = ctx.Err()
-	case r.life.Err() != nil:
+	case r.isClosed():
 		err = ErrClosed
 	case errors.Is(err, errCut):
 		err = r.reason(ctx, err)
@@ -39,13 +39,16 @@ func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 }
 
 func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
-	var c *clientv3.Client
-	err := r.call(ctx, "connect", func(_ context.Context, made *clientv3.Client) error {
-		c = made
-		return nil
-	})
+	c, err := r.connection()
 	if err != nil {
 		return err
+	}
+	if r.login.user != "" {
+		// etcd refuses a watch with an old token by "permission denied", which
+		// says nothing about tokens.
+		if err := r.call(ctx, "log in", r.login.renew); err != nil {
+			return err
+		}
 	}
 	// A member that has lost its leader would otherwise keep the watch and
 	// deliver nothing.
