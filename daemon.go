@@ -170,12 +170,23 @@ func (d *daemon) keep(ctx context.Context, config *subnet.Config, manager *subne
 			d.sayReady(config, lease, network)
 		})
 	})
-	if d.options.ipMasq {
-		g.Go(func() error {
-			return masq.Run(ctx, masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true})
-		})
-	}
+	g.Go(func() error {
+		return d.masquerade(ctx, masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true})
+	})
 	return g.Wait()
+}
+
+// masquerade keeps the firewall rules until ctx ends, and leaves none behind.
+func (d *daemon) masquerade(ctx context.Context, rules masq.Rules) error {
+	if d.options.ipMasq {
+		return errors.Join(masq.Run(ctx, rules), masq.Remove(rules.Network))
+	}
+	// A run that was killed may have left some.
+	if err := masq.Remove(rules.Network); err != nil {
+		log.V(1).Infof("look for old firewall rules: %v", err) // no nftables, no rules
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // sayReady tells systemd and the log, at the first call, that the network is
