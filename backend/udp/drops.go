@@ -48,6 +48,8 @@ type drops [reasons]atomic.Uint64
 
 func (d *drops) add(r reason) { d[r].Add(1) }
 
+func (d *drops) addAll(r reason, packets int) { d[r].Add(uint64(packets)) }
+
 func (d *drops) snapshot() map[string]uint64 {
 	m := make(map[string]uint64, reasons-1)
 	for r := admitted + 1; r < reasons; r++ {

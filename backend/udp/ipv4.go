@@ -47,6 +47,20 @@ func (p ipv4Packet) laterFragment() bool { return p.flags()&offsetMask != 0 }
 
 func (p ipv4Packet) flags() uint16 { return binary.BigEndian.Uint16(p[6:]) }
 
+// flowHash is the same for all packets of a flow: those with the same
+// addresses, protocol and ports. Fragments, of which all but the first lack the
+// ports, have a hash of their own.
+func (p ipv4Packet) flowHash() uint32 {
+	const fragmentMask = 0x2000 | offsetMask // "more fragments", and the offset
+	h := uint64(p.source())<<32 | uint64(p.destination())
+	if n := p.headerLen(); p.flags()&fragmentMask == 0 && len(p) >= n+4 {
+		h ^= uint64(binary.BigEndian.Uint32(p[n:])) << 8
+	}
+	h ^= uint64(p.protocol())
+	// Fibonacci hashing: the upper half of the product depends on every bit.
+	return uint32(h * 0x9e3779b97f4a7c15 >> 32)
+}
+
 // be32 is an IPv4 address as the number that the packet path compares.
 func be32(a netip.Addr) uint32 {
 	b := a.As4()

@@ -2,7 +2,9 @@ package udp
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	log "github.com/golang/glog"
 
@@ -14,27 +16,69 @@ import (
 type dataPath interface {
 	// deviceName is the tunnel device's name.
 	deviceName() string
+	// detail says what the path makes use of and what it lacks, for the status.
+	detail() string
 	// run moves packets until ctx ends (nil) or the device or socket breaks.
 	run(ctx context.Context) error
 	// close releases device and sockets; called once, after run.
 	close() error
 }
 
-// pathChoice is a data path and why it is the one.
-type pathChoice struct {
-	name, reason string
-	open         func(context.Context, *plane) (dataPath, error)
+// auto is the value of -udp-datapath that leaves the choice to us.
+const auto = "auto"
+
+// pathKind is a data path that may be chosen.
+type pathKind struct {
+	name string
+	open func(context.Context, *plane) (dataPath, error)
 }
 
-// choosePath maps the -udp-datapath flag to a data path.
-func choosePath(flag string) (pathChoice, error) {
-	switch flag {
-	case "", "auto":
-		return pathChoice{"plain", "auto: works on any kernel", openPlain}, nil
-	case "plain":
-		return pathChoice{"plain", "named by -udp-datapath", openPlain}, nil
+// paths returns all data paths, the best first.
+func paths() []pathKind {
+	return []pathKind{
+		{"offload", openOffloaded},
+		{"plain", openPlain},
 	}
-	return pathChoice{}, fmt.Errorf("-udp-datapath %q is not known; known are auto, plain", flag)
+}
+
+// choosePaths maps the -udp-datapath flag to the data paths to try in turn.
+func choosePaths(flag string) ([]pathKind, error) {
+	if flag == "" || flag == auto {
+		return paths(), nil
+	}
+	known := []string{auto}
+	for _, k := range paths() {
+		if k.name == flag {
+			return []pathKind{k}, nil
+		}
+		known = append(known, k.name)
+	}
+	return nil, fmt.Errorf("-udp-datapath %q is not known; known are %s", flag, strings.Join(known, ", "))
+}
+
+// openPath opens the first data path that this machine has.
+func (n *network) openPath(ctx context.Context, flag string) error {
+	kinds, err := choosePaths(flag)
+	if err != nil {
+		return err
+	}
+	var passed []string
+	var errs []error
+	for _, k := range kinds {
+		path, err := k.open(ctx, n.plane)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("open data path %s: %w", k.name, err))
+			passed = append(passed, fmt.Sprintf("not %s: %v", k.name, err))
+			continue
+		}
+		n.path, n.name = path, k.name
+		n.reason = "named by -udp-datapath"
+		if len(kinds) > 1 {
+			n.reason = strings.Join(append([]string{"best that this machine has"}, passed...), "; ")
+		}
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
 // network is the udp backend at work for one lease.
@@ -49,17 +93,18 @@ func (n *network) MTU() int { return n.uplink.MTU - encapsulation }
 func (n *network) Apply(events []subnet.Event) { n.table.apply(events, n.local.Port()) }
 
 func (n *network) Run(ctx context.Context) error {
-	log.Infof("carry packets device=%s datapath=%s reason=%q local=%v mtu=%d", n.path.deviceName(), n.name, n.reason, n.local, n.MTU())
+	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%v mtu=%d",
+		n.path.deviceName(), n.name, n.reason, n.path.detail(), n.local, n.MTU())
 	return n.path.run(ctx)
 }
 
 func (n *network) Close() error {
-	if err := n.path.close(); err != nil {
+	if err := errors.Join(n.path.close(), n.mtus.close()); err != nil {
 		return fmt.Errorf("close %s: %w", n.path.deviceName(), err)
 	}
 	return nil
 }
 
 func (n *network) Stats() backend.Stats {
-	return backend.Stats{DataPath: n.name, Reason: n.reason, Peers: n.table.stats(), Drops: n.drops.snapshot()}
+	return backend.Stats{DataPath: n.name, Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
 }

@@ -5,14 +5,17 @@ import (
 	"sync/atomic"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/udpsock"
 )
 
 // peer is a host that holds a subnet. All but its counters is immutable: when
 // a lease changes, another peer takes its place and inherits the counters.
 type peer struct {
 	subnet netip.Prefix
-	// addr is where its packets go, outerSource where they come from.
+	// addr is where its packets go, dest the same in the form that the kernel
+	// reads, and outerSource where they come from.
 	addr        netip.AddrPort
+	dest        *udpsock.Dest
 	outerSource uint32
 	traffic     *traffic
 }
@@ -29,8 +32,11 @@ type counter struct {
 }
 
 // add counts one packet of n inner bytes.
-func (c *counter) add(n int) {
-	c.packets.Add(1)
+func (c *counter) add(n int) { c.addAll(1, n) }
+
+// addAll counts several packets, of n inner bytes together.
+func (c *counter) addAll(packets, n int) {
+	c.packets.Add(uint64(packets))
 	c.bytes.Add(uint64(n))
 }
 

@@ -82,6 +82,8 @@ func openWater() (*deviceFile, error) {
 
 func (d *plain) deviceName() string { return d.device.name }
 
+func (d *plain) detail() string { return "a packet per system call" }
+
 func (d *plain) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(d.out)
@@ -143,7 +145,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors) {
 	if errors.Is(err, unix.EMSGSIZE) {
 		if p.dontFragment() {
 			d.drops.add(tooBig)
-			d.answer(errs.unreachable(p, codeFragNeeded, d.pathMTU(peer.addr)-encapsulation))
+			d.answer(errs.unreachable(p, codeFragNeeded, d.mtus.to(peer.addr, d.uplink.MTU)-encapsulation))
 			return
 		}
 		_, err = d.fragmenting.WriteToUDPAddrPort(p, peer.addr)

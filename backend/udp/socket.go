@@ -24,13 +24,18 @@ func listenUDP(ctx context.Context, local netip.AddrPort, discovery int) (*net.U
 		return errors.Join(c.Control(func(fd uintptr) { err = setOptions(int(fd), discovery) }), err)
 	}}
 	c, err := lc.ListenPacket(ctx, "udp4", local.String())
-	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on udp %v: %w; another flannel daemon or VPN has the port: stop it, or choose another with -port (the same on every host)", local, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("listen on udp %v: %w", local, err)
+		return nil, explainListen(fmt.Errorf("listen on udp %v: %w", local, err))
 	}
 	return c.(*net.UDPConn), nil
+}
+
+// explainListen says what to do about the usual failure to listen.
+func explainListen(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w; another flannel daemon or VPN has the port: stop it, or choose another with -port (the same on every host)", err)
+	}
+	return err
 }
 
 func setOptions(fd, discovery int) error {
@@ -48,23 +53,4 @@ func setOptions(fd, discovery int) error {
 		}
 	}
 	return nil
-}
-
-// pathMTU is the kernel's present estimate of the path to a peer, in bytes:
-// the route's MTU, or less where a router on the way has said so.
-func (p *plane) pathMTU(to netip.AddrPort) int {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return p.uplink.MTU
-	}
-	defer unix.Close(fd)
-	// Connecting a datagram socket looks up the route and sends nothing.
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
-		return p.uplink.MTU
-	}
-	mtu, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
-	if err != nil {
-		return p.uplink.MTU
-	}
-	return mtu
 }

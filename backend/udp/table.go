@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/udpsock"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -110,6 +111,7 @@ func (t *table) apply(events []subnet.Event, port uint16) {
 		p := &peer{
 			subnet:      e.Lease.Subnet,
 			addr:        netip.AddrPortFrom(e.Lease.Attrs.PublicIP, port),
+			dest:        udpsock.NewDest(e.Lease.Attrs.PublicIP.As4(), port),
 			outerSource: be32(e.Lease.Attrs.PublicIP),
 			traffic:     &traffic{},
 		}

@@ -52,7 +52,7 @@ func New(c backend.Config) (backend.Backend, error) {
 	if mtu := c.Uplink.MTU - encapsulation; mtu < minMTU {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, minMTU)
 	}
-	if _, err := choosePath(c.DataPath); err != nil {
+	if _, err := choosePaths(c.DataPath); err != nil {
 		return nil, err
 	}
 	return &udpBackend{config: c, port: uint16(port)}, nil
@@ -66,24 +66,22 @@ type udpBackend struct {
 // Attrs has no BackendType: udp predates the field.
 func (b *udpBackend) Attrs() subnet.Attrs { return subnet.Attrs{PublicIP: b.config.PublicIP} }
 
-func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
-	choice, err := choosePath(b.config.DataPath)
-	if err != nil {
-		return nil, err
-	}
+func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
 	p := &plane{
 		network: b.config.Network, own: l.Subnet, uplink: b.config.Uplink,
 		local: netip.AddrPortFrom(b.config.Uplink.Addr, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
 		drops: new(drops),
 	}
-	path, err := choice.open(ctx, p)
-	if err != nil {
+	if p.mtus, err = openPathMTUs(p.local.Addr()); err != nil {
 		return nil, err
 	}
-	n := &network{plane: p, path: path, name: choice.name, reason: choice.reason}
-	if err := configureDevice(path.deviceName(), p.network, p.own, n.MTU()); err != nil {
-		return nil, errors.Join(err, path.close())
+	n := &network{plane: p}
+	if err := n.openPath(ctx, b.config.DataPath); err != nil {
+		return nil, errors.Join(err, p.mtus.close())
+	}
+	if err := configureDevice(n.path.deviceName(), p.network, p.own, n.MTU()); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
@@ -96,4 +94,5 @@ type plane struct {
 	local netip.AddrPort
 	table *table
 	drops *drops
+	mtus  *pathMTUs
 }
