@@ -104,7 +104,8 @@ func (r *Registry) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev
 	now := subnet.Rev(resp.Header.Revision)
 	if now < rev {
 		// The store was restored from a backup or made anew: what it does until
-		// it is at rev again would pass us by.
+		// it is at rev again would pass us by. A member that lags behind looks
+		// the same; to list again does no harm then.
 		return 0, nil, fmt.Errorf("the store is back at revision %d: %w", now, subnet.ErrCompacted)
 	}
 	if resp.IsProgressNotify() {
