@@ -43,7 +43,8 @@ func newTransport(cfg *tls.Config) *http.Transport {
 // and go-etcd is left with what it is good at: requests and answers.
 func (r *Registry) client(ctx context.Context) (*etcd.Client, error) {
 	rt := &roundTrip{Registry: r, ctx: ctx}
-	t := &http.Transport{}
+	// The empty map turns HTTP/2 off, which would register for https as well.
+	t := &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
 	t.RegisterProtocol("http", rt)
 	t.RegisterProtocol("https", rt)
 	c := etcd.NewClient([]string{r.cfg.Endpoints[r.preferred.Load()]})

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcdv2"
+	"github.com/coreos/flannel/subnet/etcdv3"
+)
+
+// probe looks for the network configuration in both keyspaces.
+type probe struct {
+	cfg    Config
+	v3, v2 Store
+	client *http.Client // for what both generations have: /version
+}
+
+func newProbe(c Config) (*probe, error) {
+	tls, err := c.TLS()
+	if err != nil {
+		return nil, err
+	}
+	v3, err := etcdv3.New(c.StoreConfig)
+	if err != nil {
+		return nil, err
+	}
+	v2, err := etcdv2.New(c.StoreConfig)
+	if err != nil {
+		closeUnused(v3)
+		return nil, err
+	}
+	return &probe{cfg: c, v3: Store{v3, API3}, v2: Store{v2, API2}, client: newVersionClient(tls)}, nil
+}
+
+// release closes what is not chosen.
+func (p *probe) release(chosen Store) {
+	for _, s := range []Store{p.v3, p.v2} {
+		if s.API != chosen.API {
+			closeUnused(s)
+		}
+	}
+	p.client.CloseIdleConnections()
+}
+
+// choose returns the store to use, or why none can be chosen now.
+func (p *probe) choose(ctx context.Context) (Store, error) {
+	_, err3 := p.v3.Config(ctx)
+	if err3 == nil {
+		log.Infof("use etcd's v3 API: it has key=%q", p.cfg.ConfigKey())
+		return p.v3, nil
+	}
+	writable := p.v3
+	if !errors.Is(err3, subnet.ErrNoConfig) {
+		if err := p.beforeV3(ctx); err != nil {
+			return Store{}, errors.Join(err3, err)
+		}
+		writable = p.v2
+	}
+	_, err2 := p.v2.Config(ctx)
+	if err2 == nil {
+		log.Infof("use etcd's v2 API: it has key=%q and v3 has not reason=%q", p.cfg.ConfigKey(), err3)
+		return p.v2, nil
+	}
+	if !errors.Is(err2, subnet.ErrNoConfig) && !errors.Is(err2, etcdv2.ErrNoAPI) {
+		return Store{}, fmt.Errorf("v3: %w; v2: %w", err3, err2)
+	}
+	if p.cfg.Publish == nil {
+		return Store{}, fmt.Errorf("etcd answers, and %w; write one, as in: etcdctl put %s '{\"Network\":\"10.5.0.0/16\"}'",
+			subnet.ErrNoConfig, p.cfg.ConfigKey())
+	}
+	written, err := writable.PublishConfig(ctx, p.cfg.Publish)
+	if err != nil {
+		return Store{}, fmt.Errorf("publish network configuration: %w", err)
+	}
+	log.Infof("use etcd's v%s API: neither had key=%q written=%v", writable.API, p.cfg.ConfigKey(), written)
+	return writable, nil
+}

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// versionLimit bounds the question for one endpoint's version.
+	versionLimit = 5 * time.Second
+	// maxVersion is more than any etcd answers.
+	maxVersion = 4 << 10 // bytes
+)
+
+func newVersionClient(cfg *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: versionLimit}
+}
+
+// beforeV3 returns nil if the endpoints that answer are of an etcd that has no
+// v3 API, the reason otherwise.
+func (p *probe) beforeV3(ctx context.Context) error {
+	var unknown []error
+	old := false
+	for _, e := range p.cfg.Endpoints {
+		major, err := p.majorVersion(ctx, e)
+		switch {
+		case err != nil:
+			unknown = append(unknown, err)
+		case major >= 3:
+			return fmt.Errorf("%s is etcd %d, which has the v3 API", e, major)
+		default:
+			old = true
+		}
+	}
+	if !old {
+		return errors.Join(unknown...)
+	}
+	return nil
+}
+
+func (p *probe) majorVersion(ctx context.Context, endpoint string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/version", nil)
+	if err != nil {
+		return 0, fmt.Errorf("get etcd's version: %w", err)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("get etcd's version: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxVersion))
+	if err != nil {
+		return 0, fmt.Errorf("get etcd's version from %s: %w", endpoint, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("get etcd's version from %s: %s", endpoint, resp.Status)
+	}
+	return parseMajor(body)
+}
+
+// parseMajor understands `{"etcdserver":"3.4.23",…}`, and what was before
+// etcd 2.1: `etcd 0.4.6`.
+func parseMajor(body []byte) (int, error) {
+	var v struct{ Etcdserver string }
+	version, plain := strings.CutPrefix(strings.TrimSpace(string(body)), "etcd ")
+	if !plain {
+		if err := json.Unmarshal(body, &v); err != nil {
+			return 0, fmt.Errorf("read etcd's version %q: %w", body, err)
+		}
+		version = v.Etcdserver
+	}
+	major, _, ok := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	if err != nil || !ok {
+		return 0, fmt.Errorf("read etcd's version: %q is none", body)
+	}
+	return n, nil
+}
