@@ -49,7 +49,8 @@ func (p ipv4Packet) flags() uint16 { return binary.BigEndian.Uint16(p[6:]) }
 
 // flowHash is the same for all packets of a flow: those with the same
 // addresses, protocol and ports. Fragments, of which all but the first lack the
-// ports, have a hash of their own.
+// ports, have a hash of their own: they stay together, but can overtake whole
+// datagrams of the same flow, as behind any network card that hashes.
 func (p ipv4Packet) flowHash() uint32 {
 	const fragmentMask = 0x2000 | offsetMask // "more fragments", and the offset
 	h := uint64(p.source())<<32 | uint64(p.destination())

@@ -56,12 +56,8 @@ func choosePaths(flag string) ([]pathKind, error) {
 	return nil, fmt.Errorf("-udp-datapath %q is not known; known are %s", flag, strings.Join(known, ", "))
 }
 
-// openPath opens the first data path that this machine has.
-func (n *network) openPath(ctx context.Context, flag string) error {
-	kinds, err := choosePaths(flag)
-	if err != nil {
-		return err
-	}
+// openFirst opens the first data path that this machine has.
+func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	var passed []string
 	var errs []error
 	for _, k := range kinds {

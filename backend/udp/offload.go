@@ -38,6 +38,13 @@ const (
 // nothing but the table and the counters. The kernel keeps a flow on one queue,
 // and a hash of the flow decides about its source port, so that the packets of
 // a flow stay in order.
+//
+// A super-packet of 64 KiB with its segments' headers is more than a datagram
+// holds, so that it takes two sends, of 44 segments and 2 at an MTU of 1472. A
+// lower gso_max_size of the device would avoid the second, but only for what
+// the host itself sends: a container's TCP goes by its own device's limit, and
+// the kernel cuts packets above ours down to single segments (gso_features_check,
+// net/core/dev.c), which costs far more than the second send.
 type offloaded struct {
 	*plane
 	device *tun.Device
@@ -52,16 +59,20 @@ type offloaded struct {
 	writeRefused atomic.Pointer[error]
 }
 
-// openOffloaded makes the device and the sockets. It fails where the kernel
-// does not hand over super-packets, for then nothing is gained over plain.
-func openOffloaded(ctx context.Context, p *plane) (_ dataPath, err error) {
+// openOffloaded opens the path with a queue for each processor, up to a limit.
+func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
+	return openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
+}
+
+// openQueues makes the device and the sockets. It fails where the kernel does
+// not hand over super-packets, for then nothing is gained over plain.
+func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err error) {
 	d := &offloaded{plane: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	queues := min(runtime.GOMAXPROCS(0), maxQueues)
 	if d.device, err = tun.Open(tun.Config{Name: deviceName, Queues: queues}); err != nil {
 		return nil, explainTUN(err)
 	}

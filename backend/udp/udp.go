@@ -52,15 +52,17 @@ func New(c backend.Config) (backend.Backend, error) {
 	if mtu := c.Uplink.MTU - encapsulation; mtu < minMTU {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, minMTU)
 	}
-	if _, err := choosePaths(c.DataPath); err != nil {
+	paths, err := choosePaths(c.DataPath)
+	if err != nil {
 		return nil, err
 	}
-	return &udpBackend{config: c, port: uint16(port)}, nil
+	return &udpBackend{config: c, port: uint16(port), paths: paths}, nil
 }
 
 type udpBackend struct {
 	config backend.Config
 	port   uint16
+	paths  []pathKind // to try in turn
 }
 
 // Attrs has no BackendType: udp predates the field.
@@ -77,7 +79,7 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network,
 		return nil, err
 	}
 	n := &network{plane: p}
-	if err := n.openPath(ctx, b.config.DataPath); err != nil {
+	if err := n.openFirst(ctx, b.paths); err != nil {
 		return nil, errors.Join(err, p.mtus.close())
 	}
 	if err := configureDevice(n.path.deviceName(), p.network, p.own, n.MTU()); err != nil {

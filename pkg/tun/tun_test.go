@@ -36,9 +36,7 @@ func TestVnetHdrRoundTrip(t *testing.T) {
 // open makes a device in a namespace of its own, and closes it with the test.
 func open(t *testing.T, cfg Config) (*Device, *netnstest.Host) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes TUN devices in network namespaces")
-	}
+	netnstest.Require(t)
 	h := netnstest.New(t).Namespace("tun")
 	var d *Device
 	if err := h.Do(func() (err error) { d, err = Open(cfg); return err }); err != nil {

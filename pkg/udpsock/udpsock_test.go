@@ -225,9 +225,7 @@ func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 }
 
 func TestSendReportsEachMessage(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes a network namespace")
-	}
+	netnstest.Require(t)
 	h := netnstest.New(t).Namespace("small")
 	lo, err := h.Netlink().LinkByName("lo")
 	if err != nil {

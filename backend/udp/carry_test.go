@@ -1,0 +1,409 @@
+package udp
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// node is a host of a test cluster, with the network at work on it, and a
+// container.
+type node struct {
+	*netnstest.Host
+	lease     subnet.Lease
+	network   *network
+	container *netnstest.Host
+	// stop ends the network's Run and returns what that returned.
+	stop func() error
+}
+
+// cluster makes hosts in namespaces, one for each data path named, and tells
+// each of all others.
+func cluster(t *testing.T, dataPaths ...string) []*node {
+	t.Helper()
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	var nodes []*node
+	for i, dataPath := range dataPaths {
+		nodes = append(nodes, newNode(t, lab, i, dataPath))
+	}
+	for _, n := range nodes {
+		for _, other := range nodes {
+			if n != other {
+				n.network.Apply([]subnet.Event{added(other.lease)})
+			}
+		}
+	}
+	return nodes
+}
+
+func newNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string) *node {
+	t.Helper()
+	n := &node{Host: lab.Host(fmt.Sprintf("n%d", i))}
+	n.lease = lease(fmt.Sprintf("10.5.%d.0/24", i), n.Addr().Addr().String())
+	b, err := New(backend.Config{
+		Network:   netip.MustParsePrefix("10.5.0.0/16"),
+		SubnetLen: 24,
+		Uplink:    uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: n.Addr().Addr()},
+		PublicIP:  n.Addr().Addr(),
+		DataPath:  dataPath,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var up backend.Network
+	if err := n.Do(func() (err error) { up, err = b.Up(t.Context(), n.lease); return err }); err != nil {
+		t.Fatal(err)
+	}
+	n.network = up.(*network)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- up.Run(ctx) }()
+	n.stop = sync.OnceValue(func() error {
+		cancel()
+		return errors.Join(<-done, up.Close())
+	})
+	t.Cleanup(func() {
+		if err := n.stop(); err != nil {
+			t.Errorf("%s: %v", n.Name(), err)
+		}
+	})
+	gateway := netip.AddrFrom4([4]byte{10, 5, byte(i), 1})
+	n.Bridge("docker0", netip.PrefixFrom(gateway, 24), 0)
+	n.container = n.Container(fmt.Sprintf("c%d", i), "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, up.MTU())
+	return n
+}
+
+// pairs are the data paths at the two ends.
+var pairs = [][2]string{{"offload", "offload"}, {"offload", "plain"}, {"plain", "offload"}, {"plain", "plain"}}
+
+func forPairs(t *testing.T, f func(t *testing.T, a, b *node)) {
+	for _, p := range pairs {
+		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
+			n := cluster(t, p[0], p[1])
+			f(t, n[0], n[1])
+		})
+	}
+}
+
+func TestTCPArrivesUnchanged(t *testing.T) {
+	forPairs(t, func(t *testing.T, a, b *node) {
+		l, err := b.container.Listen(t.Context(), "tcp4", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addr := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(l.Addr().(*net.TCPAddr).Port))
+		want := make([]byte, 4<<20)
+		rand.Read(want)
+
+		// Several connections at once, which echo: bulk in both directions.
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		const connections = 3
+		wg.Go(func() {
+			for range connections {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					defer c.Close()
+					io.Copy(c, c)
+				})
+			}
+		})
+		var clients sync.WaitGroup
+		for range connections {
+			c, err := a.container.Dial(t.Context(), "tcp4", addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients.Go(func() {
+				defer c.Close()
+				if err := echoes(c, want); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		clients.Wait()
+		l.Close()
+		for _, n := range []*node{a, b} {
+			for reason, count := range n.network.Stats().Drops {
+				if count != 0 && reason != "malformed" {
+					t.Errorf("%s: %d packets dropped: %s", n.Name(), count, reason)
+				}
+			}
+		}
+	})
+}
+
+// echoes sends data and wants them back.
+func echoes(c net.Conn, data []byte) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(data)
+		sent <- err
+	}()
+	got := make([]byte, len(data))
+	_, err := io.ReadFull(c, got)
+	if err := errors.Join(err, <-sent); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, data) {
+		return errors.New("the data changed on their way")
+	}
+	return nil
+}
+
+// Datagrams of several flows arrive unchanged, and in order within their flow:
+// small and large ones mixed, and a flow of those that the kernel fragments.
+func TestUDPArrivesInOrder(t *testing.T) {
+	forPairs(t, func(t *testing.T, a, b *node) {
+		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+
+		const rounds = 20
+		sizes := [][]int{
+			{8, 600, 600, 600, 1400, 64, 600, 600}, {100, 100, 100}, {1000, 500, 500, 1000},
+			{1444, 1444, 8}, {4000, 3000},
+		}
+		var clients []net.Conn
+		total := 0
+		flow := make(map[string][]int) // sizes by client
+		for i := range sizes {
+			total += len(sizes[i])
+			c, err := a.container.Dial(t.Context(), "udp4", to.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			clients = append(clients, c)
+			flow[c.LocalAddr().String()] = sizes[i]
+		}
+		next := make(map[string]uint32)
+		buf := make([]byte, 5000)
+		for round := range rounds {
+			for k, c := range clients {
+				for i, size := range sizes[k] {
+					if _, err := c.Write(datagram(uint32(round*len(sizes[k])+i), size)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			// A round fits into all queues on the way, so nothing may be missing.
+			for range total {
+				n, from, err := server.ReadFrom(buf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seq, sizes := next[from.String()], flow[from.String()]
+				if want := datagram(seq, sizes[int(seq)%len(sizes)]); !bytes.Equal(buf[:n], want) {
+					t.Fatalf("flow %v: datagram %d of %d bytes came as %d of %d", from, seq, len(want), binary.BigEndian.Uint32(buf), n)
+				}
+				next[from.String()]++
+			}
+		}
+		if len(next) != len(sizes) {
+			t.Errorf("datagrams of %d flows arrived, want %d", len(next), len(sizes))
+		}
+	})
+}
+
+func datagram(seq uint32, size int) []byte {
+	b := bytes.Repeat([]byte{byte(seq)}, size)
+	binary.BigEndian.PutUint32(b, seq)
+	return b
+}
+
+func TestUDPSegmentsArrive(t *testing.T) {
+	forPairs(t, func(t *testing.T, a, b *node) {
+		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+		c, err := a.container.Dial(t.Context(), "udp4", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		setSegment(t, c.(*net.UDPConn), 1000)
+		data := make([]byte, 40*1000+500)
+		rand.Read(data)
+		if _, err := c.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for buf := make([]byte, 2000); len(got) < len(data); {
+			n, _, err := server.ReadFrom(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, buf[:n]...)
+		}
+		if !bytes.Equal(got, data) {
+			t.Error("segments changed, or came in another order")
+		}
+	})
+}
+
+func setSegment(t *testing.T, c *net.UDPConn, size int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) })
+	if err := errors.Join(err, serr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A path that is narrower than the uplink: TCP finds out by ICMP messages of
+// ours, and large UDP datagrams without DF arrive in fragments.
+func TestNarrowPath(t *testing.T) {
+	for _, dataPath := range []string{"plain", "offload"} {
+		t.Run(dataPath, func(t *testing.T) {
+			n := cluster(t, dataPath, dataPath)
+			a, b := n[0], n[1]
+			// The kernel's route says what a router's ICMP message would.
+			a.SetMTU(netnstest.Uplink, 1400)
+			l, err := b.container.Listen(t.Context(), "tcp4", ":0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			addr := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(l.Addr().(*net.TCPAddr).Port)).String()
+			c, err := a.container.Dial(t.Context(), "tcp4", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			peer, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			want := make([]byte, 1<<20)
+			rand.Read(want)
+			sent := make(chan error, 1)
+			go func() {
+				_, err := c.Write(want)
+				sent <- err
+			}()
+			got := make([]byte, len(want))
+			_, err = io.ReadFull(peer, got)
+			if err := errors.Join(err, <-sent); err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("TCP over a narrow path: %v, or the data changed", err)
+			}
+			if a.network.Stats().Drops["too_big"] == 0 {
+				t.Error("no packet was too big, so the test tests nothing")
+			}
+			testNarrowUDP(t, a, b)
+		})
+	}
+}
+
+func testNarrowUDP(t *testing.T, a, b *node) {
+	server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+	client, err := a.container.ListenPacket(t.Context(), "udp4", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	raw, err := client.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	})
+	if err := errors.Join(err, serr); err != nil {
+		t.Fatal(err)
+	}
+	want := datagram(7, 1440)
+	if _, err := client.WriteTo(want, net.UDPAddrFromAddrPort(to)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2000)
+	n, _, err := server.ReadFrom(buf)
+	if err != nil || !bytes.Equal(buf[:n], want) {
+		t.Fatalf("a datagram of 1440 bytes arrived as %d, %v", n, err)
+	}
+}
+
+func TestNoRouteIsAnswered(t *testing.T) {
+	for _, dataPath := range []string{"plain", "offload"} {
+		n := cluster(t, dataPath)[0]
+		_, err := n.container.Dial(t.Context(), "tcp4", "10.5.200.2:80")
+		if !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("%s: connect to a subnet that nobody has: %v, want ENETUNREACH", dataPath, err)
+		}
+		if n.network.Stats().Drops["no_route"] == 0 {
+			t.Errorf("%s: not counted", dataPath)
+		}
+	}
+}
+
+// Each host counts what it sends and receives of a peer, in wire packets.
+func TestPeersAreCounted(t *testing.T) {
+	forPairs(t, func(t *testing.T, a, b *node) {
+		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+		c, err := a.container.Dial(t.Context(), "udp4", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		setSegment(t, c.(*net.UDPConn), 100)
+		if _, err := c.Write(make([]byte, 950)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 200)
+		for range 10 {
+			if _, _, err := server.ReadFrom(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Counters follow the packets; they are settled once Run has returned.
+		if err := errors.Join(a.stop(), b.stop()); err != nil {
+			t.Fatal(err)
+		}
+		tx, rx := a.network.table.stats()[0], b.network.table.stats()[0]
+		if tx.TxPackets != 10 || tx.TxBytes != 950+10*28 || rx.RxPackets != 10 || rx.RxBytes != 950+10*28 {
+			t.Errorf("sent %+v, received %+v; want 10 packets, 1230 bytes", tx, rx)
+		}
+	})
+}

@@ -1,0 +1,310 @@
+package udp
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/offload"
+	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/udpsock"
+	"github.com/coreos/flannel/subnet"
+)
+
+// loop is an offload path in a namespace of its own that sends to itself: both
+// our subnet and another one are leased to 127.0.0.1. Its goroutines do not
+// run; tests take their steps.
+type loop struct {
+	*offloaded
+	host *netnstest.Host
+	out  *outQueue
+	in   *inQueue
+}
+
+var (
+	ownSubnet = netip.MustParsePrefix("10.5.0.0/24")
+	itself    = netip.MustParseAddr("127.0.0.1")
+	farEnd    = netip.MustParseAddrPort("10.5.1.2:5000")
+	nearEnd   = netip.MustParseAddrPort("10.5.0.2:6000")
+)
+
+func newLoop(t testing.TB) *loop {
+	t.Helper()
+	netnstest.Require(t)
+	l := &loop{host: netnstest.New(t).Namespace("loop")}
+	network := netip.MustParsePrefix("10.5.0.0/16")
+	p := &plane{
+		network: network, own: ownSubnet,
+		local: netip.AddrPortFrom(itself, DefaultPort),
+		table: newTable(network, 24, ownSubnet),
+		drops: new(drops),
+	}
+	p.uplink.MTU = 1500
+	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))}, DefaultPort)
+	err := l.host.Do(func() (err error) {
+		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
+			return err
+		}
+		return configureDevice(l.deviceName(), network, ownSubnet, 1472)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.out = newOutQueue(l.offloaded, l.device.Queues()[0], l.sending[0])
+	l.in = newInQueue(l.offloaded, l.device.Queues()[0], l.receiving[0])
+	return l
+}
+
+// roundTrip takes what a read from the device returned all the way to a write.
+func (l *loop) roundTrip(b []byte, packets int) error {
+	if err := errors.Join(l.out.send(b), l.out.flush()); err != nil {
+		return err
+	}
+	before := l.received()
+	for l.received() < before+uint64(packets) {
+		n, err := l.in.receiver.Receive()
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if err := l.in.message(l.in.receiver.Message(i)); err != nil {
+				return err
+			}
+		}
+		if err := l.in.write(l.in.merger.Flush()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *loop) received() uint64 {
+	return l.table.lookup(be32(farEnd.Addr())).traffic.rx.packets.Load() + l.drops[deviceWriteError].Load()
+}
+
+// udpRead is what reading a UDP super-packet from the device returns. With a
+// segment of 0 it is a single packet.
+func udpRead(from, to netip.AddrPort, payload []byte, segment int) []byte {
+	h := tun.VnetHdr{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6, HdrLen: 28}
+	if segment > 0 {
+		h.GSOType, h.GSOSize = tun.GSOUDPL4, uint16(segment)
+	}
+	var hdr [tun.VnetHdrLen]byte
+	h.Encode(&hdr)
+	p := make([]byte, 28, 28+len(payload))
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP
+	n := uint16(8 + len(payload))
+	binary.BigEndian.PutUint16(p[2:], 20+n)
+	src, dst := from.Addr().As4(), to.Addr().As4()
+	copy(p[12:], src[:])
+	copy(p[16:], dst[:])
+	binary.BigEndian.PutUint16(p[10:], checksum.Finish(checksum.Add(0, p[:20])))
+	binary.BigEndian.PutUint16(p[20:], from.Port())
+	binary.BigEndian.PutUint16(p[22:], to.Port())
+	binary.BigEndian.PutUint16(p[24:], n)
+	binary.BigEndian.PutUint16(p[26:], checksum.Fold(checksum.Pseudo4(be32(from.Addr()), be32(to.Addr()), unix.IPPROTO_UDP, n)))
+	return slices.Concat(hdr[:], p, payload)
+}
+
+func TestOffloadAllocatesNothing(t *testing.T) {
+	l := newLoop(t)
+	for name, c := range map[string]struct{ segment, packets int }{
+		"super-packet": {1000, 40}, "single packet": {0, 1},
+	} {
+		payload := make([]byte, max(c.segment, 1000)*c.packets)
+		b := udpRead(farEnd, nearEnd, payload, c.segment)
+		var failure error
+		if n := testing.AllocsPerRun(100, func() {
+			if err := l.roundTrip(b, c.packets); err != nil {
+				failure = err
+			}
+		}); n != 0 || failure != nil {
+			t.Errorf("%s: %v allocations each way, error %v", name, n, failure)
+		}
+	}
+	for r, n := range l.drops.snapshot() {
+		if n != 0 {
+			t.Errorf("%d packets dropped: %s", n, r)
+		}
+	}
+}
+
+func BenchmarkOffload(b *testing.B) {
+	l := newLoop(b)
+	for _, c := range []struct{ segment, packets int }{{1400, 44}, {64, 64}, {0, 1}} {
+		b.Run(fmt.Sprintf("%d×%d", c.packets, c.segment), func(b *testing.B) {
+			payload := make([]byte, max(c.segment, 64)*c.packets)
+			buf := udpRead(farEnd, nearEnd, payload, c.segment)
+			b.SetBytes(int64(len(payload)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := l.roundTrip(buf, c.packets); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A kernel that refuses a super-packet after all: its packets get in one by
+// one, and merging ends.
+func TestRefusedSuperPacketGetsIn(t *testing.T) {
+	l := newLoop(t)
+	// The device's own address, so that the packets are received here.
+	server, err := l.host.ListenPacket(t.Context(), "udp4", "10.5.0.0:6000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	to := server.LocalAddr().(*net.UDPAddr).AddrPort()
+
+	payload := bytes.Repeat([]byte("0123456789"), 25)
+	var splitter offload.Splitter
+	var h tun.VnetHdr
+	read := udpRead(farEnd, to, payload, 100)
+	if err := errors.Join(h.Decode(read), splitter.Reset(&h, read[tun.VnetHdrLen:])); err != nil {
+		t.Fatal(err)
+	}
+	var train offload.Train
+	splitter.Next(&train)
+	merger := offload.NewMerger(offload.MergeConfig{UDP: true})
+	for p := range slices.Chunk(slices.Concat(train.Bufs...), train.SegLen) {
+		merger.Add(p)
+	}
+	from := l.table.lookup(be32(farEnd.Addr()))
+	if err := l.in.refused(merger.Flush(), from, unix.EINVAL); err != nil {
+		t.Fatal(err)
+	}
+
+	var got []byte
+	buf := make([]byte, 200)
+	for len(got) < len(payload) {
+		n, _, err := server.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, buf[:n]...)
+	}
+	if !bytes.Equal(got, payload) {
+		t.Error("payload changed")
+	}
+	if n := from.traffic.rx.packets.Load(); n != 3 {
+		t.Errorf("%d packets counted, want 3", n)
+	}
+	if !strings.Contains(l.detail(), "TSO write (invalid argument)") {
+		t.Errorf("detail is %q", l.detail())
+	}
+	if l.in.merger.Add(train.Bufs[0]); l.in.merger.Add(train.Bufs[0]) == nil {
+		t.Error("packets are still merged")
+	}
+}
+
+// Of the datagrams that arrive together, each is judged by itself.
+func TestEachDatagramIsAdmitted(t *testing.T) {
+	l := newLoop(t)
+	spoofed := netip.MustParseAddrPort("10.5.7.7:5000")
+	var all []byte
+	for _, ends := range [][2]netip.AddrPort{{farEnd, nearEnd}, {spoofed, nearEnd}, {farEnd, nearEnd}, {farEnd, spoofed}} {
+		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[tun.VnetHdrLen:]...)
+	}
+	all = append(all, 0x45, 0) // and a stump
+	err := l.in.message(udpsock.Message{Data: all, SegLen: 128, From: be32(itself)})
+	if err := errors.Join(err, l.in.write(l.in.merger.Flush()), l.in.message(udpsock.Message{SegLen: 1, From: 1})); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]uint64{"inner_source_mismatch": 1, "inner_destination_mismatch": 1, "malformed": 2}
+	for r, n := range l.drops.snapshot() {
+		if n != want[r] {
+			t.Errorf("%s: %d, want %d", r, n, want[r])
+		}
+	}
+	if n := l.received(); n != 2 {
+		t.Errorf("%d packets got in, want 2", n)
+	}
+}
+
+// What the device hands over and no peer can get is counted, whatever it is.
+func TestStrangeReadsAreDropped(t *testing.T) {
+	l := newLoop(t)
+	v6 := make([]byte, tun.VnetHdrLen+40)
+	v6[tun.VnetHdrLen] = 0x60
+	for _, b := range [][]byte{nil, make([]byte, tun.VnetHdrLen), v6} {
+		if err := l.out.send(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := l.drops[malformed].Load(); n != 3 {
+		t.Errorf("%d malformed, want 3", n)
+	}
+}
+
+func TestFlowHash(t *testing.T) {
+	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[tun.VnetHdrLen:])
+	b := slices.Clone(a)
+	b[4], b[8], b[40] = 1, 2, 3 // ID, TTL, payload
+	if a.flowHash() != b.flowHash() {
+		t.Error("packets of a flow differ in hash")
+	}
+	b[6], b[20] = 0x20, 9 // a first fragment, its ports
+	c := slices.Clone(b)
+	c[6], c[7], c[20] = 0, 7, 200 // a later one, which has none
+	if b.flowHash() != c.flowHash() {
+		t.Error("fragments differ in hash")
+	}
+	seen := make(map[uint32]bool)
+	for port := range 64 {
+		a[21] = byte(port)
+		seen[a.flowHash()%lanes] = true
+	}
+	if len(seen) != lanes {
+		t.Errorf("64 ports spread over %d lanes", len(seen))
+	}
+}
+
+func TestChoosePaths(t *testing.T) {
+	for flag, want := range map[string]string{"": "offload plain", "auto": "offload plain", "plain": "plain", "offload": "offload"} {
+		kinds, err := choosePaths(flag)
+		var names []string
+		for _, k := range kinds {
+			names = append(names, k.name)
+		}
+		if err != nil || strings.Join(names, " ") != want {
+			t.Errorf("-udp-datapath=%q: %v, %v; want %s", flag, names, err, want)
+		}
+	}
+	if _, err := choosePaths("turbo"); err == nil || !strings.Contains(err.Error(), "auto, offload, plain") {
+		t.Errorf("unknown data path: %v", err)
+	}
+}
+
+func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
+	broken := pathKind{"broken", func(context.Context, *plane) (dataPath, error) { return nil, os.ErrPermission }}
+	works := pathKind{"works", func(context.Context, *plane) (dataPath, error) { return &plain{}, nil }}
+	n := &network{}
+	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
+		t.Fatal(err)
+	}
+	if n.name != "works" || !strings.Contains(n.reason, "not broken: permission denied") {
+		t.Errorf("chose %s, reason %q", n.name, n.reason)
+	}
+	if err := n.openFirst(t.Context(), []pathKind{broken}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("nothing opens: %v", err)
+	}
+}
