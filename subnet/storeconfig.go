@@ -48,7 +48,7 @@ func (c StoreConfig) Validate() (StoreConfig, error) {
 	for _, e := range given {
 		u, err := c.endpoint(e)
 		if err != nil {
-			return StoreConfig{}, fmt.Errorf("check store endpoint %q: %w", e, err)
+			return StoreConfig{}, fmt.Errorf("check store endpoint %q: %w", withoutUser(e), err)
 		}
 		c.Endpoints = append(c.Endpoints, u.Scheme+"://"+u.Host)
 		schemes[u.Scheme] = e
@@ -79,7 +79,7 @@ func (c StoreConfig) endpoint(e string) (*url.URL, error) {
 	u, err := url.Parse(e)
 	switch {
 	case err != nil:
-		// A *url.Error repeats the URL, which may hold a password.
+		// A *url.Error repeats the URL, which the caller names already.
 		if ue := (*url.Error)(nil); errors.As(err, &ue) {
 			err = ue.Err
 		}
@@ -98,6 +98,14 @@ func (c StoreConfig) endpoint(e string) (*url.URL, error) {
 		return nil, errors.New("http, but TLS files are given (-etcd-cafile, -etcd-certfile, -etcd-keyfile); they would be ignored")
 	}
 	return u, nil
+}
+
+// withoutUser is e for the log: what is before an @ may be a password.
+func withoutUser(e string) string {
+	if i := strings.LastIndex(e, "@"); i >= 0 {
+		return "…" + e[i:]
+	}
+	return e
 }
 
 func (c StoreConfig) wantsTLS() bool {
