@@ -22,36 +22,40 @@ import (
 // code with ours, in one cluster with a host of ours: packets, small and bulk,
 // go both ways.
 func TestClassicPeer(t *testing.T) {
-	for _, api := range []string{"2", "3"} {
-		t.Run("api"+api, func(t *testing.T) {
-			c := newCluster(t, api)
-			a := c.node("a")
-			a.join()
-			a.addContainer()
+	overEachDataPath(t, func(t *testing.T, dataPath string) {
+		for _, api := range []string{"2", "3"} {
+			t.Run("api"+api, func(t *testing.T) { testClassicPeer(t, dataPath, api) })
+		}
+	})
+}
 
-			classic := c.lab.Host("classic")
-			subnet := netip.MustParsePrefix("10.5.200.0/24")
-			startClassic(t, classic, "-etcd="+c.etcd.URL(), "-api="+api, "-subnet="+subnet.String(),
-				"-public-ip="+classic.Addr().Addr().String())
-			gateway := subnet.Addr().Next()
-			classic.Bridge("docker0", netip.PrefixFrom(gateway, subnet.Bits()), 1472)
-			container := classic.Container("classic-container", "docker0",
-				netip.PrefixFrom(gateway.Next(), subnet.Bits()), gateway, 1472)
-			a.knows(subnet, classic.Addr().Addr())
+func testClassicPeer(t *testing.T, dataPath, api string) {
+	c := newCluster(t, api)
+	a := c.node("a", dataPath)
+	a.join()
+	a.addContainer()
 
-			for _, way := range [][2]*netnstest.Host{{a.container, container}, {container, a.container}} {
-				from, to := way[0], way[1]
-				eventually(t, "ping from "+from.Name(), func() error {
-					return ping(t, from, to.Addr().Addr())
-				})
-				// The classic host cuts what is larger than its tunnel's MTU, so this
-				// arrives only if nothing larger is sent.
-				if err := ping(t, from, to.Addr().Addr(), "-M", "do", "-s", "1444"); err != nil {
-					t.Errorf("largest packet from %s: %v", from.Name(), err)
-				}
-				copyBulk(t, from, to)
-			}
+	classic := c.lab.Host("classic")
+	subnet := netip.MustParsePrefix("10.5.200.0/24")
+	startClassic(t, classic, "-etcd="+c.etcd.URL(), "-api="+api, "-subnet="+subnet.String(),
+		"-public-ip="+classic.Addr().Addr().String())
+	gateway := subnet.Addr().Next()
+	classic.Bridge("docker0", netip.PrefixFrom(gateway, subnet.Bits()), 1472)
+	container := classic.Container("classic-container", "docker0",
+		netip.PrefixFrom(gateway.Next(), subnet.Bits()), gateway, 1472)
+	a.knows(subnet, classic.Addr().Addr())
+
+	for _, way := range [][2]*netnstest.Host{{a.container, container}, {container, a.container}} {
+		from, to := way[0], way[1]
+		eventually(t, "ping from "+from.Name(), func() error {
+			return ping(t, from, to.Addr().Addr())
 		})
+		// The classic host cuts what is larger than its tunnel's MTU, so this
+		// arrives only if nothing larger is sent.
+		if err := ping(t, from, to.Addr().Addr(), "-M", "do", "-s", "1444"); err != nil {
+			t.Errorf("largest packet from %s: %v", from.Name(), err)
+		}
+		copyBulk(t, from, to)
 	}
 }
 

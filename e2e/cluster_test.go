@@ -73,21 +73,21 @@ type node struct {
 	container *netnstest.Host
 }
 
-// node makes a host; its daemon does not run yet.
-func (c *cluster) node(name string) *node {
+// node makes a host; its daemon, which will have args, does not run yet.
+func (c *cluster) node(name string, args ...string) *node {
 	c.t.Helper()
-	return c.nodeOn(c.lab.Host(name))
+	return c.nodeOn(c.lab.Host(name), args...)
 }
 
-func (c *cluster) nodeOn(h *netnstest.Host) *node {
+func (c *cluster) nodeOn(h *netnstest.Host, args ...string) *node {
 	c.t.Helper()
 	dir := c.t.TempDir()
 	n := &node{Host: h, t: c.t, envFile: filepath.Join(dir, "run", "subnet.env")}
-	n.args = []string{
+	n.args = append([]string{
 		"-etcd-endpoints=" + c.etcd.URL(),
 		"-subnet-file=" + n.envFile,
 		"-state-dir=" + filepath.Join(dir, "state"),
-	}
+	}, args...)
 	return n
 }
 
@@ -164,14 +164,20 @@ func (n *node) addContainer() {
 func (n *node) containerAddr() netip.Addr { return n.gateway().Addr().Next() }
 
 // pair is two nodes that run, with a container each.
-func (c *cluster) pair(args ...string) (a, b *node, da, db *daemon) {
+func (c *cluster) pair() (a, b *node, da, db *daemon) {
 	c.t.Helper()
 	a, b = c.node("a"), c.node("b")
-	da, db = a.join(args...), b.join(args...)
+	da, db = c.joinPair(a, b)
+	return a, b, da, db
+}
+
+func (c *cluster) joinPair(a, b *node) (da, db *daemon) {
+	c.t.Helper()
+	da, db = a.join(), b.join()
 	a.addContainer()
 	b.addContainer()
 	c.meet(a, b)
-	return a, b, da, db
+	return da, db
 }
 
 // meet waits until the containers of a and b reach each other, both ways. The

@@ -10,9 +10,6 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// outerHeaders is what the encapsulation adds: IPv4's 20 bytes and UDP's 8.
-const outerHeaders = 20 + 8
-
 func TestTwoHosts(t *testing.T) {
 	for api, value := range map[string]string{
 		"3": `{"PublicIP":"%v","PublicIPv6":null}`,
@@ -33,54 +30,6 @@ func TestTwoHosts(t *testing.T) {
 				t.Errorf("leases in etcd:\n%v\nwant\n%v", got, want)
 			}
 		})
-	}
-}
-
-func TestPacketSizes(t *testing.T) {
-	c := newCluster(t, "3")
-	a, b, _, _ := c.pair()
-	if want := 1500 - outerHeaders; a.mtu() != want {
-		t.Fatalf("FLANNEL_MTU is %d, want %d", a.mtu(), want)
-	}
-	// ping's size is without the headers of inner IPv4 and ICMP.
-	largest := a.mtu() - 20 - 8
-	for _, way := range [][2]*node{{a, b}, {b, a}} {
-		from, to := way[0], way[1].containerAddr()
-		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest)); err != nil {
-			t.Errorf("%s: the largest packet does not arrive: %v", from.Name(), err)
-		}
-		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest+1)); err == nil {
-			t.Errorf("%s: a packet larger than the MTU arrived unfragmented", from.Name())
-		}
-		if err := ping(t, from.container, to, "-M", "dont", "-s", "9000"); err != nil {
-			t.Errorf("%s: a fragmented packet does not arrive: %v", from.Name(), err)
-		}
-	}
-}
-
-// A link on the way that carries less than the uplink: the sender of a large
-// packet must hear of it (RFC 1191), or its connection hangs.
-func TestPathWithSmallerMTU(t *testing.T) {
-	c := newCluster(t, "3")
-	a, b, _, _ := c.pair()
-	const path = 1400
-	if out, err := output(t, a.Host, "ip", "route", "add", b.Addr().Addr().String()+"/32",
-		"dev", netnstest.Uplink, "mtu", "lock", fmt.Sprint(path)); err != nil {
-		t.Fatal(out)
-	}
-	var said error
-	eventually(t, "the container hears of the path's MTU", func() error {
-		said = ping(t, a.container, b.containerAddr(), "-M", "do", "-s", "1400")
-		if said == nil {
-			t.Fatal("a packet larger than the path carries arrived unfragmented")
-		}
-		if !strings.Contains(said.Error(), fmt.Sprintf("mtu = %d", path-outerHeaders)) {
-			return fmt.Errorf("ping says: %w", said)
-		}
-		return nil
-	})
-	if err := ping(t, a.container, b.containerAddr(), "-M", "dont", "-s", "1400"); err != nil {
-		t.Errorf("a packet that may be fragmented does not arrive: %v", err)
 	}
 }
 

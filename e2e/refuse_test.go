@@ -14,9 +14,11 @@ const servicePort = 7000
 // TestRefusals sends what a host must not let in. Each is counted by its
 // reason and never reaches the container; the daemon lives on, and what is
 // right still arrives.
-func TestRefusals(t *testing.T) {
+func TestRefusals(t *testing.T) { overEachDataPath(t, testRefusals) }
+
+func testRefusals(t *testing.T, dataPath string) {
 	c := newCluster(t, "3")
-	a := c.node("a")
+	a := c.node("a", dataPath)
 	a.join()
 	a.addContainer()
 	inner := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))
@@ -98,9 +100,12 @@ func TestRefusals(t *testing.T) {
 }
 
 // An empty datagram has nothing to refuse, and must not be read as the end.
-func TestEmptyDatagram(t *testing.T) {
+func TestEmptyDatagram(t *testing.T) { overEachDataPath(t, testEmptyDatagram) }
+
+func testEmptyDatagram(t *testing.T, dataPath string) {
 	c := newCluster(t, "3")
-	a, b, _, _ := c.pair()
+	a, b := c.node("a", dataPath), c.node("b", dataPath)
+	c.joinPair(a, b)
 	stranger := c.lab.Host("stranger")
 	s := newSender(t, stranger, netip.AddrPortFrom(stranger.Addr().Addr(), 0))
 	for range 3 {
@@ -112,9 +117,11 @@ func TestEmptyDatagram(t *testing.T) {
 // A datagram larger than the tunnel's MTU, but right in itself, comes from a
 // host whose MTU is larger than ours. It may arrive or be counted; what is
 // behind it must arrive.
-func TestOversizeDatagram(t *testing.T) {
+func TestOversizeDatagram(t *testing.T) { overEachDataPath(t, testOversizeDatagram) }
+
+func testOversizeDatagram(t *testing.T, dataPath string) {
 	c := newCluster(t, "3")
-	a := c.node("a")
+	a := c.node("a", dataPath)
 	a.join()
 	a.addContainer()
 	inner := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))

@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// dataPaths are what -udp-datapath may ask for.
+var dataPaths = []string{"offload", "plain"}
+
+const dataPathFlag = "-udp-datapath="
+
+// outerHeaders is what the encapsulation adds: IPv4's 20 bytes and UDP's 8.
+const outerHeaders = 20 + 8
+
+// overEachDataPath runs a test whose hosts are to have the flag dataPath.
+func overEachDataPath(t *testing.T, test func(t *testing.T, dataPath string)) {
+	t.Helper()
+	for _, path := range dataPaths {
+		t.Run(path, func(t *testing.T) { test(t, dataPathFlag+path) })
+	}
+}
+
+// Any two hosts of a cluster carry packets of any size between them, whatever
+// moves the packets on either.
+func TestPacketSizes(t *testing.T) {
+	for _, first := range dataPaths {
+		for _, second := range dataPaths {
+			if first <= second { // both ways are tried
+				t.Run(first+" and "+second, func(t *testing.T) {
+					testPacketSizes(t, first, second)
+				})
+			}
+		}
+	}
+}
+
+func testPacketSizes(t *testing.T, first, second string) {
+	c := newCluster(t, "3")
+	a, b := c.node("a", dataPathFlag+first), c.node("b", dataPathFlag+second)
+	c.joinPair(a, b)
+	for n, want := range map[*node]string{a: first, b: second} {
+		if got := n.status().Backend.DataPath; got != want {
+			t.Errorf("host %s has the data path %s, want %s", n.Name(), got, want)
+		}
+	}
+	if want := 1500 - outerHeaders; a.mtu() != want {
+		t.Fatalf("FLANNEL_MTU is %d, want %d", a.mtu(), want)
+	}
+	// ping's size is without the headers of inner IPv4 and ICMP.
+	largest := a.mtu() - 20 - 8
+	for _, way := range [][2]*node{{a, b}, {b, a}} {
+		from, to := way[0], way[1].containerAddr()
+		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest)); err != nil {
+			t.Errorf("%s: the largest packet does not arrive: %v", from.Name(), err)
+		}
+		if err := ping(t, from.container, to, "-M", "do", "-s", fmt.Sprint(largest+1)); err == nil {
+			t.Errorf("%s: a packet larger than the MTU arrived unfragmented", from.Name())
+		}
+		if err := ping(t, from.container, to, "-M", "dont", "-s", "9000"); err != nil {
+			t.Errorf("%s: a fragmented packet does not arrive: %v", from.Name(), err)
+		}
+		copyBulk(t, from.container, way[1].container)
+	}
+}
+
+// A link on the way that carries less than the uplink: the sender of a large
+// packet must hear of it (RFC 1191), or its connection hangs.
+func TestPathWithSmallerMTU(t *testing.T) { overEachDataPath(t, testPathWithSmallerMTU) }
+
+func testPathWithSmallerMTU(t *testing.T, dataPath string) {
+	c := newCluster(t, "3")
+	a, b := c.node("a", dataPath), c.node("b", dataPath)
+	c.joinPair(a, b)
+	const path = 1400
+	if out, err := output(t, a.Host, "ip", "route", "add", b.Addr().Addr().String()+"/32",
+		"dev", netnstest.Uplink, "mtu", "lock", fmt.Sprint(path)); err != nil {
+		t.Fatal(out)
+	}
+	var said error
+	eventually(t, "the container hears of the path's MTU", func() error {
+		said = ping(t, a.container, b.containerAddr(), "-M", "do", "-s", "1400")
+		if said == nil {
+			t.Fatal("a packet larger than the path carries arrived unfragmented")
+		}
+		if !strings.Contains(said.Error(), fmt.Sprintf("mtu = %d", path-outerHeaders)) {
+			return fmt.Errorf("ping says: %w", said)
+		}
+		return nil
+	})
+	if err := ping(t, a.container, b.containerAddr(), "-M", "dont", "-s", "1400"); err != nil {
+		t.Errorf("a packet that may be fragmented does not arrive: %v", err)
+	}
+}
