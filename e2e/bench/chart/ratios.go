@@ -1,0 +1,112 @@
+package chart
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+
+	"github.com/coreos/flannel/e2e/bench/result"
+)
+
+// barRoom is what the bars of one figure share.
+const barRoom = 1.4 * vg.Centimeter
+
+// ratios draws a group of bars for each figure of one sense: up from 1 for more
+// than the reference, down for less, in powers of two, so that a half is as far
+// from 1 as twice. nil if there is nothing to draw.
+func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend bool) (*plot.Plot, error) {
+	figures := figuresOf(r, at, sense)
+	subjects := others(r)
+	if len(figures) == 0 || len(subjects) == 0 {
+		return nil, nil
+	}
+	p := newPlot(fmt.Sprintf("link %s: %s is better", at.Link, sense), "× "+r.Reference)
+	names := make([]string, len(figures))
+	for i, f := range figures {
+		names[i] = strings.TrimSuffix(f.Name, "-p50")
+	}
+	width := barRoom / vg.Length(len(subjects))
+	lowest, highest := 0.0, 0.0
+	for i, s := range subjects {
+		values := make(plotter.Values, len(figures))
+		for j, f := range figures {
+			values[j] = log2Ratio(r, at, s.Name, f.Name)
+			lowest, highest = min(lowest, values[j]), max(highest, values[j])
+		}
+		bars, err := plotter.NewBarChart(values, width)
+		if err != nil {
+			return nil, err
+		}
+		bars.Color = hue(r, s)
+		bars.LineStyle.Width = 0
+		bars.Offset = width * (vg.Length(i) - vg.Length(len(subjects)-1)/2)
+		p.Add(bars)
+		if legend {
+			p.Legend.Add(s.Name, bars)
+		}
+	}
+	p.NominalX(names...)
+	p.X.Tick.Label.Rotation = math.Pi / 6
+	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -1, -0.5
+	p.X.Min, p.X.Max = -0.5, float64(len(figures))-0.5
+	p.Y.Min, p.Y.Max = math.Floor(lowest), math.Ceil(highest)
+	if legend { // above the highest bar, a line for each subject
+		p.Y.Max += (p.Y.Max - p.Y.Min + 1) * 0.09 * float64(len(subjects))
+	}
+	p.Y.Tick.Marker = powers{}
+	one := plotter.NewFunction(func(float64) float64 { return 0 })
+	one.Color, one.Width = ink, vg.Points(1)
+	p.Add(one)
+	return p, nil
+}
+
+// figuresOf are those of one sense that the reference has, too.
+func figuresOf(r *result.Result, at result.Scenario, sense result.Sense) []result.Figure {
+	var figures []result.Figure
+	for _, f := range r.Figures {
+		if f.Better == sense && r.Cell(at, r.Reference, f.Name) != nil {
+			figures = append(figures, f)
+		}
+	}
+	return figures
+}
+
+// others are all subjects but the reference.
+func others(r *result.Result) []result.Subject {
+	var subjects []result.Subject
+	for _, s := range r.Subjects {
+		if s.Name != r.Reference {
+			subjects = append(subjects, s)
+		}
+	}
+	return subjects
+}
+
+// log2Ratio is 0 for the same as the reference, and where there is no ratio.
+func log2Ratio(r *result.Result, at result.Scenario, subject, figure string) float64 {
+	if c := r.Cell(at, subject, figure); c != nil {
+		if q, ok := r.Ratio(c); ok && q > 0 {
+			return math.Log2(q)
+		}
+	}
+	return 0
+}
+
+// powers labels an axis of binary logarithms: ¼, ½, 1, 2, 4.
+type powers struct{}
+
+func (powers) Ticks(lowest, highest float64) []plot.Tick {
+	var ticks []plot.Tick
+	for v := math.Ceil(lowest); v <= highest; v++ {
+		label := fmt.Sprintf("%.0f", math.Exp2(v))
+		if v < 0 {
+			label = fmt.Sprintf("1/%.0f", math.Exp2(-v))
+		}
+		ticks = append(ticks, plot.Tick{Value: v, Label: label})
+	}
+	return ticks
+}

@@ -1,0 +1,127 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/e2e/bench/machine"
+)
+
+const (
+	// sinkBatch is how many packets the sink takes with one system call.
+	sinkBatch = 64
+	// sinkBuffer is the socket's, in bytes. The kernel charges some 800 bytes
+	// for a small packet, so that this holds about 5,000.
+	sinkBuffer = 4 << 20
+	// silence is how long nothing may arrive until all has.
+	silence = 100 * time.Millisecond
+)
+
+// sink counts the packets that arrive at a UDP port. Its goroutine ends with
+// close.
+type sink struct {
+	conn  net.PacketConn
+	count atomic.Uint64
+	// first receives a meter that runs since the first packet: sockperf sleeps
+	// for two seconds before it sends.
+	first chan *machine.Meter
+	done  chan error // receives how the goroutine ended
+}
+
+func openSink(ctx context.Context, at End) (*sink, error) {
+	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, port).String())
+	if err != nil {
+		return nil, fmt.Errorf("open sink: %w", err)
+	}
+	if err := forceBuffer(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("open sink: set receive buffer: %w", err)
+	}
+	s := &sink{conn: conn, first: make(chan *machine.Meter, 1), done: make(chan error, 1)}
+	go func() { s.done <- s.run() }()
+	return s, nil
+}
+
+// forceBuffer exceeds net.core.rmem_max, which root may (socket(7)).
+func forceBuffer(conn net.PacketConn) error {
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sinkBuffer)
+	})
+	return errors.Join(err, failed)
+}
+
+func (s *sink) run() error {
+	messages := make([]ipv4.Message, sinkBatch)
+	// Nobody reads the payload; the kernel cuts off what does not fit.
+	for i := range messages {
+		messages[i].Buffers = [][]byte{make([]byte, 1)}
+	}
+	conn := ipv4.NewPacketConn(s.conn)
+	for {
+		n, err := conn.ReadBatch(messages, 0)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("count packets: %w", err)
+		}
+		if s.count.Add(uint64(n)) == uint64(n) {
+			meter, err := machine.StartMeter()
+			if err != nil {
+				return err
+			}
+			s.first <- meter
+		}
+	}
+}
+
+// busy is the work of all processors since the first packet, in seconds.
+func (s *sink) busy() (float64, error) {
+	select {
+	case meter := <-s.first:
+		busy, _, err := meter.Busy()
+		return busy, err
+	default:
+		return 0, errors.New("send packets: none arrived")
+	}
+}
+
+// drain waits until nothing more arrives, and returns how many did.
+func (s *sink) drain(ctx context.Context) (uint64, error) {
+	for before := s.count.Load(); ; {
+		wait := time.NewTimer(silence)
+		select {
+		case <-wait.C:
+		case err := <-s.done:
+			wait.Stop()
+			s.done <- err // for close
+			return 0, err
+		case <-ctx.Done():
+			wait.Stop()
+			return 0, ctx.Err()
+		}
+		now := s.count.Load()
+		if now == before {
+			return now, nil
+		}
+		before = now
+	}
+}
+
+func (s *sink) close() {
+	s.conn.Close()
+	<-s.done
+}

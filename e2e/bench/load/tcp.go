@@ -1,0 +1,85 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/coreos/flannel/e2e/bench/machine"
+)
+
+// Transfer says what to transfer over TCP.
+type Transfer struct {
+	// Streams is how many connections share the way.
+	Streams int
+	// Reverse makes the data flow from the server to the client.
+	Reverse bool
+	// Congestion is a congestion control of the kernel, e.g. "cubic".
+	Congestion string
+	// Seconds is how long.
+	Seconds int
+}
+
+// Throughput is what came through.
+type Throughput struct {
+	// Gbps is 10⁹ bits of the application in a second, as received.
+	Gbps float64
+	// CPU is in seconds of a processor for each 10⁹ bits.
+	CPU float64
+}
+
+// TCP transfers as much as it can from client to server, both of iperf3.
+func TCP(ctx context.Context, from, to End, t Transfer) (Throughput, error) {
+	s, err := serve(ctx, to, "tcp", "iperf3", "-s", "-1", "-B", to.Addr.String(), "-p", strconv.Itoa(port))
+	if err != nil {
+		return Throughput{}, err
+	}
+	defer s.close()
+	args := []string{"-c", to.Addr.String(), "-B", from.Addr.String(), "-p", strconv.Itoa(port), "-J",
+		"-t", strconv.Itoa(t.Seconds), "-P", strconv.Itoa(t.Streams), "-C", t.Congestion}
+	if t.Reverse {
+		args = append(args, "-R")
+	}
+	meter, err := machine.StartMeter()
+	if err != nil {
+		return Throughput{}, err
+	}
+	out, err := client(ctx, from, t.Seconds, "iperf3", args...)
+	if err != nil {
+		return Throughput{}, err
+	}
+	busy, _, err := meter.Busy()
+	if err != nil {
+		return Throughput{}, err
+	}
+	bits, bps, err := parseIperf3(out)
+	if err != nil {
+		return Throughput{}, err
+	}
+	return Throughput{Gbps: bps / 1e9, CPU: busy / (bits / 1e9)}, nil
+}
+
+// parseIperf3 reads what the receiver saw.
+func parseIperf3(out []byte) (bits, bps float64, err error) {
+	var report struct {
+		Error string
+		End   struct {
+			Received struct {
+				Bytes float64
+				BPS   float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		}
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		return 0, 0, fmt.Errorf("read report of iperf3: %w", err)
+	}
+	if report.Error != "" {
+		return 0, 0, fmt.Errorf("run iperf3: %s", report.Error)
+	}
+	r := report.End.Received
+	if r.Bytes == 0 || r.BPS == 0 {
+		return 0, 0, fmt.Errorf("read report of iperf3: nothing was received")
+	}
+	return 8 * r.Bytes, r.BPS, nil
+}

@@ -1,0 +1,87 @@
+// Command bench measures ways of carrying packets between two hosts: the bare
+// link, kernel VXLAN made by hand, and each backend and data path of flannel.
+// All run on this machine, in network namespaces, in turns:
+//
+//	round 1: raw, kernel-vxlan, udp-plain, …; round 2: raw, kernel-vxlan, …
+//
+// so that what else changes on the machine hits all alike. It prints medians,
+// lowest and highest values, and ratios to kernel VXLAN of the same run, which
+// are what can be compared between machines.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/coreos/flannel/e2e/bench/chart"
+	"github.com/coreos/flannel/e2e/bench/rig"
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second Ctrl-C kills; the next run clears up then.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run is the whole program.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parseOptions(args, stdout)
+	if err != nil {
+		return err
+	}
+	program, err := filepath.Abs(o.program)
+	if err != nil {
+		return err
+	}
+	b := &bench{scope: &scope{log: stderr}, options: o}
+	if b.result, err = newResult(ctx, o); err != nil {
+		return err
+	}
+	err = b.do(func() error {
+		netnstest.Require(b)
+		dir, err := os.MkdirTemp("", "flannel-bench-")
+		if err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+		b.Cleanup(func() { os.RemoveAll(dir) })
+		b.rig = rig.New(b, program, dir)
+		return b.run(ctx)
+	})
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if b.result.Rounds == 0 {
+		return err
+	}
+	return errors.Join(err, b.show(stdout))
+}
+
+// show prints and writes what was found.
+func (b *bench) show(stdout io.Writer) error {
+	links := make(map[string]string)
+	for _, l := range b.options.links {
+		links[l.Name] = l.About
+	}
+	errs := []error{b.result.Print(stdout, links)}
+	if b.options.json != "" {
+		errs = append(errs, b.result.WriteFile(b.options.json))
+	}
+	if b.options.chart != "" {
+		errs = append(errs, chart.WriteFile(b.options.chart, b.result))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+
+	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/e2e/bench/result"
+)
+
+// measure is one load, and the figures that it gives.
+type measure struct {
+	name    string
+	figures []result.Figure
+	// run gives the figures' values in their order.
+	run func(ctx context.Context, a, b load.End, o *options) ([]float64, error)
+}
+
+// measures are all that there are, in the order in which they are taken.
+func measures() []measure {
+	return []measure{
+		transfer("tcp1", "TCP, 1 stream, a→b", 1, false),
+		transfer("tcp1r", "TCP, 1 stream, b→a", 1, true),
+		transfer("tcp4", "TCP, 4 streams, a→b", 4, false),
+		transfer("tcp4r", "TCP, 4 streams, b→a", 4, true),
+		packets("udp64", "UDP, 64 B", 64),
+		packets("udp1400", "UDP, 1400 B", 1400),
+		pingPong("udp-rr", "UDP request-response", "udp"),
+		pingPong("tcp-rr", "TCP request-response", "tcp"),
+	}
+}
+
+func transfer(name, title string, streams int, reverse bool) measure {
+	return measure{name, []result.Figure{
+		{Name: name, Title: title, Unit: "Gb/s", Better: result.More},
+		{Name: name + "-cpu", Title: title + ", cost", Unit: "CPU s/Gb", Better: result.Less},
+	}, func(ctx context.Context, a, b load.End, o *options) ([]float64, error) {
+		t, err := load.TCP(ctx, a, b, load.Transfer{Streams: streams, Reverse: reverse, Congestion: o.congestion, Seconds: o.seconds})
+		return []float64{t.Gbps, t.CPU}, err
+	}}
+}
+
+func packets(name, title string, size int) measure {
+	return measure{name, []result.Figure{
+		{Name: name, Title: title + ", delivered", Unit: "1000 packets/s", Better: result.More},
+		{Name: name + "-loss", Title: title + ", loss", Unit: "%", Better: result.Share},
+		{Name: name + "-cpu", Title: title + ", cost", Unit: "CPU µs/packet", Better: result.Less},
+	}, func(ctx context.Context, a, b load.End, o *options) ([]float64, error) {
+		d, err := load.Packets(ctx, a, b, size, o.seconds)
+		return []float64{d.Rate, d.Loss, d.CPU}, err
+	}}
+}
+
+func pingPong(name, title, network string) measure {
+	return measure{name, []result.Figure{
+		{Name: name + "-p50", Title: title + ", p50", Unit: "µs", Better: result.Less},
+		{Name: name + "-p99", Title: title + ", p99", Unit: "µs", Better: result.Less},
+	}, func(ctx context.Context, a, b load.End, o *options) ([]float64, error) {
+		r, err := load.PingPong(ctx, a, b, network, o.seconds)
+		return []float64{r.P50, r.P99}, err
+	}}
+}

@@ -1,0 +1,122 @@
+package result
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/coreos/flannel/e2e/bench/machine"
+)
+
+// Result is what a run has found. Build it with New, Add and Background; its
+// methods are for one goroutine.
+type Result struct {
+	Machine machine.Description `json:"machine"`
+	// Rounds is how many samples a cell has that was measured to the end,
+	// Seconds how long each measurement took.
+	Rounds  int `json:"rounds"`
+	Seconds int `json:"seconds"`
+	// Congestion is TCP's congestion control.
+	Congestion string `json:"congestion"`
+	// Reference is a subject's name.
+	Reference string    `json:"reference"`
+	Subjects  []Subject `json:"subjects"`
+	// LeftOut are the subjects that cannot be had here, and why.
+	LeftOut   map[string]string `json:"left_out,omitempty"`
+	Scenarios []Scenario        `json:"scenarios"`
+	Figures   []Figure          `json:"figures"`
+	Cells     []*Cell           `json:"cells"`
+	// Foreign are the shares of the machine, 0 to 1, that others used just
+	// before each subject's turn.
+	Foreign []float64 `json:"foreign_load"`
+}
+
+// Cell is one figure of one subject in one scenario.
+type Cell struct {
+	Scenario
+	Subject string    `json:"subject"`
+	Figure  string    `json:"figure"`
+	Samples []float64 `json:"samples"`
+	Median  float64   `json:"median"`
+	Min     float64   `json:"min"`
+	Max     float64   `json:"max"`
+}
+
+// Add appends the value of a round.
+func (r *Result) Add(s Scenario, subject, figure string, value float64) {
+	c := r.Cell(s, subject, figure)
+	if c == nil {
+		c = &Cell{Scenario: s, Subject: subject, Figure: figure}
+		r.Cells = append(r.Cells, c)
+	}
+	c.Samples = append(c.Samples, value)
+	c.Median, c.Min, c.Max = Median(c.Samples), slices.Min(c.Samples), slices.Max(c.Samples)
+}
+
+// Cell finds a cell; nil where nothing has been measured.
+func (r *Result) Cell(s Scenario, subject, figure string) *Cell {
+	i := slices.IndexFunc(r.Cells, func(c *Cell) bool {
+		return c.Scenario == s && c.Subject == subject && c.Figure == figure
+	})
+	if i < 0 {
+		return nil
+	}
+	return r.Cells[i]
+}
+
+// Ratio is the cell's median over that of the reference in the same scenario;
+// ok is false where there is none.
+func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) {
+	reference := r.Cell(c.Scenario, r.Reference, c.Figure)
+	if reference == nil || reference.Median == 0 || r.sense(c.Figure) == Share {
+		return 0, false
+	}
+	return c.Median / reference.Median, true
+}
+
+func (r *Result) sense(figure string) Sense {
+	for _, f := range r.Figures {
+		if f.Name == figure {
+			return f.Better
+		}
+	}
+	return ""
+}
+
+// Complete drops what an interrupted round has left: afterwards every cell has
+// rounds samples, and those that have fewer are gone.
+func (r *Result) Complete(rounds int) {
+	r.Rounds = rounds
+	r.Cells = slices.DeleteFunc(r.Cells, func(c *Cell) bool { return len(c.Samples) < rounds || rounds == 0 })
+	for _, c := range r.Cells {
+		c.Samples = c.Samples[:rounds]
+		c.Median, c.Min, c.Max = Median(c.Samples), slices.Min(c.Samples), slices.Max(c.Samples)
+	}
+}
+
+// WriteFile writes r as JSON; a reader sees the old file or the new one.
+func (r *Result) WriteFile(path string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	if err := renameio.WriteFile(path, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	return nil
+}
+
+// Median is the middle value, or the mean of the two in the middle; 0 of none.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	half := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[half]
+	}
+	return (sorted[half-1] + sorted[half]) / 2
+}

@@ -1,0 +1,116 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet"
+)
+
+// daemons is the flannel to be, on both hosts of a pair.
+type daemons struct {
+	typ string // Backend.Type
+	// dataPath is for -udp-datapath; empty for other backends.
+	dataPath string
+	// data is the BackendData of peer number n; nil for none.
+	data func(n int) any
+}
+
+// running is a daemon on each host.
+type running struct {
+	pair  *Pair
+	nodes [2]*node
+}
+
+// open puts the leases of the made-up peers into the store; the daemons start
+// with each up.
+func (d daemons) open(ctx context.Context, p *Pair) (way, error) {
+	store, err := p.rig.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prefix := "/bench/" + p.name
+	if err := d.addPeers(ctx, store, prefix, p.routes); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`{"Network": %q, "SubnetLen": %d, "Backend": {"Type": %q}}`, overlay, subnetLen, d.typ)
+	r := &running{pair: p}
+	for i, h := range p.hosts {
+		dir := p.rig.folder(h)
+		args := []string{
+			"-etcd-endpoints=" + store.url, "-etcd-prefix=" + prefix, "-etcd-api=3", "-network=" + config,
+			"-iface=" + linkName, "-status-addr=",
+			"-state-dir=" + filepath.Join(dir, "state"), "-subnet-file=" + filepath.Join(dir, "subnet.env"),
+		}
+		if d.dataPath != "" {
+			args = append(args, "-udp-datapath="+d.dataPath)
+		}
+		r.nodes[i] = &node{host: h, program: p.rig.program, args: args, envFile: filepath.Join(dir, "subnet.env"), logFile: filepath.Join(dir, "log")}
+	}
+	return r, nil
+}
+
+// addPeers makes leases so that each real host has routes peers, the other real
+// one among them.
+func (d daemons) addPeers(ctx context.Context, s *store, prefix string, routes int) error {
+	var leases []lease
+	for n := 2; n <= routes; n++ {
+		value := struct {
+			PublicIP    netip.Addr
+			PublicIPv6  *string
+			BackendType string `json:",omitempty"`
+			BackendData any    `json:",omitempty"`
+		}{PublicIP: publicIP(n)}
+		if d.typ != "udp" {
+			value.BackendType = d.typ
+		}
+		if d.data != nil {
+			value.BackendData = d.data(n)
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			return fmt.Errorf("encode lease of peer %d: %w", n, err)
+		}
+		leases = append(leases, lease{subnet.Lease{Subnet: peerSubnet(n)}.Key(), string(text)})
+	}
+	return s.put(ctx, prefix+"/subnets/", leases)
+}
+
+func (r *running) up(ctx context.Context) ([2]netip.Addr, error) {
+	var addrs [2]netip.Addr
+	for i, n := range r.nodes {
+		if err := n.start(ctx); err != nil {
+			return addrs, err
+		}
+		env, err := envfile.Read(n.envFile)
+		if err != nil {
+			return addrs, fmt.Errorf("read what the daemon on %s has written: %w", n.host.Name(), err)
+		}
+		addrs[i] = giveBridge(n.host, env)
+	}
+	return addrs, nil
+}
+
+// giveBridge does what Docker does with --bip, when first asked: a restarted
+// daemon keeps its subnet.
+func giveBridge(h *netnstest.Host, env envfile.Env) netip.Addr {
+	gateway := firstAddr(env.Subnet)
+	if !h.HasLink("docker0") {
+		h.Bridge("docker0", gateway, env.MTU)
+	}
+	return gateway.Addr()
+}
+
+func (r *running) down() error {
+	var errs []error
+	for _, n := range r.nodes {
+		errs = append(errs, n.stop())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,43 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+)
+
+// Link is a variant of the link between the hosts.
+type Link struct {
+	Name, About string
+	features    []string // arguments of ethtool -K, for both ends
+}
+
+// Links are the variants, the usual one first.
+func Links() []Link {
+	return []Link{
+		{Name: "on", About: "all offloads of veth on: super-packets cross it whole"},
+		{Name: "off", About: "offloads off: MTU-size frames, checksums in software, GRO at the receiver", features: []string{
+			"tx", "off", "sg", "off", "tso", "off", "gso", "off",
+			"tx-udp-segmentation", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off",
+			"gro", "on",
+		}},
+		{Name: "csum", About: "as a plain NIC: MTU-size frames, checksums in hardware, GRO at the receiver", features: []string{
+			"tso", "off",
+			"tx-udp-segmentation", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off",
+			"gro", "on",
+		}},
+	}
+}
+
+// apply gives both ends of the pair's link the features of l.
+func (p *Pair) apply(ctx context.Context, l Link) error {
+	if len(l.features) == 0 {
+		return nil
+	}
+	for _, h := range p.hosts {
+		args := append([]string{"-K", linkName}, l.features...)
+		if out, err := h.Command(ctx, "ethtool", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("make link %q of %s: ethtool: %w: %s", l.Name, h.Name(), err, out)
+		}
+	}
+	return nil
+}

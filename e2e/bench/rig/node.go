@@ -1,0 +1,167 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	// readyLimit is how long a daemon may take to be ready, leaveLimit to end.
+	readyLimit = 30 * time.Second
+	leaveLimit = 10 * time.Second
+)
+
+// RefusedError tells that a daemon did not start: it does not know the backend
+// or data path, or cannot have it here.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return e.Reason }
+
+// node is a daemon on a host, over several runs of it.
+type node struct {
+	host             *netnstest.Host
+	program          string
+	args             []string
+	envFile, logFile string
+
+	cmd   *netnstest.Cmd // nil while there is none
+	ended chan struct{}  // closed when cmd has been waited for
+}
+
+// start runs the daemon and waits until it is ready. A *RefusedError says that
+// it ended before.
+func (n *node) start(ctx context.Context) error {
+	dir := filepath.Dir(n.logFile)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make folder of daemon: %w", err)
+	}
+	log, err := os.Create(n.logFile)
+	if err != nil {
+		return fmt.Errorf("make log of daemon: %w", err)
+	}
+	defer log.Close()
+	notify, err := listenNotify()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(notify.LocalAddr().String())
+	defer notify.Close()
+
+	// Not ctx: stop ends it as a service manager does.
+	cmd := n.host.Command(context.WithoutCancel(ctx), n.program, n.args...)
+	cmd.Stderr = log
+	cmd.Env = append(foreignEnv(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
+	// Ctrl-C is for the benchmark alone.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start daemon on %s: %w", n.host.Name(), err)
+	}
+	n.cmd, n.ended = cmd, make(chan struct{})
+	go func() {
+		defer close(n.ended)
+		_ = cmd.Wait() // its log tells more
+	}()
+	return n.awaitReady(ctx, notify)
+}
+
+// foreignEnv is our environment without flannel's own variables, which would
+// change what is measured.
+func foreignEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "FLANNELD_") })
+}
+
+// listenNotify opens a socket such as systemd has for READY=1 (sd_notify(3)).
+func listenNotify() (*net.UnixConn, error) {
+	// A name in the abstract namespace would be the host's own: it goes with
+	// the network namespace. One in the file system may have 107 bytes.
+	f, err := os.CreateTemp("", "bench-notify-")
+	if err != nil {
+		return nil, fmt.Errorf("name notify socket: %w", err)
+	}
+	f.Close()
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, fmt.Errorf("name notify socket: %w", err)
+	}
+	return net.ListenUnixgram("unixgram", &net.UnixAddr{Name: f.Name(), Net: "unixgram"})
+}
+
+func (n *node) awaitReady(ctx context.Context, notify *net.UnixConn) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	ready := make(chan error, 1)
+	go func() { ready <- readReady(notify) }()
+	var err error
+	select {
+	case err = <-ready:
+		return err
+	case <-n.ended:
+		err = &RefusedError{n.lastWords()}
+	case <-ctx.Done():
+		err = fmt.Errorf("daemon on %s is not ready: %w; its log ends with: %s", n.host.Name(), ctx.Err(), n.lastWords())
+	}
+	notify.Close()
+	<-ready
+	return err
+}
+
+func readReady(notify io.Reader) error {
+	buf := make([]byte, 4096)
+	for {
+		n, err := notify.Read(buf)
+		if err != nil {
+			return fmt.Errorf("wait for READY=1: %w", err)
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			if strings.TrimSpace(line) == "READY=1" {
+				return nil
+			}
+		}
+	}
+}
+
+// lastWords is the last line of the log, without glog's header.
+func (n *node) lastWords() string {
+	text, err := os.ReadFile(n.logFile)
+	if err != nil {
+		return err.Error()
+	}
+	text = []byte(strings.TrimSpace(string(text)))
+	last := string(text[strings.LastIndexByte(string(text), '\n')+1:])
+	if _, message, ok := strings.Cut(last, "] "); ok {
+		return message
+	}
+	return last
+}
+
+// stop ends the daemon as systemd does.
+func (n *node) stop() error {
+	if n.cmd == nil {
+		return nil
+	}
+	cmd := n.cmd
+	n.cmd = nil
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop daemon on %s: %w", n.host.Name(), err)
+	}
+	timer := time.NewTimer(leaveLimit)
+	defer timer.Stop()
+	select {
+	case <-n.ended:
+		return nil
+	case <-timer.C:
+		err := cmd.Process.Kill()
+		<-n.ended
+		return errors.Join(fmt.Errorf("stop daemon on %s: it does not leave and was killed", n.host.Name()), err)
+	}
+}

@@ -1,0 +1,71 @@
+// Package rig makes what the benchmark measures: for each subject and scenario
+// a pair of hosts in network namespaces, joined by a veth pair, and one way of
+// carrying packets between them.
+//
+//	┌─ host a ─────────────┐                      ┌─ host b ─────────────┐
+//	│ docker0 10.x.y.1/24  │                      │ docker0 10.x.z.1/24  │
+//	│    (load is bound    │                      │    (load is bound    │
+//	│     to this address) │                      │     to this address) │
+//	│ the subject's device │                      │ the subject's device │
+//	│ link0 172.20.0.1/16 ─┼───────── veth ───────┼─ link0 172.20.0.2/16 │
+//	│ eth0 ────────┐       │                      │ eth0 ────────┐       │
+//	└──────────────┼───────┘                      └──────────────┼───────┘
+//	               └─ switch ─ host "store", with the leases ────┘
+//
+// What is measured crosses link0 alone; eth0 leads to the store. All further
+// peers are made up: their leases are real, and nobody is there.
+package rig
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// Rig is all that one run of the benchmark makes. It ends with its scope. Its
+// methods are for the scope's goroutine.
+type Rig struct {
+	scope   netnstest.Scope
+	lab     *netnstest.Lab
+	program string
+	dir     string
+	store   *store
+	pairs   map[string]*Pair
+}
+
+// New makes a rig without pairs. program is the flannel to measure, dir a folder
+// for its files.
+func New(scope netnstest.Scope, program, dir string) *Rig {
+	scope.Helper()
+	return &Rig{scope: scope, lab: netnstest.New(scope), program: program, dir: dir, pairs: make(map[string]*Pair)}
+}
+
+// Pair gives the pair of hosts for a subject, a link and a number of routes,
+// which it makes when first asked. The pair is down.
+func (r *Rig) Pair(ctx context.Context, s Subject, link Link, routes int) (*Pair, error) {
+	r.scope.Helper()
+	name := fmt.Sprintf("%s-%s-%d", s.Name, link.Name, routes)
+	if p, ok := r.pairs[name]; ok {
+		return p, nil
+	}
+	p := r.wire(name, routes)
+	if err := p.apply(ctx, link); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.way, err = s.open(ctx, p); err != nil {
+		return nil, fmt.Errorf("set up %s: %w", s.Name, err)
+	}
+	r.scope.Cleanup(func() {
+		if err := p.way.down(); err != nil {
+			r.scope.Logf("take down %s: %v", name, err)
+		}
+	})
+	r.pairs[name] = p
+	return p, nil
+}
+
+// folder is where a host's daemon keeps its files.
+func (r *Rig) folder(h *netnstest.Host) string { return filepath.Join(r.dir, h.Name()) }

@@ -1,0 +1,100 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	vxlanDevice = "vxlan1"
+	vxlanVNI    = 1
+	// vxlanPort is that of flannel's vxlan backend and of Linux before there
+	// was one assigned (drivers/net/vxlan).
+	vxlanPort = 8472
+	// vxlanOverhead is the outer IPv4, UDP and VXLAN headers and the inner
+	// Ethernet header, in bytes (RFC 7348 section 5).
+	vxlanOverhead = 50
+)
+
+// kernelVXLAN is a VXLAN device on each host, with a route, a neighbour and a
+// forwarding entry for each peer, and nothing that learns.
+type kernelVXLAN struct{}
+
+func openVXLAN(_ context.Context, p *Pair) (way, error) {
+	for i, h := range p.hosts {
+		if err := addVXLAN(h, i, p.routes); err != nil {
+			return nil, err
+		}
+		h.Bridge("docker0", firstAddr(peerSubnet(i)), 0)
+	}
+	return kernelVXLAN{}, nil
+}
+
+func (kernelVXLAN) up(context.Context) ([2]netip.Addr, error) {
+	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}, nil
+}
+
+func (kernelVXLAN) down() error { return nil }
+
+// addVXLAN makes the device of host number self, and its entries for the other
+// real host and the made-up ones.
+func addVXLAN(h *netnstest.Host, self, routes int) error {
+	nl := h.Netlink()
+	uplink, err := nl.LinkByName(linkName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", linkName, err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = vxlanDevice, uplink.Attrs().MTU-vxlanOverhead, peerMAC(self)
+	dev := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: vxlanVNI, VtepDevIndex: uplink.Attrs().Index,
+		SrcAddr: publicIP(self).AsSlice(), Port: vxlanPort}
+	if err := nl.LinkAdd(dev); err != nil {
+		return fmt.Errorf("add %s: %w", vxlanDevice, err)
+	}
+	h.AddAddr(vxlanDevice, netip.PrefixFrom(peerSubnet(self).Addr(), 32))
+	h.Up(vxlanDevice)
+	link, err := nl.LinkByName(vxlanDevice)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", vxlanDevice, err)
+	}
+	if err := addVXLANPeer(nl, link.Attrs().Index, 1-self); err != nil {
+		return err
+	}
+	for n := 2; n <= routes; n++ {
+		if err := addVXLANPeer(nl, link.Attrs().Index, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addVXLANPeer(nl *netlink.Handle, dev, n int) error {
+	gateway := net.IP(peerSubnet(n).Addr().AsSlice())
+	entries := []*netlink.Neigh{
+		{LinkIndex: dev, State: netlink.NUD_PERMANENT, IP: gateway, HardwareAddr: peerMAC(n), Type: unix.RTN_UNICAST},
+		{LinkIndex: dev, State: netlink.NUD_PERMANENT, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+			IP: publicIP(n).AsSlice(), HardwareAddr: peerMAC(n)},
+	}
+	for _, e := range entries {
+		if err := nl.NeighSet(e); err != nil {
+			return fmt.Errorf("add neighbour %v of peer %d: %w", e.IP, n, err)
+		}
+	}
+	r := &netlink.Route{LinkIndex: dev, Dst: ipNet(peerSubnet(n)), Gw: gateway, Flags: int(netlink.FLAG_ONLINK)}
+	if err := nl.RouteAdd(r); err != nil {
+		return fmt.Errorf("add route %v: %w", r.Dst, err)
+	}
+	return nil
+}
+
+// firstAddr is the subnet's first usable address, which its bridge has.
+func firstAddr(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr().Next(), p.Bits())
+}
