@@ -59,6 +59,7 @@ func (d *daemon) report() status.Snapshot {
 		missing("waiting for the network configuration %s/config", d.options.store.Prefix)
 		return s
 	}
+	s.BadLeaseData += r.manager.BadCount()
 	control := r.manager.Status()
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease

@@ -10,8 +10,8 @@ import (
 // maxBadKeys bounds what BadData remembers; past it, keys are counted only.
 const maxBadKeys = 1024
 
-// BadData keeps account of what a registry left out of its answers because it
-// did not parse. Each key is logged once for each new fault, and counted every
+// BadData keeps account of the store's keys that are left out, because they do
+// not parse or contradict others. Each key is logged once for each new fault, and counted every
 // time it is met. The zero value is ready; it is safe for concurrent use.
 type BadData struct {
 	count atomic.Uint64

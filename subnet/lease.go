@@ -67,7 +67,8 @@ type EventType int
 const (
 	// Added: the lease is new, or its attributes changed.
 	Added EventType = iota
-	// Removed: the lease is gone; only Subnet (and from a Registry, Rev) is set.
+	// Removed: the lease is gone; only Subnet is set (from a Registry, IPv6Subnet
+	// and Rev as well).
 	Removed
 )
 

@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -9,22 +10,36 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whoever applies the events that a leaseSet gives has, at each step, exactly
-// the relevant leases of the store; and no event is superfluous.
+// Whoever applies the events that a leaseSet gives has, at each step, what an
+// oracle finds in the whole of the store; no two subnets of that overlap, in
+// between either; and no event is superfluous.
 func TestLeaseSet(t *testing.T) {
-	relevant := func(l Lease) bool { return l.Attrs.BackendType == "" }
+	network := netip.MustParsePrefix("10.5.0.0/21")
+	judge := func(l Lease) (bool, error) {
+		if l.Attrs.BackendType == "bad" {
+			return false, errors.New("bad")
+		}
+		return l.Attrs.BackendType == "", nil
+	}
+	allowed := func(p netip.Prefix) bool { return p.Bits() == 24 }
 	leases := rapid.Custom(func(t *rapid.T) Lease {
-		return Lease{
-			Subnet: block(uint64(rapid.IntRange(0, 5).Draw(t, "subnet")), 24),
+		bits := rapid.SampledFrom([]int{21, 23, 24, 24, 24, 25, 26}).Draw(t, "bits")
+		last := blockNumber(LastAddr(network), bits) - blockNumber(network.Addr(), bits)
+		l := Lease{
+			Subnet: block(blockNumber(network.Addr(), bits)+rapid.Uint64Range(0, last).Draw(t, "subnet"), bits),
 			Attrs: Attrs{
 				PublicIP:    netip.AddrFrom4([4]byte{192, 0, 2, byte(rapid.IntRange(1, 2).Draw(t, "ip"))}),
-				BackendType: rapid.SampledFrom([]string{"", "", "vxlan"}).Draw(t, "type"),
+				BackendType: rapid.SampledFrom([]string{"", "", "", "vxlan", "bad"}).Draw(t, "type"),
 			},
 		}
+		if rapid.IntRange(0, 4).Draw(t, "dual") == 0 {
+			l.IPv6Subnet = netip.MustParsePrefix("fd00::/64")
+		}
+		return l
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLeaseSet(relevant)
-		store := make(map[netip.Prefix]Attrs) // relevant leases
+		set := newLeaseSet(judge, allowed, &BadData{})
+		store := make(map[string]Lease)
 		told := make(map[netip.Prefix]Attrs)
 		apply := func(events []Event) {
 			for _, e := range events {
@@ -34,38 +49,48 @@ func TestLeaseSet(t *testing.T) {
 					t.Fatalf("superfluous event %+v", e)
 				case e.Type == Removed:
 					delete(told, e.Lease.Subnet)
-				default:
-					told[e.Lease.Subnet] = e.Lease.Attrs
+					continue
+				case !known && overlapsAny(e.Lease.Subnet, slices.Collect(maps.Keys(told))):
+					t.Fatalf("%v overlaps one of %v", e.Lease, told)
 				}
+				told[e.Lease.Subnet] = e.Lease.Attrs
 			}
 		}
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "replace") {
-				unique := make(map[netip.Prefix]Lease)
-				for _, l := range rapid.SliceOfN(leases, 0, 6).Draw(t, "all") {
-					unique[l.Subnet] = l
-				}
 				clear(store)
-				for p, l := range unique {
-					if relevant(l) {
-						store[p] = l.Attrs
-					}
+				for _, l := range rapid.SliceOfN(leases, 0, 6).Draw(t, "all") {
+					store[l.Key()] = l
 				}
-				apply(set.replace(slices.Collect(maps.Values(unique))))
+				apply(set.replace(slices.Collect(maps.Values(store))))
 			} else {
 				l := leases.Draw(t, "lease")
 				e := Event{Added, l}
-				delete(store, l.Subnet)
+				store[l.Key()] = l
 				if rapid.Bool().Draw(t, "removed") {
-					e = Event{Removed, Lease{Subnet: l.Subnet}}
-				} else if relevant(l) {
-					store[l.Subnet] = l.Attrs
+					e = Event{Removed, l}
+					delete(store, l.Key())
 				}
 				apply(set.update([]Event{e}))
 			}
-			if !maps.EqualFunc(store, told, Attrs.Equal) {
-				t.Fatalf("told %v, the store has %v", told, store)
+			if want := disjoint(store); !maps.EqualFunc(want, told, Attrs.Equal) {
+				t.Fatalf("told %v, the store %v means %v", told, store, want)
 			}
 		}
 	})
+}
+
+// disjoint is the oracle: leases that may be peers, the more important ones
+// first, each if it overlaps none before.
+func disjoint(store map[string]Lease) map[netip.Prefix]Attrs {
+	chosen := make(map[netip.Prefix]Attrs)
+	for _, bits := range []int{24, 26, 25, 23, 21} {
+		for _, key := range slices.Sorted(maps.Keys(store)) {
+			l := store[key]
+			if l.Attrs.BackendType == "" && l.Subnet.Bits() == bits && !overlapsAny(l.Subnet, slices.Collect(maps.Keys(chosen))) {
+				chosen[l.Subnet] = l.Attrs
+			}
+		}
+	}
+	return chosen
 }

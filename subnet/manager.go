@@ -30,6 +30,7 @@ type Manager struct {
 	reg    Registry
 	config *Config
 	terms  Terms
+	bad    BadData
 
 	// ownChanged, of capacity one, tells Renew that Watch saw a write to our
 	// own key that we may not have made.
@@ -73,6 +74,10 @@ func (m *Manager) Status() Status {
 	defer m.mu.Unlock()
 	return m.status
 }
+
+// BadCount is how many times a lease was left out though it parses: because it
+// overlaps another, lies outside Network, or claims what is ours.
+func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 
 func (m *Manager) setLease(l Lease) {
 	m.mu.Lock()

@@ -73,7 +73,7 @@ type Registry interface {
 	// fn with no events to move the revision on. It returns only with an error:
 	// ctx's, ErrCompacted, or the failure; after that fn is not called again,
 	// and the caller may call Watch with the last revision that fn was given.
-	// The Lease of a Removed event has no more than its Subnet and Rev.
+	// The Lease of a Removed event has no more than what its key says, and Rev.
 	Watch(ctx context.Context, rev Rev, fn func(Rev, []Event)) error
 
 	// BadCount is how many times a bad key or value was left out of an answer.

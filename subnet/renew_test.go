@@ -15,11 +15,12 @@ import (
 
 // host is a Manager at work on a Fake, in a synctest bubble.
 type host struct {
-	reg    *subnettest.Fake
-	lease  subnet.Lease
-	events chan []subnet.Event
-	errs   chan error // what Renew returned
-	stop   context.CancelFunc
+	reg     *subnettest.Fake
+	manager *subnet.Manager
+	lease   subnet.Lease
+	events  chan []subnet.Event
+	errs    chan error // what Renew returned
+	stop    context.CancelFunc
 }
 
 func startHost(t *testing.T, reg *subnettest.Fake) *host {
@@ -30,7 +31,7 @@ func startHost(t *testing.T, reg *subnettest.Fake) *host {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	h := &host{reg: reg, lease: l, events: make(chan []subnet.Event, 1000), errs: make(chan error, 1), stop: cancel}
+	h := &host{reg: reg, manager: m, lease: l, events: make(chan []subnet.Event, 1000), errs: make(chan error, 1), stop: cancel}
 	watched := make(chan error, 1)
 	go func() { h.errs <- m.Renew(ctx, l) }()
 	go func() { watched <- m.Watch(ctx, l, func(e []subnet.Event) { h.events <- e }) }()

@@ -21,15 +21,14 @@ import (
 //     what it was told and what is true, changed attributes included.
 //   - own: self's subnet, public IP and anything that overlaps is never
 //     delivered; nor are subnets outside Network and leases of other backends.
+//   - disjoint: no two peers' subnets overlap; of leases that do, one counts, on
+//     all hosts the same. The others are skipped, counted and logged once.
 //   - serial: apply is called from one goroutine, and not after Watch returned.
 //
 // While the store does not answer, the peers stay as they are.
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
-	w := watcher{Manager: m, self: self, apply: apply, set: newLeaseSet(func(l Lease) bool {
-		return !l.Subnet.Overlaps(self.Subnet) && l.Attrs.PublicIP != self.Attrs.PublicIP &&
-			l.Attrs.BackendType == self.Attrs.BackendType &&
-			m.config.Network.Contains(l.Subnet.Addr())
-	})}
+	w := watcher{Manager: m, self: self, apply: apply}
+	w.set = newLeaseSet(w.judge, m.config.Allows, &m.bad)
 	for {
 		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) { return w.resync(ctx) })
 		if err != nil {
@@ -120,6 +119,22 @@ func (w *watcher) noticeOwn(events []Event) {
 
 func (w *watcher) ours(l Lease) bool {
 	return l.Subnet == w.self.Subnet && l.Attrs.PublicIP == w.self.Attrs.PublicIP
+}
+
+// judge is the leaseSet's.
+func (w *watcher) judge(l Lease) (peer bool, fault error) {
+	network := w.config.Network
+	switch {
+	case w.ours(l):
+		return false, nil
+	case l.Subnet.Overlaps(w.self.Subnet):
+		return false, fmt.Errorf("%v overlaps our own subnet %v", l, w.self.Subnet)
+	case l.Attrs.PublicIP == w.self.Attrs.PublicIP:
+		return false, fmt.Errorf("%v names our own address", l)
+	case !network.Contains(l.Subnet.Addr()): // one that is larger holds our own subnet
+		return false, fmt.Errorf("%v is outside Network %v", l, network)
+	}
+	return l.Attrs.BackendType == w.self.Attrs.BackendType, nil
 }
 
 func (w *watcher) wakeRenew() {

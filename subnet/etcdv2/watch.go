@@ -98,7 +98,8 @@ func (r *Registry) read(resp *etcd.Response) (subnet.Rev, []subnet.Event, error)
 		if err != nil {
 			return rev, nil, nil // a bad key was never told of
 		}
-		return rev, []subnet.Event{{Type: subnet.Removed, Lease: subnet.Lease{Subnet: l.Subnet, Rev: rev}}}, nil
+		l.Rev = rev
+		return rev, []subnet.Event{{Type: subnet.Removed, Lease: l}}, nil
 	case "set", "create", "update", "compareAndSwap":
 		if !below {
 			return rev, nil, nil // the directory was made

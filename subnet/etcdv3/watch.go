@@ -117,7 +117,8 @@ func (r *Registry) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev
 		if e.Type == clientv3.EventTypeDelete {
 			l, err := subnet.ParseKey(strings.TrimPrefix(string(e.Kv.Key), r.cfg.LeaseDir()))
 			if err == nil { // a bad key was never told of
-				events = append(events, subnet.Event{Type: subnet.Removed, Lease: subnet.Lease{Subnet: l.Subnet, Rev: rev}})
+				l.Rev = rev
+				events = append(events, subnet.Event{Type: subnet.Removed, Lease: l})
 			}
 			continue
 		}

@@ -127,7 +127,8 @@ func (f *Fake) since(rev subnet.Rev) (subnet.Rev, []subnet.Event) {
 		rev = c.rev
 		if c.value == nil {
 			if l, err := subnet.ParseKey(c.key); err == nil {
-				events = append(events, subnet.Event{Type: subnet.Removed, Lease: subnet.Lease{Subnet: l.Subnet, Rev: c.rev}})
+				l.Rev = c.rev
+				events = append(events, subnet.Event{Type: subnet.Removed, Lease: l})
 			}
 			continue
 		}
