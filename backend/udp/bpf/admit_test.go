@@ -91,6 +91,8 @@ func TestAdmit(t *testing.T) {
 		"inner length too large": {change: func(f *frame) { f.length = 8 }, where: socket},
 		"inner length too small": {change: func(f *frame) { f.length = -4 }, where: socket},
 		"inner version":          {change: func(f *frame) { f.version = 6 }, where: socket},
+		"UDP length cut":         {change: func(f *frame) { f.udpCut = -1 }, where: socket},
+		"UDP length too large":   {change: func(f *frame) { f.udpCut = 1 }, where: none},
 		"outer length cut":       {change: func(f *frame) { f.outerCut = -1 }, where: none},
 		"outer length too large": {change: func(f *frame) { f.outerCut = 8 }, where: none},
 		"outer checksum":         {change: func(f *frame) { f.sum = 1 }, where: none},
@@ -121,7 +123,7 @@ func TestAdmit(t *testing.T) {
 					t.Errorf("inner TOS is %#02x, want %#02x", tos, test.tos)
 				}
 			case socket:
-				if got := <-toSocket; !bytes.HasPrefix(packet[28+len(f.options):], got) {
+				if got := wait(t, toSocket); !bytes.HasPrefix(packet[28+len(f.options):], got) {
 					t.Errorf("the socket got % x of % x", got, packet)
 				}
 			case none:
@@ -156,10 +158,22 @@ func TestAdmit(t *testing.T) {
 			copy(part.packet, head)
 			narrow.send(part.packet)
 		}
-		if got := <-toSocket; !bytes.Equal(got, whole[28:]) {
+		if got := wait(t, toSocket); !bytes.Equal(got, whole[28:]) {
 			t.Errorf("the socket got %d bytes, want %d", len(got), len(whole)-28)
 		}
 	})
+}
+
+// wait is for what must come.
+func wait[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
 }
 
 // udpSum is the outer UDP checksum that makes f right.

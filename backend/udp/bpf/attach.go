@@ -49,7 +49,7 @@ func (p *Path) detachOthers(uplinks []int) error {
 		if slices.Contains(uplinks, index) {
 			continue
 		}
-		if err := p.drop(l, linkIn(index)); err != nil {
+		if err := end(l); err != nil {
 			return err
 		}
 		delete(p.in, index)
@@ -62,10 +62,15 @@ func (p *Path) detachOthers(uplinks []int) error {
 		return err
 	}
 	for _, index := range pinned {
-		if p.in[index] == nil {
-			if err := os.Remove(filepath.Join(p.config.PinDir, linkIn(index))); err != nil {
-				return err
-			}
+		if p.in[index] != nil {
+			continue
+		}
+		l, err := link.LoadPinnedLink(filepath.Join(p.config.PinDir, linkIn(index)), nil)
+		if err != nil {
+			return explain(err)
+		}
+		if err := end(l); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -78,7 +83,7 @@ func (p *Path) attachUplink(index int) error {
 			return err
 		}
 		// The interface has gone, and another has its number now.
-		if err := p.drop(l, linkIn(index)); err != nil {
+		if err := end(l); err != nil {
 			return err
 		}
 		delete(p.in, index)
@@ -141,7 +146,7 @@ func (p *Path) attach(program *ebpf.Program, kind ebpf.AttachType, index int, na
 				}
 				return l, nil
 			}
-			if err := p.drop(l, name); err != nil {
+			if err := end(l); err != nil {
 				return nil, err
 			}
 		} else if !errors.Is(err, os.ErrNotExist) {
@@ -158,17 +163,6 @@ func (p *Path) attach(program *ebpf.Program, kind ebpf.AttachType, index int, na
 		}
 	}
 	return l, nil
-}
-
-// drop ends a link and its pin.
-func (p *Path) drop(l link.Link, name string) error {
-	var err error
-	if p.config.PinDir != "" {
-		if err = os.Remove(filepath.Join(p.config.PinDir, name)); errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-	}
-	return errors.Join(err, l.Close())
 }
 
 // interfaceOf is the index of the interface that a link is attached to, 0 after

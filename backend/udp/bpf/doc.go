@@ -20,6 +20,11 @@
 // process ends; the next one takes them over ([Load]) without a packet lost.
 // That needs a persistent device, which is the caller's.
 //
+// Super-packets come in whole from virtual links only (veth, virtio), still
+// marked as a tunnel's. Where the kernel cannot take the mark off (Linux 6.18
+// does not have BPF_F_ADJ_ROOM_DECAP_L4_UDP), it cuts them at a bridge. That
+// costs a container about half of the throughput, and the host itself nothing.
+//
 // What others see differs from the user-space paths: packets in the kernel
 // path do not pass netfilter on the uplink, are not seen by tcpdump on the
 // device on their way out, and do not count in the device's statistics.

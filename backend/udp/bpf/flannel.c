@@ -30,6 +30,7 @@
 #define DROP 2
 
 #define AF_INET 2
+#define EINVAL 22
 #define IP_DF 0x4000
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
@@ -61,6 +62,13 @@ volatile const __u32 device;	    /* ifindex of the TUN */
 volatile const __be32 local;	    /* our address on the underlay */
 volatile const __be16 port;	    /* every host's UDP port */
 volatile const __be32 subnet, mask; /* our lease */
+
+/*
+ * BPF_F_ADJ_ROOM_DECAP_L4_UDP of linux/bpf.h, for kernels that have it: takes
+ * the mark of the tunnel off a super-packet. Under that mark, devices that
+ * carry no tunnels in hardware, such as a bridge, have it cut.
+ */
+static __u64 decap = 1 << 10;
 
 struct key {
 	__be32 mask, subnet;
@@ -317,6 +325,12 @@ static __always_inline void too_big(struct __sk_buff *skb, __u32 off)
 	bpf_skb_store_bytes(skb, off + sizeof(h.icmp) + sizeof(h.ip), (void *)&port, sizeof(port), 0);
 }
 
+static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
+{
+	return bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
+				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
+}
+
 /* off: bytes of link header. */
 static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 {
@@ -328,6 +342,7 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 	__u8 ecn, tos;
 	__be16 old, new;
 	struct peer *p;
+	int err;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
 	    skb->pkt_type != PACKET_HOST ||
@@ -381,8 +396,12 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 		break;
 	}
 
-	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO))
+	err = unwrap(skb, decap);
+	if (err == -EINVAL) {
+		decap = 0;
+		err = unwrap(skb, 0);
+	}
+	if (err)
 		return NEXT;
 	if (tos != h.ip.tos) {
 		old = *(__be16 *)&h.ip;

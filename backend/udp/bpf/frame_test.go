@@ -23,9 +23,10 @@ type frame struct {
 	sum              uint16 // outer, of IP; added to the right one
 	trailer          []byte // after the inner packet, part of the datagram
 	padding          []byte // after the datagram, as of a short Ethernet frame
-	outerCut, length int    // added to the outer total length, the inner one
-	payload          []byte
-	outerProtocol    byte // 0 for UDP
+	// Added to the outer total length, the one of UDP, and the inner one.
+	outerCut, udpCut, length int
+	payload                  []byte
+	outerProtocol            byte // 0 for UDP
 }
 
 const echoPort = 9999
@@ -39,6 +40,7 @@ func (f frame) bytes() []byte {
 	inner = append(ip(f.version, f.tos, 0, 17, nil, len(inner)+f.length, f.source, f.destination), inner...)
 	inner = append(inner, f.trailer...)
 	outer := udp(or(f.sourcePort, 50000), or(f.port, port), f.checksum, inner)
+	binary.BigEndian.PutUint16(outer[4:], uint16(len(outer)+f.udpCut))
 	head := ip(0, f.outerTOS, f.fragment, byte(or(uint16(f.outerProtocol), 17)), f.options, len(outer)+f.outerCut, f.outerSource, f.outerDestination)
 	binary.BigEndian.PutUint16(head[10:], binary.BigEndian.Uint16(head[10:])+f.sum)
 	return append(append(head, outer...), f.padding...)

@@ -66,7 +66,11 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	wg.Go(h.carryOut)
 	wg.Go(h.carryIn)
 	t.Cleanup(func() {
-		h.must(errors.Join(h.tun.Close(), h.socket.Close()))
+		for _, err := range []error{h.tun.Close(), h.socket.Close()} {
+			if !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
+				h.must(err)
+			}
+		}
 		wg.Wait()
 	})
 	return h
@@ -170,7 +174,7 @@ func (h *host) statsOf(subnet netip.Prefix) PeerStats {
 
 // open makes the TUN and the socket; it runs inside the host.
 func (h *host) open() error {
-	fd, err := openTUN(deviceName, false)
+	fd, err := openTUN(deviceName)
 	if err != nil {
 		return err
 	}
@@ -195,7 +199,7 @@ func (h *host) open() error {
 	return nil
 }
 
-func openTUN(name string, persist bool) (*os.File, error) {
+func openTUN(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -204,9 +208,6 @@ func openTUN(name string, persist bool) (*os.File, error) {
 	if err == nil {
 		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}
-	if err == nil && persist {
-		err = unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make device %s: %w", name, err), unix.Close(fd))

@@ -164,7 +164,7 @@ func TestSuperPacketTooBig(t *testing.T) {
 	untouched(t, a, b)
 	_, err = c.Write(make([]byte, 1<<16))
 	a.must(err)
-	if n := <-declined; n <= 1400-28 {
+	if n := wait(t, declined); n <= 1400-28 {
 		t.Errorf("user space got a packet of %d bytes, which fits", n)
 	}
 }
@@ -223,7 +223,7 @@ func joinByTUN(t *testing.T, a, b *host, name string) {
 	var ends [2]*os.File
 	for i, h := range []*host{a, b} {
 		h.must(h.Do(func() (err error) {
-			ends[i], err = openTUN(name, false)
+			ends[i], err = openTUN(name)
 			return err
 		}))
 		h.Up(name)

@@ -42,23 +42,55 @@ func PinDir(device string) (string, error) {
 	return filepath.Join(pinRoot, fmt.Sprintf("netns-%d-%s", cookie, device)), nil
 }
 
-// Remove takes away what is pinned at dir; programs that no process holds are
-// detached. It is no error if nothing is there.
+// Remove detaches the path that is pinned at dir and takes the pins away. It is
+// no error if nothing is there.
 func Remove(dir string) error {
-	// First the way out: what is not sent is not lost on the way back.
-	if err := os.Remove(filepath.Join(dir, linkOut)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove pins of kernel path: %w", err)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove pins of kernel path: %w", err)
-	}
-	// Only if it is empty.
-	if err := os.Remove(filepath.Dir(dir)); err != nil && !errors.Is(err, os.ErrNotExist) &&
-		!errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+	if err := remove(dir); err != nil {
 		return fmt.Errorf("remove pins of kernel path: %w", err)
 	}
 	return nil
 }
+
+func remove(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// First the way out: what is not sent is not lost on the way back.
+	names := []string{linkOut}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), linkInPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	for _, name := range names {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return explain(err)
+		}
+		if err := end(l); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	// Of the other daemons' directory only the last one can.
+	if err := os.Remove(filepath.Dir(dir)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
+}
+
+// end detaches a link. Taking its pin away would do that too, but some time
+// later: the kernel defers it (bpf_link_put in kernel/bpf/syscall.c).
+func end(l link.Link) error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
 
 // preparePins makes the directory, on a bpffs that it mounts if need be, and
 // removes its neighbours whose device has gone: namespaces end without telling.
@@ -90,7 +122,7 @@ func preparePins(dir string) error {
 				return fmt.Errorf("look at pins %s: %w", other, err)
 			}
 			if attached == 0 && other != dir {
-				if err := Remove(other); err != nil {
+				if err := remove(other); err != nil {
 					return err
 				}
 			}

@@ -128,6 +128,27 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestNoReader has the process of a host gone, with the device left to the
+// kernel: it has no carrier then (tun_detach in drivers/net/tun.c), but works.
+func TestNoReader(t *testing.T) {
+	_, hosts := newHosts(t, false, true)
+	a, b := hosts[0], hosts[1]
+	c := a.config()
+	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
+	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
+	a.attach(c, []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	raw, err := a.tun.SyscallConn()
+	a.must(err)
+	a.must(raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }))
+	a.must(err)
+	a.must(errors.Join(a.tun.Close(), a.socket.Close(), a.path.Close()))
+
+	run(t, b.Host, "ping", "-c", "10", "-i", "0.01", "-w", "5", a.inner().String())
+	run(t, a.Host, "ping", "-c", "10", "-i", "0.01", "-w", "5", b.inner().String())
+	iperf(t, a.Host, b.Host, b.inner(), "-n", "20M")
+	a.must(Remove(c.PinDir))
+}
+
 // TestUnpinned must leave nothing when it is closed.
 func TestUnpinned(t *testing.T) {
 	_, hosts := newHosts(t, true)
@@ -152,7 +173,7 @@ func TestLeftOver(t *testing.T) {
 	root := filepath.Join(newPinRoot(t), "flannel")
 	gone := lab.Namespace("gone")
 	a.must(gone.Do(func() error {
-		tun, err := openTUN(deviceName, false)
+		tun, err := openTUN(deviceName)
 		if err != nil {
 			return err
 		}

@@ -91,11 +91,8 @@ func TestMixed(t *testing.T) {
 	if n := a.statsOf(plain.subnet); n.TxPackets != 0 || n.RxPackets != 0 {
 		t.Errorf("the kernel path handled packets of a user-space peer: %+v", n)
 	}
-	before := a.sent.Load()
 	iperf(t, a.Host, c.Host, c.inner(), "-n", "20M")
-	if n := a.sent.Load() - before; n != 0 {
-		t.Errorf("user space sent %d packets to a peer of the kernel path", n)
-	}
+	untouched(t, c)
 }
 
 // TestContainers has super-packets arrive from and leave to veth pairs, with
