@@ -176,8 +176,9 @@ func (c *Conn) LocalAddr() netip.AddrPort {
 // have, which may be less than what was asked for.
 func (c *Conn) Buffers() (receive, send int) { return c.receive, c.send }
 
-// Drops is how many datagrams the kernel has dropped because the receive buffer
-// was full (SO_RXQ_OVFL). It is told with the next datagram that gets through.
+// Drops is how many messages the kernel has dropped because the receive buffer
+// was full (SO_RXQ_OVFL). It counts one for all the datagrams that it would have
+// delivered together, and is told with the next message that gets through.
 func (c *Conn) Drops() uint64 { return c.drops.Load() }
 
 // Wake makes pending and later calls of Senders and Receivers return
