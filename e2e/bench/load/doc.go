@@ -29,5 +29,10 @@ type End struct {
 	Addr netip.Addr
 }
 
-// port is where servers listen. Each runs alone in its namespace.
-const port = 5201
+// Where servers listen, each tool's default. Each runs alone in its namespace;
+// but a port whose connections iperf3 has just closed is not free for sockperf,
+// which does not set SO_REUSEADDR.
+const (
+	iperfPort    = 5201
+	sockperfPort = 11111
+)

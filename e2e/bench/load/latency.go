@@ -22,17 +22,17 @@ type RoundTrip struct{ P50, P99 float64 }
 // there, over "udp" or "tcp".
 func PingPong(ctx context.Context, from, to End, network string, seconds int) (RoundTrip, error) {
 	seconds += trimmed
-	server := []string{"server", "-i", to.Addr.String(), "-p", strconv.Itoa(port)}
+	server := []string{"server", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort)}
 	// Half of what it would print otherwise is the "latency": rtt says what was
 	// measured. The clock is the kernel's, since a virtual TSC may be of a rate
 	// that /proc/cpuinfo does not tell.
-	pinger := []string{"ping-pong", "-i", to.Addr.String(), "-p", strconv.Itoa(port),
+	pinger := []string{"ping-pong", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort),
 		"--client_ip", from.Addr.String(), "-m", strconv.Itoa(messageSize), "-t", strconv.Itoa(seconds),
 		"--full-rtt", "--no-rdtsc"}
 	if network == "tcp" {
 		server, pinger = append(server, "--tcp"), append(pinger, "--tcp")
 	}
-	s, err := serve(ctx, to, network, "sockperf", server...)
+	s, err := serve(ctx, to, network, sockperfPort, "sockperf", server...)
 	if err != nil {
 		return RoundTrip{}, err
 	}

@@ -24,7 +24,7 @@ func Packets(ctx context.Context, from, to End, size, seconds int) (Delivery, er
 		return Delivery{}, err
 	}
 	defer sink.close()
-	out, err := client(ctx, from, seconds, "sockperf", "throughput", "-i", to.Addr.String(), "-p", strconv.Itoa(port),
+	out, err := client(ctx, from, seconds, "sockperf", "throughput", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort),
 		"--client_ip", from.Addr.String(), "-m", strconv.Itoa(size), "-t", strconv.Itoa(seconds),
 		"--mps=max", "--dontwarmup", "--no-rdtsc")
 	if err != nil {

@@ -28,7 +28,7 @@ type server struct {
 }
 
 // serve starts a program at an end and waits until it listens on port.
-func serve(ctx context.Context, at End, network string, name string, args ...string) (*server, error) {
+func serve(ctx context.Context, at End, network string, port uint16, name string, args ...string) (*server, error) {
 	ctx, stop := context.WithCancel(ctx)
 	s := &server{stop: stop, done: make(chan struct{})}
 	cmd := at.Command(ctx, name, args...)
@@ -41,7 +41,7 @@ func serve(ctx context.Context, at End, network string, name string, args ...str
 		defer close(s.done)
 		_ = cmd.Wait() // it is killed, or the client tells
 	}()
-	if err := s.awaitListening(ctx, at, network); err != nil {
+	if err := s.awaitListening(ctx, at, network, port); err != nil {
 		s.close()
 		return nil, fmt.Errorf("start %s: %w: %s", name, err, strings.TrimSpace(s.out.String()))
 	}
@@ -54,13 +54,13 @@ func (s *server) close() {
 	<-s.done
 }
 
-func (s *server) awaitListening(ctx context.Context, at End, network string) error {
+func (s *server) awaitListening(ctx context.Context, at End, network string, port uint16) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if ok, err := listening(at, network); ok || err != nil {
+		if ok, err := listening(at, network, port); ok || err != nil {
 			return err
 		}
 		select {
@@ -81,7 +81,7 @@ const (
 )
 
 // listening reports whether an end's host has a server on port.
-func listening(at End, network string) (found bool, err error) {
+func listening(at End, network string, port uint16) (found bool, err error) {
 	list, state := netlink.SocketDiagTCP, uint8(stateListen)
 	if network == "udp" {
 		list, state = netlink.SocketDiagUDP, stateClose

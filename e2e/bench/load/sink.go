@@ -37,7 +37,7 @@ type sink struct {
 }
 
 func openSink(ctx context.Context, at End) (*sink, error) {
-	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, port).String())
+	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, sockperfPort).String())
 	if err != nil {
 		return nil, fmt.Errorf("open sink: %w", err)
 	}

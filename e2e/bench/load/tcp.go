@@ -31,12 +31,12 @@ type Throughput struct {
 
 // TCP transfers as much as it can from client to server, both of iperf3.
 func TCP(ctx context.Context, from, to End, t Transfer) (Throughput, error) {
-	s, err := serve(ctx, to, "tcp", "iperf3", "-s", "-1", "-B", to.Addr.String(), "-p", strconv.Itoa(port))
+	s, err := serve(ctx, to, "tcp", iperfPort, "iperf3", "-s", "-1", "-B", to.Addr.String(), "-p", strconv.Itoa(iperfPort))
 	if err != nil {
 		return Throughput{}, err
 	}
 	defer s.close()
-	args := []string{"-c", to.Addr.String(), "-B", from.Addr.String(), "-p", strconv.Itoa(port), "-J",
+	args := []string{"-c", to.Addr.String(), "-B", from.Addr.String(), "-p", strconv.Itoa(iperfPort), "-J",
 		"-t", strconv.Itoa(t.Seconds), "-P", strconv.Itoa(t.Streams), "-C", t.Congestion}
 	if t.Reverse {
 		args = append(args, "-R")

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -67,11 +68,15 @@ func (r *Result) printFigure(w io.Writer, s Scenario, f Figure) {
 
 // Short spells v with three significant digits, or all those before the point.
 func Short(v float64) string {
-	decimals := 3
-	for limit := 1.0; v >= limit && decimals > 0; limit *= 10 {
-		decimals--
+	if v == 0 {
+		return "0"
 	}
-	return strconv.FormatFloat(v, 'f', decimals, 64)
+	// %.2e rounds to three digits, which may make one more before the point.
+	exponent := 0
+	if _, e, ok := strings.Cut(strconv.FormatFloat(v, 'e', 2, 64), "e"); ok {
+		exponent, _ = strconv.Atoi(e) // it has just been formatted
+	}
+	return strconv.FormatFloat(v, 'f', max(0, 2-exponent), 64)
 }
 
 func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 0, 64) + " %" }
