@@ -1,0 +1,140 @@
+package result
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coreos/flannel/e2e/bench/machine"
+)
+
+var one, many = Scenario{"on", 1}, Scenario{"on", 1000}
+
+// sample has two rounds of two subjects, of which ours has one more scenario.
+func sample() *Result {
+	r := &Result{
+		Machine: machine.Description{CPU: "CPU", Cores: 2, Kernel: "6.18", Go: "go1.26", Iperf3: "iperf 3.12", Sockperf: "sockperf 3.7",
+			Date: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)},
+		Rounds: 2, Seconds: 3, Congestion: "cubic", Reference: "vxlan",
+		Subjects:  []Subject{{"vxlan", "by hand"}, {"ours", "flannel"}},
+		LeftOut:   map[string]string{"theirs": "not known"},
+		Scenarios: []Scenario{one, many},
+		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}},
+		Foreign:   []float64{0.01, 0.04, 0.02},
+	}
+	for _, v := range []float64{10, 12} {
+		r.Add(one, "vxlan", "tcp", v)
+		r.Add(one, "ours", "tcp", v/2)
+		r.Add(one, "vxlan", "loss", v)
+		r.Add(one, "ours", "loss", 1)
+		r.Add(many, "ours", "tcp", 4321)
+	}
+	return r
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{{nil, 0}, {[]float64{7}, 7}, {[]float64{9, 1}, 5}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 100, 2}, 3}} {
+		before := append([]float64(nil), c.values...)
+		if got := Median(c.values); got != c.want {
+			t.Errorf("median of %v is %v, want %v", c.values, got, c.want)
+		}
+		if !cmp.Equal(before, c.values) {
+			t.Errorf("the values are %v, were %v", c.values, before)
+		}
+	}
+}
+
+func TestCell(t *testing.T) {
+	r := sample()
+	want := &Cell{Scenario: one, Subject: "vxlan", Figure: "tcp", Samples: []float64{10, 12}, Median: 11, Min: 10, Max: 12}
+	if diff := cmp.Diff(want, r.Cell(one, "vxlan", "tcp")); diff != "" {
+		t.Error(diff)
+	}
+	if c := r.Cell(many, "vxlan", "tcp"); c != nil {
+		t.Errorf("got %v, want none", c)
+	}
+}
+
+func TestRatio(t *testing.T) {
+	r := sample()
+	for _, c := range []struct {
+		at              Scenario
+		subject, figure string
+		want            float64
+		ok              bool
+	}{
+		{one, "ours", "tcp", 0.5, true},
+		{one, "vxlan", "tcp", 1, true},
+		{one, "ours", "loss", 0, false}, // a ratio of shares says nothing
+		{many, "ours", "tcp", 0, false}, // that of another scenario is no reference
+	} {
+		if got, ok := r.Ratio(r.Cell(c.at, c.subject, c.figure)); got != c.want || ok != c.ok {
+			t.Errorf("%v: %v, %v", c, got, ok)
+		}
+	}
+}
+
+func TestCompleteDropsTheInterruptedRound(t *testing.T) {
+	r := sample()
+	r.Add(one, "vxlan", "tcp", 100)
+	r.Add(many, "vxlan", "tcp", 100)
+	r.Complete(2)
+	if c := r.Cell(one, "vxlan", "tcp"); len(c.Samples) != 2 || c.Median != 11 || c.Max != 12 {
+		t.Errorf("got %v, want the first two rounds", c)
+	}
+	if c := r.Cell(many, "vxlan", "tcp"); c != nil {
+		t.Errorf("got %v, of no complete round", c)
+	}
+	if r.Complete(0); len(r.Cells) != 0 {
+		t.Errorf("%d cells of no round", len(r.Cells))
+	}
+}
+
+func TestPrint(t *testing.T) {
+	var out bytes.Buffer
+	if err := sample().Print(&out, map[string]string{"on": "offloads on"}); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/table.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.01234: "0.0123", 0.9996: "1.00", 1: "1.00", 9.995: "9.99", 9.996: "10.0", 12.34: "12.3", 99.96: "100", 123.4: "123", 43210: "43210"} {
+		if got := Short(v); got != want {
+			t.Errorf("%v is spelt %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestWriteFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "result.json")
+	r := sample()
+	if err := r.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Result
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(*r, back); diff != "" {
+		t.Error(diff)
+	}
+}
