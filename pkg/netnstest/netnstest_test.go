@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -214,6 +215,11 @@ func TestSocketsStayInside(t *testing.T) {
 			return
 		}
 		defer c.Close()
+		// An answer that comes before the request is an error to the client.
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			t.Error(err)
+			return
+		}
 		fmt.Fprint(c, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 	})
 	answer, err := b.HTTP().Get("http://" + server.Addr().String())
