@@ -167,6 +167,9 @@ func (r *Registry) endpoints() string { return strings.Join(r.cfg.Endpoints, ","
 
 // exchange does one round trip that ends with ctx or Close.
 func (r *Registry) exchange(ctx context.Context, do func(*etcd.Client) (*etcd.Response, error)) (*etcd.Response, error) {
+	if r.life.Err() != nil {
+		return nil, ErrClosed
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(r.life, cancel)
