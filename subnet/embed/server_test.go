@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -128,6 +129,22 @@ func TestRestart(t *testing.T) {
 	r = client(t, s.Endpoint())
 	if config, err := r.Config(t.Context()); err != nil || string(config) != "{}" {
 		t.Errorf("Config after a restart = %q, %v", config, err)
+	}
+	s.waitStop(t)
+}
+
+// TestStopUnderWatch: a client that keeps its watch, as etcd's own does, does
+// not hold up the end either.
+func TestStopUnderWatch(t *testing.T) {
+	s := run(t, Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})
+	s.waitReady(t)
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if created := <-c.Watch(t.Context(), "/", clientv3.WithCreatedNotify()); !created.Created {
+		t.Fatalf("Watch: %+v", created)
 	}
 	s.waitStop(t)
 }

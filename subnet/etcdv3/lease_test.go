@@ -3,11 +3,16 @@ package etcdv3
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
@@ -111,24 +116,44 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	}
 }
 
-// TestCutWriteKeepsEtcdLease: where a write's outcome is not known, its lease
-// must stay, because the key may hang on it.
+// TestCutWriteKeepsEtcdLease: where the answer to a write is lost, its etcd
+// lease must stay, because the key hangs on it.
 func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
 	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
-	g, err := r.grant(t.Context(), time.Hour)
-	if err != nil {
-		t.Fatalf("grant: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	key := r.key(lease("", ""))
-	if _, err := r.put(ctx, key, []byte("{}"), absent(key), g.id); err == nil {
-		t.Error("put: no error")
+	cut := true
+	r.client.DialOptions = append(r.client.DialOptions, grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoke(ctx, method, req, reply, cc, opts...)
+			if err == nil && cut && strings.HasSuffix(method, "/Txn") {
+				return status.Error(codes.Unavailable, "connection is cut")
+			}
+			return err
+		}))
+	l := lease("", "")
+	_, err := r.Create(t.Context(), l, time.Hour)
+	if err == nil || errors.Is(err, subnet.ErrExists) {
+		t.Fatalf("Create with a lost answer: %v", err)
 	}
 	if n := leases(t, c); n != 1 {
-		t.Errorf("%d etcd leases, want 1", n)
+		t.Errorf("after Create: %d etcd leases, want 1", n)
+	}
+	found, _, err := r.List(t.Context())
+	if err != nil || len(found) != 1 || found[0].Reserved {
+		t.Fatalf("List = %v, %v; want what Create wrote", found, err)
+	}
+	l = found[0]
+	l.Attrs.PublicIP = netip.MustParseAddr("1.2.3.5")
+	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrLost) {
+		t.Fatalf("Update with a lost answer: %v", err)
+	}
+	if found, _, err = r.List(t.Context()); err != nil || len(found) != 1 || !found[0].Attrs.Equal(l.Attrs) {
+		t.Errorf("List = %v, %v; want what Update wrote", found, err)
+	}
+	cut = false
+	if _, err := r.Update(t.Context(), found[0], time.Hour); err != nil {
+		t.Errorf("Update of what was found: %v", err)
 	}
 }
 

@@ -216,6 +216,39 @@ func TestNewStartsNothing(t *testing.T) {
 	l.Close()
 }
 
+// TestPausedServer: one that stops answering on a connection that works is an
+// error when the call's time is up, and is spoken to again when it comes back.
+func TestPausedServer(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	r := open(t, srv.StoreConfig("/net"))
+	made, err := r.Create(t.Context(), lease("", ""), time.Hour)
+	if err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	srv.Pause()
+	r.limit = testLimit
+	for name, call := range map[string]func() error{
+		"Config": func() error { _, err := r.Config(t.Context()); return err },
+		"List":   func() error { _, _, err := r.List(t.Context()); return err },
+		"Update": func() error { _, err := r.Update(t.Context(), made, time.Hour); return err },
+		"keepAlive": func() error {
+			_, err := r.keepAlive(t.Context(), made, 1)
+			return err
+		},
+		"Watch": func() error { return r.Watch(t.Context(), made.Rev, func(subnet.Rev, []subnet.Event) {}) },
+	} {
+		if err := call(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), srv.URL()) {
+			t.Errorf("%s of a paused server: %v", name, err)
+		}
+	}
+	srv.Resume()
+	r.limit = roundTripLimit
+	if _, err := r.Update(t.Context(), made, time.Hour); err != nil {
+		t.Errorf("Update of a resumed server: %v", err)
+	}
+}
+
 // TestReasons: what is wrong with the connection is in the error.
 func TestReasons(t *testing.T) {
 	t.Parallel()
