@@ -290,6 +290,7 @@ func TestNarrowPath(t *testing.T) {
 			a, b := n[0], n[1]
 			// The kernel's route says what a router's ICMP message would.
 			a.SetMTU(netnstest.Uplink, 1400)
+			testNarrowUDP(t, a, b) // before TCP lets the container know the path
 			l, err := b.container.Listen(t.Context(), "tcp4", ":0")
 			if err != nil {
 				t.Fatal(err)
@@ -321,7 +322,6 @@ func TestNarrowPath(t *testing.T) {
 			if a.network.Stats().Drops["too_big"] == 0 {
 				t.Error("no packet was too big, so the test tests nothing")
 			}
-			testNarrowUDP(t, a, b)
 		})
 	}
 }

@@ -55,16 +55,21 @@ func (in *inQueue) run() error {
 		if err == nil {
 			err = in.write(in.merger.Flush())
 		}
-		if dropped := in.conn.Drops(); dropped != in.overflow {
-			in.drops.addAll(receiveOverflow, int(dropped-in.overflow))
-			in.overflow = dropped
-		}
+		in.countOverflow()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("carry packets into %s: %w", in.device.Name(), err)
 		}
+	}
+}
+
+// countOverflow counts what the socket has dropped since the last call.
+func (in *inQueue) countOverflow() {
+	if dropped := in.conn.Drops(); dropped != in.overflow {
+		in.drops.addAll(receiveOverflow, int(dropped-in.overflow))
+		in.overflow = dropped
 	}
 }
 

@@ -79,24 +79,57 @@ func (l *loop) roundTrip(b []byte, packets int) error {
 	}
 	before := l.received()
 	for l.received() < before+uint64(packets) {
-		n, err := l.in.receiver.Receive()
-		if err != nil {
-			return err
-		}
-		for i := range n {
-			if err := l.in.message(l.in.receiver.Message(i)); err != nil {
-				return err
-			}
-		}
-		if err := l.in.write(l.in.merger.Flush()); err != nil {
+		if err := l.receive(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// receive does what the in goroutine does between two waits.
+func (l *loop) receive() error {
+	n, err := l.in.receiver.Receive()
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		if err := l.in.message(l.in.receiver.Message(i)); err != nil {
+			return err
+		}
+	}
+	return l.in.write(l.in.merger.Flush())
+}
+
 func (l *loop) received() uint64 {
-	return l.table.lookup(be32(farEnd.Addr())).traffic.rx.packets.Load() + l.drops[deviceWriteError].Load()
+	return l.peer(farEnd).traffic.rx.packets.Load() + l.drops[deviceWriteError].Load()
+}
+
+func (l *loop) peer(inner netip.AddrPort) *peer { return l.table.lookup(be32(inner.Addr())) }
+
+func (l *loop) conn() *udpsock.Conn { return l.receiving[0] }
+
+// server is a socket at the device's own address.
+func (l *loop) server(t *testing.T) (net.PacketConn, netip.AddrPort) {
+	t.Helper()
+	c, err := l.host.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(ownSubnet.Addr(), 6000).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// receive reads datagrams of n bytes together.
+func receive(t *testing.T, c net.PacketConn, n int) (got []byte) {
+	t.Helper()
+	for buf := make([]byte, 2000); len(got) < n; {
+		n, _, err := c.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, buf[:n]...)
+	}
+	return got
 }
 
 // udpRead is what reading a UDP super-packet from the device returns. With a
@@ -144,6 +177,56 @@ func TestOffloadAllocatesNothing(t *testing.T) {
 			t.Errorf("%d packets dropped: %s", n, r)
 		}
 	}
+	tx, rx := &l.peer(nearEnd).traffic.tx, &l.peer(farEnd).traffic.rx
+	if tx.packets.Load() != rx.packets.Load() || tx.bytes.Load() != rx.bytes.Load() {
+		t.Errorf("counted %d packets, %d bytes out, %d packets, %d bytes in",
+			tx.packets.Load(), tx.bytes.Load(), rx.packets.Load(), rx.bytes.Load())
+	}
+}
+
+// A super-packet that takes two sends.
+func TestLongSuperPacketArrives(t *testing.T) {
+	l := newLoop(t)
+	server, to := l.server(t)
+	payload := make([]byte, 46*1400)
+	for i := range payload {
+		payload[i] = byte(i / 100)
+	}
+	if err := l.roundTrip(udpRead(farEnd, to, payload, 1400), 46); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, server, len(payload)); !bytes.Equal(got, payload) {
+		t.Error("payload changed")
+	}
+}
+
+func TestOverflowIsCounted(t *testing.T) {
+	l := newLoop(t)
+	const packets = 44 // in a message, which the kernel counts as one drop
+	b := udpRead(farEnd, nearEnd, make([]byte, packets*1400), 1400)
+	sent := 4 * socketBuffer / len(b)
+	for range sent {
+		if err := l.out.send(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The count comes with the next message that finds room, which there is
+	// only when a quarter of the buffer has been read (udp_rmem_release).
+	for range 20 {
+		if err := errors.Join(l.receive(), l.out.send(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for l.received() < l.peer(nearEnd).traffic.tx.packets.Load()-packets*l.conn().Drops() {
+		if err := l.receive(); err != nil {
+			t.Fatal(err)
+		}
+		l.in.countOverflow()
+	}
+	l.in.countOverflow() // nothing new
+	if n := l.drops[receiveOverflow].Load(); n == 0 || n != l.conn().Drops() {
+		t.Errorf("%d drops counted, %d happened", n, l.conn().Drops())
+	}
 }
 
 func BenchmarkOffload(b *testing.B) {
@@ -167,14 +250,7 @@ func BenchmarkOffload(b *testing.B) {
 // one, and merging ends.
 func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	l := newLoop(t)
-	// The device's own address, so that the packets are received here.
-	server, err := l.host.ListenPacket(t.Context(), "udp4", "10.5.0.0:6000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	to := server.LocalAddr().(*net.UDPAddr).AddrPort()
-
+	server, to := l.server(t)
 	payload := bytes.Repeat([]byte("0123456789"), 25)
 	var splitter offload.Splitter
 	var h tun.VnetHdr
@@ -185,24 +261,17 @@ func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	var train offload.Train
 	splitter.Next(&train)
 	merger := offload.NewMerger(offload.MergeConfig{UDP: true})
+	var packets [][]byte
 	for p := range slices.Chunk(slices.Concat(train.Bufs...), train.SegLen) {
+		packets = append(packets, slices.Clone(p))
 		merger.Add(p)
 	}
-	from := l.table.lookup(be32(farEnd.Addr()))
+	from := l.peer(farEnd)
 	if err := l.in.refused(merger.Flush(), from, unix.EINVAL); err != nil {
 		t.Fatal(err)
 	}
 
-	var got []byte
-	buf := make([]byte, 200)
-	for len(got) < len(payload) {
-		n, _, err := server.ReadFrom(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, buf[:n]...)
-	}
-	if !bytes.Equal(got, payload) {
+	if got := receive(t, server, len(payload)); !bytes.Equal(got, payload) {
 		t.Error("payload changed")
 	}
 	if n := from.traffic.rx.packets.Load(); n != 3 {
@@ -211,7 +280,7 @@ func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	if !strings.Contains(l.detail(), "TSO write (invalid argument)") {
 		t.Errorf("detail is %q", l.detail())
 	}
-	if l.in.merger.Add(train.Bufs[0]); l.in.merger.Add(train.Bufs[0]) == nil {
+	if l.in.merger.Add(packets[0]); l.in.merger.Add(packets[1]) == nil {
 		t.Error("packets are still merged")
 	}
 }
