@@ -1,0 +1,296 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet"
+)
+
+// program is the flannel under test, built once.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return m.Run() // what needs the program is skipped
+	}
+	dir, err := os.MkdirTemp("", "bench-rig-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "flannel")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", program, "github.com/coreos/flannel").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build flannel: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+func newRig(t *testing.T) *Rig {
+	t.Helper()
+	netnstest.Require(t)
+	return New(t, program, t.TempDir())
+}
+
+func subject(t *testing.T, name string) Subject {
+	t.Helper()
+	for _, s := range Subjects() {
+		if s.Name == name {
+			return s
+		}
+	}
+	t.Fatalf("no subject %s", name)
+	return Subject{}
+}
+
+func pair(t *testing.T, r *Rig, name string, link Link, routes int) *Pair {
+	t.Helper()
+	p, err := r.Pair(t.Context(), subject(t, name), link, routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func up(t *testing.T, p *Pair) (a, b load.End) {
+	t.Helper()
+	a, b, err := p.Up(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// made are the routes of h to one subnet each.
+func made(t *testing.T, h *netnstest.Host) int {
+	t.Helper()
+	routes, err := h.Netlink().RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, r := range routes {
+		if r.Gw != nil && r.Dst != nil && r.Dst.String() != "0.0.0.0/0" {
+			n++
+		}
+	}
+	return n
+}
+
+func TestRaw(t *testing.T) {
+	p := pair(t, newRig(t), "raw", Links()[0], 50)
+	a, b := up(t, p)
+	if a.Addr != netip.MustParseAddr("172.20.0.1") || b.Addr != netip.MustParseAddr("172.20.0.2") {
+		t.Errorf("the ends are %v and %v", a.Addr, b.Addr)
+	}
+	for _, e := range []load.End{a, b} {
+		if got := made(t, e.Host); got != 49 {
+			t.Errorf("%s: %d routes to made-up peers, want 49", e.Name(), got)
+		}
+	}
+}
+
+func TestKernelVXLAN(t *testing.T) {
+	p := pair(t, newRig(t), Reference, Links()[0], 50)
+	a, b := up(t, p)
+	for _, e := range []load.End{a, b} {
+		if got := made(t, e.Host); got != 50 {
+			t.Errorf("%s: %d routes, want 50", e.Name(), got)
+		}
+		link, err := e.Netlink().LinkByName(vxlanDevice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := link.Attrs().MTU; got != 1450 {
+			t.Errorf("%s: MTU %d, want 1450", e.Name(), got)
+		}
+		for family, want := range map[int]int{unix.AF_INET: 50, unix.AF_BRIDGE: 50} {
+			entries, err := e.Netlink().NeighList(link.Attrs().Index, family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			permanent := 0
+			for _, n := range entries {
+				if n.State&netlink.NUD_PERMANENT != 0 {
+					permanent++
+				}
+			}
+			if permanent != want {
+				t.Errorf("%s: %d permanent entries of family %d, want %d", e.Name(), permanent, family, want)
+			}
+		}
+	}
+	// What is measured goes through the tunnel.
+	sent := bytesOf(t, a, vxlanDevice)
+	if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := bytesOf(t, a, vxlanDevice) - sent; got < 1000 {
+		t.Errorf("%d bytes went through the tunnel, want 1000 at least", got)
+	}
+}
+
+func bytesOf(t *testing.T, e load.End, device string) uint64 {
+	t.Helper()
+	link, err := e.Netlink().LinkByName(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Statistics.TxBytes
+}
+
+// The variants of the link differ in what crosses it.
+func TestLinks(t *testing.T) {
+	if _, err := exec.LookPath("ethtool"); err != nil {
+		t.Skip("ethtool is not in PATH; install the Debian package ethtool")
+	}
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("iperf3 is not in PATH; install the Debian package iperf3")
+	}
+	r := newRig(t)
+	for _, l := range Links() {
+		a, b := up(t, pair(t, r, "raw", l, 1))
+		if _, err := load.TCP(t.Context(), a, b, load.Transfer{Streams: 1, Seconds: 1, Congestion: "cubic"}); err != nil {
+			t.Fatal(err)
+		}
+		link, err := a.Netlink().LinkByName(linkName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := link.Attrs().Statistics
+		// A frame has 14 bytes of Ethernet header and no more than the MTU.
+		mean := float64(s.TxBytes) / float64(s.TxPackets)
+		if whole := mean > 1514; whole != (l.Name == "on") {
+			t.Errorf("link %s: frames of %.0f bytes", l.Name, mean)
+		}
+		out, err := b.Command(t.Context(), "ethtool", "-k", linkName).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for feature, want := range map[string]bool{
+			"\ngeneric-receive-offload: on": l.Name != "on",
+			"\ntx-checksumming: on":         l.Name != "off",
+		} {
+			if got := strings.Contains(string(out), feature); got != want {
+				t.Errorf("link %s: %q is %v, want %v", l.Name, feature, got, want)
+			}
+		}
+	}
+}
+
+func TestDaemons(t *testing.T) {
+	r := newRig(t)
+	const routes = 300
+	p := pair(t, r, "udp-plain", Links()[0], routes)
+	if again := pair(t, r, "udp-plain", Links()[0], routes); again != p {
+		t.Error("the same pair is made twice")
+	}
+	a, b := up(t, p)
+	got, err := r.store.client.Get(t.Context(), "/bench/"+p.name+"/subnets/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Kvs) != routes+1 { // each host has a route to all but itself
+		t.Errorf("%d leases, want %d", len(got.Kvs), routes+1)
+	}
+	for _, kv := range got.Kvs {
+		l, err := subnet.ParseLease(filepath.Base(string(kv.Key)), kv.Value)
+		if err != nil || !segment.Contains(l.Attrs.PublicIP) || kv.Lease == 0 {
+			t.Errorf("%s = %s, lease %x: %v", kv.Key, kv.Value, kv.Lease, err)
+		}
+	}
+	// Another turn finds the same addresses.
+	pids := []int{processOf(t, p, 0), processOf(t, p, 1)}
+	if err := p.Down(); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("daemon %d runs after Down: %v", pid, err)
+		}
+	}
+	if err := p.Down(); err != nil {
+		t.Errorf("Down of what is down: %v", err)
+	}
+	if a2, b2 := up(t, p); a2.Addr != a.Addr || b2.Addr != b.Addr {
+		t.Errorf("the ends are %v and %v, were %v and %v", a2.Addr, b2.Addr, a.Addr, b.Addr)
+	}
+}
+
+func processOf(t *testing.T, p *Pair, i int) int {
+	t.Helper()
+	return p.way.(*running).nodes[i].cmd.Process.Pid
+}
+
+// Our own settings must not leak into what is measured.
+func TestDaemonsIgnoreTheEnvironment(t *testing.T) {
+	t.Setenv("FLANNELD_UDP_DATAPATH", "no-such")
+	t.Setenv("FLANNELD_PUBLIC_IP", "192.0.2.1")
+	up(t, pair(t, newRig(t), "udp-plain", Links()[0], 1))
+}
+
+func TestRefused(t *testing.T) {
+	r := newRig(t)
+	for _, d := range []daemons{{typ: "no-such"}, {typ: "udp", dataPath: "no-such"}} {
+		p, err := r.Pair(t.Context(), Subject{Name: "refused" + d.typ, open: d.open}, Links()[0], 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = p.Up(t.Context())
+		refused := (*RefusedError)(nil)
+		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "no-such") || strings.Contains(refused.Reason, ".go:") {
+			t.Errorf("%+v: %v; want the daemon's reason", d, err)
+		}
+	}
+}
+
+func TestUpIsCancelled(t *testing.T) {
+	p := pair(t, newRig(t), "udp-plain", Links()[0], 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := p.Up(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want context.Canceled", err)
+	}
+}
+
+// The leases of made-up peers are such as real ones would make.
+func TestPeerData(t *testing.T) {
+	for _, c := range []struct {
+		data any
+		want string
+	}{
+		{vxlanData(10000), `{"VNI":1,"VtepMAC":"02:00:00:00:27:10"}`},
+		{wireguardData(2), `{"PublicKey":"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Port":51820}`},
+	} {
+		got, err := json.Marshal(c.data)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s, %v; want %s", got, err, c.want)
+		}
+	}
+	seen := make(map[netip.Prefix]bool)
+	for n := range 60000 {
+		p := peerSubnet(n)
+		if !overlay.Contains(p.Addr()) || p != p.Masked() || seen[p] || !segment.Contains(publicIP(n)) || publicIP(n).Is4In6() {
+			t.Fatalf("peer %d: %v at %v", n, p, publicIP(n))
+		}
+		seen[p] = true
+	}
+}
