@@ -25,7 +25,7 @@ import (
 )
 
 // Manager acquires, renews and watches leases. Each method is called once, in
-// the order Acquire, then Renew and Watch side by side; Status any time.
+// the order Acquire or Adopt, then Renew and Watch side by side; Status any time.
 type Manager struct {
 	reg    Registry
 	config *Config
@@ -35,6 +35,9 @@ type Manager struct {
 	// ownChanged, of capacity one, tells Renew that Watch saw a write to our
 	// own key that we may not have made.
 	ownChanged chan struct{}
+
+	// adopted are Adopt's leases; nil without.
+	adopted []Lease
 
 	mu     sync.Mutex // guards what follows
 	status Status
@@ -53,9 +56,10 @@ type Status struct {
 	// Lease is ours; its Subnet is invalid before Acquire returned.
 	Lease Lease
 	// Peers is how many leases the data plane was told of, Synced whether the
-	// first full set was.
-	Peers  int
-	Synced bool
+	// first full set was. Held is how many of them the store has lost in a mass
+	// disappearance, and are kept for the time being.
+	Peers, Held int
+	Synced      bool
 	// StoreError is the last failure to reach the store, nil while it answers;
 	// Since is when that began.
 	StoreError error
@@ -85,10 +89,10 @@ func (m *Manager) setLease(l Lease) {
 	m.status.Lease = l
 }
 
-func (m *Manager) setPeers(n int) {
+func (m *Manager) setPeers(n, held int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.status.Peers, m.status.Synced = n, true
+	m.status.Peers, m.status.Held, m.status.Synced = n, held, true
 }
 
 // answered records the outcome of a call to the store and passes it on.
@@ -126,6 +130,16 @@ func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix) (
 	}
 	m.setLease(l)
 	return l, nil
+}
+
+// Adopt takes up own, a lease that was ours when the store was last seen, and
+// the leases of that time, in Acquire's place: for a start while the store is
+// away. Watch begins with these leases. Renew asks the store about own as soon
+// as it answers, and fails with ErrLost if another host has the subnet by then.
+func (m *Manager) Adopt(own Lease, leases []Lease) {
+	m.adopted = append([]Lease{}, leases...)
+	m.setLease(own)
+	m.ownChanged <- struct{}{} // the first to use its one place
 }
 
 // acquisition is one host's attempt to get a subnet.

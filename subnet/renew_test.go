@@ -30,6 +30,18 @@ func startHost(t *testing.T, reg *subnettest.Fake) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, reg, m, l)
+}
+
+func adoptHost(t *testing.T, reg *subnettest.Fake, own subnet.Lease, known []subnet.Lease) *host {
+	t.Helper()
+	m := newManager(t, reg, network16)
+	m.Adopt(own, known)
+	return run(t, reg, m, own)
+}
+
+func run(t *testing.T, reg *subnettest.Fake, m *subnet.Manager, l subnet.Lease) *host {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	h := &host{reg: reg, manager: m, lease: l, events: make(chan []subnet.Event, 1000), errs: make(chan error, 1), stop: cancel}
 	watched := make(chan error, 1)

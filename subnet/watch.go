@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	log "github.com/golang/glog"
@@ -15,61 +16,175 @@ import (
 // these guarantees:
 //
 //   - complete: the first call carries every live lease but our own, and comes
-//     even when there are none.
-//   - ordered: events come in the store's order.
+//     even when there are none. After Adopt, it carries the last known ones.
+//   - ordered: each call leads from one state of the store to a later one.
 //   - resync: after a loss of history, apply gets exactly the difference between
 //     what it was told and what is true, changed attributes included.
 //   - own: self's subnet, public IP and anything that overlaps is never
 //     delivered; nor are subnets outside Network and leases of other backends.
 //   - disjoint: no two peers' subnets overlap; of leases that do, one counts, on
 //     all hosts the same. The others are skipped, counted and logged once.
+//   - held: when more than half of all leases vanish at once, they stay peers
+//     until they come back, or two minutes are over.
 //   - serial: apply is called from one goroutine, and not after Watch returned.
 //
 // While the store does not answer, the peers stay as they are.
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
-	w := watcher{Manager: m, self: self, apply: apply}
+	w := watcher{Manager: m, self: self, apply: apply, departures: newDepartures(), news: make(chan news)}
 	w.set = newLeaseSet(w.judge, m.config.Allows, &m.bad)
-	for {
-		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) { return w.resync(ctx) })
-		if err != nil {
-			return nil // only ctx ends a retry without a permanent error
-		}
-		if w.follow(ctx, rev) != nil {
-			return nil
-		}
+	if m.adopted != nil {
+		w.tell(w.set.replace(m.adopted))
 	}
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	reader.Go(func() {
+		defer close(w.news)
+		w.read(ctx)
+	})
+	w.run()
+	return nil
 }
 
-// watcher is one run of Watch; a single goroutine uses it.
+// watcher is one run of Watch. Its reader follows the store; all else belongs
+// to the goroutine that called Watch.
 type watcher struct {
 	*Manager
 	self  Lease
 	apply func([]Event)
-	set   *leaseSet
+
+	// news is closed when the reader has ended, with ctx.
+	news       chan news
+	set        *leaseSet
+	departures *departures
 }
 
-// resync lists all leases, delivers the difference, and returns the revision
-// to follow from.
-func (w *watcher) resync(ctx context.Context) (Rev, error) {
-	leases, rev, err := w.reg.List(ctx)
-	if w.answered(err) != nil {
-		return 0, err
+// news is what the store says: all leases, or what has happened to some.
+type news struct {
+	full   bool
+	leases []Lease
+	events []Event
+}
+
+// run takes news, and decides about removals when it is time, until the reader
+// ends.
+func (w *watcher) run() {
+	settle := time.NewTimer(0)
+	settle.Stop()
+	defer settle.Stop()
+	for {
+		select {
+		case n, ok := <-w.news:
+			if !ok {
+				return
+			}
+			w.take(n)
+		case <-settle.C:
+			w.deliver(w.departures.settle(time.Now()))
+		}
+		if due := w.departures.due; due.IsZero() {
+			settle.Stop()
+		} else {
+			settle.Reset(time.Until(due))
+		}
 	}
-	held := false
-	for _, l := range leases {
-		held = held || w.ours(l)
+}
+
+func (w *watcher) take(n news) {
+	w.noticeOwn(n)
+	if !n.full {
+		w.deliver(w.departures.pass(w.set.update(n.events), time.Now()))
+		return
 	}
-	if !held {
+	w.tell(w.set.replace(n.leases))
+}
+
+// tell delivers what a full set of leases changes; the first is delivered even
+// if it is empty.
+func (w *watcher) tell(events []Event) {
+	events = w.departures.pass(events, time.Now())
+	if !w.Status().Synced {
+		w.deliverAll(events)
+		return
+	}
+	w.deliver(events)
+}
+
+func (w *watcher) deliver(events []Event) {
+	if len(events) > 0 {
+		w.deliverAll(events)
+		return
+	}
+	w.setPeers(len(w.departures.told), w.departures.held())
+}
+
+func (w *watcher) deliverAll(events []Event) {
+	for _, e := range events {
+		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
+	}
+	w.apply(events)
+	w.setPeers(len(w.departures.told), w.departures.held())
+}
+
+// noticeOwn wakes Renew when our key is gone, or was written as another's.
+func (w *watcher) noticeOwn(n news) {
+	lost := n.full
+	for _, l := range n.leases {
+		if w.ours(l) {
+			lost = false
+		}
+	}
+	gone := lost
+	for _, e := range n.events {
+		if e.Lease.Key() == w.self.Key() {
+			gone = e.Type == Removed
+			lost = gone || !w.ours(e.Lease)
+		}
+	}
+	if gone {
+		w.departures.selfGone = true
+	}
+	if lost {
 		w.wakeRenew()
 	}
-	events := w.set.replace(leases)
-	if len(events) > 0 || !w.Status().Synced {
-		w.deliver(events)
-	}
-	return rev, nil
 }
 
-// follow delivers changes from rev on, over failures of the watch, until the
+func (w *watcher) ours(l Lease) bool {
+	return l.Key() == w.self.Key() && l.Attrs.PublicIP == w.self.Attrs.PublicIP
+}
+
+// judge is the leaseSet's.
+func (w *watcher) judge(l Lease) (peer bool, fault error) {
+	network := w.config.Network
+	switch {
+	case w.ours(l):
+		return false, nil
+	case l.Subnet.Overlaps(w.self.Subnet):
+		return false, fmt.Errorf("%v overlaps our own subnet %v", l, w.self.Subnet)
+	case l.Attrs.PublicIP == w.self.Attrs.PublicIP:
+		return false, fmt.Errorf("%v names our own address", l)
+	case !network.Contains(l.Subnet.Addr()): // one that is larger holds our own subnet
+		return false, fmt.Errorf("%v is outside Network %v", l, network)
+	}
+	return l.Attrs.BackendType == w.self.Attrs.BackendType, nil
+}
+
+// read follows the store until ctx ends.
+func (w *watcher) read(ctx context.Context) {
+	for {
+		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) {
+			leases, rev, err := w.reg.List(ctx)
+			if w.answered(err) == nil {
+				w.send(ctx, news{full: true, leases: leases})
+			}
+			return rev, err
+		})
+		if err != nil || w.follow(ctx, rev) != nil {
+			return // only ctx ends a retry without a permanent error
+		}
+	}
+}
+
+// follow passes on changes from rev on, over failures of the watch, until the
 // store has lost that part of its history (nil) or ctx ends (its error).
 func (w *watcher) follow(ctx context.Context, rev Rev) error {
 	b := backoff.New()
@@ -78,9 +193,8 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 			w.answered(nil)
 			b.Reset()
 			rev = r
-			w.noticeOwn(events)
-			if changes := w.set.update(events); len(changes) > 0 {
-				w.deliver(changes)
+			if len(events) > 0 {
+				w.send(ctx, news{events: events})
 			}
 		})
 		if ctx.Err() != nil {
@@ -100,41 +214,11 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 	}
 }
 
-func (w *watcher) deliver(events []Event) {
-	for _, e := range events {
-		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
+func (w *watcher) send(ctx context.Context, n news) {
+	select {
+	case w.news <- n:
+	case <-ctx.Done():
 	}
-	w.apply(events)
-	w.setPeers(len(w.set.peers))
-}
-
-// noticeOwn wakes Renew when our key was deleted, or written as another's.
-func (w *watcher) noticeOwn(events []Event) {
-	for _, e := range events {
-		if e.Lease.Subnet == w.self.Subnet && (e.Type == Removed || !w.ours(e.Lease)) {
-			w.wakeRenew()
-		}
-	}
-}
-
-func (w *watcher) ours(l Lease) bool {
-	return l.Subnet == w.self.Subnet && l.Attrs.PublicIP == w.self.Attrs.PublicIP
-}
-
-// judge is the leaseSet's.
-func (w *watcher) judge(l Lease) (peer bool, fault error) {
-	network := w.config.Network
-	switch {
-	case w.ours(l):
-		return false, nil
-	case l.Subnet.Overlaps(w.self.Subnet):
-		return false, fmt.Errorf("%v overlaps our own subnet %v", l, w.self.Subnet)
-	case l.Attrs.PublicIP == w.self.Attrs.PublicIP:
-		return false, fmt.Errorf("%v names our own address", l)
-	case !network.Contains(l.Subnet.Addr()): // one that is larger holds our own subnet
-		return false, fmt.Errorf("%v is outside Network %v", l, network)
-	}
-	return l.Attrs.BackendType == w.self.Attrs.BackendType, nil
 }
 
 func (w *watcher) wakeRenew() {
