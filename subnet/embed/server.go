@@ -9,11 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	log "github.com/golang/glog"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // stopLimit bounds an orderly end. etcd in good health needs milliseconds.
@@ -23,6 +25,10 @@ const stopLimit = 2 * time.Second
 type Server struct {
 	dir, addr string
 	ready     chan struct{}
+
+	mu       sync.Mutex     // guards what follows
+	grpc     []*grpc.Server // those that etcd made
+	stopping bool
 }
 
 // New checks c and touches nothing.
@@ -88,6 +94,7 @@ func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err 
 	if err != nil {
 		return nil, fmt.Errorf("configure embedded etcd: %w", err)
 	}
+	cfg.ServiceRegister = s.register
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -112,11 +119,13 @@ func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err 
 	return etcd, nil
 }
 
-// stop ends etcd, cutting the watches of clients, and waits.
+// stop ends etcd and waits. Watches never end by themselves, and etcd gives them
+// seven seconds to do so unless its listener happens to fail first; they are cut.
 func (s *Server) stop(etcd *embed.Etcd) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		s.cutClients()
 		etcd.Close()
 	}()
 	select {
@@ -125,5 +134,25 @@ func (s *Server) stop(etcd *embed.Etcd) error {
 	case <-time.After(stopLimit):
 		// A goroutine of etcd's that died of a fatal error is being waited for.
 		return fmt.Errorf("stop embedded etcd: not done after %v", stopLimit)
+	}
+}
+
+// register is told of the server that etcd is about to run.
+func (s *Server) register(g *grpc.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grpc = append(s.grpc, g)
+	if s.stopping {
+		g.Stop()
+	}
+}
+
+// cutClients closes all connections, and those yet to come.
+func (s *Server) cutClients() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	for _, g := range s.grpc {
+		g.Stop()
 	}
 }
