@@ -33,8 +33,9 @@ type departures struct {
 	// return.
 	told map[netip.Prefix]Lease
 	gone map[netip.Prefix]bool // told, and no longer in the store
-	// selfGone: our own lease went, too.
-	selfGone bool
+	// selfGone is when our own lease was seen to go, though Renew creates it
+	// again at once.
+	selfGone time.Time
 	// due is when settle decides about gone; zero while there is nothing.
 	due     time.Time
 	holding bool
@@ -76,11 +77,10 @@ func (d *departures) pass(events []Event, now time.Time) []Event {
 func (d *departures) settle(now time.Time) []Event {
 	// We are one of the hosts: with a single peer, both gone is an empty store.
 	gone, all := len(d.gone), len(d.told)+1
-	if d.selfGone {
+	if !d.selfGone.IsZero() && now.Sub(d.selfGone) <= 2*settleTime {
 		gone++
 	}
-	d.selfGone = false
-	if !d.holding && gone >= 2 && 2*gone > all && len(d.gone) > 0 {
+	if !d.holding && 2*gone > all {
 		d.holding, d.due = true, now.Add(graceTime)
 		log.Errorf("MASS DISAPPEARANCE: of %d leases, %d are gone from the store at once; keep sending to them for %v. Was the store emptied, or restored from a backup?",
 			all, gone, graceTime)

@@ -89,6 +89,33 @@ func TestMassDisappearanceIsHeld(t *testing.T) {
 	}
 }
 
+// With one peer, the store is empty when that and we ourselves are gone; our
+// own key is back at once, and tells nothing about the peer.
+func TestEmptyStoreOfTwoIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		putPeers(reg, 1)
+		h := startHost(t, reg)
+		told := h.told(t, map[netip.Prefix]netip.Addr{})
+		reg.Remove(h.lease.Key())
+		removePeers(reg, 1)
+		time.Sleep(time.Minute)
+		if len(h.events) != 0 || !h.held(t) {
+			t.Errorf("%v, or our own key is missing", errTakenAtOnce)
+		}
+		putPeers(reg, 1)
+		// Long after our own key went, a peer that goes alone goes at once.
+		time.Sleep(5 * time.Minute)
+		removePeers(reg, 1)
+		time.Sleep(time.Second)
+		if got := h.told(t, told); len(got) != 0 {
+			t.Errorf("%v: told of %v", errSingleHeld, got)
+		}
+		h.stop()
+		<-h.errs
+	})
+}
+
 func TestSingleDisappearanceIsApplied(t *testing.T) {
 	for _, peers := range []int{1, 2, 10} {
 		synctest.Test(t, func(t *testing.T) {

@@ -141,7 +141,7 @@ func (w *watcher) noticeOwn(n news) {
 		}
 	}
 	if gone {
-		w.departures.selfGone = true
+		w.departures.selfGone = time.Now()
 	}
 	if lost {
 		w.wakeRenew()
