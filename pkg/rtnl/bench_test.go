@@ -1,0 +1,55 @@
+package rtnl
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+)
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+const many = 10_000
+
+// BenchmarkFirstPass programs 10,000 peers: as many routes, neighbours and
+// forwarding entries. Nearly all of it is the kernel's own search for a next hop
+// to share: it looks through those of the same device one by one
+// (net/ipv4/fib_semantics.c, fib_find_info).
+func BenchmarkFirstPass(b *testing.B) {
+	host := newBench(b)
+	all := peers(0, many)
+	for b.Loop() {
+		b.StopTimer()
+		k := host.keeper(config())
+		host.check(k.Sync()) // removes what the last round made
+		k.Replace(all)
+		b.StartTimer()
+		host.check(k.Sync())
+	}
+}
+
+// BenchmarkIdlePass looks at 10,000 peers and finds nothing to do.
+func BenchmarkIdlePass(b *testing.B) {
+	host := newBench(b)
+	k := host.keeper(config())
+	k.Change(State{}, peers(0, many))
+	host.check(k.Sync())
+	for b.Loop() {
+		host.check(k.Sync())
+	}
+}
+
+// BenchmarkChange moves one peer among 10,000.
+func BenchmarkChange(b *testing.B) {
+	host := newBench(b)
+	k := host.keeper(config())
+	k.Change(State{}, peers(0, many))
+	host.check(k.Sync())
+	here, there := peer(5), peer(5)
+	there.FDB[0].Dst = there.FDB[0].Dst.Next()
+	for b.Loop() {
+		k.Change(here, there)
+		here, there = there, here
+	}
+}

@@ -1,0 +1,204 @@
+package rtnl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchSize is how many requests go to the kernel at a time. It answers
+	// only the last and those that fail, at some 800 bytes of receive buffer
+	// each, so that a batch of failures fits into the default buffer.
+	batchSize = 128
+	// receiveSize is more than the 32 KiB that the kernel puts into one
+	// datagram of a dump (net/netlink/af_netlink.c, netlink_dump), which makes
+	// dumps long strides.
+	receiveSize = 64 << 10
+	// dumpTries bounds how often a dump is repeated that changes cut through.
+	dumpTries = 10
+	// maxExtAck is how much of the kernel's explanation of an error we keep.
+	maxExtAck = 200
+)
+
+// errInterrupted: the table changed under the dump (NLM_F_DUMP_INTR), so that
+// entries may be missing or twice.
+var errInterrupted = errors.New("dump was interrupted by changes")
+
+// conn is a route netlink socket for requests, for one goroutine at a time.
+type conn struct {
+	sock *socket.Conn
+	seq  uint32
+	in   []byte
+	out  []byte
+}
+
+func dial() (*conn, error) {
+	sock, err := openSocket(0)
+	if err != nil {
+		return nil, err
+	}
+	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
+		// An older kernel does without: less text, longer answers.
+		if err := sock.SetsockoptInt(unix.SOL_NETLINK, option, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return nil, errors.Join(fmt.Errorf("set netlink option %d: %w", option, err), sock.Close())
+		}
+	}
+	return &conn{sock: sock, in: make([]byte, receiveSize)}, nil
+}
+
+func openSocket(groups uint32) (*socket.Conn, error) {
+	sock, err := socket.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, "rtnetlink", nil)
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	if err := sock.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind route netlink: %w", err), sock.Close())
+	}
+	return sock, nil
+}
+
+func (c *conn) close() error { return c.sock.Close() }
+
+// operation is one change of kernel state.
+type operation struct {
+	kind, flags uint16
+	object      interface{ appendTo([]byte) []byte }
+	// failed is told when the kernel does not do it.
+	failed func(error)
+}
+
+// do runs operations in their order. A failure of one is its own business; the
+// error is that of the socket.
+func (c *conn) do(ctx context.Context, ops []operation) error {
+	for len(ops) > 0 {
+		n := min(len(ops), batchSize)
+		if err := c.batch(ctx, ops[:n]); err != nil {
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
+func (c *conn) batch(ctx context.Context, ops []operation) error {
+	c.out = c.out[:0]
+	first := c.seq + 1
+	for i, op := range ops {
+		flags := op.flags | unix.NLM_F_REQUEST
+		if i == len(ops)-1 {
+			flags |= unix.NLM_F_ACK
+		}
+		start := len(c.out)
+		c.out = op.object.appendTo(begin(c.out, op.kind, flags))
+		c.seq++
+		finish(c.out[start:], c.seq)
+	}
+	if _, err := c.sock.Sendmsg(ctx, c.out, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+		return fmt.Errorf("send to route netlink: %w", err)
+	}
+	for {
+		n, err := c.receive(ctx)
+		if err != nil {
+			return err
+		}
+		for m := range messages(c.in[:n]) {
+			i := int(m.seq - first)
+			if m.kind != unix.NLMSG_ERROR || i < 0 || i >= len(ops) {
+				continue // of an earlier request that was given up
+			}
+			if err := errorOf(m); err != nil {
+				ops[i].failed(err)
+			}
+			if i == len(ops)-1 {
+				return nil
+			}
+		}
+	}
+}
+
+// dump calls f with each entry of a table. After an error it may have been
+// called with a part of them.
+func (c *conn) dump(ctx context.Context, kind uint16, request []byte, f func(body []byte)) error {
+	c.seq++
+	c.out = append(begin(c.out[:0], kind, unix.NLM_F_REQUEST|unix.NLM_F_DUMP), request...)
+	finish(c.out, c.seq)
+	if _, err := c.sock.Sendmsg(ctx, c.out, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+		return fmt.Errorf("send to route netlink: %w", err)
+	}
+	var interrupted error
+	for {
+		n, err := c.receive(ctx)
+		if err != nil {
+			return err
+		}
+		for m := range messages(c.in[:n]) {
+			if m.seq != c.seq {
+				continue
+			}
+			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
+				interrupted = errInterrupted
+			}
+			switch m.kind {
+			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+				if err := errorOf(m); err != nil {
+					return err
+				}
+				return interrupted
+			default:
+				f(m.body)
+			}
+		}
+	}
+}
+
+// receive reads one datagram into c.in.
+func (c *conn) receive(ctx context.Context) (int, error) {
+	n, _, flags, _, err := c.sock.Recvmsg(ctx, c.in, nil, 0)
+	if err != nil {
+		return 0, fmt.Errorf("receive from route netlink: %w", err)
+	}
+	if flags&unix.MSG_TRUNC != 0 {
+		return 0, fmt.Errorf("receive from route netlink: datagram longer than %d bytes", len(c.in))
+	}
+	return n, nil
+}
+
+// errorOf is the error in an NLMSG_ERROR or NLMSG_DONE, with the kernel's
+// words for it where it has some; nil for an acknowledgement.
+func errorOf(m message) error {
+	code := int32(uint32Of(m.body))
+	if code >= 0 {
+		return nil
+	}
+	errno := unix.Errno(-code)
+	if m.kind != unix.NLMSG_ERROR || m.flags&unix.NLM_F_ACK_TLVS == 0 || m.flags&unix.NLM_F_CAPPED == 0 {
+		return errno
+	}
+	// Behind a struct nlmsgerr, which holds the header of our request.
+	for kind, value := range attributes(m.body, 4+headerLen) {
+		if text := bytes.TrimRight(value, "\x00"); kind == unix.NLMSGERR_ATTR_MSG && len(text) > 0 {
+			return fmt.Errorf("%w (kernel: %s)", errno, text[:min(len(text), maxExtAck)])
+		}
+	}
+	return errno
+}
+
+// retried repeats a dump that was interrupted; reset prepares each try.
+func retried(what string, reset func(), dump func() error) error {
+	var err error
+	for range dumpTries {
+		reset()
+		if err = dump(); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", what, err)
+	}
+	return nil
+}

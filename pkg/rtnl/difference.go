@@ -1,0 +1,180 @@
+package rtnl
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// inventory is what the kernel has that may concern us.
+type inventory struct {
+	routes      []kernelRoute
+	neighs, fdb []kernelNeigh
+}
+
+// scope says what is ours, see the package comment.
+type scope struct {
+	config Config
+	// links are the indexes of the device and the uplink by name; what does not
+	// exist is absent.
+	links map[string]int
+}
+
+func (s scope) device() int { return s.links[s.config.Device] }
+
+// owns tells our routes from others'.
+func (s scope) owns(r kernelRoute) bool {
+	onDevice := r.Dev != "" && r.Dev == s.config.Device
+	switch {
+	case r.protocol == unix.RTPROT_KERNEL:
+		return false // it follows from an address
+	case r.protocol == Protocol && onDevice:
+		return true // into a network that we had before, too
+	}
+	return (r.protocol == Protocol || onDevice) && s.inNetwork(r)
+}
+
+func (s scope) inNetwork(r kernelRoute) bool {
+	n := s.config.Network
+	return r.Dst.Bits() >= n.Bits() && n.Contains(r.Dst.Addr())
+}
+
+// difference is what makes the kernel as desired.
+type difference struct {
+	// remove comes first: what is too much may stand in the way.
+	remove, add []operation
+	refused     []*Refusal
+	// failed collects what went wrong while the operations ran.
+	failed []error
+}
+
+func (d *difference) fail(err error) { d.failed = append(d.failed, err) }
+
+// is reports whether h is what is desired in its place.
+func (h kernelRoute) is(want map[routeKey]Route) bool {
+	w, wanted := want[h.key()]
+	return wanted && h.Route == w && !h.odd
+}
+
+// routes compares routes. Packets to a peer find neighbour and forwarding
+// entry in place when the route appears, since it is added last.
+func (d *difference) routes(s scope, want map[routeKey]Route, have []kernelRoute) {
+	right := make(map[routeKey]bool, len(want))
+	for _, h := range have {
+		if h.protocol == Protocol && h.is(want) {
+			right[h.key()] = true
+		}
+	}
+	wrong := make(map[routeKey]bool) // replaced in one step
+	foreign := make(map[routeKey]kernelRoute)
+	for _, h := range have {
+		key := h.key()
+		_, wanted := want[key]
+		switch {
+		case right[key] && h.is(want):
+		case h.protocol == unix.RTPROT_KERNEL && wanted:
+			foreign[key] = h
+		case h.is(want): // the same by another name: take it over
+			wrong[key] = true
+		case s.owns(h) && wanted && !right[key] && !wrong[key]:
+			wrong[key] = true
+		case s.owns(h):
+			d.removeRoute(h)
+		case wanted:
+			foreign[key] = h
+		}
+	}
+	for key, w := range want {
+		f, inTheWay := foreign[key]
+		switch {
+		case right[key]:
+		case inTheWay && !wrong[key]:
+			d.refused = append(d.refused, &Refusal{w, foreignRoute{f}})
+		case wrong[key]:
+			d.putRoute(s, w, unix.NLM_F_REPLACE)
+		default:
+			d.putRoute(s, w, unix.NLM_F_EXCL)
+		}
+	}
+}
+
+func (d *difference) putRoute(s scope, w Route, how uint16) {
+	link, exists := s.links[w.Dev]
+	if w.Dev != "" && !exists {
+		d.fail(&absent{w.Dev})
+		return
+	}
+	d.add = append(d.add, operation{unix.RTM_NEWROUTE, unix.NLM_F_CREATE | how, made(w, link), func(err error) {
+		if refused := refusal(w, err); refused != nil {
+			d.refused = append(d.refused, refused)
+			return
+		}
+		d.fail(&failure{"add route " + w.String(), err})
+	}})
+}
+
+func (d *difference) removeRoute(h kernelRoute) {
+	d.remove = append(d.remove, operation{unix.RTM_DELROUTE, 0, h, func(err error) {
+		if !gone(err) {
+			d.fail(&failure{"delete route " + h.String(), err})
+		}
+	}})
+}
+
+// neighs compares neighbours of the device; those that the kernel has learned
+// are its own affair, unless one has the place of ours.
+func (d *difference) neighs(s scope, want map[netip.Addr]Neigh, have []kernelNeigh) {
+	right := make(map[netip.Addr]bool, len(want))
+	for _, h := range have {
+		w, wanted := want[h.ip]
+		switch {
+		case wanted && h.permanent() && h.mac == w.MAC:
+			right[h.ip] = true
+		case !wanted && h.permanent():
+			d.removeNeigh(h)
+		}
+	}
+	for key, w := range want {
+		if !right[key] {
+			d.putNeigh(s, w.Dev, madeNeigh(w, s.links[w.Dev]))
+		}
+	}
+}
+
+// fdb compares forwarding entries of the device. One address may have several
+// destinations, of which ours keeps one.
+func (d *difference) fdb(s scope, want map[MAC]FDB, have []kernelNeigh) {
+	right := make(map[MAC]bool, len(want))
+	for _, h := range have {
+		w, wanted := want[h.mac]
+		switch {
+		case wanted && h.permanent() && h.ip == w.Dst:
+			right[h.mac] = true
+		case h.permanent():
+			d.removeNeigh(h)
+		}
+	}
+	for key, w := range want {
+		if !right[key] {
+			d.putNeigh(s, w.Dev, madeFDB(w, s.links[w.Dev]))
+		}
+	}
+}
+
+func (d *difference) putNeigh(s scope, dev string, n kernelNeigh) {
+	if s.links[dev] == 0 {
+		d.fail(&absent{dev})
+		return
+	}
+	d.add = append(d.add, operation{unix.RTM_NEWNEIGH, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, n, func(err error) {
+		d.fail(&failure{"add " + n.String(), err})
+	}})
+}
+
+func (d *difference) removeNeigh(n kernelNeigh) {
+	d.remove = append(d.remove, operation{unix.RTM_DELNEIGH, 0, n, func(err error) {
+		if !gone(err) {
+			d.fail(&failure{"delete " + n.String(), err})
+		}
+	}})
+}

@@ -1,0 +1,249 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what a Keeper works for.
+type Config struct {
+	// Network is the range that our routes lead into.
+	Network netip.Prefix
+	// Device is the backend's own interface: all permanent entries on it are
+	// ours. Empty: the backend has none.
+	Device string
+	// Uplink is the interface to the other hosts, which is not ours.
+	Uplink string
+	// Prepare, if not nil, makes Device as it should be. It is called before
+	// every pass, so it must change nothing where all is right, and may call
+	// Replace. It runs on one goroutine at a time.
+	Prepare func() error
+}
+
+// Keeper keeps the kernel's state as desired. Its methods are safe for
+// concurrent use.
+type Keeper struct {
+	config Config
+	// ctx ends with Close; requests to the kernel take it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	links  *netlink.Handle
+	watch  *watcher
+	wake   chan struct{} // holds one token: make a pass
+
+	pass sync.Mutex // held over a pass, Prepare included
+
+	mu      sync.Mutex // guards what follows, and the kernel's tables against ourselves
+	conn    *conn
+	want    desired
+	synced  bool           // a pass has succeeded
+	known   map[string]int // indexes of the links, as of the last pass
+	refused map[netip.Prefix]*Refusal
+	have    inventory // scratch
+}
+
+// New opens the sockets, in the network namespace of the calling thread. The
+// kernel is not changed before Sync.
+func New(c Config) (*Keeper, error) {
+	k := &Keeper{config: c, want: newDesired(), wake: make(chan struct{}, 1), refused: make(map[netip.Prefix]*Refusal)}
+	k.ctx, k.cancel = context.WithCancel(context.Background())
+	var err error
+	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	if k.conn, err = dial(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	// Listen from here on, so that no change falls between a pass and Run.
+	if k.watch, err = watch(k); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+// Close releases the sockets; the kernel's state stays as it is. Run must have
+// returned.
+func (k *Keeper) Close() error {
+	k.cancel()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	if k.conn != nil {
+		errs = append(errs, k.conn.close())
+	}
+	if k.watch != nil {
+		errs = append(errs, k.watch.close())
+	}
+	k.links.Close()
+	return errors.Join(errs...)
+}
+
+// Change takes entries out of what is desired and puts others in. Once Sync
+// has succeeded, the kernel is changed before it returns, at a cost that
+// depends on the number of entries given, not on that of all; what fails is
+// left to Run.
+func (k *Keeper) Change(remove, add State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.want.remove(remove)
+	k.want.add(add)
+	if !k.synced {
+		return
+	}
+	d := k.change(remove, add)
+	if err := k.run(d); err != nil {
+		d.fail(err)
+	}
+	if len(d.failed)+len(d.refused) > 0 {
+		log.V(1).Infof("change kernel state: leave to a pass err=%v", errors.Join(d.failed...))
+		k.poke() // a pass finds out why
+	}
+}
+
+// change is what turns the old state into the new one, on the assumption that
+// the kernel has the old one. A wrong assumption shows as a failure.
+func (k *Keeper) change(remove, add State) *difference {
+	d := new(difference)
+	s := scope{k.config, k.known}
+	replaced := make(map[routeKey]bool)
+	for _, r := range remove.Routes {
+		if _, kept := k.want.routes[r.key()]; kept {
+			replaced[r.key()] = true
+			continue
+		}
+		if k.refused[r.Dst] == nil {
+			d.removeRoute(made(r, s.links[r.Dev]))
+		}
+		delete(k.refused, r.Dst)
+	}
+	for _, n := range remove.Neighs {
+		if _, kept := k.want.neighs[n.IP]; !kept {
+			d.removeNeigh(madeNeigh(n, s.links[n.Dev]))
+		}
+	}
+	for _, f := range remove.FDB {
+		if _, kept := k.want.fdb[f.MAC]; !kept {
+			d.removeNeigh(madeFDB(f, s.links[f.Dev]))
+		}
+	}
+	for _, f := range add.FDB {
+		d.putNeigh(s, f.Dev, madeFDB(f, s.links[f.Dev]))
+	}
+	for _, n := range add.Neighs {
+		d.putNeigh(s, n.Dev, madeNeigh(n, s.links[n.Dev]))
+	}
+	for _, r := range add.Routes {
+		switch {
+		case k.refused[r.Dst] != nil: // what is in the way is not ours to replace
+			d.refused = append(d.refused, k.refused[r.Dst])
+		case replaced[r.key()]:
+			d.putRoute(s, r, unix.NLM_F_REPLACE)
+		default:
+			d.putRoute(s, r, unix.NLM_F_EXCL)
+		}
+	}
+	return d
+}
+
+// Replace makes s all that is desired. The kernel follows with the next pass.
+func (k *Keeper) Replace(s State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.want = newDesired()
+	k.want.add(s)
+}
+
+// Sync makes a pass. Before its first success, Run changes nothing: what an
+// earlier run left stays in force until it is known what is desired. The error
+// names what could not be done; refusals are no error.
+func (k *Keeper) Sync() error {
+	k.pass.Lock()
+	defer k.pass.Unlock()
+	if k.config.Prepare != nil {
+		if err := k.config.Prepare(); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, err := k.look()
+	if err != nil {
+		return err
+	}
+	d := new(difference)
+	d.fdb(s, k.want.fdb, k.have.fdb)
+	d.neighs(s, k.want.neighs, k.have.neighs)
+	d.routes(s, k.want.routes, k.have.routes)
+	if n := len(d.remove) + len(d.add); n > 0 {
+		log.Infof("change kernel state network=%v add=%d remove=%d of=%d routes, %d neighbours, %d forwarding entries",
+			k.config.Network, len(d.add), len(d.remove), len(k.want.routes), len(k.want.neighs), len(k.want.fdb))
+	}
+	if err := k.run(d); err != nil {
+		return err
+	}
+	k.synced = true
+	k.note(d.refused)
+	return summary(d.failed)
+}
+
+// run does what d says and collects in it what fails.
+func (k *Keeper) run(d *difference) error {
+	if err := k.conn.do(k.ctx, d.remove); err != nil {
+		return err
+	}
+	return k.conn.do(k.ctx, d.add)
+}
+
+// maxReasons bounds how many failures an error lists.
+const maxReasons = 3
+
+func summary(failed []error) error {
+	if len(failed) <= maxReasons {
+		return errors.Join(failed...)
+	}
+	return fmt.Errorf("%w; and %d more", errors.Join(failed[:maxReasons]...), len(failed)-maxReasons)
+}
+
+// note replaces the refusals and logs those that are new, and those that are
+// over.
+func (k *Keeper) note(refused []*Refusal) {
+	now := make(map[netip.Prefix]*Refusal, len(refused))
+	for _, r := range refused {
+		now[r.Route.Dst] = r
+		if old := k.refused[r.Route.Dst]; old == nil || old.Error() != r.Error() {
+			log.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
+		}
+	}
+	for dst := range k.refused {
+		if now[dst] == nil {
+			log.Infof("route is no longer refused dst=%v", dst)
+		}
+	}
+	k.refused = now
+}
+
+// Refusals are the routes that cannot be had at present, by destination.
+func (k *Keeper) Refusals() map[netip.Prefix]*Refusal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	refused := make(map[netip.Prefix]*Refusal, len(k.refused))
+	for dst, r := range k.refused {
+		refused[dst] = r
+	}
+	return refused
+}
+
+// poke asks Run for a pass.
+func (k *Keeper) poke() {
+	select {
+	case k.wake <- struct{}{}:
+	default: // it has been asked
+	}
+}

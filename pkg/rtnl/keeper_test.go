@@ -1,0 +1,253 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+func TestSyncMakesAndRemoves(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	k.Change(State{}, peers(0, 300))
+	b.expect(State{}) // nothing before Sync: it is not known yet what is too much
+	b.check(k.Sync())
+	b.expect(peers(0, 300))
+	k.Replace(peers(100, 400))
+	b.check(k.Sync())
+	b.expect(peers(100, 400))
+}
+
+// An earlier run has left entries, some of them of peers that are gone, some
+// wrong.
+func TestLeftOversOfAnEarlierRun(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	k.Change(State{}, peers(0, 10))
+	b.check(k.Sync())
+
+	wrong := peer(5)
+	wrong.Routes[0].Kind, wrong.Routes[0].Via = Link, netip.Addr{}
+	wrong.Neighs[0].MAC[5]++
+	wrong.FDB[0].Dst = wrong.FDB[0].Dst.Next()
+	k.Replace(join(peers(0, 5), wrong))
+	b.check(k.Sync())
+	b.ip("route add 10.5.0.12/30 metric 7 dev " + device + " proto 85")
+	b.ip("bridge fdb append " + peer(3).FDB[0].MAC.String() + " dev " + device + " dst 172.31.0.1")
+	// Those of another generation, whose routes say nothing of who made them.
+	b.ip("route add 10.5.77.0/24 via 10.5.77.0 dev " + device + " onlink")
+	b.ip("neigh add 10.5.77.0 lladdr 0e:00:00:00:00:77 nud permanent dev " + device)
+
+	next := b.keeper(config())
+	next.Change(State{}, peers(3, 8))
+	b.check(next.Sync())
+	b.expect(peers(3, 8))
+}
+
+// Change alone, without a pass: the cost of one peer among many.
+func TestChangeActsAtOnce(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	b.check(k.Sync())
+	k.Change(State{}, peer(1))
+	b.expect(peer(1))
+	moved := peer(1)
+	moved.FDB[0].Dst = moved.FDB[0].Dst.Next()
+	k.Change(peer(1), moved)
+	b.expect(moved)
+	other := peer(1)
+	other.Neighs[0].MAC[0] ^= 4
+	other.FDB[0].MAC[0] ^= 4
+	other.Routes[0].Kind, other.Routes[0].Via = Link, netip.Addr{}
+	k.Change(moved, other)
+	b.expect(other)
+	k.Change(other, State{})
+	b.expect(State{})
+}
+
+func TestRandomChanges(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	b.check(k.Sync())
+	b.run(k)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	want := make(map[int]State)
+	for range 500 {
+		n := random.IntN(40)
+		next := peer(n)
+		switch random.IntN(4) {
+		case 0:
+			next = State{}
+		case 1:
+			next.FDB[0].Dst = netip.AddrFrom4([4]byte{172, 30, 0, byte(random.IntN(250))})
+		case 2:
+			next.Neighs[0].MAC[1] = byte(random.IntN(250))
+			next.FDB[0].MAC[1] = next.Neighs[0].MAC[1]
+		}
+		k.Change(want[n], next)
+		want[n] = next
+	}
+	var all State
+	for _, s := range want {
+		all = join(all, s)
+	}
+	b.expect(all)
+}
+
+// Everything that is not ours, of every kind, some of it in the midst of ours.
+func TestForeignEntriesStay(t *testing.T) {
+	b := newBench(t)
+	b.host.Bridge("br0", netip.MustParsePrefix("10.5.1.1/24"), 0)
+	b.ip("link add dummy7 type bridge")
+	b.ip("link set dummy7 up")
+	b.ip("addr add 10.7.0.1/24 dev dummy7")
+	b.ip("link add vxlan7 type vxlan id 7 dstport 4789")
+	b.ip("link set vxlan7 up")
+	for _, foreign := range []string{
+		"route add 10.5.200.0/24 dev dummy7",                                    // inside of the network
+		"route add 10.5.201.0/24 via 192.168.77.254 proto static",               // by the uplink
+		"route add 10.5.202.0/24 via 192.168.77.254 proto bird",                 //
+		"route add 10.6.0.0/24 via 192.168.77.254 proto 85",                     // our number, another network
+		"route add 10.5.203.0/24 via 192.168.77.254 proto 85 table 100",         // our number, another table
+		"route add 10.4.0.0/14 dev dummy7",                                      // around the network
+		"route add blackhole 10.5.204.0/24",                                     //
+		"route add 10.8.0.0/24 via 10.8.0.0 dev " + device + " onlink proto 42", // on our device, another network
+		"route add 10.9.0.0/24 nexthop via 192.168.77.254 nexthop via 10.7.0.2", //
+		"neigh add 10.7.0.9 lladdr 0e:00:00:00:77:09 nud permanent dev dummy7",
+		"neigh add 192.168.77.9 lladdr 0e:00:00:00:77:09 nud permanent dev eth0",
+		"neigh add 10.5.88.0 lladdr 0e:00:00:00:77:08 nud stale dev " + device, // learned
+		"neigh add proxy 10.5.89.0 dev " + device,
+		"bridge fdb add 0e:00:00:00:77:07 dev vxlan7 dst 192.0.2.7",
+		"bridge fdb add 0e:00:00:00:77:06 dev br0 self",
+		"bridge fdb add 0e:00:00:00:77:05 dev " + device + " dst 192.0.2.5 dynamic", // learned
+	} {
+		b.ip(foreign)
+	}
+	foreign := func() string {
+		var all strings.Builder
+		for _, list := range []string{"route show table all", "neigh show", "neigh show proxy", "bridge fdb show", "-brief link", "-4 -brief addr", "rule"} {
+			for line := range strings.Lines(b.ip(list)) {
+				line = strings.TrimSpace(line)
+				// IPv6 comes up in its own time, and states of what is learned age.
+				if strings.Contains(line, "fe80:") || strings.Contains(line, "ff00:") || strings.Contains(line, "33:33:") || strings.Contains(line, "eth0 lladdr") && !strings.Contains(line, "PERMANENT") {
+					continue
+				}
+				fmt.Fprintln(&all, line)
+			}
+		}
+		return all.String()
+	}
+	before := foreign()
+	k := b.keeper(config())
+	b.run(k)
+	k.Change(State{}, peers(0, 64))
+	b.check(k.Sync())
+	if foreign() == before {
+		t.Fatal("nothing changed; the comparison sees nothing")
+	}
+	k.Change(peers(0, 64), State{})
+	b.check(k.Sync())
+	b.check(b.host.Do(func() error {
+		return RemoveRoutes(t.Context(), network, func(Route) bool { return true })
+	}))
+	if after := foreign(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+func TestRemoveRoutes(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	gateway := Route{Dst: netip.MustParsePrefix("10.5.9.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
+	k.Change(State{}, join(peers(0, 3), State{Routes: []Route{gateway}}))
+	b.check(k.Sync())
+	b.check(b.host.Do(func() error {
+		return RemoveRoutes(t.Context(), network, func(r Route) bool { return r.Kind == Gateway && r.Dev == netnstest.Uplink })
+	}))
+	b.expect(peers(0, 3))
+}
+
+// A route that cannot be had is refused with its reason, alone, and had when
+// that is over.
+func TestRefusals(t *testing.T) {
+	b := newBench(t)
+	c := config()
+	c.Device = ""
+	k := b.keeper(c)
+	via := func(dst, gateway string) Route {
+		return Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(gateway), Dev: netnstest.Uplink}
+	}
+	good := via("10.5.2.0/24", "192.168.77.254")
+	far := via("10.5.3.0/24", "203.0.113.1")
+	blocked := via("10.5.4.0/24", "192.168.77.254")
+	b.ip("route add 10.5.4.0/24 via 192.168.77.253")
+	same := via("10.5.5.0/24", "192.168.77.254")
+	b.ip("route add 10.5.5.0/24 via 192.168.77.254") // ours but for the name
+	k.Change(State{}, State{Routes: []Route{good, far, blocked, same}})
+	b.check(k.Sync())
+	b.expect(State{Routes: []Route{good, same}})
+	refused := k.Refusals()
+	if err := refused[far.Dst]; err == nil || !errors.Is(err, ErrNotOnLink) {
+		t.Errorf("route to a gateway that is not on the link: %v", err)
+	}
+	if err := refused[blocked.Dst]; err == nil || !errors.Is(err, ErrForeign) {
+		t.Errorf("route in place of another program's: %v", err)
+	}
+	if len(refused) != 2 {
+		t.Errorf("refused: %v", refused)
+	}
+
+	b.run(k)
+	b.ip("route del 10.5.4.0/24 via 192.168.77.253")
+	b.host.AddAddr(netnstest.Uplink, netip.MustParsePrefix("203.0.113.2/24"))
+	took := eventually(t, func() error {
+		return b.difference(State{Routes: []Route{good, same, far, blocked}})
+	})
+	t.Logf("had after %v", took)
+	if refused := k.Refusals(); len(refused) != 0 {
+		t.Errorf("refused: %v", refused)
+	}
+}
+
+// Change must not touch what was refused: it is another program's.
+func TestRefusedRouteIsNotTaken(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	b.check(k.Sync())
+	const foreign = "10.5.4.0/24 via 192.168.77.253 dev eth0"
+	b.ip("route add " + foreign)
+	r := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
+	other := r
+	other.Via = netip.MustParseAddr("192.168.77.252")
+	k.Change(State{}, State{Routes: []Route{r}})
+	b.check(k.Sync())
+	k.Change(State{Routes: []Route{r}}, State{Routes: []Route{other}})
+	b.check(k.Sync())
+	k.Change(State{Routes: []Route{other}}, State{})
+	b.check(k.Sync())
+	if got := strings.TrimSpace(b.ip("route show 10.5.4.0/24")); got != foreign {
+		t.Errorf("the route is %q, was %q", got, foreign)
+	}
+}
+
+func TestProhibit(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	want := State{Routes: []Route{
+		{Dst: network, Kind: Prohibit, Metric: 1 << 31},
+		{Dst: network, Dev: device, Kind: Link},
+	}}
+	k.Change(State{}, want)
+	b.check(k.Sync())
+	b.expect(want)
+	b.check(k.Sync())
+	k.Change(State{Routes: want.Routes[1:]}, State{})
+	b.expect(State{Routes: want.Routes[:1]})
+}

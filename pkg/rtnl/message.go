@@ -1,0 +1,114 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Messages are laid out as in netlink(7) and rtnetlink(7): a header of 16
+// bytes, a fixed part that depends on the type, then attributes; all in the
+// host's byte order and padded to 4 bytes.
+const (
+	headerLen = unix.SizeofNlMsghdr
+	alignTo   = unix.NLMSG_ALIGNTO
+)
+
+var native = binary.NativeEndian
+
+// message is one message of a received datagram.
+type message struct {
+	kind, flags uint16
+	seq         uint32
+	body        []byte // fixed part and attributes
+}
+
+// messages walks over a datagram; what is cut short ends the walk.
+func messages(b []byte) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		for len(b) >= headerLen {
+			n := int(native.Uint32(b))
+			if n < headerLen || n > len(b) {
+				return
+			}
+			m := message{native.Uint16(b[4:]), native.Uint16(b[6:]), native.Uint32(b[8:]), b[headerLen:n]}
+			if !yield(m) {
+				return
+			}
+			b = b[min(padded(n), len(b)):]
+		}
+	}
+}
+
+// attributes walks over the attributes behind a fixed part of size bytes.
+func attributes(body []byte, size int) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		b := body[min(padded(size), len(body)):]
+		for len(b) >= unix.SizeofRtAttr {
+			n := int(native.Uint16(b))
+			if n < unix.SizeofRtAttr || n > len(b) {
+				return
+			}
+			if !yield(native.Uint16(b[2:])&^unix.NLA_F_NESTED, b[unix.SizeofRtAttr:n]) {
+				return
+			}
+			b = b[min(padded(n), len(b)):]
+		}
+	}
+}
+
+func padded(n int) int { return (n + alignTo - 1) &^ (alignTo - 1) }
+
+// begin appends a header; finish completes it with length and sequence number.
+func begin(b []byte, kind, flags uint16) []byte {
+	b = native.AppendUint32(b, 0)
+	b = native.AppendUint16(b, kind)
+	b = native.AppendUint16(b, flags)
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+func finish(msg []byte, seq uint32) {
+	native.PutUint32(msg, uint32(len(msg)))
+	native.PutUint32(msg[8:], seq)
+}
+
+func appendAttr(b []byte, kind uint16, value ...byte) []byte {
+	b = native.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = native.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%alignTo != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func appendUint32(b []byte, kind uint16, value uint32) []byte {
+	var v [4]byte
+	native.PutUint32(v[:], value)
+	return appendAttr(b, kind, v[:]...)
+}
+
+func appendAddr(b []byte, kind uint16, a netip.Addr) []byte {
+	if a.Is4() {
+		v := a.As4()
+		return appendAttr(b, kind, v[:]...)
+	}
+	v := a.As16()
+	return appendAttr(b, kind, v[:]...)
+}
+
+func addrFamily(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func uint32Of(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return native.Uint32(b)
+}

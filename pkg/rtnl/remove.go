@@ -1,0 +1,78 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// RemoveRoutes deletes those of our routes into network, left by an earlier
+// run, for which match holds. It works in the network namespace of the calling
+// thread.
+func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) bool) error {
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	names, err := linkNames(h)
+	if err != nil {
+		return err
+	}
+	var have []kernelRoute
+	err = retried("routes", func() { have = nil }, func() error {
+		return c.dump(ctx, unix.RTM_GETROUTE, routeRequest(addrFamily(network.Addr())), func(body []byte) {
+			if r, ok := parseRoute(body, names); ok {
+				have = append(have, r)
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	d := new(difference)
+	s := scope{config: Config{Network: network}}
+	for _, r := range have {
+		if r.protocol == Protocol && s.inNetwork(r) && match(r.Route) {
+			d.removeRoute(r)
+		}
+	}
+	if len(d.remove) > 0 {
+		log.Infof("remove routes of an earlier run network=%v routes=%d", network, len(d.remove))
+	}
+	return errors.Join(c.do(ctx, d.remove), summary(d.failed))
+}
+
+func linkNames(h *netlink.Handle) (map[int]string, error) {
+	names := make(map[int]string)
+	err := RetryDump("interfaces", func() error {
+		links, err := h.LinkList()
+		for _, l := range links {
+			names[l.Attrs().Index] = l.Attrs().Name
+		}
+		return err
+	})
+	return names, err
+}
+
+// RetryDump repeats a dump of package netlink that changes have cut through;
+// what names it in the error.
+func RetryDump(what string, dump func() error) error {
+	return retried(what, func() {}, func() error {
+		err := dump()
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			return errInterrupted
+		}
+		return err
+	})
+}

@@ -1,0 +1,114 @@
+package rtnl
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// rtaNextHopID is RTA_NH_ID (linux/rtnetlink.h), which package unix lacks: the
+// route has its next hop by reference.
+const rtaNextHopID = 30
+
+// kernelRoute is a route as the kernel has it.
+type kernelRoute struct {
+	Route // Dev is empty where link is none that we know
+	link  int
+	// protocol is who made it (RTPROT_*), scope how far it reaches.
+	protocol, kind, scope uint8
+	// odd marks what Route cannot express: several next hops, metrics of its
+	// own, a preferred source. Such a route is never what we desire.
+	odd bool
+}
+
+// scopeOf is the scope that the kernel gives, or wants, for a route of ours: a
+// next hop makes it universal (net/ipv4/fib_semantics.c, fib_check_nh).
+func scopeOf(k Kind) uint8 {
+	if k == Link {
+		return unix.RT_SCOPE_LINK
+	}
+	return unix.RT_SCOPE_UNIVERSE
+}
+
+func typeOf(k Kind) uint8 {
+	if k == Prohibit {
+		return unix.RTN_PROHIBIT
+	}
+	return unix.RTN_UNICAST
+}
+
+// made is the kernel's form of a route of ours.
+func made(r Route, link int) kernelRoute {
+	return kernelRoute{Route: r, link: link, protocol: Protocol, kind: typeOf(r.Kind), scope: scopeOf(r.Kind)}
+}
+
+// appendTo appends a struct rtmsg and the attributes.
+func (r kernelRoute) appendTo(b []byte) []byte {
+	b = append(b, addrFamily(r.Dst.Addr()), uint8(r.Dst.Bits()), 0, 0, unix.RT_TABLE_MAIN, r.protocol, r.scope, r.kind)
+	var flags uint32
+	if r.Kind == OnLink {
+		flags = unix.RTNH_F_ONLINK
+	}
+	b = native.AppendUint32(b, flags)
+	b = appendAddr(b, unix.RTA_DST, r.Dst.Addr())
+	if r.link != 0 {
+		b = appendUint32(b, unix.RTA_OIF, uint32(r.link))
+	}
+	if r.Via.IsValid() {
+		b = appendAddr(b, unix.RTA_GATEWAY, r.Via)
+	}
+	return appendUint32(b, unix.RTA_PRIORITY, r.Metric)
+}
+
+// parseRoute decodes a route of the main table; false for any other.
+func parseRoute(body []byte, names map[int]string) (kernelRoute, bool) {
+	if len(body) < unix.SizeofRtMsg {
+		return kernelRoute{}, false
+	}
+	r := kernelRoute{protocol: body[5], scope: body[6], kind: body[7], odd: body[3] != 0}
+	flags := native.Uint32(body[8:])
+	table := uint32(body[4])
+	var dst netip.Addr
+	for kind, value := range attributes(body, unix.SizeofRtMsg) {
+		switch kind {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case unix.RTA_OIF:
+			r.link = int(uint32Of(value))
+		case unix.RTA_GATEWAY:
+			r.Via, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			r.Metric = uint32Of(value)
+		case unix.RTA_TABLE:
+			table = uint32Of(value)
+		case unix.RTA_MULTIPATH, unix.RTA_METRICS, unix.RTA_PREFSRC, unix.RTA_VIA, unix.RTA_ENCAP, rtaNextHopID:
+			r.odd = true
+		}
+	}
+	if !dst.IsValid() { // the default route
+		dst = netip.IPv4Unspecified()
+		if body[0] == unix.AF_INET6 {
+			dst = netip.IPv6Unspecified()
+		}
+	}
+	r.Dst = netip.PrefixFrom(dst, int(body[1]))
+	r.Dev = names[r.link]
+	switch {
+	case r.kind == unix.RTN_PROHIBIT:
+		r.Kind, r.Dev = Prohibit, ""
+	case r.kind != unix.RTN_UNICAST:
+		r.odd = true
+	case !r.Via.IsValid():
+		r.Kind = Link
+	case flags&unix.RTNH_F_ONLINK != 0:
+		r.Kind = OnLink
+	}
+	return r, table == unix.RT_TABLE_MAIN
+}
+
+// routeRequest asks for the main table of a family, by the filter that a
+// strict dump knows (NETLINK_GET_STRICT_CHK, Linux 4.20).
+func routeRequest(family uint8) []byte {
+	b := append(make([]byte, 0, 64), family, 0, 0, 0, unix.RT_TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0)
+	return appendUint32(b, unix.RTA_TABLE, unix.RT_TABLE_MAIN)
+}

@@ -1,0 +1,253 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// What others do to our entries is undone.
+func TestRepair(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	byUplink := State{Routes: []Route{{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}}}
+	want := join(peers(1, 50), byUplink)
+	k.Change(State{}, want)
+	b.check(k.Sync())
+	b.run(k)
+	p := peer(7)
+	dst, ip, mac := p.Routes[0].Dst.String(), p.Neighs[0].IP.String(), p.FDB[0].MAC.String()
+	for _, harm := range []string{
+		"route del " + dst,
+		"route change " + dst + " via " + ip + " dev " + device + " onlink mtu 900 proto 85",
+		"route add 10.5.99.0/24 via 10.5.99.0 dev " + device + " onlink",
+		"neigh del " + ip + " dev " + device,
+		"neigh replace " + ip + " lladdr 0e:00:00:00:99:99 nud permanent dev " + device,
+		"neigh replace " + ip + " lladdr " + mac + " nud reachable dev " + device,
+		"neigh add 10.5.99.0 lladdr 0e:00:00:00:99:99 nud permanent dev " + device,
+		"neigh flush dev " + device + " nud permanent",
+		"bridge fdb del " + mac + " dev " + device + " dst " + p.FDB[0].Dst.String(),
+		"bridge fdb replace " + mac + " dev " + device + " dst 192.0.2.9",
+		"bridge fdb add 0e:00:00:00:99:99 dev " + device + " dst 192.0.2.9",
+		"link set eth0 down",
+		"link set " + device + " down",
+	} {
+		t.Run(harm, func(t *testing.T) {
+			inner := &bench{t, b.host}
+			inner.ip(harm)
+			if err := inner.difference(want); err != nil {
+				t.Logf("harm is done")
+			}
+			if dev, down := strings.CutSuffix(strings.TrimPrefix(harm, "link set "), " down"); down {
+				inner.ip("link set " + dev + " up")
+			}
+			took := eventually(t, func() error {
+				if strings.Contains(inner.ip("route show "+dst), "mtu") { // which difference does not see
+					return errors.New("the route has an MTU of its own")
+				}
+				return inner.difference(want)
+			})
+			t.Logf("repaired after %v", took)
+		})
+	}
+}
+
+// A program that puts its route in place of ours means it; when it takes it
+// away, ours comes back.
+func TestRouteIsReplaced(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	k.Change(State{}, peers(0, 5))
+	b.check(k.Sync())
+	b.run(k)
+	dst := peer(3).Routes[0].Dst
+	b.ip("route replace " + dst.String() + " dev eth0")
+	eventually(t, func() error {
+		if err := k.Refusals()[dst]; err == nil || !errors.Is(err, ErrForeign) {
+			return fmt.Errorf("refusal: %v", err)
+		}
+		return nil
+	})
+	b.ip("route del " + dst.String() + " dev eth0")
+	eventually(t, func() error { return b.difference(peers(0, 5)) })
+}
+
+// Prepare makes the device anew, and all entries follow.
+func TestDeviceIsDeleted(t *testing.T) {
+	b := newBench(t)
+	c := config()
+	var mu sync.Mutex
+	c.Prepare = func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if _, err := b.host.Netlink().LinkByName(device); !errors.As(err, new(netlink.LinkNotFoundError)) {
+			return err
+		}
+		b.addDevice()
+		return nil
+	}
+	k := b.keeper(c)
+	k.Change(State{}, peers(0, 50))
+	b.check(k.Sync())
+	b.run(k)
+	b.ip("link del " + device)
+	took := eventually(t, func() error { return b.difference(peers(0, 50)) })
+	t.Logf("repaired after %v", took)
+}
+
+// Our own changes are announced as well, and must not keep us busy.
+func TestOwnChangesAskForNoPass(t *testing.T) {
+	b := newBench(t)
+	c := config()
+	passes := 0
+	c.Prepare = func() error { passes++; return nil }
+	k := b.keeper(c)
+	b.check(k.Sync())
+	b.run(k)
+	for n := range 200 {
+		k.Change(State{}, peer(n))
+	}
+	// This one asks for a pass, and comes last.
+	b.ip("route add 10.5.99.0/24 via 10.5.99.0 dev " + device + " onlink")
+	eventually(t, func() error { return b.difference(peers(0, 200)) })
+	k.pass.Lock()
+	defer k.pass.Unlock()
+	if passes > 2 { // Sync and the repair
+		t.Errorf("%d passes", passes)
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	b := newBench(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	var k *Keeper
+	b.check(b.host.Do(func() (err error) {
+		k, err = New(config())
+		return err
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx) }()
+	b.check(k.Sync())
+	cancel()
+	b.check(<-done)
+	b.check(k.Close())
+	if err := k.Sync(); err == nil {
+		t.Error("Sync works on after Close")
+	}
+}
+
+func TestRunFailsWithItsSocket(t *testing.T) {
+	b := newBench(t)
+	var k *Keeper
+	b.check(b.host.Do(func() (err error) {
+		k, err = New(config())
+		return err
+	}))
+	b.check(k.watch.close())
+	if err := k.Run(t.Context()); err == nil {
+		t.Error("Run ends without an error though it hears nothing any more")
+	}
+	b.check(k.Close())
+}
+
+// Lost announcements are news: the socket's buffer is made to overflow.
+func TestLostAnnouncements(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	k.Change(State{}, peers(0, 5))
+	b.check(k.Sync())
+	b.check(k.watch.sock.SetReadBuffer(1)) // the kernel makes it its least, some 2 KiB
+	for n := range 200 {
+		b.check(b.host.Netlink().RouteAdd(&netlink.Route{Dst: ipNet(peer(1000 + n).Routes[0].Dst), Type: unix.RTN_BLACKHOLE}))
+	}
+	b.ip("route del " + peer(3).Routes[0].Dst.String())
+	b.run(k)
+	eventually(t, func() error { return b.difference(peers(0, 5)) })
+}
+
+// TestInterruptedDump lists interfaces, the table whose changes the kernel does
+// report, while they change.
+func TestInterruptedDump(t *testing.T) {
+	b := newBench(t)
+	const links = 150 // several datagrams full
+	for n := range links {
+		b.ip(fmt.Sprintf("link add stay%d type bridge", n))
+	}
+	quit, churned := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "come-and-go"
+			bridge := &netlink.Bridge{LinkAttrs: attrs}
+			if err = b.host.Netlink().LinkAdd(bridge); err == nil {
+				err = b.host.Netlink().LinkDel(bridge)
+			}
+			select {
+			case <-quit:
+				churned <- err
+				return
+			default:
+			}
+		}
+		churned <- err
+	}()
+	var c *conn
+	b.check(b.host.Do(func() (err error) {
+		c, err = dial()
+		return err
+	}))
+	defer c.close()
+	dump := func() error {
+		return c.dump(t.Context(), unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func([]byte) {})
+	}
+	eventually(t, func() error {
+		if err := dump(); !errors.Is(err, errInterrupted) {
+			return fmt.Errorf("dump was not interrupted: %v", err)
+		}
+		return nil
+	})
+	close(quit)
+	b.check(<-churned)
+	b.check(dump())
+}
+
+func TestInterruptedDumpIsRepeated(t *testing.T) {
+	tries, resets := 0, 0
+	err := retried("x", func() { resets++ }, func() error {
+		tries++
+		if tries < 3 {
+			return errInterrupted
+		}
+		return nil
+	})
+	if err != nil || tries != 3 || resets != 3 {
+		t.Errorf("%v after %d tries, %d resets", err, tries, resets)
+	}
+	tries = 0
+	err = retried("x", func() {}, func() error { tries++; return errInterrupted })
+	if !errors.Is(err, errInterrupted) || tries != dumpTries {
+		t.Errorf("%v after %d tries", err, tries)
+	}
+	err = RetryDump("x", func() error {
+		tries++
+		if tries == dumpTries+1 {
+			return netlink.ErrDumpInterrupted
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
