@@ -47,7 +47,8 @@ func (m *Meter) Busy() (seconds, share float64, err error) {
 	seconds = busy(now) - busy(m.start)
 	idle := now.Idle + now.Iowait - m.start.Idle - m.start.Iowait
 	if seconds+idle > 0 {
-		share = seconds / (seconds + idle)
+		// Rounding may make idle a little less than nothing.
+		share = min(1, seconds/(seconds+idle))
 	}
 	return seconds, share, nil
 }
