@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"encoding/binary"
 	"maps"
 	"net"
 	"net/netip"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // Where a frame ends up.
@@ -24,14 +23,16 @@ const (
 func TestAdmit(t *testing.T) {
 	lab, hosts := newHosts(t, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
-	lab.Wire(a.Host, "big", b.Host, "big", 9000)
-	b.attachTo(netnstest.Uplink, "big")
+	// Not by the switch: a bridge may drop IP packets that are not sound.
+	const direct = "direct"
+	lab.Wire(a.Host, direct, b.Host, direct, 9000)
+	b.attachTo(direct)
 	toSocket := make(chan []byte, 16)
 	b.mu.Lock()
 	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }
 	b.mu.Unlock()
 	device := listenInner(b)
-	narrow, big := newWire(a, b, netnstest.Uplink, netnstest.Uplink), newWire(a, b, "big", "big")
+	w := newWire(a, b, direct, direct)
 
 	for name, test := range map[string]struct {
 		change func(*frame)
@@ -95,31 +96,43 @@ func TestAdmit(t *testing.T) {
 		"UDP length too large":   {change: func(f *frame) { f.udpCut = 1 }, where: none},
 		"outer length cut":       {change: func(f *frame) { f.outerCut = -1 }, where: none},
 		"outer length too large": {change: func(f *frame) { f.outerCut = 8 }, where: none},
-		"outer checksum":         {change: func(f *frame) { f.sum = 1 }, where: none},
-		"another port of ours":   {change: func(f *frame) { f.port = port + 1 }, where: none},
-		"another address":        {change: func(f *frame) { f.outerDestination = c.local() }, where: none},
-		"not UDP":                {change: func(f *frame) { f.outerProtocol = 47 }, where: none},
+		"outer length of more": {change: func(f *frame) {
+			f.outerCut, f.padding = 8, make([]byte, 8)
+		}, where: socket},
+		"cut short":      {change: func(f *frame) { f.lost = 4 }, where: none},
+		"first fragment": {change: func(f *frame) { f.fragment = 0x2000 }, where: none},
+		"last fragment":  {change: func(f *frame) { f.fragment = 1 }, where: none},
+		"options like a UDP header": {change: func(f *frame) {
+			// What follows them is, as an IP header, the good packet's.
+			whole := f.bytes()
+			f.options, f.raw = whole[20:28], whole[28:]
+			// And the checksum is that of a header without them.
+			head := ip(0, 0, 0, 17, nil, len(f.bytes())-20, f.outerSource, f.outerDestination)
+			head[0], head[10], head[11] = 0x47, 0, 0
+			f.sum = checksum(head) - binary.BigEndian.Uint16(f.bytes()[10:])
+		}, where: none},
+		"outer checksum":       {change: func(f *frame) { f.sum = 1 }, where: none},
+		"another port of ours": {change: func(f *frame) { f.port = port + 1 }, where: none},
+		"another address":      {change: func(f *frame) { f.outerDestination = c.local() }, where: none},
+		"not UDP":              {change: func(f *frame) { f.outerProtocol = 47 }, where: none},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := frame{
 				outerSource: a.local(), outerDestination: b.local(),
 				source: a.inner(), destination: b.inner(),
 			}
-			good := f.bytes()
+			next := f
+			next.payload = []byte("next")
 			test.change(&f)
 			packet := f.bytes()
-			want := b.drops()
+			want, counted := b.drops(), b.statsOf(a.subnet).RxPackets
 			if test.reason != "" {
 				want[test.reason]++
-			}
-			w := narrow
-			if len(packet) > 1500 {
-				w = big
 			}
 			w.send(packet)
 			switch test.where {
 			case taken:
-				if tos := device.receive(t); tos != test.tos {
+				if tos, _ := device.receive(t); tos != test.tos {
 					t.Errorf("inner TOS is %#02x, want %#02x", tos, test.tos)
 				}
 			case socket:
@@ -128,8 +141,13 @@ func TestAdmit(t *testing.T) {
 				}
 			case none:
 				// Nothing overtakes on one wire: what comes is the next.
-				w.send(good)
-				device.receive(t)
+				w.send(next.bytes())
+				if _, text := device.receive(t); text != "next" {
+					t.Errorf("the device got %q", text)
+				}
+			}
+			if n := b.statsOf(a.subnet).RxPackets - counted; (n == 1) == (test.where == socket) {
+				t.Errorf("the kernel path counted %d packets", n)
 			}
 			if got := b.drops(); !maps.Equal(got, want) {
 				t.Errorf("drops are %v, want %v", got, want)
@@ -156,7 +174,7 @@ func TestAdmit(t *testing.T) {
 		}{{first, 0x2000}, {second, 400 / 8}} {
 			head := ip(0, 0, part.fragment, 17, nil, len(part.packet)-20, a.local(), b.local())
 			copy(part.packet, head)
-			narrow.send(part.packet)
+			w.send(part.packet)
 		}
 		if got := wait(t, toSocket); !bytes.Equal(got, whole[28:]) {
 			t.Errorf("the socket got %d bytes, want %d", len(got), len(whole)-28)
@@ -188,7 +206,7 @@ func udpSum(f *frame) uint16 {
 	return checksum(pseudo)
 }
 
-// inner is a socket in a host's subnet that tells the TOS of what it receives.
+// inner is a socket in a host's subnet.
 type inner struct{ *net.UDPConn }
 
 func listenInner(h *host) inner {
@@ -206,13 +224,14 @@ func listenInner(h *host) inner {
 	return inner{c}
 }
 
-func (s inner) receive(t *testing.T) (tos byte) {
+// receive gives the TOS and the text of the next datagram.
+func (s inner) receive(t *testing.T) (tos byte, text string) {
 	t.Helper()
 	if err := s.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	control := make([]byte, 64)
-	_, n, _, _, err := s.ReadMsgUDP(make([]byte, 1<<16), control)
+	data, control := make([]byte, 1<<16), make([]byte, 64)
+	size, n, _, _, err := s.ReadMsgUDP(data, control)
 	if err != nil {
 		t.Fatalf("receive from the device: %v", err)
 	}
@@ -220,5 +239,5 @@ func (s inner) receive(t *testing.T) (tos byte) {
 	if err != nil || len(messages) != 1 || messages[0].Header.Type != unix.IP_TOS {
 		t.Fatalf("control messages %v: %v", messages, err)
 	}
-	return messages[0].Data[0]
+	return messages[0].Data[0], string(data[:size])
 }

@@ -23,6 +23,8 @@ type frame struct {
 	sum              uint16 // outer, of IP; added to the right one
 	trailer          []byte // after the inner packet, part of the datagram
 	padding          []byte // after the datagram, as of a short Ethernet frame
+	raw              []byte // if not nil, in place of all that follows the outer IP header
+	lost             int    // bytes that are missing at the end
 	// Added to the outer total length, the one of UDP, and the inner one.
 	outerCut, udpCut, length int
 	payload                  []byte
@@ -41,9 +43,13 @@ func (f frame) bytes() []byte {
 	inner = append(inner, f.trailer...)
 	outer := udp(or(f.sourcePort, 50000), or(f.port, port), f.checksum, inner)
 	binary.BigEndian.PutUint16(outer[4:], uint16(len(outer)+f.udpCut))
+	if f.raw != nil {
+		outer = f.raw
+	}
 	head := ip(0, f.outerTOS, f.fragment, byte(or(uint16(f.outerProtocol), 17)), f.options, len(outer)+f.outerCut, f.outerSource, f.outerDestination)
 	binary.BigEndian.PutUint16(head[10:], binary.BigEndian.Uint16(head[10:])+f.sum)
-	return append(append(head, outer...), f.padding...)
+	packet := append(append(head, outer...), f.padding...)
+	return packet[:len(packet)-f.lost]
 }
 
 func or(v, usual uint16) uint16 {

@@ -111,17 +111,22 @@ func TestTooBig(t *testing.T) {
 
 	// RFC 1191 section 4, about a datagram of the kernel path.
 	const mtu = 1300
-	sent := (frame{
-		outerSource: a.local(), outerDestination: b.local(), fragment: 0x4000,
-		source: a.inner(), destination: b.inner(), payload: make([]byte, 1400),
-	}).bytes()
-	message := append([]byte{3, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}, sent[:28]...)
-	binary.BigEndian.PutUint16(message[2:], checksum(message))
-	report := append(ip(0, 0, 0, 1, nil, len(message), b.local(), a.local()), message...)
-	newWire(b, a, netnstest.Uplink, netnstest.Uplink).send(report)
-
-	if route := run(t, a.Host, "ip", "route", "get", b.local().String()); !strings.Contains(route, fmt.Sprint("mtu ", mtu)) {
-		t.Fatalf("the kernel did not heed the report:\n%s", route)
+	w := newWire(b, a, netnstest.Uplink, netnstest.Uplink)
+	report := func(f frame) (heeded bool) {
+		t.Helper()
+		f.outerSource, f.outerDestination, f.fragment = a.local(), b.local(), 0x4000
+		f.source, f.destination, f.payload = a.inner(), b.inner(), make([]byte, 1400)
+		message := append([]byte{3, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}, f.bytes()[:28]...)
+		binary.BigEndian.PutUint16(message[2:], checksum(message))
+		w.send(append(ip(0, 0, 0, 1, nil, len(message), b.local(), a.local()), message...))
+		return strings.Contains(run(t, a.Host, "ip", "route", "get", b.local().String()), fmt.Sprint("mtu ", mtu))
+	}
+	// Those that are not of the path are for whoever has that port: nobody.
+	if report(frame{sourcePort: 40000}) || report(frame{port: port + 1}) {
+		t.Fatal("the kernel heeded a report about somebody else's datagram")
+	}
+	if !report(frame{}) {
+		t.Fatal("the kernel did not heed the report")
 	}
 	ping(fmt.Sprint(mtu - 28 - 28))
 	untouched(t, a, b)

@@ -213,6 +213,30 @@ func TestLeftOver(t *testing.T) {
 	b.must(Remove(other.PinDir))
 }
 
+// TestDeviceAgain has the device made anew, with what was pinned for the first
+// one still there.
+func TestDeviceAgain(t *testing.T) {
+	_, hosts := newHosts(t, false)
+	a := hosts[0]
+	const name = "flannel1"
+	c := a.config()
+	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
+	for range 2 {
+		var tun *os.File
+		a.must(a.Do(func() (err error) {
+			tun, err = openTUN(name)
+			return err
+		}))
+		c.Device = a.link(name)
+		a.attach(c, nil)
+		if n := a.attached(name, ebpf.AttachTCXEgress); n != 1 {
+			t.Errorf("%s runs %d programs, want 1", name, n)
+		}
+		a.must(errors.Join(a.path.Close(), tun.Close()))
+	}
+	a.must(Remove(c.PinDir))
+}
+
 func TestPinDir(t *testing.T) {
 	_, hosts := newHosts(t, false, false)
 	seen := make(map[string]bool)

@@ -91,6 +91,11 @@ func TestChange(t *testing.T) {
 	if s := a.statsOf(narrow.Subnet); s.TxPackets != 1 || s.RxPackets != 1 {
 		t.Errorf("counted for %v: %+v", narrow.Subnet, s)
 	}
+	b.AddAddr(deviceName, netip.PrefixFrom(b.inner().Next(), 32)) // outside of narrow
+	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().Next().String())
+	if s := a.statsOf(b.subnet); s.TxPackets != 2 || s.RxPackets != 2 {
+		t.Errorf("counted for %v: %+v", b.subnet, s)
+	}
 	a.must(a.path.Apply(nil, []netip.Prefix{wide.Subnet, narrow.Subnet}))
 
 	// To a host without the path and back; the counters go on.
@@ -102,7 +107,7 @@ func TestChange(t *testing.T) {
 	a.must(a.path.Apply([]Peer{good}, nil))
 	ping()
 	// The answer to the one that user space sent came by the kernel.
-	if s := a.statsOf(b.subnet); s.TxPackets != 2 || s.RxPackets != 3 {
+	if s := a.statsOf(b.subnet); s.TxPackets != 3 || s.RxPackets != 4 {
 		t.Errorf("counted for %v: %+v", b.subnet, s)
 	}
 
