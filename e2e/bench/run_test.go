@@ -129,17 +129,23 @@ func TestAllMeasuresLinksAndRounds(t *testing.T) {
 	}
 }
 
-// What was asked for by name is not left out in silence.
-func TestRefusedByName(t *testing.T) {
+// What cannot be had is left out, but not in silence where it was asked for by
+// name.
+func TestRefused(t *testing.T) {
 	require(t)
-	var out, log bytes.Buffer
-	// "false" is a flannel that never starts.
-	refuser, err := exec.LookPath("false")
-	if err != nil {
+	refuser := filepath.Join(t.TempDir(), "flannel")
+	script := fmt.Sprintf("#!/bin/sh\ncase $* in *'\"udp\"'*) echo 'E1124 06:00:00.000000 1 main.go:1] not today' >&2; exit 1;; esac\nexec %s \"$@\"\n", program)
+	if err := os.WriteFile(refuser, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err = run(t.Context(), []string{"-flannel=" + refuser, "-quick", "-subjects=raw,udp-plain"}, &out, &log)
-	if err == nil || out.Len() > 0 {
+	args := []string{"-flannel=" + refuser, "-quick", "-measures=tcp1"}
+	var out, log bytes.Buffer
+	if err := run(t.Context(), args, &out, &log); err != nil || !strings.Contains(out.String(), "left out: not today\n") {
+		t.Errorf("%v, printed %q", err, out.String())
+	}
+	out.Reset()
+	err := run(t.Context(), append(args, "-subjects=raw,udp-plain"), &out, &log)
+	if err == nil || !strings.Contains(err.Error(), "not today") || out.Len() > 0 {
 		t.Errorf("%v, printed %q; want an error and no table", err, out.String())
 	}
 }

@@ -79,6 +79,9 @@ func TestPingPong(t *testing.T) {
 		if err != nil || got.P50 <= 0 || got.P99 < got.P50 {
 			t.Errorf("%s: %+v, %v", network, got, err)
 		}
+		if found, err := listening(b, network, sockperfPort); found || err != nil {
+			t.Errorf("%s: the server is still there: %v, %v", network, found, err)
+		}
 	}
 }
 

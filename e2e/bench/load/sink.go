@@ -19,8 +19,8 @@ const (
 	// sinkBatch is how many packets the sink takes with one system call.
 	sinkBatch = 64
 	// sinkBuffer is the socket's, in bytes. The kernel charges some 800 bytes
-	// for a small packet, so that this holds about 5,000.
-	sinkBuffer = 4 << 20
+	// for a small packet, so that this holds about 10,000.
+	sinkBuffer = 8 << 20
 	// silence is how long nothing may arrive until all has.
 	silence = 100 * time.Millisecond
 )
