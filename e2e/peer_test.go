@@ -83,9 +83,12 @@ func TestPeersComeAndGo(t *testing.T) {
 	}
 	cycle(3) // what is opened once is open now
 	before := da.openFiles()
-	cycle(50)
-	if after := da.openFiles(); after > before {
-		t.Errorf("%d open files after 50 joins and leaves, %d before", after, before)
+	// The test's own status requests come and go by a connection or two; a leak
+	// would be one file for each round.
+	const rounds, ours = 50, 5
+	cycle(rounds)
+	if after := da.openFiles(); after > before+ours {
+		t.Errorf("%d open files after %d joins and leaves, %d before", after, rounds, before)
 	}
 	c.meet(a, b)
 }
