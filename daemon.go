@@ -118,43 +118,25 @@ func (d *daemon) serve(ctx context.Context) error {
 	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
 	d.update(func(r *running) { r.uplink, r.publicIP = up, publicIP })
 
-	opened, err := store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
+	j, err := d.join(ctx, up, publicIP)
 	if err != nil {
 		return err
 	}
-	defer opened.Close()
-	d.update(func(r *running) { r.store = opened })
-	config, err := subnet.WaitConfig(ctx, opened)
+	defer j.close()
+	network, err := j.backend.Up(ctx, j.lease)
 	if err != nil {
-		return fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
-	}
-	if config.IPv6Network != "" {
-		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", config.IPv6Network)
-	}
-	be, err := d.newBackend(config, up, publicIP)
-	if err != nil {
-		return err
-	}
-
-	manager := subnet.NewManager(opened, config, d.options.terms)
-	d.update(func(r *running) { r.config, r.manager = config, manager })
-	lease, err := manager.Acquire(ctx, be.Attrs(), d.previousSubnet())
-	if err != nil {
-		return err
-	}
-	network, err := be.Up(ctx, lease)
-	if err != nil {
-		return fmt.Errorf("set up backend %s for %v: %w", config.BackendType, lease.Subnet, err)
+		return fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)
 	}
 	d.update(func(r *running) { r.network = network })
-	err = d.keep(ctx, config, manager, lease, network)
+	err = d.keep(ctx, j, network)
 	d.update(func(r *running) { r.network = nil })
 	return errors.Join(err, network.Close())
 }
 
 // keep writes subnet.env and runs lease and network until one of them fails
 // or ctx ends.
-func (d *daemon) keep(ctx context.Context, config *subnet.Config, manager *subnet.Manager, lease subnet.Lease, network backend.Network) error {
+func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) error {
+	config, lease := j.config, j.lease
 	err := envfile.Write(d.options.subnetFile, envfile.Env{
 		Network: config.Network, Subnet: lease.Subnet, MTU: network.MTU(), IPMasq: d.options.ipMasq,
 	})
@@ -163,10 +145,16 @@ func (d *daemon) keep(ctx context.Context, config *subnet.Config, manager *subne
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
-	g.Go(func() error { return manager.Renew(ctx, lease) })
+	g.Go(func() error { return j.manager.Renew(ctx, lease) })
+	r := &recorder{
+		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
+		memory: memory{Prefix: d.options.store.Prefix, API: j.store.API, Config: *config},
+	}
+	g.Go(func() error { return r.run(ctx) })
 	g.Go(func() error {
-		return manager.Watch(ctx, lease, func(events []subnet.Event) {
+		return j.manager.Watch(ctx, lease, func(events []subnet.Event) {
 			network.Apply(events)
+			r.note(events)
 			d.sayReady(config, lease, network)
 		})
 	})

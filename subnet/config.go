@@ -33,7 +33,7 @@ type Config struct {
 	BackendType string
 	// Backend is the whole Backend object, which the backend itself decodes;
 	// nil if the configuration has none.
-	Backend json.RawMessage
+	Backend json.RawMessage `json:",omitempty"`
 	// IPv6Network is set where the configuration asks for IPv6 as well, which
 	// no network here carries; the caller should say so.
 	IPv6Network string

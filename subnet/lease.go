@@ -15,9 +15,9 @@ type Attrs struct {
 	// PublicIP is the address that other hosts send encapsulated packets to.
 	PublicIP netip.Addr
 	// BackendType is empty for udp and alloc, which predate the field.
-	BackendType string
+	BackendType string `json:",omitempty"`
 	// BackendData is the backend's own JSON, e.g. a VTEP's MAC; nil for none.
-	BackendData json.RawMessage
+	BackendData json.RawMessage `json:",omitempty"`
 }
 
 // Equal reports whether a and b mean the same to a peer.

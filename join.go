@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// joined is a host's place in the network: whoever has one has a lease.
+type joined struct {
+	store   store.Store
+	config  *subnet.Config
+	backend backend.Backend
+	manager *subnet.Manager
+	lease   subnet.Lease
+}
+
+// join gets a lease from the store, and waits for the store as long as it
+// takes; but where the last run's lease has not ended, not longer than
+// storePatience: it goes on with that one then, and with the peers and the
+// configuration of that time. The caller closes the store.
+func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr) (joined, error) {
+	remembered := d.recall()
+	if !remembered.holds(publicIP, time.Now()) {
+		return d.ask(ctx, up, publicIP, remembered)
+	}
+	patient, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	j, err := d.ask(patient, up, publicIP, remembered)
+	if patient.Err() == nil || ctx.Err() != nil || err == nil {
+		return j, err
+	}
+	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends=%v reason=%q",
+		remembered.Lease.Subnet, len(remembered.Peers), remembered.Lease.Expiration.Format(time.RFC3339), err)
+	return d.resume(ctx, up, publicIP, remembered)
+}
+
+// ask gets the configuration and a lease from the store.
+func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
+	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
+	if err != nil {
+		return joined{}, err
+	}
+	defer func() {
+		if err != nil {
+			j.close()
+		}
+	}()
+	d.update(func(r *running) { r.store = j.store })
+	if j.config, err = subnet.WaitConfig(ctx, j.store); err != nil {
+		return j, fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
+	}
+	if err := d.prepare(&j, up, publicIP); err != nil {
+		return j, err
+	}
+	previous := d.previousSubnet()
+	if !previous.IsValid() && remembered != nil {
+		previous = remembered.Lease.Subnet // subnet.env is often in a folder that a reboot empties
+	}
+	j.lease, err = j.manager.Acquire(ctx, j.backend.Attrs(), previous)
+	return j, err
+}
+
+// resume joins without the store's answer.
+func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
+	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store, API: remembered.API})
+	if err != nil {
+		return joined{}, err
+	}
+	d.update(func(r *running) { r.store = j.store })
+	j.config = &remembered.Config
+	if err := d.prepare(&j, up, publicIP); err != nil {
+		j.close()
+		return joined{}, err
+	}
+	j.lease = remembered.Lease
+	j.lease.Attrs = j.backend.Attrs()
+	j.manager.Adopt(j.lease, remembered.Peers)
+	return j, nil
+}
+
+// prepare makes what follows from the configuration.
+func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr) (err error) {
+	if j.config.IPv6Network != "" {
+		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", j.config.IPv6Network)
+	}
+	if j.backend, err = d.newBackend(j.config, up, publicIP); err != nil {
+		return err
+	}
+	j.manager = subnet.NewManager(j.store, j.config, d.options.terms)
+	d.update(func(r *running) { r.config, r.manager = j.config, j.manager })
+	return nil
+}
+
+func (j joined) close() {
+	if err := j.store.Close(); err != nil {
+		log.Warningf("close store: %v", err)
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/state"
+	"github.com/coreos/flannel/subnet"
+)
+
+const (
+	// storePatience is how long a start waits for the store before it goes on
+	// with what is remembered: one round trip's limit.
+	storePatience = 5 * time.Second
+	// rememberEvery bounds how often the file is written.
+	rememberEvery = 10 * time.Second
+)
+
+// memory is what a daemon needs to start while the store is away.
+type memory struct {
+	// Prefix and API say which network it is of.
+	Prefix, API string
+	Config      subnet.Config
+	Lease       subnet.Lease
+	Peers       []subnet.Lease
+}
+
+func (d *daemon) memoryFile() string { return filepath.Join(d.options.stateDir, "network") }
+
+// recall returns what the last run remembered of this network; nil if that is
+// nothing, or of no use: a damaged file costs no more than the memory.
+func (d *daemon) recall() *memory {
+	var m memory
+	err := state.Read(d.memoryFile(), &m)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		log.Warningf("ignore what was remembered: %v", err)
+		return nil
+	case m.Prefix != d.options.store.Prefix || !m.Lease.Subnet.IsValid():
+		return nil
+	}
+	return &m
+}
+
+// holds reports whether the lease is publicIP's and has not ended by the wall
+// clock, the only one that goes on over a reboot.
+func (m *memory) holds(publicIP netip.Addr, now time.Time) bool {
+	return m != nil && m.Lease.Attrs.PublicIP == publicIP && (m.Lease.Reserved || now.Before(m.Lease.Expiration))
+}
+
+// recorder writes the memory while the network is at work.
+type recorder struct {
+	path    string
+	memory  memory // without Lease and Peers
+	manager *subnet.Manager
+
+	mu      sync.Mutex // guards what follows
+	peers   map[netip.Prefix]subnet.Lease
+	changed bool
+}
+
+// note takes up what the data plane is told.
+func (r *recorder) note(events []subnet.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range events {
+		if e.Type == subnet.Removed {
+			delete(r.peers, e.Lease.Subnet)
+		} else {
+			r.peers[e.Lease.Subnet] = e.Lease
+		}
+	}
+	r.changed = true
+}
+
+// run writes what has changed every rememberEvery, and at the end.
+func (r *recorder) run(ctx context.Context) error {
+	tick := time.NewTicker(rememberEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.write()
+		case <-ctx.Done():
+			r.write()
+			return nil
+		}
+	}
+}
+
+func (r *recorder) write() {
+	lease := r.manager.Status().Lease
+	r.mu.Lock()
+	changed := r.changed || lease.Rev != r.memory.Lease.Rev || !lease.Expiration.Equal(r.memory.Lease.Expiration)
+	r.changed = false
+	r.memory.Lease = lease
+	peers := slices.Collect(maps.Values(r.peers))
+	r.mu.Unlock()
+	if !changed {
+		return
+	}
+	m := r.memory
+	m.Peers = slices.SortedFunc(slices.Values(peers), func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
+	if err := state.Write(r.path, m); err != nil {
+		log.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
+	}
+}
