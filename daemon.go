@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"net/netip"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,8 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/backend/alloc"
-	"github.com/coreos/flannel/backend/udp"
 	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -27,12 +21,6 @@ import (
 	"github.com/coreos/flannel/subnet/embed"
 	"github.com/coreos/flannel/subnet/store"
 )
-
-// backends are the values of the configuration's Backend.Type.
-var backends = map[string]func(backend.Config) (backend.Backend, error){
-	"alloc": alloc.New,
-	"udp":   udp.New,
-}
 
 // daemon is one run of the program, and what the status report may read while
 // it goes on.
@@ -123,6 +111,9 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	defer j.close()
+	if err := d.removeOthers(ctx, j.config); err != nil {
+		return err
+	}
 	network, err := j.backend.Up(ctx, j.lease)
 	if err != nil {
 		return fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)
@@ -191,26 +182,4 @@ func (d *daemon) sayReady(config *subnet.Config, lease subnet.Lease, network bac
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		log.Errorf("notify systemd: %v", err)
 	}
-}
-
-func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {
-	newBackend, known := backends[config.BackendType]
-	if !known {
-		return nil, fmt.Errorf("Backend.Type %q is not known; known are %s", config.BackendType,
-			strings.Join(slices.Sorted(maps.Keys(backends)), ", "))
-	}
-	return newBackend(backend.Config{
-		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
-		Uplink: up, PublicIP: publicIP, Port: d.options.port, DataPath: d.options.dataPath,
-	})
-}
-
-// previousSubnet is the subnet that the last run wrote to subnet.env; invalid
-// if there is none. A damaged file costs no more than the preference.
-func (d *daemon) previousSubnet() netip.Prefix {
-	env, err := envfile.Read(d.options.subnetFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warningf("ignore previous subnet: %v", err)
-	}
-	return env.Subnet
 }

@@ -61,7 +61,7 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	if err := d.prepare(&j, up, publicIP); err != nil {
 		return j, err
 	}
-	previous := d.previousSubnet()
+	previous := d.previous().Subnet
 	if !previous.IsValid() && remembered != nil {
 		previous = remembered.Lease.Subnet // subnet.env is often in a folder that a reboot empties
 	}

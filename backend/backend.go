@@ -35,6 +35,9 @@ type Config struct {
 	Port int
 	// DataPath is the -udp-datapath flag.
 	DataPath string
+	// StateDir is a folder for what must outlive a reboot, RunDir one for what
+	// must not; both may have to be made.
+	StateDir, RunDir string
 }
 
 // Backend makes one kind of network. Its constructor checks the configuration
@@ -59,8 +62,10 @@ type Network interface {
 	Run(ctx context.Context) error
 	// Stats is a snapshot for status and metrics; safe at any time before Close.
 	Stats() Stats
-	// Close removes what Up made. It is called once, after Run has returned, or
-	// without Run. The peers' packets stop.
+	// Close releases what the process holds. It is called once, after Run has
+	// returned, or without Run. What the kernel carries packets with by itself
+	// (devices, routes) stays, so that the next run takes it over and no packet
+	// is lost in between; what cannot work without us goes.
 	io.Closer
 }
 
@@ -80,4 +85,7 @@ type PeerStats struct {
 	PublicIP           netip.Addr
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
+	// Problem says why packets cannot be exchanged with this peer, as far as
+	// is known; empty: nothing is.
+	Problem string
 }

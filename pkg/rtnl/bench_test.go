@@ -23,7 +23,7 @@ func BenchmarkFirstPass(b *testing.B) {
 		b.StopTimer()
 		k := host.keeper(config())
 		host.check(k.Sync()) // removes what the last round made
-		k.Replace(all)
+		host.replace(k, all)
 		b.StartTimer()
 		host.check(k.Sync())
 	}
@@ -33,7 +33,7 @@ func BenchmarkFirstPass(b *testing.B) {
 func BenchmarkIdlePass(b *testing.B) {
 	host := newBench(b)
 	k := host.keeper(config())
-	k.Change(State{}, peers(0, many))
+	host.exchange(k, State{}, peers(0, many))
 	host.check(k.Sync())
 	for b.Loop() {
 		host.check(k.Sync())
@@ -44,12 +44,12 @@ func BenchmarkIdlePass(b *testing.B) {
 func BenchmarkChange(b *testing.B) {
 	host := newBench(b)
 	k := host.keeper(config())
-	k.Change(State{}, peers(0, many))
+	host.exchange(k, State{}, peers(0, many))
 	host.check(k.Sync())
 	here, there := peer(5), peer(5)
 	there.FDB[0].Dst = there.FDB[0].Dst.Next()
 	for b.Loop() {
-		k.Change(here, there)
+		host.exchange(k, here, there)
 		here, there = there, here
 	}
 }

@@ -2,7 +2,7 @@
 // a backend wants them, whatever other programs, flapping links and restarts
 // do to them.
 //
-//	backend ──Change──► desired ─┐
+//	backend ───Set──► desired ───┐
 //	                             ├─► difference ──batches──► kernel
 //	kernel ────dump─────► have ──┘                             │
 //	   ▲                                                       │

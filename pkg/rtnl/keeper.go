@@ -22,8 +22,8 @@ type Config struct {
 	// Uplink is the interface to the other hosts, which is not ours.
 	Uplink string
 	// Prepare, if not nil, makes Device as it should be. It is called before
-	// every pass, so it must change nothing where all is right, and may call
-	// Replace. It runs on one goroutine at a time.
+	// every pass, so it must change nothing where all is right. It may call Set,
+	// and runs on one goroutine at a time.
 	Prepare func() error
 }
 
@@ -42,8 +42,9 @@ type Keeper struct {
 
 	mu      sync.Mutex // guards what follows, and the kernel's tables against ourselves
 	conn    *conn
-	want    desired
-	synced  bool           // a pass has succeeded
+	owners  map[netip.Prefix]State
+	want    desired        // the sum of owners
+	begun   bool           // all that is desired is known
 	known   map[string]int // indexes of the links, as of the last pass
 	refused map[netip.Prefix]*Refusal
 	have    inventory // scratch
@@ -52,7 +53,7 @@ type Keeper struct {
 // New opens the sockets, in the network namespace of the calling thread. The
 // kernel is not changed before Sync.
 func New(c Config) (*Keeper, error) {
-	k := &Keeper{config: c, want: newDesired(), wake: make(chan struct{}, 1), refused: make(map[netip.Prefix]*Refusal)}
+	k := &Keeper{config: c, owners: make(map[netip.Prefix]State), want: newDesired(), wake: make(chan struct{}, 1), refused: make(map[netip.Prefix]*Refusal)}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	var err error
 	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
@@ -85,16 +86,32 @@ func (k *Keeper) Close() error {
 	return errors.Join(errs...)
 }
 
-// Change takes entries out of what is desired and puts others in. Once Sync
-// has succeeded, the kernel is changed before it returns, at a cost that
-// depends on the number of entries given, not on that of all; what fails is
-// left to Run.
-func (k *Keeper) Change(remove, add State) {
+// Set makes each given State what its owner wants, in place of what that owner
+// wanted before; the zero State is nothing. Owners are named by prefixes: a
+// peer by its subnet. Once Sync was called, the kernel is changed before Set
+// returns, at a cost that depends on what is given, not on all that is desired;
+// what fails is left to Run.
+func (k *Keeper) Set(owners map[netip.Prefix]State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	var remove, add State
+	for owner, s := range owners {
+		remove.append(k.owners[owner])
+		add.append(s)
+		if s.empty() {
+			delete(k.owners, owner)
+		} else {
+			k.owners[owner] = s
+		}
+	}
+	k.exchange(remove, add)
+}
+
+// exchange changes what is desired and, if that is known, the kernel.
+func (k *Keeper) exchange(remove, add State) {
 	k.want.remove(remove)
 	k.want.add(add)
-	if !k.synced {
+	if !k.begun {
 		return
 	}
 	d := k.change(remove, add)
@@ -152,20 +169,21 @@ func (k *Keeper) change(remove, add State) *difference {
 	return d
 }
 
-// Replace makes s all that is desired. The kernel follows with the next pass.
-func (k *Keeper) Replace(s State) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.want = newDesired()
-	k.want.add(s)
+// Sync makes a pass. Before it is called first, nothing is changed: what an
+// earlier run left stays in force until it is known what is desired. The error
+// names what could not be done, and Run tries it again; refusals are no error.
+func (k *Keeper) Sync() error {
+	err := k.sync()
+	if err != nil {
+		k.poke()
+	}
+	return err
 }
 
-// Sync makes a pass. Before its first success, Run changes nothing: what an
-// earlier run left stays in force until it is known what is desired. The error
-// names what could not be done; refusals are no error.
-func (k *Keeper) Sync() error {
+func (k *Keeper) sync() error {
 	k.pass.Lock()
 	defer k.pass.Unlock()
+	k.begin()
 	if k.config.Prepare != nil {
 		if err := k.config.Prepare(); err != nil {
 			return err
@@ -188,9 +206,14 @@ func (k *Keeper) Sync() error {
 	if err := k.run(d); err != nil {
 		return err
 	}
-	k.synced = true
 	k.note(d.refused)
 	return summary(d.failed)
+}
+
+func (k *Keeper) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.begun = true
 }
 
 // run does what d says and collects in it what fails.

@@ -14,11 +14,11 @@ import (
 func TestSyncMakesAndRemoves(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
-	k.Change(State{}, peers(0, 300))
+	b.exchange(k, State{}, peers(0, 300))
 	b.expect(State{}) // nothing before Sync: it is not known yet what is too much
 	b.check(k.Sync())
 	b.expect(peers(0, 300))
-	k.Replace(peers(100, 400))
+	b.replace(k, peers(100, 400))
 	b.check(k.Sync())
 	b.expect(peers(100, 400))
 }
@@ -28,14 +28,14 @@ func TestSyncMakesAndRemoves(t *testing.T) {
 func TestLeftOversOfAnEarlierRun(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
-	k.Change(State{}, peers(0, 10))
+	b.exchange(k, State{}, peers(0, 10))
 	b.check(k.Sync())
 
 	wrong := peer(5)
 	wrong.Routes[0].Kind, wrong.Routes[0].Via = Link, netip.Addr{}
 	wrong.Neighs[0].MAC[5]++
 	wrong.FDB[0].Dst = wrong.FDB[0].Dst.Next()
-	k.Replace(join(peers(0, 5), wrong))
+	b.replace(k, join(peers(0, 5), wrong))
 	b.check(k.Sync())
 	b.ip("route add 10.5.0.12/30 metric 7 dev " + device + " proto 85")
 	b.ip("bridge fdb append " + peer(3).FDB[0].MAC.String() + " dev " + device + " dst 172.31.0.1")
@@ -44,7 +44,7 @@ func TestLeftOversOfAnEarlierRun(t *testing.T) {
 	b.ip("neigh add 10.5.77.0 lladdr 0e:00:00:00:00:77 nud permanent dev " + device)
 
 	next := b.keeper(config())
-	next.Change(State{}, peers(3, 8))
+	b.exchange(next, State{}, peers(3, 8))
 	b.check(next.Sync())
 	b.expect(peers(3, 8))
 }
@@ -54,20 +54,40 @@ func TestChangeActsAtOnce(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
 	b.check(k.Sync())
-	k.Change(State{}, peer(1))
+	b.exchange(k, State{}, peer(1))
 	b.expect(peer(1))
 	moved := peer(1)
 	moved.FDB[0].Dst = moved.FDB[0].Dst.Next()
-	k.Change(peer(1), moved)
+	b.exchange(k, peer(1), moved)
 	b.expect(moved)
 	other := peer(1)
 	other.Neighs[0].MAC[0] ^= 4
 	other.FDB[0].MAC[0] ^= 4
 	other.Routes[0].Kind, other.Routes[0].Via = Link, netip.Addr{}
-	k.Change(moved, other)
+	b.exchange(k, moved, other)
 	b.expect(other)
-	k.Change(other, State{})
+	b.exchange(k, other, State{})
 	b.expect(State{})
+}
+
+// Each owner has what it was given last.
+func TestSet(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	first, second := peer(1).Routes[0].Dst, peer(2).Routes[0].Dst
+	k.Set(map[netip.Prefix]State{first: peer(1), second: peer(2)})
+	b.expect(State{})
+	b.check(k.Sync())
+	b.expect(join(peer(1), peer(2)))
+	k.Set(map[netip.Prefix]State{first: peer(3)})
+	b.expect(join(peer(2), peer(3)))
+	k.Set(map[netip.Prefix]State{first: {}, second: peer(2)})
+	b.expect(peer(2))
+	k.Set(map[netip.Prefix]State{second: {}})
+	b.expect(State{})
+	if len(k.owners) != 0 {
+		t.Errorf("owners of nothing: %v", k.owners)
+	}
 }
 
 func TestRandomChanges(t *testing.T) {
@@ -91,7 +111,7 @@ func TestRandomChanges(t *testing.T) {
 			next.Neighs[0].MAC[1] = byte(random.IntN(250))
 			next.FDB[0].MAC[1] = next.Neighs[0].MAC[1]
 		}
-		k.Change(want[n], next)
+		b.exchange(k, want[n], next)
 		want[n] = next
 	}
 	var all State
@@ -147,12 +167,12 @@ func TestForeignEntriesStay(t *testing.T) {
 	before := foreign()
 	k := b.keeper(config())
 	b.run(k)
-	k.Change(State{}, peers(0, 64))
+	b.exchange(k, State{}, peers(0, 64))
 	b.check(k.Sync())
 	if foreign() == before {
 		t.Fatal("nothing changed; the comparison sees nothing")
 	}
-	k.Change(peers(0, 64), State{})
+	b.exchange(k, peers(0, 64), State{})
 	b.check(k.Sync())
 	b.check(b.host.Do(func() error {
 		return RemoveRoutes(t.Context(), network, func(Route) bool { return true })
@@ -166,7 +186,7 @@ func TestRemoveRoutes(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
 	gateway := Route{Dst: netip.MustParsePrefix("10.5.9.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
-	k.Change(State{}, join(peers(0, 3), State{Routes: []Route{gateway}}))
+	b.exchange(k, State{}, join(peers(0, 3), State{Routes: []Route{gateway}}))
 	b.check(k.Sync())
 	b.check(b.host.Do(func() error {
 		return RemoveRoutes(t.Context(), network, func(r Route) bool { return r.Kind == Gateway && r.Dev == netnstest.Uplink })
@@ -190,7 +210,7 @@ func TestRefusals(t *testing.T) {
 	b.ip("route add 10.5.4.0/24 via 192.168.77.253")
 	same := via("10.5.5.0/24", "192.168.77.254")
 	b.ip("route add 10.5.5.0/24 via 192.168.77.254") // ours but for the name
-	k.Change(State{}, State{Routes: []Route{good, far, blocked, same}})
+	b.exchange(k, State{}, State{Routes: []Route{good, far, blocked, same}})
 	b.check(k.Sync())
 	b.expect(State{Routes: []Route{good, same}})
 	refused := k.Refusals()
@@ -226,11 +246,11 @@ func TestRefusedRouteIsNotTaken(t *testing.T) {
 	r := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
 	other := r
 	other.Via = netip.MustParseAddr("192.168.77.252")
-	k.Change(State{}, State{Routes: []Route{r}})
+	b.exchange(k, State{}, State{Routes: []Route{r}})
 	b.check(k.Sync())
-	k.Change(State{Routes: []Route{r}}, State{Routes: []Route{other}})
+	b.exchange(k, State{Routes: []Route{r}}, State{Routes: []Route{other}})
 	b.check(k.Sync())
-	k.Change(State{Routes: []Route{other}}, State{})
+	b.exchange(k, State{Routes: []Route{other}}, State{})
 	b.check(k.Sync())
 	if got := strings.TrimSpace(b.ip("route show 10.5.4.0/24")); got != foreign {
 		t.Errorf("the route is %q, was %q", got, foreign)
@@ -244,10 +264,10 @@ func TestProhibit(t *testing.T) {
 		{Dst: network, Kind: Prohibit, Metric: 1 << 31},
 		{Dst: network, Dev: device, Kind: Link},
 	}}
-	k.Change(State{}, want)
+	b.exchange(k, State{}, want)
 	b.check(k.Sync())
 	b.expect(want)
 	b.check(k.Sync())
-	k.Change(State{Routes: want.Routes[1:]}, State{})
+	b.exchange(k, State{Routes: want.Routes[1:]}, State{})
 	b.expect(State{Routes: want.Routes[:1]})
 }

@@ -119,6 +119,21 @@ func peers(from, to int) State {
 	return all
 }
 
+// exchange changes what is desired.
+func (b *bench) exchange(k *Keeper, remove, add State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.exchange(remove, add)
+}
+
+// replace makes s all that is desired, as of the next pass.
+func (b *bench) replace(k *Keeper, s State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.want = newDesired()
+	k.want.add(s)
+}
+
 func join(a, b State) State {
 	return State{append(a.Routes, b.Routes...), append(a.Neighs, b.Neighs...), append(a.FDB, b.FDB...)}
 }

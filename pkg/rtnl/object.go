@@ -72,6 +72,14 @@ type State struct {
 	FDB    []FDB
 }
 
+func (s State) empty() bool { return len(s.Routes)+len(s.Neighs)+len(s.FDB) == 0 }
+
+func (s *State) append(t State) {
+	s.Routes = append(s.Routes, t.Routes...)
+	s.Neighs = append(s.Neighs, t.Neighs...)
+	s.FDB = append(s.FDB, t.FDB...)
+}
+
 // Why a route is refused; test with errors.Is.
 var (
 	// ErrNotOnLink: no interface address puts the gateway on the link.

@@ -63,14 +63,14 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 		case <-slow.C:
 		}
 		slow.Stop()
-		if !k.hasSynced() {
+		if !k.hasBegun() {
 			continue // it is not known yet what is desired
 		}
 		if limit.Wait(ctx) != nil {
 			return nil
 		}
 		retry = nil
-		err := k.Sync()
+		err := k.sync()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -87,8 +87,8 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 	}
 }
 
-func (k *Keeper) hasSynced() bool {
+func (k *Keeper) hasBegun() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.synced
+	return k.begun
 }

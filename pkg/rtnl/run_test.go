@@ -22,7 +22,7 @@ func TestRepair(t *testing.T) {
 	k := b.keeper(config())
 	byUplink := State{Routes: []Route{{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}}}
 	want := join(peers(1, 50), byUplink)
-	k.Change(State{}, want)
+	b.exchange(k, State{}, want)
 	b.check(k.Sync())
 	b.run(k)
 	p := peer(7)
@@ -67,7 +67,7 @@ func TestRepair(t *testing.T) {
 func TestRouteIsReplaced(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
-	k.Change(State{}, peers(0, 5))
+	b.exchange(k, State{}, peers(0, 5))
 	b.check(k.Sync())
 	b.run(k)
 	dst := peer(3).Routes[0].Dst
@@ -97,7 +97,7 @@ func TestDeviceIsDeleted(t *testing.T) {
 		return nil
 	}
 	k := b.keeper(c)
-	k.Change(State{}, peers(0, 50))
+	b.exchange(k, State{}, peers(0, 50))
 	b.check(k.Sync())
 	b.run(k)
 	b.ip("link del " + device)
@@ -115,7 +115,7 @@ func TestOwnChangesAskForNoPass(t *testing.T) {
 	b.check(k.Sync())
 	b.run(k)
 	for n := range 200 {
-		k.Change(State{}, peer(n))
+		b.exchange(k, State{}, peer(n))
 	}
 	// This one asks for a pass, and comes last.
 	b.ip("route add 10.5.99.0/24 via 10.5.99.0 dev " + device + " onlink")
@@ -165,7 +165,7 @@ func TestRunFailsWithItsSocket(t *testing.T) {
 func TestLostAnnouncements(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
-	k.Change(State{}, peers(0, 5))
+	b.exchange(k, State{}, peers(0, 5))
 	b.check(k.Sync())
 	b.check(k.watch.sock.SetReadBuffer(1)) // the kernel makes it its least, some 2 KiB
 	for n := range 200 {

@@ -85,6 +85,9 @@ type Peer struct {
 	TxBytes   uint64       `json:"tx_bytes"`
 	RxPackets uint64       `json:"rx_packets"`
 	RxBytes   uint64       `json:"rx_bytes"`
+	// Problem is why packets cannot be exchanged with this peer; empty: nothing
+	// is known.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Report is the JSON that /api/v1/status answers with. Fields may be added to

@@ -1,0 +1,83 @@
+package hostgw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/subnet"
+)
+
+// network is the backend at work for one lease.
+type network struct {
+	config backend.Config
+	keeper *rtnl.Keeper
+
+	mu     sync.Mutex // guards what follows, and the order of changes
+	peers  map[netip.Prefix]netip.Addr
+	synced bool // the first set of peers was applied
+}
+
+func (n *network) MTU() int { return n.config.Uplink.MTU }
+
+func (n *network) Apply(events []subnet.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed := make(map[netip.Prefix]rtnl.State, len(events))
+	for _, e := range events {
+		dst := e.Lease.Subnet
+		if e.Type == subnet.Removed {
+			delete(n.peers, dst)
+			changed[dst] = rtnl.State{}
+			continue
+		}
+		n.peers[dst] = e.Lease.Attrs.PublicIP
+		changed[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: e.Lease.Attrs.PublicIP, Dev: n.config.Uplink.Name}}}
+	}
+	n.keeper.Set(changed)
+	if !n.synced {
+		n.synced = true
+		if err := n.keeper.Sync(); err != nil {
+			log.Errorf("set routes: %v", err) // and Run goes on trying
+		}
+	}
+}
+
+func (n *network) Run(ctx context.Context) error {
+	log.Infof("carry packets backend=%s iface=%s mtu=%d", Type, n.config.Uplink.Name, n.MTU())
+	return n.keeper.Run(ctx)
+}
+
+func (n *network) Stats() backend.Stats {
+	refused := n.keeper.Refusals()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := backend.Stats{DataPath: "routes", Reason: "the kernel routes by " + n.config.Uplink.Name}
+	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
+		p := backend.PeerStats{Subnet: dst, PublicIP: n.peers[dst]}
+		if r := refused[dst]; r != nil {
+			p.Problem = problem(r)
+		}
+		s.Peers = append(s.Peers, p)
+	}
+	return s
+}
+
+// problem says what an operator can do about a refusal.
+func problem(r *rtnl.Refusal) string {
+	if errors.Is(r, rtnl.ErrNotOnLink) {
+		return fmt.Sprintf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
+	}
+	return r.Err.Error()
+}
+
+// Close leaves the routes to the kernel.
+func (n *network) Close() error { return n.keeper.Close() }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/alloc"
+	"github.com/coreos/flannel/backend/hostgw"
+	"github.com/coreos/flannel/backend/udp"
+	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// backendKind is what main knows of a backend.
+type backendKind struct {
+	make func(backend.Config) (backend.Backend, error)
+	// remove takes away what an earlier run of the backend for network has
+	// left in the kernel; nil where nothing outlives the process.
+	remove func(ctx context.Context, network netip.Prefix) error
+}
+
+// backends are the values of the configuration's Backend.Type.
+var backends = map[string]backendKind{
+	"alloc":     {make: alloc.New},
+	hostgw.Type: {hostgw.New, hostgw.Remove},
+	"udp":       {make: udp.New},
+}
+
+func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {
+	kind, known := backends[config.BackendType]
+	if !known {
+		return nil, fmt.Errorf("Backend.Type %q is not known; known are %s", config.BackendType,
+			strings.Join(slices.Sorted(maps.Keys(backends)), ", "))
+	}
+	return kind.make(backend.Config{
+		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
+		Uplink: up, PublicIP: publicIP, Port: d.options.port, DataPath: d.options.dataPath,
+		StateDir: d.options.stateDir, RunDir: filepath.Dir(d.options.subnetFile),
+	})
+}
+
+// removeOthers takes away what earlier runs have left that the backend now at
+// work does not take over: all of other backends, and of a Network that was
+// ours before.
+func (d *daemon) removeOthers(ctx context.Context, config *subnet.Config) error {
+	before := d.previous().Network
+	var errs []error
+	for name, kind := range backends {
+		if kind.remove == nil {
+			continue
+		}
+		if name != config.BackendType {
+			errs = append(errs, kind.remove(ctx, config.Network))
+		}
+		if before.IsValid() && before != config.Network {
+			errs = append(errs, kind.remove(ctx, before))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove what other backends have left: %w", err)
+	}
+	return nil
+}
+
+// previous is what the last run wrote to subnet.env; zero if there is none. A
+// damaged file costs no more than the preference for the old subnet.
+func (d *daemon) previous() envfile.Env {
+	env, err := envfile.Read(d.options.subnetFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warningf("ignore previous subnet: %v", err)
+	}
+	return env
+}

@@ -1,0 +1,78 @@
+package rtnl
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+func TestClaim(t *testing.T) {
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	a, b := lab.Host("a"), lab.Host("b")
+	claim := func(h *netnstest.Host, device string) (close func() error, err error) {
+		err = h.Do(func() error {
+			c, err := Claim(device)
+			if err == nil {
+				close = c.Close
+			}
+			return err
+		})
+		return close, err
+	}
+	first, err := claim(a, device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claim(a, device); !errors.Is(err, ErrClaimed) {
+		t.Errorf("second claim: %v", err)
+	}
+	for _, other := range []struct {
+		host   *netnstest.Host
+		device string
+	}{{a, "flannel.2"}, {b, device}} {
+		c, err := claim(other.host, other.device)
+		if err != nil {
+			t.Errorf("claim of %s on host %s: %v", other.device, other.host.Name(), err)
+			continue
+		}
+		if err := c(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := claim(a, device); err != nil {
+		t.Errorf("claim after Close: %v", err)
+	} else if err := c(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDisableTxChecksum(t *testing.T) {
+	b := newBench(t)
+	feature := func() string {
+		out, err := b.host.Command(t.Context(), "ethtool", "-k", device).Output()
+		b.check(err)
+		for line := range strings.Lines(string(out)) {
+			if name, value, _ := strings.Cut(strings.TrimSpace(line), ": "); name == "tx-checksum-ip-generic" {
+				return value
+			}
+		}
+		t.Fatalf("no tx-checksum-ip-generic in\n%s", out)
+		return ""
+	}
+	if feature() != "on" {
+		t.Fatalf("checksum offload is %q before, want on", feature())
+	}
+	b.check(b.host.Do(func() error { return DisableTxChecksum(device) }))
+	if feature() != "off" {
+		t.Errorf("checksum offload is %q after, want off", feature())
+	}
+	if err := b.host.Do(func() error { return DisableTxChecksum("no-such-device") }); err == nil {
+		t.Error("no error for a device that does not exist")
+	}
+}
