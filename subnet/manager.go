@@ -49,6 +49,9 @@ type Terms struct {
 	TTL time.Duration
 	// RenewMargin is how long before the end of the lease it is renewed.
 	RenewMargin time.Duration
+	// Clock counts time from some moment on, that in which the machine is
+	// suspended included; nil is the kernel's CLOCK_BOOTTIME.
+	Clock func() time.Duration
 }
 
 // Status is what the control plane knows of itself.
@@ -68,6 +71,9 @@ type Status struct {
 
 // NewManager returns a Manager for the given configuration.
 func NewManager(reg Registry, c *Config, t Terms) *Manager {
+	if t.Clock == nil {
+		t.Clock = sinceBoot
+	}
 	return &Manager{reg: reg, config: c, terms: t, ownChanged: make(chan struct{}, 1),
 		status: Status{Since: time.Now()}}
 }

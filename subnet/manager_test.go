@@ -15,9 +15,12 @@ import (
 )
 
 var (
-	terms = subnet.Terms{TTL: 24 * time.Hour, RenewMargin: time.Hour}
+	terms = subnet.Terms{TTL: 24 * time.Hour, RenewMargin: time.Hour, Clock: bubbleClock}
 	us    = attrs("192.0.2.1")
 )
+
+// bubbleClock goes by a synctest bubble's time.
+func bubbleClock() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 func attrs(ip string) subnet.Attrs { return subnet.Attrs{PublicIP: netip.MustParseAddr(ip)} }
 

@@ -12,19 +12,24 @@ import (
 	"github.com/coreos/flannel/pkg/backoff"
 )
 
+const (
+	// lookEvery is how often the clock is looked at: Go's timers go by
+	// CLOCK_MONOTONIC, which stands still in a suspended machine
+	// (clock_gettime(2)), whereas the store's leases run out.
+	lookEvery = 30 * time.Second
+	// never is far away, and far from an overflow.
+	never = 100 * 365 * 24 * time.Hour
+)
+
 // Renew keeps l ours until ctx ends (nil): it extends the lease RenewMargin
 // before its end, and looks at once when Watch saw the key change. A key that
 // has vanished is created again. It fails with ErrLost only when another host
 // has taken the subnet, and then names it.
 func (m *Manager) Renew(ctx context.Context, l Lease) error {
-	timer := time.NewTimer(m.untilRenewal(l))
-	defer timer.Stop()
+	due := m.terms.Clock() + m.untilRenewal(l)
 	for {
-		select {
-		case <-ctx.Done():
+		if !m.waitUntil(ctx, due) {
 			return nil
-		case <-timer.C:
-		case <-m.ownChanged:
 		}
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
 			return m.extend(ctx, l)
@@ -38,7 +43,28 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 		l = renewed
 		m.setLease(l)
 		log.Infof("renewed lease subnet=%v expires=%v", l.Subnet, l.Expiration.Format(time.RFC3339))
-		timer.Reset(m.untilRenewal(l))
+		due = m.terms.Clock() + m.untilRenewal(l)
+	}
+}
+
+// waitUntil returns true when the clock is at due or our key has changed, and
+// false when ctx ends.
+func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-m.ownChanged:
+			return true
+		case <-timer.C:
+		}
+		left := due - m.terms.Clock()
+		if left <= 0 {
+			return true
+		}
+		timer.Reset(min(left, lookEvery))
 	}
 }
 
@@ -46,7 +72,7 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 // tenth of what is left, so that hosts that started together drift apart.
 func (m *Manager) untilRenewal(l Lease) time.Duration {
 	if l.Reserved {
-		return 1<<63 - 1 // never: it has no end
+		return never // it has no end
 	}
 	wait := time.Until(l.Expiration) - m.terms.RenewMargin
 	if wait <= 0 {

@@ -3,8 +3,10 @@ package subnet_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,5 +196,66 @@ func TestRenewReservation(t *testing.T) {
 		}
 		h.stop()
 		<-h.errs
+	})
+}
+
+// A machine that was suspended for longer than the lease's rest renews at once:
+// the time passed on no clock of Go's.
+func TestRenewAfterSuspend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var suspended atomic.Int64
+		reg := subnettest.NewFake()
+		c, err := subnet.ParseConfig([]byte(network16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slept := terms
+		slept.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
+		m := subnet.NewManager(reg, c, slept)
+		l, err := m.Acquire(t.Context(), us, netip.Prefix{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := run(t, reg, m, l)
+		time.Sleep(time.Hour)
+		if n := reg.Calls(subnettest.OpUpdate); n != 0 {
+			t.Errorf("%d renewals in the first hour", n)
+		}
+		suspended.Store(int64(23 * time.Hour))
+		time.Sleep(time.Minute)
+		if n := reg.Calls(subnettest.OpUpdate); n != 1 {
+			t.Errorf("%d renewals after a suspend of 23 h, want one", n)
+		}
+		h.stop()
+		<-h.errs
+	})
+}
+
+// Hosts that started together do not renew together.
+func TestRenewHasJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		var hosts []*host
+		for i := range 20 {
+			m := newManager(t, reg, network16)
+			l, err := m.Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", 10+i)), netip.Prefix{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hosts = append(hosts, run(t, reg, m, l))
+		}
+		most, before := 0, 0
+		for range int(terms.TTL / time.Minute) {
+			time.Sleep(time.Minute)
+			n := reg.Calls(subnettest.OpUpdate)
+			most, before = max(most, n-before), n
+		}
+		if before != len(hosts) || most > len(hosts)/2 {
+			t.Errorf("%d renewals in one term, %d of them in one minute", before, most)
+		}
+		for _, h := range hosts {
+			h.stop()
+			<-h.errs
+		}
 	})
 }
