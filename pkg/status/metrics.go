@@ -46,7 +46,8 @@ var (
 	leaseInfo  = gauge("lease_info", "Always 1; the label tells the subnet that this host has leased. Absent while there is none.", "subnet")
 	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.")
 	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
-	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store did not parse and was left out.")
+	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store was left out, because it did not parse or contradicted another.")
+	heldPeers  = gauge("held_peers", "Peers that the store has lost in a mass disappearance, and that are kept for the time being.")
 	dataPath   = gauge("datapath_info", "Always 1; the labels tell the backend and what moves its packets.", "backend", "datapath")
 	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
 	peers      = gauge("peers", "Number of other hosts that packets can be sent to.")
@@ -60,7 +61,7 @@ var (
 
 // all are the metrics that collector may give.
 var all = []metric{
-	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, dataPath, mtu, peers, dropped,
+	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, heldPeers, dataPath, mtu, peers, dropped,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx,
 }
 
@@ -91,6 +92,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(ready, truth(s.ready()))
 	send(storeUp, truth(s.Store.Reachable), s.Store.API)
 	send(badData, float64(s.BadLeaseData))
+	send(heldPeers, float64(s.HeldPeers))
 	if s.Node.Iface != "" {
 		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
 	}

@@ -30,9 +30,12 @@ type Snapshot struct {
 	Store Store  `json:"store"`
 	// Backend is nil until the network is up.
 	Backend *Backend `json:"backend"`
-	// BadLeaseData counts how often a key or value in the store did not parse
-	// and was left out.
+	// BadLeaseData counts how often a key or value in the store was left out,
+	// because it did not parse or contradicted another.
 	BadLeaseData uint64 `json:"bad_lease_data"`
+	// HeldPeers is how many peers the store has lost in a mass disappearance,
+	// and packets go to all the same for the time being.
+	HeldPeers int `json:"held_peers"`
 }
 
 // Node is this host as its peers know it; zero until the interface is chosen.
