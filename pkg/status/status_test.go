@@ -45,6 +45,7 @@ func working() Snapshot {
 			}},
 		},
 		BadLeaseData: 5,
+		HeldPeers:    2,
 	}
 }
 
@@ -149,7 +150,8 @@ const workingJSON = `{
       }
     ]
   },
-  "bad_lease_data": 5
+  "bad_lease_data": 5,
+  "held_peers": 2
 }
 `
 
@@ -172,7 +174,8 @@ const startingJSON = `{
     "reachable": false
   },
   "backend": null,
-  "bad_lease_data": 0
+  "bad_lease_data": 0,
+  "held_peers": 0
 }
 `
 
@@ -217,7 +220,7 @@ func TestPage(t *testing.T) {
 }
 
 const workingMetrics = `
-# HELP flannel_bad_lease_data_total How often a key or value in the lease store did not parse and was left out.
+# HELP flannel_bad_lease_data_total How often a key or value in the lease store was left out, because it did not parse or contradicted another.
 # TYPE flannel_bad_lease_data_total counter
 flannel_bad_lease_data_total 5
 # HELP flannel_datapath_info Always 1; the labels tell the backend and what moves its packets.
@@ -227,6 +230,9 @@ flannel_datapath_info{backend="udp",datapath="offload"} 1
 # TYPE flannel_dropped_packets_total counter
 flannel_dropped_packets_total{reason="malformed"} 0
 flannel_dropped_packets_total{reason="no_route"} 3
+# HELP flannel_held_peers Peers that the store has lost in a mass disappearance, and that are kept for the time being.
+# TYPE flannel_held_peers gauge
+flannel_held_peers 2
 # HELP flannel_lease_expiration_timestamp_seconds When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.
 # TYPE flannel_lease_expiration_timestamp_seconds gauge
 flannel_lease_expiration_timestamp_seconds 4.1025422455e+09
