@@ -42,6 +42,8 @@ type Registry struct {
 	mu     sync.Mutex       // guards what follows; not held during a round trip
 	conn   *clientv3.Client // nil before the first call
 	closed bool
+	// seen is the history that the last answers were of.
+	seen history
 }
 
 // New checks cfg, reads the files that it names, and starts nothing: the first
@@ -105,6 +107,7 @@ func (r *Registry) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error)
 	if err != nil {
 		return nil, 0, err
 	}
+	r.listed(resp.Header)
 	leases := make([]subnet.Lease, 0, len(resp.Kvs))
 	for _, kv := range resp.Kvs {
 		l, err := r.decode(kv)

@@ -108,6 +108,9 @@ func (r *Registry) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev
 		// the same; to list again does no harm then.
 		return 0, nil, fmt.Errorf("the store is back at revision %d: %w", now, subnet.ErrCompacted)
 	}
+	if !r.continues(resp.Header) {
+		return 0, nil, fmt.Errorf("the store has another history: %w", subnet.ErrCompacted)
+	}
 	if resp.IsProgressNotify() {
 		return now, nil, nil
 	}

@@ -105,6 +105,42 @@ func TestWatchNewStore(t *testing.T) {
 	}
 }
 
+// TestWatchOvertakenStore: a store that begins anew, and is past the old one's
+// revision when we come back, has changed without an event.
+func TestWatchOvertakenStore(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	srv.Restart() // an election, as every cluster in use has had
+	r := open(t, srv.StoreConfig("/net"))
+	rev, ended := watching(t, r, srv.Client())
+	srv.Wipe()
+	if err := <-ended; isAnswer(err) {
+		t.Fatalf("Watch of a stopped server: %v", err)
+	}
+	srv.Restart()
+	for next := subnet.Rev(0); next <= rev; {
+		resp, err := srv.Client().Put(t.Context(), "/elsewhere", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next = subnet.Rev(resp.Header.Revision)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		err := r.Watch(ctx, rev, func(rev subnet.Rev, events []subnet.Event) {
+			t.Errorf("at revision %d: %v", rev, events)
+		})
+		if errors.Is(err, subnet.ErrCompacted) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the new history was taken for the old one: %v", err)
+		}
+		t.Logf("not yet: %v", err)
+	}
+}
+
 // TestWatchHalfOpen: a server that is connected and dead is noticed by its
 // unanswered pings. gRPC does not ping more often than every 10 s.
 func TestWatchHalfOpen(t *testing.T) {
