@@ -11,17 +11,9 @@
 package subnet
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net/netip"
 	"sync"
 	"time"
-
-	log "github.com/golang/glog"
-
-	"github.com/coreos/flannel/pkg/backoff"
 )
 
 // Manager acquires, renews and watches leases. Each method is called once, in
@@ -118,26 +110,6 @@ func (m *Manager) answered(err error) error {
 	return err
 }
 
-// Acquire takes a subnet for the host that attrs describes: the one that it
-// holds already, by its public IP; else prev, if that is free; else a free one
-// at random. When another host is faster, it chooses again; while the store
-// does not answer, it waits. Errors: ErrFull, or ctx's.
-func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix) (Lease, error) {
-	a := acquisition{Manager: m, attrs: attrs, prev: prev}
-	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
-		l, err := a.try(ctx)
-		if errors.Is(err, ErrFull) {
-			err = backoff.Permanent(err)
-		}
-		return l, err
-	})
-	if err != nil {
-		return Lease{}, fmt.Errorf("acquire subnet: %w", err)
-	}
-	m.setLease(l)
-	return l, nil
-}
-
 // Adopt takes up own, a lease that was ours when the store was last seen, and
 // the leases of that time, in Acquire's place: for a start while the store is
 // away. Watch begins with these leases. Renew asks the store about own as soon
@@ -147,84 +119,3 @@ func (m *Manager) Adopt(own Lease, leases []Lease) {
 	m.setLease(own)
 	m.ownChanged <- struct{}{} // the first to use its one place
 }
-
-// acquisition is one host's attempt to get a subnet.
-type acquisition struct {
-	*Manager
-	attrs Attrs
-	prev  netip.Prefix
-	// refused are keys that Create found taken though List did not show them:
-	// another host was faster, or the key's value does not parse.
-	refused []netip.Prefix
-}
-
-func (a *acquisition) try(ctx context.Context) (Lease, error) {
-	for {
-		leases, _, err := a.reg.List(ctx)
-		if a.answered(err) != nil {
-			return Lease{}, fmt.Errorf("list leases: %w", err)
-		}
-		l, err := a.reuse(ctx, leases)
-		if err == nil && !l.Subnet.IsValid() {
-			l, err = a.create(ctx, leases)
-		}
-		if errors.Is(err, ErrExists) || errors.Is(err, ErrLost) {
-			log.Infof("another host was faster, choose again: %v", err)
-			continue
-		}
-		return l, err
-	}
-}
-
-// reuse takes over the lease that already names our public IP, and removes one
-// that the configuration no longer allows. It returns the zero Lease if there
-// is none to take over.
-func (a *acquisition) reuse(ctx context.Context, leases []Lease) (Lease, error) {
-	for _, l := range leases {
-		if l.Attrs.PublicIP != a.attrs.PublicIP || l.IPv6Subnet.IsValid() {
-			continue
-		}
-		switch {
-		case a.config.Allows(l.Subnet):
-			l.Attrs = a.attrs
-			taken, err := a.reg.Update(ctx, l, a.terms.TTL)
-			if a.answered(err) != nil {
-				return Lease{}, fmt.Errorf("take over lease %v: %w", l.Subnet, err)
-			}
-			log.Infof("took over own lease subnet=%v reserved=%v", taken.Subnet, taken.Reserved)
-			return taken, nil
-		case !l.Reserved:
-			log.Infof("delete own lease subnet=%v: the configuration no longer allows it", l.Subnet)
-			if err := a.answered(a.reg.Delete(ctx, l)); err != nil {
-				return Lease{}, fmt.Errorf("delete lease %v: %w", l.Subnet, err)
-			}
-		}
-	}
-	return Lease{}, nil
-}
-
-func (a *acquisition) create(ctx context.Context, leases []Lease) (Lease, error) {
-	taken := a.refused
-	for _, l := range leases {
-		taken = append(taken, l.Subnet)
-	}
-	choice := a.prev
-	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
-		var err error
-		if choice, err = pick(a.config, taken, newRand()); err != nil {
-			return Lease{}, fmt.Errorf("choose a subnet of %v for %v: %w; %d keys are in use",
-				a.config.Network, a.attrs.PublicIP, err, len(taken))
-		}
-	}
-	l, err := a.reg.Create(ctx, Lease{Subnet: choice, Attrs: a.attrs}, a.terms.TTL)
-	if errors.Is(err, ErrExists) {
-		a.refused = append(a.refused, choice)
-	}
-	if a.answered(err) != nil {
-		return Lease{}, fmt.Errorf("create lease %v: %w", choice, err)
-	}
-	log.Infof("created lease subnet=%v same_as_before=%v", l.Subnet, l.Subnet == a.prev)
-	return l, nil
-}
-
-func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }

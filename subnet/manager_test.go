@@ -228,3 +228,66 @@ func TestWaitConfig(t *testing.T) {
 		}
 	})
 }
+
+var errDoubled = errors.New("two hosts hold overlapping subnets")
+
+// Two hosts go by different SubnetLens, and neither has seen the other's key
+// before it creates its own: the second one yields, also where the answers to
+// its creation, its look and its deletion get lost.
+func TestAcquireOneOwner(t *testing.T) {
+	lost := subnettest.Fault{LostAck: errors.New("answer lost")}
+	for name, inject := range map[string]func(reg *subnettest.Fake){
+		"all answers arrive":       func(*subnettest.Fake) {},
+		"that to the look is lost": func(reg *subnettest.Fake) { reg.Inject(subnettest.OpList, lost, lost) },
+		"that to the deletion is":  func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, lost) },
+		"the deletion fails":       func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")}) },
+	} {
+		for _, lostAck := range []error{nil, errors.New("answer lost")} {
+			t.Run(fmt.Sprint(name, lostAck), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					reg := subnettest.NewFake()
+					entered, leave := make(chan struct{}), make(chan struct{})
+					reg.Inject(subnettest.OpCreate, subnettest.Fault{Entered: entered, Wait: leave, LostAck: lostAck})
+					second := make(chan error, 1)
+					go func() {
+						_, err := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetLen": 20, "SubnetMin": "10.5.16.0", "SubnetMax": "10.5.16.0"}`).
+							Acquire(t.Context(), attrs("192.0.2.2"), netip.Prefix{})
+						second <- err
+					}()
+					<-entered
+					first, err := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`).
+						Acquire(t.Context(), us, netip.Prefix{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					inject(reg)
+					close(leave)
+					if err := <-second; !errors.Is(err, subnet.ErrFull) {
+						t.Errorf("%v: the second got %v, want ErrFull", errDoubled, err)
+					}
+					if got := list(t, reg); len(got) != 1 || got[0].Subnet != first.Subnet {
+						t.Errorf("%v: %v", errDoubled, got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What comes after our creation and overlaps it is not ours to yield to.
+func TestAcquireFirstComeKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		entered, leave := make(chan struct{}), make(chan struct{})
+		reg.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{Entered: entered, Wait: leave})
+		go func() {
+			<-entered // we have created, and look whether we are alone
+			reg.Put("10.5.0.0-17", value("192.0.2.2"), time.Hour)
+			close(leave)
+		}()
+		m := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`)
+		if l, err := m.Acquire(t.Context(), us, netip.Prefix{}); err != nil || l.Subnet != prefix("10.5.17.0/24") {
+			t.Errorf("got %v, %v; want the subnet that was ours first", l, err)
+		}
+	})
+}

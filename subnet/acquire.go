@@ -1,0 +1,174 @@
+package subnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/backoff"
+)
+
+// Acquire takes a subnet for the host that attrs describes: the one that it
+// holds already, by its public IP; else prev, if that is free; else a free one
+// at random. When another host is faster, it chooses again; while the store
+// does not answer, it waits. Errors: ErrFull, or ctx's.
+func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix) (Lease, error) {
+	a := acquisition{Manager: m, attrs: attrs, prev: prev}
+	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
+		l, err := a.try(ctx)
+		if errors.Is(err, ErrFull) {
+			err = backoff.Permanent(err)
+		}
+		return l, err
+	})
+	if err != nil {
+		return Lease{}, fmt.Errorf("acquire subnet: %w", err)
+	}
+	m.setLease(l)
+	return l, nil
+}
+
+// acquisition is one host's attempt to get a subnet.
+type acquisition struct {
+	*Manager
+	attrs Attrs
+	prev  netip.Prefix
+	// refused are keys that Create found taken though List did not show them:
+	// another host was faster, or the key's value does not parse.
+	refused []netip.Prefix
+	// tried is the subnet that we last tried to create, and made the lease that
+	// came of it, as far as the answer arrived.
+	tried netip.Prefix
+	made  Lease
+}
+
+func (a *acquisition) try(ctx context.Context) (Lease, error) {
+	for {
+		leases, _, err := a.reg.List(ctx)
+		if a.answered(err) != nil {
+			return Lease{}, fmt.Errorf("list leases: %w", err)
+		}
+		older, doubled := a.doubled(leases)
+		var l Lease
+		switch {
+		case doubled:
+			err = a.yield(ctx, leases, older)
+			if err == nil {
+				continue
+			}
+		case a.confirmed(leases):
+			log.Infof("created lease subnet=%v same_as_before=%v", a.made.Subnet, a.made.Subnet == a.prev)
+			return a.made, nil
+		default:
+			if l, err = a.reuse(ctx, leases); err == nil && !l.Subnet.IsValid() {
+				if err = a.create(ctx, leases); err == nil {
+					continue // the next list shows whether we are alone there
+				}
+			}
+		}
+		if errors.Is(err, ErrExists) || errors.Is(err, ErrLost) {
+			log.Infof("another host was faster, choose again: %v", err)
+			continue
+		}
+		return l, err
+	}
+}
+
+// reuse takes over the lease that already names our public IP, and removes one
+// that the configuration no longer allows. It returns the zero Lease if there
+// is none to take over.
+func (a *acquisition) reuse(ctx context.Context, leases []Lease) (Lease, error) {
+	for _, l := range leases {
+		if l.Attrs.PublicIP != a.attrs.PublicIP || l.IPv6Subnet.IsValid() {
+			continue
+		}
+		switch {
+		case a.config.Allows(l.Subnet):
+			l.Attrs = a.attrs
+			taken, err := a.reg.Update(ctx, l, a.terms.TTL)
+			if a.answered(err) != nil {
+				return Lease{}, fmt.Errorf("take over lease %v: %w", l.Subnet, err)
+			}
+			log.Infof("took over own lease subnet=%v reserved=%v", taken.Subnet, taken.Reserved)
+			return taken, nil
+		case !l.Reserved:
+			log.Infof("delete own lease subnet=%v: the configuration no longer allows it", l.Subnet)
+			if err := a.answered(a.reg.Delete(ctx, l)); err != nil {
+				return Lease{}, fmt.Errorf("delete lease %v: %w", l.Subnet, err)
+			}
+		}
+	}
+	return Lease{}, nil
+}
+
+// doubled returns a lease that overlaps the one that we have just created, and
+// is older. The key's absence guards a creation only against the same key: a
+// host that goes by another SubnetLen, while that is being changed, creates
+// another one. Whoever comes second sees both and yields.
+func (a *acquisition) doubled(leases []Lease) (older Lease, is bool) {
+	i := slices.IndexFunc(leases, a.created)
+	if i < 0 {
+		return Lease{}, false
+	}
+	for _, l := range leases {
+		if l.Subnet != a.tried && l.Subnet.Overlaps(a.tried) && l.Rev < leases[i].Rev {
+			return l, true
+		}
+	}
+	return Lease{}, false
+}
+
+// created reports whether l is what our last creation made.
+func (a *acquisition) created(l Lease) bool {
+	return a.tried.IsValid() && l.Subnet == a.tried && l.Attrs.PublicIP == a.attrs.PublicIP && !l.IPv6Subnet.IsValid()
+}
+
+// confirmed reports whether the store has the lease that we made.
+func (a *acquisition) confirmed(leases []Lease) bool {
+	return a.made.Subnet.IsValid() && slices.ContainsFunc(leases, func(l Lease) bool {
+		return a.created(l) && l.Rev == a.made.Rev
+	})
+}
+
+// yield deletes what we created.
+func (a *acquisition) yield(ctx context.Context, leases []Lease, older Lease) error {
+	own := leases[slices.IndexFunc(leases, a.created)]
+	log.Infof("another host was faster, choose again: %v overlaps %v", older, own.Subnet)
+	if err := a.answered(a.reg.Delete(ctx, own)); err != nil {
+		return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
+	}
+	return nil
+}
+
+// create takes a free subnet, so far as leases tell.
+func (a *acquisition) create(ctx context.Context, leases []Lease) error {
+	taken := a.refused
+	for _, l := range leases {
+		taken = append(taken, l.Subnet)
+	}
+	choice := a.prev
+	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
+		var err error
+		if choice, err = pick(a.config, taken, newRand()); err != nil {
+			return fmt.Errorf("choose a subnet of %v for %v: %w; %d keys are in use",
+				a.config.Network, a.attrs.PublicIP, err, len(taken))
+		}
+	}
+	a.tried, a.made = choice, Lease{}
+	l, err := a.reg.Create(ctx, Lease{Subnet: choice, Attrs: a.attrs}, a.terms.TTL)
+	if errors.Is(err, ErrExists) {
+		a.refused = append(a.refused, choice)
+	}
+	if a.answered(err) != nil {
+		return fmt.Errorf("create lease %v: %w", choice, err)
+	}
+	a.made = l
+	return nil
+}
+
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
