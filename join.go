@@ -65,7 +65,7 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	if !previous.IsValid() && remembered != nil {
 		previous = remembered.Lease.Subnet // subnet.env is often in a folder that a reboot empties
 	}
-	j.lease, err = j.manager.Acquire(ctx, j.backend.Attrs(), previous)
+	j.lease, err = j.manager.Acquire(ctx, j.backend.Attrs(), previous, remembered.subnets()...)
 	return j, err
 }
 

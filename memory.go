@@ -59,6 +59,18 @@ func (m *memory) holds(publicIP netip.Addr, now time.Time) bool {
 	return m != nil && m.Lease.Attrs.PublicIP == publicIP && (m.Lease.Reserved || now.Before(m.Lease.Expiration))
 }
 
+// subnets are those of the peers of that time.
+func (m *memory) subnets() []netip.Prefix {
+	if m == nil {
+		return nil
+	}
+	var all []netip.Prefix
+	for _, l := range m.Peers {
+		all = append(all, l.Subnet)
+	}
+	return all
+}
+
 // recorder writes the memory while the network is at work.
 type recorder struct {
 	path    string

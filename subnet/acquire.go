@@ -15,10 +15,11 @@ import (
 
 // Acquire takes a subnet for the host that attrs describes: the one that it
 // holds already, by its public IP; else prev, if that is free; else a free one
-// at random. When another host is faster, it chooses again; while the store
+// at random, one of others only where there is no other: those are subnets that
+// hosts had which may come back for them. When another host is faster, it chooses again; while the store
 // does not answer, it waits. Errors: ErrFull, or ctx's.
-func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix) (Lease, error) {
-	a := acquisition{Manager: m, attrs: attrs, prev: prev}
+func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix, others ...netip.Prefix) (Lease, error) {
+	a := acquisition{Manager: m, attrs: attrs, prev: prev, others: others}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
 		l, err := a.try(ctx)
 		if errors.Is(err, ErrFull) {
@@ -38,6 +39,8 @@ type acquisition struct {
 	*Manager
 	attrs Attrs
 	prev  netip.Prefix
+	// others are handed out last.
+	others []netip.Prefix
 	// refused are keys that Create found taken though List did not show them:
 	// another host was faster, or the key's value does not parse.
 	refused []netip.Prefix
@@ -154,7 +157,11 @@ func (a *acquisition) create(ctx context.Context, leases []Lease) error {
 	choice := a.prev
 	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
 		var err error
-		if choice, err = pick(a.config, taken, newRand()); err != nil {
+		choice, err = pick(a.config, slices.Concat(taken, a.others), newRand())
+		if errors.Is(err, ErrFull) {
+			choice, err = pick(a.config, taken, newRand())
+		}
+		if err != nil {
 			return fmt.Errorf("choose a subnet of %v for %v: %w; %d keys are in use",
 				a.config.Network, a.attrs.PublicIP, err, len(taken))
 		}
