@@ -137,6 +137,7 @@ func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) er
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
 	g.Go(func() error { return j.manager.Renew(ctx, lease) })
+	g.Go(func() error { return j.manager.WatchConfig(ctx) })
 	r := &recorder{
 		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
 		memory: memory{Prefix: d.options.store.Prefix, API: j.store.API, Config: *config},

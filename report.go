@@ -61,7 +61,7 @@ func (d *daemon) report() status.Snapshot {
 	}
 	s.BadLeaseData += r.manager.BadCount()
 	control := r.manager.Status()
-	s.HeldPeers = control.Held
+	s.HeldPeers, s.ConfigRefused = control.Held, control.ConfigRefused
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
 	if !l.Subnet.IsValid() {

@@ -55,6 +55,9 @@ type Status struct {
 	// disappearance, and are kept for the time being.
 	Peers, Held int
 	Synced      bool
+	// ConfigRefused says why the store's present configuration is not the one
+	// that we work by; "" while it is.
+	ConfigRefused string
 	// StoreError is the last failure to reach the store, nil while it answers;
 	// Since is when that began.
 	StoreError error

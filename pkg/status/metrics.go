@@ -47,6 +47,7 @@ var (
 	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.")
 	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
 	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store was left out, because it did not parse or contradicted another.")
+	refused    = gauge("config_refused", "1 if the network configuration was changed in a way that takes a restart, or cannot be had.")
 	heldPeers  = gauge("held_peers", "Peers that the store has lost in a mass disappearance, and that are kept for the time being.")
 	dataPath   = gauge("datapath_info", "Always 1; the labels tell the backend and what moves its packets.", "backend", "datapath")
 	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
@@ -61,7 +62,7 @@ var (
 
 // all are the metrics that collector may give.
 var all = []metric{
-	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, heldPeers, dataPath, mtu, peers, dropped,
+	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx,
 }
 
@@ -92,6 +93,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(ready, truth(s.ready()))
 	send(storeUp, truth(s.Store.Reachable), s.Store.API)
 	send(badData, float64(s.BadLeaseData))
+	send(refused, truth(s.ConfigRefused != ""))
 	send(heldPeers, float64(s.HeldPeers))
 	if s.Node.Iface != "" {
 		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())

@@ -33,6 +33,9 @@ type Snapshot struct {
 	// BadLeaseData counts how often a key or value in the store was left out,
 	// because it did not parse or contradicted another.
 	BadLeaseData uint64 `json:"bad_lease_data"`
+	// ConfigRefused says why a changed network configuration is not in force;
+	// empty while there is none.
+	ConfigRefused string `json:"config_refused"`
 	// HeldPeers is how many peers the store has lost in a mass disappearance,
 	// and packets go to all the same for the time being.
 	HeldPeers int `json:"held_peers"`

@@ -46,6 +46,8 @@ func working() Snapshot {
 		},
 		BadLeaseData: 5,
 		HeldPeers:    2,
+
+		ConfigRefused: "takes effect at the next start",
 	}
 }
 
@@ -151,6 +153,7 @@ const workingJSON = `{
     ]
   },
   "bad_lease_data": 5,
+  "config_refused": "takes effect at the next start",
   "held_peers": 2
 }
 `
@@ -175,6 +178,7 @@ const startingJSON = `{
   },
   "backend": null,
   "bad_lease_data": 0,
+  "config_refused": "",
   "held_peers": 0
 }
 `
@@ -223,6 +227,9 @@ const workingMetrics = `
 # HELP flannel_bad_lease_data_total How often a key or value in the lease store was left out, because it did not parse or contradicted another.
 # TYPE flannel_bad_lease_data_total counter
 flannel_bad_lease_data_total 5
+# HELP flannel_config_refused 1 if the network configuration was changed in a way that takes a restart, or cannot be had.
+# TYPE flannel_config_refused gauge
+flannel_config_refused 1
 # HELP flannel_datapath_info Always 1; the labels tell the backend and what moves its packets.
 # TYPE flannel_datapath_info gauge
 flannel_datapath_info{backend="udp",datapath="offload"} 1

@@ -1,0 +1,56 @@
+package subnet_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+var errConfigUnnoticed = errors.New("a change of the configuration is not noticed, or taken for another one")
+
+func TestConfigChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.SetConfig([]byte(network16))
+		m := newManager(t, reg, network16)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- m.WatchConfig(ctx) }()
+		for _, test := range []struct{ config, refused string }{
+			{network16, ""},
+			{`{"Network": "10.6.0.0/16"}`, "Network is 10.6.0.0/16, was 10.5.0.0/16"},
+			{`{"Network": "10.5.0.0/16", "SubnetMin": "10.5.9.0"}`, ""},
+			{`{"Network": "10.5.0.0/16", "SubnetLen": 25}`, "SubnetLen is 25, was 24"},
+			{`{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}`, "Backend.Type is vxlan, was udp"},
+			{`{`, "not valid JSON"},
+			{"", "gone"},
+			{` {"Network":"10.5.0.0/16"} `, ""},
+		} {
+			reg.SetConfig(nil)
+			if test.config != "" {
+				reg.SetConfig([]byte(test.config))
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			got := m.Status().ConfigRefused
+			if (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
+				t.Errorf("%v: %s is refused with %q, want %q", errConfigUnnoticed, test.config, got, test.refused)
+			}
+		}
+		// While the store is away, nothing is known of a change.
+		reg.SetDown(errors.New("store is down"))
+		time.Sleep(time.Hour)
+		if got := m.Status().ConfigRefused; got != "" {
+			t.Errorf("%v: refused without an answer: %q", errConfigUnnoticed, got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
