@@ -17,6 +17,7 @@ import (
 	"github.com/coreos/flannel/backend/alloc"
 	"github.com/coreos/flannel/backend/hostgw"
 	"github.com/coreos/flannel/backend/udp"
+	"github.com/coreos/flannel/backend/vxlan"
 	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -35,6 +36,7 @@ var backends = map[string]backendKind{
 	"alloc":     {make: alloc.New},
 	hostgw.Type: {hostgw.New, hostgw.Remove},
 	"udp":       {make: udp.New},
+	vxlan.Type:  {vxlan.New, vxlan.Remove},
 }
 
 func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {

@@ -51,14 +51,14 @@ type difference struct {
 func (d *difference) fail(err error) { d.failed = append(d.failed, err) }
 
 // is reports whether h is what is desired in its place.
-func (h kernelRoute) is(want map[routeKey]Route) bool {
-	w, wanted := want[h.key()]
+func (h kernelRoute) is(want table[routeKey, Route]) bool {
+	w, wanted := want.top(h.key())
 	return wanted && h.Route == w && !h.odd
 }
 
 // routes compares routes. Packets to a peer find neighbour and forwarding
 // entry in place when the route appears, since it is added last.
-func (d *difference) routes(s scope, want map[routeKey]Route, have []kernelRoute) {
+func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelRoute) {
 	right := make(map[routeKey]bool, len(want))
 	for _, h := range have {
 		if h.protocol == Protocol && h.is(want) {
@@ -84,7 +84,8 @@ func (d *difference) routes(s scope, want map[routeKey]Route, have []kernelRoute
 			foreign[key] = h
 		}
 	}
-	for key, w := range want {
+	for key := range want {
+		w, _ := want.top(key)
 		f, inTheWay := foreign[key]
 		switch {
 		case right[key]:
@@ -123,10 +124,10 @@ func (d *difference) removeRoute(h kernelRoute) {
 
 // neighs compares neighbours of the device; those that the kernel has learned
 // are its own affair, unless one has the place of ours.
-func (d *difference) neighs(s scope, want map[netip.Addr]Neigh, have []kernelNeigh) {
+func (d *difference) neighs(s scope, want table[netip.Addr, Neigh], have []kernelNeigh) {
 	right := make(map[netip.Addr]bool, len(want))
 	for _, h := range have {
-		w, wanted := want[h.ip]
+		w, wanted := want.top(h.ip)
 		switch {
 		case wanted && h.permanent() && h.mac == w.MAC:
 			right[h.ip] = true
@@ -134,8 +135,8 @@ func (d *difference) neighs(s scope, want map[netip.Addr]Neigh, have []kernelNei
 			d.removeNeigh(h)
 		}
 	}
-	for key, w := range want {
-		if !right[key] {
+	for key := range want {
+		if w, _ := want.top(key); !right[key] {
 			d.putNeigh(s, w.Dev, madeNeigh(w, s.links[w.Dev]))
 		}
 	}
@@ -143,10 +144,10 @@ func (d *difference) neighs(s scope, want map[netip.Addr]Neigh, have []kernelNei
 
 // fdb compares forwarding entries of the device. One address may have several
 // destinations, of which ours keeps one.
-func (d *difference) fdb(s scope, want map[MAC]FDB, have []kernelNeigh) {
+func (d *difference) fdb(s scope, want table[MAC, FDB], have []kernelNeigh) {
 	right := make(map[MAC]bool, len(want))
 	for _, h := range have {
-		w, wanted := want[h.mac]
+		w, wanted := want.top(h.mac)
 		switch {
 		case wanted && h.permanent() && h.ip == w.Dst:
 			right[h.mac] = true
@@ -154,8 +155,8 @@ func (d *difference) fdb(s scope, want map[MAC]FDB, have []kernelNeigh) {
 			d.removeNeigh(h)
 		}
 	}
-	for key, w := range want {
-		if !right[key] {
+	for key := range want {
+		if w, _ := want.top(key); !right[key] {
 			d.putNeigh(s, w.Dev, madeFDB(w, s.links[w.Dev]))
 		}
 	}

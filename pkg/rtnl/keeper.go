@@ -44,16 +44,17 @@ type Keeper struct {
 	conn    *conn
 	owners  map[netip.Prefix]State
 	want    desired        // the sum of owners
-	begun   bool           // all that is desired is known
+	asked   bool           // Sync was called: all that is desired is known
+	begun   bool           // a pass has come past Prepare
 	known   map[string]int // indexes of the links, as of the last pass
-	refused map[netip.Prefix]*Refusal
+	refused map[routeKey]*Refusal
 	have    inventory // scratch
 }
 
 // New opens the sockets, in the network namespace of the calling thread. The
 // kernel is not changed before Sync.
 func New(c Config) (*Keeper, error) {
-	k := &Keeper{config: c, owners: make(map[netip.Prefix]State), want: newDesired(), wake: make(chan struct{}, 1), refused: make(map[netip.Prefix]*Refusal)}
+	k := &Keeper{config: c, owners: make(map[netip.Prefix]State), want: newDesired(), wake: make(chan struct{}, 1), refused: make(map[routeKey]*Refusal)}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	var err error
 	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
@@ -107,14 +108,35 @@ func (k *Keeper) Set(owners map[netip.Prefix]State) {
 	k.exchange(remove, add)
 }
 
-// exchange changes what is desired and, if that is known, the kernel.
+// exchange changes what is desired and, if all of that is known, the kernel, on
+// the assumption that it has what was desired. A wrong assumption shows as a
+// failure.
 func (k *Keeper) exchange(remove, add State) {
-	k.want.remove(remove)
-	k.want.add(add)
+	routes := k.want.routes.exchange(remove.Routes, add.Routes, Route.key)
+	neighs := k.want.neighs.exchange(remove.Neighs, add.Neighs, Neigh.key)
+	fdb := k.want.fdb.exchange(remove.FDB, add.FDB, FDB.key)
 	if !k.begun {
 		return
 	}
-	d := k.change(remove, add)
+	d := new(difference)
+	s := scope{k.config, k.known}
+	for _, c := range fdb {
+		if c.is {
+			d.putNeigh(s, c.after.Dev, madeFDB(c.after, s.links[c.after.Dev]))
+		} else {
+			d.removeNeigh(madeFDB(c.before, s.links[c.before.Dev]))
+		}
+	}
+	for _, c := range neighs {
+		if c.is {
+			d.putNeigh(s, c.after.Dev, madeNeigh(c.after, s.links[c.after.Dev]))
+		} else {
+			d.removeNeigh(madeNeigh(c.before, s.links[c.before.Dev]))
+		}
+	}
+	for _, c := range routes {
+		k.exchangeRoute(d, s, c)
+	}
 	if err := k.run(d); err != nil {
 		d.fail(err)
 	}
@@ -124,55 +146,29 @@ func (k *Keeper) exchange(remove, add State) {
 	}
 }
 
-// change is what turns the old state into the new one, on the assumption that
-// the kernel has the old one. A wrong assumption shows as a failure.
-func (k *Keeper) change(remove, add State) *difference {
-	d := new(difference)
-	s := scope{k.config, k.known}
-	replaced := make(map[routeKey]bool)
-	for _, r := range remove.Routes {
-		if _, kept := k.want.routes[r.key()]; kept {
-			replaced[r.key()] = true
-			continue
-		}
-		if k.refused[r.Dst] == nil {
-			d.removeRoute(made(r, s.links[r.Dev]))
-		}
-		delete(k.refused, r.Dst)
+func (k *Keeper) exchangeRoute(d *difference, s scope, c change[Route]) {
+	refused := c.was && k.refused[c.before.key()] != nil
+	switch {
+	case c.is && refused: // what is in the way is not ours to replace
+		d.refused = append(d.refused, k.refused[c.before.key()])
+	case c.is && c.was:
+		d.putRoute(s, c.after, unix.NLM_F_REPLACE)
+	case c.is:
+		d.putRoute(s, c.after, unix.NLM_F_EXCL)
+	case refused:
+		delete(k.refused, c.before.key())
+	default:
+		d.removeRoute(made(c.before, s.links[c.before.Dev]))
 	}
-	for _, n := range remove.Neighs {
-		if _, kept := k.want.neighs[n.IP]; !kept {
-			d.removeNeigh(madeNeigh(n, s.links[n.Dev]))
-		}
-	}
-	for _, f := range remove.FDB {
-		if _, kept := k.want.fdb[f.MAC]; !kept {
-			d.removeNeigh(madeFDB(f, s.links[f.Dev]))
-		}
-	}
-	for _, f := range add.FDB {
-		d.putNeigh(s, f.Dev, madeFDB(f, s.links[f.Dev]))
-	}
-	for _, n := range add.Neighs {
-		d.putNeigh(s, n.Dev, madeNeigh(n, s.links[n.Dev]))
-	}
-	for _, r := range add.Routes {
-		switch {
-		case k.refused[r.Dst] != nil: // what is in the way is not ours to replace
-			d.refused = append(d.refused, k.refused[r.Dst])
-		case replaced[r.key()]:
-			d.putRoute(s, r, unix.NLM_F_REPLACE)
-		default:
-			d.putRoute(s, r, unix.NLM_F_EXCL)
-		}
-	}
-	return d
 }
 
 // Sync makes a pass. Before it is called first, nothing is changed: what an
 // earlier run left stays in force until it is known what is desired. The error
 // names what could not be done, and Run tries it again; refusals are no error.
 func (k *Keeper) Sync() error {
+	k.mu.Lock()
+	k.asked = true
+	k.mu.Unlock()
 	err := k.sync()
 	if err != nil {
 		k.poke()
@@ -183,7 +179,6 @@ func (k *Keeper) Sync() error {
 func (k *Keeper) sync() error {
 	k.pass.Lock()
 	defer k.pass.Unlock()
-	k.begin()
 	if k.config.Prepare != nil {
 		if err := k.config.Prepare(); err != nil {
 			return err
@@ -191,6 +186,7 @@ func (k *Keeper) sync() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.begun = true
 	s, err := k.look()
 	if err != nil {
 		return err
@@ -208,12 +204,6 @@ func (k *Keeper) sync() error {
 	}
 	k.note(d.refused)
 	return summary(d.failed)
-}
-
-func (k *Keeper) begin() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.begun = true
 }
 
 // run does what d says and collects in it what fails.
@@ -237,16 +227,16 @@ func summary(failed []error) error {
 // note replaces the refusals and logs those that are new, and those that are
 // over.
 func (k *Keeper) note(refused []*Refusal) {
-	now := make(map[netip.Prefix]*Refusal, len(refused))
+	now := make(map[routeKey]*Refusal, len(refused))
 	for _, r := range refused {
-		now[r.Route.Dst] = r
-		if old := k.refused[r.Route.Dst]; old == nil || old.Error() != r.Error() {
+		now[r.Route.key()] = r
+		if old := k.refused[r.Route.key()]; old == nil || old.Error() != r.Error() {
 			log.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
 		}
 	}
-	for dst := range k.refused {
-		if now[dst] == nil {
-			log.Infof("route is no longer refused dst=%v", dst)
+	for key := range k.refused {
+		if now[key] == nil {
+			log.Infof("route is no longer refused dst=%v", key.dst)
 		}
 	}
 	k.refused = now
@@ -257,8 +247,8 @@ func (k *Keeper) Refusals() map[netip.Prefix]*Refusal {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	refused := make(map[netip.Prefix]*Refusal, len(k.refused))
-	for dst, r := range k.refused {
-		refused[dst] = r
+	for key, r := range k.refused {
+		refused[key.dst] = r
 	}
 	return refused
 }

@@ -70,6 +70,30 @@ func TestChangeActsAtOnce(t *testing.T) {
 	b.expect(State{})
 }
 
+// Two subnets of one host share its forwarding entry: it stays until both are
+// gone. Of two hosts with one MAC, the latest counts.
+func TestOwnersShare(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	b.check(k.Sync())
+	first, second := peer(1), peer(2)
+	second.Neighs[0].MAC, second.FDB[0] = first.Neighs[0].MAC, first.FDB[0]
+	k.Set(map[netip.Prefix]State{first.Routes[0].Dst: first})
+	k.Set(map[netip.Prefix]State{second.Routes[0].Dst: second})
+	k.Set(map[netip.Prefix]State{first.Routes[0].Dst: {}})
+	b.expect(second)
+	clone := peer(3)
+	clone.FDB[0].MAC, clone.Neighs[0].MAC = second.FDB[0].MAC, second.FDB[0].MAC
+	k.Set(map[netip.Prefix]State{clone.Routes[0].Dst: clone})
+	both := join(second, clone)
+	both.FDB = clone.FDB
+	b.expect(both)
+	k.Set(map[netip.Prefix]State{clone.Routes[0].Dst: {}})
+	b.expect(second)
+	k.Set(map[netip.Prefix]State{second.Routes[0].Dst: {}})
+	b.expect(State{})
+}
+
 // Each owner has what it was given last.
 func TestSet(t *testing.T) {
 	b := newBench(t)

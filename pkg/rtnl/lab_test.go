@@ -131,7 +131,9 @@ func (b *bench) replace(k *Keeper, s State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.want = newDesired()
-	k.want.add(s)
+	k.want.routes.exchange(nil, s.Routes, Route.key)
+	k.want.neighs.exchange(nil, s.Neighs, Neigh.key)
+	k.want.fdb.exchange(nil, s.FDB, FDB.key)
 }
 
 func join(a, b State) State {

@@ -63,7 +63,7 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 		case <-slow.C:
 		}
 		slow.Stop()
-		if !k.hasBegun() {
+		if !k.wasAsked() {
 			continue // it is not known yet what is desired
 		}
 		if limit.Wait(ctx) != nil {
@@ -87,8 +87,8 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 	}
 }
 
-func (k *Keeper) hasBegun() bool {
+func (k *Keeper) wasAsked() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.begun
+	return k.asked
 }

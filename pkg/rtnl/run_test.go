@@ -105,6 +105,26 @@ func TestDeviceIsDeleted(t *testing.T) {
 	t.Logf("repaired after %v", took)
 }
 
+// A first Sync that fails is made good by Run.
+func TestFirstSyncFails(t *testing.T) {
+	b := newBench(t)
+	c := config()
+	tries := 0
+	c.Prepare = func() error {
+		if tries++; tries < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	k := b.keeper(c)
+	b.exchange(k, State{}, peers(0, 3))
+	if err := k.Sync(); err == nil {
+		t.Error("no error")
+	}
+	b.run(k)
+	eventually(t, func() error { return b.difference(peers(0, 3)) })
+}
+
 // Our own changes are announced as well, and must not keep us busy.
 func TestOwnChangesAskForNoPass(t *testing.T) {
 	b := newBench(t)

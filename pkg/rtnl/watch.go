@@ -120,7 +120,7 @@ func (k *Keeper) routeDiffers(s scope, m message) bool {
 	if !ok {
 		return false
 	}
-	w, wanted := k.want.routes[r.key()]
+	w, wanted := k.want.routes.top(r.key())
 	if m.kind == unix.RTM_DELROUTE {
 		return wanted // it is missing, or what was in its way is gone
 	}
@@ -132,11 +132,11 @@ func (k *Keeper) neighDiffers(deleted bool, n kernelNeigh) bool {
 	var wanted, right bool
 	if n.family == unix.AF_BRIDGE {
 		var w FDB
-		w, wanted = k.want.fdb[n.mac]
+		w, wanted = k.want.fdb.top(n.mac)
 		right = wanted && w.Dst == n.ip
 	} else {
 		var w Neigh
-		w, wanted = k.want.neighs[n.ip]
+		w, wanted = k.want.neighs.top(n.ip)
 		right = wanted && w.MAC == n.mac
 	}
 	if deleted {

@@ -1,0 +1,256 @@
+package vxlan
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
+)
+
+// deviceNames are all that this backend gives.
+var deviceNames = regexp.MustCompile(`^flannel\.[0-9]+$`)
+
+func deviceName(vni uint32) string { return fmt.Sprintf("flannel.%d", vni) }
+
+// device is flannel.<VNI> as it shall be.
+type device struct {
+	name, uplink string
+	local        netip.Addr // source address of the datagrams
+	address      netip.Prefix
+	mac          rtnl.MAC
+	mtu          int
+	options      options
+
+	links *netlink.Handle
+	// offloadOf is the index of the device whose checksum offload was seen to.
+	offloadOf int
+}
+
+// open opens the socket, in the network namespace of the calling thread.
+func (d *device) open() (err error) {
+	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	return nil
+}
+
+func (d *device) Close() error {
+	d.links.Close()
+	return nil
+}
+
+// ensure makes the device as it shall be, and changes nothing where it is. A
+// device that differs in what can be changed on it is kept, and so are the
+// packets under way; else it is replaced.
+func (d *device) ensure() error {
+	uplink, err := d.links.LinkByName(d.uplink)
+	if err != nil {
+		return fmt.Errorf("look up interface %s: %w", d.uplink, err)
+	}
+	link, err := d.get(d.spec(uplink.Attrs().Index))
+	if err != nil {
+		return err
+	}
+	for _, set := range []func(netlink.Link) error{d.setMAC, d.setMTU, d.setOffload, d.setAddress, d.setUp} {
+		if err := set(link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spec is what cannot be changed once the device exists.
+func (d *device) spec(uplink int) *netlink.Vxlan {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = d.name
+	attrs.MTU = d.mtu
+	attrs.HardwareAddr = net.HardwareAddr(d.mac[:])
+	return &netlink.Vxlan{
+		LinkAttrs: attrs, VxlanId: int(d.options.VNI), VtepDevIndex: uplink, SrcAddr: d.local.AsSlice(),
+		Port: d.options.Port, Learning: d.options.Learning, GBP: d.options.GBP,
+	}
+}
+
+// get returns the device, made or made anew if need be.
+func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
+	have, err := d.links.LinkByName(d.name)
+	if err == nil {
+		vxlan, ok := have.(*netlink.Vxlan)
+		if !ok {
+			return nil, fmt.Errorf("interface %s exists and is of type %s, not vxlan: delete or rename it", d.name, have.Type())
+		}
+		differs := difference(vxlan, want)
+		if differs == "" {
+			return have, nil
+		}
+		log.Infof("replace device=%s reason=%q", d.name, differs)
+		if err := d.links.LinkDel(have); err != nil {
+			return nil, fmt.Errorf("delete device %s: %w", d.name, err)
+		}
+	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
+	}
+	if err := d.links.LinkAdd(want); err != nil {
+		return nil, fmt.Errorf("add device %s: %w", d.name, explain(err, d.options))
+	}
+	made, err := d.links.LinkByName(d.name)
+	if err != nil {
+		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
+	}
+	// No IPv6 link-local address, or the kernel solicits routers into a network
+	// that carries none. It fails where the kernel has no IPv6: all the better.
+	if err := d.links.LinkSetIP6AddrGenMode(made, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
+		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", d.name, err)
+	}
+	log.Infof("made device=%s vni=%d port=%d mac=%v mtu=%d", d.name, d.options.VNI, d.options.Port, d.mac, d.mtu)
+	return made, nil
+}
+
+// difference names what of have cannot be changed into want.
+func difference(have, want *netlink.Vxlan) string {
+	for _, part := range []struct {
+		name       string
+		have, want any
+	}{
+		{"VNI", have.VxlanId, want.VxlanId},
+		{"interface", have.VtepDevIndex, want.VtepDevIndex},
+		{"local address", have.SrcAddr.String(), want.SrcAddr.String()},
+		{"group", len(have.Group), len(want.Group)},
+		{"port", have.Port, want.Port},
+		{"learning", have.Learning, want.Learning},
+		{"GBP", have.GBP, want.GBP},
+		{"external control", have.FlowBased, want.FlowBased},
+	} {
+		if part.have != part.want {
+			return fmt.Sprintf("its %s is %v, must be %v", part.name, part.have, part.want)
+		}
+	}
+	return ""
+}
+
+func explain(err error, o options) error {
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%w: this kernel has no VXLAN; load it with \"modprobe vxlan\"", err)
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%w: another device has VNI %d on port %d; choose another Backend.VNI", err, o.VNI, o.Port)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: another program listens on UDP port %d; choose another Backend.Port", err, o.Port)
+	}
+	return err
+}
+
+func (d *device) setMAC(l netlink.Link) error {
+	if have := l.Attrs().HardwareAddr.String(); have != d.mac.String() {
+		log.Infof("set MAC device=%s from=%s to=%v", d.name, have, d.mac)
+		if err := d.links.LinkSetHardwareAddr(l, net.HardwareAddr(d.mac[:])); err != nil {
+			return fmt.Errorf("set MAC of %s to %v: %w", d.name, d.mac, err)
+		}
+	}
+	return nil
+}
+
+func (d *device) setMTU(l netlink.Link) error {
+	if l.Attrs().MTU != d.mtu {
+		if err := d.links.LinkSetMTU(l, d.mtu); err != nil {
+			return fmt.Errorf("set MTU of %s to %d: %w", d.name, d.mtu, err)
+		}
+	}
+	return nil
+}
+
+// setOffload works around a fault of old kernels, once for each device.
+func (d *device) setOffload(l netlink.Link) error {
+	if d.offloadOf == l.Attrs().Index {
+		return nil
+	}
+	faulty, err := checksumFault()
+	if err != nil {
+		return err
+	}
+	if faulty {
+		log.Infof("turn off checksum offload device=%s reason=%q", d.name, "this kernel corrupts checksums of translated VXLAN packets")
+		if err := rtnl.DisableTxChecksum(d.name); err != nil {
+			return err
+		}
+	}
+	d.offloadOf = l.Attrs().Index
+	return nil
+}
+
+// setAddress gives the device its address and takes others away, as of an
+// earlier lease.
+func (d *device) setAddress(l netlink.Link) error {
+	var have []netlink.Addr
+	err := rtnl.RetryDump("addresses of "+d.name, func() (err error) {
+		have, err = d.links.AddrList(l, unix.AF_INET)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, a := range have {
+		if a.IPNet.String() == d.address.String() {
+			found = true
+			continue
+		}
+		log.Infof("delete address device=%s addr=%v", d.name, a.IPNet)
+		if err := d.links.AddrDel(l, &a); err != nil {
+			return fmt.Errorf("delete address %v of %s: %w", a.IPNet, d.name, err)
+		}
+	}
+	if found {
+		return nil
+	}
+	ip := &net.IPNet{IP: d.address.Addr().AsSlice(), Mask: net.CIDRMask(d.address.Bits(), d.address.Bits())}
+	if err := d.links.AddrAdd(l, &netlink.Addr{IPNet: ip}); err != nil {
+		return fmt.Errorf("add address %v to %s: %w", d.address, d.name, err)
+	}
+	return nil
+}
+
+func (d *device) setUp(l netlink.Link) error {
+	if l.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := d.links.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set %s up: %w", d.name, err)
+	}
+	return nil
+}
+
+// linkPrefixes are the networks that the uplink's addresses put on its link, in
+// order.
+func (d *device) linkPrefixes() ([]netip.Prefix, error) {
+	uplink, err := d.links.LinkByName(d.uplink)
+	if err != nil {
+		return nil, fmt.Errorf("look up interface %s: %w", d.uplink, err)
+	}
+	var addrs []netlink.Addr
+	err = rtnl.RetryDump("addresses of "+d.uplink, func() (err error) {
+		addrs, err = d.links.AddrList(uplink, unix.AF_INET)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var on []netip.Prefix
+	for _, a := range addrs {
+		ones, _ := a.Mask.Size()
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+			on = append(on, netip.PrefixFrom(ip.Unmap(), ones).Masked())
+		}
+	}
+	slices.SortFunc(on, netip.Prefix.Compare)
+	return on, nil
+}

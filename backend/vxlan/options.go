@@ -1,0 +1,65 @@
+package vxlan
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/coreos/flannel/backend"
+)
+
+const (
+	// DefaultPort is the kernel's own, older than IANA's 4789; all generations
+	// of flannel use it.
+	DefaultPort = 8472
+	// maxVNI is the largest VXLAN network identifier: 24 bits (RFC 7348).
+	maxVNI = 1<<24 - 1
+	// encapsulation is what VXLAN adds to a packet, in bytes: IPv4 20, UDP 8,
+	// VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+	encapsulation = 50
+	// minMTU is the smallest MTU of a link that carries IPv4 (RFC 791).
+	minMTU = 68
+)
+
+// options is the configuration's Backend object.
+type options struct {
+	// VNI tells apart networks that share a port.
+	VNI uint32
+	// Port is the UDP port of all hosts.
+	Port int
+	// MTU is that of the network between the hosts; 0: the uplink's.
+	MTU int
+	// GBP adds the group policy extension to packets.
+	GBP bool
+	// Learning lets the kernel learn forwarding entries from packets.
+	Learning bool
+	// DirectRouting routes to hosts on the uplink's own link without VXLAN.
+	DirectRouting bool
+}
+
+func parseOptions(c backend.Config) (options, error) {
+	o := options{VNI: 1, MTU: c.Uplink.MTU}
+	if c.Options != nil {
+		if err := json.Unmarshal(c.Options, &o); err != nil {
+			return o, fmt.Errorf("decode Backend %s: %w", c.Options, err)
+		}
+	}
+	if c.Port != 0 {
+		o.Port = c.Port
+	}
+	if o.Port == 0 {
+		o.Port = DefaultPort
+	}
+	if o.MTU == 0 {
+		o.MTU = c.Uplink.MTU
+	}
+	switch {
+	case o.VNI > maxVNI:
+		return o, fmt.Errorf("Backend.VNI %d is not in 0 to %d", o.VNI, maxVNI)
+	case o.Port < 0 || o.Port > math.MaxUint16:
+		return o, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", o.Port, math.MaxUint16)
+	case o.MTU-encapsulation < minMTU || o.MTU > math.MaxUint16:
+		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, IPv4 needs %d", o.MTU, minMTU+encapsulation, math.MaxUint16, encapsulation, minMTU)
+	}
+	return o, nil
+}

@@ -1,0 +1,76 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
+)
+
+// Remove deletes what an earlier run for network has left: the device, which
+// takes its routes with it, and direct routes.
+func Remove(ctx context.Context, network netip.Prefix) error {
+	return errors.Join(
+		removeDevices(network, ""),
+		rtnl.RemoveRoutes(ctx, network, func(r rtnl.Route) bool { return r.Kind == rtnl.OnLink }))
+}
+
+// removeDevices deletes VXLAN devices of our naming with an address in network,
+// but for keep and those that a running flannel has.
+func removeDevices(network netip.Prefix, keep string) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	var links []netlink.Link
+	err = rtnl.RetryDump("interfaces", func() (err error) {
+		links, err = h.LinkList()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Type() != "vxlan" || !deviceNames.MatchString(name) || name == keep {
+			continue
+		}
+		if within, err := hasAddress(h, l, network); err != nil || !within {
+			errs = append(errs, err)
+			continue
+		}
+		claim, err := rtnl.Claim(name)
+		if errors.Is(err, rtnl.ErrClaimed) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		log.Infof("remove device of an earlier run device=%s", name)
+		errs = append(errs, h.LinkDel(l), claim.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func hasAddress(h *netlink.Handle, l netlink.Link, network netip.Prefix) (bool, error) {
+	var addrs []netlink.Addr
+	err := rtnl.RetryDump("addresses", func() (err error) {
+		addrs, err = h.AddrList(l, unix.AF_INET)
+		return err
+	})
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && network.Contains(ip.Unmap()) {
+			return true, err
+		}
+	}
+	return false, err
+}

@@ -1,0 +1,123 @@
+// Package vxlan is the backend that lets the kernel carry packets in VXLAN
+// frames (RFC 7348), over any network between the hosts.
+//
+//	container → bridge → route 10.5.3.0/24 via 10.5.3.0 dev flannel.1
+//	                       neighbour 10.5.3.0 = MAC of the peer's flannel.1
+//	                         forwarding entry MAC → host 192.0.2.3 ─► UDP :8472
+//
+// Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>; its
+// MAC follows from the host's node id, so that it stays the same when the
+// device is made anew. Nothing is asked by broadcast: each peer's lease says
+// all that the kernel must know of it. The kernel goes on when the daemon does
+// not run.
+package vxlan
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/nodeid"
+	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/subnet"
+)
+
+// Type is the value of the configuration's Backend.Type.
+const Type = "vxlan"
+
+// leaseData is the lease's BackendData. VNI is absent where an old generation
+// of flannel wrote it.
+type leaseData struct {
+	VNI     *uint32 `json:",omitempty"`
+	VtepMAC string
+}
+
+// New checks the options and reads the node id, or makes it.
+func New(c backend.Config) (backend.Backend, error) {
+	o, err := parseOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	id, err := nodeid.Load(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	mac := macOf(id)
+	data, err := json.Marshal(leaseData{VNI: &o.VNI, VtepMAC: mac.String()})
+	if err != nil {
+		return nil, fmt.Errorf("encode lease data: %w", err)
+	}
+	return &vtep{config: c, options: o, mac: mac, data: data}, nil
+}
+
+// macOf is a locally administered unicast address (IEEE 802, bits 1 and 0 of
+// the first byte).
+func macOf(id nodeid.ID) rtnl.MAC {
+	sum := sha256.Sum256(append([]byte("flannel vtep "), id[:]...))
+	mac := rtnl.MAC(sum[:6])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+func parseMAC(s string) (rtnl.MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
+		return rtnl.MAC{}, fmt.Errorf("VtepMAC %q is not the Ethernet address of a host", s)
+	}
+	return rtnl.MAC(hw), nil
+}
+
+// vtep is the backend before it has a lease.
+type vtep struct {
+	config  backend.Config
+	options options
+	mac     rtnl.MAC
+	data    json.RawMessage
+}
+
+func (v *vtep) Attrs() subnet.Attrs {
+	return subnet.Attrs{PublicIP: v.config.PublicIP, BackendType: Type, BackendData: v.data}
+}
+
+func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
+	d := &device{
+		name: deviceName(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
+		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
+		mac:     v.mac, mtu: v.options.MTU - encapsulation, options: v.options,
+	}
+	n := &network{config: v.config, options: v.options, device: d, peers: make(map[netip.Prefix]*peer), macs: make(holders)}
+	closers := []io.Closer{}
+	defer func() {
+		for _, c := range closers {
+			if err != nil {
+				err = errors.Join(err, c.Close())
+			}
+		}
+	}()
+	if n.claim, err = rtnl.Claim(d.name); err != nil {
+		return nil, fmt.Errorf("%w: networks on one host need a Backend.VNI each", err)
+	}
+	closers = append(closers, n.claim)
+	if err := removeDevices(v.config.Network, d.name); err != nil { // of another VNI
+		return nil, err
+	}
+	if err := d.open(); err != nil {
+		return nil, err
+	}
+	closers = append(closers, d)
+	n.keeper, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare})
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, n.keeper)
+	if err := d.ensure(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}

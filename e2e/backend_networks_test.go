@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"testing"
+)
+
+// second is another network of the same cluster, with keys of its own.
+type second struct {
+	*cluster
+	name string // of the folder of its keys, below the first one's
+}
+
+func newSecond(c *cluster, name, config string) *second {
+	c.t.Helper()
+	c.keys.put(c.t, name+"/config", config, 0)
+	return &second{c, name}
+}
+
+// on is the second daemon's place on a host that has one already.
+func (s *second) on(first *node) *node {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	n := &node{Host: first.Host, t: s.t, envFile: filepath.Join(dir, "run", "subnet.env")}
+	n.args = []string{
+		"-etcd-endpoints=" + s.etcd.URL(), "-etcd-prefix=" + prefix + "/" + s.name,
+		"-subnet-file=" + n.envFile, "-state-dir=" + filepath.Join(dir, "state"), "-status-addr=127.0.0.1:0",
+	}
+	return n
+}
+
+// addContainerOn does as addContainer, on a bridge of its own.
+func (n *node) addContainerOn(bridge string) {
+	n.t.Helper()
+	gateway := n.gateway()
+	n.Bridge(bridge, gateway, n.mtu())
+	addr := netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits())
+	n.container = n.Container(n.Name()+bridge, bridge, addr, gateway.Addr(), n.mtu())
+}
+
+// Two networks on one host: neither touches the other's device, routes or file.
+func TestTwoNetworks(t *testing.T) {
+	for _, test := range []struct {
+		name, backend string
+		// strict: packets of the other network are refused by their source.
+		strict bool
+	}{
+		{"vxlan", `{"Type": "vxlan", "VNI": 2}`, false},
+		{"udp", `{"Type": "udp", "Port": 8290}`, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(`{"Type": "vxlan"}`)
+			a, b := c.node("a"), c.node("b")
+			c.joinPair(a, b)
+			other := newSecond(c, "second", `{"Network": "10.6.0.0/16", "Backend": `+test.backend+`}`)
+			a2, b2 := other.on(a), other.on(b)
+			da2 := a2.join()
+			b2.join()
+			a2.addContainerOn("docker1")
+			b2.addContainerOn("docker1")
+			c.meet(a2, b2)
+			c.meet(a, b)
+			da2.kill()
+			a2.join()
+			c.meet(a2, b2)
+			c.meet(a, b)
+			if test.strict {
+				if err := ping(t, a.container, b2.containerAddr()); err == nil {
+					t.Error("a packet of one network reached a container of the other")
+				}
+			}
+		})
+	}
+}
+
+// A network that would share the device of another refuses to start, and harms
+// nobody.
+func TestTwoNetworksOneDevice(t *testing.T) {
+	c := newCluster(t, "3")
+	c.use(`{"Type": "vxlan"}`)
+	a, b := c.node("a"), c.node("b")
+	c.joinPair(a, b)
+	d := newSecond(c, "second", `{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan"}}`).on(a).launch()
+	if code := d.wait().ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	d.says("networks on one host need a Backend.VNI each")
+	if err := errors.Join(ping(t, a.container, b.containerAddr()), ping(t, b.container, a.containerAddr())); err != nil {
+		t.Error(err)
+	}
+}
