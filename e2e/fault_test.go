@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // memoryFile is where the node's daemon remembers lease and peers.
@@ -64,4 +69,49 @@ func TestDamagedMemory(t *testing.T) {
 	}
 	c.etcd.Restart()
 	d.ready()
+}
+
+// An operator's slip, or a new and empty etcd: hosts write their keys again, and
+// no packet is lost meanwhile.
+func TestStoreIsEmptied(t *testing.T) {
+	for name, empty := range map[string]func(c *cluster, a, b *node){
+		"keys deleted": func(c *cluster, a, b *node) {
+			c.keys.del(c.t, "subnets/"+a.leaseKey())
+			c.keys.del(c.t, "subnets/"+b.leaseKey())
+		},
+		"new etcd": func(c *cluster, _, _ *node) {
+			c.etcd.Wipe()
+			c.etcd.Restart()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "3")
+			a, b, _, _ := c.pair()
+			before := c.leases()
+			lost := make(chan error, 1)
+			go func() { lost <- allAnswered(t, a.container, b.containerAddr(), 150) }()
+			empty(c, a, b)
+			eventually(t, "both leases are there again", func() error {
+				if after := c.leases(); fmt.Sprint(after) != fmt.Sprint(before) {
+					return fmt.Errorf("leases are %v, were %v", after, before)
+				}
+				return nil
+			})
+			if err := <-lost; err != nil {
+				t.Errorf("packets were lost: %v", err)
+			}
+			c.meet(a, b)
+		})
+	}
+}
+
+// allAnswered sends n packets within 20 ms each; ping itself is content with a
+// single answer.
+func allAnswered(t *testing.T, from *netnstest.Host, to netip.Addr, n int) error {
+	t.Helper()
+	out, err := from.Command(t.Context(), "ping", "-n", "-q", "-c", fmt.Sprint(n), "-i", "0.02", "-W", "2", to.String()).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), " 0% packet loss") {
+		return fmt.Errorf("ping: %v\n%s", err, out)
+	}
+	return nil
 }
