@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/flannel/backend/hostgw"
 	"github.com/coreos/flannel/backend/udp"
 	"github.com/coreos/flannel/backend/vxlan"
+	"github.com/coreos/flannel/backend/wireguard"
 	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -33,10 +34,11 @@ type backendKind struct {
 
 // backends are the values of the configuration's Backend.Type.
 var backends = map[string]backendKind{
-	"alloc":     {make: alloc.New},
-	hostgw.Type: {hostgw.New, hostgw.Remove},
-	"udp":       {make: udp.New},
-	vxlan.Type:  {vxlan.New, vxlan.Remove},
+	"alloc":        {make: alloc.New},
+	hostgw.Type:    {hostgw.New, hostgw.Remove},
+	"udp":          {make: udp.New},
+	vxlan.Type:     {vxlan.New, vxlan.Remove},
+	wireguard.Type: {wireguard.New, wireguard.Remove},
 }
 
 func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {

@@ -13,7 +13,8 @@ import (
 func TestChangeOfBackend(t *testing.T) {
 	kinds := []string{
 		`{"Type": "host-gw"}`, `{"Type": "vxlan"}`, `{"Type": "udp"}`,
-		`{"Type": "vxlan", "DirectRouting": true}`, `{"Type": "alloc"}`, `{"Type": "host-gw"}`, `{"Type": "alloc"}`,
+		`{"Type": "wireguard"}`, `{"Type": "vxlan", "DirectRouting": true}`,
+		`{"Type": "alloc"}`, `{"Type": "wireguard"}`, `{"Type": "alloc"}`, `{"Type": "host-gw"}`, `{"Type": "alloc"}`,
 	}
 	c := newCluster(t, "3")
 	a, b := c.node("a"), c.node("b")
@@ -77,7 +78,7 @@ func TestUnknownBackend(t *testing.T) {
 	if code := d.wait().ExitCode(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	for _, want := range []string{"aws-vpc", "alloc", "host-gw", "udp", "vxlan"} {
+	for _, want := range []string{"aws-vpc", "alloc", "host-gw", "udp", "vxlan", "wireguard"} {
 		d.says(want)
 	}
 }

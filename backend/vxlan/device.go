@@ -6,11 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"slices"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -60,12 +58,13 @@ func (d *device) ensure() error {
 	if err != nil {
 		return err
 	}
-	for _, set := range []func(netlink.Link) error{d.setMAC, d.setMTU, d.setOffload, d.setAddress, d.setUp} {
-		if err := set(link); err != nil {
-			return err
-		}
+	if err := d.setMAC(link); err != nil {
+		return err
 	}
-	return nil
+	if err := d.setOffload(link); err != nil {
+		return err
+	}
+	return rtnl.EnsureUp(d.links, link, d.address, d.mtu)
 }
 
 // spec is what cannot be changed once the device exists.
@@ -105,11 +104,6 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 	made, err := d.links.LinkByName(d.name)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
-	}
-	// No IPv6 link-local address, or the kernel solicits routers into a network
-	// that carries none. It fails where the kernel has no IPv6: all the better.
-	if err := d.links.LinkSetIP6AddrGenMode(made, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
-		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", d.name, err)
 	}
 	log.Infof("made device=%s vni=%d port=%d mac=%v mtu=%d", d.name, d.options.VNI, d.options.Port, d.mac, d.mtu)
 	return made, nil
@@ -159,15 +153,6 @@ func (d *device) setMAC(l netlink.Link) error {
 	return nil
 }
 
-func (d *device) setMTU(l netlink.Link) error {
-	if l.Attrs().MTU != d.mtu {
-		if err := d.links.LinkSetMTU(l, d.mtu); err != nil {
-			return fmt.Errorf("set MTU of %s to %d: %w", d.name, d.mtu, err)
-		}
-	}
-	return nil
-}
-
 // setOffload works around a fault of old kernels, once for each device.
 func (d *device) setOffload(l netlink.Link) error {
 	if d.offloadOf == l.Attrs().Index {
@@ -187,48 +172,6 @@ func (d *device) setOffload(l netlink.Link) error {
 	return nil
 }
 
-// setAddress gives the device its address and takes others away, as of an
-// earlier lease.
-func (d *device) setAddress(l netlink.Link) error {
-	var have []netlink.Addr
-	err := rtnl.RetryDump("addresses of "+d.name, func() (err error) {
-		have, err = d.links.AddrList(l, unix.AF_INET)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	found := false
-	for _, a := range have {
-		if a.IPNet.String() == d.address.String() {
-			found = true
-			continue
-		}
-		log.Infof("delete address device=%s addr=%v", d.name, a.IPNet)
-		if err := d.links.AddrDel(l, &a); err != nil {
-			return fmt.Errorf("delete address %v of %s: %w", a.IPNet, d.name, err)
-		}
-	}
-	if found {
-		return nil
-	}
-	ip := &net.IPNet{IP: d.address.Addr().AsSlice(), Mask: net.CIDRMask(d.address.Bits(), d.address.Bits())}
-	if err := d.links.AddrAdd(l, &netlink.Addr{IPNet: ip}); err != nil {
-		return fmt.Errorf("add address %v to %s: %w", d.address, d.name, err)
-	}
-	return nil
-}
-
-func (d *device) setUp(l netlink.Link) error {
-	if l.Attrs().Flags&net.FlagUp != 0 {
-		return nil
-	}
-	if err := d.links.LinkSetUp(l); err != nil {
-		return fmt.Errorf("set %s up: %w", d.name, err)
-	}
-	return nil
-}
-
 // linkPrefixes are the networks that the uplink's addresses put on its link, in
 // order.
 func (d *device) linkPrefixes() ([]netip.Prefix, error) {
@@ -236,21 +179,9 @@ func (d *device) linkPrefixes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
-	var addrs []netlink.Addr
-	err = rtnl.RetryDump("addresses of "+d.uplink, func() (err error) {
-		addrs, err = d.links.AddrList(uplink, unix.AF_INET)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	addrs, err := rtnl.Addrs(d.links, uplink)
+	for i := range addrs {
+		addrs[i] = addrs[i].Masked()
 	}
-	var on []netip.Prefix
-	for _, a := range addrs {
-		ones, _ := a.Mask.Size()
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 {
-			on = append(on, netip.PrefixFrom(ip.Unmap(), ones).Masked())
-		}
-	}
-	slices.SortFunc(on, netip.Prefix.Compare)
-	return on, nil
+	return addrs, err
 }

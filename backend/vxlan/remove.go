@@ -43,7 +43,7 @@ func removeDevices(network netip.Prefix, keep string) error {
 		if l.Type() != "vxlan" || !deviceNames.MatchString(name) || name == keep {
 			continue
 		}
-		if within, err := hasAddress(h, l, network); err != nil || !within {
+		if within, err := rtnl.Within(h, l, network); err != nil || !within {
 			errs = append(errs, err)
 			continue
 		}
@@ -59,18 +59,4 @@ func removeDevices(network netip.Prefix, keep string) error {
 		errs = append(errs, h.LinkDel(l), claim.Close())
 	}
 	return errors.Join(errs...)
-}
-
-func hasAddress(h *netlink.Handle, l netlink.Link, network netip.Prefix) (bool, error) {
-	var addrs []netlink.Addr
-	err := rtnl.RetryDump("addresses", func() (err error) {
-		addrs, err = h.AddrList(l, unix.AF_INET)
-		return err
-	})
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && network.Contains(ip.Unmap()) {
-			return true, err
-		}
-	}
-	return false, err
 }

@@ -1,14 +1,6 @@
 package rtnl
 
-import (
-	"net"
-	"net/netip"
-	"testing"
-)
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
+import "testing"
 
 const many = 10_000
 

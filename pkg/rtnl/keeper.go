@@ -253,7 +253,9 @@ func (k *Keeper) Refusals() map[netip.Prefix]*Refusal {
 	return refused
 }
 
-// poke asks Run for a pass.
+// Wake asks Run for a pass.
+func (k *Keeper) Wake() { k.poke() }
+
 func (k *Keeper) poke() {
 	select {
 	case k.wake <- struct{}{}:

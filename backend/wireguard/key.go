@@ -1,0 +1,56 @@
+package wireguard
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// keyFile holds the private key, as "wg genkey" prints it, for root alone.
+const keyFile = "wgkey"
+
+// keyMode: nobody but its owner reads a key, and nobody writes it by mistake.
+const keyMode = 0o400
+
+// loadKey reads the private key in dir, or makes one.
+func loadKey(dir string) (wgtypes.Key, error) {
+	path := filepath.Join(dir, keyFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeKey(dir)
+	}
+	if err != nil {
+		return wgtypes.Key{}, fmt.Errorf("read private key: %w", err)
+	}
+	key, err := wgtypes.ParseKey(strings.TrimSpace(string(text)))
+	if err != nil { // which may quote it
+		return wgtypes.Key{}, fmt.Errorf("read private key: %s does not hold one; delete it to get a new key", path)
+	}
+	if err := os.Chmod(path, keyMode); err != nil {
+		return wgtypes.Key{}, fmt.Errorf("protect private key: %w", err)
+	}
+	return key, nil
+}
+
+// makeKey puts a new key in dir, in place of one that may be there.
+func makeKey(dir string) (wgtypes.Key, error) {
+	key, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		return key, fmt.Errorf("make private key: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return key, fmt.Errorf("write private key: %w", err)
+	}
+	err = renameio.WriteFile(filepath.Join(dir, keyFile), []byte(key.String()+"\n"), keyMode,
+		renameio.WithTempDir(dir), renameio.IgnoreUmask())
+	if err != nil {
+		return key, fmt.Errorf("write private key: %w", err)
+	}
+	return key, nil
+}

@@ -1,0 +1,248 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/subnet"
+)
+
+// network is the backend at work for one lease.
+type network struct {
+	config  backend.Config
+	options options
+	mtu     int
+	address netip.Prefix // of the device
+	claim   io.Closer
+	links   *netlink.Handle
+	keeper  *rtnl.Keeper
+
+	mu               sync.Mutex // guards what follows, and the tunnel's configuration
+	key              wgtypes.Key
+	wanted           bool // the tunnel: false while only the prohibit route is
+	tunnel           tunnel
+	datapath, reason string
+	peers            map[netip.Prefix]*peer
+	synced           bool // the first set of peers was applied
+}
+
+// failClosed sets the prohibit route.
+func (n *network) failClosed() error {
+	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
+	return n.keeper.Sync()
+}
+
+// openUp makes the tunnel and the route into it.
+func (n *network) openUp() error {
+	n.mu.Lock()
+	n.wanted = true
+	n.mu.Unlock()
+	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
+		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
+	}}})
+	return n.keeper.Sync()
+}
+
+// prohibit is below every other route to the network.
+func (n *network) prohibit() rtnl.Route {
+	return rtnl.Route{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
+}
+
+func (n *network) MTU() int { return n.mtu }
+
+func (n *network) Apply(events []subnet.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := desired(n.peers, n.options)
+	for _, e := range events {
+		delete(n.peers, e.Lease.Subnet)
+		if e.Type == subnet.Removed {
+			continue
+		}
+		p := read(e.Lease, n.key.PublicKey())
+		if p.fault != nil {
+			log.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+		}
+		n.peers[p.subnet] = p
+	}
+	err := n.apply(before)
+	if err != nil {
+		log.Errorf("set peers: %v", err)
+		n.keeper.Wake() // prepare makes it good
+	}
+}
+
+// apply brings the tunnel from what was desired before to what is; at first,
+// from whatever it has.
+func (n *network) apply(before map[wgtypes.Key]claim) error {
+	if n.tunnel == nil {
+		return errors.New("there is no tunnel")
+	}
+	if !n.synced {
+		n.synced = true
+		return n.reconcile(true)
+	}
+	return n.configure(changes(before, desired(n.peers, n.options)))
+}
+
+// reconcile makes the tunnel's peers those that are desired. A peer whose
+// packets come from elsewhere is answered there (roaming, section 2.1 of the
+// paper), so endpoints are compared at first only.
+func (n *network) reconcile(first bool) error {
+	peers, err := n.tunnel.peers()
+	if err != nil {
+		return fmt.Errorf("list peers of %s: %w", deviceName, err)
+	}
+	have, want := present(peers), desired(n.peers, n.options)
+	for key, c := range have {
+		if w, known := want[key]; known && !first {
+			c.endpoint = w.endpoint
+			have[key] = c
+		}
+	}
+	return n.configure(changes(have, want))
+}
+
+func (n *network) configure(peers []wgtypes.PeerConfig) error {
+	if len(peers) == 0 {
+		return nil
+	}
+	if err := n.tunnel.configure(wgtypes.Config{Peers: peers}); err != nil {
+		return fmt.Errorf("configure %s: %w", deviceName, err)
+	}
+	return nil
+}
+
+// prepare is called before each pass.
+func (n *network) prepare() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.wanted {
+		return nil
+	}
+	exists, err := rtnl.LinkExists(n.links, deviceName)
+	if err != nil {
+		return err
+	}
+	if n.tunnel != nil && !exists {
+		log.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
+		if err := n.closeTunnel(); err != nil {
+			log.Warningf("close tunnel: %v", err)
+		}
+	}
+	if n.tunnel == nil {
+		if err := n.makeTunnel(); err != nil {
+			return err
+		}
+	}
+	link, err := n.links.LinkByName(deviceName)
+	if err != nil {
+		return fmt.Errorf("look up device %s: %w", deviceName, err)
+	}
+	if err := rtnl.EnsureUp(n.links, link, n.address, n.mtu); err != nil {
+		return err
+	}
+	if !n.synced {
+		return nil // peers of an earlier run stay until we know better
+	}
+	return n.reconcile(false)
+}
+
+func (n *network) makeTunnel() (err error) {
+	n.tunnel, n.datapath, n.reason, err = openTunnel(n.links, n.options.Datapath, n.mtu)
+	if err != nil {
+		n.tunnel = nil
+		return err
+	}
+	port := n.options.ListenPort
+	if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &n.key, ListenPort: &port}); err != nil {
+		return errors.Join(fmt.Errorf("set key and port %d of %s: %w", port, deviceName, err), n.closeTunnel())
+	}
+	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", deviceName, n.datapath, n.reason, port, n.key.PublicKey(), n.mtu)
+	return nil
+}
+
+func (n *network) closeTunnel() error {
+	if n.tunnel == nil {
+		return nil
+	}
+	err := n.tunnel.Close()
+	n.tunnel = nil
+	return err
+}
+
+// Rekey replaces the private key by a new one and returns the attributes to
+// publish. Packets under way still arrive; those that follow wait in the tunnel
+// until peers have read the new public key.
+func (n *network) Rekey() (subnet.Attrs, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key, err := makeKey(n.config.RunDir)
+	if err != nil {
+		return subnet.Attrs{}, err
+	}
+	n.key = key
+	if n.tunnel != nil {
+		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
+			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
+		}
+	}
+	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
+	return attrs(n.config, n.options, key), nil
+}
+
+func (n *network) Run(ctx context.Context) error {
+	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
+	return n.keeper.Run(ctx)
+}
+
+func (n *network) Stats() backend.Stats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := backend.Stats{DataPath: n.datapath, Reason: n.reason}
+	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
+		p := n.peers[dst]
+		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP}
+		if p.fault != nil {
+			stats.Problem = p.fault.Error()
+		}
+		s.Peers = append(s.Peers, stats)
+	}
+	return s
+}
+
+// Close leaves the kernel's tunnel to the kernel; one in user space ends. The
+// prohibit route stays in either case.
+func (n *network) Close() error {
+	return errors.Join(n.keeper.Close(), tunnelOf{n}.Close(), handle{n.links}.Close(), n.claim.Close())
+}
+
+// tunnelOf closes a network's tunnel.
+type tunnelOf struct{ n *network }
+
+func (t tunnelOf) Close() error {
+	t.n.mu.Lock()
+	defer t.n.mu.Unlock()
+	return t.n.closeTunnel()
+}
+
+// handle is a netlink handle as a closer.
+type handle struct{ *netlink.Handle }
+
+func (h handle) Close() error {
+	h.Handle.Close()
+	return nil
+}

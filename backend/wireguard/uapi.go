@@ -1,0 +1,100 @@
+package wireguard
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// The userspace implementation is configured by lines KEY=VALUE (see
+// https://www.wireguard.com/xplatform/), of which this is what we use.
+
+// encode writes c as such lines.
+func encode(c wgtypes.Config) string {
+	var b strings.Builder
+	line := func(key string, value any) { fmt.Fprintf(&b, "%s=%v\n", key, value) }
+	if c.PrivateKey != nil {
+		line("private_key", hex.EncodeToString(c.PrivateKey[:]))
+	}
+	if c.ListenPort != nil {
+		line("listen_port", *c.ListenPort)
+	}
+	for _, p := range c.Peers {
+		line("public_key", hex.EncodeToString(p.PublicKey[:]))
+		if p.Remove {
+			line("remove", true)
+			continue
+		}
+		if p.PresharedKey != nil {
+			line("preshared_key", hex.EncodeToString(p.PresharedKey[:]))
+		}
+		if p.Endpoint != nil {
+			line("endpoint", p.Endpoint)
+		}
+		if p.PersistentKeepaliveInterval != nil {
+			line("persistent_keepalive_interval", int(p.PersistentKeepaliveInterval.Seconds()))
+		}
+		if p.ReplaceAllowedIPs {
+			line("replace_allowed_ips", true)
+		}
+		for _, a := range p.AllowedIPs {
+			line("allowed_ip", a.String())
+		}
+	}
+	return b.String()
+}
+
+// decodePeers reads what we set of the peers out of a device's state.
+func decodePeers(state string) ([]wgtypes.Peer, error) {
+	var peers []wgtypes.Peer
+	for line := range strings.Lines(state) {
+		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if !ok {
+			continue
+		}
+		if key == "public_key" {
+			b, err := hex.DecodeString(value)
+			if err != nil || len(b) != wgtypes.KeyLen {
+				return nil, fmt.Errorf("decode peer: public key %q", value)
+			}
+			peers = append(peers, wgtypes.Peer{PublicKey: wgtypes.Key(b)})
+		}
+		if len(peers) == 0 {
+			continue // the device's own
+		}
+		p := &peers[len(peers)-1]
+		switch key {
+		case "preshared_key":
+			b, err := hex.DecodeString(value)
+			if err != nil || len(b) != wgtypes.KeyLen {
+				return nil, fmt.Errorf("decode peer %v: preshared key", p.PublicKey)
+			}
+			p.PresharedKey = wgtypes.Key(b)
+		case "persistent_keepalive_interval":
+			seconds, err := strconv.Atoi(value)
+			if err != nil {
+				return nil, fmt.Errorf("decode peer %v: keepalive: %w", p.PublicKey, err)
+			}
+			p.PersistentKeepaliveInterval = time.Duration(seconds) * time.Second
+		case "endpoint":
+			addr, err := netip.ParseAddrPort(value)
+			if err != nil {
+				return nil, fmt.Errorf("decode peer %v: endpoint: %w", p.PublicKey, err)
+			}
+			p.Endpoint = net.UDPAddrFromAddrPort(addr)
+		case "allowed_ip":
+			_, ipNet, err := net.ParseCIDR(value)
+			if err != nil {
+				return nil, fmt.Errorf("decode peer %v: allowed IP: %w", p.PublicKey, err)
+			}
+			p.AllowedIPs = append(p.AllowedIPs, *ipNet)
+		}
+	}
+	return peers, nil
+}

@@ -1,0 +1,55 @@
+package wireguard
+
+import (
+	"fmt"
+
+	log "github.com/golang/glog"
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// userspaceTunnel is wireguard-go inside our process, behind a TUN device that
+// goes with it.
+type userspaceTunnel struct{ device *device.Device }
+
+// openUserspace starts the implementation's workers; Close waits for them. No
+// packet moves before it has peers.
+func openUserspace(mtu int) (tunnel, error) {
+	t, err := tun.CreateTUN(deviceName, mtu)
+	if err != nil {
+		return nil, fmt.Errorf("open tunnel device %s: %w; it needs /dev/net/tun and CAP_NET_ADMIN", deviceName, err)
+	}
+	return &userspaceTunnel{device.NewDevice(t, conn.NewDefaultBind(), &device.Logger{
+		Verbosef: func(format string, args ...any) {
+			if log.V(3) {
+				log.Infof("wireguard: "+format, args...)
+			}
+		},
+		Errorf: func(format string, args ...any) { log.Warningf("wireguard: "+format, args...) },
+	})}, nil
+}
+
+func (u *userspaceTunnel) configure(c wgtypes.Config) error {
+	if err := u.device.IpcSet(encode(c)); err != nil {
+		return err
+	}
+	// Here rather than when the interface comes up, so that a port that is
+	// taken is an error.
+	return u.device.Up()
+}
+
+func (u *userspaceTunnel) peers() ([]wgtypes.Peer, error) {
+	state, err := u.device.IpcGet()
+	if err != nil {
+		return nil, err
+	}
+	return decodePeers(state)
+}
+
+func (u *userspaceTunnel) Close() error {
+	u.device.Close()
+	<-u.device.Wait()
+	return nil
+}

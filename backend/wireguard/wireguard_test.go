@@ -1,0 +1,302 @@
+package wireguard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+const psk = "ak4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="
+
+func config(t *testing.T, options string) backend.Config {
+	return backend.Config{
+		Network: netip.MustParsePrefix("10.5.0.0/16"), SubnetLen: 24, Options: json.RawMessage(options),
+		Uplink:   uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: netip.MustParseAddr("192.168.77.1")},
+		PublicIP: netip.MustParseAddr("192.168.77.1"), RunDir: filepath.Join(t.TempDir(), "run"),
+	}
+}
+
+func key(t *testing.T, text string) wgtypes.Key {
+	t.Helper()
+	k, err := wgtypes.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestOptions(t *testing.T) {
+	for text, want := range map[string]options{
+		`{"Type": "wireguard"}`: {ListenPort: 51820, MTU: 1500, Datapath: "auto"},
+		`{"listenport": 1, "mtu": 9000, "psk": "` + psk + `", "PersistentKeepaliveInterval": 25, "datapath": "userspace"}`: {
+			ListenPort: 1, MTU: 9000, psk: key(t, psk), keepalive: 25 * time.Second, Datapath: "userspace"},
+		`{"ListenPort": 0, "MTU": 0, "PSK": ""}`: {ListenPort: 51820, MTU: 1500, Datapath: "auto"},
+	} {
+		if got, err := parseOptions(config(t, text)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{`{"PSK": "secret"}`, `{"PSK": 5}`, `{"ListenPort": "secret"}`, `["secret"]`, `{"MTU": 99}`, `{"Datapath": "x"}`} {
+		if o, err := parseOptions(config(t, text)); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %+v, error %v", text, o, err)
+		}
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	c := config(t, `{}`)
+	first, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(c.RunDir, "wgkey")
+	mode := func() os.FileMode {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode().Perm()
+	}
+	if mode() != 0o400 {
+		t.Errorf("mode %o", mode())
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again, err := New(c)
+	if err != nil || !again.Attrs().Equal(first.Attrs()) {
+		t.Errorf("second time %+v, %v; first %+v", again.Attrs(), err, first.Attrs())
+	}
+	if mode() != 0o400 {
+		t.Errorf("mode %o of a key that others could read", mode())
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, []byte("secret\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(c); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("damaged key: error %v", err)
+	}
+}
+
+func TestAttrs(t *testing.T) {
+	b, err := New(config(t, `{"ListenPort": 7}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := b.Attrs()
+	var data leaseData
+	if err := json.Unmarshal(a.BackendData, &data); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf(`{"PublicKey":%q,"Port":7}`, data.PublicKey); string(a.BackendData) != want || a.BackendType != "wireguard" || len(data.PublicKey) != 44 {
+		t.Errorf("%+v, want data %s", a, want)
+	}
+}
+
+func lease(p, host, key string, port int) subnet.Lease {
+	return subnet.Lease{Subnet: netip.MustParsePrefix(p), Attrs: subnet.Attrs{
+		PublicIP: netip.MustParseAddr(host), BackendType: Type, BackendData: fmt.Appendf(nil, `{"PublicKey":%q,"Port":%d}`, key, port),
+	}}
+}
+
+func TestReadPeer(t *testing.T) {
+	own := key(t, psk)
+	const other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
+	if p := read(lease("10.5.2.0/24", "192.0.2.2", other, 0), own); p.fault != nil || p.port != 51820 {
+		t.Errorf("%+v", p)
+	}
+	for _, l := range []subnet.Lease{
+		lease("10.5.2.0/24", "192.0.2.2", psk, 1), lease("10.5.2.0/24", "192.0.2.2", "short", 1),
+		lease("10.5.2.0/24", "192.0.2.2", other, 70000), {Subnet: netip.MustParsePrefix("10.5.2.0/24")},
+	} {
+		if p := read(l, own); p.fault == nil {
+			t.Errorf("%+v is a peer", l)
+		}
+	}
+}
+
+// The changes turn one set into another, and touch nothing else.
+func TestChanges(t *testing.T) {
+	k := func(n byte) wgtypes.Key { return wgtypes.Key{n} }
+	p := func(text string) []netip.Prefix {
+		var all []netip.Prefix
+		for s := range strings.FieldsSeq(text) {
+			all = append(all, netip.MustParsePrefix(s))
+		}
+		return all
+	}
+	here, there := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
+	before := map[wgtypes.Key]claim{
+		k(1): {endpoint: here, allowed: p("10.5.1.0/24")},
+		k(2): {endpoint: here, allowed: p("10.5.2.0/24")},
+		k(3): {endpoint: here, allowed: p("10.5.3.0/24")},
+		k(4): {endpoint: here, allowed: p("10.5.4.0/24")},
+	}
+	after := map[wgtypes.Key]claim{
+		k(1): {endpoint: here, allowed: p("10.5.1.0/24")},
+		k(3): {endpoint: there, allowed: p("10.5.3.0/24")},
+		k(4): {endpoint: here, allowed: p("10.5.4.0/24"), psk: k(9)},
+		k(5): {endpoint: here, allowed: p("10.5.2.0/24 10.5.5.0/24")},
+	}
+	got := changes(before, after)
+	if len(got) != 4 || !got[0].Remove || got[0].PublicKey != k(2) {
+		t.Fatalf("%+v, want the removal first, then three", got)
+	}
+	var keys []byte
+	for _, c := range got[1:] {
+		keys = append(keys, c.PublicKey[0])
+	}
+	if slices.Sort(keys); !slices.Equal(keys, []byte{3, 4, 5}) {
+		t.Errorf("changes of %v", keys)
+	}
+}
+
+// site is a network at work on a host with a container's address.
+type site struct {
+	*testing.T
+	host    *netnstest.Host
+	network *network
+	lease   subnet.Lease
+	addr    netip.Addr
+}
+
+func newSite(t *testing.T, lab *netnstest.Lab, n byte) *site {
+	t.Helper()
+	s := &site{T: t, host: lab.Host(string('a' + rune(n))), addr: netip.AddrFrom4([4]byte{10, 5, n, 1})}
+	c := config(t, `{"Datapath": "userspace", "PSK": "`+psk+`"}`)
+	c.PublicIP = s.host.Addr().Addr()
+	b, err := New(c)
+	s.check(err)
+	s.lease = subnet.Lease{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n, 0}), 24), Attrs: b.Attrs()}
+	s.check(s.host.Do(func() error {
+		up, err := b.Up(t.Context(), s.lease)
+		if err == nil {
+			s.network = up.(*network)
+		}
+		return err
+	}))
+	t.Cleanup(func() { s.check(s.network.Close()) })
+	s.host.AddAddr("lo", netip.PrefixFrom(s.addr, 32)) // as a container's
+	return s
+}
+
+func (s *site) check(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *site) learn(leases ...subnet.Lease) {
+	var events []subnet.Event
+	for _, l := range leases {
+		events = append(events, subnet.Event{Type: subnet.Added, Lease: l})
+	}
+	s.network.Apply(events)
+}
+
+func (s *site) ping(to *site, options ...string) string {
+	s.Helper()
+	args := append([]string{"-n", "-I", s.addr.String()}, append(options, to.addr.String())...)
+	out, err := s.host.Command(context.Background(), "ping", args...).CombinedOutput()
+	if err != nil {
+		s.Fatalf("ping: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// A device's peers are read back as they were set.
+func TestPeersReadBack(t *testing.T) {
+	netnstest.Require(t)
+	s := newSite(t, netnstest.New(t), 1)
+	const other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
+	s.learn(lease("10.5.2.0/24", "192.168.77.2", other, 9), lease("10.5.3.0/24", "192.168.77.2", other, 9),
+		lease("10.5.4.0/24", "192.168.77.4", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=", 0))
+	have, err := s.network.tunnel.peers()
+	s.check(err)
+	want := desired(s.network.peers, s.network.options)
+	if got := present(have); !reflect.DeepEqual(got, want) || len(want) != 2 {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: subnet.Lease{Subnet: netip.MustParsePrefix("10.5.4.0/24")}}})
+	have, err = s.network.tunnel.peers()
+	if err != nil || len(have) != 1 {
+		t.Errorf("%d peers, %v, after one of two was removed", len(have), err)
+	}
+}
+
+// A new key while packets flow: none is lost.
+func TestRekey(t *testing.T) {
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
+	a.learn(b.lease)
+	b.learn(a.lease)
+	a.ping(b, "-c", "1")
+
+	flood := a.host.Command(t.Context(), "ping", "-n", "-I", a.addr.String(), "-i", "0.005", "-c", "200", "-W", "10", b.addr.String())
+	var out strings.Builder
+	flood.Stdout = &out
+	a.check(flood.Start())
+	before := a.network.key
+	for range 3 {
+		attrs, err := a.network.Rekey()
+		a.check(err)
+		a.lease.Attrs = attrs
+		b.learn(a.lease)
+		a.ping(b, "-c", "1", "-W", "10")
+	}
+	a.check(flood.Wait())
+	if !strings.Contains(out.String(), " 0% packet loss") {
+		t.Errorf("packets were lost:\n%s", out.String()[max(0, out.Len()-300):])
+	}
+	kept, err := loadKey(a.network.config.RunDir)
+	if err != nil || kept == before || kept != a.network.key {
+		t.Errorf("the key on disk is not the new one, %v", err)
+	}
+}
+
+// A port that is taken is an error, and the network stays closed.
+func TestPortIsTaken(t *testing.T) {
+	netnstest.Require(t)
+	h := netnstest.New(t).Host("a")
+	taken, err := h.ListenPacket(t.Context(), "udp4", ":51820")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	b, err := New(config(t, `{"Datapath": "userspace"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.Do(func() error {
+		_, err := b.Up(t.Context(), subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24")})
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "51820") {
+		t.Errorf("error %v", err)
+	}
+	out, err := h.Command(t.Context(), "ip", "route", "show", "10.5.0.0/16").Output()
+	if err != nil || !strings.HasPrefix(string(out), "prohibit 10.5.0.0/16 ") {
+		t.Errorf("route %q, %v", out, err)
+	}
+	if h.HasLink(deviceName) {
+		t.Error("the device is left behind")
+	}
+}
