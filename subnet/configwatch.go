@@ -62,7 +62,11 @@ func (m *Manager) compareConfig(data []byte) string {
 		{"Backend", compact(m.config.Backend), compact(c.Backend)},
 		{"IPv6Network", m.config.IPv6Network, c.IPv6Network},
 	} {
-		if part.was != part.now {
+		switch {
+		case part.was == part.now:
+		case part.key == "Backend": // it may hold a secret
+			changed = append(changed, "Backend has other options")
+		default:
 			changed = append(changed, fmt.Sprintf("%s is %v, was %v", part.key, part.now, part.was))
 		}
 	}

@@ -33,6 +33,8 @@ type Manager struct {
 
 	mu     sync.Mutex // guards what follows
 	status Status
+	// published is what Publish was given last; nil without.
+	published *Attrs
 }
 
 // Terms is for how long a lease is taken, and when it is renewed.

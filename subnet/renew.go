@@ -32,6 +32,7 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 			return nil
 		}
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
+			l.Attrs = m.current(l.Attrs)
 			return m.extend(ctx, l)
 		})
 		switch {

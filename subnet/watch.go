@@ -125,7 +125,8 @@ func (w *watcher) deliverAll(events []Event) {
 	w.setPeers(len(w.departures.told), w.departures.held())
 }
 
-// noticeOwn wakes Renew when our key is gone, or was written as another's.
+// noticeOwn wakes Renew when our key is gone, or was written as another's, or
+// says anything else than we do.
 func (w *watcher) noticeOwn(n news) {
 	lost := n.full
 	for _, l := range n.leases {
@@ -137,7 +138,7 @@ func (w *watcher) noticeOwn(n news) {
 	for _, e := range n.events {
 		if e.Lease.Key() == w.self.Key() {
 			gone = e.Type == Removed
-			lost = gone || !w.ours(e.Lease)
+			lost = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.current(w.self.Attrs))
 		}
 	}
 	if gone {
@@ -218,13 +219,6 @@ func (w *watcher) send(ctx context.Context, n news) {
 	select {
 	case w.news <- n:
 	case <-ctx.Done():
-	}
-}
-
-func (w *watcher) wakeRenew() {
-	select {
-	case w.ownChanged <- struct{}{}:
-	default: // it has been told
 	}
 }
 

@@ -1,0 +1,56 @@
+package subnet_test
+
+import (
+	"encoding/json"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+// stored is what the store's one lease tells.
+func stored(t *testing.T, reg *subnettest.Fake) subnet.Lease {
+	t.Helper()
+	leases := list(t, reg)
+	if len(leases) != 1 {
+		t.Fatalf("leases %v, want one", leases)
+	}
+	return leases[0]
+}
+
+func TestPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		h := startHost(t, reg)
+		changed := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.200"), BackendType: us.BackendType, BackendData: json.RawMessage(`{"PublicKey":"new"}`)}
+		h.manager.Publish(changed)
+		synctest.Wait()
+		changed.PublicIP = us.PublicIP // by which we know our own lease
+		if l := stored(t, reg); l.Subnet != h.lease.Subnet || !l.Attrs.Equal(changed) {
+			t.Errorf("the store has %v %s", l, l.Attrs.BackendData)
+		}
+
+		// Someone edits our lease: it still names us, but says something wrong.
+		edited := stored(t, reg)
+		edited.Attrs.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
+		before, err := reg.Update(t.Context(), edited, terms.TTL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		after := stored(t, reg)
+		if !after.Attrs.Equal(changed) || after.Rev == before.Rev {
+			t.Errorf("the store has %v %s", after, after.Attrs.BackendData)
+		}
+		synctest.Wait()
+		if again := stored(t, reg); again.Rev != after.Rev {
+			t.Errorf("our own write was taken for another's: revision %d, then %d", after.Rev, again.Rev)
+		}
+		h.stop()
+		if err := <-h.errs; err != nil {
+			t.Error(err)
+		}
+	})
+}
