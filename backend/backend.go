@@ -69,6 +69,13 @@ type Network interface {
 	io.Closer
 }
 
+// Rekeyer is a Network with a key that can be replaced while it runs.
+type Rekeyer interface {
+	// Rekey makes a new key, puts it to use and returns what the lease must tell
+	// from now on (subnet.Manager.Publish). Packets in flight are not lost.
+	Rekey() (subnet.Attrs, error)
+}
+
 // Stats counts packets since the start. Bytes are those of the inner packets.
 type Stats struct {
 	// DataPath names what moves the packets, and Reason why it was chosen.

@@ -39,6 +39,8 @@ type network struct {
 	synced           bool // the first set of peers was applied
 }
 
+var _ backend.Rekeyer = (*network)(nil)
+
 // failClosed sets the prohibit route.
 func (n *network) failClosed() error {
 	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
