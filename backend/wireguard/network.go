@@ -13,6 +13,7 @@ import (
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
@@ -29,6 +30,7 @@ type network struct {
 	claim   io.Closer
 	links   *netlink.Handle
 	keeper  *rtnl.Keeper
+	greeter *greeter
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
 	key              wgtypes.Key
@@ -70,6 +72,7 @@ func (n *network) Apply(events []subnet.Event) {
 	defer n.mu.Unlock()
 	before := desired(n.peers, n.options)
 	for _, e := range events {
+		old := n.peers[e.Lease.Subnet]
 		delete(n.peers, e.Lease.Subnet)
 		if e.Type == subnet.Removed {
 			continue
@@ -79,9 +82,11 @@ func (n *network) Apply(events []subnet.Event) {
 			log.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 		}
 		n.peers[p.subnet] = p
+		if old != nil && old.key != p.key && p.fault == nil {
+			n.greeter.note(p.key)
+		}
 	}
-	err := n.apply(before)
-	if err != nil {
+	if err := n.apply(before); err != nil {
 		log.Errorf("set peers: %v", err)
 		n.keeper.Wake() // prepare makes it good
 	}
@@ -188,7 +193,8 @@ func (n *network) closeTunnel() error {
 
 // Rekey replaces the private key by a new one and returns the attributes to
 // publish. Packets under way still arrive; those that follow wait in the tunnel
-// until peers have read the new public key.
+// until the peers have read the new public key and begun a session, as many as
+// WireGuard's queue takes (128 or 1024 for each peer).
 func (n *network) Rekey() (subnet.Attrs, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -208,7 +214,10 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
-	return n.keeper.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.keeper.Run(ctx) })
+	g.Go(func() error { return n.greet(ctx) })
+	return g.Wait()
 }
 
 func (n *network) Stats() backend.Stats {

@@ -31,6 +31,9 @@ func encode(c wgtypes.Config) string {
 			line("remove", true)
 			continue
 		}
+		if p.UpdateOnly {
+			line("update_only", true)
+		}
 		if p.PresharedKey != nil {
 			line("preshared_key", hex.EncodeToString(p.PresharedKey[:]))
 		}
@@ -50,7 +53,7 @@ func encode(c wgtypes.Config) string {
 	return b.String()
 }
 
-// decodePeers reads what we set of the peers out of a device's state.
+// decodePeers reads what we set of the peers, and their last handshake, out of a device's state.
 func decodePeers(state string) ([]wgtypes.Peer, error) {
 	var peers []wgtypes.Peer
 	for line := range strings.Lines(state) {
@@ -76,6 +79,14 @@ func decodePeers(state string) ([]wgtypes.Peer, error) {
 				return nil, fmt.Errorf("decode peer %v: preshared key", p.PublicKey)
 			}
 			p.PresharedKey = wgtypes.Key(b)
+		case "last_handshake_time_sec":
+			seconds, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("decode peer %v: last handshake: %w", p.PublicKey, err)
+			}
+			if seconds != 0 {
+				p.LastHandshakeTime = time.Unix(seconds, 0)
+			}
 		case "persistent_keepalive_interval":
 			seconds, err := strconv.Atoi(value)
 			if err != nil {

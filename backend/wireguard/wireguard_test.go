@@ -248,6 +248,15 @@ func TestRekey(t *testing.T) {
 	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
 	a.learn(b.lease)
 	b.learn(a.lease)
+	for _, s := range []*site{a, b} {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.network.Run(ctx) }()
+		t.Cleanup(func() {
+			cancel()
+			s.check(<-done)
+		})
+	}
 	a.ping(b, "-c", "1")
 
 	flood := a.host.Command(t.Context(), "ping", "-n", "-I", a.addr.String(), "-i", "0.005", "-c", "200", "-W", "10", b.addr.String())
@@ -259,6 +268,7 @@ func TestRekey(t *testing.T) {
 		attrs, err := a.network.Rekey()
 		a.check(err)
 		a.lease.Attrs = attrs
+		a.ping(a, "-c", "2", "-i", "0.02") // the news takes its time
 		b.learn(a.lease)
 		a.ping(b, "-c", "1", "-W", "10")
 	}
