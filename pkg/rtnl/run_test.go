@@ -105,6 +105,44 @@ func TestDeviceIsDeleted(t *testing.T) {
 	t.Logf("repaired after %v", took)
 }
 
+// When an interface goes down, the kernel takes its routes away and says so of
+// the interface alone (net/ipv4/fib_frontend.c, fib_disable_ip).
+func TestUplinkFlaps(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	want := State{Routes: []Route{{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}}}
+	b.exchange(k, State{}, want)
+	b.check(k.Sync())
+	b.run(k)
+	b.host.Down(netnstest.Uplink)
+	b.expect(State{})
+	b.host.Up(netnstest.Uplink)
+	took := eventually(t, func() error { return b.difference(want) })
+	t.Logf("repaired after %v", took)
+}
+
+// Run changes nothing before it is known what is desired.
+func TestRunWaitsForSync(t *testing.T) {
+	b := newBench(t)
+	earlier := b.keeper(config())
+	b.exchange(earlier, State{}, peers(0, 5))
+	b.check(earlier.Sync())
+	k := b.keeper(config())
+	b.run(k)
+	for range 3 { // after the second, the first has been dealt with
+		k.Wake()
+		eventually(t, func() error {
+			if len(k.wake) > 0 {
+				return errors.New("it has not woken yet")
+			}
+			return nil
+		})
+	}
+	b.expect(peers(0, 5))
+	b.check(k.Sync())
+	b.expect(State{})
+}
+
 // A first Sync that fails is made good by Run.
 func TestFirstSyncFails(t *testing.T) {
 	b := newBench(t)
