@@ -155,7 +155,7 @@ func TestForeignEntriesStay(t *testing.T) {
 	b.ip("link add vxlan7 type vxlan id 7 dstport 4789")
 	b.ip("link set vxlan7 up")
 	for _, foreign := range []string{
-		"addr add 10.5.210.1/24 dev " + device, // whose route is the kernel's
+		"addr add 10.5.210.1/24 dev " + device,                                  // whose route is the kernel's
 		"route add 10.5.200.0/24 dev dummy7",                                    // inside of the network
 		"route add 10.5.201.0/24 via 192.168.77.254 proto static",               // by the uplink
 		"route add 10.5.202.0/24 via 192.168.77.254 proto bird",                 //
