@@ -65,7 +65,10 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if d.options.embed {
 		if err := d.startEmbedded(ctx, g); err != nil {
-			return errors.Join(g.Wait(), err)
+			if failed := g.Wait(); failed != nil {
+				return failed // it is what err stems from
+			}
+			return err
 		}
 	}
 	g.Go(func() error { return d.serveStatus(ctx) })
@@ -134,13 +137,19 @@ func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) er
 	if err != nil {
 		return err
 	}
+	rules := masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true}
+	if d.options.ipMasq { // before anybody is told that all is ready
+		if err := masq.Apply(rules); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
 	g.Go(func() error { return j.manager.Renew(ctx, lease) })
 	g.Go(func() error { return j.manager.WatchConfig(ctx) })
 	r := &recorder{
 		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
-		memory: memory{Prefix: d.options.store.Prefix, API: j.store.API, Config: *config},
+		memory: memory{Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: j.store.API, Config: *config},
 	}
 	g.Go(func() error { return r.run(ctx) })
 	g.Go(func() error {
@@ -151,9 +160,13 @@ func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) er
 		})
 	})
 	g.Go(func() error {
-		return d.masquerade(ctx, masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true})
+		return d.masquerade(ctx, rules)
 	})
-	return g.Wait()
+	err = g.Wait()
+	if errors.Is(err, subnet.ErrLost) {
+		return errors.Join(err, d.forget())
+	}
+	return err
 }
 
 // masquerade keeps the firewall rules until ctx ends, and leaves none behind.

@@ -55,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitStart
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// From the first signal on, a second one has its default effect: it kills.
 	context.AfterFunc(ctx, stop)

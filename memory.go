@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
+	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/state"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 const (
@@ -27,14 +31,28 @@ const (
 
 // memory is what a daemon needs to start while the store is away.
 type memory struct {
-	// Prefix and API say which network it is of.
-	Prefix, API string
-	Config      subnet.Config
-	Lease       subnet.Lease
-	Peers       []subnet.Lease
+	// Prefix, Endpoints and API say which network it is of, and in which store.
+	Prefix    string
+	Endpoints []string
+	API       string
+	Config    subnet.Config
+	Lease     subnet.Lease
+	Peers     []subnet.Lease
 }
 
-func (d *daemon) memoryFile() string { return filepath.Join(d.options.stateDir, "network") }
+// memoryFile is named after the prefix: a host may be in several networks, with
+// a daemon for each.
+func (d *daemon) memoryFile() string {
+	return filepath.Join(d.options.stateDir, "network-"+url.PathEscape(d.options.store.Prefix))
+}
+
+// forget removes what is remembered, of a lease that is another host's now.
+func (d *daemon) forget() error {
+	if err := os.Remove(d.memoryFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget lost lease: %w", err)
+	}
+	return nil
+}
 
 // recall returns what the last run remembered of this network; nil if that is
 // nothing, or of no use: a damaged file costs no more than the memory.
@@ -47,7 +65,8 @@ func (d *daemon) recall() *memory {
 	case err != nil:
 		log.Warningf("ignore what was remembered: %v", err)
 		return nil
-	case m.Prefix != d.options.store.Prefix || !m.Lease.Subnet.IsValid():
+	case m.Prefix != d.options.store.Prefix || !slices.Equal(m.Endpoints, d.options.store.Endpoints),
+		d.options.api != store.APIAuto && d.options.api != m.API, !m.Lease.Subnet.IsValid():
 		return nil
 	}
 	return &m

@@ -7,11 +7,13 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 // options is the command line. Every flag is also an environment variable, see
@@ -54,7 +56,9 @@ const (
 
 // glogFlags are the flags of the log package that make sense for a daemon that
 // logs to standard error only.
-var glogFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold"}
+var glogFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold",
+	// Of these it only matters that a unit which names them still starts.
+	"log_dir", "log_link", "logbuflevel"}
 
 // parseOptions reads args, then the environment for what args do not give.
 // Errors: flag.ErrHelp after the usage went to usage, or what is wrong with
@@ -109,8 +113,12 @@ func (o *options) flagSet(margin *int) *flag.FlagSet {
 	fs.StringVar(&o.iface.CanReach, "iface-can-reach", "", "`IP` that is reached by that interface")
 	fs.Func("public-ip", "`IP` that other hosts send to (default: the interface's)", func(s string) (err error) {
 		o.publicIP, err = netip.ParseAddr(s)
-		if err == nil && !o.publicIP.Is4() {
+		switch {
+		case err != nil:
+		case !o.publicIP.Is4():
 			err = errors.New("not an IPv4 address")
+		case !o.publicIP.IsGlobalUnicast() && !o.publicIP.IsLinkLocalUnicast():
+			err = errors.New("not an address of one host that others can send to")
 		}
 		return err
 	})
@@ -159,6 +167,25 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 	if err := o.parseNetwork(); err != nil {
 		return err
 	}
+	if o.subnetFile == "" {
+		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
+	}
+	if !slices.Contains([]string{store.APIAuto, store.API2, store.API3}, o.api) {
+		return fmt.Errorf("-etcd-api %q is none of %s, %s, %s", o.api, store.APIAuto, store.API3, store.API2)
+	}
+	if err := o.readPassword(); err != nil {
+		return err
+	}
+	checked, err := o.store.Validate()
+	if err != nil {
+		return err
+	}
+	_, err = checked.TLS()
+	return err
+}
+
+// readPassword takes the password from its file, if one is named.
+func (o *options) readPassword() error {
 	if o.passwordFile == "" {
 		return nil
 	}
@@ -200,7 +227,7 @@ func fromEnvironment(fs *flag.FlagSet) (map[string]bool, error) {
 	var errs []error
 	fs.VisitAll(func(f *flag.Flag) {
 		value := os.Getenv(envName(f.Name))
-		if value == "" || given[f.Name] || shadowed && strings.HasPrefix(f.Name, "etcd-endpoint") {
+		if value == "" || f.Name == "version" || given[f.Name] || shadowed && strings.HasPrefix(f.Name, "etcd-endpoint") {
 			return
 		}
 		given[f.Name] = true

@@ -82,7 +82,7 @@ var (
 )
 
 // logFlags are the log package's, of which the README names but two.
-var logFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold", "version", "help"}
+var logFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold", "log_dir", "log_link", "logbuflevel", "version", "help"}
 
 // TestFlags holds README's table against what -help prints, in both directions,
 // and the defaults too.

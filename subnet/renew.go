@@ -100,13 +100,15 @@ func (m *Manager) repair(ctx context.Context, l Lease) (Lease, error) {
 	if m.answered(err) != nil {
 		return Lease{}, fmt.Errorf("list leases: %w", err)
 	}
-	for _, other := range leases {
-		switch {
-		case other.Subnet == l.Subnet && other.Attrs.PublicIP == l.Attrs.PublicIP:
-			other.Attrs = l.Attrs
-			renewed, err := m.reg.Update(ctx, other, m.terms.TTL)
+	for _, own := range leases {
+		if own.Subnet == l.Subnet && own.Attrs.PublicIP == l.Attrs.PublicIP {
+			own.Attrs = l.Attrs
+			renewed, err := m.reg.Update(ctx, own, m.terms.TTL)
 			return renewed, m.answered(err)
-		case other.Subnet.Overlaps(l.Subnet):
+		}
+	}
+	for _, other := range leases {
+		if other.Subnet.Overlaps(l.Subnet) {
 			return Lease{}, backoff.Permanent(fmt.Errorf("subnet is now %v: %w", other, ErrLost))
 		}
 	}

@@ -189,6 +189,7 @@ func (w *watcher) read(ctx context.Context) {
 // store has lost that part of its history (nil) or ctx ends (its error).
 func (w *watcher) follow(ctx context.Context, rev Rev) error {
 	b := backoff.New()
+	var said time.Time
 	for {
 		err := w.reg.Watch(ctx, rev, func(r Rev, events []Event) {
 			w.answered(nil)
@@ -206,7 +207,10 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 			return nil
 		}
 		pause := b.NextBackOff()
-		log.Warningf("watch leases: broken, resume rev=%d pause=%v reason=%q", rev, pause.Round(time.Millisecond), err)
+		if now := time.Now(); now.Sub(said) >= backoff.SayEvery {
+			said = now
+			log.Warningf("watch leases: broken, resume rev=%d reason=%q", rev, err)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -86,7 +86,18 @@ type network struct {
 
 func (n *network) MTU() int { return n.uplink.MTU - encapsulation }
 
-func (n *network) Apply(events []subnet.Event) { n.table.apply(events, n.local.Port()) }
+func (n *network) Apply(events []subnet.Event) {
+	usable := make([]subnet.Event, 0, len(events))
+	for _, e := range events {
+		if l := e.Lease; e.Type == subnet.Added && n.plane.network.Contains(l.Attrs.PublicIP) {
+			// Its datagrams would be routed into the tunnel, and wrapped again.
+			log.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.plane.network))
+			e = subnet.Event{Type: subnet.Removed, Lease: subnet.Lease{Subnet: l.Subnet}}
+		}
+		usable = append(usable, e)
+	}
+	n.table.apply(usable, n.local.Port())
+}
 
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%v mtu=%d",

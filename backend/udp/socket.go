@@ -39,12 +39,20 @@ func explainListen(err error) error {
 }
 
 func setOptions(fd, discovery int) error {
+	for force, plain := range map[int]int{unix.SO_RCVBUFFORCE: unix.SO_RCVBUF, unix.SO_SNDBUFFORCE: unix.SO_SNDBUF} {
+		// The …FORCE variants pass net.core.[rw]mem_max; they take CAP_NET_ADMIN in
+		// the first user namespace, which a container has not.
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer)
+		if errors.Is(err, unix.EPERM) {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, socketBuffer)
+		}
+		if err != nil {
+			return fmt.Errorf("set socket buffer to %d bytes: %w", socketBuffer, err)
+		}
+	}
 	for _, o := range []struct {
 		name, level, value int
 	}{
-		// The …FORCE variants pass net.core.[rw]mem_max; CAP_NET_ADMIN allows them.
-		{unix.SO_RCVBUFFORCE, unix.SOL_SOCKET, socketBuffer},
-		{unix.SO_SNDBUFFORCE, unix.SOL_SOCKET, socketBuffer},
 		{unix.SO_RXQ_OVFL, unix.SOL_SOCKET, 1},
 		{unix.IP_MTU_DISCOVER, unix.IPPROTO_IP, discovery},
 	} {

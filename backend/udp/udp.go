@@ -52,6 +52,12 @@ func New(c backend.Config) (backend.Backend, error) {
 	if mtu := c.Uplink.MTU - encapsulation; mtu < minMTU {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, minMTU)
 	}
+	for _, a := range []netip.Addr{c.Uplink.Addr, c.PublicIP} {
+		// What is sent there would come back into the tunnel.
+		if c.Network.Contains(a) {
+			return nil, fmt.Errorf("Network %v contains %v, this host's address for other hosts (interface %s); choose a Network that the hosts' own addresses lie outside of", c.Network, a, c.Uplink.Name)
+		}
+	}
 	paths, err := choosePaths(c.DataPath)
 	if err != nil {
 		return nil, err

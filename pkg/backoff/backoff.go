@@ -16,8 +16,8 @@ const (
 	// keeps the way back short: a store that returns is noticed within 3 s.
 	first = 100 * time.Millisecond
 	most  = 2 * time.Second
-	// sayEvery is how often a lasting failure is logged again.
-	sayEvery = 30 * time.Second
+	// SayEvery is how often a lasting failure is logged again.
+	SayEvery = 30 * time.Second
 )
 
 // Retry calls op until it succeeds, ctx ends (the error is ctx's cause) or op
@@ -31,7 +31,7 @@ func Retry[T any](ctx context.Context, what string, op func() (T, error)) (T, er
 		backoff.WithBackOff(New()),
 		backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, _ time.Duration) {
-			if now := time.Now(); said.IsZero() || now.Sub(said) >= sayEvery {
+			if now := time.Now(); said.IsZero() || now.Sub(said) >= SayEvery {
 				said = now
 				log.Warningf("%s: waiting=%v reason=%q", what, now.Sub(began).Round(time.Second), err)
 			}

@@ -56,6 +56,10 @@ func Write(path string, e Env) error {
 	if !e.Network.IsValid() || !e.Subnet.IsValid() {
 		return fmt.Errorf("write %s: network %v or subnet %v is not valid", path, e.Network, e.Subnet)
 	}
+	// A rename would put a file in the place of a device node, such as /dev/null.
+	if i, err := os.Lstat(path); err == nil && !i.Mode().IsRegular() && i.Mode()&os.ModeSymlink == 0 {
+		return fmt.Errorf("write %s: it is there, and not a regular file but %v", path, i.Mode().Type())
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -11,7 +11,7 @@ import (
 
 const (
 	// shutdownLimit is how long requests under way may take when ctx ends.
-	shutdownLimit = 2 * time.Second
+	shutdownLimit = time.Second
 	// Our answers are small, and no client needs longer to ask or to listen.
 	headerLimit = 5 * time.Second
 	answerLimit = 30 * time.Second
