@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,7 @@ import (
 
 // memoryFile is where the node's daemon remembers lease and peers.
 func (n *node) memoryFile() string {
-	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "network")
+	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "network-"+url.PathEscape("/coreos.com/network"))
 }
 
 // A host that restarts while etcd is away carries packets all the same, with
