@@ -55,7 +55,7 @@ func New(c backend.Config) (backend.Backend, error) {
 	for _, a := range []netip.Addr{c.Uplink.Addr, c.PublicIP} {
 		// What is sent there would come back into the tunnel.
 		if c.Network.Contains(a) {
-			return nil, fmt.Errorf("Network %v contains %v, this host's address for other hosts (interface %s); choose a Network that the hosts' own addresses lie outside of", c.Network, a, c.Uplink.Name)
+			return nil, fmt.Errorf("check Network %v: it contains %v, this host's address for other hosts (interface %s); choose a Network that the hosts' own addresses lie outside of", c.Network, a, c.Uplink.Name)
 		}
 	}
 	paths, err := choosePaths(c.DataPath)
