@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
+
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -125,8 +127,53 @@ func (s *Server) Wipe() {
 
 func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
 
-// Pause makes the server fall silent: the kernel still accepts connections.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+// Pause makes the server fall silent: the kernel still accepts connections. It
+// returns when every thread has stopped, which is after the signal is sent.
+func (s *Server) Pause() {
+	s.tb.Helper()
+	s.signal(syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(s.tb.Context(), startLimit)
+	defer cancel()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for {
+		stopped, err := groupStopped(s.cmd.Process.Pid)
+		if err != nil {
+			s.tb.Fatalf("pause etcd: %v", err)
+		}
+		if stopped {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			s.tb.Fatalf("pause etcd: it still runs after %v", startLimit)
+		}
+	}
+}
+
+// groupStopped reports whether all threads of a process group are in state T.
+func groupStopped(group int) (bool, error) {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range all {
+		if stat, err := p.Stat(); err != nil || stat.PGRP != group {
+			continue // somebody else's, or gone
+		}
+		threads, err := procfs.AllThreads(p.PID)
+		if err != nil {
+			return false, err
+		}
+		for _, t := range threads {
+			if stat, err := t.Stat(); err == nil && stat.State != "T" {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
 
 // Resume ends a Pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
