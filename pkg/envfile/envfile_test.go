@@ -190,3 +190,18 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// A rename would put a file in the place of what is no file.
+func TestWriteRefusesWhatIsNoFile(t *testing.T) {
+	e := Env{Network: netip.MustParsePrefix("10.5.0.0/16"), Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1472}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(pipe, e); err == nil {
+		t.Error("a pipe was replaced")
+	}
+	if i, err := os.Lstat(pipe); err != nil || i.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("the pipe became %v, %v", i, err)
+	}
+}
