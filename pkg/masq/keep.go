@@ -36,16 +36,16 @@ func Run(ctx context.Context, r Rules) error {
 		return err
 	}
 	defer w.close()
-	if err := Apply(r); err != nil {
-		return err
+	limit := rate.NewLimiter(rate.Every(repairEvery), repairBurst)
+	want, err := settle(ctx, r, limit)
+	if ctx.Err() != nil {
+		return nil
 	}
-	want, err := look(t)
 	if err != nil {
 		return err
 	}
 	warnOfDrops(t)
 
-	limit := rate.NewLimiter(rate.Every(repairEvery), repairBurst)
 	var retry <-chan time.Time
 	for {
 		select {
@@ -69,6 +69,32 @@ func Run(ctx context.Context, r Rules) error {
 		if err := Apply(r); err != nil {
 			log.Errorf("repair nftables table=%s err=%q retry=%v", t.Name, err, retryAfter)
 			retry = time.After(retryAfter)
+		}
+	}
+}
+
+// settle applies r and returns what the kernel makes of it. A change by another
+// program between the two, or amid the reading, which is several requests,
+// would become the measure of all repairs: then it begins again.
+func settle(ctx context.Context, r Rules, limit *rate.Limiter) (state, error) {
+	for {
+		if err := limit.Wait(ctx); err != nil {
+			return nil, err
+		}
+		before, err := generation()
+		if err != nil {
+			return nil, err
+		}
+		if err := Apply(r); err != nil {
+			return nil, err
+		}
+		want, lookErr := look(table(r.Network))
+		after, err := generation()
+		if err != nil {
+			return nil, err
+		}
+		if after == before+1 { // ours is the only transaction
+			return want, lookErr
 		}
 	}
 }

@@ -2,6 +2,7 @@ package masq
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -149,4 +151,46 @@ func TestDropsAreFound(t *testing.T) {
 	if len(found) != 2 || found[0] != "a FORWARD" || found[1] != "b f" {
 		t.Errorf("drops = %q, want those of tables a and b", found)
 	}
+}
+
+// TestSettleAmidChanges has another program flush our chain all the while, so
+// that many readings show a table that is not ours.
+func TestSettleAmidChanges(t *testing.T) {
+	h := newNamespace(t)
+	t.Cleanup(func() { check(t, h.Do(func() error { return Remove(sample().Network) })) })
+	check(t, h.Do(func() error { return Apply(sample()) }))
+	var want state
+	check(t, h.Do(func() (err error) {
+		want, err = look(table(sample().Network))
+		return err
+	}))
+	ended := make(chan error, 1)
+	go func() {
+		ended <- h.Do(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			for range 2000 { // the quarrel ends after a while, as each does
+				c.FlushChain(&nftables.Chain{Name: "postrouting", Table: table(sample().Network)})
+				if err := c.Flush(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}()
+	check(t, h.Do(func() error {
+		for range 20 {
+			got, err := settle(t.Context(), sample(), rate.NewLimiter(rate.Inf, 1))
+			if err != nil {
+				return err
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("settle took a changed table for ours: %v", got)
+			}
+		}
+		return nil
+	}))
+	check(t, <-ended)
 }
