@@ -47,11 +47,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{scope: &scope{log: stderr}, options: o}
+	b := &bench{Program: &netnstest.Program{Log: stderr}, options: o}
 	if b.result, err = newResult(ctx, o); err != nil {
 		return err
 	}
-	err = b.do(func() error {
+	err = b.Do(func() error {
 		netnstest.Require(b)
 		dir, err := os.MkdirTemp("", "flannel-bench-")
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/flannel/e2e/bench/machine"
 	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // quietLimit is how long to wait before each subject's turn for the machine to
@@ -18,7 +19,7 @@ const quietLimit = 10 * time.Second
 
 // bench is one run.
 type bench struct {
-	*scope
+	*netnstest.Program
 	options *options
 	rig     *rig.Rig
 	result  *result.Result

@@ -204,21 +204,3 @@ func (w *trigger) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
-
-func TestScope(t *testing.T) {
-	var log bytes.Buffer
-	s := &scope{log: &log}
-	order := ""
-	err := s.do(func() error {
-		s.Cleanup(func() { order += "second" })
-		s.Cleanup(func() { order += "first " })
-		s.Fatalf("no %s", "luck")
-		return nil
-	})
-	if err == nil || err.Error() != "no luck" || order != "first second" {
-		t.Errorf("%v, cleaned up %q", err, order)
-	}
-	if err := (&scope{}).do(func() error { return context.Canceled }); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, want what the function returned", err)
-	}
-}

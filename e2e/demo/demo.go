@@ -26,7 +26,7 @@ const statusURL = "http://127.0.0.1:8286"
 const leaveLimit = 5 * time.Second
 
 type demo struct {
-	*scope
+	*netnstest.Program
 	program string
 	out     io.Writer
 	nodes   []*node

@@ -34,32 +34,28 @@ func main() {
 	// A second Ctrl-C kills; the next run clears up then.
 	context.AfterFunc(ctx, stop)
 	code := 0
-	if !show(ctx, *program, *keep, os.Stdout, os.Stderr) {
+	if err := show(ctx, *program, *keep, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		code = 1
 	}
 	stop()
 	os.Exit(code)
 }
 
-func show(ctx context.Context, program string, keep bool, out, errors io.Writer) bool {
-	s := &scope{errors: errors}
-	return s.do(func() {
-		netnstest.Require(refuser{s})
+func show(ctx context.Context, program string, keep bool, out, errors io.Writer) error {
+	d := &demo{Program: &netnstest.Program{Log: errors}, program: program, out: out}
+	return d.Do(func() error {
+		netnstest.Require(d)
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		d := &demo{scope: s, program: program, out: out}
 		d.raise(limited)
 		d.printHosts()
-		d.printPings(limited)
+		err := d.printPings(limited)
 		if keep {
 			d.printHints()
 			<-ctx.Done()
 			fmt.Fprintln(out)
 		}
+		return err
 	})
 }
-
-// refuser is for whom a skip is the end.
-type refuser struct{ *scope }
-
-func (r refuser) Skipf(format string, args ...any) { r.Fatalf(format, args...) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"text/tabwriter"
@@ -22,8 +23,9 @@ func (d *demo) printHosts() {
 	fmt.Fprintln(d.out)
 }
 
-// printPings pings every container from every other.
-func (d *demo) printPings(ctx context.Context) {
+// printPings pings every container from every other. A pair that does not reach
+// each other is an error.
+func (d *demo) printPings(ctx context.Context) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', 0)
 	fmt.Fprint(w, "ROUND TRIP, ms")
 	for _, to := range d.nodes {
@@ -51,12 +53,13 @@ func (d *demo) printPings(ctx context.Context) {
 	}
 	w.Flush()
 	if ctx.Err() != nil {
-		d.Fatalf("interrupted")
+		return errors.New("interrupted")
 	}
 	fmt.Fprintf(d.out, "\n%d of %d pairs reach each other.\n", reached, pairs)
 	if reached < pairs {
-		d.failed = true
+		return fmt.Errorf("%d pairs do not reach each other", pairs-reached)
 	}
+	return nil
 }
 
 // ping is the average round trip of a few packets between two containers.
