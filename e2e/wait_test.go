@@ -76,7 +76,7 @@ func TestEtcdFallsSilent(t *testing.T) {
 	a, b, _, db := c.pair()
 	c.etcd.Pause()
 	for _, way := range [][2]*node{{a, b}, {b, a}} {
-		if err := ping(t, way[0].container, way[1].containerAddr(), "-c", "20", "-i", "0.01"); err != nil {
+		if err := allAnswered(t, way[0].container, way[1].containerAddr(), 20); err != nil {
 			t.Errorf("ping from %s while etcd is silent: %v", way[0].Name(), err)
 		}
 	}
