@@ -17,7 +17,7 @@ func sample() Rules {
 
 const golden = `table ip flannel-10.5.0.0-16 {
 	chain forward {
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 1; policy accept;
 		ip saddr 10.5.0.0/16 counter packets 0 bytes 0 accept
 		ip daddr 10.5.0.0/16 counter packets 0 bytes 0 accept
 	}
@@ -34,7 +34,7 @@ const golden = `table ip flannel-10.5.0.0-16 {
 
 const goldenForwardOnly = `table ip flannel-10.6.0.0-17 {
 	chain forward {
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 1; policy accept;
 		ip saddr 10.6.0.0/17 counter packets 0 bytes 0 accept
 		ip daddr 10.6.0.0/17 counter packets 0 bytes 0 accept
 	}
@@ -43,7 +43,7 @@ const goldenForwardOnly = `table ip flannel-10.6.0.0-17 {
 
 const golden6 = `table ip6 flannel-fd00__-48 {
 	chain forward {
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 1; policy accept;
 		ip6 saddr fd00::/48 counter packets 0 bytes 0 accept
 		ip6 daddr fd00::/48 counter packets 0 bytes 0 accept
 	}

@@ -162,7 +162,7 @@ func TestForwardCounts(t *testing.T) {
 	seen(t, s.outside, net.Dialer{}, s.container, "10.5.1.2")
 	const want = `table ip flannel-10.5.0.0-16 {
 	chain forward {
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 1; policy accept;
 		ip saddr 10.5.0.0/16 counter packets 1 bytes 33 accept
 		ip daddr 10.5.0.0/16 counter packets 1 bytes 33 accept
 	}

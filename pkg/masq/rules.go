@@ -20,7 +20,7 @@ const register = 1
 // N the network):
 //
 //	chain forward {
-//		type filter hook forward priority filter; policy accept;
+//		type filter hook forward priority filter - 1; policy accept;
 //		ip saddr N counter accept
 //		ip daddr N counter accept
 //	}
@@ -33,13 +33,15 @@ const register = 1
 //	}
 //
 // What goes from N to N matches neither masquerade rule and keeps its source.
+// Our forward chain comes just before those of firewalls, so that it counts
+// what they drop.
 func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	accept := nftables.ChainPolicyAccept
 	p, n := r.Subnet.Masked(), r.Network.Masked()
 
 	forward := c.AddChain(&nftables.Chain{
 		Name: "forward", Table: t, Type: nftables.ChainTypeFilter, Policy: &accept,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1),
 	})
 	add(c, forward, saddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
 	add(c, forward, daddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
