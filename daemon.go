@@ -71,6 +71,7 @@ func (d *daemon) run(ctx context.Context) error {
 			return err
 		}
 	}
+	g.Go(func() error { return d.attendSystemd(ctx) })
 	g.Go(func() error { return d.serveStatus(ctx) })
 	g.Go(func() error { return d.serve(ctx) })
 	return g.Wait()
@@ -193,7 +194,5 @@ func (d *daemon) sayReady(config *subnet.Config, lease subnet.Lease, network bac
 	stats := network.Stats()
 	log.Infof("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s",
 		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), d.options.subnetFile)
-	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-		log.Errorf("notify systemd: %v", err)
-	}
+	notifySystemd(sd.SdNotifyReady)
 }

@@ -51,7 +51,7 @@ func launchCommand(t *testing.T, h *netnstest.Host, name string, args ...string)
 	t.Cleanup(func() { d.notify.Close() })
 
 	d.cmd = h.Command(context.Background(), name, args...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+addr.Name)
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+addr.Name, "WATCHDOG_USEC=200000")
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("start %s on host %s: %v", name, h.Name(), err)
@@ -86,29 +86,26 @@ func (d *daemon) signal(sig syscall.Signal) {
 // ready waits for READY=1, as systemd does.
 func (d *daemon) ready() {
 	d.t.Helper()
+	d.told("READY=1")
+}
+
+// told waits until the daemon has told systemd so.
+func (d *daemon) told(what string) {
+	d.t.Helper()
 	if err := d.notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		d.t.Fatal(err)
 	}
 	stop := make(chan struct{})
 	defer close(stop)
-	go func() { // a daemon that has ended says nothing more
+	go func() { // a daemon that has ended says nothing more than it has said
 		select {
 		case <-d.ended:
-			_ = d.notify.SetReadDeadline(time.Unix(1, 0))
+			_ = d.notify.SetReadDeadline(time.Now().Add(time.Second))
 		case <-stop:
 		}
 	}()
-	buf := make([]byte, 4096)
-	for {
-		n, err := d.notify.Read(buf)
-		if err != nil {
-			d.t.Fatalf("wait for READY=1: %v", err)
-		}
-		for line := range strings.Lines(string(buf[:n])) {
-			if strings.TrimSpace(line) == "READY=1" {
-				return
-			}
-		}
+	if err := d.hear(what); err != nil {
+		d.t.Fatalf("wait for %s: %v", what, err)
 	}
 }
 
@@ -118,8 +115,23 @@ func (d *daemon) isReady() bool {
 	if err := d.notify.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		d.t.Fatal(err)
 	}
-	n, err := d.notify.Read(make([]byte, 4096))
-	return err == nil && n > 0
+	return d.hear("READY=1") == nil
+}
+
+// hear reads messages to systemd until a line is, or begins with, what.
+func (d *daemon) hear(what string) error {
+	buf := make([]byte, 4096)
+	for {
+		n, err := d.notify.Read(buf)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			if strings.HasPrefix(line, what) {
+				return nil
+			}
+		}
+	}
 }
 
 // wait returns how the daemon ended.

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	log "github.com/golang/glog"
+)
+
+// statusEvery is how often systemd is told what the program does, where no
+// watchdog asks for more.
+const statusEvery = 5 * time.Second
+
+// attendSystemd tells systemd, until ctx ends, what the program does ("systemctl
+// status" shows it), and that it is alive, at least twice in each WatchdogSec=
+// (sd_watchdog_enabled(3)). Without systemd it only waits.
+func (d *daemon) attendSystemd(ctx context.Context) error {
+	watchdog, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		return fmt.Errorf("read WATCHDOG_USEC: %w", err)
+	}
+	every := statusEvery
+	if watchdog > 0 {
+		every = min(every, watchdog/2)
+	}
+	ticks := time.NewTicker(every)
+	defer ticks.Stop()
+	attend(ctx, ticks.C, d.condition, func(state string) {
+		if watchdog > 0 {
+			state += "\n" + sd.SdNotifyWatchdog
+		}
+		notifySystemd(state)
+	})
+	notifySystemd(sd.SdNotifyStopping)
+	return nil
+}
+
+// attend calls tell with the condition now and at each tick. To learn the
+// condition takes every lock of control and data plane. So while one of them
+// hangs nobody is told anything, and the watchdog restarts the program. That
+// etcd or a peer is away is no reason to: packets go on, and a restart would
+// bring neither back.
+func attend(ctx context.Context, ticks <-chan time.Time, condition func() string, tell func(string)) {
+	for {
+		tell("STATUS=" + condition())
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		}
+	}
+}
+
+// condition is one line on what the program does.
+func (d *daemon) condition() string {
+	s := d.report()
+	switch {
+	case len(s.NotReady) > 0:
+		return s.NotReady[0]
+	case !s.Store.Reachable:
+		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, len(s.Backend.Peers), s.Store.Since.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, len(s.Backend.Peers), s.Backend.DataPath)
+}
+
+// notifySystemd sends one message. Only a systemd that went away refuses it, and
+// it will learn all when it comes back.
+func notifySystemd(state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Errorf("notify systemd: %v", err)
+	}
+}

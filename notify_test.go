@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// While the state of the program cannot be had, systemd hears nothing, and so
+// its watchdog sees that something hangs.
+func TestAttendIsSilentWhileStateHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		const every = time.Second
+		ticks := time.NewTicker(every)
+		defer ticks.Stop()
+		hang := make(chan chan struct{}, 1) // the next condition waits for what it gets here
+		n := 0
+		condition := func() string {
+			select {
+			case until := <-hang:
+				<-until
+			default:
+			}
+			n++
+			return fmt.Sprint(n)
+		}
+		var told []string
+		done := make(chan struct{})
+		go func() {
+			attend(ctx, ticks.C, condition, func(state string) { told = append(told, state) })
+			close(done)
+		}()
+		expect := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if !slices.Equal(told, want) {
+				t.Fatalf("systemd was told %q, want %q", told, want)
+			}
+		}
+		expect("STATUS=1") // at once
+		time.Sleep(2 * every)
+		expect("STATUS=1", "STATUS=2", "STATUS=3")
+		release := make(chan struct{})
+		hang <- release
+		time.Sleep(10 * every)
+		expect("STATUS=1", "STATUS=2", "STATUS=3")
+		close(release)
+		time.Sleep(every / 2)
+		synctest.Wait()
+		if len(told) <= 3 {
+			t.Error("systemd hears nothing of a program that goes on")
+		}
+		cancel()
+		<-done
+	})
+}
