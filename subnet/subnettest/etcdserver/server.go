@@ -1,5 +1,5 @@
-// Package etcdserver runs the machine's etcd binary for tests: one member, its
-// data in the test's temporary folder, ended with the test.
+// Package etcdserver runs the machine's etcd binary for tests: one member or a
+// cluster, its data in the test's temporary folder, ended with the test.
 package etcdserver
 
 import (
@@ -59,6 +59,9 @@ type Server struct {
 	cmd          *exec.Cmd
 	done         chan struct{} // closed when cmd has been waited for
 	log          *syncBuffer
+	// name is the member's, members all of them in the form of
+	// --initial-cluster; empty for one alone.
+	name, members string
 }
 
 // Start runs a server and waits until it answers. It skips the test where there
@@ -215,14 +218,19 @@ func (s *Server) start(choose func()) {
 
 func (s *Server) run() {
 	s.tb.Helper()
+	name, members, heartbeat, election := "test", "test=http://"+s.peer, "20", "200"
+	if s.members != "" {
+		// Members that share two processors with all else hear of each other late.
+		name, members, heartbeat, election = s.name, s.members, "100", "1000"
+	}
 	args := append(append([]string{}, s.o.Command...), "etcd",
-		"--name=test", "--data-dir="+s.dataDir(),
+		"--name="+name, "--data-dir="+s.dataDir(),
 		"--listen-client-urls="+s.URL(), "--advertise-client-urls="+s.URL(),
 		"--listen-peer-urls=http://"+s.peer, "--initial-advertise-peer-urls=http://"+s.peer,
-		"--initial-cluster=test=http://"+s.peer,
+		"--initial-cluster="+members,
 		// A member alone has nobody to wait for; and the shortest TTL that a
 		// server grants is one and a half election timeouts.
-		"--heartbeat-interval=20", "--election-timeout=200",
+		"--heartbeat-interval="+heartbeat, "--election-timeout="+election,
 		"--bcrypt-cost=4", "--logger=zap", "--log-level=warn")
 	if s.o.V2 {
 		args = append(args, "--enable-v2")
