@@ -81,5 +81,9 @@ func parseAttrs(value []byte) (Attrs, error) {
 	if string(v.BackendData) == "null" {
 		v.BackendData = nil
 	}
-	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData}, nil
+	var extras Extras
+	if json.Unmarshal(value, &extras) != nil {
+		extras = Extras{} // somebody else's fields of the same names; a peer is worth more than these
+	}
+	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData, Extras: extras}, nil
 }

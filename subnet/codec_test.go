@@ -25,6 +25,21 @@ func TestParseLease(t *testing.T) {
 	}
 }
 
+// What only this program writes is read back; where others use the same names
+// for something else, it is as if it were not there.
+func TestParseExtras(t *testing.T) {
+	for value, want := range map[string]Extras{
+		`{"PublicIP":"1.2.3.4","NodeID":"a","Hostname":"b","Claim":"c","DataPath":"d"}`: {NodeID: "a", Hostname: "b", Claim: "c", DataPath: "d"},
+		`{"PublicIP":"1.2.3.4","NodeID":7,"Hostname":"b"}`:                              {},
+		`{"PublicIP":"1.2.3.4"}`: {},
+	} {
+		l, err := ParseLease("10.5.52.0-24", []byte(value))
+		if err != nil || l.Attrs.Extras != want || !l.Attrs.PublicIP.IsValid() {
+			t.Errorf("%s became %+v, %v", value, l, err)
+		}
+	}
+}
+
 func TestParseLeaseRefuses(t *testing.T) {
 	good := `{"PublicIP":"1.2.3.4"}`
 	for _, test := range []struct{ key, value string }{

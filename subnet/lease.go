@@ -18,12 +18,30 @@ type Attrs struct {
 	BackendType string `json:",omitempty"`
 	// BackendData is the backend's own JSON, e.g. a VTEP's MAC; nil for none.
 	BackendData json.RawMessage `json:",omitempty"`
+	Extras
+}
+
+// Extras is what only this program writes into the value of a lease key, behind
+// the fields that all generations of flannel share; those pass over fields that
+// they do not know. An empty one is not written.
+type Extras struct {
+	// NodeID tells hosts apart that have one public IP; see pkg/nodeid. Empty for
+	// a host that runs another flannel.
+	NodeID string `json:",omitempty"`
+	// Hostname names the host in messages to people; nothing else goes by it.
+	Hostname string `json:",omitempty"`
+	// Claim is not the owner's: a host that believes that the lease is its own
+	// asks with it whether the owner is alive. An owner that is takes it away.
+	Claim string `json:",omitempty"`
+	// DataPath is how the host moves packets, where its peers must know; "kernel"
+	// is the udp backend's eBPF programs.
+	DataPath string `json:",omitempty"`
 }
 
 // Equal reports whether a and b mean the same to a peer.
 func (a Attrs) Equal(b Attrs) bool {
 	return a.PublicIP == b.PublicIP && a.BackendType == b.BackendType &&
-		slices.Equal(a.BackendData, b.BackendData)
+		slices.Equal(a.BackendData, b.BackendData) && a.Extras == b.Extras
 }
 
 // Lease is a subnet, the host that holds it, and until when.

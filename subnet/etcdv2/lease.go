@@ -13,11 +13,12 @@ import (
 )
 
 // value is the JSON of a lease key, byte for byte what the first flannel writes
-// where there is no backend type.
+// where there are no backend type and no Extras.
 type value struct {
 	PublicIP    netip.Addr
 	BackendType string          `json:",omitempty"`
 	BackendData json.RawMessage `json:",omitempty"`
+	subnet.Extras
 }
 
 // encode is l's value. It refuses what readers would not understand.

@@ -111,6 +111,13 @@ func lease(typ, data string) subnet.Lease {
 	return l
 }
 
+// own is lease with fields that only this program writes.
+func own(typ string) subnet.Lease {
+	l := lease(typ, "")
+	l.Attrs.Extras = subnet.Extras{NodeID: "00ff", Hostname: "one", DataPath: "kernel"}
+	return l
+}
+
 // TestLayout: keys and values are those of the contract, to the byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
@@ -122,6 +129,7 @@ func TestLayout(t *testing.T) {
 		"coreos.com/network/": {lease("", ""), `{"PublicIP":"1.2.3.4"}`},
 		"/v": {lease("vxlan", `{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}`),
 			`{"PublicIP":"1.2.3.4","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}`},
+		"/o": {own(""), `{"PublicIP":"1.2.3.4","NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		"/h": {lease("host-gw", ""), `{"PublicIP":"1.2.3.4","BackendType":"host-gw"}`},
 	} {
 		r := open(t, srv.StoreConfig(prefix))

@@ -8,19 +8,21 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// value is the JSON of a lease key, byte for byte what today's flannel writes.
+// value is the JSON of a lease key, byte for byte what today's flannel writes
+// where there are no Extras.
 type value struct {
 	PublicIP    netip.Addr
 	PublicIPv6  *netip.Addr     // always null: one lease is of one family
 	BackendType string          `json:",omitempty"`
 	BackendData json.RawMessage `json:",omitempty"`
+	subnet.Extras
 }
 
 // encode is l's value. It refuses what readers would not understand: a single
 // key that does not parse makes today's flannel drop every route.
 func encode(l subnet.Lease) ([]byte, error) {
 	a := l.Attrs
-	v, err := json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData})
+	v, err := json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
 	if err == nil {
 		_, err = subnet.ParseLease(l.Key(), v)
 	}

@@ -29,6 +29,13 @@ func lease(typ, data string) subnet.Lease {
 	return l
 }
 
+// own is lease with fields that only this program writes.
+func own(typ string) subnet.Lease {
+	l := lease(typ, "")
+	l.Attrs.Extras = subnet.Extras{NodeID: "00ff", Hostname: "one", DataPath: "kernel"}
+	return l
+}
+
 // TestLayout: keys and values are those of the contract, to the byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
@@ -45,6 +52,8 @@ func TestLayout(t *testing.T) {
 		{"/h", lease("host-gw", ""), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw"}`},
 		{"/w", lease("wireguard", `{"PublicKey":"a+b/c=","Port":51820}`),
 			`{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"a+b/c=","Port":51820}}`},
+		{"/o", own(""), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
+		{"/t", own("host-gw"), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw","NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		{"/", lease("", ""), `{"PublicIP":"1.2.3.4","PublicIPv6":null}`},
 	} {
 		r := open(t, srv.StoreConfig(test.prefix))

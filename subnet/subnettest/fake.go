@@ -262,6 +262,7 @@ type value struct {
 	PublicIP    netip.Addr
 	BackendType string          `json:",omitempty"`
 	BackendData json.RawMessage `json:",omitempty"`
+	subnet.Extras
 }
 
 func encode(l subnet.Lease) ([]byte, error) {
