@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/wakeup"
 )
 
 // Queue is one of a device's queues. One goroutine may read from it; writing is
@@ -25,6 +27,7 @@ type Queue struct {
 	n      int
 	err    error
 	do     func(fd uintptr) bool
+	wait   wakeup.Reader
 }
 
 // newQueue takes over fd, also when it fails. It must be attached already: the
@@ -71,7 +74,8 @@ func (q *Queue) control(f func(fd int) error) error {
 // Read waits for a packet and copies it, a vnet header in front, into b, which
 // should have MaxRead bytes: what does not fit is lost. It also reports whether
 // it had to wait, for if not, more may be there. It returns
-// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close.
+// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close, at the latest
+// wakeup.Limit after them.
 func (q *Queue) Read(b []byte) (n int, waited bool, err error) {
 	n, err = q.read(b, true)
 	return n, q.waited, err
@@ -100,11 +104,18 @@ func (q *Queue) readOnce(fd uintptr) bool {
 		switch err {
 		case nil:
 			q.n = n
+			q.wait.Took(1)
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			q.waited = q.park
-			return !q.park
+			if !q.park {
+				return true
+			}
+			q.waited = true
+			if q.wait.Readable(fd) {
+				continue
+			}
+			return false
 		default:
 			q.err = err
 		}

@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/wakeup"
 )
 
 const (
@@ -40,6 +42,7 @@ type Receiver struct {
 	n       int // messages that the last call returned
 	errno   syscall.Errno
 	do      func(fd uintptr) bool
+	wait    wakeup.Reader
 	control func(level, kind int32, data []byte)
 	segLen  int
 }
@@ -95,9 +98,13 @@ func (r *Receiver) receiveOnce(fd uintptr) bool {
 		switch errno {
 		case 0:
 			r.n = n
+			r.wait.Took(n)
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			if r.wait.Readable(fd) {
+				continue
+			}
 			return false
 		default:
 			r.errno = errno
