@@ -51,7 +51,7 @@ func (n *node) startDocker() *dockerHost {
 	n.t.Cleanup(func() { os.RemoveAll(dir) })
 	h := &dockerHost{node: n, dir: dir, log: &logBuffer{}}
 	cgroup := filepath.Base(dir)
-	n.t.Cleanup(func() { h.removeCgroup(cgroup) })
+	n.t.Cleanup(func() { removeCgroup(n.t, cgroup) })
 
 	config := filepath.Join(dir, "daemon.json")
 	if err := os.WriteFile(config, []byte(h.config()), 0o600); err != nil {
@@ -101,11 +101,20 @@ func (n *node) startDocker() *dockerHost {
 // The kernel lets it go when all others are gone (zap_pid_ns_processes in
 // kernel/pid_namespace.c), and unshare ends after it.
 func killEnclosed(unshare *os.Process) {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", unshare.Pid))
-	first := 0
-	if _, scan := fmt.Sscan(string(children), &first); err != nil || scan != nil || syscall.Kill(first, syscall.SIGKILL) != nil {
+	if first, ok := firstChild(unshare); !ok || syscall.Kill(first, syscall.SIGKILL) != nil {
 		_ = unshare.Kill() // it had not come that far
 	}
+}
+
+// firstChild is the process id of what p has started, if it has.
+func firstChild(p *os.Process) (int, bool) {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.Pid))
+	if err != nil {
+		return 0, false
+	}
+	first := 0
+	_, err = fmt.Sscan(string(children), &first)
+	return first, err == nil
 }
 
 func (h *dockerHost) socket() string { return filepath.Join(h.dir, "socket") }
@@ -123,13 +132,14 @@ func (h *dockerHost) config() string {
 	return "{}"
 }
 
-// removeCgroup removes the tree of the control groups that Docker made, which a
-// mount of its own shows on any machine.
-func (h *dockerHost) removeCgroup(name string) {
+// removeCgroup removes a tree of control groups, which a mount of its own shows
+// on any machine.
+func removeCgroup(t *testing.T, name string) {
+	t.Helper()
 	const script = `mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} +`
-	remove := exec.CommandContext(context.WithoutCancel(h.t.Context()), "unshare", "--mount", "sh", "-euc", script, "sh", name)
+	remove := exec.CommandContext(context.WithoutCancel(t.Context()), "unshare", "--mount", "sh", "-euc", script, "sh", name)
 	if out, err := remove.CombinedOutput(); err != nil {
-		h.t.Errorf("remove control groups of Docker: %v\n%s", err, out)
+		t.Errorf("remove control groups: %v\n%s", err, out)
 	}
 }
 

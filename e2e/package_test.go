@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// maxExposure is in tenths of what "systemd-analyze security" measures, from 0,
+// locked up, to 100.
+const maxExposure = 25
+
+const unitDir = "/usr/lib/systemd/system/"
+
+// The Debian package on a host that a real systemd runs: the unit is sound, all
+// data paths work with what it leaves to the program, a program that hangs is
+// started again, Docker waits for its subnet, and after the package nothing is
+// left.
+func TestPackageUnderSystemd(t *testing.T) {
+	c := newCluster(t, "3")
+	if out, err := exec.CommandContext(t.Context(), "../build", "package").CombinedOutput(); err != nil {
+		t.Fatalf("build package: %v\n%s", err, out)
+	}
+	debs, err := filepath.Glob("../dist/flannel_*_" + runtime.GOARCH + ".deb")
+	if err != nil || len(debs) == 0 {
+		t.Fatalf("no package for %s: %v", runtime.GOARCH, err)
+	}
+	node := c.node("a")
+	s := bootSystemd(t, node.Host)
+	before := s.files()
+	s.copyIn(debs[len(debs)-1], "/flannel.deb")
+	s.run("dpkg", "--install", "/flannel.deb")
+
+	if out := s.run("systemd-analyze", "verify", unitDir+"flannel.service"); out != "" {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	s.run("systemd-analyze", "security", "--no-pager", "--offline=yes", fmt.Sprintf("--threshold=%d", maxExposure), unitDir+"flannel.service")
+
+	for _, path := range dataPaths {
+		s.write("/etc/default/flannel", fmt.Sprintf("FLANNELD_ETCD_ENDPOINTS=%s\nFLANNELD_IP_MASQ=true\nFLANNELD_UDP_DATAPATH=%s\n", c.etcd.URL(), path))
+		s.run("systemctl", "restart", "flannel") // returns at READY=1
+		if got := node.status().Backend.DataPath; got != path {
+			t.Errorf("with the unit's capabilities the data path is %s, want %s", got, path)
+		}
+	}
+	subnet := node.status().Lease.Subnet
+	eventually(t, "systemctl status tells the subnet", func() error {
+		if text := s.property("flannel", "StatusText"); !strings.Contains(text, subnet.String()) {
+			return fmt.Errorf("it tells %q", text)
+		}
+		return nil
+	})
+
+	s.write("/run/systemd/system/flannel.service.d/soon.conf", "[Service]\nWatchdogSec=1\nRestartSec=0\n")
+	s.run("systemctl", "daemon-reload")
+	s.run("systemctl", "restart", "flannel")
+	s.run("systemctl", "kill", "--signal=STOP", "flannel")
+	eventually(t, "systemd starts a program again that hangs", func() error {
+		if s.property("flannel", "NRestarts") == "0" || s.property("flannel", "ActiveState") != "active" {
+			return errors.New(s.property("flannel", "ActiveState"))
+		}
+		return nil
+	})
+	if after := node.status().Lease.Subnet; after != subnet {
+		t.Errorf("the subnet is %v, was %v", after, subnet)
+	}
+
+	// Docker comes after flannel, and with its subnet, whoever starts it.
+	s.run("systemctl", "stop", "flannel")
+	s.run("cp", "-r", "/usr/share/doc/flannel/examples/docker.service.d", "/etc/systemd/system/")
+	s.run("systemctl", "daemon-reload")
+	s.run("systemctl", "start", "docker")
+	gateway := subnet.Addr().Next().String()
+	if out := s.run("ip", "-4", "addr", "show", "docker0"); !strings.Contains(out, gateway+"/24") {
+		t.Errorf("docker0 has not the address %s:\n%s", gateway, out)
+	}
+	if out := s.run("iptables", "-S", "DOCKER-USER"); strings.Count(out, network.String()) != 2 {
+		t.Errorf("Docker does not accept the overlay:\n%s", out)
+	}
+	s.run("systemctl", "stop", "docker.socket", "docker", "containerd")
+	s.run("rm", "-r", "/etc/systemd/system/docker.service.d", "/etc/docker", "/var/lib/docker", "/var/lib/containerd")
+
+	s.run("dpkg", "--purge", "flannel")
+	if after := s.files(); after != before {
+		t.Errorf("files after the package is gone:\n%s\nbefore:\n%s", after, before)
+	}
+	if node.HasLink("flannel0") {
+		t.Error("the device is still there")
+	}
+	if out := s.run("nft", "list", "tables"); strings.Contains(out, "flannel") {
+		t.Errorf("rules are still there:\n%s", out)
+	}
+}
