@@ -41,6 +41,8 @@ type running struct {
 	manager  *subnet.Manager
 	network  backend.Network
 	ready    bool
+	// uplinkProblem says why the uplink cannot be used at present, "" if it can.
+	uplinkProblem string
 }
 
 func newDaemon(o *options) *daemon { return &daemon{options: o, began: time.Now()} }
@@ -97,40 +99,73 @@ func (d *daemon) startEmbedded(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
-// serve gets a lease, makes the network for it, and keeps both at work.
+// serve gets a lease, and keeps it and a network for it at work.
 func (d *daemon) serve(ctx context.Context) error {
 	up, err := uplink.Wait(ctx, d.options.iface)
 	if err != nil {
 		return err
 	}
+	publicIP := d.chosen(up)
+	j, err := d.join(ctx, up, publicIP)
+	if err != nil {
+		return err
+	}
+	defer func() { j.close() }() // of the store that it has by then
+	if err := d.removeOthers(ctx, j.config); err != nil {
+		return err
+	}
+	return d.keep(ctx, &j)
+}
+
+// chosen takes note of an uplink, and returns the address that other hosts send
+// to by it.
+func (d *daemon) chosen(up uplink.Uplink) netip.Addr {
 	publicIP := d.options.publicIP
 	if !publicIP.IsValid() {
 		publicIP = up.Addr
 	}
 	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
-	d.update(func(r *running) { r.uplink, r.publicIP = up, publicIP })
+	d.update(func(r *running) { r.uplink, r.publicIP, r.uplinkProblem = up, publicIP, "" })
+	return publicIP
+}
 
-	j, err := d.join(ctx, up, publicIP)
-	if err != nil {
-		return err
+// keep holds what is the same by every uplink, firewall rules and memory, and
+// carries packets until that fails or ctx ends.
+func (d *daemon) keep(ctx context.Context, j *joined) error {
+	rules := masq.Rules{Network: j.config.Network, Subnet: j.lease.Subnet, Masquerade: true}
+	if d.options.ipMasq { // before anybody is told that all is ready
+		if err := masq.Apply(rules); err != nil {
+			return err
+		}
 	}
-	defer j.close()
-	if err := d.removeOthers(ctx, j.config); err != nil {
-		return err
+	r := d.newRecorder(*j)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.masquerade(ctx, rules) })
+	g.Go(func() error { return r.run(ctx) })
+	g.Go(func() error { return d.follow(ctx, j, r) })
+	err := g.Wait()
+	if errors.Is(err, subnet.ErrLost) {
+		return errors.Join(err, d.forget())
 	}
+	return err
+}
+
+// carry makes the network for the lease by the uplink as it is, writes
+// subnet.env, and runs lease and network until one of them fails or ctx ends. A
+// *movedError says that the uplink is another one.
+func (d *daemon) carry(ctx context.Context, j joined, rec *recorder) error {
 	network, err := j.backend.Up(ctx, j.lease)
 	if err != nil {
 		return fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)
 	}
 	d.update(func(r *running) { r.network = network })
-	err = d.keep(ctx, j, network)
+	err = d.exchange(ctx, j, network, rec)
 	d.update(func(r *running) { r.network = nil })
 	return errors.Join(err, network.Close())
 }
 
-// keep writes subnet.env and runs lease and network until one of them fails
-// or ctx ends.
-func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) error {
+// exchange is carry with the network made.
+func (d *daemon) exchange(ctx context.Context, j joined, network backend.Network, rec *recorder) error {
 	config, lease := j.config, j.lease
 	err := envfile.Write(d.options.subnetFile, envfile.Env{
 		Network: config.Network, Subnet: lease.Subnet, MTU: network.MTU(), IPMasq: d.options.ipMasq,
@@ -138,36 +173,19 @@ func (d *daemon) keep(ctx context.Context, j joined, network backend.Network) er
 	if err != nil {
 		return err
 	}
-	rules := masq.Rules{Network: config.Network, Subnet: lease.Subnet, Masquerade: true}
-	if d.options.ipMasq { // before anybody is told that all is ready
-		if err := masq.Apply(rules); err != nil {
-			return err
-		}
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
 	g.Go(func() error { return j.manager.Renew(ctx, lease) })
 	g.Go(func() error { return j.manager.WatchConfig(ctx) })
-	r := &recorder{
-		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
-		memory: memory{Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: j.store.API, Config: *config},
-	}
-	g.Go(func() error { return r.run(ctx) })
+	g.Go(func() error { return d.watchUplink(ctx) })
 	g.Go(func() error {
 		return j.manager.Watch(ctx, lease, func(events []subnet.Event) {
 			network.Apply(events)
-			r.note(events)
+			rec.note(events)
 			d.sayReady(config, lease, network)
 		})
 	})
-	g.Go(func() error {
-		return d.masquerade(ctx, rules)
-	})
-	err = g.Wait()
-	if errors.Is(err, subnet.ErrLost) {
-		return errors.Join(err, d.forget())
-	}
-	return err
+	return g.Wait()
 }
 
 // masquerade keeps the firewall rules until ctx ends, and leaves none behind.

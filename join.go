@@ -83,7 +83,7 @@ func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Ad
 	}
 	j.lease = remembered.Lease
 	j.lease.Attrs = j.backend.Attrs()
-	j.manager.Adopt(j.lease, remembered.Peers)
+	j.manager.Adopt(j.lease, append([]subnet.Lease{}, remembered.Peers...)) // none is known to be none
 	return j, nil
 }
 

@@ -92,13 +92,27 @@ func (m *memory) subnets() []netip.Prefix {
 
 // recorder writes the memory while the network is at work.
 type recorder struct {
-	path    string
-	memory  memory // without Lease and Peers
-	manager *subnet.Manager
+	path   string
+	memory memory // without Lease and Peers
 
 	mu      sync.Mutex // guards what follows
+	manager *subnet.Manager
 	peers   map[netip.Prefix]subnet.Lease
 	changed bool
+}
+
+func (d *daemon) newRecorder(j joined) *recorder {
+	return &recorder{
+		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
+		memory: memory{Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: j.store.API, Config: *j.config},
+	}
+}
+
+// follow makes m the manager in charge from now on.
+func (r *recorder) follow(m *subnet.Manager) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.manager = m
 }
 
 // note takes up what the data plane is told.
@@ -131,19 +145,25 @@ func (r *recorder) run(ctx context.Context) error {
 }
 
 func (r *recorder) write() {
-	lease := r.manager.Status().Lease
 	r.mu.Lock()
+	lease := r.manager.Status().Lease
 	changed := r.changed || lease.Rev != r.memory.Lease.Rev || !lease.Expiration.Equal(r.memory.Lease.Expiration)
 	r.changed = false
 	r.memory.Lease = lease
-	peers := slices.Collect(maps.Values(r.peers))
+	m := r.memory
 	r.mu.Unlock()
 	if !changed {
 		return
 	}
-	m := r.memory
-	m.Peers = slices.SortedFunc(slices.Values(peers), func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
+	m.Peers = r.leases()
 	if err := state.Write(r.path, m); err != nil {
 		log.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
 	}
+}
+
+// leases are those of the peers, in order.
+func (r *recorder) leases() []subnet.Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Values(r.peers), func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
 }

@@ -49,6 +49,9 @@ func (d *daemon) report() status.Snapshot {
 		missing("waiting for an interface with an address")
 		return s
 	}
+	if r.uplinkProblem != "" {
+		missing("the interface to the other hosts cannot be used: %s", r.uplinkProblem)
+	}
 	if r.store.Registry == nil {
 		missing("waiting for the store %v", d.options.store.Endpoints)
 		return s

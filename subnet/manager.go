@@ -12,6 +12,7 @@ package subnet
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -117,10 +118,10 @@ func (m *Manager) answered(err error) error {
 
 // Adopt takes up own, a lease that was ours when the store was last seen, and
 // the leases of that time, in Acquire's place: for a start while the store is
-// away. Watch begins with these leases. Renew asks the store about own as soon
+// away. Watch begins with these leases; nil: they are not known. Renew asks the store about own as soon
 // as it answers, and fails with ErrLost if another host has the subnet by then.
 func (m *Manager) Adopt(own Lease, leases []Lease) {
-	m.adopted = append([]Lease{}, leases...)
+	m.adopted = slices.Clone(leases)
 	m.setLease(own)
 	m.ownChanged <- struct{}{} // the first to use its one place
 }

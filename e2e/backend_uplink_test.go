@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// What happens to the interface between the hosts is made good, and the other
+// hosts are told of what they must know; the daemon goes on.
+func TestUplinkChanges(t *testing.T) {
+	for kind, overhead := range map[string]int{
+		`"udp"`: 28, `"host-gw"`: 0, `"vxlan"`: 50, `"vxlan", "DirectRouting": true`: 50, `"wireguard"`: 80,
+	} {
+		t.Run(strings.ReplaceAll(kind, `"`, ""), func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(`{"Type": ` + kind + `}`)
+			a, b := c.node("a"), c.node("b")
+			da, db := c.joinPair(a, b)
+			key, subnet := a.leaseKey(), a.subnet()
+			before := c.leases()[key]
+
+			a.SetMTU(netnstest.Uplink, 1400)
+			eventually(t, "subnet.env has the MTU", func() error {
+				if got := a.mtu(); got != 1400-overhead {
+					return fmt.Errorf("FLANNEL_MTU is %d", got)
+				}
+				return nil
+			})
+			c.meet(a, b)
+			if got := c.leases()[key]; got != before {
+				t.Errorf("the lease was %s, is %s", before, got)
+			}
+
+			moved := netip.MustParseAddr("192.168.77.200")
+			for _, step := range []string{
+				fmt.Sprintf("ip addr del %v dev eth0", a.Addr()),
+				fmt.Sprintf("ip addr add %v/%d dev eth0", moved, a.Addr().Bits()),
+				fmt.Sprintf("ip route replace default via %v", c.lab.Router().Addr().Addr()),
+			} {
+				a.run(strings.Fields(step)...)
+			}
+			b.knows(subnet, moved)
+			c.meet(a, b)
+			if want := strings.Replace(before, a.Addr().Addr().String(), moved.String(), 1); c.leases()[key] != want {
+				t.Errorf("the lease is\n%s, want\n%s", c.leases()[key], want)
+			}
+			if got := a.status().Node.PublicIP; got != moved {
+				t.Errorf("the status has public IP %v, want %v", got, moved)
+			}
+
+			a.Down(netnstest.Uplink)
+			a.readiness(503, "interface eth0 is down")
+			a.Up(netnstest.Uplink)
+			a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), c.lab.Router().Addr().Addr(), "")
+			a.readiness(200, "")
+			c.meet(a, b)
+
+			if a.subnet() != subnet {
+				t.Errorf("the subnet is %v, was %v", a.subnet(), subnet)
+			}
+			da.stop()
+			db.stop()
+		})
+	}
+}
+
+// readiness waits until /readyz answers with code and says text.
+func (n *node) readiness(code int, text string) {
+	n.t.Helper()
+	eventually(n.t, fmt.Sprintf("/readyz answers %d %q", code, text), func() error {
+		resp, err := n.HTTP().Get(statusURL + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err == nil && (resp.StatusCode != code || !strings.Contains(string(body), text)) {
+			err = errors.New(resp.Status + ": " + string(body))
+		}
+		return err
+	})
+}
