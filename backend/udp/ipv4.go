@@ -8,10 +8,12 @@ import (
 // IPv4 header layout, RFC 791 section 3.1.
 const (
 	ipv4HeaderLen = 20
+	maxHeader     = 60 // with options
 	// maxPacket is the largest IPv4 packet, by its 16-bit total length.
 	maxPacket = 1<<16 - 1
 
 	flagDF     = 0x4000
+	flagMF     = 0x2000 // more fragments follow
 	offsetMask = 0x1fff // in units of 8 bytes
 
 	protoICMP = 1
@@ -52,9 +54,8 @@ func (p ipv4Packet) flags() uint16 { return binary.BigEndian.Uint16(p[6:]) }
 // ports, have a hash of their own: they stay together, but can overtake whole
 // datagrams of the same flow, as behind any network card that hashes.
 func (p ipv4Packet) flowHash() uint32 {
-	const fragmentMask = 0x2000 | offsetMask // "more fragments", and the offset
 	h := uint64(p.source())<<32 | uint64(p.destination())
-	if n := p.headerLen(); p.flags()&fragmentMask == 0 && len(p) >= n+4 {
+	if n := p.headerLen(); p.flags()&(flagMF|offsetMask) == 0 && len(p) >= n+4 {
 		h ^= uint64(binary.BigEndian.Uint32(p[n:])) << 8
 	}
 	h ^= uint64(p.protocol())

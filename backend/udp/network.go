@@ -64,6 +64,9 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 		path, err := k.open(ctx, n.plane)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("open data path %s: %w", k.name, err))
+			if _, final := errors.AsType[*finalError](err); final {
+				break
+			}
 			passed = append(passed, fmt.Sprintf("not %s: %v", k.name, err))
 			continue
 		}

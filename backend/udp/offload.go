@@ -5,13 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -52,20 +51,44 @@ type offloaded struct {
 	receiving []*udpsock.Conn
 	// sending are the sockets of each queue's lanes.
 	sending [][]*udpsock.Conn
-	// fragmenting is for what plain's is.
-	fragmenting *net.UDPConn
 	// writeRefused is why the kernel did not take a super-packet that is like
 	// the one it took in the probe. Once it is set, nothing is merged.
 	writeRefused atomic.Pointer[error]
 }
 
 // openOffloaded opens the path with a queue for each processor, up to a limit.
+// Its error is final unless the kernel lacks something: whatever else is in the
+// way, such as a port in use, is in plain's way too.
 func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
-	return openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
+	d, err := openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.Is(unsupported(err), errors.ErrUnsupported):
+		return nil, err
+	}
+	return nil, &finalError{err}
 }
 
-// openQueues makes the device and the sockets. It fails where the kernel does
-// not hand over super-packets, for then nothing is gained over plain.
+// finalError is an error that no other data path would be spared.
+type finalError struct{ error }
+
+func (e *finalError) Unwrap() error { return e.error }
+
+// unsupported makes an ErrUnsupported of what kernels say of flags and options
+// that they do not know. Errno matches ENOSYS and EOPNOTSUPP by itself.
+func unsupported(err error) error {
+	for _, errno := range []syscall.Errno{unix.EINVAL, unix.ENOTTY, unix.ENOPROTOOPT} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+		}
+	}
+	return err
+}
+
+// openQueues makes the device and the sockets. It fails with ErrUnsupported
+// where the kernel does not hand over super-packets, for then nothing is gained
+// over plain.
 func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err error) {
 	d := &offloaded{plane: p}
 	defer func() {
@@ -77,7 +100,7 @@ func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err er
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
-		return nil, fmt.Errorf("kernel without TUN offloads: %w", cmp.Or(f.Checksum, f.TSO4))
+		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
 	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer}
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
@@ -92,9 +115,6 @@ func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err er
 			return nil, err
 		}
 		d.sending[i/lanes] = append(d.sending[i/lanes], c...)
-	}
-	if d.fragmenting, err = listenUDP(ctx, anyPort, unix.IP_PMTUDISC_DONT); err != nil {
-		return nil, err
 	}
 	return d, nil
 }
@@ -151,7 +171,7 @@ func (d *offloaded) conns() []*udpsock.Conn {
 
 // wake makes all goroutines of run return.
 func (d *offloaded) wake() error {
-	errs := []error{d.device.Wake(), d.fragmenting.SetDeadline(time.Unix(1, 0))}
+	errs := []error{d.device.Wake()}
 	for _, c := range d.conns() {
 		errs = append(errs, c.Wake())
 	}
@@ -165,9 +185,6 @@ func (d *offloaded) close() error {
 	}
 	for _, c := range d.conns() {
 		errs = append(errs, c.Close())
-	}
-	if d.fragmenting != nil {
-		errs = append(errs, d.fragmenting.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -25,12 +25,14 @@ type outQueue struct {
 	splitter offload.Splitter
 	train    offload.Train
 	errs     *icmpErrors
+	cut      fragmenter
 	// arena holds what was read since the last flush.
 	arena []byte
 }
 
 // lane is a source port, and what waits to be sent from it.
 type lane struct {
+	conn   *udpsock.Conn
 	sender *udpsock.Sender
 	// peers are the receivers of the sender's messages, by index.
 	peers [udpsock.MaxMessages]*peer
@@ -45,7 +47,7 @@ func newOutQueue(d *offloaded, q *tun.Queue, socks []*udpsock.Conn) *outQueue {
 		arena:     make([]byte, tun.MaxRead+burst*2048),
 	}
 	for i, c := range socks {
-		o.lanes[i].sender = udpsock.NewSender(c)
+		o.lanes[i].conn, o.lanes[i].sender = c, udpsock.NewSender(c)
 	}
 	return o
 }
@@ -167,21 +169,27 @@ func (o *outQueue) flushLane(l *lane) error {
 // as plain does. Segments of a super-packet have one answer.
 func (o *outQueue) tooBig(l *lane, message int, to *peer) {
 	var answered []byte // addresses
+	mtu := o.mtus.to(to.addr, o.uplink.MTU) - encapsulation
 	l.sender.Packets(message, func(bufs [][]byte) bool {
 		p := ipv4Packet(bytes.Join(bufs, nil))
 		switch {
 		case !p.dontFragment():
-			if _, err := o.fragmenting.WriteToUDPAddrPort(p, to.addr); err != nil {
+			err := o.cut.each(p, mtu, func(fragment ipv4Packet) error {
+				err := l.conn.Send(fragment, to.addr)
+				if err == nil {
+					to.traffic.tx.add(len(fragment))
+				}
+				return err
+			})
+			if err != nil {
 				o.drops.add(sendError)
-			} else {
-				to.traffic.tx.add(len(p))
 			}
 		case bytes.Equal(answered, p[12:20]):
 			o.drops.add(tooBig)
 		default:
 			answered = p[12:20]
 			o.drops.add(tooBig)
-			o.answer(o.errs.unreachable(p, codeFragNeeded, o.mtus.to(to.addr, o.uplink.MTU)-encapsulation))
+			o.answer(o.errs.unreachable(p, codeFragNeeded, mtu))
 		}
 		return true
 	})

@@ -376,4 +376,9 @@ func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	if err := n.openFirst(t.Context(), []pathKind{broken}); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("nothing opens: %v", err)
 	}
+	final := pathKind{"final", func(context.Context, *plane) (dataPath, error) { return nil, &finalError{unix.EADDRINUSE} }}
+	err := n.openFirst(t.Context(), []pathKind{final, works})
+	if !errors.Is(err, unix.EADDRINUSE) || strings.Contains(err.Error(), "works") {
+		t.Errorf("what no path would be spared: %v", err)
+	}
 }

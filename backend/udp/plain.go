@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 
@@ -25,9 +24,6 @@ type plain struct {
 	*plane
 	device *deviceFile
 	socket *net.UDPConn
-	// fragmenting sends what is larger than the path to the peer, and may be
-	// fragmented: without DF, so that the kernel and routers do it.
-	fragmenting *net.UDPConn
 }
 
 // deviceFile is water's tunnel device, with the deadlines of the file in it.
@@ -37,7 +33,7 @@ type deviceFile struct {
 	name string
 }
 
-// openPlain makes the device and the sockets. No packet moves before run.
+// openPlain makes the device and the socket. No packet moves before run.
 func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 	d := &plain{plane: p}
 	defer func() {
@@ -48,11 +44,7 @@ func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 	if d.device, err = openWater(); err != nil {
 		return nil, err
 	}
-	if d.socket, err = listenUDP(ctx, p.local, unix.IP_PMTUDISC_DO); err != nil {
-		return nil, err
-	}
-	anyPort := netip.AddrPortFrom(p.local.Addr(), 0)
-	if d.fragmenting, err = listenUDP(ctx, anyPort, unix.IP_PMTUDISC_DONT); err != nil {
+	if d.socket, err = listenUDP(ctx, p.local); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -98,7 +90,7 @@ func (d *plain) run(ctx context.Context) error {
 // wake makes out and in return.
 func (d *plain) wake() error {
 	past := time.Unix(1, 0)
-	return errors.Join(d.device.SetDeadline(past), d.socket.SetDeadline(past), d.fragmenting.SetDeadline(past))
+	return errors.Join(d.device.SetDeadline(past), d.socket.SetDeadline(past))
 }
 
 func (d *plain) close() error {
@@ -106,10 +98,8 @@ func (d *plain) close() error {
 	if d.device != nil {
 		errs = append(errs, d.device.File.Close())
 	}
-	for _, s := range []*net.UDPConn{d.socket, d.fragmenting} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
+	if d.socket != nil {
+		errs = append(errs, d.socket.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -118,6 +108,7 @@ func (d *plain) close() error {
 func (d *plain) out() error {
 	buf := make([]byte, maxPacket)
 	errs := newICMPErrors(d.network, d.own)
+	fragments := new(fragmenter)
 	for {
 		n, err := d.device.ReadWriter.Read(buf)
 		switch {
@@ -126,11 +117,11 @@ func (d *plain) out() error {
 		case err != nil:
 			return fmt.Errorf("read from %s: %w", d.device.name, err)
 		}
-		d.send(buf[:n], errs)
+		d.send(buf[:n], errs, fragments)
 	}
 }
 
-func (d *plain) send(p ipv4Packet, errs *icmpErrors) {
+func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 	if !p.wellFormed() {
 		d.drops.add(malformed) // IPv6 from the host's own stack, as a rule
 		return
@@ -143,18 +134,25 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors) {
 	}
 	_, err := d.socket.WriteToUDPAddrPort(p, peer.addr)
 	if errors.Is(err, unix.EMSGSIZE) {
+		mtu := d.mtus.to(peer.addr, d.uplink.MTU) - encapsulation
 		if p.dontFragment() {
 			d.drops.add(tooBig)
-			d.answer(errs.unreachable(p, codeFragNeeded, d.mtus.to(peer.addr, d.uplink.MTU)-encapsulation))
+			d.answer(errs.unreachable(p, codeFragNeeded, mtu))
 			return
 		}
-		_, err = d.fragmenting.WriteToUDPAddrPort(p, peer.addr)
+		err = fragments.each(p, mtu, func(fragment ipv4Packet) error {
+			_, err := d.socket.WriteToUDPAddrPort(fragment, peer.addr)
+			if err == nil {
+				peer.traffic.tx.add(len(fragment))
+			}
+			return err
+		})
+	} else if err == nil {
+		peer.traffic.tx.add(len(p))
 	}
 	if err != nil {
 		d.drops.add(sendError)
-		return
 	}
-	peer.traffic.tx.add(len(p))
 }
 
 // answer hands an ICMP error to the kernel as if it had come from a peer.

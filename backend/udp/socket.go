@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,13 +16,31 @@ import (
 // packets, about what a goroutine waits for a processor on a busy host.
 const socketBuffer = 4 << 20
 
-// listenUDP opens an IPv4 socket at local whose datagrams are sent with the
-// given path MTU discovery mode: IP_PMTUDISC_DO sets DF and returns EMSGSIZE
-// for what is too large, IP_PMTUDISC_DONT lets it be fragmented (ip(7)).
-func listenUDP(ctx context.Context, local netip.AddrPort, discovery int) (*net.UDPConn, error) {
+// localAddr is the address to receive at and send from: publicIP, which peers
+// send to and take datagrams from, if this host has it; else, behind NAT, the
+// uplink's.
+func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
+	if publicIP == uplink {
+		return uplink, nil
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list this host's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.IP.Equal(publicIP.AsSlice()) {
+			return publicIP, nil
+		}
+	}
+	return uplink, nil
+}
+
+// listenUDP opens an IPv4 socket at local whose datagrams have DF set; sending
+// one that is larger than the path fails with EMSGSIZE (IP_PMTUDISC_DO, ip(7)).
+func listenUDP(ctx context.Context, local netip.AddrPort) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		return errors.Join(c.Control(func(fd uintptr) { err = setOptions(int(fd), discovery) }), err)
+		return errors.Join(c.Control(func(fd uintptr) { err = setOptions(int(fd)) }), err)
 	}}
 	c, err := lc.ListenPacket(ctx, "udp4", local.String())
 	if err != nil {
@@ -38,7 +57,7 @@ func explainListen(err error) error {
 	return err
 }
 
-func setOptions(fd, discovery int) error {
+func setOptions(fd int) error {
 	for force, plain := range map[int]int{unix.SO_RCVBUFFORCE: unix.SO_RCVBUF, unix.SO_SNDBUFFORCE: unix.SO_SNDBUF} {
 		// The …FORCE variants pass net.core.[rw]mem_max; they take CAP_NET_ADMIN in
 		// the first user namespace, which a container has not.
@@ -54,7 +73,7 @@ func setOptions(fd, discovery int) error {
 		name, level, value int
 	}{
 		{unix.SO_RXQ_OVFL, unix.SOL_SOCKET, 1},
-		{unix.IP_MTU_DISCOVER, unix.IPPROTO_IP, discovery},
+		{unix.IP_MTU_DISCOVER, unix.IPPROTO_IP, unix.IP_PMTUDISC_DO},
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("set socket option %d of level %d to %d: %w", o.name, o.level, o.value, err)

@@ -75,9 +75,13 @@ type udpBackend struct {
 func (b *udpBackend) Attrs() subnet.Attrs { return subnet.Attrs{PublicIP: b.config.PublicIP} }
 
 func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
+	local, err := localAddr(b.config.PublicIP, b.config.Uplink.Addr)
+	if err != nil {
+		return nil, err
+	}
 	p := &plane{
 		network: b.config.Network, own: l.Subnet, uplink: b.config.Uplink,
-		local: netip.AddrPortFrom(b.config.Uplink.Addr, b.port),
+		local: netip.AddrPortFrom(local, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
 		drops: new(drops),
 	}

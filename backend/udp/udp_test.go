@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/uplink"
 )
 
@@ -25,5 +26,24 @@ func TestNewRefusesNetworkAroundUplink(t *testing.T) {
 	c.PublicIP = c.Uplink.Addr
 	if _, err := New(c); err != nil {
 		t.Errorf("a Network elsewhere: %v", err)
+	}
+}
+
+// Peers take datagrams from PublicIP alone, so that is what they must come from
+// where it is ours; behind NAT it is not.
+func TestLocalAddr(t *testing.T) {
+	netnstest.Require(t)
+	h := netnstest.New(t).Host("h")
+	second := netip.MustParseAddr("198.51.100.7")
+	h.AddAddr(netnstest.Uplink, netip.PrefixFrom(second, 32))
+	uplink := h.Addr().Addr()
+	for publicIP, want := range map[netip.Addr]netip.Addr{
+		uplink: uplink, second: second, netip.MustParseAddr("203.0.113.9"): uplink,
+	} {
+		var got netip.Addr
+		err := h.Do(func() (err error) { got, err = localAddr(publicIP, uplink); return err })
+		if err != nil || got != want {
+			t.Errorf("-public-ip=%v: %v, %v; want %v", publicIP, got, err, want)
+		}
 	}
 }

@@ -166,6 +166,13 @@ func (c *Conn) control(f func(fd int) error) error {
 	return ferr
 }
 
+// Send sends one datagram, for callers that do not have many: a Sender has its
+// queue for those. It waits while the send buffer is full.
+func (c *Conn) Send(b []byte, to netip.AddrPort) error {
+	_, err := c.udp.WriteToUDPAddrPort(b, to)
+	return err
+}
+
 // LocalAddr is the address and port that the socket has.
 func (c *Conn) LocalAddr() netip.AddrPort {
 	a := c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
