@@ -77,6 +77,18 @@ func (d *daemon) removeOthers(ctx context.Context, config *subnet.Config) error 
 	return nil
 }
 
+// removeAll takes away what backends have left for network, of a flannel that
+// does not run.
+func removeAll(ctx context.Context, network netip.Prefix) error {
+	var errs []error
+	for _, kind := range backends {
+		if kind.remove != nil {
+			errs = append(errs, kind.remove(ctx, network))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // previous is what the last run wrote to subnet.env; zero if there is none. A
 // damaged file costs no more than the preference for the old subnet.
 func (d *daemon) previous() envfile.Env {

@@ -95,7 +95,7 @@ func (d *daemon) startEmbedded(ctx context.Context, g *errgroup.Group) error {
 		return context.Cause(ctx)
 	}
 	d.options.store.Endpoints = []string{server.Endpoint()}
-	d.options.api = "3"
+	d.options.store.API = "3"
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr
 
 // ask gets the configuration and a lease from the store.
 func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
-	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store, API: d.options.api, Publish: d.options.publish})
+	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
 	if err != nil {
 		return joined{}, err
 	}
@@ -71,7 +71,7 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 
 // resume joins without the store's answer.
 func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
-	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store, API: remembered.API})
+	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: remembered.API})
 	if err != nil {
 		return joined{}, err
 	}

@@ -16,9 +16,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/command"
 )
 
 // Exit codes.
@@ -38,6 +41,9 @@ func main() {
 
 // run is the whole program; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return runCommand(args, stdout, stderr)
+	}
 	o, err := parseOptions(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -74,4 +80,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitRunning
 	}
 	return exitStart
+}
+
+// runCommand runs one of the commands that are not the daemon.
+func runCommand(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return command.Run(ctx, &command.Program{
+		Stdout: stdout, Stderr: stderr, Version: Version,
+		DaemonFlags: daemonFlags, Remove: removeAll,
+	}, args)
+}
+
+// daemonFlags are the flags of the daemon, to be listed.
+func daemonFlags() *flag.FlagSet {
+	var margin int
+	return new(options).flagSet(&margin)
 }

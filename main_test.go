@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/coreos/flannel/pkg/envflag"
 )
 
 func TestMain(m *testing.M) {
@@ -18,7 +20,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			for _, v := range os.Environ() {
-				if strings.HasPrefix(v, envPrefix) {
+				if strings.HasPrefix(v, envflag.Prefix) {
 					name, _, _ := strings.Cut(v, "=")
 					env.Setenv(name, "")
 				}

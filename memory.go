@@ -66,7 +66,7 @@ func (d *daemon) recall() *memory {
 		log.Warningf("ignore what was remembered: %v", err)
 		return nil
 	case m.Prefix != d.options.store.Prefix || !slices.Equal(m.Endpoints, d.options.store.Endpoints),
-		d.options.api != store.APIAuto && d.options.api != m.API, !m.Lease.Subnet.IsValid():
+		d.options.store.API != store.APIAuto && d.options.store.API != m.API, !m.Lease.Subnet.IsValid():
 		return nil
 	}
 	return &m

@@ -6,22 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/coreos/flannel/pkg/envflag"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
 
 // options is the command line. Every flag is also an environment variable, see
-// envName; the command line wins.
+// package envflag; the command line wins.
 type options struct {
-	store        subnet.StoreConfig
-	passwordFile string
-	api          string
+	store store.Flags
 
 	embed       bool
 	embedListen string
@@ -47,12 +44,8 @@ type options struct {
 	version bool
 }
 
-const (
-	defaultEndpoints = "http://127.0.0.1:4001,http://127.0.0.1:2379"
-	envPrefix        = "FLANNELD_"
-	// flagRenewMargin is named in an error as well.
-	flagRenewMargin = "subnet-lease-renew-margin"
-)
+// flagRenewMargin is named in an error as well.
+const flagRenewMargin = "subnet-lease-renew-margin"
 
 // glogFlags are the flags of the log package that make sense for a daemon that
 // logs to standard error only.
@@ -73,7 +66,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fs.SetOutput(usage)
-		fmt.Fprintf(usage, "Usage: flannel [flags]\n\nGives this host a subnet and carries packets between containers on different hosts.\nEvery flag is also an environment variable: -etcd-prefix is %sETCD_PREFIX.\n\nFlags:\n", envPrefix)
+		fmt.Fprintf(usage, "Usage: flannel [flags]\n       flannel COMMAND [flags]    (see flannel help)\n\nGives this host a subnet and carries packets between containers on different hosts.\nEvery flag is also an environment variable: -etcd-prefix is %s.\n\nFlags:\n", envflag.Name("etcd-prefix"))
 		fs.PrintDefaults()
 		return nil, err
 	case err != nil:
@@ -81,7 +74,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("argument %q is not a flag (see flannel -help)", fs.Arg(0))
 	}
-	given, err := fromEnvironment(fs)
+	given, err := envflag.Set(fs, store.FlagAliases, "version")
 	if err != nil {
 		return nil, err
 	}
@@ -91,20 +84,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 
 func (o *options) flagSet(margin *int) *flag.FlagSet {
 	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
-	endpoints := listFlag{&o.store.Endpoints}
-	if err := endpoints.Set(defaultEndpoints); err != nil {
-		panic(err) // unreachable: a list takes any string
-	}
-	fs.Var(endpoints, "etcd-endpoints", "comma-separated `URLs` of the etcd cluster")
-	fs.Var(endpoints, "etcd-endpoint", "the same as -etcd-endpoints, in `URLs`")
-	fs.StringVar(&o.store.Prefix, "etcd-prefix", "/coreos.com/network", "`path` of the network's keys in etcd")
-	fs.StringVar(&o.store.CAFile, "etcd-cafile", "", "PEM `file` of the authority that signed etcd's certificate")
-	fs.StringVar(&o.store.CertFile, "etcd-certfile", "", "PEM `file` of our certificate for etcd")
-	fs.StringVar(&o.store.KeyFile, "etcd-keyfile", "", "PEM `file` of our key for etcd")
-	fs.StringVar(&o.store.Username, "etcd-username", "", "`name` to log in to etcd with")
-	fs.StringVar(&o.store.Password, "etcd-password", "", "password for etcd; other users of this host see the command line, so prefer -etcd-password-file")
-	fs.StringVar(&o.passwordFile, "etcd-password-file", "", "`file` that holds the password for etcd")
-	fs.StringVar(&o.api, "etcd-api", "auto", "etcd API: 3, 2, or auto: the one whose keyspace holds <prefix>/config, 3 where both do")
+	o.store.Register(fs)
 	fs.BoolVar(&o.embed, "etcd-embed", false, "run an etcd server inside this process and use it, with its data below -state-dir")
 	fs.StringVar(&o.embedListen, "etcd-embed-listen", "127.0.0.1:2379", "`address` that the embedded etcd serves clients at; name one of this host's to let other hosts use it")
 	fs.StringVar(&o.network, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, or the whole JSON object")
@@ -170,34 +150,7 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 	if o.subnetFile == "" {
 		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
 	}
-	if !slices.Contains([]string{store.APIAuto, store.API2, store.API3}, o.api) {
-		return fmt.Errorf("-etcd-api %q is none of %s, %s, %s", o.api, store.APIAuto, store.API3, store.API2)
-	}
-	if err := o.readPassword(); err != nil {
-		return err
-	}
-	checked, err := o.store.Validate()
-	if err != nil {
-		return err
-	}
-	_, err = checked.TLS()
-	return err
-}
-
-// readPassword takes the password from its file, if one is named.
-func (o *options) readPassword() error {
-	if o.passwordFile == "" {
-		return nil
-	}
-	if o.store.Password != "" {
-		return errors.New("-etcd-password and -etcd-password-file are both given; drop one")
-	}
-	secret, err := os.ReadFile(o.passwordFile)
-	if err != nil {
-		return fmt.Errorf("read -etcd-password-file: %w", err)
-	}
-	o.store.Password = strings.TrimRight(string(secret), "\r\n")
-	return nil
+	return o.store.Complete()
 }
 
 // parseNetwork makes publish of network: the JSON object as it is, or one made
@@ -212,54 +165,6 @@ func (o *options) parseNetwork() error {
 	}
 	if _, err := subnet.ParseConfig(o.publish); err != nil {
 		return fmt.Errorf("-network: %w", err)
-	}
-	return nil
-}
-
-// fromEnvironment sets each flag that the command line does not give from its
-// environment variable, if that is not empty, and returns the names of all
-// flags that are given.
-func fromEnvironment(fs *flag.FlagSet) (map[string]bool, error) {
-	given := make(map[string]bool)
-	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	// An alias on the command line wins over its twin in the environment.
-	shadowed := given["etcd-endpoint"] || given["etcd-endpoints"]
-	var errs []error
-	fs.VisitAll(func(f *flag.Flag) {
-		value := os.Getenv(envName(f.Name))
-		if value == "" || f.Name == "version" || given[f.Name] || shadowed && strings.HasPrefix(f.Name, "etcd-endpoint") {
-			return
-		}
-		given[f.Name] = true
-		if err := fs.Set(f.Name, value); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s: %w", envName(f.Name), err))
-		}
-	})
-	return given, errors.Join(errs...)
-}
-
-// envName is the environment variable of a flag: -etcd-prefix is
-// FLANNELD_ETCD_PREFIX.
-func envName(flag string) string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-// listFlag is a comma-separated list; setting it replaces what was there.
-type listFlag struct{ to *[]string }
-
-func (l listFlag) String() string {
-	if l.to == nil {
-		return ""
-	}
-	return strings.Join(*l.to, ",")
-}
-
-func (l listFlag) Set(s string) error {
-	*l.to = nil
-	for item := range strings.SplitSeq(s, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			*l.to = append(*l.to, item)
-		}
 	}
 	return nil
 }

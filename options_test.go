@@ -25,7 +25,7 @@ func TestOptionsDefaults(t *testing.T) {
 	}
 	if o.terms.TTL != 24*time.Hour || o.terms.RenewMargin != time.Hour || o.store.Prefix != "/coreos.com/network" ||
 		o.subnetFile != "/run/flannel/subnet.env" || o.stateDir != "/var/lib/flannel" || o.statusAddr != "127.0.0.1:8286" ||
-		o.api != "auto" || o.dataPath != "auto" || o.healthzIP != "0.0.0.0" || o.healthzPort != 0 || o.ipMasq {
+		o.store.API != "auto" || o.dataPath != "auto" || o.healthzIP != "0.0.0.0" || o.healthzPort != 0 || o.ipMasq {
 		t.Errorf("%+v", o)
 	}
 }

@@ -1,0 +1,120 @@
+// Package command holds what an operator asks of flannel from a shell: one file
+// for each command of the binary. None of them is the daemon; what they know of
+// it they learn as anybody could: from its HTTP status, from the store, from
+// subnet.env and from the kernel.
+//
+//	flannel NAME [flags] [arguments]
+//
+// Every command has the daemon's flags for what it shares with it, with the
+// same defaults and environment variables.
+package command
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/coreos/flannel/pkg/envflag"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// Exit codes. 2 is the daemon's, see package main.
+const (
+	ExitOK     = 0
+	ExitFailed = 1 // wrong input, or the question could not be answered
+	ExitNo     = 3 // it was answered, and the answer is no: not ready, check failed, no reply
+)
+
+// errNo ends a command that has printed its answer, which is no.
+var errNo = errors.New("no")
+
+// Program is what the commands need of the program around them.
+type Program struct {
+	Stdout, Stderr io.Writer
+	Version        string
+	// DaemonFlags are the flags of the daemon, for help and completion.
+	DaemonFlags func() *flag.FlagSet
+	// Remove takes away what backends have left in the kernel for network.
+	Remove func(ctx context.Context, network netip.Prefix) error
+}
+
+// command is one of them.
+type command struct {
+	name string
+	// args are the arguments after the flags, e.g. "HOST|SUBNET"; empty: none.
+	args    string
+	summary string // one line, for the list
+	detail  string // for its own help; may be empty
+	// prepare adds the flags and returns what runs after they are parsed.
+	prepare func(p *Program, fs *flag.FlagSet) action
+}
+
+// action runs with the arguments that are not flags. Errors: errNo, flag.ErrHelp
+// for arguments that make no sense, or what went wrong.
+type action func(ctx context.Context, args []string) error
+
+// commands in the order of the list.
+func commands() []command {
+	return []command{
+		statusCommand, peersCommand, waitCommand, dockerOptsCommand, cniConfCommand, versionCommand, helpCommand(),
+	}
+}
+
+// Run runs the command that args name and returns the exit code.
+func Run(ctx context.Context, p *Program, args []string) int {
+	c, known := find(args[0])
+	if !known {
+		return p.fail("", fmt.Errorf("command %q is not known (see flannel help)", args[0]))
+	}
+	fs, act := c.flags(p)
+	err := fs.Parse(args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		c.usage(p, p.Stdout)
+		return ExitOK
+	}
+	if err != nil {
+		return p.fail(c.name, fmt.Errorf("%w (see flannel help %s)", err, c.name))
+	}
+	if c.args == "" && fs.NArg() > 0 {
+		return p.fail(c.name, fmt.Errorf("argument %q is too much (see flannel help %s)", fs.Arg(0), c.name))
+	}
+	if _, err := envflag.Set(fs, store.FlagAliases); err != nil {
+		return p.fail(c.name, err)
+	}
+	err = act(ctx, fs.Args())
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.Is(err, errNo):
+		return ExitNo
+	case errors.Is(err, flag.ErrHelp):
+		return p.fail(c.name, fmt.Errorf("wants %s (see flannel help %s)", c.args, c.name))
+	}
+	return p.fail(c.name, err)
+}
+
+func find(name string) (command, bool) {
+	all := commands()
+	i := slices.IndexFunc(all, func(c command) bool { return c.name == name })
+	if i < 0 {
+		return command{}, false
+	}
+	return all[i], true
+}
+
+func (c command) flags(p *Program) (*flag.FlagSet, action) {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // Parse's error says it all
+	fs.Usage = func() {}
+	return fs, c.prepare(p, fs)
+}
+
+func (p *Program) fail(name string, err error) int {
+	fmt.Fprintf(p.Stderr, "%s: %v\n", strings.TrimSpace("flannel "+name), err)
+	return ExitFailed
+}

@@ -1,0 +1,84 @@
+package command
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/pkg/status"
+)
+
+// daemonOf serves what the daemon would.
+func daemonOf(t *testing.T, s status.Snapshot) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		_ = printJSON(w, status.Report{Version: "1", UptimeSeconds: 61, Ready: len(s.NotReady) == 0, Snapshot: s})
+	})
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if len(s.NotReady) > 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(strings.Join(s.NotReady, "\n")))
+		}
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// call runs a command line.
+func call(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = Run(t.Context(), &Program{Stdout: &stdout, Stderr: &stderr, Version: "1"}, args)
+	return code, stdout.String(), stderr.String()
+}
+
+func TestStatus(t *testing.T) {
+	ready := status.Snapshot{
+		Lease: &status.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), ExpiresAt: time.Now().Add(time.Hour)},
+		Backend: &status.Backend{Type: "udp", MTU: 1472, Drops: map[string]uint64{"no_route": 3, "other": 0},
+			Peers: []status.Peer{{Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("192.0.2.2"), TxBytes: 2048, Problem: "gone"}}},
+	}
+	addr := daemonOf(t, ready)
+	code, out, errs := call(t, "status", "-status-addr="+addr)
+	if code != ExitOK || errs != "" {
+		t.Fatalf("code %d, %s", code, errs)
+	}
+	for _, want := range []string{"ready", "10.5.1.0/24, expires in ", "1, with problems 1", "no_route 3", "up 1m1s"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "other") || strings.Contains(out, "\x1b") {
+		t.Errorf("a zero or a colour in\n%s", out)
+	}
+	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != ExitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   2 KiB   0 B        gone") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	if code, _, errs := call(t, "wait", "-status-addr="+addr); code != ExitOK {
+		t.Errorf("wait: code %d, %s", code, errs)
+	}
+}
+
+func TestStatusNotReady(t *testing.T) {
+	addr := daemonOf(t, status.Snapshot{NotReady: []string{"waiting for a subnet"}})
+	code, out, _ := call(t, "status", "-status-addr="+addr)
+	if code != ExitNo || !strings.Contains(out, "not ready: waiting for a subnet") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	if code, out, _ := call(t, "status", "-json", "-status-addr="+addr); code != ExitNo || !strings.Contains(out, `"ready": false`) {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	if code, out, _ := call(t, "peers", "-json", "-status-addr="+addr); code != ExitOK || strings.TrimSpace(out) != "[]" {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	code, _, errs := call(t, "wait", "-timeout=50ms", "-status-addr="+addr)
+	if code != ExitNo || !strings.Contains(errs, "waiting for a subnet") {
+		t.Errorf("code %d\n%s", code, errs)
+	}
+}
