@@ -64,7 +64,7 @@ func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *rec
 		peers = append([]subnet.Lease{}, rec.leases()...) // none is known to be none
 	}
 	// A connection from an address that is gone hangs until it times out.
-	again, err := store.Open(ctx, store.Config{StoreConfig: d.options.store, API: j.store.API})
+	again, err := store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: j.store.API})
 	if err != nil {
 		return err
 	}
