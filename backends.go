@@ -36,7 +36,7 @@ type backendKind struct {
 var backends = map[string]backendKind{
 	"alloc":        {make: alloc.New},
 	hostgw.Type:    {hostgw.New, hostgw.Remove},
-	"udp":          {make: udp.New},
+	"udp":          {udp.New, udp.Remove},
 	vxlan.Type:     {vxlan.New, vxlan.Remove},
 	wireguard.Type: {wireguard.New, wireguard.Remove},
 }

@@ -161,7 +161,12 @@ func (d *daemon) carry(ctx context.Context, j joined, rec *recorder) error {
 	d.update(func(r *running) { r.network = network })
 	err = d.exchange(ctx, j, network, rec)
 	d.update(func(r *running) { r.network = nil })
-	return errors.Join(err, network.Close())
+	err = errors.Join(err, network.Close())
+	if remove := backends[j.config.BackendType].remove; remove != nil && errors.Is(err, subnet.ErrLost) {
+		// What would go on by itself would do so with a subnet that is another's.
+		err = errors.Join(err, remove(ctx, j.config.Network))
+	}
+	return err
 }
 
 // exchange is carry with the network made.
@@ -172,6 +177,9 @@ func (d *daemon) exchange(ctx context.Context, j joined, network backend.Network
 	})
 	if err != nil {
 		return err
+	}
+	if a, ok := network.(backend.Announcer); ok {
+		a.Announce(j.manager.Publish)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })

@@ -103,7 +103,7 @@ func (o *options) flagSet(margin *int) *flag.FlagSet {
 		return err
 	})
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
-	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), offload, plain")
+	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.DurationVar(&o.terms.TTL, "subnet-lease-ttl", 24*time.Hour, "for how long the subnet is leased")
 	fs.IntVar(margin, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")

@@ -69,6 +69,14 @@ type Network interface {
 	io.Closer
 }
 
+// Announcer is a Network whose lease comes to tell other things while it runs.
+type Announcer interface {
+	// Announce is called once, before Run and the first Apply. The Network calls
+	// publish, from any goroutine, whenever what the lease must tell from now on
+	// has changed; publish does not wait for the store (subnet.Manager.Publish).
+	Announce(publish func(subnet.Attrs))
+}
+
 // Rekeyer is a Network with a key that can be replaced while it runs.
 type Rekeyer interface {
 	// Rekey makes a new key, puts it to use and returns what the lease must tell

@@ -9,7 +9,7 @@ import (
 )
 
 // dataPaths are what -udp-datapath may ask for.
-var dataPaths = []string{"offload", "plain"}
+var dataPaths = []string{"kernel", "offload", "plain"}
 
 const dataPathFlag = "-udp-datapath="
 

@@ -7,10 +7,10 @@ import (
 	"net/netip"
 	"os"
 
-	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // deviceName is a pattern: the kernel puts in the first number that is free
@@ -19,30 +19,38 @@ const deviceName = "flannel%d"
 
 // configureDevice gives the tunnel device its address, the subnet's network
 // address as a /32, its MTU, and the route that leads all of Network into it.
-// All of it goes when the device goes.
-func configureDevice(name string, network, subnet netip.Prefix, mtu int) error {
-	link, err := netlink.LinkByName(name)
+// It changes nothing where that is so. All of it goes when the device goes.
+func configureDevice(h *netlink.Handle, name string, network, subnet netip.Prefix, mtu int) error {
+	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("look up tunnel device %s: %w", name, err)
 	}
-	own := netip.PrefixFrom(subnet.Addr(), 32)
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(own)}); err != nil {
-		return fmt.Errorf("add address %v to %s: %w", own, name, err)
+	if err := rtnl.EnsureUp(h, link, netip.PrefixFrom(subnet.Addr(), 32), mtu); err != nil {
+		return err
 	}
-	// No IPv6 link-local address, or the kernel solicits routers into a tunnel
-	// that carries none. It fails where the kernel has no IPv6: all the better.
-	if err := netlink.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
-		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", name, err)
-	}
-	if err := netlink.LinkSetMTU(link, mtu); err != nil {
-		return fmt.Errorf("set MTU of %s to %d: %w", name, mtu, err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
+	var have []netlink.Route
+	err = rtnl.RetryDump("routes of "+name, func() (err error) {
+		filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_MAIN}
+		have, err = h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(network), Scope: netlink.SCOPE_LINK}
+	for _, r := range have {
+		switch {
+		case r.Dst == nil || r.Protocol == unix.RTPROT_KERNEL:
+		case r.Dst.String() == route.Dst.String():
+			return nil
+		case r.Protocol == unix.RTPROT_BOOT && r.Scope == netlink.SCOPE_LINK: // of another Network
+			if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("delete route %v dev %s: %w", r.Dst, name, err)
+			}
+		}
+	}
 	// Add, not replace: a route for Network that is there already is somebody's.
-	if err := netlink.RouteAdd(route); err != nil {
+	if err := h.RouteAdd(route); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", network, name, err, network)
 		}

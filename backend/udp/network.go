@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/subnet"
@@ -36,6 +38,7 @@ type pathKind struct {
 // paths returns all data paths, the best first.
 func paths() []pathKind {
 	return []pathKind{
+		{kernelName, openKernel},
 		{"offload", openOffloaded},
 		{"plain", openPlain},
 	}
@@ -60,7 +63,14 @@ func choosePaths(flag string) ([]pathKind, error) {
 func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	var passed []string
 	var errs []error
+	cleaned := false
 	for _, k := range kinds {
+		if k.name != kernelName && !cleaned {
+			if err := Remove(ctx, n.plane.network); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			cleaned = true
+		}
 		path, err := k.open(ctx, n.plane)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("open data path %s: %w", k.name, err))
@@ -71,6 +81,7 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 			continue
 		}
 		n.path, n.name = path, k.name
+		n.kernel, _ = path.(*kernel)
 		n.reason = "named by -udp-datapath"
 		if len(kinds) > 1 {
 			n.reason = strings.Join(append([]string{"best that this machine has"}, passed...), "; ")
@@ -85,9 +96,36 @@ type network struct {
 	*plane
 	path         dataPath
 	name, reason string
+	kernel       *kernel // path, if it is that one; else nil
+	link         *link
+
+	mu        sync.Mutex // guards what follows
+	publish   func(subnet.Attrs)
+	published subnet.Attrs // what the lease tells now
 }
 
 func (n *network) MTU() int { return n.uplink.MTU - encapsulation }
+
+// Announce implements backend.Announcer.
+func (n *network) Announce(publish func(subnet.Attrs)) {
+	n.mu.Lock()
+	n.publish = publish
+	n.mu.Unlock()
+	if n.kernel == nil {
+		n.tell("") // an earlier run may have told otherwise
+	}
+}
+
+// tell makes the lease name the data path that others must know of.
+func (n *network) tell(dataPath string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.publish == nil || n.published.DataPath == dataPath {
+		return
+	}
+	n.published.DataPath = dataPath
+	n.publish(n.published)
+}
 
 func (n *network) Apply(events []subnet.Event) {
 	usable := make([]subnet.Event, 0, len(events))
@@ -100,21 +138,46 @@ func (n *network) Apply(events []subnet.Event) {
 		usable = append(usable, e)
 	}
 	n.table.apply(usable, n.local.Port())
+	if n.kernel != nil {
+		n.kernel.apply(usable)
+		n.tellKernel()
+	}
+}
+
+// tellKernel tells the other hosts whether they may send to our programs.
+func (n *network) tellKernel() {
+	attached, failed := n.kernel.works()
+	switch {
+	case attached:
+		n.tell(kernelName)
+	case failed != nil:
+		n.tell("")
+	}
 }
 
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%v mtu=%d",
 		n.path.deviceName(), n.name, n.reason, n.path.detail(), n.local, n.MTU())
-	return n.path.run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.path.run(ctx) })
+	g.Go(func() error { return n.link.run(ctx) })
+	return g.Wait()
 }
 
 func (n *network) Close() error {
-	if err := errors.Join(n.path.close(), n.mtus.close()); err != nil {
+	if err := errors.Join(n.path.close(), n.link.close(), n.mtus.close()); err != nil {
 		return fmt.Errorf("close %s: %w", n.path.deviceName(), err)
 	}
 	return nil
 }
 
 func (n *network) Stats() backend.Stats {
-	return backend.Stats{DataPath: n.name, Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
+	s := backend.Stats{DataPath: n.name, Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
+	if n.kernel != nil {
+		n.kernel.addTo(&s)
+		if _, failed := n.kernel.works(); failed != nil {
+			s.DataPath, s.Reason = "offload", fmt.Sprintf("the kernel path failed: %v; %s", failed, n.path.detail())
+		}
+	}
+	return s
 }

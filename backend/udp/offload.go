@@ -96,7 +96,7 @@ func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err er
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = tun.Open(tun.Config{Name: deviceName, Queues: queues}); err != nil {
+	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device.name, deviceName), Queues: queues, Persistent: p.device.on}); err != nil {
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {

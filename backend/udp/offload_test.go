@@ -57,7 +57,7 @@ func newLoop(t testing.TB) *loop {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
 			return err
 		}
-		return configureDevice(l.deviceName(), network, ownSubnet, 1472)
+		return configureDevice(l.host.Netlink(), l.deviceName(), network, ownSubnet, 1472)
 	})
 	if err != nil {
 		t.Fatal(err)

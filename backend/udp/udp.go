@@ -20,6 +20,8 @@ import (
 	"math"
 	"net/netip"
 
+	log "github.com/golang/glog"
+
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -71,8 +73,21 @@ type udpBackend struct {
 	paths  []pathKind // to try in turn
 }
 
-// Attrs has no BackendType: udp predates the field.
-func (b *udpBackend) Attrs() subnet.Attrs { return subnet.Attrs{PublicIP: b.config.PublicIP} }
+// Attrs has no BackendType: udp predates the field. It names the kernel data
+// path where that of an earlier run is at work: what the others send to it
+// until we are up must not be sent to a socket that is not there yet.
+func (b *udpBackend) Attrs() subnet.Attrs {
+	a := subnet.Attrs{PublicIP: b.config.PublicIP}
+	if b.paths[0].name != kernelName {
+		return a
+	}
+	if at, err := kernelAtWork(b.config.Network); err != nil {
+		log.Warningf("look for a kernel data path of an earlier run: %v", err)
+	} else if at {
+		a.DataPath = kernelName
+	}
+	return a
+}
 
 func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
 	local, err := localAddr(b.config.PublicIP, b.config.Uplink.Addr)
@@ -80,7 +95,7 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network,
 		return nil, err
 	}
 	p := &plane{
-		network: b.config.Network, own: l.Subnet, uplink: b.config.Uplink,
+		network: b.config.Network, subnetLen: b.config.SubnetLen, own: l.Subnet, uplink: b.config.Uplink,
 		local: netip.AddrPortFrom(local, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
 		drops: new(drops),
@@ -88,20 +103,32 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network,
 	if p.mtus, err = openPathMTUs(p.local.Addr()); err != nil {
 		return nil, err
 	}
-	n := &network{plane: p}
-	if err := n.openFirst(ctx, b.paths); err != nil {
+	n := &network{plane: p, published: l.Attrs}
+	if n.link, err = openLink(n); err != nil {
 		return nil, errors.Join(err, p.mtus.close())
 	}
-	if err := configureDevice(n.path.deviceName(), p.network, p.own, n.MTU()); err != nil {
+	if err := n.openFirst(ctx, b.paths); err != nil {
+		return nil, errors.Join(err, n.link.close(), p.mtus.close())
+	}
+	if err := n.link.configure(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
 
+// persistent is a device that outlives the process.
+type persistent struct {
+	name string
+	on   bool
+}
+
 // plane is what a data path works with.
 type plane struct {
 	network, own netip.Prefix
+	subnetLen    int
 	uplink       uplink.Uplink
+	// device asks for one that outlives the process; zero: a new one.
+	device persistent
 	// local is the address and port that we receive at and send from.
 	local netip.AddrPort
 	table *table

@@ -150,7 +150,7 @@ func (l *Lab) close() error {
 		if h.nl != nil {
 			h.nl.Close()
 		}
-		errs = append(errs, err, h.ns.Close(), remove(h.full))
+		errs = append(errs, err, unpin(h), h.ns.Close(), remove(h.full))
 	}
 	l.hosts = nil
 	return errors.Join(errs...)

@@ -30,6 +30,12 @@ const (
 // holds the namespace's cookie, which the kernel gives to no other before the
 // next boot (SO_NETNS_COOKIE), so daemons in other namespaces never meet it.
 func PinDir(device string) (string, error) {
+	name, err := pinName(device)
+	return filepath.Join(pinRoot, name), err
+}
+
+// pinName begins the names of the directories of one network namespace.
+func pinName(device string) (string, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("name directory for pins: %w", err)
@@ -39,7 +45,29 @@ func PinDir(device string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("name directory for pins: %w", err)
 	}
-	return filepath.Join(pinRoot, fmt.Sprintf("netns-%d-%s", cookie, device)), nil
+	return fmt.Sprintf("netns-%d-%s", cookie, device), nil
+}
+
+// Pinned are the devices of the present network namespace that have a PinDir.
+func Pinned() ([]string, error) {
+	entries, err := os.ReadDir(pinRoot)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for pins: %w", err)
+	}
+	prefix, err := pinName("")
+	if err != nil {
+		return nil, err
+	}
+	var devices []string
+	for _, e := range entries {
+		if device, ours := strings.CutPrefix(e.Name(), prefix); ours {
+			devices = append(devices, device)
+		}
+	}
+	return devices, nil
 }
 
 // Remove detaches the path that is pinned at dir and takes the pins away. It is
@@ -133,6 +161,22 @@ func preparePins(dir string) error {
 
 func mountBPFFS() error {
 	var fs unix.Statfs_t
+	if err := unix.Statfs(bpffs, &fs); err != nil {
+		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
+	}
+	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	// Two daemons that mounted it both would not see each other's pins, and the
+	// first not its own.
+	dir, err := os.Open(bpffs)
+	if err != nil {
+		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", bpffs, err)
+	}
 	if err := unix.Statfs(bpffs, &fs); err != nil {
 		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
 	}

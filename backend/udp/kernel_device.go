@@ -1,0 +1,197 @@
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"regexp"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/rtnl"
+)
+
+// ownName is what deviceName may become.
+var ownName = regexp.MustCompile(`^flannel[0-9]+$`)
+
+// Remove takes away what the kernel data path of an earlier run has left for
+// network: programs, their pins, and the device. What another process is at
+// work with stays, and so does all that is not ours. It works in the network
+// namespace of the calling thread.
+func Remove(ctx context.Context, network netip.Prefix) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	devices, err := leftDevices(h, network)
+	if err != nil {
+		return err
+	}
+	for _, l := range devices {
+		if err := removeDevice(h, l); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return removeLostPins(h)
+}
+
+// leftDevices are the persistent devices that serve network, or were killed
+// over before they had an address.
+func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error) {
+	var links []netlink.Link
+	err := rtnl.RetryDump("interfaces", func() (err error) {
+		links, err = h.LinkList()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var left []netlink.Link
+	for _, l := range links {
+		t, ok := l.(*netlink.Tuntap)
+		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !ownName.MatchString(t.Name) {
+			continue
+		}
+		addrs, err := rtnl.Addrs(h, l)
+		if err != nil {
+			return nil, err
+		}
+		if len(addrs) == 0 || network.Contains(addrs[0].Addr()) {
+			left = append(left, l)
+		}
+	}
+	return left, nil
+}
+
+// removeDevice ends what carries packets through a device, and then the device.
+func removeDevice(h *netlink.Handle, l netlink.Link) error {
+	name := l.Attrs().Name
+	claim, err := rtnl.Claim(name)
+	if errors.Is(err, rtnl.ErrClaimed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	log.Infof("remove kernel data path of an earlier run device=%s", name)
+	return errors.Join(removePath(h, name), claim.Close())
+}
+
+func removePath(h *netlink.Handle, device string) error {
+	pins, err := bpf.PinDir(device)
+	if err == nil {
+		err = bpf.Remove(pins)
+	}
+	if err != nil {
+		return err
+	}
+	l, err := h.LinkByName(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err == nil {
+		err = h.LinkDel(l)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete device %s: %w", device, err)
+	}
+	return nil
+}
+
+// removeLostPins removes the pins of devices that somebody has deleted.
+func removeLostPins(h *netlink.Handle) error {
+	devices, err := bpf.Pinned()
+	if err != nil {
+		return err
+	}
+	for _, device := range devices {
+		there, err := rtnl.LinkExists(h, device)
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		claim, err := rtnl.Claim(device)
+		if errors.Is(err, rtnl.ErrClaimed) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(removePath(h, device), claim.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claimDevice is the name of the device that an earlier run has left, or of one
+// that is free, and our claim on it. What is left beside that is removed.
+func claimDevice(h *netlink.Handle, network netip.Prefix) (name string, found bool, claim io.Closer, err error) {
+	left, err := leftDevices(h, network)
+	if err != nil {
+		return "", false, nil, err
+	}
+	for _, l := range left {
+		if claim != nil {
+			err = removeDevice(h, l)
+		} else if claim, err = rtnl.Claim(l.Attrs().Name); err == nil {
+			name = l.Attrs().Name
+		} else if errors.Is(err, rtnl.ErrClaimed) {
+			err = nil
+		}
+		if err != nil {
+			return name, true, claim, err
+		}
+	}
+	if claim != nil {
+		return name, true, claim, nil
+	}
+	for i := 0; ; i++ {
+		name = fmt.Sprintf(deviceName, i)
+		there, err := rtnl.LinkExists(h, name)
+		if err != nil {
+			return "", false, nil, err
+		}
+		if there {
+			continue
+		}
+		claim, err = rtnl.Claim(name)
+		if !errors.Is(err, rtnl.ErrClaimed) {
+			return name, false, claim, err
+		}
+	}
+}
+
+// kernelAtWork reports whether a kernel data path of an earlier run carries
+// packets for network.
+func kernelAtWork(network netip.Prefix) (bool, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	left, err := leftDevices(h, network)
+	if err != nil || len(left) == 0 {
+		return false, err
+	}
+	pinned, err := bpf.Pinned()
+	for _, l := range left {
+		for _, device := range pinned {
+			if l.Attrs().Name == device {
+				return true, err
+			}
+		}
+	}
+	return false, err
+}
