@@ -18,23 +18,30 @@ import (
 const leaveLimit = 2 * time.Second
 
 func TestSignalsEndIt(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		t.Run(sig.String(), func(t *testing.T) {
+	for _, test := range []struct {
+		sig      syscall.Signal
+		dataPath string
+	}{{syscall.SIGTERM, "offload"}, {syscall.SIGINT, "plain"}, {syscall.SIGTERM, "kernel"}} {
+		t.Run(fmt.Sprintf("%v, %s", test.sig, test.dataPath), func(t *testing.T) {
 			c := newCluster(t, "3")
-			a := c.node("a")
+			a := c.node("a", dataPathFlag+test.dataPath)
 			d := a.join()
+			stays := test.dataPath == "kernel" // packets go on
+			if stays {
+				c.tellsKernel(a)
+			}
 			key, value := a.leaseKey(), c.leases()[a.leaseKey()]
 
 			began := time.Now()
-			d.signal(sig)
+			d.signal(test.sig)
 			if code := d.wait().ExitCode(); code != 0 {
 				t.Errorf("exit code %d, want 0", code)
 			}
 			if took := time.Since(began); took > leaveLimit {
 				t.Errorf("left after %v, promised are %v", took, leaveLimit)
 			}
-			if a.HasLink("flannel0") {
-				t.Error("the device is still there")
+			if a.HasLink("flannel0") != stays {
+				t.Errorf("is the device still there: %v, want %v", !stays, stays)
 			}
 			if got := c.leases()[key]; got != value || value == "" {
 				t.Errorf("the lease is %q, was %q; it must stay", got, value)
@@ -132,7 +139,7 @@ func TestLeaseTakenByAnotherHost(t *testing.T) {
 // moment after the first.
 func TestSecondSignalKills(t *testing.T) {
 	c := newCluster(t, "3")
-	a := c.node("a")
+	a := c.node("a", dataPathFlag+"offload")
 	d := a.join()
 	conn, err := a.Dial(limited(t), "tcp", strings.TrimPrefix(statusURL, "http://"))
 	if err != nil {
@@ -167,9 +174,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		end  func(*daemon)
 		args []string
 	}{
-		{"stopped", (*daemon).stop, nil},
-		{"killed and started again", (*daemon).kill, nil},
-		{"masquerading", (*daemon).stop, []string{"-ip-masq"}},
+		{"stopped", (*daemon).stop, []string{dataPathFlag + "offload"}},
+		{"killed and started again", (*daemon).kill, []string{dataPathFlag + "offload"}},
+		{"masquerading", (*daemon).stop, []string{dataPathFlag + "plain", "-ip-masq"}},
+		// What carries packets in the kernel stays until a start with another data path.
+		{"kernel, stopped and started again", (*daemon).stop, []string{dataPathFlag + "kernel"}},
+		{"kernel, killed and started again", (*daemon).kill, []string{dataPathFlag + "kernel"}},
 	} {
 		t.Run(how.name, func(t *testing.T) {
 			c := newCluster(t, "3")
@@ -187,8 +197,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				t.Fatal("nothing changed; the comparison sees nothing")
 			}
 			how.end(d)
-			if how.name != "stopped" && len(how.args) == 0 {
-				a.join().stop()
+			if strings.HasSuffix(how.name, "started again") {
+				a.join(dataPathFlag + "plain").stop()
 			}
 			if after := kernelState(t, a.Host); after != before {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)

@@ -122,9 +122,12 @@ func (k *kernel) detail() string {
 		}
 	}
 	if k.path.Adopted() {
-		s = "taken over from an earlier run; " + s
+		s = "programs taken over from an earlier run; " + s
 	}
-	return fmt.Sprintf("programs at %s; %s", strings.Join(names, ", "), s)
+	if names != nil {
+		s = fmt.Sprintf("programs at %s and %s; %s", k.deviceName(), strings.Join(names, ", "), s)
+	}
+	return s
 }
 
 // works reports whether the programs are at work, or may yet be.

@@ -348,7 +348,7 @@ func TestFlowHash(t *testing.T) {
 }
 
 func TestChoosePaths(t *testing.T) {
-	for flag, want := range map[string]string{"": "offload plain", "auto": "offload plain", "plain": "plain", "offload": "offload"} {
+	for flag, want := range map[string]string{"": "kernel offload plain", "auto": "kernel offload plain", "plain": "plain", "offload": "offload", "kernel": "kernel"} {
 		kinds, err := choosePaths(flag)
 		var names []string
 		for _, k := range kinds {
@@ -358,7 +358,7 @@ func TestChoosePaths(t *testing.T) {
 			t.Errorf("-udp-datapath=%q: %v, %v; want %s", flag, names, err, want)
 		}
 	}
-	if _, err := choosePaths("turbo"); err == nil || !strings.Contains(err.Error(), "auto, offload, plain") {
+	if _, err := choosePaths("turbo"); err == nil || !strings.Contains(err.Error(), "auto, kernel, offload, plain") {
 		t.Errorf("unknown data path: %v", err)
 	}
 }
@@ -366,7 +366,7 @@ func TestChoosePaths(t *testing.T) {
 func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	broken := pathKind{"broken", func(context.Context, *plane) (dataPath, error) { return nil, os.ErrPermission }}
 	works := pathKind{"works", func(context.Context, *plane) (dataPath, error) { return &plain{}, nil }}
-	n := &network{}
+	n := &network{plane: &plane{network: netip.MustParsePrefix("10.5.0.0/16")}}
 	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
 		t.Fatal(err)
 	}

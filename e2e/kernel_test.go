@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// tellsKernel waits until the node's lease says that it takes packets in the
+// kernel.
+func (c *cluster) tellsKernel(n *node) {
+	c.t.Helper()
+	eventually(c.t, "the lease of "+n.Name()+" tells the kernel data path", func() error {
+		if value := c.leases()[n.leaseKey()]; !strings.Contains(value, `"DataPath":"kernel"`) {
+			return fmt.Errorf("it is %s", value)
+		}
+		return nil
+	})
+}
+
+// pinsOf are the folders in which the node's programs are pinned.
+func pinsOf(t *testing.T, n *node) []string {
+	t.Helper()
+	var cookie uint64
+	err := n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/flannel/netns-%d-*", cookie))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs
+}
+
+// kernelPair is two hosts that carry each other's packets in the kernel, with
+// all of that told.
+func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
+	t.Helper()
+	c = newCluster(t, "3")
+	a, b = c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
+	da, db = c.joinPair(a, b)
+	c.tellsKernel(a)
+	c.tellsKernel(b)
+	c.meetsInKernel(a, b)
+	c.meetsInKernel(b, a)
+	return c, a, b, da, db
+}
+
+// meetsInKernel waits until packets from a to b do not pass a's device any more,
+// whose statistics do not see those that the programs take.
+func (c *cluster) meetsInKernel(a, b *node) {
+	c.t.Helper()
+	sent := func() uint64 {
+		l, err := a.Netlink().LinkByName("flannel0")
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return l.Attrs().Statistics.TxPackets
+	}
+	eventually(c.t, "packets of "+a.Name()+" stay in the kernel", func() error {
+		before := sent()
+		if err := ping(c.t, a.container, b.containerAddr()); err != nil {
+			return err
+		}
+		if after := sent(); after != before {
+			return fmt.Errorf("%d packets went by the device", after-before)
+		}
+		return nil
+	})
+}
+
+// With the daemon dead, stopped or replaced, packets keep flowing, and every
+// one arrives: also while the next run takes over.
+func TestKernelRestart(t *testing.T) {
+	for name, end := range map[string]func(*daemon){"killed": (*daemon).kill, "stopped": (*daemon).stop} {
+		t.Run(name, func(t *testing.T) {
+			c, a, b, _, db := kernelPair(t)
+			before := b.subnet()
+			pings := a.container.Command(t.Context(), "ping", "-n", "-q", "-i", "0.001", "-c", "3000", "-W", "1", b.containerAddr().String())
+			stream := startStream(t, a.container, b.container)
+			out := make(chan string, 1)
+			go func() {
+				text, err := pings.CombinedOutput()
+				out <- fmt.Sprint(string(text), err)
+			}()
+			stream.progresses(t)
+			end(db)
+			stream.progresses(t)
+			db = b.join()
+			db.says("taken over from an earlier run")
+			stream.progresses(t)
+			c.tellsKernel(b)
+			stream.progresses(t)
+			if text := <-out; !strings.Contains(text, " 0% packet loss") {
+				t.Errorf("while the daemon was %s and started again:\n%s", name, text)
+			}
+			if after := b.subnet(); after != before {
+				t.Errorf("the subnet is %v, was %v", after, before)
+			}
+		})
+	}
+}
+
+// A start with another data path, or another backend, takes away all of it.
+func TestKernelIsRemoved(t *testing.T) {
+	_, a, b, da, db := kernelPair(t)
+	if len(pinsOf(t, a)) != 1 {
+		t.Fatalf("pins at %v, want one folder", pinsOf(t, a))
+	}
+	da.stop()
+	if len(pinsOf(t, a)) != 1 || !a.HasLink("flannel0") {
+		t.Fatal("the kernel path did not stay")
+	}
+	a.join(dataPathFlag + "offload")
+	if pins := pinsOf(t, a); len(pins) != 0 {
+		t.Errorf("still pinned: %v", pins)
+	}
+	if value := a.status().Backend.DataPath; value != "offload" {
+		t.Errorf("data path %s", value)
+	}
+	if err := ping(t, a.container, b.containerAddr()); err != nil {
+		t.Error(err)
+	}
+	db.stop()
+	if _, err := os.Stat("/sys/fs/bpf/flannel"); errors.Is(err, os.ErrNotExist) {
+		t.Error("the other host's pins are gone, too")
+	}
+}

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// stream is a TCP connection that carries bytes all the time.
+type stream struct {
+	received atomic.Int64
+	err      atomic.Pointer[error]
+}
+
+// startStream begins to send from one container to another, until the test ends.
+func startStream(t *testing.T, from, to *netnstest.Host) *stream {
+	t.Helper()
+	l, err := to.Listen(t.Context(), "tcp4", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	out, err := from.Dial(t.Context(), "tcp4", fmt.Sprintf("%v:%d", to.Addr().Addr(), l.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(stream)
+	done := make(chan struct{}, 2)
+	go func() {
+		defer func() { done <- struct{}{} }()
+		buf := make([]byte, 64<<10)
+		for {
+			if _, err := out.Write(buf); err != nil {
+				s.err.Store(&err)
+				return
+			}
+		}
+	}()
+	go func() {
+		defer func() { done <- struct{}{} }()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := in.Read(buf)
+			s.received.Add(int64(n))
+			if err != nil && err != io.EOF {
+				s.err.Store(&err)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		out.Close()
+		in.Close()
+		<-done
+		<-done
+	})
+	return s
+}
+
+// progresses waits until some more has arrived.
+func (s *stream) progresses(t *testing.T) {
+	t.Helper()
+	const more = 1 << 20
+	begin := s.received.Load()
+	eventually(t, "the stream goes on", func() error {
+		if err := s.err.Load(); err != nil {
+			t.Fatalf("the connection broke: %v", *err)
+		}
+		if n := s.received.Load() - begin; n < more {
+			return fmt.Errorf("%d bytes so far", n)
+		}
+		return nil
+	})
+}
