@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,7 @@ func startStream(t *testing.T, from, to *netnstest.Host) *stream {
 		for {
 			n, err := in.Read(buf)
 			s.received.Add(int64(n))
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				s.err.Store(&err)
 			}
 			if err != nil {
