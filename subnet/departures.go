@@ -69,6 +69,11 @@ func (d *departures) pass(events []Event, now time.Time) []Event {
 			added = append(added, e)
 		}
 	}
+	if d.holding && len(d.gone) == 0 {
+		// What is deleted from now on is deleted on purpose.
+		log.Warningf("end of mass disappearance came_back=true removed=0")
+		d.holding, d.due = false, time.Time{}
+	}
 	return append(removed, added...)
 }
 
@@ -87,7 +92,7 @@ func (d *departures) settle(now time.Time) []Event {
 		return nil
 	}
 	if d.holding {
-		log.Warningf("end of mass disappearance came_back=%v removed=%d", len(d.gone) == 0, len(d.gone))
+		log.Warningf("end of mass disappearance came_back=false removed=%d", len(d.gone))
 	}
 	d.holding, d.due = false, time.Time{}
 	var events []Event

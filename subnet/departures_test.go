@@ -136,6 +136,27 @@ func TestSingleDisappearanceIsApplied(t *testing.T) {
 	}
 }
 
+// Once all are back the disaster is over: a peer that goes then goes at once.
+func TestHoldEndsWhenAllAreBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		putPeers(reg, 10)
+		h := startHost(t, reg)
+		told := h.told(t, map[netip.Prefix]netip.Addr{})
+		removePeers(reg, 10)
+		time.Sleep(time.Second)
+		putPeers(reg, 10)
+		time.Sleep(time.Second)
+		removePeers(reg, 1)
+		time.Sleep(time.Second)
+		if got := h.told(t, told); len(got) != 9 {
+			t.Errorf("%v: told of %d peers, want 9", errSingleHeld, len(got))
+		}
+		h.stop()
+		<-h.errs
+	})
+}
+
 // Another host takes the subnet of one that is held: that is no disappearance.
 func TestSuccessorIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
