@@ -87,6 +87,11 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	defer log.Flush()
+	if err := flag.CommandLine.Set("logtostderr", "true"); err != nil {
+		fmt.Fprintf(stderr, "flannel: log to standard error: %v\n", err)
+		return exitStart
+	}
 	return command.Run(ctx, &command.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
 		DaemonFlags: daemonFlags, Remove: removeAll,

@@ -46,6 +46,10 @@ type Registry interface {
 	// whether it did. It never replaces one that is there.
 	PublishConfig(ctx context.Context, config []byte) (written bool, err error)
 
+	// ReplaceConfig writes <prefix>/config, provided that it is still, byte for
+	// byte, old. Errors: ErrLost.
+	ReplaceConfig(ctx context.Context, old, config []byte) error
+
 	// List returns every lease and reservation, and the revision at which that
 	// was the truth. It costs one round trip whatever their number. A store
 	// with no leases gives an empty list and no error; an error is never an
@@ -63,6 +67,12 @@ type Registry interface {
 	// stays without one. It returns l with Expiration, Reserved and Rev as they
 	// now are. Errors: ErrLost.
 	Update(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+
+	// Reserve takes l.Subnet without a time limit, for the host that l.Attrs
+	// names. Rev 0: provided that its key does not exist; any other: provided
+	// that the key's last write is still l.Rev. It returns l with Reserved and
+	// Rev as they now are. Errors: ErrExists, ErrLost.
+	Reserve(ctx context.Context, l Lease) (Lease, error)
 
 	// Delete removes l's key, provided that its last write is still l.Rev.
 	// Errors: ErrLost.

@@ -61,7 +61,8 @@ type action func(ctx context.Context, args []string) error
 // commands in the order of the list.
 func commands() []command {
 	return []command{
-		statusCommand, peersCommand, waitCommand, dockerOptsCommand, cniConfCommand, versionCommand, helpCommand(),
+		statusCommand, peersCommand, leasesCommand, configCommand, reserveCommand, releaseCommand,
+		waitCommand, dockerOptsCommand, cniConfCommand, versionCommand, helpCommand(),
 	}
 }
 
@@ -72,7 +73,7 @@ func Run(ctx context.Context, p *Program, args []string) int {
 		return p.fail("", fmt.Errorf("command %q is not known (see flannel help)", args[0]))
 	}
 	fs, act := c.flags(p)
-	err := fs.Parse(args[1:])
+	args, err := parseMixed(fs, args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		c.usage(p, p.Stdout)
 		return ExitOK
@@ -80,13 +81,13 @@ func Run(ctx context.Context, p *Program, args []string) int {
 	if err != nil {
 		return p.fail(c.name, fmt.Errorf("%w (see flannel help %s)", err, c.name))
 	}
-	if c.args == "" && fs.NArg() > 0 {
-		return p.fail(c.name, fmt.Errorf("argument %q is too much (see flannel help %s)", fs.Arg(0), c.name))
+	if c.args == "" && len(args) > 0 {
+		return p.fail(c.name, fmt.Errorf("argument %q is too much (see flannel help %s)", args[0], c.name))
 	}
 	if _, err := envflag.Set(fs, store.FlagAliases); err != nil {
 		return p.fail(c.name, err)
 	}
-	err = act(ctx, fs.Args())
+	err = act(ctx, args)
 	switch {
 	case err == nil:
 		return ExitOK
@@ -96,6 +97,17 @@ func Run(ctx context.Context, p *Program, args []string) int {
 		return p.fail(c.name, fmt.Errorf("wants %s (see flannel help %s)", c.args, c.name))
 	}
 	return p.fail(c.name, err)
+}
+
+// parseMixed parses flags before, between and behind the arguments, and returns
+// these.
+func parseMixed(fs *flag.FlagSet, line []string) (args []string, err error) {
+	for {
+		if err := fs.Parse(line); err != nil || fs.NArg() == 0 {
+			return args, err
+		}
+		args, line = append(args, fs.Arg(0)), fs.Args()[1:]
+	}
 }
 
 func find(name string) (command, bool) {

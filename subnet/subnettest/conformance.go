@@ -18,6 +18,8 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 	for name, test := range map[string]func(*testing.T, Harness){
 		"Config":                testConfig,
 		"PublishConfig":         testPublishConfig,
+		"ReplaceConfig":         testReplaceConfig,
+		"Reserve":               testReserve,
 		"ListEmpty":             testListEmpty,
 		"ListOneRoundTrip":      testListOneRoundTrip,
 		"ListLeavesOutBad":      testListLeavesOutBad,
@@ -239,6 +241,8 @@ func calls(r subnet.Registry) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Config":        func(ctx context.Context) error { _, err := r.Config(ctx); return err },
 		"PublishConfig": func(ctx context.Context) error { _, err := r.PublishConfig(ctx, []byte("{}")); return err },
+		"ReplaceConfig": func(ctx context.Context) error { return r.ReplaceConfig(ctx, []byte("{}"), []byte("{ }")) },
+		"Reserve":       func(ctx context.Context) error { _, err := r.Reserve(ctx, host(1)); return err },
 		"List":          func(ctx context.Context) error { _, _, err := r.List(ctx); return err },
 		"Create":        func(ctx context.Context) error { _, err := r.Create(ctx, host(1), longTTL); return err },
 		"Update": func(ctx context.Context) error {

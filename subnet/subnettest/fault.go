@@ -12,6 +12,8 @@ type Op string
 const (
 	OpConfig        Op = "Config"
 	OpPublishConfig Op = "PublishConfig"
+	OpReplaceConfig Op = "ReplaceConfig"
+	OpReserve       Op = "Reserve"
 	OpList          Op = "List"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"

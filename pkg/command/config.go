@@ -1,0 +1,152 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// maxConfig is more than any configuration has, in bytes.
+const maxConfig = 1 << 20
+
+var configCommand = command{
+	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "show, change or check the network configuration in etcd",
+	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. check without one checks what is\n" +
+		"in etcd. set writes only what passes the check, and only over what it has shown the difference to.",
+	prepare: func(p *Program, fs *flag.FlagSet) action {
+		var s storeSide
+		s.register(fs)
+		asJSON := fs.Bool("json", false, "print what the configuration means, with its defaults, as JSON")
+		return func(ctx context.Context, args []string) error {
+			switch {
+			case len(args) == 1 && args[0] == "get":
+				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
+					text, err := st.Config(ctx)
+					if err != nil {
+						return err
+					}
+					if *asJSON {
+						return p.checkConfig(text, true)
+					}
+					_, err = fmt.Fprintf(p.Stdout, "%s\n", bytes.TrimSpace(text))
+					return err
+				})
+			case len(args) == 1 && args[0] == "check":
+				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
+					text, err := st.Config(ctx)
+					if err != nil {
+						return err
+					}
+					return p.checkConfig(text, *asJSON)
+				})
+			case len(args) == 2 && (args[0] == "check" || args[0] == "set"):
+				text, err := configText(args[1])
+				if err != nil {
+					return err
+				}
+				if args[0] == "check" {
+					return p.checkConfig(text, *asJSON)
+				}
+				c, err := subnet.ParseConfig(text)
+				if err != nil {
+					return fmt.Errorf("refuse configuration: %w", err)
+				}
+				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return p.setConfig(ctx, st, text, c) })
+			}
+			return flag.ErrHelp
+		}
+	},
+}
+
+func configText(arg string) ([]byte, error) {
+	if name, isFile := strings.CutPrefix(arg, "@"); isFile {
+		f := os.Stdin
+		if name != "-" {
+			var err error
+			if f, err = os.Open(name); err != nil {
+				return nil, err
+			}
+			defer f.Close()
+		}
+		text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+		return bytes.TrimSpace(text), err
+	}
+	if !strings.HasPrefix(strings.TrimSpace(arg), "{") {
+		return fmt.Appendf(nil, `{"Network": %q}`, arg), nil
+	}
+	return []byte(arg), nil
+}
+
+func (p *Program) checkConfig(text []byte, asJSON bool) error {
+	c, err := subnet.ParseConfig(text)
+	if err != nil {
+		return fmt.Errorf("refuse configuration: %w", err)
+	}
+	if asJSON {
+		return printJSON(p.Stdout, c)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "ok: network %v, subnets /%d from %v to %v, backend %s\n",
+		c.Network, c.SubnetLen, c.SubnetMin, c.SubnetMax, c.BackendType)
+	return err
+}
+
+// setConfig replaces what is there, unless somebody else does meanwhile.
+func (p *Program) setConfig(ctx context.Context, st store.Store, text []byte, c *subnet.Config) error {
+	old, err := st.Config(ctx)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(old, text) { // or the store was empty, and opening it has published this one
+		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration")
+		return err
+	}
+	before, err := subnet.ParseConfig(old)
+	if err != nil {
+		fmt.Fprintf(p.Stdout, "replace one that is refused: %v\n", err)
+		before = new(subnet.Config)
+	}
+	changes := configChanges(before, c)
+	for _, change := range changes {
+		fmt.Fprintln(p.Stdout, change)
+	}
+	if len(changes) == 0 {
+		fmt.Fprintln(p.Stdout, "the meaning stays, the text changes")
+	}
+	if err := st.ReplaceConfig(ctx, old, text); err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
+	}
+	_, err = fmt.Fprintln(p.Stdout, "written; running daemons take over SubnetMin and SubnetMax, all else holds from their next start")
+	return err
+}
+
+// configChanges says key by key what differs, a line each.
+func configChanges(before, after *subnet.Config) (lines []string) {
+	add := func(key string, b, a any) {
+		if !reflect.DeepEqual(b, a) {
+			lines = append(lines, fmt.Sprintf("%s: %v -> %v", key, b, a))
+		}
+	}
+	add("Network", before.Network, after.Network)
+	add("SubnetLen", before.SubnetLen, after.SubnetLen)
+	add("SubnetMin", before.SubnetMin, after.SubnetMin)
+	add("SubnetMax", before.SubnetMax, after.SubnetMax)
+	add("Backend", compact(before.Backend), compact(after.Backend))
+	return lines
+}
+
+func compact(raw json.RawMessage) string {
+	var out bytes.Buffer
+	if len(raw) == 0 || json.Compact(&out, raw) != nil {
+		return `{"Type":"udp"}`
+	}
+	return out.String()
+}
