@@ -241,14 +241,16 @@ func TestPeersReadBack(t *testing.T) {
 	}
 }
 
-// A new key while packets flow: none is lost.
+// A new key while packets flow between three hosts, of which one learns it
+// later: no packet is lost.
 func TestRekey(t *testing.T) {
 	netnstest.Require(t)
 	lab := netnstest.New(t)
-	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
-	a.learn(b.lease)
-	b.learn(a.lease)
-	for _, s := range []*site{a, b} {
+	a, b, c := newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
+	a.learn(b.lease, c.lease)
+	b.learn(a.lease, c.lease)
+	c.learn(a.lease, b.lease)
+	for _, s := range []*site{a, b, c} {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- s.network.Run(ctx) }()
@@ -258,11 +260,13 @@ func TestRekey(t *testing.T) {
 		})
 	}
 	a.ping(b, "-c", "1")
+	a.ping(c, "-c", "1")
+	b.ping(c, "-c", "1")
 
-	flood := a.host.Command(t.Context(), "ping", "-n", "-I", a.addr.String(), "-i", "0.005", "-c", "200", "-W", "10", b.addr.String())
-	var out strings.Builder
-	flood.Stdout = &out
-	a.check(flood.Start())
+	var floods []*flood
+	for _, way := range [][2]*site{{a, b}, {c, a}, {b, c}} {
+		floods = append(floods, startFlood(t, way[0], way[1]))
+	}
 	before := a.network.key
 	for range 3 {
 		attrs, err := a.network.Rekey()
@@ -271,15 +275,34 @@ func TestRekey(t *testing.T) {
 		a.ping(a, "-c", "2", "-i", "0.02") // the news takes its time
 		b.learn(a.lease)
 		a.ping(b, "-c", "1", "-W", "10")
+		a.ping(a, "-c", "2", "-i", "0.02")
+		c.learn(a.lease)
+		c.ping(a, "-c", "1", "-W", "10")
 	}
-	a.check(flood.Wait())
-	if !strings.Contains(out.String(), " 0% packet loss") {
-		t.Errorf("packets were lost:\n%s", out.String()[max(0, out.Len()-300):])
+	for _, f := range floods {
+		a.check(f.cmd.Wait())
+		if text := f.out.String(); !strings.Contains(text, " 0% packet loss") {
+			t.Errorf("packets were lost:\n%s", text[max(0, len(text)-300):])
+		}
 	}
 	kept, err := loadKey(a.network.config.RunDir)
 	if err != nil || kept == before || kept != a.network.key {
 		t.Errorf("the key on disk is not the new one, %v", err)
 	}
+}
+
+// flood is a ping each millisecond, two thousand in all.
+type flood struct {
+	cmd *netnstest.Cmd
+	out strings.Builder
+}
+
+func startFlood(t *testing.T, from, to *site) *flood {
+	t.Helper()
+	f := &flood{cmd: from.host.Command(t.Context(), "ping", "-n", "-q", "-I", from.addr.String(), "-i", "0.001", "-c", "2000", "-W", "10", to.addr.String())}
+	f.cmd.Stdout = &f.out
+	from.check(f.cmd.Start())
+	return f
 }
 
 // A port that is taken is an error, and the network stays closed.

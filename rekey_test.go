@@ -1,0 +1,25 @@
+package main
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/subnet"
+)
+
+// keyless is a network without a key.
+type keyless struct{ backend.Network }
+
+func TestRekeyRefuses(t *testing.T) {
+	d := newDaemon(&options{})
+	if err := d.rekey(); !errors.Is(err, errNoNetwork) {
+		t.Errorf("without a network: %v", err)
+	}
+	d.update(func(r *running) {
+		r.network, r.ready, r.config = keyless{}, true, &subnet.Config{BackendType: "vxlan"}
+	})
+	if err := d.rekey(); !errors.Is(err, errNoKey) {
+		t.Errorf("without a key: %v", err)
+	}
+}
