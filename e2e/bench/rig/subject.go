@@ -25,6 +25,7 @@ func Subjects() []Subject {
 		{"udp-plain", "flannel, udp, -udp-datapath=plain", daemons{typ: "udp", dataPath: "plain"}.open},
 		{"udp-offload", "flannel, udp, -udp-datapath=offload", daemons{typ: "udp", dataPath: "offload"}.open},
 		{"udp-kernel", "flannel, udp, -udp-datapath=kernel", daemons{typ: "udp", dataPath: "kernel"}.open},
+		{"routes", "routes through the other host, set up by hand: what host-gw is compared with", openRoutes},
 		{"host-gw", "flannel, host-gw", daemons{typ: "host-gw"}.open},
 		{"vxlan", "flannel, vxlan", daemons{typ: "vxlan", data: vxlanData}.open},
 		{"wireguard", "flannel, wireguard", daemons{typ: "wireguard", data: wireguardData}.open},
