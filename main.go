@@ -21,6 +21,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/command"
 )
 
@@ -94,7 +95,7 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	}
 	return command.Run(ctx, &command.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
-		DaemonFlags: daemonFlags, Remove: removeAll,
+		DaemonFlags: daemonFlags, Remove: removeAll, Pinned: bpf.Pinned,
 	}, args)
 }
 

@@ -39,6 +39,8 @@ type Program struct {
 	Version        string
 	// DaemonFlags are the flags of the daemon, for help and completion.
 	DaemonFlags func() *flag.FlagSet
+	// Pinned are the devices of this network namespace with eBPF programs of ours.
+	Pinned func() ([]string, error)
 	// Remove takes away what backends have left in the kernel for network.
 	Remove func(ctx context.Context, network netip.Prefix) error
 }
@@ -62,7 +64,7 @@ type action func(ctx context.Context, args []string) error
 func commands() []command {
 	return []command{
 		statusCommand, peersCommand, leasesCommand, configCommand, reserveCommand, releaseCommand,
-		waitCommand, dockerOptsCommand, cniConfCommand, versionCommand, helpCommand(),
+		waitCommand, cleanupCommand, dockerOptsCommand, cniConfCommand, completionCommand(), versionCommand, helpCommand(),
 	}
 }
 

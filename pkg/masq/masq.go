@@ -80,6 +80,9 @@ func (r Rules) connect() (*nftables.Conn, error) {
 	return nftables.New()
 }
 
+// TableName is the name of network's table.
+func TableName(network netip.Prefix) string { return table(network).Name }
+
 // table names network's table so that daemons of different networks on one
 // host do not meet, and so that nft needs no quotes around the name.
 func table(network netip.Prefix) *nftables.Table {

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// command runs one of the program's commands on the node's host, and returns
+// its output and exit code.
+func (n *node) command(args ...string) (out string, code int) {
+	n.t.Helper()
+	out, err := output(n.t, n.Host, programs.flannel, args...)
+	if exit, ok := err.(*exec.ExitError); ok {
+		code = exit.ExitCode()
+	}
+	return out, code
+}
+
+// commandSays runs a command and wants an exit code and words.
+func (n *node) commandSays(wantCode int, want string, args ...string) {
+	n.t.Helper()
+	if out, code := n.command(args...); code != wantCode || !strings.Contains(out, want) {
+		n.t.Errorf("flannel %q: code %d, want %d and %q in\n%s", args, code, wantCode, want, out)
+	}
+}
+
+// kernelState is all that flannel changes in the kernel of a host. It leaves out
+// IPv6, whose addresses settle by themselves meanwhile.
+func (n *node) kernelState() string {
+	n.t.Helper()
+	var all strings.Builder
+	for _, command := range []string{"ip -o -d link", "ip -4 -o addr", "ip -4 route show table all", "ip rule", "nft list ruleset"} {
+		words := strings.Fields(command)
+		out, err := output(n.t, n.Host, words[0], words[1:]...)
+		if err != nil {
+			n.t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+		all.WriteString(out)
+	}
+	return all.String()
+}
+
+func TestCommands(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b := c.node("a"), c.node("b")
+	a.commandSays(3, "not ready in time", "wait", "-timeout=300ms")
+	a.commandSays(1, "is it running?", "status")
+	c.joinPair(a, b)
+	a.commandSays(0, "", "wait", "-timeout=30s")
+	a.commandSays(0, "ready", "status")
+	a.commandSays(0, a.subnet().String()+", expires in ", "status")
+	a.commandSays(0, `"ready":`, "status", "-json")
+	a.knows(b.subnet(), b.Addr().Addr())
+	a.commandSays(0, b.subnet().String()+"   "+b.Addr().Addr().String(), "peers")
+	a.commandSays(0, b.subnet().String(), "leases", "-etcd-endpoints="+c.etcd.URL())
+	a.commandSays(1, "a daemon runs", "cleanup", "-subnet-file="+a.envFile)
+}
+
+// After a daemon that was killed, cleanup leaves the kernel as it was before
+// the first start.
+func TestCleanup(t *testing.T) {
+	for name, how := range map[string]struct{ backend, flag string }{
+		"udp kernel": {`{"Type": "udp"}`, dataPathFlag + "kernel"},
+		"udp":        {`{"Type": "udp"}`, dataPathFlag + "offload"},
+		"vxlan":      {`{"Type": "vxlan"}`, ""},
+		"host-gw":    {`{"Type": "host-gw"}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(how.backend)
+			args := []string{"-ip-masq"}
+			if how.flag != "" {
+				args = append(args, how.flag)
+			}
+			a, b := c.node("a", args...), c.node("b", args...)
+			before := a.kernelState()
+			d := a.join()
+			b.join()
+			a.knows(b.subnet(), b.Addr().Addr())
+			d.kill()
+			file := "-subnet-file=" + a.envFile
+			for range 2 { // it has removed nothing the first time
+				a.commandSays(0, "would remove nftables table flannel-", "cleanup", "-dry-run", file)
+			}
+			a.commandSays(0, "removed nftables table flannel-", "cleanup", file)
+			if got := a.kernelState(); got != before {
+				t.Errorf("after cleanup\n%s\nbefore the first start\n%s", got, before)
+			}
+			if pins := pinsOf(t, a); len(pins) > 0 {
+				t.Errorf("pins are left: %q", pins)
+			}
+			a.commandSays(0, "there is nothing to remove", "cleanup", file)
+		})
+	}
+}
