@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 func (n *node) command(args ...string) (out string, code int) {
 	n.t.Helper()
 	out, err := output(n.t, n.Host, programs.flannel, args...)
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		code = exit.ExitCode()
 	}
 	return out, code
