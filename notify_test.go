@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,15 +29,22 @@ func TestAttendIsSilentWhileStateHangs(t *testing.T) {
 			n++
 			return fmt.Sprint(n)
 		}
+		var mu sync.Mutex
 		var told []string
 		done := make(chan struct{})
 		go func() {
-			attend(ctx, ticks.C, condition, func(state string) { told = append(told, state) })
+			attend(ctx, ticks.C, condition, func(state string) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, state)
+			})
 			close(done)
 		}()
 		expect := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(told, want) {
 				t.Fatalf("systemd was told %q, want %q", told, want)
 			}
@@ -50,11 +58,10 @@ func TestAttendIsSilentWhileStateHangs(t *testing.T) {
 		expect("STATUS=1", "STATUS=2", "STATUS=3")
 		close(release)
 		time.Sleep(every / 2)
-		synctest.Wait()
+		cancel()
+		<-done
 		if len(told) <= 3 {
 			t.Error("systemd hears nothing of a program that goes on")
 		}
-		cancel()
-		<-done
 	})
 }
