@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -65,10 +67,29 @@ func (d *daemon) condition() string {
 	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, len(s.Backend.Peers), s.Backend.DataPath)
 }
 
-// notifySystemd sends one message. Only a systemd that went away refuses it, and
-// it will learn all when it comes back.
+// notifyLimit is how long a message to systemd may wait for room in its queue.
+// A systemd that does not read must hold up neither the program nor its end.
+const notifyLimit = time.Second
+
+// notifySystemd sends one message (sd_notify(3)), if systemd is there. That of
+// go-systemd waits without limit. Only a systemd that hangs or went away refuses
+// it, and it will learn all when it is back.
 func notifySystemd(state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
+	addr := &net.UnixAddr{Name: os.Getenv("NOTIFY_SOCKET"), Net: "unixgram"}
+	if addr.Name == "" {
+		return
+	}
+	conn, err := net.DialUnix(addr.Net, nil, addr)
+	if err != nil {
+		log.Errorf("notify systemd: %v", err)
+		return
+	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyLimit)); err != nil {
+		log.Errorf("notify systemd: %v", err)
+		return
+	}
+	if _, err := conn.Write([]byte(state)); err != nil {
 		log.Errorf("notify systemd: %v", err)
 	}
 }

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -64,4 +68,39 @@ func TestAttendIsSilentWhileStateHangs(t *testing.T) {
 			t.Error("systemd hears nothing of a program that goes on")
 		}
 	})
+}
+
+// TestNotifyEndsWithoutAReader fills the queue of a systemd that does not read.
+func TestNotifyEndsWithoutAReader(t *testing.T) {
+	addr := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
+	systemd, err := net.ListenUnixgram(addr.Net, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer systemd.Close()
+	t.Setenv("NOTIFY_SOCKET", addr.Name)
+	// The queue is net.unix.max_dgram_qlen long; the filler has no deadline to wait for.
+	full, err := net.DialUnix(addr.Net, nil, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for err = nil; err == nil; _, err = full.Write([]byte("x")) {
+		if err := full.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		notifySystemd("WATCHDOG=1")
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * notifyLimit):
+		t.Fatal("a message waits without limit")
+	}
 }
