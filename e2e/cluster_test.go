@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,10 +82,16 @@ func (c *cluster) node(name string, args ...string) *node {
 
 func (c *cluster) nodeOn(h *netnstest.Host, args ...string) *node {
 	c.t.Helper()
-	dir := c.t.TempDir()
-	n := &node{Host: h, t: c.t, envFile: filepath.Join(dir, "run", "subnet.env")}
+	return newNode(c.t, h, c.etcd.URL(), args...)
+}
+
+// newNode makes a node whose etcd is at endpoints, separated by commas.
+func newNode(t *testing.T, h *netnstest.Host, endpoints string, args ...string) *node {
+	t.Helper()
+	dir := t.TempDir()
+	n := &node{Host: h, t: t, envFile: filepath.Join(dir, "run", "subnet.env")}
 	n.args = append([]string{
-		"-etcd-endpoints=" + c.etcd.URL(),
+		"-etcd-endpoints=" + endpoints,
 		"-subnet-file=" + n.envFile,
 		"-state-dir=" + filepath.Join(dir, "state"),
 	}, args...)
@@ -225,8 +232,14 @@ type status struct {
 
 const statusURL = "http://127.0.0.1:8286"
 
-func (n *node) readStatus() (s status, err error) {
-	resp, err := n.HTTP().Get(statusURL + "/api/v1/status")
+func (n *node) readStatus() (status, error) { return n.askStatus(n.t.Context()) }
+
+func (n *node) askStatus(ctx context.Context) (s status, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, statusURL+"/api/v1/status", nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := n.HTTP().Do(req)
 	if err != nil {
 		return s, err
 	}

@@ -45,10 +45,10 @@ func startEtcd(t *testing.T, h *netnstest.Host) *etcdserver.Server {
 // keysV3 is the keyspace of the v3 API.
 type keysV3 struct{ *clientv3.Client }
 
-func openV3(t *testing.T, h *netnstest.Host, endpoint string) keysV3 {
+func openV3(t *testing.T, h *netnstest.Host, endpoints ...string) keysV3 {
 	t.Helper()
 	c, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{endpoint},
+		Endpoints: endpoints,
 		Logger:    zap.NewNop(),
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return h.Dial(ctx, "tcp", strings.TrimPrefix(addr, "http://"))

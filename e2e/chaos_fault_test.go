@@ -1,0 +1,193 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
+)
+
+// fault breaks something. It returns how to mend it (nil: it mends itself) and
+// the hosts whose packets may be lost until then; those of all others may not.
+type fault struct {
+	name  string
+	cause func(r *faultRig, rnd *rand.Rand) (mend func(), hurt []*faultHost)
+	// noticed is how much longer than convergence the tables may take, where a
+	// daemon has to find out by itself that a connection leads nowhere.
+	noticed time.Duration
+}
+
+// keepAlive is when the client's pings have found a dead connection: one after
+// 10 s of silence, and 5 s to answer it.
+const keepAlive = 15 * time.Second
+
+// faults are in an order that a seed relies on: new ones go to the end.
+var faults = []fault{
+	{name: "daemon killed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.daemon.kill()
+		return h.start, []*faultHost{h}
+	}},
+	{name: "daemon stopped and started", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.daemon.stop()
+		return h.start, []*faultHost{h}
+	}},
+	{name: "daemon paused", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.daemon.signal(syscall.SIGSTOP)
+		return func() { h.daemon.signal(syscall.SIGCONT) }, []*faultHost{h}
+	}},
+	{name: "etcd member killed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		r.etcd.Members[rnd.IntN(3)].Stop()
+		return r.etcd.Restart, nil
+	}},
+	{name: "etcd member paused", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		m := r.etcd.Members[rnd.IntN(3)]
+		m.Pause()
+		return m.Resume, nil
+	}},
+	{name: "etcd quorum lost", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		first := rnd.IntN(3)
+		r.etcd.Members[first].Stop()
+		r.etcd.Members[(first+1)%3].Stop()
+		return r.etcd.Restart, nil
+	}},
+	{name: "etcd cluster killed", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		r.etcd.Stop()
+		return r.etcd.Restart, nil
+	}},
+	{name: "etcd compacted while hosts are cut off", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		hosts := r.some(rnd)
+		each(hosts, func(p *faultproxy.Proxy) { p.Set(faultproxy.Fault{HoldUp: true, HoldDown: true}) })
+		r.compact()
+		return func() { each(hosts, func(p *faultproxy.Proxy) { p.Set(faultproxy.Fault{}); p.Drop() }) }, nil
+	}},
+	{name: "etcd restored from a snapshot", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		file := r.etcd.Snapshot(r.t.Context())
+		r.compact() // revisions that the snapshot does not know
+		r.history.leave()
+		r.etcd.Restore(r.t.Context(), file)
+		return r.newStore, nil
+	}},
+	{name: "etcd wiped", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		r.history.leave()
+		r.etcd.Wipe()
+		return r.newStore, nil
+	}},
+	proxyFault("hosts partitioned from etcd", faultproxy.Fault{HoldUp: true, HoldDown: true}),
+	proxyFault("nothing gets to etcd", faultproxy.Fault{HoldUp: true}),
+	proxyFault("nothing gets back from etcd", faultproxy.Fault{HoldDown: true}),
+	proxyFault("etcd slow", faultproxy.Fault{Delay: 300 * time.Millisecond}),
+	{name: "connections to etcd refused", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		hosts := r.some(rnd)
+		each(hosts, func(p *faultproxy.Proxy) { p.Set(faultproxy.Fault{Refuse: true}); p.Drop() })
+		return func() { each(hosts, func(p *faultproxy.Proxy) { p.Set(faultproxy.Fault{}) }) }, nil
+	}},
+	{name: "connections to etcd reset", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		each(r.some(rnd), (*faultproxy.Proxy).Drop)
+		return nil, nil
+	}},
+	{name: "connections to etcd half open", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		each(r.some(rnd), (*faultproxy.Proxy).HalfOpen)
+		return nil, nil
+	}, noticed: keepAlive},
+	{name: "key deleted", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		r.keys.del(r.t, "subnets/"+r.one(rnd).leaseKey())
+		return nil, nil
+	}},
+	{name: "all keys deleted", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		_, err := r.keys.Delete(limited(r.t), prefix+"/subnets/", clientv3.WithPrefix())
+		r.must(err)
+		return nil, nil
+	}},
+	{name: "lease expired", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		answer, err := r.keys.Get(limited(r.t), prefix+"/subnets/"+r.one(rnd).leaseKey())
+		r.must(err)
+		if len(answer.Kvs) == 1 && answer.Kvs[0].Lease != 0 {
+			_, err = r.keys.Revoke(limited(r.t), clientv3.LeaseID(answer.Kvs[0].Lease))
+			r.must(err)
+		}
+		return nil, nil
+	}},
+	badKey("key that is no subnet", "nonsense", `{"PublicIP":"192.168.77.99"}`),
+	badKey("value that is no JSON", "10.5.210.0-24", `{"PublicIP":`),
+	badKey("subnet over all others", "10.5.0.0-17", `{"PublicIP":"192.168.77.99"}`),
+	badKey("subnet outside of Network", "10.9.0.0-24", `{"PublicIP":"192.168.77.99"}`),
+	{name: "another subnet with a host's address", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		return r.plant("subnets/10.5.211.0-24", `{"PublicIP":"`+r.one(rnd).Addr().Addr().String()+`"}`), nil
+	}},
+	{name: "configuration changed", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		r.keys.put(r.t, "config", `{"Network": "10.6.0.0/16"}`, 0)
+		return func() { r.keys.put(r.t, "config", networkConfig, 0) }, nil
+	}},
+	{name: "uplink down", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.Down(netnstest.Uplink)
+		return func() {
+			h.Up(netnstest.Uplink)
+			// The kernel has removed it with the link.
+			h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), r.lab.Router().Addr().Addr(), "")
+		}, []*faultHost{h}
+	}},
+}
+
+// proxyFault is a fault of the way of some hosts to etcd.
+func proxyFault(name string, f faultproxy.Fault) fault {
+	return fault{name: name, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		hosts := r.some(rnd)
+		each(hosts, func(p *faultproxy.Proxy) { p.Set(f) })
+		return func() { each(hosts, func(p *faultproxy.Proxy) { p.Set(faultproxy.Fault{}) }) }, nil
+	}}
+}
+
+// badKey is something below subnets that has no business there.
+func badKey(name, key, value string) fault {
+	return fault{name: name, cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) { return r.plant("subnets/"+key, value), nil }}
+}
+
+func (r *faultRig) plant(key, value string) (remove func()) {
+	r.t.Helper()
+	r.keys.put(r.t, key, value, 0)
+	return func() { r.keys.del(r.t, key) }
+}
+
+func (r *faultRig) one(rnd *rand.Rand) *faultHost { return r.hosts[rnd.IntN(len(r.hosts))] }
+
+// some is one host, or all.
+func (r *faultRig) some(rnd *rand.Rand) []*faultHost {
+	if rnd.IntN(2) == 0 {
+		return r.hosts
+	}
+	return []*faultHost{r.one(rnd)}
+}
+
+// compact makes etcd forget all but the present, after a change.
+func (r *faultRig) compact() {
+	r.t.Helper()
+	answer, err := r.keys.Put(limited(r.t), prefix+"/chaos", time.Now().String())
+	r.must(err)
+	_, err = r.keys.Compact(limited(r.t), answer.Header.Revision)
+	r.must(err)
+}
+
+// newStore starts etcd with other data than before.
+func (r *faultRig) newStore() {
+	r.t.Helper()
+	r.etcd.Restart()
+	r.keys.put(r.t, "config", networkConfig, 0)
+	r.history.erase()
+	r.history.follow(r.t)
+}
+
+func (r *faultRig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// leaseOp is one step in the life of a lease key.
+type leaseOp struct {
+	kind leaseOpKind
+	host netip.Addr
+	rev  int64
+}
+
+func (o leaseOp) String() string {
+	return fmt.Sprintf("%s by %v at revision %d", [...]string{"written", "expired", "believed", "erased"}[o.kind], o.host, o.rev)
+}
+
+type leaseOpKind int
+
+const (
+	written  leaseOpKind = iota // acquired, or renewed by a write
+	expired                     // or deleted
+	believed                    // a daemon said that the subnet is its own
+	erased                      // the store lost its data, and counts revisions anew
+)
+
+// ownership is the model's state: the host that had the key last, and whether
+// the key is there.
+type ownership struct {
+	holder netip.Addr
+	live   bool
+	rev    int64
+}
+
+// ownerModel says that a subnet has one owner: a key that is there is written
+// by its holder only, and no host believes to hold what another has taken since.
+var ownerModel = porcupine.Model{
+	Init: func() any { return ownership{} },
+	Step: func(state, input, _ any) (bool, any) {
+		s, op := state.(ownership), input.(leaseOp)
+		switch op.kind {
+		case written:
+			if op.rev <= s.rev || s.live && s.holder != op.host {
+				return false, s
+			}
+			return true, ownership{op.host, true, op.rev}
+		case expired:
+			return s.live && op.rev > s.rev, ownership{s.holder, false, op.rev}
+		case believed:
+			return s.holder == op.host, s
+		}
+		return true, ownership{holder: s.holder} // erased
+	},
+}
+
+// history records what etcd and the daemons say of each subnet's owner. An
+// event's interval reaches from the arrival of the one before it to its own:
+// etcd committed it somewhere between.
+type history struct {
+	client *clientv3.Client
+	began  time.Time
+
+	mu   sync.Mutex // guards what follows
+	ops  map[string][]porcupine.Operation
+	last int64 // arrival of the last event
+	err  error
+
+	stop func() // ends the watch under way
+}
+
+func newHistory(client *clientv3.Client) *history {
+	return &history{client: client, began: time.Now(), ops: make(map[string][]porcupine.Operation)}
+}
+
+func (h *history) now() int64 { return time.Since(h.began).Nanoseconds() }
+
+// add must be called with mu held.
+func (h *history) add(key string, op leaseOp, call, end int64) {
+	h.ops[key] = append(h.ops[key], porcupine.Operation{Input: op, Call: call, Return: end})
+}
+
+// follow records from now on what etcd's watch says, what is there first. After
+// leave, and a new store, it may be called again.
+func (h *history) follow(t *testing.T) {
+	t.Helper()
+	dir := prefix + "/subnets/"
+	answer, err := h.client.Get(limited(t), dir, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	for _, kv := range answer.Kvs {
+		h.write(strings.TrimPrefix(string(kv.Key), dir), kv, h.last, h.now())
+	}
+	h.last = h.now()
+	h.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		rev := answer.Header.Revision + 1
+		for ctx.Err() == nil {
+			for news := range h.client.Watch(clientv3.WithRequireLeader(ctx), dir, clientv3.WithPrefix(), clientv3.WithRev(rev)) {
+				if news.CompactRevision > 0 {
+					h.mu.Lock()
+					h.err = fmt.Errorf("the history from revision %d on was compacted before it was read", rev)
+					h.mu.Unlock()
+					return
+				}
+				if news.Err() != nil {
+					break // no leader: watch again
+				}
+				h.record(dir, news.Events)
+				rev = max(rev, news.Header.Revision+1)
+			}
+		}
+	}()
+	h.stop = func() { cancel(); <-done }
+	t.Cleanup(h.leave)
+}
+
+// leave ends follow.
+func (h *history) leave() {
+	if h.stop != nil {
+		h.stop()
+		h.stop = nil
+	}
+}
+
+func (h *history) record(dir string, events []*clientv3.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	for _, e := range events {
+		key := strings.TrimPrefix(string(e.Kv.Key), dir)
+		if e.Type == mvccpb.DELETE {
+			h.add(key, leaseOp{kind: expired, rev: e.Kv.ModRevision}, h.last, now)
+			continue
+		}
+		h.write(key, e.Kv, h.last, now)
+	}
+	h.last = now
+}
+
+// write must be called with mu held. A value that is no lease's has an owner,
+// too, the zero address.
+func (h *history) write(key string, kv *mvccpb.KeyValue, call, end int64) {
+	var value struct{ PublicIP netip.Addr }
+	_ = json.Unmarshal(kv.Value, &value) // it may be bad, on purpose
+	h.add(key, leaseOp{written, value.PublicIP, kv.ModRevision}, call, end)
+}
+
+// erase notes that the store is a new one.
+func (h *history) erase() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key := range h.ops {
+		h.add(key, leaseOp{kind: erased}, h.last, h.now())
+	}
+	h.last = h.now()
+}
+
+// believe asks a daemon what it holds.
+func (h *history) believe(ctx context.Context, n *node) {
+	call := h.now()
+	s, err := n.askStatus(ctx)
+	if err != nil || !s.Ready {
+		return // it does not run
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := strings.ReplaceAll(s.Lease.Subnet.String(), "/", "-")
+	h.add(key, leaseOp{kind: believed, host: s.Node.PublicIP}, call, h.now())
+}
+
+// check holds what was recorded of every subnet against the model.
+func (h *history) check() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		return h.err
+	}
+	for key, ops := range h.ops {
+		if result := porcupine.CheckOperationsTimeout(ownerModel, ops, patience); result != porcupine.Ok {
+			return fmt.Errorf("the history of %s has more than one owner at a time (%s):\n%s", key, result, describe(ops))
+		}
+	}
+	return nil
+}
+
+// describe leaves out beliefs that say what the one before them said.
+func describe(ops []porcupine.Operation) string {
+	var b strings.Builder
+	var last leaseOp
+	for _, o := range ops {
+		if op := o.Input.(leaseOp); op != last {
+			fmt.Fprintf(&b, "%v..%v %v\n", time.Duration(o.Call), time.Duration(o.Return), op)
+			last = op
+		}
+	}
+	return b.String()
+}
+
+func (h *history) size() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ops := range h.ops {
+		n += len(ops)
+	}
+	return n
+}
+
+// The model refuses what must not happen, and nothing else.
+func TestOwnerModel(t *testing.T) {
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for _, c := range []struct {
+		name string
+		ops  []leaseOp
+		ok   bool
+	}{
+		{"acquire, renew, expire, steal", []leaseOp{{written, a, 1}, {believed, a, 0}, {written, a, 2}, {expired, a, 3}, {believed, a, 0}, {written, b, 4}, {believed, b, 0}}, true},
+		{"written over", []leaseOp{{written, a, 1}, {written, b, 2}}, false},
+		{"two believe", []leaseOp{{written, a, 1}, {expired, a, 2}, {written, b, 3}, {believed, a, 0}}, false},
+		{"never written", []leaseOp{{believed, a, 0}}, false},
+		{"deleted twice", []leaseOp{{written, a, 1}, {expired, a, 2}, {expired, a, 3}}, false},
+		{"a new store", []leaseOp{{written, a, 7}, {kind: erased}, {believed, a, 0}, {written, a, 2}}, true},
+	} {
+		h := newHistory(nil)
+		for i, op := range c.ops {
+			h.add("key", op, int64(2*i), int64(2*i+1))
+		}
+		if err := h.check(); (err == nil) != c.ok {
+			t.Errorf("%s: %v, want ok=%v", c.name, err, c.ok)
+		}
+	}
+}

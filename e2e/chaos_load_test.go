@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	echoPort = 7
+	// sendEvery is the pause between a flow's packets.
+	sendEvery = 20 * time.Millisecond
+	// answerLimit is how long an answer may take and not be lost.
+	answerLimit = 2 * time.Second
+)
+
+// flow is a container that asks another one without a pause, and keeps account
+// of the answers.
+type flow struct {
+	from, to *node
+	conn     net.PacketConn
+
+	mu       sync.Mutex // guards what follows
+	next     uint64
+	waiting  map[uint64]time.Time // when each that has no answer yet was sent
+	answered uint64               // the highest number that has
+}
+
+// startLoad sends between all containers, each way, until the test ends.
+func startLoad(t *testing.T, nodes []*node) []*flow {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	listen := func(n *node, port uint16) net.PacketConn {
+		addr := netip.AddrPortFrom(n.containerAddr(), port).String()
+		c, err := n.container.ListenPacket(ctx, "udp4", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		context.AfterFunc(ctx, func() { c.Close() })
+		return c
+	}
+	t.Cleanup(func() { cancel(); work.Wait() })
+	var flows []*flow
+	for _, to := range nodes {
+		echo := listen(to, echoPort)
+		work.Go(func() { sendBack(ctx, echo) })
+		for _, from := range nodes {
+			if from == to {
+				continue
+			}
+			f := &flow{from: from, to: to, conn: listen(from, 0), waiting: make(map[uint64]time.Time)}
+			work.Go(func() { f.ask(ctx, to.containerAddr()) })
+			work.Go(func() { f.listen(ctx) })
+			flows = append(flows, f)
+		}
+	}
+	return flows
+}
+
+// sendBack answers until ctx ends. An error of one packet, an ICMP message for
+// instance, is no reason to end.
+func sendBack(ctx context.Context, c net.PacketConn) {
+	buf := make([]byte, 64)
+	for ctx.Err() == nil {
+		if n, from, err := c.ReadFrom(buf); err == nil {
+			_, _ = c.WriteTo(buf[:n], from) // what is not sent is counted as lost
+		}
+	}
+}
+
+func (f *flow) ask(ctx context.Context, to netip.Addr) {
+	tick := time.NewTicker(sendEvery)
+	defer tick.Stop()
+	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, echoPort))
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		f.next++
+		n := f.next
+		f.waiting[n] = time.Now()
+		f.mu.Unlock()
+		_, _ = f.conn.WriteTo(binary.BigEndian.AppendUint64(nil, n), addr) // not sent: lost
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (f *flow) listen(ctx context.Context) {
+	buf := make([]byte, 64)
+	for ctx.Err() == nil {
+		n, _, err := f.conn.ReadFrom(buf)
+		if err != nil || n != 8 {
+			continue
+		}
+		number := binary.BigEndian.Uint64(buf)
+		f.mu.Lock()
+		delete(f.waiting, number)
+		f.answered = max(f.answered, number)
+		f.mu.Unlock()
+	}
+}
+
+// flows waits until a packet sent from now on is answered.
+func (f *flow) works(t *testing.T) {
+	t.Helper()
+	f.mu.Lock()
+	now := f.next
+	f.mu.Unlock()
+	eventually(t, fmt.Sprintf("%s reaches %s", f.from.Name(), f.to.Name()), func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.answered <= now {
+			return fmt.Errorf("packets from number %d on have no answer", now+1)
+		}
+		return nil
+	})
+}
+
+// lost are the packets sent between two moments that are not answered in time.
+func (f *flow) lost(from, to time.Time) error {
+	for {
+		f.mu.Lock()
+		maps.DeleteFunc(f.waiting, func(_ uint64, sent time.Time) bool { return sent.Before(from) })
+		count, first := 0, to
+		for _, sent := range f.waiting {
+			if sent.Before(to) {
+				count++
+				if sent.Before(first) {
+					first = sent
+				}
+			}
+		}
+		f.mu.Unlock()
+		if count == 0 {
+			return nil
+		}
+		if time.Since(to) > answerLimit {
+			return fmt.Errorf("%d packets from %s to %s were lost, the first %v after the fault began",
+				count, f.from.Name(), f.to.Name(), first.Sub(from).Round(time.Millisecond))
+		}
+		<-time.After(sendEvery)
+	}
+}

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
+)
+
+// firstProxyPort is where the proxies listen, in etcd's namespace.
+const firstProxyPort = 3000
+
+// faultRig is a cluster of hosts that reach a three-member etcd through proxies
+// of their own, under load.
+type faultRig struct {
+	t       *testing.T
+	lab     *netnstest.Lab
+	etcd    *etcdserver.Cluster
+	keys    keysV3 // past the proxies
+	history *history
+	hosts   []*faultHost
+	flows   []*flow
+}
+
+// faultHost is a host, its daemon's present run, and its way to etcd.
+type faultHost struct {
+	*node
+	daemon  *daemon
+	proxies []*faultproxy.Proxy // one for each member
+	used    resources           // by this run, when it was young
+}
+
+const networkConfig = `{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0"}`
+
+func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
+	t.Helper()
+	netnstest.Require(t)
+	r := &faultRig{t: t, lab: netnstest.New(t)}
+	store := r.lab.Host("etcd")
+	r.etcd = etcdserver.StartCluster(t, 3, etcdserver.Options{
+		Listen:  net.JoinHostPort(store.Addr().Addr().String(), "2379"),
+		Command: []string{"ip", "netns", "exec", store.Netns()},
+		Args:    []string{"--log-level=info"}, // its log tells when it serves
+	})
+	r.keys = openV3(t, store, r.etcd.URLs()...)
+	r.keys.put(t, "config", networkConfig, 0)
+	r.history = newHistory(r.keys.Client)
+	r.history.follow(t)
+	var nodes []*node
+	for i := range hosts {
+		h := &faultHost{}
+		var endpoints []string
+		for j, url := range r.etcd.URLs() {
+			addr := netip.AddrPortFrom(store.Addr().Addr(), uint16(firstProxyPort+10*i+j)).String()
+			h.proxies = append(h.proxies, startProxy(t, store, addr, strings.TrimPrefix(url, "http://")))
+			endpoints = append(endpoints, "http://"+addr)
+		}
+		host := r.lab.Host(fmt.Sprintf("host%d", i))
+		h.node = newNode(t, host, strings.Join(endpoints, ","), args...)
+		h.plantForeign()
+		h.start()
+		h.addContainer()
+		r.hosts = append(r.hosts, h)
+		nodes = append(nodes, h.node)
+	}
+	r.flows = startLoad(t, nodes)
+	for _, f := range r.flows {
+		f.works(t)
+	}
+	return r
+}
+
+func startProxy(t *testing.T, h *netnstest.Host, listen, to string) *faultproxy.Proxy {
+	t.Helper()
+	p := faultproxy.New(faultproxy.Config{
+		Listen: func(ctx context.Context) (net.Listener, error) { return h.Listen(ctx, "tcp", listen) },
+		Dial:   func(ctx context.Context) (net.Conn, error) { return h.Dial(ctx, "tcp", to) },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("proxy %s: %v", listen, err)
+		}
+	})
+	t.Cleanup(func() { cancel(); run.Wait() })
+	return p
+}
+
+// start runs the daemon and notes what it uses when it is ready.
+func (h *faultHost) start() {
+	h.t.Helper()
+	h.daemon = h.join()
+	h.used = h.resources()
+}
+
+// each does something to all proxies of some hosts.
+func each(hosts []*faultHost, do func(*faultproxy.Proxy)) {
+	for _, h := range hosts {
+		for _, p := range h.proxies {
+			do(p)
+		}
+	}
+}
+
+// tables compares every host's peers with the leases in the store.
+func (r *faultRig) tables() error {
+	leases := make(map[netip.Prefix]netip.Addr)
+	for _, h := range r.hosts {
+		leases[h.subnet()] = h.Addr().Addr()
+	}
+	stored := r.keys.list(r.t, "subnets")
+	if len(stored) != len(leases) {
+		return fmt.Errorf("the store has %d keys for %d hosts: %v", len(stored), len(leases), stored)
+	}
+	for subnet, addr := range leases {
+		key := strings.ReplaceAll(subnet.String(), "/", "-")
+		if want := fmt.Sprintf(`"PublicIP":"%v"`, addr); !strings.Contains(stored[key], want) {
+			return fmt.Errorf("key %s has %q, want %s", key, stored[key], want)
+		}
+	}
+	for _, h := range r.hosts {
+		s, err := h.readStatus()
+		if err != nil {
+			return err
+		}
+		if !s.Ready || s.Lease.Subnet != h.subnet() {
+			return fmt.Errorf("host %s: ready %v with %v, subnet.env has %v", h.Name(), s.Ready, s.Lease.Subnet, h.subnet())
+		}
+		if len(s.Backend.Peers) != len(leases)-1 {
+			return fmt.Errorf("host %s has %d peers, the store %d", h.Name(), len(s.Backend.Peers), len(leases)-1)
+		}
+		for _, p := range s.Backend.Peers {
+			if leases[p.Subnet] != p.PublicIP {
+				return fmt.Errorf("host %s has peer %v at %v, the store %v", h.Name(), p.Subnet, p.PublicIP, leases[p.Subnet])
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+var (
+	chaosSeed   = flag.Uint64("chaos-seed", 0, "faults of TestChaos; 0: chosen at random")
+	chaosRounds = flag.Int("chaos-rounds", 0, "TestChaos: how many faults; 0: as long as -chaos says")
+	chaosTime   = flag.Duration("chaos", 30*time.Second, "TestChaos: for how long it begins new rounds")
+)
+
+const (
+	// chaosHosts is the smallest number with two hosts that a fault of a third
+	// is none of.
+	chaosHosts = 3
+	// A fault lasts a random time between these.
+	faultLeast, faultMost = 100 * time.Millisecond, 2 * time.Second
+	// convergence is what the README promises: after etcd is back, every table
+	// equals the store within this time.
+	convergence = 5 * time.Second
+	// askEvery is how often each daemon is asked what it holds.
+	askEvery = 250 * time.Millisecond
+)
+
+// A lease that is made when a fault is over.
+const newsKey = "10.5.220.0-24"
+
+var (
+	newsSubnet = netip.MustParsePrefix("10.5.220.0/24")
+	newsAddr   = netip.MustParseAddr("192.168.77.220")
+)
+
+// One random fault at a time, under load. After each: one owner for each
+// subnet, in all of the history; every table as the store has it; no packet
+// lost but those of hosts that the fault was done to; nothing leaked; nothing
+// of others touched.
+func TestChaos(t *testing.T) {
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("replay with: go test ./e2e -run '^TestChaos$' -chaos-seed %d -chaos-rounds N", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	r := newFaultRig(t, chaosHosts, "-ip-masq")
+	r.askDaemons()
+	began, count := time.Now(), make(map[string]int)
+	var slowest time.Duration
+	rounds := 0
+	for ; *chaosRounds > 0 && rounds < *chaosRounds || *chaosRounds == 0 && time.Since(began) < *chaosTime; rounds++ {
+		f := faults[rnd.IntN(len(faults))]
+		took := r.round(f, rnd)
+		t.Logf("round %d: %s: tables equalled the store after %v", rounds+1, f.name, took.Round(time.Millisecond))
+		count[f.name]++
+		slowest = max(slowest, took)
+		if t.Failed() {
+			t.Fatalf("violation in round %d (%s) of seed %d", rounds+1, f.name, seed)
+		}
+	}
+	if err := r.history.check(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d rounds, %d kinds of faults, %d steps of history; slowest convergence %v",
+		rounds, len(count), r.history.size(), slowest.Round(time.Millisecond))
+}
+
+// round does one fault and checks everything after it. It returns how long the
+// tables took to equal the store.
+func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
+	r.t.Helper()
+	began := time.Now()
+	mend, hurt := f.cause(r, rnd)
+	lasts := faultLeast + time.Duration(rnd.Int64N(int64(faultMost-faultLeast)))
+	<-time.After(lasts)
+	if mend != nil {
+		mend()
+	}
+	took := r.converge(f.name, convergence+f.noticed)
+	isHurt := func(n *node) bool {
+		return slices.ContainsFunc(hurt, func(h *faultHost) bool { return h.node == n })
+	}
+	for _, fl := range r.flows {
+		if isHurt(fl.from) || isHurt(fl.to) {
+			fl.works(r.t)
+		}
+	}
+	recovered := time.Now()
+	for _, fl := range r.flows {
+		from := began
+		if isHurt(fl.from) || isHurt(fl.to) {
+			from = recovered
+		}
+		fl.works(r.t) // so that there is something to count
+		if err := fl.lost(from, time.Now()); err != nil {
+			r.t.Errorf("%s: %v", f.name, err)
+		}
+	}
+	for _, h := range r.hosts {
+		eventually(r.t, "the daemon uses what it used", h.leaks)
+		if err := h.foreign(); err != nil {
+			r.t.Errorf("%s: %v", f.name, err)
+		}
+	}
+	if err := r.zombies(); err != nil {
+		r.t.Errorf("%s: %v", f.name, err)
+	}
+	return took
+}
+
+// converge waits until every table equals the store and every host hears of
+// what is new there. It returns how long that took; more than limit is a failure.
+func (r *faultRig) converge(after string, limit time.Duration) time.Duration {
+	r.t.Helper()
+	began := time.Now()
+	settled := fmt.Sprintf("after %q every table equals the store", after)
+	eventually(r.t, settled, r.tables)
+	// What was true before may be true still: only news show that all listen.
+	r.keys.put(r.t, "subnets/"+newsKey, fmt.Sprintf(`{"PublicIP":"%v"}`, newsAddr), 0)
+	for _, h := range r.hosts {
+		h.knows(newsSubnet, newsAddr)
+	}
+	r.keys.del(r.t, "subnets/"+newsKey)
+	eventually(r.t, settled, r.tables)
+	took := time.Since(began)
+	if took > limit {
+		r.t.Errorf("%s: the tables equalled the store after %v, more than %v", after, took, limit)
+	}
+	return took
+}
+
+// askDaemons has the history record what each daemon believes, until the test ends.
+func (r *faultRig) askDaemons() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{}, len(r.hosts))
+	for _, h := range r.hosts {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			tick := time.NewTicker(askEvery)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				r.history.believe(ctx, h.node)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		}()
+	}
+	r.t.Cleanup(func() {
+		cancel()
+		for range r.hosts {
+			<-done
+		}
+	})
+}
