@@ -11,7 +11,7 @@ var etcdAway = flag.Duration("etcd-away", 5*time.Second, "TestEtcdAway: for how 
 // Packets do not depend on etcd: none is lost while it is away, and it is known
 // again soon after it is back.
 func TestEtcdAway(t *testing.T) {
-	for _, path := range []string{"plain", "offload"} {
+	for _, path := range []string{"plain", "offload", "kernel"} {
 		t.Run(path, func(t *testing.T) {
 			r := newFaultRig(t, 2, "-udp-datapath="+path)
 			began := time.Now()
