@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/subnet"
+)
+
+const (
+	// news is how many leases are created to see how fast hosts hear of them,
+	// newsEvery the pause between two.
+	news      = 50
+	newsEvery = 200 * time.Millisecond
+	// writers is how many leases are created at a time where speed is not measured.
+	writers = 32
+)
+
+// terms have every host renew within the time that it is looked at: renewals
+// must wake nobody.
+func (s *scale) terms() subnet.Terms {
+	return subnet.Terms{TTL: 10 * time.Minute, RenewMargin: 10*time.Minute - s.idle/2}
+}
+
+// hearing is what the hosts' data planes were told, of all hosts together.
+type hearing struct {
+	events atomic.Int64
+	synced atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	created map[netip.Prefix]time.Time
+	delays  []time.Duration
+}
+
+// apply stands in for a data plane, which sets the route in this call.
+func (h *hearing) apply(events []subnet.Event) {
+	now := time.Now()
+	h.events.Add(int64(len(events)))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range events {
+		if began, ok := h.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
+			h.delays = append(h.delays, now.Sub(began))
+		}
+	}
+}
+
+// measureHosts has all hosts acquire at once, then watches them doing nothing,
+// then hearing of new leases.
+func (s *scale) measureHosts(ctx context.Context, c *subnet.Config) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &hearing{created: make(map[netip.Prefix]time.Time)}
+	var mu sync.Mutex // guards took
+	var took []time.Duration
+	var acquired, run errgroup.Group
+	began := time.Now()
+	for i := range s.hosts {
+		reg, err := s.open()
+		if err != nil {
+			return err
+		}
+		m := subnet.NewManager(reg, c, s.terms())
+		acquired.Go(func() error {
+			start := time.Now()
+			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, netip.Prefix{})
+			if err != nil {
+				return fmt.Errorf("host %d: %w", i, err)
+			}
+			mu.Lock()
+			took = append(took, time.Since(start))
+			mu.Unlock()
+			run.Go(func() error {
+				defer reg.Close()
+				g, ctx := errgroup.WithContext(ctx)
+				g.Go(func() error { return m.Renew(ctx, lease) })
+				g.Go(func() error {
+					first := true
+					return m.Watch(ctx, lease, func(events []subnet.Event) {
+						h.apply(events)
+						if first {
+							first = false
+							h.synced.Add(1)
+						}
+					})
+				})
+				return g.Wait()
+			})
+			return nil
+		})
+	}
+	if err := acquired.Wait(); err != nil {
+		cancel()
+		return fmt.Errorf("acquire: %w", err)
+	}
+	s.printf("acquire: %d hosts at once: %s; all of them in %v", s.hosts, quantiles(took), time.Since(began).Round(time.Millisecond))
+	if err := s.settle(ctx, h); err != nil {
+		return err
+	}
+	before, processor := h.events.Load(), s.processorOf(s.etcd.Process.Pid)
+	if err := pause(ctx, s.idle); err != nil {
+		return err
+	}
+	s.printf("idle: in %v, while each host renews, %d events for all hosts together; etcd uses %.1f %% of a processor",
+		s.idle, h.events.Load()-before, 100*(s.processorOf(s.etcd.Process.Pid)-processor).Seconds()/s.idle.Seconds())
+	if err := s.announce(ctx, h); err != nil {
+		return err
+	}
+	cancel()
+	return run.Wait()
+}
+
+// settle waits until every host has its first full set, and the others' leases.
+func (s *scale) settle(ctx context.Context, h *hearing) error {
+	for last := int64(-1); h.synced.Load() < int64(s.hosts) || h.events.Load() != last; {
+		last = h.events.Load()
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+	s.printf("join: %.1f events for each host to know all %d others", float64(h.events.Load())/float64(s.hosts), s.hosts-1)
+	return nil
+}
+
+// announce creates leases and waits until all hosts have heard of all.
+func (s *scale) announce(ctx context.Context, h *hearing) error {
+	reg, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	before := h.events.Load()
+	for i := range news {
+		// Outside of what hosts are handed, so that it is free; within Network.
+		fresh := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(4 * i)}), 30)
+		h.mu.Lock()
+		h.created[fresh] = time.Now()
+		h.mu.Unlock()
+		_, err := reg.Create(ctx, subnet.Lease{Subnet: fresh, Attrs: subnet.Attrs{PublicIP: hostAddr(1 << 20)}}, time.Hour)
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, newsEvery); err != nil {
+			return err
+		}
+	}
+	for want := before + int64(news*s.hosts); h.events.Load() < want; {
+		if err := pause(ctx, newsEvery); err != nil {
+			return fmt.Errorf("wait until all hosts know the new leases: %w", err)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.printf("news: from a lease's creation to its route on %d hosts: %s (%d samples)", s.hosts, quantiles(h.delays), len(h.delays))
+	return nil
+}
+
+// fill creates the leases of hosts that are not there.
+func (s *scale) fill(ctx context.Context) error {
+	reg, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	there, _, err := reg.List(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for i := range max(0, s.leases-len(there)) {
+		g.Go(func() error {
+			l := subnet.Lease{Subnet: netip.PrefixFrom(fillAddr(i), 24), Attrs: subnet.Attrs{PublicIP: hostAddr(1<<21 + i)}}
+			_, err := reg.Create(ctx, l, time.Hour)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("create leases: %w", err)
+	}
+	s.printf("fill: %d leases, %d of them created in %v by %d writers", s.leases, max(0, s.leases-len(there)),
+		time.Since(began).Round(time.Millisecond), writers)
+	return nil
+}
+
+// hostAddr is the public IP of host i, from the range for benchmarks (RFC 2544)
+// and on.
+func hostAddr(i int) netip.Addr {
+	return addr(0xc6120000 + uint32(i) + 1) // 198.18.0.1
+}
+
+// fillAddr is a subnet that no host is handed, 10.128.0.0 and on.
+func fillAddr(i int) netip.Addr { return addr(0x0a800000 + uint32(i)<<8) }
+
+func addr(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
