@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
@@ -65,8 +68,34 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	if !previous.IsValid() && remembered != nil {
 		previous = remembered.Lease.Subnet // subnet.env is often in a folder that a reboot empties
 	}
-	j.lease, err = j.manager.Acquire(ctx, j.backend.Attrs(), previous, remembered.subnets()...)
+	j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
+	if errors.Is(err, subnet.ErrCloned) {
+		id, failed := nodeid.Replace(d.options.stateDir)
+		if failed != nil {
+			return j, errors.Join(err, failed)
+		}
+		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
+		if err := d.prepare(&j, up, publicIP); err != nil { // a backend's keys may come from the identity
+			return j, err
+		}
+		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
+	}
 	return j, err
+}
+
+// identify adds who this host is to what its lease tells. Without an identity
+// the address alone says it, as in other flannels.
+func (d *daemon) identify(a subnet.Attrs) subnet.Attrs {
+	id, err := nodeid.Load(d.options.stateDir)
+	if err != nil {
+		log.Warningf("go without a node id: %v; another host with the same public IP would not be noticed", err)
+		return a
+	}
+	a.NodeID = id.String()
+	if a.Hostname, err = os.Hostname(); err != nil {
+		log.V(1).Infof("go without a host name: %v", err)
+	}
+	return a
 }
 
 // resume joins without the store's answer.
@@ -82,7 +111,7 @@ func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Ad
 		return joined{}, err
 	}
 	j.lease = remembered.Lease
-	j.lease.Attrs = j.backend.Attrs()
+	j.lease.Attrs = d.identify(j.backend.Attrs())
 	j.manager.Adopt(j.lease, append([]subnet.Lease{}, remembered.Peers...)) // none is known to be none
 	return j, nil
 }

@@ -13,7 +13,7 @@ func TestHostGW(t *testing.T) {
 	tr := newTrio(t, `{"Type": "host-gw"}`)
 	for _, n := range tr.nodes {
 		want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"host-gw"}`, n.Addr().Addr())
-		if got := tr.leases()[n.leaseKey()]; got != want {
+		if got := shared(tr.leases()[n.leaseKey()]); got != want {
 			t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
 		}
 		if n.mtu() != 1500 {

@@ -69,7 +69,7 @@ func TestVXLAN(t *testing.T) {
 	for _, n := range tr.nodes {
 		macs[n] = n.mac(t)
 		want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"%s"}}`, n.Addr().Addr(), macs[n])
-		if got := tr.leases()[n.leaseKey()]; got != want {
+		if got := shared(tr.leases()[n.leaseKey()]); got != want {
 			t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
 		}
 		if n.mtu() != 1450 {

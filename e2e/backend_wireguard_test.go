@@ -71,7 +71,7 @@ func TestWireGuard(t *testing.T) {
 				keyFile := filepath.Join(filepath.Dir(n.envFile), "wgkey")
 				_, v := parseLease(t, n.leaseKey(), tr.leases()[n.leaseKey()])
 				want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"%s","Port":51820}}`, n.Addr().Addr(), v.BackendData.PublicKey)
-				if got := tr.leases()[n.leaseKey()]; got != want || len(v.BackendData.PublicKey) != 44 {
+				if got := shared(tr.leases()[n.leaseKey()]); got != want || len(v.BackendData.PublicKey) != 44 {
 					t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
 				}
 				if info, err := os.Stat(keyFile); err != nil || info.Mode().Perm() != 0o400 {

@@ -64,6 +64,16 @@ func (c *cluster) leases() map[string]string {
 	return c.keys.list(c.t, "subnets")
 }
 
+// shared is what other flannels understand of a lease's value: flannel's own
+// fields come behind it, and the NodeID is the first.
+func shared(value string) string {
+	before, _, own := strings.Cut(value, `,"NodeID":`)
+	if !own {
+		return "no NodeID in " + value
+	}
+	return before + "}"
+}
+
 // node is a host with the folders that its daemon writes to, over several runs
 // of it.
 type node struct {

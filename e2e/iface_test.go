@@ -48,7 +48,7 @@ func TestPublicIP(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a")
 	a.join("-public-ip=198.51.100.7")
-	if lease, want := c.leases()[a.leaseKey()], `{"PublicIP":"198.51.100.7","PublicIPv6":null}`; lease != want {
+	if lease, want := shared(c.leases()[a.leaseKey()]), `{"PublicIP":"198.51.100.7","PublicIPv6":null}`; lease != want {
 		t.Errorf("the lease is %s, want %s", lease, want)
 	}
 }

@@ -14,15 +14,16 @@ import (
 )
 
 // Acquire takes a subnet for the host that attrs describes: the one that it
-// holds already, by its public IP; else prev, if that is free; else a free one
+// holds already, by its public IP, or by its NodeID after a change of address;
+// else prev, if that is free; else a free one
 // at random, one of others only where there is no other: those are subnets that
 // hosts had which may come back for them. When another host is faster, it chooses again; while the store
-// does not answer, it waits. Errors: ErrFull, or ctx's.
+// does not answer, it waits. Errors: ErrFull, ErrAddressInUse, ErrCloned, or ctx's.
 func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix, others ...netip.Prefix) (Lease, error) {
 	a := acquisition{Manager: m, attrs: attrs, prev: prev, others: others}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
 		l, err := a.try(ctx)
-		if errors.Is(err, ErrFull) {
+		if errors.Is(err, ErrFull) || errors.Is(err, ErrAddressInUse) || errors.Is(err, ErrCloned) {
 			err = backoff.Permanent(err)
 		}
 		return l, err
@@ -60,7 +61,7 @@ func (a *acquisition) try(ctx context.Context) (Lease, error) {
 		var l Lease
 		switch {
 		case doubled:
-			err = a.yield(ctx, leases, older)
+			err = a.yield(ctx, leases[slices.IndexFunc(leases, a.created)], older)
 			if err == nil {
 				continue
 			}
@@ -82,15 +83,27 @@ func (a *acquisition) try(ctx context.Context) (Lease, error) {
 	}
 }
 
-// reuse takes over the lease that already names our public IP, and removes one
-// that the configuration no longer allows. It returns the zero Lease if there
+// reuse takes over the lease that is ours already, and removes one that the
+// configuration no longer allows. It returns the zero Lease if there
 // is none to take over.
 func (a *acquisition) reuse(ctx context.Context, leases []Lease) (Lease, error) {
-	for _, l := range leases {
-		if l.Attrs.PublicIP != a.attrs.PublicIP || l.IPv6Subnet.IsValid() {
-			continue
+	// Those of our address first: one that has only our NodeID may be a clone's.
+	ours := slices.Concat(filter(leases, func(l Lease) bool { return a.claims(l) && l.Attrs.PublicIP == a.attrs.PublicIP }),
+		filter(leases, func(l Lease) bool { return a.claims(l) && l.Attrs.PublicIP != a.attrs.PublicIP }))
+	for _, l := range ours {
+		if strange(l, a.attrs) {
+			var err error
+			if l, err = a.claim(ctx, l); err != nil {
+				return Lease{}, err
+			}
 		}
+		// A run that ended before it looked once more did not write its subnet down.
+		older, is := overlapped(leases, l)
 		switch {
+		case is && l.Subnet != a.prev && !l.Reserved:
+			if err := a.yield(ctx, l, older); err != nil {
+				return Lease{}, err
+			}
 		case a.config.Allows(l.Subnet):
 			l.Attrs = a.attrs
 			taken, err := a.reg.Update(ctx, l, a.terms.TTL)
@@ -118,12 +131,21 @@ func (a *acquisition) doubled(leases []Lease) (older Lease, is bool) {
 	if i < 0 {
 		return Lease{}, false
 	}
+	return overlapped(leases, leases[i])
+}
+
+// overlapped returns a lease of another host that overlaps own, and is older.
+func overlapped(leases []Lease, own Lease) (older Lease, is bool) {
 	for _, l := range leases {
-		if l.Subnet != a.tried && l.Subnet.Overlaps(a.tried) && l.Rev < leases[i].Rev {
+		if l.Subnet != own.Subnet && l.Subnet.Overlaps(own.Subnet) && l.Rev < own.Rev && l.Attrs.PublicIP != own.Attrs.PublicIP {
 			return l, true
 		}
 	}
 	return Lease{}, false
+}
+
+func filter(leases []Lease, keep func(Lease) bool) []Lease {
+	return slices.DeleteFunc(slices.Clone(leases), func(l Lease) bool { return !keep(l) })
 }
 
 // created reports whether l is what our last creation made.
@@ -139,8 +161,7 @@ func (a *acquisition) confirmed(leases []Lease) bool {
 }
 
 // yield deletes what we created.
-func (a *acquisition) yield(ctx context.Context, leases []Lease, older Lease) error {
-	own := leases[slices.IndexFunc(leases, a.created)]
+func (a *acquisition) yield(ctx context.Context, own, older Lease) error {
 	log.Infof("another host was faster, choose again: %v overlaps %v", older, own.Subnet)
 	if err := a.answered(a.reg.Delete(ctx, own)); err != nil {
 		return fmt.Errorf("delete lease %v: %w", own.Subnet, err)

@@ -38,10 +38,14 @@ type Extras struct {
 	DataPath string `json:",omitempty"`
 }
 
-// Equal reports whether a and b mean the same to a peer.
-func (a Attrs) Equal(b Attrs) bool {
+// Equal reports whether a and b say the same.
+func (a Attrs) Equal(b Attrs) bool { return a.routesAs(b) && a.Extras == b.Extras }
+
+// routesAs reports whether a and b mean the same to a peer that sends packets:
+// who the host is, and who asks it whether it is alive, does not matter there.
+func (a Attrs) routesAs(b Attrs) bool {
 	return a.PublicIP == b.PublicIP && a.BackendType == b.BackendType &&
-		slices.Equal(a.BackendData, b.BackendData) && a.Extras == b.Extras
+		slices.Equal(a.BackendData, b.BackendData) && a.DataPath == b.DataPath
 }
 
 // Lease is a subnet, the host that holds it, and until when.

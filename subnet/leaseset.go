@@ -141,7 +141,7 @@ func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 			removed = append(removed, Event{Removed, Lease{Subnet: p}})
 		case is:
 			s.peers[p] = l
-			if !known || !old.Attrs.Equal(l.Attrs) {
+			if !known || !old.Attrs.routesAs(l.Attrs) {
 				added = append(added, Event{Added, l})
 			}
 		}

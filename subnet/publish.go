@@ -4,7 +4,7 @@ import "slices"
 
 // Publish makes a what our lease tells the other hosts from now on, as after a
 // change of key; Renew writes it as soon as the store takes it. The public IP
-// stays: by it we know our own lease.
+// and the NodeID stay: by them we know our own lease.
 func (m *Manager) Publish(a Attrs) {
 	m.mu.Lock()
 	a.BackendData = slices.Clone(a.BackendData)
@@ -22,6 +22,7 @@ func (m *Manager) current(acquired Attrs) Attrs {
 	}
 	a := *m.published
 	a.PublicIP = acquired.PublicIP
+	a.NodeID, a.Hostname = acquired.NodeID, acquired.Hostname
 	return a
 }
 

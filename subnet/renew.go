@@ -102,6 +102,10 @@ func (m *Manager) repair(ctx context.Context, l Lease) (Lease, error) {
 	}
 	for _, own := range leases {
 		if own.Subnet == l.Subnet && own.Attrs.PublicIP == l.Attrs.PublicIP {
+			if strange(own, l.Attrs) {
+				return Lease{}, backoff.Permanent(fmt.Errorf("%v has our public IP: node %s (hostname %q): %w",
+					own, own.Attrs.NodeID, own.Attrs.Hostname, ErrLost))
+			}
 			own.Attrs = l.Attrs
 			renewed, err := m.reg.Update(ctx, own, m.terms.TTL)
 			return renewed, m.answered(err)

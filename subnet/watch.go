@@ -128,13 +128,13 @@ func (w *watcher) deliverAll(events []Event) {
 // noticeOwn wakes Renew when our key is gone, or was written as another's, or
 // says anything else than we do.
 func (w *watcher) noticeOwn(n news) {
-	lost := n.full
+	gone, lost := n.full, n.full
 	for _, l := range n.leases {
 		if w.ours(l) {
-			lost = false
+			gone = false
+			lost = !l.Attrs.Equal(w.current(w.self.Attrs))
 		}
 	}
-	gone := lost
 	for _, e := range n.events {
 		if e.Lease.Key() == w.self.Key() {
 			gone = e.Type == Removed

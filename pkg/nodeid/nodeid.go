@@ -40,6 +40,15 @@ func Load(dir string) (ID, error) {
 	return id, nil
 }
 
+// Replace gives the host in <dir>/node-id a new identity in place of one that
+// another host has as well, as after a copy of its disk.
+func Replace(dir string) (ID, error) {
+	if err := os.Remove(filepath.Join(dir, "node-id")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ID{}, fmt.Errorf("replace node id: %w", err)
+	}
+	return Load(dir)
+}
+
 func read(path string) (id ID, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

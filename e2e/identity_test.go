@@ -1,0 +1,50 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// nodeIDFile is where the host keeps its identity.
+func (n *node) nodeIDFile() string {
+	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "node-id")
+}
+
+// A host with the address of a living one does not start, and says whose it is;
+// a copy of a living host's disk becomes a host of its own. With either API the
+// living host's lease says what it said before.
+func TestIdentity(t *testing.T) {
+	for _, api := range []string{"3", "2"} {
+		t.Run("api"+api, func(t *testing.T) {
+			c := newCluster(t, api)
+			a, b := c.node("a"), c.node("b")
+			a.join()
+			before := c.leases()[a.leaseKey()]
+			id, err := os.ReadFile(a.nodeIDFile())
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			newcomer := b.launch("-public-ip=" + a.Addr().Addr().String())
+			if code := newcomer.wait().ExitCode(); code != 1 {
+				t.Errorf("the newcomer ended with exit code %d, want 1", code)
+			}
+			newcomer.says("another living host has this public IP: node " + string(id[:32]))
+
+			if err := os.WriteFile(b.nodeIDFile(), id, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b.join().says("disk is a copy")
+			if own, err := os.ReadFile(b.nodeIDFile()); err != nil || string(own) == string(id) {
+				t.Errorf("the copy's identity is %s, %v", own, err)
+			}
+			if b.subnet() == a.subnet() {
+				t.Errorf("both have %v", a.subnet())
+			}
+			if after := c.leases()[a.leaseKey()]; after != before {
+				t.Errorf("the living host's lease is %s, was %s", after, before)
+			}
+		})
+	}
+}
