@@ -74,7 +74,7 @@ func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *rec
 	if err := d.prepare(j, to, d.chosen(to)); err != nil {
 		return fmt.Errorf("use interface %s: %w", to.Name, err)
 	}
-	own.Attrs = j.backend.Attrs()
+	own.Attrs = d.identify(j.backend.Attrs())
 	j.lease = own
 	j.manager.Adopt(own, peers)
 	rec.follow(j.manager)

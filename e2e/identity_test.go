@@ -20,7 +20,7 @@ func TestIdentity(t *testing.T) {
 			c := newCluster(t, api)
 			a, b := c.node("a"), c.node("b")
 			a.join()
-			before := c.leases()[a.leaseKey()]
+			before := shared(c.leases()[a.leaseKey()])
 			id, err := os.ReadFile(a.nodeIDFile())
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +42,7 @@ func TestIdentity(t *testing.T) {
 			if b.subnet() == a.subnet() {
 				t.Errorf("both have %v", a.subnet())
 			}
-			if after := c.leases()[a.leaseKey()]; after != before {
+			if after := shared(c.leases()[a.leaseKey()]); after != before {
 				t.Errorf("the living host's lease is %s, was %s", after, before)
 			}
 		})
