@@ -30,6 +30,9 @@ func (d *daemon) attendSystemd(ctx context.Context) error {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()
 	attend(ctx, ticks.C, d.condition, func(state string) {
+		if d.wasReady() { // again, lest it was lost; systemd minds only the first
+			state += "\n" + sd.SdNotifyReady
+		}
 		if watchdog > 0 {
 			state += "\n" + sd.SdNotifyWatchdog
 		}
@@ -69,7 +72,7 @@ func (d *daemon) condition() string {
 
 // notifyLimit is how long a message to systemd may wait for room in its queue.
 // A systemd that does not read must hold up neither the program nor its end.
-const notifyLimit = time.Second
+const notifyLimit = 250 * time.Millisecond
 
 // notifySystemd sends one message (sd_notify(3)), if systemd is there. That of
 // go-systemd waits without limit. Only a systemd that hangs or went away refuses
