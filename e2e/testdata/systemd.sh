@@ -23,6 +23,8 @@ for unit in sysinit.target basic.target sockets.target multi-user.target shutdow
 	docker.service docker.socket containerd.service; do
 	cp /usr/lib/systemd/system/$unit usr/lib/systemd/system/
 done
+mkdir usr/lib/systemd/system/sockets.target.wants
+ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket usr/lib/systemd/system/sockets.target.wants/
 for file in null zero full random urandom net/tun; do
 	touch dev/$file
 	mount --bind /dev/$file dev/$file
