@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
@@ -40,6 +41,7 @@ type running struct {
 	store    store.Store
 	manager  *subnet.Manager
 	network  backend.Network
+	prober   *probe.Prober
 	ready    bool
 	// uplinkProblem says why the uplink cannot be used at present, "" if it can.
 	uplinkProblem string
@@ -183,6 +185,7 @@ func (d *daemon) exchange(ctx context.Context, j joined, network backend.Network
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
+	g.Go(func() error { return d.probe(ctx, j, network) })
 	g.Go(func() error { return j.manager.Renew(ctx, lease) })
 	g.Go(func() error { return j.manager.WatchConfig(ctx) })
 	g.Go(func() error { return d.watchUplink(ctx) })

@@ -36,6 +36,8 @@ type options struct {
 	ipMasq     bool
 	stateDir   string
 
+	probeInterval time.Duration
+
 	statusAddr  string
 	statusGiven bool // the address is the operator's choice, not the default
 	healthzIP   string
@@ -110,6 +112,7 @@ func (o *options) flagSet(margin *int) *flag.FlagSet {
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade what leaves the overlay network")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for what must outlive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
+	fs.DurationVar(&o.probeInterval, "probe-interval", 2*time.Second, "how often each peer is pinged through the overlay; less often where there are more than 66; 0: never")
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -143,6 +146,9 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 		if p.value < 0 || p.value > 65535 {
 			return fmt.Errorf("-%s %d is not in 0 to 65535", p.flag, p.value)
 		}
+	}
+	if p := o.probeInterval; p != 0 && p < 100*time.Millisecond {
+		return fmt.Errorf("-probe-interval %v is shorter than 100ms", p)
 	}
 	if err := o.parseNetwork(); err != nil {
 		return err

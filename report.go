@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 )
 
@@ -93,11 +95,19 @@ func (r running) backend() *status.Backend {
 		MTU: r.network.MTU(), Drops: stats.Drops,
 		Peers: make([]status.Peer, 0, len(stats.Peers)),
 	}
+	var probes map[netip.Prefix]probe.Result
+	if r.prober != nil {
+		probes = r.prober.Results()
+	}
 	for _, p := range stats.Peers {
+		var measured *status.Probe
+		if m := probes[p.Subnet]; m.Sent > 0 {
+			measured = &status.Probe{RTTSeconds: m.RTT.Seconds(), Loss: m.Loss(), MTU: m.MTU, Silent: m.Silent, Since: m.Since}
+		}
 		b.Peers = append(b.Peers, status.Peer{
 			Subnet: p.Subnet, PublicIP: p.PublicIP,
 			TxPackets: p.TxPackets, TxBytes: p.TxBytes, RxPackets: p.RxPackets, RxBytes: p.RxBytes,
-			Problem: p.Problem,
+			Problem: p.Problem, Probe: measured,
 		})
 	}
 	return b

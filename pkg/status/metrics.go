@@ -58,12 +58,16 @@ var (
 	peerTx     = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
 	peerRxPkts = counter("peer_receive_packets_total", "Containers' packets received from the host of a subnet.", "subnet")
 	peerRx     = counter("peer_receive_bytes_total", "Bytes of containers' packets received from the host of a subnet.", "subnet")
+	peerRTT    = gauge("peer_probe_round_trip_seconds", "Last round trip of a ping to the host of a subnet, through the overlay.", "subnet")
+	peerLoss   = gauge("peer_probe_loss_ratio", "Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.", "subnet")
+	peerMTU    = gauge("peer_probe_mtu_bytes", "Largest packet that came through to the host of a subnet. Absent until it is known.", "subnet")
+	peerUp     = gauge("peer_probe_answered", "0 while the last three pings to the host of a subnet had no answer.", "subnet")
 )
 
 // all are the metrics that collector may give.
 var all = []metric{
 	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
-	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx,
+	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
 }
 
 // collector makes metrics of a snapshot at each scrape.
@@ -120,6 +124,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		send(peerTx, float64(p.TxBytes), subnet)
 		send(peerRxPkts, float64(p.RxPackets), subnet)
 		send(peerRx, float64(p.RxBytes), subnet)
+		if r := p.Probe; r != nil {
+			send(peerLoss, r.Loss, subnet)
+			send(peerUp, truth(!r.Silent), subnet)
+			if r.RTTSeconds > 0 {
+				send(peerRTT, r.RTTSeconds, subnet)
+			}
+			if r.MTU > 0 {
+				send(peerMTU, float64(r.MTU), subnet)
+			}
+		}
 	}
 }
 

@@ -94,6 +94,22 @@ type Peer struct {
 	// Problem is why packets cannot be exchanged with this peer; empty: nothing
 	// is known.
 	Problem string `json:"problem,omitempty"`
+	// Probe is nil where the peer is not probed, or not yet.
+	Probe *Probe `json:"probe,omitempty"`
+}
+
+// Probe is what pings through the overlay have measured.
+type Probe struct {
+	// RTTSeconds is the last round trip; 0: there was none yet.
+	RTTSeconds float64 `json:"rtt_seconds"`
+	// Loss is the share of the last 20 probes without an answer, 0 to 1.
+	Loss float64 `json:"loss"`
+	// MTU is the largest packet in bytes that came through; 0: not known yet.
+	MTU int `json:"mtu"`
+	// Silent is true while the last three had no answer, Since when that or the
+	// opposite began. A peer may be silent because of its firewall alone.
+	Silent bool      `json:"silent"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // Report is the JSON that /api/v1/status answers with. Fields may be added to

@@ -42,6 +42,7 @@ func working() Snapshot {
 			Peers: []Peer{{
 				Subnet: netip.MustParsePrefix("10.5.9.0/24"), PublicIP: netip.MustParseAddr("192.0.2.11"),
 				TxPackets: 1, TxBytes: 200, RxPackets: 3, RxBytes: 400,
+				Probe: &Probe{RTTSeconds: 0.00025, Loss: 0.05, MTU: 1472, Since: time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)},
 			}},
 		},
 		BadLeaseData: 5,
@@ -148,7 +149,14 @@ const workingJSON = `{
         "tx_packets": 1,
         "tx_bytes": 200,
         "rx_packets": 3,
-        "rx_bytes": 400
+        "rx_bytes": 400,
+        "probe": {
+          "rtt_seconds": 0.00025,
+          "loss": 0.05,
+          "mtu": 1472,
+          "silent": false,
+          "since": "2024-05-06T07:08:09Z"
+        }
       }
     ]
   },
@@ -255,6 +263,18 @@ flannel_node_info{iface="eth0",public_ip="192.0.2.10"} 1
 # HELP flannel_peer_info Always 1; the labels tell which host has which subnet.
 # TYPE flannel_peer_info gauge
 flannel_peer_info{public_ip="192.0.2.11",subnet="10.5.9.0/24"} 1
+# HELP flannel_peer_probe_answered 0 while the last three pings to the host of a subnet had no answer.
+# TYPE flannel_peer_probe_answered gauge
+flannel_peer_probe_answered{subnet="10.5.9.0/24"} 1
+# HELP flannel_peer_probe_loss_ratio Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.
+# TYPE flannel_peer_probe_loss_ratio gauge
+flannel_peer_probe_loss_ratio{subnet="10.5.9.0/24"} 0.05
+# HELP flannel_peer_probe_mtu_bytes Largest packet that came through to the host of a subnet. Absent until it is known.
+# TYPE flannel_peer_probe_mtu_bytes gauge
+flannel_peer_probe_mtu_bytes{subnet="10.5.9.0/24"} 1472
+# HELP flannel_peer_probe_round_trip_seconds Last round trip of a ping to the host of a subnet, through the overlay.
+# TYPE flannel_peer_probe_round_trip_seconds gauge
+flannel_peer_probe_round_trip_seconds{subnet="10.5.9.0/24"} 0.00025
 # HELP flannel_peer_receive_bytes_total Bytes of containers' packets received from the host of a subnet.
 # TYPE flannel_peer_receive_bytes_total counter
 flannel_peer_receive_bytes_total{subnet="10.5.9.0/24"} 400

@@ -1,0 +1,30 @@
+package probe
+
+import "time"
+
+const (
+	// smallLen is the length of a small probe: IPv4 header, ICMP header, cookie.
+	smallLen = headersLen + cookieLen
+	// apart is the least time between two small probes. With 1,000 peers a round
+	// takes 30 s. A small probe is 36 bytes and at most 80 of encapsulation, so
+	// that probes and the answers to those of others stay below 7.8 kB/s.
+	apart = 30 * time.Millisecond
+	// apartLarge is the least time between two large probes, of 1,500 bytes on
+	// an ordinary wire, where there are many peers; with few, each is due only
+	// every largeEvery. Twice for the answers, and all is below 10 kB/s where
+	// peers do as we do.
+	apartLarge = 2 * time.Second
+	// largeEvery is how often the largest packet to a peer is measured again.
+	largeEvery = time.Minute
+	// timeout is when a probe without an answer is lost.
+	timeout = time.Second
+	// window is how many of the last probes the loss is taken over; a peer is
+	// silent when the last silentAfter of them are lost.
+	window      = 20
+	silentAfter = 3
+)
+
+// round is how long it takes to probe each of n peers once.
+func round(interval time.Duration, n int) time.Duration {
+	return max(interval, time.Duration(n)*apart)
+}

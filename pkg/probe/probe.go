@@ -1,0 +1,264 @@
+package probe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// headersLen is that of an IPv4 header without options and an ICMP header.
+	headersLen = 20 + 8
+	cookieLen  = 8
+	// protocolICMP is what icmp.ParseMessage knows IPv4's messages by (RFC 1700).
+	protocolICMP = 1
+)
+
+// Config is what a Prober is made from.
+type Config struct {
+	// Subnet is ours; its first address is the source of probes.
+	Subnet netip.Prefix
+	// MTU is the largest packet that containers may send, in bytes.
+	MTU int
+	// Interval is how often each peer is probed; less often where there are
+	// many: 1,000 peers every 30 s.
+	Interval time.Duration
+	// Peers gives the subnets to probe; it is called once a round.
+	Peers func() []netip.Prefix
+}
+
+// Prober measures the way to each peer while Run runs.
+type Prober struct {
+	config Config
+	open   func(netip.Addr) (conn, error)
+	id     uint16
+	cookie [cookieLen]byte // tells our probes from others' on a raw socket
+
+	mu    sync.Mutex // guards what follows
+	peers map[netip.Prefix]*peer
+	sent  map[uint16]flight
+	seq   uint16
+	large time.Time // when the last large probe left
+}
+
+// flight is a probe under way.
+type flight struct {
+	peer *peer
+	to   netip.Addr
+	at   time.Time
+	size int // of a large probe; 0: a small one
+}
+
+// New makes a Prober.
+func New(c Config) *Prober {
+	p := &Prober{
+		config: c, open: open, id: uint16(rand.Uint32()),
+		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
+	}
+	binary.BigEndian.PutUint64(p.cookie[:], rand.Uint64())
+	return p
+}
+
+// Results is what is known now, by the peer's subnet.
+func (p *Prober) Results() map[netip.Prefix]Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[netip.Prefix]Result, len(p.peers))
+	for subnet, peer := range p.peers {
+		r := peer.result
+		r.Sent = peer.sent
+		for bits := peer.lost; bits != 0; bits &= bits - 1 {
+			r.Lost++
+		}
+		all[subnet] = r
+	}
+	return all
+}
+
+// Run probes until ctx ends, which gives nil, or its socket fails.
+func (p *Prober) Run(ctx context.Context) error {
+	c, err := p.open(p.config.Subnet.Addr())
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	g.Go(func() error { return p.receive(ctx, c) })
+	g.Go(func() error { return p.send(ctx, c) })
+	return errors.Join(g.Wait(), c.Close())
+}
+
+// send probes one peer after the other, evenly over the round.
+func (p *Prober) send(ctx context.Context, c conn) error {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	var queue []*peer
+	var pause time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			p.expire(now)
+			if len(queue) == 0 {
+				queue = p.refresh()
+				pause = round(p.config.Interval, len(queue)) / time.Duration(max(1, len(queue)))
+			}
+			if len(queue) > 0 {
+				p.probe(c, queue[0])
+				queue = queue[1:]
+			}
+			tick.Reset(pause)
+		}
+	}
+}
+
+// refresh takes the present set of peers over.
+func (p *Prober) refresh() []*peer {
+	subnets := p.config.Peers()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peers := make(map[netip.Prefix]*peer, len(subnets))
+	queue := make([]*peer, 0, len(subnets))
+	for _, s := range subnets {
+		known := p.peers[s]
+		if known == nil {
+			known = newPeer(s, p.config.MTU)
+		}
+		if peers[s] == nil {
+			peers[s] = known
+			queue = append(queue, known)
+		}
+	}
+	p.peers = peers
+	return queue
+}
+
+// expire counts as lost what has been under way for too long.
+func (p *Prober) expire(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for seq, f := range p.sent {
+		if now.Sub(f.at) < timeout {
+			continue
+		}
+		delete(p.sent, seq)
+		f.missed(now)
+	}
+}
+
+func (f flight) missed(now time.Time) {
+	if f.size == 0 {
+		f.peer.missed(now)
+		return
+	}
+	// Of a silent peer, the size of packets tells nothing.
+	if f.peer.inRow > 0 {
+		f.peer.size.waiting = false
+		return
+	}
+	if mtu := f.peer.size.stuck(f.size, now); mtu != 0 {
+		f.peer.result.MTU = mtu
+	}
+}
+
+// probe sends a small probe, and a large one if it is due.
+func (p *Prober) probe(c conn, to *peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.emit(c, flight{peer: to, to: to.target(), at: now})
+	if to.inRow > 0 || to.result.RTT == 0 || now.Sub(p.large) < apartLarge {
+		return
+	}
+	if size := to.size.next(now); size != 0 {
+		p.large = now
+		to.size.waiting = true
+		p.emit(c, flight{peer: to, to: to.target(), at: now, size: size})
+	}
+}
+
+func (p *Prober) emit(c conn, f flight) {
+	p.seq++
+	data := make([]byte, max(f.size, smallLen)-headersLen)
+	copy(data, p.cookie[:])
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(p.id), Seq: int(p.seq), Data: data}}
+	packet, err := m.Marshal(nil)
+	if err == nil {
+		_, err = c.WriteTo(packet, c.addr(f.to))
+	}
+	if err != nil { // no route, device down: it counts as lost when its time is over
+		log.V(2).Infof("send probe to=%v size=%d: %v", f.to, max(f.size, smallLen), err)
+	}
+	p.sent[p.seq] = f
+}
+
+// receive takes answers until ctx ends.
+func (p *Prober) receive(ctx context.Context, c conn) error {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("receive probes: %w", err)
+		case err != nil: // an ICMP error about an earlier probe
+			log.V(2).Infof("receive probes: %v", err)
+		default:
+			p.answer(buf[:n], from)
+		}
+	}
+}
+
+// answer takes one message.
+func (p *Prober) answer(message []byte, from net.Addr) {
+	now := time.Now()
+	m, err := icmp.ParseMessage(protocolICMP, message)
+	if err != nil || m.Type != ipv4.ICMPTypeEchoReply {
+		return
+	}
+	echo, ok := m.Body.(*icmp.Echo)
+	if !ok || len(echo.Data) < cookieLen || [cookieLen]byte(echo.Data) != p.cookie {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.sent[uint16(echo.Seq)]
+	if !ok || source(from) != f.to || len(message)+20 != max(f.size, smallLen) {
+		return
+	}
+	delete(p.sent, uint16(echo.Seq))
+	if f.size == 0 {
+		f.peer.answered(now, now.Sub(f.at))
+		return
+	}
+	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {
+		f.peer.result.MTU = mtu
+	}
+}
+
+func source(from net.Addr) netip.Addr {
+	var ip net.IP
+	switch a := from.(type) {
+	case *net.UDPAddr:
+		ip = a.IP
+	case *net.IPAddr:
+		ip = a.IP
+	}
+	addr, _ := netip.AddrFromSlice(ip.To4())
+	return addr
+}
