@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/events"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -28,6 +29,7 @@ import (
 type daemon struct {
 	options *options
 	began   time.Time
+	events  events.Ring
 
 	mu      sync.Mutex // guards what follows
 	running running
@@ -77,6 +79,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return d.attendSystemd(ctx) })
 	g.Go(func() error { return d.serveStatus(ctx) })
+	g.Go(func() error { return d.observe(ctx) })
 	g.Go(func() error { return d.serve(ctx) })
 	return g.Wait()
 }

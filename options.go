@@ -39,6 +39,7 @@ type options struct {
 	probeInterval time.Duration
 
 	statusAddr  string
+	statusPprof bool
 	statusGiven bool // the address is the operator's choice, not the default
 	healthzIP   string
 	healthzPort int
@@ -112,6 +113,7 @@ func (o *options) flagSet(margin *int) *flag.FlagSet {
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade what leaves the overlay network")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for what must outlive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
+	fs.BoolVar(&o.statusPprof, "status-pprof", false, "serve /debug/pprof/ at -status-addr, too")
 	fs.DurationVar(&o.probeInterval, "probe-interval", 2*time.Second, "how often each peer is pinged through the overlay; less often where there are more than 66; 0: never")
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")

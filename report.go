@@ -21,7 +21,7 @@ import (
 func (d *daemon) serveStatus(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if addr := d.options.statusAddr; addr != "" {
-		s := status.New(status.Config{Addr: addr, Version: Version, Began: d.began, Source: d.report})
+		s := status.New(status.Config{Addr: addr, Version: Version, Began: d.began, Source: d.report, Pprof: d.options.statusPprof})
 		g.Go(func() error {
 			err := s.Run(ctx)
 			if errors.Is(err, unix.EADDRINUSE) && !d.options.statusGiven {
@@ -43,6 +43,9 @@ func (d *daemon) report() status.Snapshot {
 	r := d.snapshot()
 	s := status.Snapshot{
 		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
+	}
+	for _, e := range d.events.Recent() {
+		s.Events = append(s.Events, status.Event(e))
 	}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))

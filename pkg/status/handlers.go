@@ -1,27 +1,45 @@
 package status
 
 import (
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
 	log "github.com/golang/glog"
 )
 
-//go:embed page.html
-var pageText string
+// page is the page for people: a file of HTML, one of style, one of script.
+//
+//go:embed page
+var page embed.FS
+
+// policy lets the page load nothing but its own files.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func (c Config) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", c.page(template.Must(template.New("page").Parse(pageText))))
+	for path, name := range map[string]string{"/{$}": "index.html", "/page.css": "page.css", "/page.js": "page.js"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Security-Policy", policy)
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.Header().Set("Cache-Control", "no-cache")
+			http.ServeFileFS(w, r, page, "page/"+name)
+		})
+	}
 	mux.Handle("GET /healthz", healthz(c.Source))
 	mux.Handle("GET /readyz", readyz(c.Source))
 	mux.Handle("GET /metrics", c.metrics())
 	mux.Handle("GET /api/v1/status", c.api())
+	mux.Handle("GET /api/v1/stream", c.stream())
+	if c.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	return mux
 }
 
@@ -37,11 +55,12 @@ func healthz(source Source) http.HandlerFunc {
 
 func readyz(source Source) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		if s := source(); !s.ready() {
+		s := source()
+		if !s.ready() {
 			plain(w, http.StatusServiceUnavailable, strings.Join(s.NotReady, "\n"))
 			return
 		}
-		plain(w, http.StatusOK, "ok")
+		plain(w, http.StatusOK, strings.Join(append([]string{"ok"}, s.warnings()...), "\n"))
 	}
 }
 
@@ -56,21 +75,14 @@ func (c Config) api() http.HandlerFunc {
 	}
 }
 
-func (c Config) page(t *template.Template) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		if err := t.Execute(w, c.report()); err != nil {
-			log.V(1).Infof("answer page request: %v", err)
-		}
-	}
-}
-
 // report asks the source, and gives lists that are empty rather than null.
 func (c Config) report() Report {
 	s := c.Source()
 	if s.NotReady == nil {
 		s.NotReady = []string{}
+	}
+	if s.Events == nil {
+		s.Events = []Event{}
 	}
 	if s.Backend != nil {
 		b := *s.Backend

@@ -46,6 +46,7 @@ var (
 	leaseInfo  = gauge("lease_info", "Always 1; the label tells the subnet that this host has leased. Absent while there is none.", "subnet")
 	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.")
 	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
+	storeSince = gauge("store_since_timestamp_seconds", "When flannel_store_reachable last changed. Absent before the first round trip.")
 	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store was left out, because it did not parse or contradicted another.")
 	refused    = gauge("config_refused", "1 if the network configuration was changed in a way that takes a restart, or cannot be had.")
 	heldPeers  = gauge("held_peers", "Peers that the store has lost in a mass disappearance, and that are kept for the time being.")
@@ -66,7 +67,7 @@ var (
 
 // all are the metrics that collector may give.
 var all = []metric{
-	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
+	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
 }
 
@@ -96,6 +97,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(buildInfo, 1, c.version, runtime.Version())
 	send(ready, truth(s.ready()))
 	send(storeUp, truth(s.Store.Reachable), s.Store.API)
+	if !s.Store.Since.IsZero() {
+		send(storeSince, float64(s.Store.Since.UnixMilli())/1000)
+	}
 	send(badData, float64(s.BadLeaseData))
 	send(refused, truth(s.ConfigRefused != ""))
 	send(heldPeers, float64(s.HeldPeers))

@@ -26,6 +26,8 @@ type Config struct {
 	Version string
 	Began   time.Time
 	Source  Source
+	// Pprof serves /debug/pprof/ too (-status-pprof).
+	Pprof bool
 }
 
 // Server answers HTTP requests while Run runs.
@@ -60,7 +62,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // streams end with it
+		Handler:     s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit,
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()

@@ -5,13 +5,16 @@
 //	/readyz         200, or 503 and what is still missing, a line each
 //	/metrics        Prometheus metrics, names beginning with flannel_
 //	/api/v1/status  Report as JSON
+//	/api/v1/stream  Report as a server-sent event, every 2 s
 //
 // Nothing is pushed here: each request asks the daemon for a Snapshot. All of
 // it is read only.
 package status
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -39,6 +42,14 @@ type Snapshot struct {
 	// HeldPeers is how many peers the store has lost in a mass disappearance,
 	// and packets go to all the same for the time being.
 	HeldPeers int `json:"held_peers"`
+	// Events are the last things that happened, the latest first.
+	Events []Event `json:"events"`
+}
+
+// Event is one thing that happened, in words.
+type Event struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
 }
 
 // Node is this host as its peers know it; zero until the interface is chosen.
@@ -120,6 +131,29 @@ type Report struct {
 	UptimeSeconds int64 `json:"uptime_seconds"`
 	Ready         bool  `json:"ready"`
 	Snapshot
+}
+
+// warnings are what /readyz tells besides: it does not make the host unready,
+// which would take containers away that may well work.
+func (s Snapshot) warnings() []string {
+	if s.Backend == nil {
+		return nil
+	}
+	var silent []string
+	for _, p := range s.Backend.Peers {
+		if p.Probe != nil && p.Probe.Silent {
+			silent = append(silent, p.Subnet.String())
+		}
+	}
+	switch n := len(silent); {
+	case n == 0:
+		return nil
+	case n > 5:
+		silent = append(silent[:5], "…")
+		fallthrough
+	default:
+		return []string{fmt.Sprintf("warning: %d of %d peers do not answer through the overlay: %s", n, len(s.Backend.Peers), strings.Join(silent, ", "))}
+	}
 }
 
 func (s Snapshot) ready() bool { return len(s.NotReady) == 0 }

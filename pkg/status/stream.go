@@ -1,0 +1,62 @@
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	log "github.com/golang/glog"
+)
+
+// streamEvery is how often the page is told anew.
+const streamEvery = 2 * time.Second
+
+// maxStreams is how many pages may be open at once.
+const maxStreams = 16
+
+// stream answers with a Report every two seconds until the client or the server
+// ends it, as server-sent events (HTML standard, section 9.2).
+func (c Config) stream() http.HandlerFunc {
+	slots := make(chan struct{}, maxStreams)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			plain(w, http.StatusServiceUnavailable, "too many pages are open")
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		out := http.NewResponseController(w)
+		tick := time.NewTicker(streamEvery)
+		defer tick.Stop()
+		for {
+			if err := c.tell(w, out); err != nil {
+				log.V(1).Infof("answer stream request: %v", err) // the client is gone
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+}
+
+func (c Config) tell(w http.ResponseWriter, out *http.ResponseController) error {
+	data, err := json.Marshal(c.report())
+	if err != nil {
+		return err
+	}
+	// The server's limit is for answers that end.
+	if err := out.SetWriteDeadline(time.Now().Add(answerLimit)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
+		return err
+	}
+	return out.Flush()
+}
