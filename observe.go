@@ -67,7 +67,7 @@ func changes(before, now status.Snapshot) []string {
 			say("not ready reason=%q", now.NotReady[0])
 		}
 	}
-	is, was := bySubnet(now), byssubnet(before)
+	is, was := bySubnet(now), bySubnet(before)
 	for _, kind := range []struct {
 		text string
 		true func(now, before *status.Peer) bool

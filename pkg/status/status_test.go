@@ -277,7 +277,7 @@ flannel_ready 1
 flannel_store_reachable{api="3"} 1
 # HELP flannel_store_since_timestamp_seconds When flannel_store_reachable last changed. Absent before the first round trip.
 # TYPE flannel_store_since_timestamp_seconds gauge
-flannel_store_since_timestamp_seconds 1.714979349e+09
+flannel_store_since_timestamp_seconds 1.714979289e+09
 `
 
 func TestMetrics(t *testing.T) {
