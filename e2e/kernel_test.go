@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // tellsKernel waits until the node's lease says that it takes packets in the
@@ -26,20 +23,7 @@ func (c *cluster) tellsKernel(n *node) {
 // pinsOf are the folders in which the node's programs are pinned.
 func pinsOf(t *testing.T, n *node) []string {
 	t.Helper()
-	var cookie uint64
-	err := n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dirs, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/flannel/netns-%d-*", cookie))
+	dirs, err := n.Pins()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 // network namespace and device. They outlive process and namespace.
 const pinsDir = "/sys/fs/bpf/flannel"
 
-// unpin removes what was pinned for devices of the host.
-func unpin(h *Host) error {
+// Pins returns the folders in which flannel's programs of the host are pinned.
+func (h *Host) Pins() ([]string, error) {
 	var cookie uint64
 	err := h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -26,9 +26,14 @@ func unpin(h *Host) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("identify network namespace %s: %w", h.full, err)
+		return nil, fmt.Errorf("identify network namespace %s: %w", h.full, err)
 	}
-	dirs, err := filepath.Glob(fmt.Sprintf("%s/netns-%d-*", pinsDir, cookie))
+	return filepath.Glob(fmt.Sprintf("%s/netns-%d-*", pinsDir, cookie))
+}
+
+// unpin removes what was pinned for devices of the host.
+func unpin(h *Host) error {
+	dirs, err := h.Pins()
 	if err != nil || len(dirs) == 0 {
 		return err
 	}
