@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/flannel/backend/udp"
 	"github.com/coreos/flannel/pkg/envflag"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -151,6 +152,9 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 	}
 	if p := o.probeInterval; p != 0 && p < 100*time.Millisecond {
 		return fmt.Errorf("-probe-interval %v is shorter than 100ms", p)
+	}
+	if err := udp.CheckDataPath(o.dataPath); err != nil {
+		return err
 	}
 	if err := o.parseNetwork(); err != nil {
 		return err

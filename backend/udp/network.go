@@ -59,6 +59,13 @@ func choosePaths(flag string) ([]pathKind, error) {
 	return nil, fmt.Errorf("-udp-datapath %q is not known; known are %s", flag, strings.Join(known, ", "))
 }
 
+// CheckDataPath refuses what is no value of the -udp-datapath flag, and names
+// those that are.
+func CheckDataPath(flag string) error {
+	_, err := choosePaths(flag)
+	return err
+}
+
 // openFirst opens the first data path that this machine has.
 func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	var passed []string
