@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"time"
 
 	log "github.com/golang/glog"
@@ -46,6 +47,26 @@ func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr
 	return d.resume(ctx, up, publicIP, remembered)
 }
 
+// warnOfOther says so where the store has another configuration than -network
+// would have published: that of the store holds, for all hosts.
+func (d *daemon) warnOfOther(stored *subnet.Config) {
+	if d.options.publish == nil {
+		return
+	}
+	ours, err := subnet.ParseConfig(d.options.publish)
+	if err != nil {
+		return // unreachable: the options were checked
+	}
+	// Backend is the text as somebody wrote it; its type is compared.
+	a, b := *ours, *stored
+	a.Backend, b.Backend = nil, nil
+	if !reflect.DeepEqual(a, b) {
+		log.Warningf("ignore -network network=%v backend=%s reason=%q stored_network=%v stored_backend=%s hint=%q",
+			ours.Network, ours.BackendType, "the store has another configuration, which holds for all hosts",
+			stored.Network, stored.BackendType, "flannel config set changes it")
+	}
+}
+
 // ask gets the configuration and a lease from the store.
 func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
 	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
@@ -61,6 +82,7 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	if j.config, err = subnet.WaitConfig(ctx, j.store); err != nil {
 		return j, fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
 	}
+	d.warnOfOther(j.config)
 	if err := d.prepare(&j, up, publicIP); err != nil {
 		return j, err
 	}
