@@ -17,14 +17,7 @@ import (
 type fault struct {
 	name  string
 	cause func(r *faultRig, rnd *rand.Rand) (mend func(), hurt []*faultHost)
-	// noticed is how much longer than convergence the tables may take, where a
-	// daemon has to find out by itself that a connection leads nowhere.
-	noticed time.Duration
 }
-
-// keepAlive is when the client's pings have found a dead connection: one after
-// 10 s of silence, and 5 s to answer it.
-const keepAlive = 15 * time.Second
 
 // faults are in an order that a seed relies on: new ones go to the end.
 var faults = []fault{
@@ -96,7 +89,7 @@ var faults = []fault{
 	{name: "connections to etcd half open", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		each(r.some(rnd), (*faultproxy.Proxy).HalfOpen)
 		return nil, nil
-	}, noticed: keepAlive},
+	}},
 	{name: "key deleted", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		r.keys.del(r.t, "subnets/"+r.one(rnd).leaseKey())
 		return nil, nil

@@ -24,7 +24,7 @@ func TestEtcdAway(t *testing.T) {
 				}
 			}
 			r.etcd.Restart()
-			took := r.converge("etcd was away", convergence)
+			took := r.converge("etcd was away")
 			for _, f := range r.flows {
 				f.works(t)
 				if err := f.lost(began, time.Now()); err != nil {

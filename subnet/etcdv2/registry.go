@@ -27,9 +27,11 @@ import (
 const (
 	// roundTripLimit bounds each exchange with the store.
 	roundTripLimit = 5 * time.Second
-	// waitLimit ends a wait that nothing happens in, to begin a new one at the
-	// index that the server had reached.
-	waitLimit = time.Minute
+	// waitLimit ends a wait that nothing happens in, to begin a new one, on a new
+	// connection, at the index that the server had reached. A server that is gone
+	// without a word is noticed by that: on a wait, it looks the same as one that
+	// nothing happens on.
+	waitLimit = 3 * time.Second
 )
 
 var (

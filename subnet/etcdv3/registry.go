@@ -37,7 +37,8 @@ type Registry struct {
 	limit  time.Duration
 	bad    subnet.BadData
 
-	login *login
+	login     *login
+	heartbeat *heartbeat
 
 	mu     sync.Mutex       // guards what follows; not held during a round trip
 	conn   *clientv3.Client // nil before the first call
@@ -58,7 +59,8 @@ func New(cfg subnet.StoreConfig) (*Registry, error) {
 		return nil, err
 	}
 	l := &login{user: cfg.Username, password: cfg.Password}
-	return &Registry{cfg: cfg, client: clientConfig(cfg, tls, l), login: l, limit: roundTripLimit}, nil
+	return &Registry{cfg: cfg, client: clientConfig(cfg, tls, l), login: l,
+		heartbeat: newHeartbeat(cfg), limit: roundTripLimit}, nil
 }
 
 // BadCount is how many times a bad key or value was left out of an answer.
@@ -193,6 +195,19 @@ func (r *Registry) connection() (*clientv3.Client, error) {
 		r.conn = c
 	}
 	return r.conn, nil
+}
+
+// drop has the next call connect anew: the connections to the other endpoints
+// are no younger than the one that c's watch found dead, and it would take each
+// of them as long to find out. Calls that use c meanwhile fail and are repeated,
+// as over any connection that breaks.
+func (r *Registry) drop(c *clientv3.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == c {
+		r.conn = nil
+		_ = c.Close() // the error is that of the context that it just ended
+	}
 }
 
 // failFast reports a broken connection with its reason, where the client would

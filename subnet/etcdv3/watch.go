@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -53,12 +54,9 @@ func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 	// A member that has lost its leader would otherwise keep the watch and
 	// deliver nothing.
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
-	monitor := make(chan struct{})
-	go func() {
-		defer close(monitor)
-		cancelWhenCut(ctx, c.ActiveConnection(), cancel)
-	}()
-	defer func() { <-monitor }()
+	var monitors sync.WaitGroup
+	monitors.Go(func() { cancelWhenCut(ctx, c.ActiveConnection(), cancel) })
+	defer monitors.Wait()
 	defer cancel(nil)
 
 	// Watch returns when the server has confirmed, or ctx has ended.
@@ -74,6 +72,7 @@ func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 		}
 	}()
 
+	monitors.Go(func() { r.heartbeat.run(ctx, c, cancel) })
 	for resp := range responses {
 		if ctx.Err() != nil {
 			break
@@ -88,6 +87,9 @@ func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, errSilent) {
+			r.drop(c)
+		}
 		return cause
 	}
 	return errors.New("etcd ended the watch")

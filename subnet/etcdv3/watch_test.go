@@ -10,8 +10,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
@@ -142,19 +140,44 @@ func TestWatchOvertakenStore(t *testing.T) {
 }
 
 // TestWatchHalfOpen: a server that is connected and dead is noticed by its
-// unanswered pings. gRPC does not ping more often than every 10 s.
+// missing answer to a heartbeat, without gRPC's own pings, and the watch after
+// it is on a new connection.
 func TestWatchHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
 	r := open(t, srv.StoreConfig("/net"))
-	r.client.DialKeepAliveTimeout = testLimit
-	r.client.DialOptions = append(r.client.DialOptions, grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff: backoff.DefaultConfig, MinConnectTimeout: testLimit}))
-	_, ended := watching(t, r, srv.Client())
+	r.client.DialKeepAliveTime = 0
+	rev, ended := watching(t, r, srv.Client())
+	before, err := r.connection()
+	if err != nil {
+		t.Fatal(err)
+	}
 	srv.Pause()
-	defer srv.Resume()
-	if err := <-ended; isAnswer(err) {
+	if err := <-ended; !errors.Is(err, errSilent) {
 		t.Errorf("Watch of a dead server: %v", err)
+	}
+	if limit := r.heartbeat.now(); limit != 2*beatLimit {
+		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*beatLimit)
+	}
+	srv.Resume()
+	for {
+		if _, _, err = r.List(t.Context()); err == nil {
+			break
+		}
+		t.Logf("not yet: %v", err)
+	}
+	if after, err := r.connection(); err != nil || after == before {
+		t.Errorf("connection = %p, %v; want another than %p", after, err, before)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) //nolint:errcheck // ends with ctx
+	for r.heartbeat.now() != beatLimit {                      // until one is answered
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("no heartbeat is answered after the server's return")
+		}
 	}
 }
 
