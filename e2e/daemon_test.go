@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,11 +19,11 @@ import (
 
 // daemon is one run of the program on a host.
 type daemon struct {
-	t      *testing.T
-	cmd    *netnstest.Cmd
-	log    *logBuffer
-	notify *net.UnixConn
-	ended  chan struct{} // closed when cmd has been waited for
+	t       *testing.T
+	cmd     *netnstest.Cmd
+	log     *logBuffer
+	notices *notices
+	ended   chan struct{} // closed when cmd has been waited for
 }
 
 // launch starts the program inside h. It is killed with the test, at the
@@ -43,15 +42,15 @@ func launchCommand(t *testing.T, h *netnstest.Host, name string, args ...string)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	addr := &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unixgram"}
+	socket := filepath.Join(dir, "socket")
 	d := &daemon{t: t, log: &logBuffer{}, ended: make(chan struct{})}
-	if d.notify, err = net.ListenUnixgram(addr.Net, addr); err != nil {
+	if d.notices, err = listenNotices(socket); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.notify.Close() })
+	t.Cleanup(d.notices.close)
 
 	d.cmd = h.Command(context.Background(), name, args...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+addr.Name, "WATCHDOG_USEC=200000")
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("start %s on host %s: %v", name, h.Name(), err)
@@ -80,57 +79,6 @@ func (d *daemon) signal(sig syscall.Signal) {
 	d.t.Helper()
 	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Errorf("signal daemon: %v", err)
-	}
-}
-
-// ready waits for READY=1, as systemd does.
-func (d *daemon) ready() {
-	d.t.Helper()
-	d.told("READY=1")
-}
-
-// told waits until the daemon has told systemd so.
-func (d *daemon) told(what string) {
-	d.t.Helper()
-	if err := d.notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		d.t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // a daemon that has ended says nothing more than it has said
-		select {
-		case <-d.ended:
-			_ = d.notify.SetReadDeadline(time.Now().Add(time.Second))
-		case <-stop:
-		}
-	}()
-	if err := d.hear(what); err != nil {
-		d.t.Fatalf("wait for %s: %v", what, err)
-	}
-}
-
-// isReady reports whether READY=1 has come so far.
-func (d *daemon) isReady() bool {
-	d.t.Helper()
-	if err := d.notify.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
-		d.t.Fatal(err)
-	}
-	return d.hear("READY=1") == nil
-}
-
-// hear reads messages to systemd until a line is, or begins with, what.
-func (d *daemon) hear(what string) error {
-	buf := make([]byte, 4096)
-	for {
-		n, err := d.notify.Read(buf)
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(buf[:n])) {
-			if strings.HasPrefix(line, what) {
-				return nil
-			}
-		}
 	}
 }
 
