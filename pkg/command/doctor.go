@@ -99,6 +99,7 @@ func (d *doctor) examine(ctx context.Context) (all []finding) {
 		{"clock", d.clock},
 		{"daemon", d.daemon},
 		{"peers", d.peers},
+		{"neighbours", d.neighbours},
 	} {
 		f := check.run(ctx)
 		f.Check = check.name
