@@ -1,5 +1,6 @@
 // Command bench measures ways of carrying packets between two hosts: the bare
-// link, kernel VXLAN made by hand, and each backend and data path of flannel.
+// link, each backend and data path of flannel, and what a backend does made by
+// hand: routes, kernel VXLAN, wireguard-go.
 // All run on this machine, in network namespaces, in turns:
 //
 //	round 1: raw, kernel-vxlan, udp-plain, …; round 2: raw, kernel-vxlan, …
@@ -43,9 +44,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	program, err := filepath.Abs(o.program)
-	if err != nil {
-		return err
+	programs := o.programs
+	for _, path := range []*string{&programs.Flannel, &programs.WireGuardGo} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
 	}
 	b := &bench{Program: &netnstest.Program{Log: stderr}, options: o}
 	if b.result, err = newResult(ctx, o); err != nil {
@@ -58,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 		b.Cleanup(func() { os.RemoveAll(dir) })
-		b.rig = rig.New(b, program, dir)
+		b.rig = rig.New(b, programs, dir)
 		return b.run(ctx)
 	})
 	if ctx.Err() != nil {

@@ -16,7 +16,7 @@ import (
 
 // options is the command line: what to measure, and how long.
 type options struct {
-	program string
+	programs rig.Programs
 
 	subjects  []rig.Subject
 	measures  []measure
@@ -43,7 +43,8 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
-	fs.StringVar(&o.program, "flannel", "bin/flannel", "`program` to measure")
+	fs.StringVar(&o.programs.Flannel, "flannel", "bin/flannel", "`program` to measure")
+	fs.StringVar(&o.programs.WireGuardGo, "wireguard-go", "bin/wireguard-go", "`program` to compare wireguard with; it is left out where there is none")
 	fs.StringVar(&subjects, "subjects", "", "comma-separated `names` of what to measure, default all: "+listNames(rig.Subjects(), subjectName))
 	fs.StringVar(&names, "measures", "", "comma-separated `names` of what to measure of it, default all: "+listNames(measures(), measureName))
 	fs.StringVar(&links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))

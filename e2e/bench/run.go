@@ -49,7 +49,7 @@ func (b *bench) run(ctx context.Context) error {
 		return err
 	}
 	for _, s := range subjects {
-		b.result.Subjects = append(b.result.Subjects, result.Subject{Name: s.Name, About: s.About})
+		b.result.Subjects = append(b.result.Subjects, result.Subject{Name: s.Name, About: s.About, ByHand: s.ByHand})
 	}
 	for ; rounds < b.options.rounds; rounds++ {
 		began := time.Now()

@@ -36,6 +36,8 @@ type Figure struct {
 type Subject struct {
 	Name  string `json:"name"`
 	About string `json:"about"`
+	// ByHand names the subject that is the same thing set up by hand.
+	ByHand string `json:"by_hand,omitempty"`
 }
 
 // Scenario is the circumstances of a measurement.

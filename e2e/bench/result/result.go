@@ -68,12 +68,24 @@ func (r *Result) Cell(s Scenario, subject, figure string) *Cell {
 
 // Ratio is the cell's median over that of the reference in the same scenario;
 // ok is false where there is none.
-func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) {
-	reference := r.Cell(c.Scenario, r.Reference, c.Figure)
-	if reference == nil || reference.Median == 0 || r.sense(c.Figure) == Share {
+func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) { return r.over(c, r.Reference) }
+
+// RatioByHand is the cell's median over that of the same thing set up by hand.
+func (r *Result) RatioByHand(c *Cell) (ratio float64, ok bool) {
+	i := slices.IndexFunc(r.Subjects, func(s Subject) bool { return s.Name == c.Subject })
+	if i < 0 {
 		return 0, false
 	}
-	return c.Median / reference.Median, true
+	return r.over(c, r.Subjects[i].ByHand)
+}
+
+// over is the cell's median over that of subject in the same scenario.
+func (r *Result) over(c *Cell, subject string) (ratio float64, ok bool) {
+	other := r.Cell(c.Scenario, subject, c.Figure)
+	if other == nil || other.Median == 0 || r.sense(c.Figure) == Share {
+		return 0, false
+	}
+	return c.Median / other.Median, true
 }
 
 func (r *Result) sense(figure string) Sense {

@@ -21,7 +21,7 @@ func sample() *Result {
 		Machine: machine.Description{CPU: "CPU", Cores: 2, Kernel: "6.18", Go: "go1.26", Iperf3: "iperf 3.12", Sockperf: "sockperf 3.7",
 			Date: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)},
 		Rounds: 2, Seconds: 3, Congestion: "cubic", Reference: "vxlan",
-		Subjects:  []Subject{{"vxlan", "by hand"}, {"ours", "flannel"}},
+		Subjects:  []Subject{{Name: "vxlan", About: "by hand"}, {Name: "ours", About: "flannel", ByHand: "vxlan"}},
 		LeftOut:   map[string]string{"theirs": "not known"},
 		Scenarios: []Scenario{one, many},
 		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}},
@@ -79,6 +79,12 @@ func TestRatio(t *testing.T) {
 		if got, ok := r.Ratio(r.Cell(c.at, c.subject, c.figure)); got != c.want || ok != c.ok {
 			t.Errorf("%v: %v, %v", c, got, ok)
 		}
+	}
+	if got, ok := r.RatioByHand(r.Cell(one, "ours", "tcp")); got != 0.5 || !ok {
+		t.Errorf("ratio to what is set up by hand: %v, %v", got, ok)
+	}
+	if got, ok := r.RatioByHand(r.Cell(one, "vxlan", "tcp")); ok {
+		t.Errorf("ratio %v of what nobody sets up by hand", got)
 	}
 }
 

@@ -31,7 +31,7 @@ func (r *Result) Print(w io.Writer, links map[string]string) error {
 	}
 	for _, s := range r.Scenarios {
 		fmt.Fprintf(w, "\n%s\n\n", s.title(links))
-		fmt.Fprintf(t, "FIGURE\tSUBJECT\tMEDIAN\tLOWEST\tHIGHEST\t÷ %s\n", r.Reference)
+		fmt.Fprintf(t, "FIGURE\tSUBJECT\tMEDIAN\tLOWEST\tHIGHEST\t÷ %s\t÷ BY HAND\n", r.Reference)
 		for _, f := range r.Figures {
 			r.printFigure(t, s, f)
 		}
@@ -57,13 +57,17 @@ func (r *Result) printFigure(w io.Writer, s Scenario, f Figure) {
 		if c == nil {
 			continue
 		}
-		ratio := "-"
-		if q, ok := r.Ratio(c); ok {
-			ratio = Short(q)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, Short(c.Median), Short(c.Min), Short(c.Max), ratio)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, Short(c.Median), Short(c.Min), Short(c.Max), quotient(r.Ratio(c)), quotient(r.RatioByHand(c)))
 		title = ""
 	}
+}
+
+// quotient spells a ratio, if there is one.
+func quotient(ratio float64, ok bool) string {
+	if !ok {
+		return "-"
+	}
+	return Short(ratio)
 }
 
 // Short spells v with three significant digits, or all those before the point.

@@ -51,7 +51,7 @@ func (d daemons) open(ctx context.Context, p *Pair) (way, error) {
 		if d.dataPath != "" {
 			args = append(args, "-udp-datapath="+d.dataPath)
 		}
-		r.nodes[i] = &node{host: h, program: p.rig.program, args: args, envFile: filepath.Join(dir, "subnet.env"), logFile: filepath.Join(dir, "log")}
+		r.nodes[i] = &node{host: h, program: p.rig.programs.Flannel, args: args, envFile: filepath.Join(dir, "subnet.env"), logFile: filepath.Join(dir, "log")}
 	}
 	return r, nil
 }

@@ -2,7 +2,6 @@ package rig
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,20 +9,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-const (
-	// readyLimit is how long a daemon may take to be ready, leaveLimit to end.
-	readyLimit = 30 * time.Second
-	leaveLimit = 10 * time.Second
-)
+// readyLimit is how long a daemon may take to be ready.
+const readyLimit = 30 * time.Second
 
-// RefusedError tells that a daemon did not start: it does not know the backend
-// or data path, or cannot have it here.
+// RefusedError tells that a subject cannot be had here: the daemon does not know
+// the backend or data path, or a program is missing.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
@@ -35,8 +30,7 @@ type node struct {
 	args             []string
 	envFile, logFile string
 
-	cmd   *netnstest.Cmd // nil while there is none
-	ended chan struct{}  // closed when cmd has been waited for
+	process *process // nil while there is none
 }
 
 // start runs the daemon and waits until it is ready. A *RefusedError says that
@@ -62,16 +56,9 @@ func (n *node) start(ctx context.Context) error {
 	cmd := n.host.Command(context.WithoutCancel(ctx), n.program, n.args...)
 	cmd.Stderr = log
 	cmd.Env = append(foreignEnv(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
-	// Ctrl-C is for the benchmark alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	if n.process, err = launch(cmd); err != nil {
 		return fmt.Errorf("start daemon on %s: %w", n.host.Name(), err)
 	}
-	n.cmd, n.ended = cmd, make(chan struct{})
-	go func() {
-		defer close(n.ended)
-		_ = cmd.Wait() // its log tells more
-	}()
 	return n.awaitReady(ctx, notify)
 }
 
@@ -105,7 +92,7 @@ func (n *node) awaitReady(ctx context.Context, notify *net.UnixConn) error {
 	select {
 	case err = <-ready:
 		return err
-	case <-n.ended:
+	case <-n.process.ended:
 		err = &RefusedError{n.lastWords()}
 	case <-ctx.Done():
 		err = fmt.Errorf("daemon on %s is not ready: %w; its log ends with: %s", n.host.Name(), ctx.Err(), n.lastWords())
@@ -144,24 +131,12 @@ func (n *node) lastWords() string {
 	return last
 }
 
-// stop ends the daemon as systemd does.
+// stop ends the daemon, if there is one.
 func (n *node) stop() error {
-	if n.cmd == nil {
-		return nil
-	}
-	cmd := n.cmd
-	n.cmd = nil
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	p := n.process
+	n.process = nil
+	if err := p.stop(); err != nil {
 		return fmt.Errorf("stop daemon on %s: %w", n.host.Name(), err)
 	}
-	timer := time.NewTimer(leaveLimit)
-	defer timer.Stop()
-	select {
-	case <-n.ended:
-		return nil
-	case <-timer.C:
-		err := cmd.Process.Kill()
-		<-n.ended
-		return errors.Join(fmt.Errorf("stop daemon on %s: it does not leave and was killed", n.host.Name()), err)
-	}
+	return nil
 }

@@ -27,19 +27,27 @@ import (
 // Rig is all that one run of the benchmark makes. It ends with its scope. Its
 // methods are for the scope's goroutine.
 type Rig struct {
-	scope   netnstest.Scope
-	lab     *netnstest.Lab
-	program string
-	dir     string
-	store   *store
-	pairs   map[string]*Pair
+	scope    netnstest.Scope
+	lab      *netnstest.Lab
+	programs Programs
+	dir      string
+	store    *store
+	pairs    map[string]*Pair
 }
 
-// New makes a rig without pairs. program is the flannel to measure, dir a folder
-// for its files.
-func New(scope netnstest.Scope, program, dir string) *Rig {
+// Programs are the paths of what the benchmark runs.
+type Programs struct {
+	// Flannel is what is measured.
+	Flannel string
+	// WireGuardGo is golang.zx2c4.com/wireguard's own program. Where there is
+	// none, it is not measured.
+	WireGuardGo string
+}
+
+// New makes a rig without pairs. dir is a folder for the programs' files.
+func New(scope netnstest.Scope, programs Programs, dir string) *Rig {
 	scope.Helper()
-	return &Rig{scope: scope, lab: netnstest.New(scope), program: program, dir: dir, pairs: make(map[string]*Pair)}
+	return &Rig{scope: scope, lab: netnstest.New(scope), programs: programs, dir: dir, pairs: make(map[string]*Pair)}
 }
 
 // Pair gives the pair of hosts for a subject, a link and a number of routes,

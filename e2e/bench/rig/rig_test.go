@@ -21,14 +21,14 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// program is the flannel under test, built once.
-var program string
+// programs are what the benchmark runs, built once.
+var programs Programs
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	if os.Geteuid() != 0 {
-		return m.Run() // what needs the program is skipped
+		return m.Run() // what needs the programs is skipped
 	}
 	dir, err := os.MkdirTemp("", "bench-rig-")
 	if err != nil {
@@ -36,10 +36,14 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "flannel")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", program, "github.com/coreos/flannel").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build flannel: %v\n%s", err, out)
-		return 1
+	programs = Programs{filepath.Join(dir, "flannel"), filepath.Join(dir, "wireguard-go")}
+	for path, pkg := range map[string]string{
+		programs.Flannel: "github.com/coreos/flannel", programs.WireGuardGo: "golang.zx2c4.com/wireguard",
+	} {
+		if out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
+			return 1
+		}
 	}
 	return m.Run()
 }
@@ -47,7 +51,7 @@ func testMain(m *testing.M) int {
 func newRig(t *testing.T) *Rig {
 	t.Helper()
 	netnstest.Require(t)
-	return New(t, program, t.TempDir())
+	return New(t, programs, t.TempDir())
 }
 
 func subject(t *testing.T, name string) Subject {
@@ -237,7 +241,7 @@ func TestDaemons(t *testing.T) {
 
 func processOf(t *testing.T, p *Pair, i int) int {
 	t.Helper()
-	return p.way.(*running).nodes[i].cmd.Process.Pid
+	return p.way.(*running).nodes[i].process.cmd.Process.Pid
 }
 
 // Our own settings must not leak into what is measured.
@@ -258,6 +262,55 @@ func TestRefused(t *testing.T) {
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "no-such") || strings.Contains(refused.Reason, ".go:") {
 			t.Errorf("%+v: %v; want the daemon's reason", d, err)
 		}
+	}
+}
+
+// wireguard-go by hand takes as many peers as flannel has, and leaves nothing
+// running.
+func TestWireGuardGo(t *testing.T) {
+	p := pair(t, newRig(t), "wireguard-go", Links()[0], 50)
+	a, b := up(t, p)
+	w := p.way.(*wireguardGo)
+	for i, e := range []load.End{a, b} {
+		link, err := e.Netlink().LinkByName(w.ends[i].device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := link.Attrs().MTU; got != 1420 {
+			t.Errorf("%s: MTU %d, want 1420", e.Name(), got)
+		}
+		device, err := w.control.Device(w.ends[i].device)
+		if err != nil || len(device.Peers) != 50 {
+			t.Errorf("%s: %+v, %v; want 50 peers", e.Name(), device, err)
+		}
+	}
+	sent := bytesOf(t, a, w.ends[0].device)
+	if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := bytesOf(t, a, w.ends[0].device) - sent; got < 1000 {
+		t.Errorf("%d bytes went through the tunnel, want 1000 at least", got)
+	}
+	ended := w.ends[0].process.ended
+	for range 2 { // the second has nothing to do
+		if err := p.Down(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-ended
+	if sockets, err := filepath.Glob(fmt.Sprintf("/var/run/wireguard/wg%d-*", os.Getpid())); err != nil || len(sockets) > 0 {
+		t.Errorf("left behind: %v, %v", sockets, err)
+	}
+	up(t, p) // another turn
+}
+
+// A program that is not there is no failure of the run.
+func TestWireGuardGoIsMissing(t *testing.T) {
+	netnstest.Require(t)
+	r := New(t, Programs{Flannel: programs.Flannel, WireGuardGo: filepath.Join(t.TempDir(), "none")}, t.TempDir())
+	_, err := r.Pair(t.Context(), subject(t, "wireguard-go"), Links()[0], 1)
+	if refused := (*RefusedError)(nil); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "./bench builds it") {
+		t.Errorf("error %v", err)
 	}
 }
 

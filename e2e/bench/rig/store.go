@@ -45,7 +45,7 @@ func (r *Rig) openStore(ctx context.Context) (*store, error) {
 	h := r.lab.Host("store")
 	addr := netip.AddrPortFrom(h.Addr().Addr(), 2379).String()
 	dir := r.folder(h)
-	n := &node{host: h, program: r.program, logFile: filepath.Join(dir, "log"), args: []string{
+	n := &node{host: h, program: r.programs.Flannel, logFile: filepath.Join(dir, "log"), args: []string{
 		"-etcd-embed", "-etcd-embed-listen=" + addr, "-etcd-prefix=/bench/store",
 		`-network={"Network": "10.0.0.0/8", "Backend": {"Type": "alloc"}}`, "-status-addr=",
 		"-state-dir=" + filepath.Join(dir, "state"), "-subnet-file=" + filepath.Join(dir, "subnet.env"),

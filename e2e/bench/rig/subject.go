@@ -2,15 +2,19 @@ package rig
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/binary"
 	"net"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // Subject is one way of carrying packets between two hosts.
 type Subject struct {
 	Name, About string
-	open        func(context.Context, *Pair) (way, error)
+	// ByHand names the subject that is the same thing set up by hand; "": there
+	// is none.
+	ByHand string
+	open   func(context.Context, *Pair) (way, error)
 }
 
 // Reference is the name of the subject that all others are compared with.
@@ -20,15 +24,16 @@ const Reference = "kernel-vxlan"
 // further backend or data path is a further entry.
 func Subjects() []Subject {
 	return []Subject{
-		{"raw", "no tunnel: the veth pair itself", openRaw},
-		{Reference, "kernel VXLAN, set up by hand", openVXLAN},
-		{"udp-plain", "flannel, udp, -udp-datapath=plain", daemons{typ: "udp", dataPath: "plain"}.open},
-		{"udp-offload", "flannel, udp, -udp-datapath=offload", daemons{typ: "udp", dataPath: "offload"}.open},
-		{"udp-kernel", "flannel, udp, -udp-datapath=kernel", daemons{typ: "udp", dataPath: "kernel"}.open},
-		{"routes", "routes through the other host, set up by hand: what host-gw is compared with", openRoutes},
-		{"host-gw", "flannel, host-gw", daemons{typ: "host-gw"}.open},
-		{"vxlan", "flannel, vxlan", daemons{typ: "vxlan", data: vxlanData}.open},
-		{"wireguard", "flannel, wireguard", daemons{typ: "wireguard", data: wireguardData}.open},
+		{Name: "raw", About: "no tunnel: the veth pair itself", open: openRaw},
+		{Name: Reference, About: "kernel VXLAN, set up by hand", open: openVXLAN},
+		{Name: "udp-plain", About: "flannel, udp, -udp-datapath=plain", open: daemons{typ: "udp", dataPath: "plain"}.open},
+		{Name: "udp-offload", About: "flannel, udp, -udp-datapath=offload", open: daemons{typ: "udp", dataPath: "offload"}.open},
+		{Name: "udp-kernel", About: "flannel, udp, -udp-datapath=kernel", open: daemons{typ: "udp", dataPath: "kernel"}.open},
+		{Name: "routes", About: "routes through the other host, set up by hand", open: openRoutes},
+		{Name: "host-gw", About: "flannel, host-gw", ByHand: "routes", open: daemons{typ: "host-gw"}.open},
+		{Name: "vxlan", About: "flannel, vxlan", ByHand: Reference, open: daemons{typ: "vxlan", data: vxlanData}.open},
+		{Name: "wireguard-go", About: "wireguard-go's own program, set up by hand", open: openWireGuard},
+		{Name: "wireguard", About: "flannel, wireguard", ByHand: "wireguard-go", open: daemons{typ: "wireguard", data: wireguardData}.open},
 	}
 }
 
@@ -45,13 +50,17 @@ func peerMAC(n int) net.HardwareAddr {
 	return binary.BigEndian.AppendUint32(net.HardwareAddr{0x02, 0x00}, uint32(n))
 }
 
-// wireguardData is the BackendData of peer number n. Any 32 bytes are a public
-// key (RFC 7748 section 5).
+// wireguardData is the BackendData of peer number n.
 func wireguardData(n int) any {
-	var key [32]byte
-	binary.LittleEndian.PutUint32(key[:], uint32(n))
 	return struct {
 		PublicKey string
 		Port      int
-	}{base64.StdEncoding.EncodeToString(key[:]), 51820}
+	}{wireguardKey(n).String(), wireguardPort}
+}
+
+// wireguardKey is the public key of peer number n. Any 32 bytes are one (RFC
+// 7748 section 5).
+func wireguardKey(n int) (key wgtypes.Key) {
+	binary.LittleEndian.PutUint32(key[:], uint32(n))
+	return key
 }

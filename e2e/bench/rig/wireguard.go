@@ -1,0 +1,159 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	wireguardPort = 51820
+	// wireguardOverhead is what flannel reckons with, and "wg-quick" too: outer
+	// IPv6 and UDP headers, WireGuard's own and its tag, in bytes.
+	wireguardOverhead = 80
+	// socketLimit is how long wireguard-go may take to take its configuration.
+	socketLimit = 10 * time.Second
+)
+
+// wireguardGo is wireguard-go's own program on each host, with a peer for each
+// subnet and one route to the overlay.
+type wireguardGo struct {
+	pair    *Pair
+	ends    [2]*wireguardEnd
+	control *wgctrl.Client
+}
+
+// wireguardEnd is one host's.
+type wireguardEnd struct {
+	host *netnstest.Host
+	addr netip.Prefix // of the device
+	// device has a name of its own on the whole machine: the control sockets of
+	// all network namespaces are in one folder, named after the devices.
+	device  string
+	config  wgtypes.Config
+	process *process // nil while there is none
+}
+
+func openWireGuard(_ context.Context, p *Pair) (way, error) {
+	program := p.rig.programs.WireGuardGo
+	if _, err := os.Stat(program); err != nil {
+		return nil, &RefusedError{fmt.Sprintf("there is no wireguard-go (%v); ./bench builds it", err)}
+	}
+	w := &wireguardGo{pair: p}
+	var keys [2]wgtypes.Key
+	for i := range keys {
+		var err error
+		if keys[i], err = wgtypes.GeneratePrivateKey(); err != nil {
+			return nil, fmt.Errorf("make private key: %w", err)
+		}
+	}
+	for i, h := range p.hosts {
+		port := wireguardPort
+		e := &wireguardEnd{host: h, addr: netip.PrefixFrom(peerSubnet(i).Addr(), 32), device: fmt.Sprintf("wg%d-%d%c", os.Getpid(), len(p.rig.pairs), 'a'+i)}
+		e.config = wgtypes.Config{PrivateKey: &keys[i], ListenPort: &port, Peers: []wgtypes.PeerConfig{wireguardPeer(1-i, keys[1-i].PublicKey())}}
+		for n := 2; n <= p.routes; n++ {
+			e.config.Peers = append(e.config.Peers, wireguardPeer(n, wireguardKey(n)))
+		}
+		uplink, err := h.Netlink().LinkByName(linkName)
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", linkName, err)
+		}
+		h.Bridge("docker0", firstAddr(peerSubnet(i)), uplink.Attrs().MTU-wireguardOverhead)
+		w.ends[i] = e
+	}
+	var err error
+	if w.control, err = wgctrl.New(); err != nil {
+		return nil, fmt.Errorf("open WireGuard's control: %w", err)
+	}
+	p.rig.scope.Cleanup(func() { w.control.Close() })
+	return w, nil
+}
+
+func wireguardPeer(n int, key wgtypes.Key) wgtypes.PeerConfig {
+	return wgtypes.PeerConfig{
+		PublicKey: key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(publicIP(n), wireguardPort)),
+		AllowedIPs: []net.IPNet{*ipNet(peerSubnet(n))},
+	}
+}
+
+func (w *wireguardGo) up(ctx context.Context) ([2]netip.Addr, error) {
+	for _, e := range w.ends {
+		if err := w.start(ctx, e); err != nil {
+			return [2]netip.Addr{}, fmt.Errorf("start wireguard-go on %s: %w", e.host.Name(), err)
+		}
+	}
+	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}, nil
+}
+
+func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
+	dir := w.pair.rig.folder(e.host)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	uplink, err := e.host.Netlink().LinkByName(linkName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", linkName, err)
+	}
+	// Not ctx: stop ends it, and it removes its socket.
+	cmd := e.host.Command(context.WithoutCancel(ctx), w.pair.rig.programs.WireGuardGo, "-f", e.device)
+	cmd.Stdout, cmd.Stderr = log, log
+	if e.process, err = launch(cmd); err != nil {
+		return err
+	}
+	if err := w.configure(ctx, e); err != nil {
+		return err
+	}
+	e.host.SetMTU(e.device, uplink.Attrs().MTU-wireguardOverhead)
+	e.host.AddAddr(e.device, e.addr)
+	e.host.Up(e.device)
+	e.host.AddRoute(overlay, netip.Addr{}, e.device)
+	return nil
+}
+
+// configure waits until the program listens for its configuration.
+func (w *wireguardGo) configure(ctx context.Context, e *wireguardEnd) error {
+	ctx, cancel := context.WithTimeout(ctx, socketLimit)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := w.control.ConfigureDevice(e.device, e.config)
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-e.process.ended:
+			return errors.New("it has ended: /dev/net/tun and CAP_NET_ADMIN are what it needs")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *wireguardGo) down() error {
+	var errs []error
+	for _, e := range w.ends {
+		p := e.process
+		e.process = nil
+		if err := p.stop(); err != nil {
+			errs = append(errs, fmt.Errorf("stop wireguard-go on %s: %w", e.host.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
