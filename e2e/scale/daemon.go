@@ -4,120 +4,206 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
 
-// storePort is where the daemon's host finds etcd.
-const storePort = "2379"
+const (
+	// storePort is where the daemon's host finds etcd.
+	storePort = "2379"
+	// statusURL is the daemon's default.
+	statusURL = "http://127.0.0.1:8286"
+)
 
 // measureDaemon runs a real one, in a namespace of its own, which reaches etcd
 // through a relay.
-func (s *scale) measureDaemon(ctx context.Context) error {
-	lab := netnstest.New(s)
-	store, host := lab.Host("etcd"), lab.Host("host")
-	ctx, cancel := context.WithCancel(ctx)
-	g, ctx := errgroup.WithContext(ctx)
-	at := net.JoinHostPort(store.Addr().Addr().String(), storePort)
+func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
+	prefix := "/" + name
+	if _, err := s.network(ctx, prefix, k.backendType); err != nil {
+		return err
+	}
+	if err := s.fill(ctx, prefix, s.leases, k.attrs); err != nil {
+		return err
+	}
+	p := &netnstest.Program{Log: os.Stderr} // its hosts are gone before the next one's
+	return p.Do(func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		p.Cleanup(func() { cancel(); _ = g.Wait() }) // of no matter any more
+		h, err := s.makeHost(ctx, g, netnstest.New(p))
+		if err != nil {
+			return err
+		}
+		d := daemon{scale: s, host: h, name: name, kind: k, prefix: prefix, dir: filepath.Join(s.dir, name)}
+		if err := d.start(ctx, p); err != nil {
+			return err
+		}
+		return d.measure(ctx)
+	})
+}
+
+// makeHost makes a host whose switch answers for all other hosts, and passes it
+// on to etcd.
+func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.Lab) (*netnstest.Host, error) {
+	crowd, h := lab.Router(), lab.Host("host")
+	if err := s.answerPings(ctx, g, crowd); err != nil {
+		return nil, err
+	}
+	h.AddRoute(hostRange, netip.Addr{}, netnstest.Uplink) // host-gw wants its gateways there
 	relay := faultproxy.New(faultproxy.Config{
-		Listen: func(ctx context.Context) (net.Listener, error) { return store.Listen(ctx, "tcp", at) },
+		Listen: func(ctx context.Context) (net.Listener, error) {
+			return crowd.Listen(ctx, "tcp", net.JoinHostPort(crowd.Addr().Addr().String(), storePort))
+		},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", strings.TrimPrefix(s.endpoint, "http://"))
 		},
 	})
 	g.Go(func() error { return relay.Run(ctx) })
-	s.Cleanup(func() { cancel(); _ = g.Wait() }) // of no matter any more
+	return h, nil
+}
 
-	env := filepath.Join(s.dir, "subnet.env")
-	log, err := os.Create(filepath.Join(s.dir, "log"))
+// daemon is the program that is measured.
+type daemon struct {
+	*scale
+	kind
+	host   *netnstest.Host
+	name   string
+	prefix string
+	dir    string
+	cmd    *netnstest.Cmd
+}
+
+// start runs it until its network is complete.
+func (d *daemon) start(ctx context.Context, scope *netnstest.Program) error {
+	if err := os.Mkdir(d.dir, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	log, err := os.Create(filepath.Join(d.dir, "log"))
 	if err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
-	defer log.Close()
-	cmd := host.Command(ctx, s.flannel, "-etcd-endpoints=http://"+at, "-subnet-file="+env, "-state-dir="+filepath.Join(s.dir, "state"))
-	cmd.Stderr = log
+	defer log.Close() // the daemon has a duplicate
+	args := append([]string{
+		"-etcd-endpoints=http://" + net.JoinHostPort("192.168.77.254", storePort), "-etcd-prefix=" + d.prefix,
+		"-subnet-file=" + filepath.Join(d.dir, "env"), "-state-dir=" + filepath.Join(d.dir, "state"),
+		"-probe-interval=" + d.probe.String(), "-status-pprof",
+	}, d.flags...)
+	d.cmd = d.host.Command(ctx, d.flannel, args...)
+	d.cmd.Stderr = log
 	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", s.flannel, err)
+	if err := d.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", d.flannel, err)
 	}
-	s.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // killed: there is an error always
+	scope.Cleanup(func() {
+		_ = d.cmd.Process.Kill() // it may have ended
+		_ = d.cmd.Wait()         // killed: there is an error always
 	})
-	var peers int
-	for !time.Now().After(began.Add(startLimit)) {
-		resp, err := host.HTTP().Get("http://127.0.0.1:8286/api/v1/status")
-		if err == nil {
-			var status struct {
-				Ready   bool
-				Backend struct{ Peers []struct{} }
-			}
-			err = json.NewDecoder(resp.Body).Decode(&status)
-			resp.Body.Close()
-			if err == nil && status.Ready {
-				peers = len(status.Backend.Peers)
-				break
-			}
+	for !d.is("/readyz") {
+		if time.Since(began) > startLimit {
+			text, _ := os.ReadFile(log.Name()) // what there is of it
+			return fmt.Errorf("the daemon is not ready within %v:\n%s", startLimit, text)
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	if peers == 0 {
-		text, _ := os.ReadFile(log.Name()) // what there is of it
-		return fmt.Errorf("the daemon is not ready within %v:\n%s", startLimit, text)
-	}
-	s.printf("start: a daemon is ready with %d peers after %v", peers, time.Since(began).Round(time.Millisecond))
-	// What the start has left for the collector goes within its two minutes;
-	// the peak is what a host must have.
-	if err := pause(ctx, s.idle); err != nil {
-		return err
-	}
-	before := s.processorOf(cmd.Process.Pid)
-	if err := pause(ctx, s.idle); err != nil {
-		return err
-	}
-	used := s.processorOf(cmd.Process.Pid) - before
-	s.printf("daemon: with %d peers, %s; idle, it uses %.2f %% of a processor", peers,
-		memory(cmd.Process.Pid), 100*used.Seconds()/s.idle.Seconds())
+	d.printf("%s: a daemon is ready with %d peers after %v", d.name, d.leases, time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
-// memory is what the process has in RAM now and had at most, and how much of it
-// is its own (not pages of the program's file).
-func memory(pid int) string {
-	p, err := procfs.NewProc(pid)
+func (d *daemon) is(path string) bool {
+	resp, err := d.host.HTTP().Get(statusURL + path)
 	if err != nil {
-		return err.Error()
+		return false
 	}
-	status, err := p.NewStatus()
-	if err != nil {
-		return err.Error()
-	}
-	const mb = 1 << 20
-	return fmt.Sprintf("%d MB resident (%d MB without the program's file), %d MB at most",
-		status.VmRSS/mb, status.RssAnon/mb, status.VmHWM/mb)
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
-// processorOf is the processor time that a process has used.
-func (s *scale) processorOf(pid int) time.Duration {
-	p, err := procfs.NewProc(pid)
-	if err != nil {
-		s.Fatalf("read process %d: %v", pid, err)
+// measure looks at the daemon while it has nothing to do, and while leases come.
+func (d *daemon) measure(ctx context.Context) error {
+	pid := d.cmd.Process.Pid
+	d.printf("%s: at the start, %s", d.name, memory(pid))
+	// What the start has left for the collector goes within its two minutes;
+	// the peak is what a host must have.
+	if err := pause(ctx, d.idle/2); err != nil {
+		return err
 	}
-	stat, err := p.Stat()
-	if err != nil {
-		s.Fatalf("read process %d: %v", pid, err)
+	used, woken := d.processorOf(pid), d.wakeups(pid)
+	if err := pause(ctx, d.idle); err != nil {
+		return err
 	}
-	return time.Duration(stat.CPUTime() * float64(time.Second))
+	used, woken = d.processorOf(pid)-used, d.wakeups(pid)-woken
+	d.printf("%s: idle for %v, it uses %.3f %% of a processor, with %.0f wake-ups a second; %s", d.name, d.idle,
+		100*used.Seconds()/d.idle.Seconds(), float64(woken)/d.idle.Seconds(), memory(pid))
+	if err := d.profiles(); err != nil {
+		return err
+	}
+	return d.reportPeers()
+}
+
+// reportPeers says what the daemon's probes found.
+func (d *daemon) reportPeers() error {
+	resp, err := d.host.HTTP().Get(statusURL + "/api/v1/status")
+	if err != nil {
+		return fmt.Errorf("ask for the status: %w", err)
+	}
+	defer resp.Body.Close()
+	var status struct {
+		Backend struct {
+			DataPath string
+			Peers    []struct{ Probe *struct{ Silent bool } }
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		return fmt.Errorf("read the status: %w", err)
+	}
+	probed, silent := 0, 0
+	for _, p := range status.Backend.Peers {
+		if p.Probe != nil {
+			probed++
+			if p.Probe.Silent {
+				silent++
+			}
+		}
+	}
+	d.printf("%s: data path %s, %d peers, %d of them probed by now, %d do not answer", d.name, status.Backend.DataPath, len(status.Backend.Peers), probed, silent)
+	return nil
+}
+
+// profiles keeps the daemon's own account of its memory and processor time.
+func (d *daemon) profiles() error {
+	if d.pprof == "" {
+		return nil
+	}
+	if err := os.MkdirAll(d.pprof, 0o755); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	for file, path := range map[string]string{"heap": "/debug/pprof/heap", "goroutines": "/debug/pprof/goroutine", "cpu": "/debug/pprof/profile?seconds=25"} {
+		resp, err := d.host.HTTP().Get(statusURL + path)
+		if err != nil {
+			return fmt.Errorf("ask for profile: %w", err)
+		}
+		data, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(d.pprof, d.name+"."+file), data, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("keep profile: %w", err)
+		}
+	}
+	return nil
 }

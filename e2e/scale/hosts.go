@@ -17,10 +17,9 @@ import (
 const (
 	// news is how many leases are created to see how fast hosts hear of them,
 	// newsEvery the pause between two.
-	news      = 50
-	newsEvery = 200 * time.Millisecond
-	// writers is how many leases are created at a time where speed is not measured.
-	writers = 32
+	news        = 50
+	newsEvery   = 200 * time.Millisecond
+	hostsPrefix = "/hosts"
 )
 
 // terms have every host renew within the time that it is looked at: renewals
@@ -54,7 +53,11 @@ func (h *hearing) apply(events []subnet.Event) {
 
 // measureHosts has all hosts acquire at once, then watches them doing nothing,
 // then hearing of new leases.
-func (s *scale) measureHosts(ctx context.Context, c *subnet.Config) error {
+func (s *scale) measureHosts(ctx context.Context) error {
+	c, err := s.network(ctx, hostsPrefix, "udp")
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := &hearing{created: make(map[netip.Prefix]time.Time)}
@@ -63,7 +66,7 @@ func (s *scale) measureHosts(ctx context.Context, c *subnet.Config) error {
 	var acquired, run errgroup.Group
 	began := time.Now()
 	for i := range s.hosts {
-		reg, err := s.open()
+		reg, err := s.open(hostsPrefix)
 		if err != nil {
 			return err
 		}
@@ -131,7 +134,7 @@ func (s *scale) settle(ctx context.Context, h *hearing) error {
 
 // announce creates leases and waits until all hosts have heard of all.
 func (s *scale) announce(ctx context.Context, h *hearing) error {
-	reg, err := s.open()
+	reg, err := s.open(hostsPrefix)
 	if err != nil {
 		return err
 	}
@@ -161,44 +164,6 @@ func (s *scale) announce(ctx context.Context, h *hearing) error {
 	s.printf("news: from a lease's creation to its route on %d hosts: %s (%d samples)", s.hosts, quantiles(h.delays), len(h.delays))
 	return nil
 }
-
-// fill creates the leases of hosts that are not there.
-func (s *scale) fill(ctx context.Context) error {
-	reg, err := s.open()
-	if err != nil {
-		return err
-	}
-	defer reg.Close()
-	there, _, err := reg.List(ctx)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(writers)
-	for i := range max(0, s.leases-len(there)) {
-		g.Go(func() error {
-			l := subnet.Lease{Subnet: netip.PrefixFrom(fillAddr(i), 24), Attrs: subnet.Attrs{PublicIP: hostAddr(1<<21 + i)}}
-			_, err := reg.Create(ctx, l, time.Hour)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("create leases: %w", err)
-	}
-	s.printf("fill: %d leases, %d of them created in %v by %d writers", s.leases, max(0, s.leases-len(there)),
-		time.Since(began).Round(time.Millisecond), writers)
-	return nil
-}
-
-// hostAddr is the public IP of host i, from the range for benchmarks (RFC 2544)
-// and on.
-func hostAddr(i int) netip.Addr {
-	return addr(0xc6120000 + uint32(i) + 1) // 198.18.0.1
-}
-
-// fillAddr is a subnet that no host is handed, 10.128.0.0 and on.
-func fillAddr(i int) netip.Addr { return addr(0x0a800000 + uint32(i)<<8) }
 
 func addr(n uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+var (
+	// hostRange has the addresses of hosts that are not there, and fillRange their
+	// subnets. The switch answers for all of them.
+	hostRange = netip.MustParsePrefix("198.18.0.0/15")
+	fillRange = netip.MustParsePrefix("10.128.0.0/9")
+)
+
+// listens are the ports that encapsulated packets go to, and how many bytes
+// are in front of the IP packet.
+var listens = map[uint16]int{
+	8285: 0,      // udp
+	8472: 8 + 14, // vxlan: its own header and Ethernet's (RFC 7348, section 5)
+}
+
+// answerPings makes the switch a crowd: it has each address of hostRange and
+// fillRange, and answers pings, also those that come encapsulated.
+func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, crowd *netnstest.Host) error {
+	lo, err := crowd.Netlink().LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("look up loopback: %w", err)
+	}
+	for _, p := range []netip.Prefix{hostRange, fillRange} {
+		dst := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+		err := crowd.Netlink().RouteAdd(&netlink.Route{
+			LinkIndex: lo.Attrs().Index, Dst: dst, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
+		})
+		if err != nil {
+			return fmt.Errorf("add local route %v: %w", p, err)
+		}
+	}
+	for port, offset := range listens {
+		c, err := crowd.ListenPacket(ctx, "udp4", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		p := ipv4.NewPacketConn(c)
+		if err := p.SetControlMessage(ipv4.FlagDst, true); err != nil {
+			return errors.Join(err, c.Close())
+		}
+		context.AfterFunc(ctx, func() { _ = c.Close() }) // which ends the reader
+		g.Go(func() error { return echo(ctx, p, int(port), offset) })
+	}
+	return nil
+}
+
+// echo sends pings back as answers, from the address that they were sent to, to
+// the port that all hosts listen on.
+func echo(ctx context.Context, c *ipv4.PacketConn, port, offset int) error {
+	buf := make([]byte, 1<<16)
+	for {
+		n, control, from, err := c.ReadFrom(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("receive pings: %w", err)
+		}
+		if !turn(buf[:n], offset) {
+			continue
+		}
+		to, ok := from.(*net.UDPAddr)
+		if !ok {
+			return fmt.Errorf("receive pings: %v is no UDP address", from)
+		}
+		to.Port = port
+		back := &ipv4.ControlMessage{Src: control.Dst}
+		// Where the daemon's host has gone meanwhile, nobody misses the answer.
+		_, _ = c.WriteTo(buf[:n], back, to)
+	}
+}
+
+// turn makes the answer of a ping in place; false if it is none.
+func turn(datagram []byte, offset int) bool {
+	if len(datagram) < offset+ipv4.HeaderLen+8 {
+		return false
+	}
+	if offset > 0 { // Ethernet's addresses
+		swap(datagram[offset-14:], 6)
+	}
+	packet := datagram[offset:]
+	message := packet[ipv4.HeaderLen:]
+	if packet[0] != 0x45 || packet[9] != unix.IPPROTO_ICMP || message[0] != byte(ipv4.ICMPTypeEcho) {
+		return false
+	}
+	swap(packet[12:], 4)
+	message[0] = byte(ipv4.ICMPTypeEchoReply)
+	// The type's change from 8 to 0 adds 0x0800 to the checksum (RFC 1624).
+	sum := uint32(binary.BigEndian.Uint16(message[2:])) + 0x0800
+	binary.BigEndian.PutUint16(message[2:], uint16(sum+sum>>16))
+	return true
+}
+
+// swap exchanges two neighbouring fields of n bytes.
+func swap(b []byte, n int) {
+	for i := range n {
+		b[i], b[n+i] = b[n+i], b[i]
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// memory is what the process has in RAM now and had at most, and how much of it
+// is its own (not pages of the program's file).
+func memory(pid int) string {
+	status, err := statusOf(pid)
+	if err != nil {
+		return err.Error()
+	}
+	const mb = 1 << 20
+	return fmt.Sprintf("%.1f MB resident (%.1f MB without the program's file), %.1f MB at most",
+		float64(status.VmRSS)/mb, float64(status.RssAnon)/mb, float64(status.VmHWM)/mb)
+}
+
+// processorOf is the processor time that a process has used, in hundredths of a
+// second.
+func (s *scale) processorOf(pid int) time.Duration {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		s.Fatalf("read process %d: %v", pid, err)
+	}
+	stat, err := p.Stat()
+	if err != nil {
+		s.Fatalf("read process %d: %v", pid, err)
+	}
+	return time.Duration(stat.CPUTime() * float64(time.Second))
+}
+
+// wakeups is how often a thread of the process has gone to sleep.
+func (s *scale) wakeups(pid int) uint64 {
+	threads, err := procfs.AllThreads(pid)
+	if err != nil {
+		s.Fatalf("read threads of process %d: %v", pid, err)
+	}
+	var n uint64
+	for _, t := range threads {
+		if status, err := t.NewStatus(); err == nil { // else it has ended
+			n += status.VoluntaryCtxtSwitches
+		}
+	}
+	return n
+}
+
+func statusOf(pid int) (procfs.ProcStatus, error) {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return procfs.ProcStatus{}, err
+	}
+	return p.NewStatus()
+}
