@@ -64,7 +64,7 @@ type action func(ctx context.Context, args []string) error
 func commands() []command {
 	return []command{
 		statusCommand, peersCommand, leasesCommand, configCommand, reserveCommand, releaseCommand,
-		waitCommand, doctorCommand, cleanupCommand, dockerOptsCommand, cniConfCommand, completionCommand(), versionCommand, helpCommand(),
+		waitCommand, pingCommand, doctorCommand, cleanupCommand, dockerOptsCommand, cniConfCommand, completionCommand(), versionCommand, helpCommand(),
 	}
 }
 
@@ -129,6 +129,7 @@ func (c command) flags(p *Program) (*flag.FlagSet, action) {
 }
 
 func (p *Program) fail(name string, err error) int {
-	fmt.Fprintf(p.Stderr, "%s: %v\n", strings.TrimSpace("flannel "+name), err)
+	text := strings.ReplaceAll(err.Error(), "\n", "; ") // of errors.Join
+	fmt.Fprintf(p.Stderr, "%s: %s\n", strings.TrimSpace("flannel "+name), text)
 	return ExitFailed
 }

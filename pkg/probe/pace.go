@@ -3,8 +3,6 @@ package probe
 import "time"
 
 const (
-	// smallLen is the length of a small probe: IPv4 header, ICMP header, cookie.
-	smallLen = headersLen + cookieLen
 	// apart is the least time between two small probes. With 1,000 peers a round
 	// takes 30 s. A small probe is 36 bytes and at most 80 of encapsulation, so
 	// that probes and the answers to those of others stay below 7.8 kB/s.

@@ -2,10 +2,8 @@ package probe
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -13,17 +11,7 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sync/errgroup"
-)
-
-const (
-	// headersLen is that of an IPv4 header without options and an ICMP header.
-	headersLen = 20 + 8
-	cookieLen  = 8
-	// protocolICMP is what icmp.ParseMessage knows IPv4's messages by (RFC 1700).
-	protocolICMP = 1
 )
 
 // Config is what a Prober is made from.
@@ -43,8 +31,7 @@ type Config struct {
 type Prober struct {
 	config Config
 	open   func(netip.Addr) (conn, error)
-	id     uint16
-	cookie [cookieLen]byte // tells our probes from others' on a raw socket
+	stamp  stamp
 
 	mu    sync.Mutex // guards what follows
 	peers map[netip.Prefix]*peer
@@ -63,12 +50,10 @@ type flight struct {
 
 // New makes a Prober.
 func New(c Config) *Prober {
-	p := &Prober{
-		config: c, open: open, id: uint16(rand.Uint32()),
+	return &Prober{
+		config: c, open: open, stamp: newStamp(),
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
 	}
-	binary.BigEndian.PutUint64(p.cookie[:], rand.Uint64())
-	return p
 }
 
 // Results is what is known now, by the peer's subnet.
@@ -193,10 +178,7 @@ func (p *Prober) probe(c conn, to *peer) {
 
 func (p *Prober) emit(c conn, f flight) {
 	p.seq++
-	data := make([]byte, max(f.size, smallLen)-headersLen)
-	copy(data, p.cookie[:])
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(p.id), Seq: int(p.seq), Data: data}}
-	packet, err := m.Marshal(nil)
+	packet, err := p.stamp.request(p.seq, f.size)
 	if err == nil {
 		_, err = c.WriteTo(packet, c.addr(f.to))
 	}
@@ -227,21 +209,17 @@ func (p *Prober) receive(ctx context.Context, c conn) error {
 // answer takes one message.
 func (p *Prober) answer(message []byte, from net.Addr) {
 	now := time.Now()
-	m, err := icmp.ParseMessage(protocolICMP, message)
-	if err != nil || m.Type != ipv4.ICMPTypeEchoReply {
-		return
-	}
-	echo, ok := m.Body.(*icmp.Echo)
-	if !ok || len(echo.Data) < cookieLen || [cookieLen]byte(echo.Data) != p.cookie {
+	seq, size, ok := p.stamp.reply(message)
+	if !ok {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f, ok := p.sent[uint16(echo.Seq)]
-	if !ok || source(from) != f.to || len(message)+20 != max(f.size, smallLen) {
+	f, ok := p.sent[seq]
+	if !ok || source(from) != f.to || size != max(f.size, smallLen) {
 		return
 	}
-	delete(p.sent, uint16(echo.Seq))
+	delete(p.sent, seq)
 	if f.size == 0 {
 		f.peer.answered(now, now.Sub(f.at))
 		return
