@@ -30,6 +30,8 @@ type daemon struct {
 	options *options
 	began   time.Time
 	events  events.Ring
+	// rekeying is held while the key is replaced: one after the other.
+	rekeying sync.Mutex
 
 	mu      sync.Mutex // guards what follows
 	running running
@@ -79,6 +81,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return d.attendSystemd(ctx) })
 	g.Go(func() error { return d.serveStatus(ctx) })
+	g.Go(func() error { return d.serveControl(ctx) })
 	g.Go(func() error { return d.observe(ctx) })
 	g.Go(func() error { return d.serve(ctx) })
 	return g.Wait()

@@ -13,13 +13,13 @@ type keyless struct{ backend.Network }
 
 func TestRekeyRefuses(t *testing.T) {
 	d := newDaemon(&options{})
-	if err := d.rekey(); !errors.Is(err, errNoNetwork) {
+	if _, err := d.rekey(t.Context()); !errors.Is(err, errNoNetwork) {
 		t.Errorf("without a network: %v", err)
 	}
 	d.update(func(r *running) {
 		r.network, r.ready, r.config = keyless{}, true, &subnet.Config{BackendType: "vxlan"}
 	})
-	if err := d.rekey(); !errors.Is(err, errNoKey) {
+	if _, err := d.rekey(t.Context()); !errors.Is(err, errNoKey) {
 		t.Errorf("without a key: %v", err)
 	}
 }

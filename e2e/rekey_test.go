@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/control"
+)
+
+// restlessPing pings to's container from from's every millisecond; the function
+// that it returns ends it and says if an answer is missing.
+func restlessPing(t *testing.T, from, to *node) (end func()) {
+	t.Helper()
+	cmd := from.container.Command(t.Context(), "ping", "-n", "-i", "0.001", "-W", "10", to.containerAddr().String())
+	log := &logBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		// The last ones before the signal are allowed to be on their way.
+		answered := strings.Count(log.String(), "bytes from")
+		eventually(t, "pings are answered", func() error {
+			if n := strings.Count(log.String(), "bytes from"); n < answered+100 {
+				return fmt.Errorf("%d answers, then %d", answered, n)
+			}
+			return nil
+		})
+		if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // its exit code says no more than its output
+		text := log.String()
+		last, seen := 0, make(map[int]bool)
+		for line := range strings.Lines(text) {
+			if _, rest, ok := strings.Cut(line, "icmp_seq="); ok {
+				var seq int
+				if _, err := fmt.Sscanf(rest, "%d", &seq); err != nil {
+					t.Fatalf("%v in %q", err, line)
+				}
+				seen[seq], last = true, max(last, seq)
+			}
+		}
+		if len(seen) != last || last < 100 { // sequence numbers begin at 1, and wrap after a minute
+			t.Errorf("from %s to %s: %d of %d pings were answered", from.Name(), to.Name(), len(seen), last)
+		}
+	}
+}
+
+// flannel rekey, three times, with a ping each millisecond both ways.
+func TestRekey(t *testing.T) {
+	for _, datapath := range wireguards(t) {
+		t.Run(datapath, func(t *testing.T) { testRekey(t, datapath) })
+	}
+}
+
+func testRekey(t *testing.T, datapath string) {
+	c := newCluster(t, "3")
+	c.use(`{"Type": "wireguard", "Datapath": "` + datapath + `"}`)
+	a, b := c.node("a"), c.node("b")
+	file := "-subnet-file=" + a.envFile
+	a.commandSays(1, "is it running", "rekey", file)
+	da, _ := c.joinPair(a, b)
+	socket := control.Path(a.envFile)
+	eventually(t, "the control socket is there, for its owner alone", func() error {
+		info, err := os.Stat(socket)
+		if err == nil && info.Mode() != fs.ModeSocket|0o600 {
+			err = fmt.Errorf("mode %v", info.Mode())
+		}
+		return err
+	})
+	keyFile := filepath.Join(filepath.Dir(a.envFile), "wgkey")
+	public := func() string {
+		_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
+		return v.BackendData.PublicKey
+	}
+	privateKey := func() string {
+		key, err := os.ReadFile(keyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(key))
+	}
+	end1, end2 := restlessPing(t, a, b), restlessPing(t, b, a)
+	var secrets []string
+	for range 3 {
+		before, secret := public(), privateKey()
+		out, code := a.command("rekey", file)
+		if want := fmt.Sprintf("%v: public key %s -> %s, published\n", a.subnet(), before, public()); code != 0 || out != want || public() == before {
+			t.Fatalf("code %d, %q, want %q", code, out, want)
+		}
+		if info, err := os.Stat(keyFile); err != nil || info.Mode().Perm() != 0o400 || privateKey() == secret {
+			t.Errorf("key file: %v, %v; or it holds the old key", info, err)
+		}
+		secrets = append(secrets, secret, privateKey())
+	}
+	end1()
+	end2()
+	out, code := a.command("rekey", "-json", file)
+	var done struct{ Before, After struct{ PublicKey string } }
+	if err := json.Unmarshal([]byte(out), &done); err != nil || code != 0 || done.After.PublicKey != public() || done.Before == done.After {
+		t.Errorf("code %d, %v in\n%s", code, err, out)
+	}
+	for _, secret := range secrets {
+		if strings.Contains(da.log.String(), secret) || strings.Contains(out, secret) {
+			t.Error("a private key is told")
+		}
+	}
+
+	// A run that was killed leaves its socket, and the next takes its place.
+	da.kill()
+	da = a.join()
+	eventually(t, "the next run takes orders", func() error {
+		if out, code := a.command("rekey", file); code != 0 {
+			return fmt.Errorf("code %d: %s", code, out)
+		}
+		return nil
+	})
+	da.stop()
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("the socket is left after a stop")
+	}
+}
+
+func TestRekeyRefuses(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a")
+	file := "-subnet-file=" + a.envFile
+	a.join()
+	eventually(t, "it takes orders", func() error {
+		_, err := os.Stat(control.Path(a.envFile))
+		return err
+	})
+	a.commandSays(1, "backend udp has no key to replace; wireguard has", "rekey", file)
+	a.commandSays(1, `argument "now" is too much`, "rekey", file, "now")
+}
