@@ -51,6 +51,7 @@ func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP ne
 		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
 		Uplink: up, PublicIP: publicIP, Port: d.options.port, DataPath: d.options.dataPath,
 		StateDir: d.options.stateDir, RunDir: filepath.Dir(d.options.subnetFile),
+		Reconciled: d.reconciles.Kernel,
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/flannel/pkg/events"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/probe"
+	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
@@ -32,6 +33,12 @@ type daemon struct {
 	events  events.Ring
 	// rekeying is held while the key is replaced: one after the other.
 	rekeying sync.Mutex
+	checks  checker
+	// reconciles counts for the metrics.
+	reconciles *status.Reconciles
+	// reports is held by those who read a report's parts; what they read is
+	// closed by whoever has it alone.
+	reports sync.RWMutex
 
 	mu      sync.Mutex // guards what follows
 	running running
@@ -45,13 +52,16 @@ type running struct {
 	store    store.Store
 	manager  *subnet.Manager
 	network  backend.Network
+	applied  bool // network has had its first full set of peers
 	prober   *probe.Prober
-	ready    bool
+	ready    bool // and was so at least once
 	// uplinkProblem says why the uplink cannot be used at present, "" if it can.
 	uplinkProblem string
 }
 
-func newDaemon(o *options) *daemon { return &daemon{options: o, began: time.Now()} }
+func newDaemon(o *options) *daemon {
+	return &daemon{options: o, began: time.Now(), reconciles: status.NewReconciles()}
+}
 
 func (d *daemon) update(f func(*running)) {
 	d.mu.Lock()
@@ -166,9 +176,11 @@ func (d *daemon) carry(ctx context.Context, j joined, rec *recorder) error {
 	if err != nil {
 		return fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)
 	}
-	d.update(func(r *running) { r.network = network })
+	d.update(func(r *running) { r.network, r.applied = network, false })
 	err = d.exchange(ctx, j, network, rec)
+	d.reports.Lock() // nobody looks at the network any more
 	d.update(func(r *running) { r.network = nil })
+	d.reports.Unlock()
 	err = errors.Join(err, network.Close())
 	if remove := backends[j.config.BackendType].remove; remove != nil && errors.Is(err, subnet.ErrLost) {
 		// What would go on by itself would do so with a subnet that is another's.
@@ -197,7 +209,9 @@ func (d *daemon) exchange(ctx context.Context, j joined, network backend.Network
 	g.Go(func() error { return d.watchUplink(ctx) })
 	g.Go(func() error {
 		return j.manager.Watch(ctx, lease, func(events []subnet.Event) {
+			began := time.Now()
 			network.Apply(events)
+			d.reconciles.Store(time.Since(began))
 			rec.note(events)
 			d.sayReady(config, lease, network)
 		})
@@ -222,7 +236,7 @@ func (d *daemon) masquerade(ctx context.Context, rules masq.Rules) error {
 // complete: subnet.env is there and the first full set of peers is applied.
 func (d *daemon) sayReady(config *subnet.Config, lease subnet.Lease, network backend.Network) {
 	first := false
-	d.update(func(r *running) { first, r.ready = !r.ready, true })
+	d.update(func(r *running) { first, r.ready, r.applied = !r.ready, true, true })
 	if !first {
 		return
 	}

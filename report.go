@@ -21,7 +21,7 @@ import (
 func (d *daemon) serveStatus(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if addr := d.options.statusAddr; addr != "" {
-		s := status.New(status.Config{Addr: addr, Version: Version, Began: d.began, Source: d.report, Pprof: d.options.statusPprof})
+		s := status.New(status.Config{Addr: addr, Version: Version, Began: d.began, Source: d.report, Reconciles: d.reconciles, Pprof: d.options.statusPprof})
 		g.Go(func() error {
 			err := s.Run(ctx)
 			if errors.Is(err, unix.EADDRINUSE) && !d.options.statusGiven {
@@ -40,6 +40,8 @@ func (d *daemon) serveStatus(ctx context.Context) error {
 
 // report is the state of the daemon for the status servers.
 func (d *daemon) report() status.Snapshot {
+	d.reports.RLock()
+	defer d.reports.RUnlock()
 	r := d.snapshot()
 	s := status.Snapshot{
 		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
@@ -85,9 +87,11 @@ func (d *daemon) report() status.Snapshot {
 		return s
 	}
 	s.Backend = r.backend()
-	if !r.ready {
+	if !r.applied {
 		missing("waiting for the first full set of peers")
+		return s
 	}
+	s.NotReady = append(s.NotReady, d.differences(r.network)...)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -38,6 +39,9 @@ type Config struct {
 	// StateDir is a folder for what must outlive a reboot, RunDir one for what
 	// must not; both may have to be made.
 	StateDir, RunDir string
+	// Reconciled, if not nil, is told how long it took each time to compare the
+	// kernel's devices and routes with what they should be, and to mend them.
+	Reconciled func(time.Duration)
 }
 
 // Backend makes one kind of network. Its constructor checks the configuration
@@ -62,11 +66,23 @@ type Network interface {
 	Run(ctx context.Context) error
 	// Stats is a snapshot for status and metrics; safe at any time before Close.
 	Stats() Stats
+	Checker
 	// Close releases what the process holds. It is called once, after Run has
 	// returned, or without Run. What the kernel carries packets with by itself
 	// (devices, routes) stays, so that the next run takes it over and no packet
 	// is lost in between; what cannot work without us goes.
 	io.Closer
+}
+
+// Checker finds out whether packets can be exchanged with the peers, as far as
+// this host has a hand in it.
+type Checker interface {
+	// Check compares device, routes, and the data path's own table of peers with
+	// what they should be, and changes nothing. The error says what differs, in
+	// one line or several; most of it is mended in a moment. It asks the kernel
+	// and does not wait for the network: milliseconds for a thousand peers. It
+	// is safe at any time before Close.
+	Check() error
 }
 
 // Announcer is a Network whose lease comes to tell other things while it runs.

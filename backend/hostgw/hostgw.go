@@ -41,7 +41,7 @@ func (g *gateway) Attrs() subnet.Attrs {
 }
 
 func (g *gateway) Up(context.Context, subnet.Lease) (backend.Network, error) {
-	keeper, err := rtnl.New(rtnl.Config{Network: g.config.Network, Uplink: g.config.Uplink.Name})
+	keeper, err := rtnl.New(rtnl.Config{Network: g.config.Network, Uplink: g.config.Uplink.Name, Passed: g.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}

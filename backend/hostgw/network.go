@@ -71,6 +71,8 @@ func (n *network) Stats() backend.Stats {
 	return s
 }
 
+func (n *network) Check() error { return n.keeper.Check() }
+
 // problem says what an operator can do about a refusal.
 func problem(r *rtnl.Refusal) string {
 	if errors.Is(r, rtnl.ErrNotOnLink) {

@@ -89,6 +89,7 @@ func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 		if limit.Wait(ctx) != nil {
 			return
 		}
+		began := time.Now()
 		err := l.configure()
 		switch {
 		case errors.As(err, new(netlink.LinkNotFoundError)):
@@ -102,6 +103,9 @@ func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 		if k := l.network.kernel; k != nil {
 			k.follow()
 			l.network.tellKernel()
+		}
+		if l.network.reconciled != nil {
+			l.network.reconciled(time.Since(began))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
@@ -105,6 +106,7 @@ type network struct {
 	name, reason string
 	kernel       *kernel // path, if it is that one; else nil
 	link         *link
+	reconciled   func(time.Duration) // nil: nobody asks
 
 	mu        sync.Mutex // guards what follows
 	publish   func(subnet.Attrs)

@@ -103,7 +103,7 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network,
 	if p.mtus, err = openPathMTUs(p.local.Addr()); err != nil {
 		return nil, err
 	}
-	n := &network{plane: p, published: l.Attrs}
+	n := &network{plane: p, published: l.Attrs, reconciled: b.config.Reconciled}
 	if n.link, err = openLink(n); err != nil {
 		return nil, errors.Join(err, p.mtus.close())
 	}

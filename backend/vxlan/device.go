@@ -79,6 +79,21 @@ func (d *device) spec(uplink int) *netlink.Vxlan {
 	}
 }
 
+// check is nil if the device is as ensure makes it.
+func (d *device) check() error {
+	if err := rtnl.CheckUp(d.links, d.name, d.address, d.mtu); err != nil {
+		return err
+	}
+	link, err := d.links.LinkByName(d.name)
+	if err != nil {
+		return fmt.Errorf("look up device %s: %w", d.name, err)
+	}
+	if have := link.Attrs().HardwareAddr.String(); have != d.mac.String() {
+		return fmt.Errorf("device %s has MAC %s, must have %v", d.name, have, d.mac)
+	}
+	return nil
+}
+
 // get returns the device, made or made anew if need be.
 func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 	have, err := d.links.LinkByName(d.name)

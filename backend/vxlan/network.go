@@ -187,6 +187,8 @@ func (n *network) Stats() backend.Stats {
 	return s
 }
 
+func (n *network) Check() error { return errors.Join(n.device.check(), n.keeper.Check()) }
+
 // Close leaves device and routes to the kernel.
 func (n *network) Close() error {
 	return errors.Join(n.keeper.Close(), n.device.Close(), n.claim.Close())

@@ -111,7 +111,7 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 		return nil, err
 	}
 	closers = append(closers, d)
-	n.keeper, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare})
+	n.keeper, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}

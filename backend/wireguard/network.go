@@ -109,9 +109,18 @@ func (n *network) apply(before map[wgtypes.Key]claim) error {
 // packets come from elsewhere is answered there (roaming, section 2.1 of the
 // paper), so endpoints are compared at first only.
 func (n *network) reconcile(first bool) error {
+	differing, err := n.differing(first)
+	if err != nil {
+		return err
+	}
+	return n.configure(differing)
+}
+
+// differing is what makes the tunnel's peers those that are desired.
+func (n *network) differing(first bool) ([]wgtypes.PeerConfig, error) {
 	peers, err := n.tunnel.peers()
 	if err != nil {
-		return fmt.Errorf("list peers of %s: %w", deviceName, err)
+		return nil, fmt.Errorf("list peers of %s: %w", deviceName, err)
 	}
 	have, want := present(peers), desired(n.peers, n.options)
 	for key, c := range have {
@@ -120,7 +129,7 @@ func (n *network) reconcile(first bool) error {
 			have[key] = c
 		}
 	}
-	return n.configure(changes(have, want))
+	return changes(have, want), nil
 }
 
 func (n *network) configure(peers []wgtypes.PeerConfig) error {

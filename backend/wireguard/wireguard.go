@@ -97,7 +97,7 @@ func (g *guard) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err er
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
 	closers = append(closers, handle{n.links})
-	n.keeper, err = rtnl.New(rtnl.Config{Network: g.config.Network, Device: deviceName, Uplink: g.config.Uplink.Name, Prepare: n.prepare})
+	n.keeper, err = rtnl.New(rtnl.Config{Network: g.config.Network, Device: deviceName, Uplink: g.config.Uplink.Name, Prepare: n.prepare, Passed: g.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,10 @@ func (c *conn) close() error { return c.sock.Close() }
 // operation is one change of kernel state.
 type operation struct {
 	kind, flags uint16
-	object      interface{ appendTo([]byte) []byte }
+	object      interface {
+		appendTo([]byte) []byte
+		String() string
+	}
 	// failed is told when the kernel does not do it.
 	failed func(error)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -25,6 +26,8 @@ type Config struct {
 	// every pass, so it must change nothing where all is right. It may call Set,
 	// and runs on one goroutine at a time.
 	Prepare func() error
+	// Passed, if not nil, is told how long each pass took.
+	Passed func(time.Duration)
 }
 
 // Keeper keeps the kernel's state as desired. Its methods are safe for
@@ -179,6 +182,9 @@ func (k *Keeper) Sync() error {
 func (k *Keeper) sync() error {
 	k.pass.Lock()
 	defer k.pass.Unlock()
+	if k.config.Passed != nil {
+		defer func(began time.Time) { k.config.Passed(time.Since(began)) }(time.Now())
+	}
 	if k.config.Prepare != nil {
 		if err := k.config.Prepare(); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func readyz(source Source) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		s := source()
 		if !s.ready() {
-			plain(w, http.StatusServiceUnavailable, strings.Join(s.NotReady, "\n"))
+			plain(w, http.StatusServiceUnavailable, strings.Join(slices.Concat(s.NotReady, s.warnings()), "\n"))
 			return
 		}
 		plain(w, http.StatusOK, strings.Join(append([]string{"ok"}, s.warnings()...), "\n"))

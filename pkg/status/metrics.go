@@ -19,6 +19,9 @@ func (c Config) metrics() http.Handler {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collector{c.Source, c.Version},
 	)
+	if c.Reconciles != nil {
+		reg.MustRegister(c.Reconciles.seconds)
+	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		// One series that is wrong must not hide the others.
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes, Timeout: answerLimit,

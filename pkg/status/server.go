@@ -26,6 +26,8 @@ type Config struct {
 	Version string
 	Began   time.Time
 	Source  Source
+	// Reconciles, if not nil, is among the metrics.
+	Reconciles *Reconciles
 	// Pprof serves /debug/pprof/ too (-status-pprof).
 	Pprof bool
 }

@@ -133,27 +133,50 @@ type Report struct {
 	Snapshot
 }
 
-// warnings are what /readyz tells besides: it does not make the host unready,
-// which would take containers away that may well work.
+// warnings are what /readyz tells besides: each is no fault of this host, or one
+// that packets go on in spite of. To call the host unready would take containers
+// away that may well work.
 func (s Snapshot) warnings() []string {
-	if s.Backend == nil {
-		return nil
+	var said []string
+	warn := func(format string, args ...any) { said = append(said, "warning: "+fmt.Sprintf(format, args...)) }
+	if !s.Store.Reachable && !s.Store.Since.IsZero() {
+		warn("the store does not answer since %s; changes of peers are not learnt", s.Store.Since.UTC().Format(time.RFC3339))
 	}
-	var silent []string
+	if s.HeldPeers > 0 {
+		warn("the store has lost %d peers at once; packets to them go on for the time being", s.HeldPeers)
+	}
+	if s.ConfigRefused != "" {
+		warn("a changed configuration is not in force: %s", s.ConfigRefused)
+	}
+	if s.Backend == nil {
+		return said
+	}
+	var silent, faulty []string
 	for _, p := range s.Backend.Peers {
-		if p.Probe != nil && p.Probe.Silent {
+		switch {
+		case p.Problem != "":
+			faulty = append(faulty, fmt.Sprintf("%v (%s)", p.Subnet, p.Problem))
+		case p.Probe != nil && p.Probe.Silent:
 			silent = append(silent, p.Subnet.String())
 		}
 	}
-	switch n := len(silent); {
-	case n == 0:
-		return nil
-	case n > 5:
-		silent = append(silent[:5], "…")
-		fallthrough
-	default:
-		return []string{fmt.Sprintf("warning: %d of %d peers do not answer through the overlay: %s", n, len(s.Backend.Peers), strings.Join(silent, ", "))}
+	if len(faulty) > 0 {
+		warn("%d of %d peers cannot be reached: %s", len(faulty), len(s.Backend.Peers), first(faulty))
 	}
+	if len(silent) > 0 {
+		warn("%d of %d peers do not answer through the overlay: %s", len(silent), len(s.Backend.Peers), first(silent))
+	}
+	return said
+}
+
+// named is how many peers one line names.
+const named = 5
+
+func first(names []string) string {
+	if len(names) > named {
+		names = append(names[:named:named], "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 func (s Snapshot) ready() bool { return len(s.NotReady) == 0 }

@@ -64,16 +64,35 @@ func get(t *testing.T, h http.Handler, path string) (code int, body string) {
 }
 
 func TestHealthAndReadiness(t *testing.T) {
-	away := working()
+	well := working()
+	well.HeldPeers, well.ConfigRefused = 0, ""
+	away := well
 	away.Store.Reachable = false
+	down := away
+	down.NotReady = []string{"device flannel0 is down"}
+	peers := well
+	b := *well.Backend
+	peers.Backend = &b
+	for i := range 8 {
+		p := Peer{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24), Probe: &Probe{Silent: true}}
+		if i == 0 {
+			p.Problem = "its VNI is 2, ours is 1"
+		}
+		b.Peers = append(b.Peers, p)
+	}
 	for name, tt := range map[string]struct {
 		s      Snapshot
 		readyz int
 		body   string
 	}{
 		"starting":   {starting(), 503, "waiting for a network configuration\nno lease yet\n"},
-		"working":    {working(), 200, "ok\n"},
-		"store away": {away, 200, "ok\n"}, // the network works on without it
+		"well":       {well, 200, "ok\n"},
+		"store away": {away, 200, "ok\nwarning: the store does not answer since 2024-05-06T07:08:09Z; changes of peers are not learnt\n"},
+		"held and refused": {working(), 200, "ok\nwarning: the store has lost 2 peers at once; packets to them go on for the time being\n" +
+			"warning: a changed configuration is not in force: takes effect at the next start\n"},
+		"device down": {down, 503, "device flannel0 is down\nwarning: the store does not answer since 2024-05-06T07:08:09Z; changes of peers are not learnt\n"},
+		"peers": {peers, 200, "ok\nwarning: 1 of 9 peers cannot be reached: 10.5.0.0/24 (its VNI is 2, ours is 1)\n" +
+			"warning: 7 of 9 peers do not answer through the overlay: 10.5.1.0/24, 10.5.2.0/24, 10.5.3.0/24, 10.5.4.0/24, 10.5.5.0/24, …\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := New(config(tt.s)).handler
@@ -272,6 +291,26 @@ flannel_peers 1
 # HELP flannel_ready 1 if the host's network is complete, as /readyz has it.
 # TYPE flannel_ready gauge
 flannel_ready 1
+# HELP flannel_reconcile_duration_seconds How long it took to bring routes and tables in line, by what asked for it: store (leases have changed) or kernel (the host was compared with what it should be, and mended).
+# TYPE flannel_reconcile_duration_seconds histogram
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.0001"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.001"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.01"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.1"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="1"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="10"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="+Inf"} 0
+flannel_reconcile_duration_seconds_sum{trigger="kernel"} 0
+flannel_reconcile_duration_seconds_count{trigger="kernel"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="0.0001"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="0.001"} 0
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="0.01"} 1
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="0.1"} 1
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="1"} 1
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="10"} 1
+flannel_reconcile_duration_seconds_bucket{trigger="store",le="+Inf"} 1
+flannel_reconcile_duration_seconds_sum{trigger="store"} 0.003
+flannel_reconcile_duration_seconds_count{trigger="store"} 1
 # HELP flannel_store_reachable 1 if the last round trip to the lease store succeeded.
 # TYPE flannel_store_reachable gauge
 flannel_store_reachable{api="3"} 1
@@ -281,7 +320,10 @@ flannel_store_since_timestamp_seconds 1.714979289e+09
 `
 
 func TestMetrics(t *testing.T) {
-	_, body := get(t, New(config(working())).handler, "/metrics")
+	c := config(working())
+	c.Reconciles = NewReconciles()
+	c.Reconciles.Store(3 * time.Millisecond)
+	_, body := get(t, New(c).handler, "/metrics")
 	var ours strings.Builder
 	for line := range strings.Lines(body) {
 		if strings.Contains(line, "flannel_") && !strings.Contains(line, "flannel_build_info") {
@@ -300,7 +342,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("lint: %s: %s", p.Metric, p.Text)
 		}
 	}
-	if got, want := len(all), strings.Count(workingMetrics, "# TYPE")+1; got != want { // and build_info
+	if got, want := len(all), strings.Count(workingMetrics, "# TYPE"); got != want { // build_info less, the histogram more
 		t.Errorf("%d metrics are described, %d tested", got, want)
 	}
 }

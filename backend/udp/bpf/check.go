@@ -1,0 +1,61 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Check compares the kernel's table of peers, and where the programs are
+// attached, with what they were made by Set, Apply and Attach. The error says
+// what differs.
+func (p *Path) Check() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return errors.Join(p.checkPeers(), p.checkLinks())
+}
+
+func (p *Path) checkPeers() error {
+	have, err := p.readPeers()
+	if err != nil {
+		return err
+	}
+	right := 0
+	var example Peer
+	for _, h := range have {
+		if p.table[h.Subnet] == h.Peer {
+			right++
+		} else {
+			example = h.Peer
+		}
+	}
+	switch {
+	case right < len(have):
+		return fmt.Errorf("the kernel's table has %d peers that it should not have, such as %v at %v", len(have)-right, example.Subnet, example.Addr)
+	case right < len(p.table):
+		return fmt.Errorf("the kernel's table lacks %d of %d peers", len(p.table)-right, len(p.table))
+	}
+	return nil
+}
+
+func (p *Path) checkLinks() error {
+	if p.out == nil {
+		return nil // Attach was not called yet
+	}
+	attached, err := interfaceOf(p.out)
+	if err != nil {
+		return fmt.Errorf("look at the program on the device: %w", err)
+	}
+	if attached != p.config.Device {
+		return errors.New("the program on the device is detached")
+	}
+	for index, l := range p.in {
+		attached, err := interfaceOf(l)
+		if err != nil {
+			return fmt.Errorf("look at the program on interface %d: %w", index, err)
+		}
+		if attached != index {
+			return fmt.Errorf("the program on interface %d is detached", index)
+		}
+	}
+	return nil
+}

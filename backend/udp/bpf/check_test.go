@@ -1,0 +1,36 @@
+package bpf
+
+import (
+	"strings"
+	"testing"
+)
+
+// Check sees what others have done to maps and links.
+func TestCheck(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	says := func(want string) {
+		t.Helper()
+		if err := a.path.Check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Check = %v, want %q", err, want)
+		}
+	}
+	says("")
+	key := Peer{Subnet: b.subnet}.key()
+	var values []flannelPeer
+	a.must(a.path.Peers.Lookup(key, &values))
+	a.must(a.path.Peers.Delete(key))
+	says("lacks 1 of 1 peers")
+	values[0].Addr = be32(b.inner())
+	a.must(a.path.Peers.Put(key, values))
+	says("has 1 peers that it should not have, such as 10.5.2.0/24 at " + b.inner().String())
+	values[0].Addr = be32(b.local())
+	a.must(a.path.Peers.Put(key, values))
+	says("")
+	for _, l := range a.path.in {
+		a.must(l.Detach())
+	}
+	says("is detached")
+	a.must(a.path.out.Detach())
+	says("the program on the device is detached")
+}
