@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
@@ -47,12 +48,17 @@ type keysV3 struct{ *clientv3.Client }
 
 func openV3(t *testing.T, h *netnstest.Host, endpoints ...string) keysV3 {
 	t.Helper()
+	redial := backoff.DefaultConfig
+	redial.MaxDelay = 100 * time.Millisecond // the test's view of the store is not to lag behind the daemons'
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		Logger:    zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return h.Dial(ctx, "tcp", strings.TrimPrefix(addr, "http://"))
-		})},
+		DialOptions: []grpc.DialOption{
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				return h.Dial(ctx, "tcp", strings.TrimPrefix(addr, "http://"))
+			}),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: patience}),
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,9 +13,9 @@ import (
 
 const (
 	// first and most bound the interval before jitter, which is ±50 %. The cap
-	// keeps the way back short: a store that returns is noticed within 3 s.
+	// keeps the way back short: a store that returns is noticed within 2.3 s.
 	first = 100 * time.Millisecond
-	most  = 2 * time.Second
+	most  = 1500 * time.Millisecond
 	// SayEvery is how often a lasting failure is logged again.
 	SayEvery = 30 * time.Second
 )

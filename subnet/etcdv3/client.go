@@ -22,8 +22,10 @@ const (
 	// why there is no connection before its own time is up.
 	dialLimit = 3 * time.Second
 	// redialMost caps the pause between attempts to connect; gRPC's default of
-	// two minutes would keep us away from a store that is long back.
-	redialMost = 3 * time.Second
+	// two minutes would keep us away from a store that is long back. Together
+	// with the caller's own pause (pkg/backoff) it has to stay below the 5 s in
+	// which a host promises to know what is new.
+	redialMost = time.Second
 	// attempts at one call, pauses of 25 ms between, for a connection that has
 	// just broken. The client repeats only reads, and writes that never left
 	// this host.
