@@ -33,7 +33,7 @@ type daemon struct {
 	events  events.Ring
 	// rekeying is held while the key is replaced: one after the other.
 	rekeying sync.Mutex
-	checks  checker
+	checks   checker
 	// reconciles counts for the metrics.
 	reconciles *status.Reconciles
 	// reports is held by those who read a report's parts; what they read is
