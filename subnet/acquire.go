@@ -18,13 +18,17 @@ import (
 // else prev, if that is free; else a free one
 // at random, one of others only where there is no other: those are subnets that
 // hosts had which may come back for them. When another host is faster, it chooses again; while the store
-// does not answer, it waits. Errors: ErrFull, ErrAddressInUse, ErrCloned, or ctx's.
+// does not answer, it waits, as long as Terms.Patience allows. Errors: ErrFull,
+// ErrAddressInUse, ErrCloned, ErrSilent, or ctx's.
 func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix, others ...netip.Prefix) (Lease, error) {
 	a := acquisition{Manager: m, attrs: attrs, prev: prev, others: others}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
 		l, err := a.try(ctx)
-		if errors.Is(err, ErrFull) || errors.Is(err, ErrAddressInUse) || errors.Is(err, ErrCloned) {
+		switch {
+		case errors.Is(err, ErrFull) || errors.Is(err, ErrAddressInUse) || errors.Is(err, ErrCloned):
 			err = backoff.Permanent(err)
+		case err != nil && m.terms.Patience > 0 && m.silence() >= m.terms.Patience:
+			err = backoff.Permanent(fmt.Errorf("%w: %w", ErrSilent, err))
 		}
 		return l, err
 	})

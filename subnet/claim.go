@@ -48,8 +48,11 @@ func (a *acquisition) claim(ctx context.Context, l Lease) (Lease, error) {
 	log.Infof("ask whether the host that holds a lease of ours is alive subnet=%v public_ip=%v node_id=%s hostname=%q wait=%v",
 		l.Subnet, l.Attrs.PublicIP, l.Attrs.NodeID, l.Attrs.Hostname, claimWait)
 	if l.Attrs.Claim != "" { // another newcomer's, who may be about to take the lease; or it died over it
-		if now, err := a.await(ctx, l); err != nil || now.Rev != l.Rev {
-			return Lease{}, errors.Join(err, ErrLost)
+		switch now, err := a.await(ctx, l); {
+		case err != nil:
+			return Lease{}, err
+		case now.Rev != l.Rev:
+			return Lease{}, fmt.Errorf("claim lease %v: %w", l.Subnet, ErrLost)
 		}
 	}
 	question := l
@@ -90,6 +93,8 @@ func (a *acquisition) await(ctx context.Context, l Lease) (Lease, error) {
 	if waiting.Err() == nil {
 		log.V(1).Infof("watch claimed lease: %v", err)
 		<-waiting.Done() // the owner has all of this time, whatever we see
+	} else if ctx.Err() == nil {
+		a.answered(nil) // that nothing came is the owner's silence, not the store's
 	}
 	leases, _, err := a.reg.List(ctx)
 	if a.answered(err) != nil {

@@ -31,18 +31,41 @@ func (m *Manager) WatchConfig(ctx context.Context) error {
 		case <-time.After(configEvery - rand.N(configEvery/10)):
 		}
 		data, err := m.reg.Config(ctx)
-		switch {
-		case m.answered(err) == nil && bytes.Equal(data, seen):
+		if m.answered(err) == nil && bytes.Equal(data, seen) {
 			continue
-		case errors.Is(err, ErrNoConfig):
-			m.refuseConfig("the configuration is gone from the store")
-		case err != nil:
-			continue // the store's absence is no news about the configuration
-		default:
-			m.refuseConfig(m.compareConfig(data))
 		}
-		seen = data
+		if m.judgeConfig(data, err) == nil {
+			seen = data
+		}
 	}
+}
+
+// judgeConfig judges what the store says of the configuration. It returns err
+// where the store says nothing: its absence is no news.
+func (m *Manager) judgeConfig(data []byte, err error) error {
+	switch {
+	case errors.Is(err, ErrNoConfig):
+		m.refuseConfig("the configuration is gone from the store")
+	case err != nil:
+		return err
+	default:
+		m.refuseConfig(m.compareConfig(data))
+	}
+	return nil
+}
+
+// readAdopted compares a remembered configuration with the store's, before the
+// first write by it.
+func (m *Manager) readAdopted(ctx context.Context) error {
+	if !m.unread {
+		return nil
+	}
+	data, err := m.reg.Config(ctx)
+	if err := m.judgeConfig(data, m.answered(err)); err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	m.unread = false
+	return nil
 }
 
 // compareConfig says why data cannot be put to work; "" where nothing is to do.

@@ -12,6 +12,7 @@ package subnet
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -29,11 +30,18 @@ type Manager struct {
 	// own key that we may not have made.
 	ownChanged chan struct{}
 
-	// adopted are Adopt's leases; nil without.
+	// adopted are Adopt's leases, former the addresses that its lease may still
+	// name; nil without.
 	adopted []Lease
+	former  []netip.Addr
+	// unread: the configuration is a remembered one, and the store's may be
+	// another.
+	unread bool
 
 	mu     sync.Mutex // guards what follows
 	status Status
+	// heard is when the store answered last.
+	heard time.Time
 	// published is what Publish was given last; nil without.
 	published *Attrs
 }
@@ -47,12 +55,17 @@ type Terms struct {
 	// Clock counts time from some moment on, that in which the machine is
 	// suspended included; nil is the kernel's CLOCK_BOOTTIME.
 	Clock func() time.Duration
+	// Patience is for how long Acquire bears a store that says nothing
+	// (ErrSilent); 0 is for ever.
+	Patience time.Duration
 }
 
 // Status is what the control plane knows of itself.
 type Status struct {
-	// Lease is ours; its Subnet is invalid before Acquire returned.
+	// Lease is ours; its Subnet is invalid before Acquire returned. Ends is when
+	// it ends by Terms.Clock, which nobody sets; 0 where it is Reserved.
 	Lease Lease
+	Ends  time.Duration
 	// Peers is how many leases the data plane was told of, Synced whether the
 	// first full set was. Held is how many of them the store has lost in a mass
 	// disappearance, and are kept for the time being.
@@ -70,10 +83,10 @@ type Status struct {
 // NewManager returns a Manager for the given configuration.
 func NewManager(reg Registry, c *Config, t Terms) *Manager {
 	if t.Clock == nil {
-		t.Clock = sinceBoot
+		t.Clock = SinceBoot
 	}
 	return &Manager{reg: reg, config: c, terms: t, ownChanged: make(chan struct{}, 1),
-		status: Status{Since: time.Now()}}
+		status: Status{Since: time.Now()}, heard: time.Now()}
 }
 
 // Status is a snapshot; safe to call at any time from any goroutine.
@@ -90,7 +103,10 @@ func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 func (m *Manager) setLease(l Lease) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.status.Lease = l
+	m.status.Lease, m.status.Ends = l, 0
+	if !l.Reserved {
+		m.status.Ends = m.terms.Clock() + time.Until(l.Expiration)
+	}
 }
 
 func (m *Manager) setPeers(n, held int) {
@@ -113,15 +129,27 @@ func (m *Manager) answered(err error) error {
 		m.status.Since = time.Now()
 	}
 	m.status.StoreError = reached
+	if reached == nil {
+		m.heard = time.Now()
+	}
 	return err
+}
+
+// silence is for how long the store has said nothing.
+func (m *Manager) silence() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.heard)
 }
 
 // Adopt takes up own, a lease that was ours when the store was last seen, and
 // the leases of that time, in Acquire's place: for a start while the store is
-// away. Watch begins with these leases; nil: they are not known. Renew asks the store about own as soon
-// as it answers, and fails with ErrLost if another host has the subnet by then.
-func (m *Manager) Adopt(own Lease, leases []Lease) {
-	m.adopted = slices.Clone(leases)
+// away. Watch begins with these leases; nil: they are not known. Renew reads the
+// configuration and asks the store about own as soon as it answers, and fails
+// with ErrLost if another host has the subnet by then. former are the addresses
+// that this host had while it held own: the store may know it by one of them.
+func (m *Manager) Adopt(own Lease, leases []Lease, former ...netip.Addr) {
+	m.adopted, m.former, m.unread = slices.Clone(leases), slices.Clone(former), true
 	m.setLease(own)
 	m.ownChanged <- struct{}{} // the first to use its one place
 }

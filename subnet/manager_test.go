@@ -308,3 +308,42 @@ func TestAcquireRememberedLast(t *testing.T) {
 		})
 	}
 }
+
+// Patience is with a store that says nothing; the time that a host has to say
+// that it is alive, as long as that, does not count.
+func TestAcquirePatience(t *testing.T) {
+	patient := terms
+	patient.Patience = 5 * time.Second
+	newPatient := func(t *testing.T, reg subnet.Registry) *subnet.Manager {
+		c, err := subnet.ParseConfig([]byte(network16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return subnet.NewManager(reg, c, patient)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.SetDown(errors.New("store is down"))
+		began := time.Now()
+		_, err := newPatient(t, reg).Acquire(t.Context(), us, netip.Prefix{})
+		if took := time.Since(began); !errors.Is(err, subnet.ErrSilent) || took < 5*time.Second || took > 9*time.Second {
+			t.Errorf("%v after %v, want ErrSilent after 5 s and a pause", err, took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		startNode(t, reg, node("192.0.2.1", "a"), netip.Prefix{}).end(t)
+		l := stored(t, reg)
+		l.Attrs.Claim = "of one that died over it"
+		if _, err := reg.Update(t.Context(), l, terms.TTL); err != nil {
+			t.Fatal(err)
+		}
+		// An answer is lost at the end of the second.
+		reg.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{}, subnettest.Fault{Err: errors.New("connection reset")})
+		began := time.Now()
+		l, err := newPatient(t, reg).Acquire(t.Context(), node("192.0.2.1", "b"), netip.Prefix{})
+		if took := time.Since(began); err != nil || took < 10*time.Second {
+			t.Errorf("%v, %v after %v, want the lease after two claims' waits", l, err, took)
+		}
+	})
+}

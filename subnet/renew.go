@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	log "github.com/golang/glog"
@@ -32,6 +33,9 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 			return nil
 		}
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
+			if err := m.readAdopted(ctx); err != nil {
+				return Lease{}, err
+			}
 			l.Attrs = m.current(l.Attrs)
 			return m.extend(ctx, l)
 		})
@@ -101,8 +105,8 @@ func (m *Manager) repair(ctx context.Context, l Lease) (Lease, error) {
 		return Lease{}, fmt.Errorf("list leases: %w", err)
 	}
 	for _, own := range leases {
-		if own.Subnet == l.Subnet && own.Attrs.PublicIP == l.Attrs.PublicIP {
-			if strange(own, l.Attrs) {
+		if own.Subnet == l.Subnet && m.names(own.Attrs, l.Attrs) {
+			if own.Attrs.PublicIP == l.Attrs.PublicIP && strange(own, l.Attrs) {
 				return Lease{}, backoff.Permanent(fmt.Errorf("%v has our public IP: node %s (hostname %q): %w",
 					own, own.Attrs.NodeID, own.Attrs.Hostname, ErrLost))
 			}
@@ -119,4 +123,13 @@ func (m *Manager) repair(ctx context.Context, l Lease) (Lease, error) {
 	log.Warningf("lease key has vanished, create it again subnet=%v", l.Subnet)
 	created, err := m.reg.Create(ctx, l, m.terms.TTL)
 	return created, m.answered(err)
+}
+
+// names reports whether a lease that says stored is that of the host that says
+// own: it has its address, or one that this host had before, with its NodeID. The
+// NodeID alone is not enough: it may be a copy of our disk that has taken the
+// lease while we were away.
+func (m *Manager) names(stored, own Attrs) bool {
+	return stored.PublicIP == own.PublicIP ||
+		own.NodeID != "" && stored.NodeID == own.NodeID && slices.Contains(m.former, stored.PublicIP)
 }

@@ -152,7 +152,7 @@ func (w *watcher) noticeOwn(n news) {
 // ours tells our own lease: it has our address, or is what we wrote before we
 // had that address.
 func (w *watcher) ours(l Lease) bool {
-	return l.Key() == w.self.Key() && (l.Attrs.PublicIP == w.self.Attrs.PublicIP || l.Rev == w.self.Rev)
+	return l.Key() == w.self.Key() && (w.names(l.Attrs, w.self.Attrs) || l.Rev == w.self.Rev)
 }
 
 // judge is the leaseSet's.

@@ -1,0 +1,148 @@
+package subnet_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+// A host that moved to another address knows its lease by the former one, and
+// its NodeID, though somebody has written to the key meanwhile; a copy of its
+// disk that has taken the lease is another host.
+func TestAdoptAfterMove(t *testing.T) {
+	former := netip.MustParseAddr("192.0.2.1")
+	for name, test := range map[string]struct {
+		holder subnet.Attrs
+		ours   bool
+	}{
+		"claimed at the former address": {node("192.0.2.1", "a"), true},
+		"taken by a copy":               {node("192.0.2.9", "a"), false},
+		"another host's address now":    {node("192.0.2.1", "b"), false},
+		"a host without identity":       {attrs("192.0.2.1"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := subnettest.NewFake()
+				reg.SetConfig([]byte(network16))
+				created, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: node("192.0.2.1", "a")}, terms.TTL)
+				if err != nil {
+					t.Fatal(err)
+				}
+				touched := created
+				touched.Attrs = test.holder
+				touched.Attrs.Claim = "someone"
+				if _, err := reg.Update(t.Context(), touched, terms.TTL); err != nil {
+					t.Fatal(err)
+				}
+				created.Attrs = node("192.0.2.3", "a")
+				m := newManager(t, reg, network16)
+				m.Adopt(created, nil, former)
+				h := run(t, reg, m, created)
+				defer h.stop()
+				if !test.ours {
+					select {
+					case err := <-h.errs:
+						if !errors.Is(err, subnet.ErrLost) {
+							t.Errorf("ended with %v, want ErrLost", err)
+						}
+					case <-time.After(time.Minute):
+						t.Error("it fights for a lease that another host has")
+					}
+					return
+				}
+				if l := stored(t, reg); !l.Attrs.Equal(created.Attrs) {
+					t.Errorf("the lease says %+v, want %+v", l.Attrs, created.Attrs)
+				}
+				h.end(t)
+			})
+		})
+	}
+}
+
+// What a host wrote last is its own, whatever it says: a key that still names the
+// former address, at the revision that we know, is no fault and no peer.
+func TestAdoptOwnRevision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		own, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, terms.TTL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.Attrs = attrs("192.0.2.3")
+		m := newManager(t, reg, network16)
+		m.Adopt(own, nil)
+		// Renew, which would write the new address, does not run.
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told, ended := []subnet.Event(nil), make(chan error, 1)
+		go func() { ended <- m.Watch(ctx, own, func(e []subnet.Event) { told = append(told, e...) }) }()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil || len(told) > 0 || m.BadCount() > 0 {
+			t.Errorf("told %v, %d bad keys, %v", told, m.BadCount(), err)
+		}
+	})
+}
+
+// A remembered configuration is compared with the store's before the first
+// write, and what has changed is refused at once.
+func TestAdoptReadsConfigFirst(t *testing.T) {
+	for name, test := range map[string]struct{ config, refused string }{
+		"same":    {network16, ""},
+		"changed": {`{"Network": "10.6.0.0/16"}`, "Network is 10.6.0.0/16"},
+		"gone":    {"", "gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := subnettest.NewFake()
+				if test.config != "" {
+					reg.SetConfig([]byte(test.config))
+				}
+				down := subnettest.Fault{Err: errors.New("store is down")}
+				entered, leave := make(chan struct{}), make(chan struct{})
+				reg.Inject(subnettest.OpConfig, down, subnettest.Fault{Entered: entered, Wait: leave})
+				own := subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: us, Expiration: time.Now().Add(time.Hour)}
+				h := adoptHost(t, reg, own, nil)
+				<-entered
+				synctest.Wait()
+				if n := reg.Calls(subnettest.OpUpdate); n > 0 {
+					t.Errorf("%d writes before the configuration was read", n)
+				}
+				close(leave)
+				synctest.Wait()
+				if got := h.manager.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
+					t.Errorf("refused with %q, want %q", got, test.refused)
+				}
+				if !h.held(t) {
+					t.Error("the lease was not written after that")
+				}
+				h.end(t)
+			})
+		})
+	}
+}
+
+// A lease has an end that nobody can set: by the clock that goes on in suspend.
+func TestStatusEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		m := newManager(t, reg, network16)
+		if _, err := m.Acquire(t.Context(), us, netip.Prefix{}); err != nil {
+			t.Fatal(err)
+		}
+		if left := m.Status().Ends - bubbleClock(); left != terms.TTL {
+			t.Errorf("the lease ends in %v, want %v", left, terms.TTL)
+		}
+		reg.Put("10.5.7.0-24", value("192.0.2.2"), 0)
+		if _, err := m.Acquire(t.Context(), attrs("192.0.2.2"), netip.Prefix{}); err != nil || m.Status().Ends != 0 {
+			t.Errorf("a reservation ends at %v, %v", m.Status().Ends, err)
+		}
+	})
+}
