@@ -70,7 +70,7 @@ func TestPick(t *testing.T) {
 		{name: "first match wins", choice: Choice{Ifaces: []string{"eth9", "eth1", "eth0"}}, want: "eth1", addr: "198.51.100.3"},
 		{name: "unusable ones are passed over", choice: Choice{Ifaces: []string{"eth2", "eth3", "eth1"}}, want: "eth1", addr: "198.51.100.3"},
 		{name: "no such name", choice: Choice{Ifaces: []string{"eth9"}}, err: "-iface=eth9: no such interface; there are lo (127.0.0.1), eth0 (169.254.7.7, 192.0.2.5, 192.0.2.10, 192.0.2.11), eth1 (198.51.100.3), eth2 (no IPv4 address), eth3 (203.0.113.9, down)"},
-		{name: "no such address", choice: Choice{Ifaces: []string{"192.0.2.99"}}, err: "-iface=192.0.2.99: no interface has this address; there are lo"},
+		{name: "no such address", choice: Choice{Ifaces: []string{"192.0.2.99"}}, err: "-iface=192.0.2.99: no interface has this address; there are lo", notReady: true},
 		{name: "no address yet", choice: Choice{Ifaces: []string{"eth2"}}, err: "-iface=eth2: interface eth2 has no IPv4 address", notReady: true},
 		{name: "down", choice: Choice{Ifaces: []string{"eth3"}}, err: "-iface=eth3: interface eth3 is down", notReady: true},
 		{name: "address on a link that is down", choice: Choice{Ifaces: []string{"203.0.113.9"}}, err: "interface eth3 is down", notReady: true},
@@ -81,6 +81,7 @@ func TestPick(t *testing.T) {
 		{name: "address of our own device", choice: Choice{Ifaces: []string{"10.5.3.0"}}, err: "a device of flannel's own"},
 		{name: "one final and one to wait for", choice: Choice{Ifaces: []string{"eth9", "eth2"}}, err: "-iface=eth9: no such interface", notReady: true},
 		{name: "two final", choice: Choice{Ifaces: []string{"eth8", "eth9"}}, err: "; -iface=eth9: no such interface"},
+		{name: "an address to wait for beside a name that is not there", choice: Choice{Ifaces: []string{"eth9", "192.0.2.99"}}, err: "-iface=192.0.2.99: no interface has this address", notReady: true},
 
 		{name: "regexp by name", choice: Choice{Regexes: []string{"^eth1$"}}, want: "eth1", addr: "198.51.100.3"},
 		{name: "regexp by alternative name", choice: Choice{Regexes: []string{"^enp"}}, want: "eth0", addr: "192.0.2.10"},

@@ -97,7 +97,8 @@ func (h host) byAddr(ip netip.Addr) (Uplink, error) {
 			return l.with(ip, fmt.Sprintf("has the address of -iface=%v", ip)), nil
 		}
 	}
-	return Uplink{}, fmt.Errorf("-iface=%v: no interface has this address; there are %s", ip, h)
+	// DHCP may bring it.
+	return Uplink{}, notReady("-iface=%v: no interface has this address; there are %s", ip, h)
 }
 
 // byRegexp takes the first usable interface, in the kernel's order, that expr
