@@ -9,13 +9,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
 	log "github.com/golang/glog"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+
+	"github.com/coreos/flannel/pkg/backoff"
 )
 
 // stopLimit bounds an orderly end. etcd in good health needs milliseconds.
@@ -51,13 +55,16 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends (nil) or the server breaks (the error). Call it
 // once. Data that another process uses and an address that is taken are errors
-// at once.
+// at once; an address that this host does not have yet is waited for.
 func (s *Server) Run(ctx context.Context) error {
 	lock, err := lockDir(s.dir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	if err := s.waitAddr(ctx); err != nil {
+		return nil // ctx has ended
+	}
 	fatal := make(chan error, 1)
 	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
 	etcd, err := s.start(newLogger(level, fatal), fatal)
@@ -86,6 +93,22 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	return errors.Join(fmt.Errorf("run embedded etcd: %w", err), s.stop(etcd))
+}
+
+// waitAddr waits until this host has the address to listen at, as long as ctx
+// allows. Whatever else there is to say about the address, etcd says.
+func (s *Server) waitAddr(ctx context.Context) error {
+	_, err := backoff.Retry(ctx, "wait for the address of the embedded etcd (flag -etcd-embed-listen)", func() (struct{}, error) {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return struct{}{}, err
+		}
+		if err == nil {
+			l.Close()
+		}
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // start starts etcd, in a goroutine that etcd may end by a fatal error.
