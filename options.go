@@ -83,6 +83,9 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.statusGiven = given["status-addr"]
+	if err := o.checkEmbed(given); err != nil {
+		return nil, err
+	}
 	return o, o.check(time.Duration(margin)*time.Minute, given[flagRenewMargin])
 }
 
@@ -163,6 +166,27 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
 	}
 	return o.store.Complete()
+}
+
+// checkEmbed refuses what -etcd-embed would pass over, and what is passed over
+// without it.
+func (o *options) checkEmbed(given map[string]bool) error {
+	if !o.embed {
+		if given["etcd-embed-listen"] {
+			return errors.New("-etcd-embed-listen is given without -etcd-embed: there is no embedded etcd to listen")
+		}
+		return nil
+	}
+	for _, name := range []string{"etcd-endpoints", "etcd-endpoint", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
+		"etcd-username", "etcd-password", "etcd-password-file"} {
+		if given[name] {
+			return fmt.Errorf("-etcd-embed and -%s are both given: the store is either the embedded etcd or another one; drop one", name)
+		}
+	}
+	if o.store.API == store.API2 {
+		return errors.New("-etcd-embed and -etcd-api=2 are both given: the embedded etcd has the v3 API only; drop one")
+	}
+	return nil
 }
 
 // parseNetwork makes publish of network: the JSON object as it is, or one made
