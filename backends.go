@@ -20,6 +20,7 @@ import (
 	"github.com/coreos/flannel/backend/vxlan"
 	"github.com/coreos/flannel/backend/wireguard"
 	"github.com/coreos/flannel/pkg/envfile"
+	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
@@ -57,9 +58,9 @@ func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP ne
 
 // removeOthers takes away what earlier runs have left that the backend now at
 // work does not take over: all of other backends, and of a Network that was
-// ours before.
-func (d *daemon) removeOthers(ctx context.Context, config *subnet.Config) error {
-	before := d.previous().Network
+// ours before, its firewall rules included.
+func (d *daemon) removeOthers(ctx context.Context, j joined) error {
+	config := j.config
 	var errs []error
 	for name, kind := range backends {
 		if kind.remove == nil {
@@ -68,8 +69,13 @@ func (d *daemon) removeOthers(ctx context.Context, config *subnet.Config) error 
 		if name != config.BackendType {
 			errs = append(errs, kind.remove(ctx, config.Network))
 		}
-		if before.IsValid() && before != config.Network {
+		for _, before := range j.networks {
 			errs = append(errs, kind.remove(ctx, before))
+		}
+	}
+	for _, before := range j.networks {
+		if err := masq.Remove(before); err != nil {
+			log.V(1).Infof("look for old firewall rules: %v", err) // no nftables, no rules
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -39,6 +39,8 @@ type daemon struct {
 	// reports is held by those who read a report's parts; what they read is
 	// closed by whoever has it alone.
 	reports sync.RWMutex
+	// etcd is the embedded one; nil without -etcd-embed.
+	etcd *embed.Server
 
 	mu      sync.Mutex // guards what follows
 	running running
@@ -80,15 +82,10 @@ func (d *daemon) wasReady() bool { return d.snapshot().ready }
 // run does everything until ctx ends (nil, or ctx's error) or something fails.
 func (d *daemon) run(ctx context.Context) error {
 	log.Infof("start flannel version=%s", Version)
-	g, ctx := errgroup.WithContext(ctx)
-	if d.options.embed {
-		if err := d.startEmbedded(ctx, g); err != nil {
-			if failed := g.Wait(); failed != nil {
-				return failed // it is what err stems from
-			}
-			return err
-		}
+	if err := d.plantEtcd(); err != nil {
+		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.attendSystemd(ctx) })
 	g.Go(func() error { return d.serveStatus(ctx) })
 	g.Go(func() error { return d.serveControl(ctx) })
@@ -97,39 +94,57 @@ func (d *daemon) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// startEmbedded starts the embedded etcd in g and waits until it serves.
-func (d *daemon) startEmbedded(ctx context.Context, g *errgroup.Group) error {
-	server, err := embed.New(embed.Config{
+// plantEtcd makes the embedded etcd, if there shall be one, the store to use.
+// It does not run yet.
+func (d *daemon) plantEtcd() (err error) {
+	if !d.options.embed {
+		return nil
+	}
+	d.etcd, err = embed.New(embed.Config{
 		Dir:    filepath.Join(d.options.stateDir, "etcd"),
 		Listen: d.options.embedListen,
 	})
 	if err != nil {
 		return err
 	}
-	g.Go(func() error { return server.Run(ctx) })
-	select {
-	case <-server.Ready():
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	d.options.store.Endpoints = []string{server.Endpoint()}
-	d.options.store.API = "3"
+	d.options.store.Endpoints = []string{d.etcd.Endpoint()}
+	d.options.store.API = store.API3
 	return nil
 }
 
-// serve gets a lease, and keeps it and a network for it at work.
+// serve waits for an uplink, and has the embedded etcd, if there is one, run
+// beside the network from then on: it may listen at an address that comes with
+// the uplink.
 func (d *daemon) serve(ctx context.Context) error {
 	up, err := uplink.Wait(ctx, d.options.iface)
 	if err != nil {
 		return err
 	}
 	publicIP := d.chosen(up)
+	if d.etcd == nil {
+		return d.participate(ctx, up, publicIP)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.etcd.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-d.etcd.Ready():
+			return d.participate(ctx, up, publicIP)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	return g.Wait()
+}
+
+// participate gets a lease, and keeps it and a network for it at work.
+func (d *daemon) participate(ctx context.Context, up uplink.Uplink, publicIP netip.Addr) error {
 	j, err := d.join(ctx, up, publicIP)
 	if err != nil {
 		return err
 	}
 	defer func() { j.close() }() // of the store that it has by then
-	if err := d.removeOthers(ctx, j.config); err != nil {
+	if err := d.removeOthers(ctx, j); err != nil {
 		return err
 	}
 	return d.keep(ctx, &j)
@@ -174,16 +189,20 @@ func (d *daemon) keep(ctx context.Context, j *joined) error {
 func (d *daemon) carry(ctx context.Context, j joined, rec *recorder) error {
 	network, err := j.backend.Up(ctx, j.lease)
 	if err != nil {
-		return fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)
+		return &unmadeError{fmt.Errorf("set up backend %s for %v: %w", j.config.BackendType, j.lease.Subnet, err)}
 	}
-	d.update(func(r *running) { r.network, r.applied = network, false })
+	d.update(func(r *running) { r.network, r.applied, r.uplinkProblem = network, false, "" })
 	err = d.exchange(ctx, j, network, rec)
 	d.reports.Lock() // nobody looks at the network any more
 	d.update(func(r *running) { r.network = nil })
 	d.reports.Unlock()
-	err = errors.Join(err, network.Close())
+	return d.withdraw(ctx, j, errors.Join(err, network.Close()))
+}
+
+// withdraw passes err on. Where it is that the lease is lost, it first takes away
+// what would go on by itself in the kernel, with a subnet that is another's.
+func (d *daemon) withdraw(ctx context.Context, j joined, err error) error {
 	if remove := backends[j.config.BackendType].remove; remove != nil && errors.Is(err, subnet.ErrLost) {
-		// What would go on by itself would do so with a subnet that is another's.
 		err = errors.Join(err, remove(ctx, j.config.Network))
 	}
 	return err

@@ -25,6 +25,10 @@ type joined struct {
 	backend backend.Backend
 	manager *subnet.Manager
 	lease   subnet.Lease
+	// former are the public IPs that this host had before with this lease.
+	former []netip.Addr
+	// networks are those of earlier runs, as far as they are known.
+	networks []netip.Prefix
 }
 
 // join gets a lease from the store, and waits for the store as long as it
@@ -33,18 +37,17 @@ type joined struct {
 // configuration of that time. The caller closes the store.
 func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr) (joined, error) {
 	remembered := d.recall()
-	if !remembered.holds(publicIP, time.Now()) {
-		return d.ask(ctx, up, publicIP, remembered)
+	left := remembered.left(publicIP, present())
+	if left <= 0 {
+		return d.ask(ctx, up, publicIP, remembered, 0)
 	}
-	patient, cancel := context.WithTimeout(ctx, storePatience)
-	defer cancel()
-	j, err := d.ask(patient, up, publicIP, remembered)
-	if patient.Err() == nil || ctx.Err() != nil || err == nil {
+	j, err := d.ask(ctx, up, publicIP, remembered, storePatience)
+	if !errors.Is(err, subnet.ErrSilent) {
 		return j, err
 	}
-	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends=%v reason=%q",
-		remembered.Lease.Subnet, len(remembered.Peers), remembered.Lease.Expiration.Format(time.RFC3339), err)
-	return d.resume(ctx, up, publicIP, remembered)
+	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends_in=%v reason=%q",
+		remembered.Lease.Subnet, len(remembered.Peers), left.Round(time.Second), err)
+	return d.resume(ctx, up, publicIP, remembered, left)
 }
 
 // warnOfOther says so where the store has another configuration than -network
@@ -67,9 +70,16 @@ func (d *daemon) warnOfOther(stored *subnet.Config) {
 	}
 }
 
-// ask gets the configuration and a lease from the store.
-func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
-	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
+// ask gets the configuration and a lease from the store. With patience, it fails
+// with subnet.ErrSilent where the store says nothing for so long.
+func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, patience time.Duration) (j joined, err error) {
+	opening := ctx
+	if patience > 0 {
+		limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no configuration within %v: %w", patience, subnet.ErrSilent))
+		defer cancel()
+		opening = limited
+	}
+	j.store, err = store.Open(opening, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
 	if err != nil {
 		return joined{}, err
 	}
@@ -79,17 +89,15 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 		}
 	}()
 	d.update(func(r *running) { r.store = j.store })
-	if j.config, err = subnet.WaitConfig(ctx, j.store); err != nil {
+	if j.config, err = subnet.WaitConfig(opening, j.store); err != nil {
 		return j, fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
 	}
 	d.warnOfOther(j.config)
-	if err := d.prepare(&j, up, publicIP); err != nil {
+	j.networks = d.previousNetworks(remembered, j.config.Network)
+	if err := d.prepare(&j, up, publicIP, patience); err != nil {
 		return j, err
 	}
-	previous := d.previous().Subnet
-	if !previous.IsValid() && remembered != nil {
-		previous = remembered.Lease.Subnet // subnet.env is often in a folder that a reboot empties
-	}
+	previous := d.previousSubnet(remembered)
 	j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
 	if errors.Is(err, subnet.ErrCloned) {
 		id, failed := nodeid.Replace(d.options.stateDir)
@@ -97,7 +105,7 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 			return j, errors.Join(err, failed)
 		}
 		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
-		if err := d.prepare(&j, up, publicIP); err != nil { // a backend's keys may come from the identity
+		if err := d.prepare(&j, up, publicIP, patience); err != nil { // a backend's keys may come from the identity
 			return j, err
 		}
 		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
@@ -120,35 +128,39 @@ func (d *daemon) identify(a subnet.Attrs) subnet.Attrs {
 	return a
 }
 
-// resume joins without the store's answer.
-func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory) (j joined, err error) {
+// resume joins without the store's answer, with a lease that ends after left.
+func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, left time.Duration) (j joined, err error) {
 	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: remembered.API})
 	if err != nil {
 		return joined{}, err
 	}
 	d.update(func(r *running) { r.store = j.store })
 	j.config = &remembered.Config
-	if err := d.prepare(&j, up, publicIP); err != nil {
+	if err := d.prepare(&j, up, publicIP, 0); err != nil {
 		j.close()
 		return joined{}, err
 	}
+	j.networks = d.previousNetworks(remembered, j.config.Network)
 	j.lease = remembered.Lease
+	if !j.lease.Reserved {
+		j.lease.Expiration = time.Now().Add(left)
+	}
 	j.lease.Attrs = d.identify(j.backend.Attrs())
 	j.manager.Adopt(j.lease, append([]subnet.Lease{}, remembered.Peers...)) // none is known to be none
 	return j, nil
 }
 
-// prepare makes what follows from the configuration.
-func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr) (err error) {
+// prepare makes what follows from the configuration. Patience is Acquire's.
+func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr, patience time.Duration) (err error) {
 	if j.config.IPv6Network != "" {
 		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", j.config.IPv6Network)
 	}
-	if j.backend, err = d.newBackend(j.config, up, publicIP); err != nil {
-		return err
-	}
-	j.manager = subnet.NewManager(j.store, j.config, d.options.terms)
+	terms := d.options.terms
+	terms.Patience = patience
+	j.manager = subnet.NewManager(j.store, j.config, terms)
 	d.update(func(r *running) { r.config, r.manager = j.config, j.manager })
-	return nil
+	j.backend, err = d.newBackend(j.config, up, publicIP)
+	return err
 }
 
 func (j joined) close() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"net/netip"
 	"net/url"
 	"os"
@@ -38,6 +39,10 @@ type memory struct {
 	Config    subnet.Config
 	Lease     subnet.Lease
 	Peers     []subnet.Lease
+	// Written is when this was; Ends is when the lease ends, by the clock of that
+	// boot (subnet.Terms.Clock).
+	Written moment
+	Ends    time.Duration
 }
 
 // memoryFile is named after the prefix: a host may be in several networks, with
@@ -72,10 +77,38 @@ func (d *daemon) recall() *memory {
 	return &m
 }
 
-// holds reports whether the lease is publicIP's and has not ended by the wall
-// clock, the only one that goes on over a reboot.
-func (m *memory) holds(publicIP netip.Addr, now time.Time) bool {
-	return m != nil && m.Lease.Attrs.PublicIP == publicIP && (m.Lease.Reserved || now.Before(m.Lease.Expiration))
+// left is for how long the lease still is publicIP's; not above 0 if it is not.
+func (m *memory) left(publicIP netip.Addr, now moment) time.Duration {
+	switch {
+	case m == nil || m.Lease.Attrs.PublicIP != publicIP:
+		return 0
+	case m.Lease.Reserved:
+		return math.MaxInt64
+	}
+	passed, known := now.since(m.Written)
+	if !known {
+		return 0
+	}
+	return m.Ends - m.Written.SinceBoot - passed
+}
+
+// previousSubnet is the one to ask for: the last run's. subnet.env is often in a
+// folder that a reboot empties.
+func (d *daemon) previousSubnet(remembered *memory) netip.Prefix {
+	if p := d.previous().Subnet; p.IsValid() || remembered == nil {
+		return p
+	}
+	return remembered.Lease.Subnet
+}
+
+// previousNetworks are those of earlier runs other than now.
+func (d *daemon) previousNetworks(remembered *memory, now netip.Prefix) []netip.Prefix {
+	before := []netip.Prefix{d.previous().Network}
+	if remembered != nil {
+		before = append(before, remembered.Config.Network)
+	}
+	before = slices.DeleteFunc(before, func(p netip.Prefix) bool { return !p.IsValid() || p == now })
+	return slices.Compact(before)
 }
 
 // subnets are those of the peers of that time.
@@ -146,10 +179,13 @@ func (r *recorder) run(ctx context.Context) error {
 
 func (r *recorder) write() {
 	r.mu.Lock()
-	lease := r.manager.Status().Lease
-	changed := r.changed || lease.Rev != r.memory.Lease.Rev || !lease.Expiration.Equal(r.memory.Lease.Expiration)
+	status, now := r.manager.Status(), present()
+	lease := status.Lease
+	changed := r.changed || lease.Rev != r.memory.Lease.Rev || status.Ends != r.memory.Ends || now.stepped(r.memory.Written)
 	r.changed = false
-	r.memory.Lease = lease
+	if changed {
+		r.memory.Lease, r.memory.Ends, r.memory.Written = lease, status.Ends, now
+	}
 	m := r.memory
 	r.mu.Unlock()
 	if !changed {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/state"
 	"github.com/coreos/flannel/subnet"
 )
@@ -23,12 +24,13 @@ func TestRecall(t *testing.T) {
 	ours := netip.MustParseAddr("192.0.2.10")
 	if err := state.Write(d.memoryFile(), memory{
 		Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: "3",
-		Lease: subnet.Lease{Subnet: netip.MustParsePrefix("10.5.7.0/24"), Attrs: subnet.Attrs{PublicIP: ours}, Expiration: time.Now().Add(time.Hour)},
+		Lease:   subnet.Lease{Subnet: netip.MustParsePrefix("10.5.7.0/24"), Attrs: subnet.Attrs{PublicIP: ours}, Expiration: time.Now().Add(time.Hour)},
+		Written: present(), Ends: subnet.SinceBoot() + time.Hour,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if !d.recall().holds(ours, time.Now()) {
-		t.Error("the same daemon does not recall its lease")
+	if left := d.recall().left(ours, present()); left <= 59*time.Minute || left > time.Hour {
+		t.Errorf("the same daemon recalls its lease for %v, want an hour", left)
 	}
 	for name, other := range map[string]*daemon{
 		"prefix":    daemonOf("-etcd-prefix=/other"),
@@ -47,5 +49,100 @@ func TestRecall(t *testing.T) {
 	}
 	if _, err := os.Stat(d.memoryFile()); !errors.Is(err, fs.ErrNotExist) || d.recall() != nil {
 		t.Errorf("the lost lease is still remembered: %v", err)
+	}
+}
+
+// A remembered lease ends when it does, whatever happened to the wall clock and
+// in suspend; over a reboot the wall clock has to say, unless it is behind.
+func TestMemoryLeft(t *testing.T) {
+	ours := netip.MustParseAddr("192.0.2.10")
+	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	written := moment{"boot", 10 * time.Hour, noon}
+	held := &memory{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Expiration: noon.Add(time.Hour)}, Written: written, Ends: 11 * time.Hour}
+	reserved := &memory{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Reserved: true}, Written: written}
+	for name, test := range map[string]struct {
+		memory *memory
+		now    moment
+		want   time.Duration
+	}{
+		"nothing remembered":             {nil, written, 0},
+		"at once":                        {held, written, time.Hour},
+		"clock set forward":              {held, moment{"boot", 10*time.Hour + time.Minute, noon.Add(240 * time.Hour)}, 59 * time.Minute},
+		"clock set back":                 {held, moment{"boot", 12 * time.Hour, noon.Add(-time.Hour)}, -time.Hour},
+		"suspended, or off the network":  {held, moment{"boot", 40 * time.Hour, noon.Add(30 * time.Hour)}, -29 * time.Hour},
+		"rebooted":                       {held, moment{"another", time.Minute, noon.Add(20 * time.Minute)}, 40 * time.Minute},
+		"rebooted after the end":         {held, moment{"another", time.Minute, noon.Add(2 * time.Hour)}, -time.Hour},
+		"rebooted with the clock behind": {held, moment{"another", time.Minute, noon.Add(-time.Second)}, 0},
+		"boots have no name":             {held, moment{"", 10 * time.Hour, noon.Add(20 * time.Minute)}, 40 * time.Minute},
+		"reserved":                       {reserved, moment{"another", 0, noon.Add(-time.Hour)}, 1<<63 - 1},
+	} {
+		if got := test.memory.left(ours, test.now); got != test.want {
+			t.Errorf("%s: %v left, want %v", name, got, test.want)
+		}
+	}
+	if got := held.left(netip.MustParseAddr("192.0.2.11"), written); got != 0 {
+		t.Errorf("another address: %v left", got)
+	}
+}
+
+// What is written for a reboot is written again when the wall clock was set.
+func TestMomentStepped(t *testing.T) {
+	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	before := moment{"boot", time.Hour, noon}
+	for name, test := range map[string]struct {
+		now  moment
+		want bool
+	}{
+		"time passed":      {moment{"boot", 2 * time.Hour, noon.Add(time.Hour)}, false},
+		"a little astray":  {moment{"boot", 2 * time.Hour, noon.Add(time.Hour + time.Second)}, false},
+		"clock set":        {moment{"boot", 2 * time.Hour, noon.Add(2 * time.Hour)}, true},
+		"clock set back":   {moment{"boot", 2 * time.Hour, noon}, true},
+		"of another boot":  {moment{"another", 2 * time.Hour, noon.Add(time.Hour)}, true},
+		"never written so": {moment{"boot", 0, noon}, false},
+	} {
+		since := before
+		if name == "never written so" {
+			since, test.want = moment{}, true
+		}
+		if got := test.now.stepped(since); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// Networks of earlier runs are known from subnet.env and from the memory.
+func TestPreviousNetworks(t *testing.T) {
+	dir := t.TempDir()
+	d := newDaemon(parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env"))
+	now, old := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
+	if got := d.previousNetworks(nil, now); len(got) > 0 {
+		t.Errorf("before any run: %v", got)
+	}
+	remembered := &memory{Config: subnet.Config{Network: old}}
+	if got := d.previousNetworks(remembered, now); len(got) != 1 || got[0] != old {
+		t.Errorf("remembered %v: %v", old, got)
+	}
+	env := envfile.Env{Network: old, Subnet: netip.MustParsePrefix("10.6.1.0/24"), MTU: 1472}
+	if err := envfile.Write(d.options.subnetFile, env); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.previousNetworks(remembered, now); len(got) != 1 || got[0] != old {
+		t.Errorf("both say %v: %v", old, got)
+	}
+	if got := d.previousNetworks(nil, old); len(got) > 0 {
+		t.Errorf("still at work: %v", got)
+	}
+}
+
+// The last run's subnet is asked for, also when a reboot has emptied /run.
+func TestPreviousSubnet(t *testing.T) {
+	dir := t.TempDir()
+	d := newDaemon(parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env"))
+	was := netip.MustParsePrefix("10.5.7.0/24")
+	if got := d.previousSubnet(nil); got.IsValid() {
+		t.Errorf("before any run: %v", got)
+	}
+	if got := d.previousSubnet(&memory{Lease: subnet.Lease{Subnet: was}}); got != was {
+		t.Errorf("without subnet.env: %v, want %v", got, was)
 	}
 }

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
@@ -39,24 +43,64 @@ func (d *daemon) watchUplink(ctx context.Context) error {
 	return &movedError{next}
 }
 
-// follow carries packets by the uplink as it is at each time.
+// follow carries packets by the uplink as it is at each time. Once they have been
+// carried, a network that cannot be made for another uplink is no reason to end:
+// the next change may make it possible, and the lease must be kept until then.
 func (d *daemon) follow(ctx context.Context, j *joined, rec *recorder) error {
-	for {
-		err := d.carry(ctx, *j, rec)
-		moved := (*movedError)(nil)
-		if ctx.Err() != nil || !errors.As(err, &moved) {
-			return err
+	pauses := backoff.New()
+	var next *uplink.Uplink // to be moved to
+	for moved := false; ; {
+		err := error(nil)
+		if next != nil {
+			err = d.move(ctx, j, *next, rec)
 		}
-		log.Infof("make the network anew subnet=%v reason=%q", j.lease.Subnet, moved)
-		if err := d.move(ctx, j, moved.to, rec); err != nil {
+		if err == nil {
+			next = nil
+			err = d.carry(ctx, *j, rec)
+		}
+		unmade := (*unmadeError)(nil)
+		if moved && ctx.Err() == nil && errors.As(err, &unmade) {
+			err = d.hold(ctx, j, pauses.NextBackOff(), unmade)
+		}
+		change := (*movedError)(nil)
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.As(err, &change):
+			log.Infof("make the network anew subnet=%v reason=%q", j.lease.Subnet, change)
+			next, moved = &change.to, true
+			pauses.Reset()
+		case err != nil:
 			return err
 		}
 	}
 }
 
+// unmadeError says why there is no network for the uplink as it is.
+type unmadeError struct{ error }
+
+func (e *unmadeError) Unwrap() error { return e.error }
+
+// hold keeps the lease for a while in which there is no network (nil), or until
+// the uplink changes (*movedError).
+func (d *daemon) hold(ctx context.Context, j *joined, pause time.Duration, reason *unmadeError) error {
+	log.Warningf("make the network anew: failed, keep the lease and try again subnet=%v in=%v reason=%q",
+		j.lease.Subnet, pause.Round(time.Millisecond), reason)
+	d.update(func(r *running) { r.uplinkProblem = reason.Error() })
+	limited, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	g, limited := errgroup.WithContext(limited)
+	g.Go(func() error { return j.manager.Renew(limited, j.lease) })
+	g.Go(func() error { return d.watchUplink(limited) })
+	err := g.Wait()
+	j.lease = j.manager.Status().Lease
+	return d.withdraw(ctx, *j, err)
+}
+
 // move makes j what it would be after a restart with the store away: same
 // lease, same peers, and what the lease tells is written as soon as the store
-// takes it.
+// takes it. Where the backend does not go by that uplink (*unmadeError), the
+// lease tells what it told before.
 func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *recorder) error {
 	before := j.manager.Status()
 	own, peers := before.Lease, []subnet.Lease(nil)
@@ -71,12 +115,18 @@ func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *rec
 	j.close()
 	j.store = again
 	d.update(func(r *running) { r.store = again })
-	if err := d.prepare(j, to, d.chosen(to)); err != nil {
-		return fmt.Errorf("use interface %s: %w", to.Name, err)
+	unmade := d.prepare(j, to, d.chosen(to), 0)
+	if unmade == nil {
+		if was := own.Attrs.PublicIP; !slices.Contains(j.former, was) {
+			j.former = append(j.former, was)
+		}
+		own.Attrs = d.identify(j.backend.Attrs())
 	}
-	own.Attrs = d.identify(j.backend.Attrs())
 	j.lease = own
-	j.manager.Adopt(own, peers)
+	j.manager.Adopt(own, peers, j.former...)
 	rec.follow(j.manager)
+	if unmade != nil {
+		return &unmadeError{fmt.Errorf("use interface %s: %w", to.Name, unmade)}
+	}
 	return nil
 }
