@@ -23,7 +23,7 @@ const (
 // (https://no-color.org).
 func paint(w io.Writer, colour, text string) string {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
+	if !ok || colour == "" || os.Getenv("NO_COLOR") != "" {
 		return text
 	}
 	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {

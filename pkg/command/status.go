@@ -92,13 +92,7 @@ func printStatus(w io.Writer, r *status.Report) error {
 	}
 	if b := r.Backend; b != nil {
 		row("backend", "%s, MTU %d, data path %s (%s)", b.Type, b.MTU, orDash(b.DataPath), orDash(b.DataPathReason))
-		problems := 0
-		for _, peer := range b.Peers {
-			if peer.Problem != "" {
-				problems++
-			}
-		}
-		row("peers", "%d, with problems %d", len(b.Peers), problems)
+		row("peers", "%s", peerWords(w, b.Peers))
 		row("drops", "%s", dropWords(b.Drops))
 	}
 	if r.HeldPeers > 0 {

@@ -49,7 +49,7 @@ func TestStatus(t *testing.T) {
 	if code != ExitOK || errs != "" {
 		t.Fatalf("code %d, %s", code, errs)
 	}
-	for _, want := range []string{"ready", "10.5.1.0/24, expires in ", "1, with problems 1", "no_route 3", "up 1m1s"} {
+	for _, want := range []string{"ready", "10.5.1.0/24, expires in ", "1, 1 with problems (10.5.2.0/24 gone)", "no_route 3", "up 1m1s"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -57,7 +57,7 @@ func TestStatus(t *testing.T) {
 	if strings.Contains(out, "other") || strings.Contains(out, "\x1b") {
 		t.Errorf("a zero or a colour in\n%s", out)
 	}
-	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != ExitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   2 KiB   0 B        gone") {
+	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != ExitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   -     -      -     2 KiB   0 B        gone") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	if code, _, errs := call(t, "wait", "-status-addr="+addr); code != ExitOK {
@@ -80,5 +80,36 @@ func TestStatusNotReady(t *testing.T) {
 	code, _, errs := call(t, "wait", "-timeout=50ms", "-status-addr="+addr)
 	if code != ExitNo || !strings.Contains(errs, "waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, errs)
+	}
+}
+
+// What pings have measured is in both.
+func TestPeersAsProbed(t *testing.T) {
+	peer := func(subnet string, m *status.Probe) status.Peer {
+		return status.Peer{Subnet: netip.MustParsePrefix(subnet), PublicIP: netip.MustParseAddr("192.0.2.2"), Probe: m}
+	}
+	since := time.Now().Add(-time.Hour)
+	addr := daemonOf(t, status.Snapshot{Backend: &status.Backend{Type: "udp", Peers: []status.Peer{
+		peer("10.5.2.0/24", &status.Probe{RTTSeconds: 0.00025, MTU: 1472, Since: since}),
+		peer("10.5.3.0/24", &status.Probe{RTTSeconds: 0.0123, Loss: 1, Silent: true, Since: since}),
+		peer("10.5.4.0/24", &status.Probe{RTTSeconds: 0.0123, Loss: 0.1, MTU: 1400, Since: since}),
+		peer("10.5.5.0/24", &status.Probe{RTTSeconds: 0.25, Since: since}),
+		peer("10.5.6.0/24", nil),
+	}}})
+	_, out, _ := call(t, "peers", "-status-addr="+addr)
+	for _, want := range []string{
+		"SUBNET        HOST        RTT      LOSS   MTU    SENT   RECEIVED   STATE",
+		"10.5.2.0/24   192.0.2.2   250µs    0%     1472   0 B    0 B        answers",
+		"10.5.3.0/24   192.0.2.2   12.3ms   100%   -      0 B    0 B        silent for 1h0m0s",
+		"10.5.4.0/24   192.0.2.2   12.3ms   10%    1400   0 B    0 B        loses packets",
+		"10.5.5.0/24   192.0.2.2   250ms    0%     -      0 B    0 B        slow",
+		"10.5.6.0/24   192.0.2.2   -        -      -      0 B    0 B        not known",
+	} {
+		if !strings.Contains(out, want+"\n") {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if _, out, _ := call(t, "status", "-status-addr="+addr); !strings.Contains(out, "5, 3 answering, 1 silent (10.5.3.0/24 silent for 1h0m0s)") {
+		t.Errorf("status\n%s", out)
 	}
 }
