@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -31,24 +32,45 @@ func TestAlertRules(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\bflannel_[a-z_]+`)
 
+// metrics is what Prometheus would get.
+func (n *node) metrics() string {
+	n.t.Helper()
+	resp, err := n.HTTP().Get(statusURL + "/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // What dashboard and alert rules look at is in the daemon's metrics; a metric
 // that was renamed would make them silent, not wrong.
 func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	c := newCluster(t, "3")
 	a, _, _, _ := c.pair()
-	resp, err := a.HTTP().Get(statusURL + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := make(map[string]bool)
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			known[metricName.FindString(line)] = true
+	var known map[string]bool
+	eventually(t, "the peer is probed", func() error {
+		text := a.metrics()
+		known = make(map[string]bool)
+		for line := range strings.Lines(text) {
+			if !strings.HasPrefix(line, "#") {
+				known[metricName.FindString(line)] = true
+			}
+		}
+		if !known["flannel_peer_probe_mtu_bytes"] {
+			return errors.New("its MTU is not known yet")
+		}
+		return nil
+	})
+	if promtool, err := exec.LookPath("promtool"); err == nil { // TestAlertRules says so where there is none
+		lint := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+		lint.Stdin = strings.NewReader(a.metrics())
+		if out, err := lint.CombinedOutput(); err != nil {
+			t.Errorf("promtool check metrics: %v\n%s", err, out)
 		}
 	}
 	dashboard := "../contrib/grafana/flannel.json"
