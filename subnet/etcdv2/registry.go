@@ -59,6 +59,7 @@ type Registry struct {
 	wait      time.Duration // of a wait
 	bad       subnet.BadData
 	preferred atomic.Int64 // index into cfg.Endpoints of the one to try first
+	pulse     subnet.Pulse
 
 	// life ends with Close; every request under way hangs on it.
 	life context.Context

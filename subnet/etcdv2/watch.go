@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,7 +56,6 @@ func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 // the server takes the request up must not last longer than any other call.
 func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev) (*etcd.Response, uint64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	answer := time.AfterFunc(r.limit, func() {
 		cancel(fmt.Errorf("no answer within %v from %s: %w", r.limit, r.endpoints(), context.DeadlineExceeded))
 	})
@@ -63,7 +63,11 @@ func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev) (*etcd.Respons
 	idle := time.AfterFunc(r.wait, func() { cancel(errIdle) })
 	defer idle.Stop()
 	var index atomic.Uint64
-	ctx = context.WithValue(ctx, headersKey{}, func(i uint64) {
+	var beats sync.WaitGroup
+	defer beats.Wait()
+	defer cancel(nil)
+	beats.Go(func() { r.beat(ctx, cancel, index.Load) })
+	telling := context.WithValue(ctx, headersKey{}, func(i uint64) {
 		answer.Stop()
 		index.Store(i)
 		if 0 < i && i < uint64(rev) {
@@ -73,7 +77,7 @@ func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev) (*etcd.Respons
 			cancel(fmt.Errorf("the store is back at index %d: %w", i, subnet.ErrCompacted))
 		}
 	})
-	resp, err := r.exchange(ctx, func(c *etcd.Client) (*etcd.Response, error) {
+	resp, err := r.exchange(telling, func(c *etcd.Client) (*etcd.Response, error) {
 		return c.Watch(r.cfg.LeaseDir(), uint64(rev)+1, true, nil, nil)
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, ErrClosed) {

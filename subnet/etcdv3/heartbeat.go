@@ -4,25 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/coreos/flannel/subnet"
-)
-
-const (
-	// beatEvery is the mean pause between two heartbeats; each is up to half
-	// longer or shorter, so that hosts that started together drift apart.
-	beatEvery = 2 * time.Second
-	// beatLimit is how long the answer to a heartbeat may take, at first. A
-	// store that is slow because it has too much to do must not get all hosts'
-	// new connections on top: the limit doubles with each answer that is
-	// missing, up to beatLimitMost, until there is one again.
-	beatLimit     = 1500 * time.Millisecond
-	beatLimitMost = 12 * time.Second
 )
 
 // errSilent: the store's end of the connection is there and does not answer, or
@@ -38,15 +24,13 @@ var errSilent = errors.New("etcd has stopped answering")
 // request for progress would be the other way, but etcd up to 3.4.24 and 3.5.7
 // answers it ahead of events that it has yet to deliver.
 type heartbeat struct {
-	key string
-
-	mu    sync.Mutex
-	limit time.Duration // of the next; guarded by mu
+	key   string
+	pulse subnet.Pulse
 }
 
 func newHeartbeat(cfg subnet.StoreConfig) *heartbeat {
 	// The directory's own name: who may read the leases may watch it.
-	return &heartbeat{key: cfg.LeaseDir(), limit: beatLimit}
+	return &heartbeat{key: cfg.LeaseDir()}
 }
 
 // run beats until ctx, that of the watch, ends; it ends it itself, with
@@ -54,16 +38,16 @@ func newHeartbeat(cfg subnet.StoreConfig) *heartbeat {
 func (h *heartbeat) run(ctx context.Context, c *clientv3.Client, cancel context.CancelCauseFunc) {
 	for {
 		select {
-		case <-time.After(beatEvery/2 + rand.N(beatEvery)):
+		case <-time.After(h.pulse.Pause()):
 		case <-ctx.Done():
 			return
 		}
-		limit := h.now()
+		limit := h.pulse.Limit()
 		answered := beat(ctx, c, h.key, limit)
 		if ctx.Err() != nil {
 			return
 		}
-		h.adapt(answered)
+		h.pulse.Answered(answered)
 		if !answered {
 			cancel(fmt.Errorf("%w: no answer within %v", errSilent, limit))
 			return
@@ -80,20 +64,4 @@ func beat(ctx context.Context, c *clientv3.Client, key string, limit time.Durati
 	for range confirmed { // until the client's goroutine has let go of it
 	}
 	return answered
-}
-
-func (h *heartbeat) now() time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.limit
-}
-
-func (h *heartbeat) adapt(answered bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if answered {
-		h.limit = beatLimit
-	} else {
-		h.limit = min(2*h.limit, beatLimitMost)
-	}
 }

@@ -156,8 +156,8 @@ func TestWatchHalfOpen(t *testing.T) {
 	if err := <-ended; !errors.Is(err, errSilent) {
 		t.Errorf("Watch of a dead server: %v", err)
 	}
-	if limit := r.heartbeat.now(); limit != 2*beatLimit {
-		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*beatLimit)
+	if limit := r.heartbeat.pulse.Limit(); limit != 2*subnet.PulseLimit {
+		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*subnet.PulseLimit)
 	}
 	srv.Resume()
 	for {
@@ -172,7 +172,7 @@ func TestWatchHalfOpen(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) //nolint:errcheck // ends with ctx
-	for r.heartbeat.now() != beatLimit {                      // until one is answered
+	for r.heartbeat.pulse.Limit() != subnet.PulseLimit {      // until one is answered
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-t.Context().Done():

@@ -1,0 +1,112 @@
+package etcdv2
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
+	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
+)
+
+// heartbeatTime is what the tests allow for a heartbeat to find something out,
+// on a machine that is slow. A wait's own end, a minute, is put off beyond it.
+const heartbeatTime = 30 * time.Second
+
+// throughProxy is a registry whose connections can be broken, and its proxy.
+func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.Proxy) {
+	t.Helper()
+	listen := etcdserver.FreeAddr(t)
+	p := faultproxy.New(faultproxy.Config{
+		Listen: func(ctx context.Context) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, "tcp", listen)
+		},
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(srv.URL(), "http://"))
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("proxy: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); run.Wait() })
+	r := open(t, subnet.StoreConfig{Endpoints: []string{"http://" + listen}, Prefix: "/net"})
+	r.wait = time.Hour
+	return r, p
+}
+
+// TestWaitHalfOpen: a wait on a connection whose other end is gone without a
+// word is given up, and what happened meanwhile is told by the next one.
+func TestWaitHalfOpen(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
+	r, proxy := throughProxy(t, srv)
+	b := newBackdoor(t, open(t, srv.StoreConfig("/net")))
+	var rev subnet.Rev
+	for {
+		var err error
+		if _, rev, err = r.List(t.Context()); err == nil {
+			break
+		}
+		t.Logf("not yet: %v", err) // the proxy does not listen yet
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), heartbeatTime)
+	defer cancel()
+	told, ended := make(chan string, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			err := r.Watch(ctx, rev, func(now subnet.Rev, events []subnet.Event) {
+				rev = now
+				for _, e := range events {
+					told <- e.Lease.Key()
+				}
+			})
+			t.Logf("watch: %v", err)
+		}
+	}()
+	for _, key := range []string{"10.5.1.0-24", "10.5.2.0-24"} {
+		b.write(r.cfg.LeaseDir()+key, []byte(`{"PublicIP":"1.2.3.4"}`), 0)
+		select {
+		case got := <-told:
+			if got != key {
+				t.Errorf("told of %s, want %s", got, key)
+			}
+		case <-ctx.Done():
+			t.Fatalf("never told of %s", key)
+		}
+		proxy.HalfOpen()
+	}
+	cancel()
+	<-ended
+}
+
+// TestWaitSilent: a server that has stopped answering is noticed.
+func TestWaitSilent(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
+	r := open(t, srv.StoreConfig("/net"))
+	r.wait = time.Hour
+	_, rev, err := r.List(t.Context())
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), heartbeatTime)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) }()
+	newBackdoor(t, r).write("/elsewhere", []byte("x"), 0) // the wait is under way, or will be
+	srv.Pause()
+	if err := <-ended; !errors.Is(err, errSilent) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		t.Errorf("Watch of a dead server: %v", err)
+	}
+	srv.Resume()
+}
