@@ -55,7 +55,7 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"-no-such-flag"}, []string{"-no-such-flag"}},
 		{[]string{"stray"}, []string{"stray"}},
 		{[]string{"-iface=eth7"}, []string{"eth7", "eth0"}},
-		{[]string{"-iface=203.0.113.5"}, []string{"203.0.113.5"}},
+		{[]string{"-iface=203.0.113.500"}, []string{"203.0.113.500"}},
 		{[]string{"-iface-regex=["}, []string{"iface-regex"}},
 		{[]string{"-public-ip=nowhere"}, []string{"public-ip", "nowhere"}},
 		{[]string{"-port=70000"}, []string{"port", "70000"}},

@@ -57,6 +57,22 @@ func TestNoDefaultRouteAtStart(t *testing.T) {
 	c.meet(a, b)
 }
 
+// An address that -iface names may come later, as by DHCP.
+func TestNoAddressAtStart(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a")
+	addr := netip.MustParsePrefix("192.168.77.200/24")
+	d := a.launch("-iface=" + addr.Addr().String())
+	d.says("wait for interface")
+	d.says(addr.Addr().String())
+	if d.isReady() {
+		t.Fatal("ready without the address")
+	}
+	a.AddAddr(netnstest.Uplink, addr)
+	d.ready()
+	d.says("public_ip=" + addr.Addr().String())
+}
+
 // SIGTERM ends each of the waits, with exit code 0.
 func TestSignalEndsWaiting(t *testing.T) {
 	c := newCluster(t, "3")
