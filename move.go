@@ -10,6 +10,7 @@ import (
 	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -66,6 +67,10 @@ func (d *daemon) follow(ctx context.Context, j *joined, rec *recorder) error {
 		switch {
 		case ctx.Err() != nil:
 			return err
+		case errors.Is(err, backend.ErrGone):
+			log.Warningf("make the network anew subnet=%v reason=%q", j.lease.Subnet, err)
+			same := d.snapshot().uplink
+			next, moved = &same, true
 		case errors.As(err, &change):
 			log.Infof("make the network anew subnet=%v reason=%q", j.lease.Subnet, change)
 			next, moved = &change.to, true

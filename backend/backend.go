@@ -10,6 +10,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/netip"
 	"time"
@@ -54,6 +55,9 @@ type Backend interface {
 	Up(ctx context.Context, l subnet.Lease) (Network, error)
 }
 
+// ErrGone is Network.Run's: somebody deleted the device that packets went by.
+var ErrGone = errors.New("the device was deleted")
+
 // Network carries packets between our subnet and those of the peers.
 type Network interface {
 	// MTU is the largest packet, in bytes, that containers may send.
@@ -63,6 +67,7 @@ type Network interface {
 	Apply([]subnet.Event)
 	// Run moves packets until ctx ends (nil) or something it cannot mend breaks
 	// (the error). Every goroutine that it started has ended when it returns.
+	// ErrGone: a new network will do.
 	Run(ctx context.Context) error
 	// Stats is a snapshot for status and metrics; safe at any time before Close.
 	Stats() Stats

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -21,23 +22,29 @@ func testDeviceIsRepaired(t *testing.T, dataPath string) {
 		"ip address add 10.5.99.99/32 dev flannel0",
 		"ip link set flannel0 mtu 1000",
 		"ip link set flannel0 down",
+		"ip link del flannel0",
 	} {
 		words := strings.Fields(harm)
-		before := deviceState(t, a.Host)
+		before, err := deviceState(t, a.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if out, err := output(t, a.Host, words[0], words[1:]...); err != nil {
 			t.Fatalf("%s: %s", harm, out)
 		}
 		eventually(t, "repair after "+harm, func() error {
-			if after := deviceState(t, a.Host); after != before {
-				return fmt.Errorf("before:\n%s\nafter:\n%s", before, after)
+			after, err := deviceState(t, a.Host)
+			if after != before {
+				err = errors.Join(err, fmt.Errorf("before:\n%s\nafter:\n%s", before, after))
 			}
-			return nil
+			return err
 		})
 		c.meet(a, b)
 	}
 }
 
-func deviceState(t *testing.T, h *netnstest.Host) string {
+// deviceState is all that is set up of the device, but its number.
+func deviceState(t *testing.T, h *netnstest.Host) (string, error) {
 	t.Helper()
 	var all strings.Builder
 	for _, command := range []string{
@@ -47,11 +54,15 @@ func deviceState(t *testing.T, h *netnstest.Host) string {
 		words := strings.Fields(command)
 		out, err := output(t, h, words[0], words[1:]...)
 		if err != nil {
-			t.Fatalf("%s: %s", command, out)
+			return "", fmt.Errorf("%s: %s", command, out)
 		}
-		all.WriteString(out)
+		_, text, numbered := strings.Cut(out, ": flannel0:")
+		if !numbered {
+			text = out
+		}
+		all.WriteString(text)
 	}
-	return all.String()
+	return all.String(), nil
 }
 
 // The programs are attached wherever a route to a peer leads, and the route is

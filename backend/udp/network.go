@@ -9,6 +9,7 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
@@ -170,7 +171,11 @@ func (n *network) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.path.run(ctx) })
 	g.Go(func() error { return n.link.run(ctx) })
-	return g.Wait()
+	err := g.Wait()
+	if err != nil && errors.As(n.link.configure(), new(netlink.LinkNotFoundError)) {
+		return fmt.Errorf("%w: %s: %w", backend.ErrGone, n.path.deviceName(), err)
+	}
+	return err
 }
 
 func (n *network) Close() error {

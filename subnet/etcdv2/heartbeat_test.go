@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -43,12 +44,28 @@ func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.
 	return r, p
 }
 
+// waits tells of each wait that a server has taken up.
+type waits struct {
+	http.RoundTripper
+	taken chan struct{}
+}
+
+func (w *waits) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(req)
+	if err == nil && req.URL.Query().Get("wait") == "true" {
+		w.taken <- struct{}{}
+	}
+	return resp, err
+}
+
 // TestWaitHalfOpen: a wait on a connection whose other end is gone without a
 // word is given up, and what happened meanwhile is told by the next one.
 func TestWaitHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	r, proxy := throughProxy(t, srv)
+	waits := &waits{RoundTripper: r.transport, taken: make(chan struct{}, 10)}
+	r.transport = waits
 	b := newBackdoor(t, open(t, srv.StoreConfig("/net")))
 	var rev subnet.Rev
 	for {
@@ -74,6 +91,14 @@ func TestWaitHalfOpen(t *testing.T) {
 		}
 	}()
 	for _, key := range []string{"10.5.1.0-24", "10.5.2.0-24"} {
+		select {
+		case <-waits.taken: // by a server that hears us, or it begins anew
+		case <-ctx.Done():
+			t.Fatal("no wait is taken up")
+		}
+		if key != "10.5.1.0-24" {
+			proxy.HalfOpen()
+		}
 		b.write(r.cfg.LeaseDir()+key, []byte(`{"PublicIP":"1.2.3.4"}`), 0)
 		select {
 		case got := <-told:
@@ -83,7 +108,6 @@ func TestWaitHalfOpen(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatalf("never told of %s", key)
 		}
-		proxy.HalfOpen()
 	}
 	cancel()
 	<-ended
