@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ const (
 	sparePeers = 1024
 )
 
-// kernel is the data path of two eBPF programs (package bpf), between hosts
+// kernel is the data path of eBPF programs (package bpf), between hosts
 // that have it. The offloaded path underneath takes all that they leave alone,
 // and takes over where they fail.
 //
@@ -48,6 +49,7 @@ type kernel struct {
 	failed   error
 	attached bool
 	uplinks  []int                     // that the programs are attached to
+	late     map[int]error             // those that are not unwrapped before GRO
 	peers    map[netip.Prefix]bpf.Peer // as the path has them
 	// last is what a failed path had counted.
 	last counted
@@ -115,14 +117,22 @@ func (k *kernel) detail() string {
 	if k.path == nil {
 		return s
 	}
-	var names []string
+	var names, late []string
 	for _, index := range k.uplinks {
-		if l, err := k.links.LinkByIndex(index); err == nil {
-			names = append(names, l.Attrs().Name)
+		l, err := k.links.LinkByIndex(index)
+		if err != nil {
+			continue
+		}
+		names = append(names, l.Attrs().Name)
+		if reason := k.late[index]; reason != nil {
+			late = append(late, fmt.Sprintf("%s (%v)", l.Attrs().Name, reason))
 		}
 	}
 	if k.path.Adopted() {
 		s = "programs taken over from an earlier run; " + s
+	}
+	if late != nil {
+		s = fmt.Sprintf("not before GRO at %s; %s", strings.Join(late, ", "), s)
 	}
 	if names != nil {
 		s = fmt.Sprintf("programs at %s and %s; %s", k.deviceName(), strings.Join(names, ", "), s)
@@ -167,12 +177,15 @@ func (k *kernel) change(events []subnet.Event) error {
 		if err := k.path.Apply(add, remove); err != nil {
 			return err
 		}
-		return k.attach(slices.Concat(k.uplinks, k.uplinksTo(add)))
+		if uplinks := unique(slices.Concat(k.uplinks, k.uplinksTo(add))); !slices.Equal(uplinks, k.uplinks) {
+			return k.attach(uplinks)
+		}
+		return nil
 	}
 	if err := k.path.Set(add); err != nil {
 		return err
 	}
-	if err := k.attach(k.allUplinks()); err != nil {
+	if err := k.attach(unique(k.allUplinks())); err != nil {
 		return err
 	}
 	k.attached = true
@@ -186,7 +199,7 @@ func (k *kernel) follow() {
 	if k.path == nil || !k.attached {
 		return
 	}
-	if err := k.attach(k.allUplinks()); err != nil {
+	if err := k.attach(unique(k.allUplinks())); err != nil {
 		k.giveUp(err)
 	}
 }
@@ -224,17 +237,25 @@ func (k *kernel) uplinksTo(peers []bpf.Peer) []int {
 	return uplinks
 }
 
+func unique(indexes []int) []int {
+	slices.Sort(indexes)
+	return slices.Compact(indexes)
+}
+
+func sameText(a, b error) bool { return a.Error() == b.Error() }
+
+// attach attaches the programs anew where what is known of an uplink, such as
+// its offloads, has changed, too.
 func (k *kernel) attach(uplinks []int) error {
-	slices.Sort(uplinks)
-	uplinks = slices.Compact(uplinks)
-	if k.attached && slices.Equal(uplinks, k.uplinks) {
-		return nil
-	}
 	if err := k.path.Attach(uplinks); err != nil {
 		return err
 	}
-	log.Infof("attach kernel data path device=%s uplinks=%v", k.deviceName(), uplinks)
-	k.uplinks = uplinks
+	late := k.path.Late()
+	if slices.Equal(uplinks, k.uplinks) && maps.EqualFunc(late, k.late, sameText) {
+		return nil
+	}
+	log.Infof("attach kernel data path device=%s uplinks=%v after_gro=%v", k.deviceName(), uplinks, late)
+	k.uplinks, k.late = uplinks, late
 	return nil
 }
 

@@ -76,3 +76,25 @@ func TestDisableTxChecksum(t *testing.T) {
 		t.Error("no error for a device that does not exist")
 	}
 }
+
+func TestOffloadsOf(t *testing.T) {
+	b := newBench(t)
+	ask := func(name string) (o Offloads, err error) {
+		return o, b.host.Do(func() error {
+			o, err = OffloadsOf(name)
+			return err
+		})
+	}
+	value := map[bool]string{false: "off", true: "on"}
+	for _, want := range []Offloads{{}, {TSO: true}, {GRO: true}, {TSO: true, GRO: true}} {
+		if out, err := b.host.Command(t.Context(), "ethtool", "-K", device, "tso", value[want.TSO], "gro", value[want.GRO]).CombinedOutput(); err != nil {
+			t.Fatalf("ethtool: %v\n%s", err, out)
+		}
+		if got, err := ask(device); err != nil || got != want {
+			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+	if _, err := ask("no-such-device"); err == nil {
+		t.Error("no error for a device that does not exist")
+	}
+}

@@ -24,19 +24,48 @@ type (
 // checksums before packets enter the device. (The netlink form of this request
 // came with Linux 5.7; the kernels that need it are older.) It works in the
 // network namespace of the calling thread.
-func DisableTxChecksum(device string) (err error) {
+func DisableTxChecksum(device string) error {
+	if _, err := ethtool(device, ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}); err != nil {
+		return fmt.Errorf("turn off checksum offload of %s: %w", device, err)
+	}
+	return nil
+}
+
+// Offloads are offloads of a device that are on, by the names that
+// "ethtool -k DEVICE" has for them.
+type Offloads struct {
+	// TSO is tcp-segmentation-offload: the device takes super-packets of TCP, to
+	// segment them or, as veth, to hand them on.
+	TSO bool
+	// GRO is generic-receive-offload.
+	GRO bool
+}
+
+// OffloadsOf asks for the offloads of a device, in the network namespace of the
+// calling thread.
+func OffloadsOf(device string) (o Offloads, err error) {
+	for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO} {
+		v, err := ethtool(device, ethtoolValue{cmd: command})
+		if err != nil {
+			return o, fmt.Errorf("ask for offloads of %s: %w", device, err)
+		}
+		*on = v.data != 0
+	}
+	return o, nil
+}
+
+func ethtool(device string, value ethtoolValue) (_ ethtoolValue, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open socket for ethtool: %w", err)
+		return value, fmt.Errorf("open socket for ethtool: %w", err)
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	off := ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}
-	request := ifreqData{data: unsafe.Pointer(&off)}
+	request := ifreqData{data: unsafe.Pointer(&value)}
 	copy(request.name[:unix.IFNAMSIZ-1], device)
 	// The only unsafe code of the package: both structures outlive the call,
 	// and the collector follows the pointer between them.
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("turn off checksum offload of %s: %w", device, errno)
+		return value, errno
 	}
-	return nil
+	return value, nil
 }

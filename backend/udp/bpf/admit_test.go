@@ -21,12 +21,19 @@ const (
 
 // TestAdmit sends host b frames as from host a, each wrong or odd in one way.
 func TestAdmit(t *testing.T) {
+	t.Run("after GRO", func(t *testing.T) { testAdmit(t, "on") })
+	t.Run("before GRO", func(t *testing.T) { testAdmit(t, "off") })
+}
+
+func testAdmit(t *testing.T, tso string) {
 	lab, hosts := newHosts(t, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
 	// Not by the switch: a bridge may drop IP packets that are not sound.
 	const direct = "direct"
 	lab.Wire(a.Host, direct, b.Host, direct, 9000)
+	run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
 	b.attachTo(direct)
+	b.unwrapsEarly(direct, tso == "off")
 	toSocket := make(chan []byte, 16)
 	b.mu.Lock()
 	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }

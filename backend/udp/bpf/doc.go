@@ -1,11 +1,15 @@
-// Package bpf is the udp backend's data path inside the kernel: two eBPF
-// programs, attached with tcx, wrap and unwrap packets in the wire format of
-// the other data paths, and leave to those whatever they do not handle.
+// Package bpf is the udp backend's data path inside the kernel: eBPF
+// programs wrap and unwrap packets in the wire format of the other data paths,
+// and leave to those whatever they do not handle.
 //
 //	container → bridge → route → flannel0 ─►[out]─► kernel's route to the peer
 //	                                          └ declined ► reader of the TUN
-//	container ← bridge ← route ← flannel0 ◄─[in]◄─ uplink
+//	container ← bridge ← route ← flannel0 ◄─[in]◄─ GRO ◄─[early]◄─ uplink
 //	                                          └ declined ► UDP socket
+//
+// The programs out and in are attached with tcx, early with XDP in the driver,
+// where it is of use and can be had (see [Path.Late]); in does all of the work
+// of early where that is not.
 //
 // Glossary: a peer is a subnet and the host that holds it; an uplink is an
 // interface that datagrams arrive by; a super-packet is a train of TCP
@@ -27,7 +31,8 @@
 //
 // What others see differs from the user-space paths: packets in the kernel
 // path do not pass netfilter on the uplink, are not seen by tcpdump on the
-// device on their way out, and do not count in the device's statistics.
+// device on their way out, and do not count in the device's statistics. Behind
+// early, tcpdump on the uplink sees the inner packets.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type reason -cflags "-O2 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" flannel flannel.c

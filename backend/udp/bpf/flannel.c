@@ -2,14 +2,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * flannel's UDP encapsulation in the kernel: a bare IPv4 packet is the payload
- * of one UDP datagram. Two programs, attached with tcx:
+ * of one UDP datagram. Two programs, attached with tcx, and one of XDP:
  *
- *   out   egress of the TUN device   wraps, and sends by the kernel's own route
- *   in    ingress of an uplink       checks, unwraps, and hands to the TUN device
+ *   out    egress of the TUN device   wraps, and sends by the kernel's own route
+ *   in     ingress of an uplink       checks, unwraps, and hands to the TUN device
+ *   early  driver of an uplink        checks and unwraps for `in`, before GRO
  *
  * What they decline goes the way that it went without them: from `out` to the
- * TUN's reader, from `in` to the UDP socket. They drop only what the reader of
- * the socket would refuse as forged, under the same names.
+ * TUN's reader, from `in` to the UDP socket, from `early` to `in`. They drop
+ * only what the reader of the socket would refuse as forged, under the same
+ * names.
  *
  * What `out` sends is told by its UDP checksum of 0 (RFC 768: none), and `in`
  * takes nothing else. A datagram of a user-space sender has one, and would need
@@ -213,7 +215,8 @@ static __always_inline void too_big(struct __sk_buff *skb, __u32 off)
 
 	if (bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0 ||
 	    h.icmp.type != ICMP_DEST_UNREACH || h.icmp.code != ICMP_FRAG_NEEDED ||
-	    h.sent.ip.ihl != 5 || h.sent.ip.protocol != IPPROTO_UDP ||
+	    h.ip.version != 4 || h.ip.ihl != 5 || h.ip.daddr != local ||
+	    h.ip.frag_off & bpf_htons(IP_FRAGMENT) || h.sent.ip.ihl != 5 || h.sent.ip.protocol != IPPROTO_UDP ||
 	    h.sent.ip.saddr != local || h.sent.udp.dest != port ||
 	    bpf_ntohs(h.sent.udp.source) < PORTS)
 		return;
@@ -222,6 +225,118 @@ static __always_inline void too_big(struct __sk_buff *skb, __u32 off)
 	bpf_l4_csum_replace(skb, off + __builtin_offsetof(struct icmphdr, checksum),
 			    h.sent.udp.source, port, sizeof(port));
 	bpf_skb_store_bytes(skb, off + sizeof(h.icmp) + sizeof(h.ip), (void *)&port, sizeof(port), 0);
+}
+
+struct frame {
+	struct outer o;
+	struct iphdr ip;
+};
+
+/*
+ * Whether that begins a datagram of `out` with one whole packet; size is that
+ * of all behind the link header. Odd ones are for the socket: its reader counts
+ * what is malformed.
+ */
+static __always_inline int whole(const struct frame *h, __u32 size)
+{
+	__u32 len = bpf_ntohs(h->ip.tot_len);
+
+	return h->o.ip.protocol == IPPROTO_UDP && h->o.ip.daddr == local && h->o.udp.dest == port &&
+	       !h->o.udp.check && h->o.ip.version == 4 && h->o.ip.ihl == 5 &&
+	       !(h->o.ip.frag_off & bpf_htons(IP_FRAGMENT)) &&
+	       bpf_ntohs(h->o.ip.tot_len) == len + OVERHEAD &&
+	       bpf_ntohs(h->o.udp.len) == len + sizeof(h->o.udp) && len + OVERHEAD <= size &&
+	       h->ip.version == 4 && h->ip.ihl >= 5 && sum(&h->o.ip) == 0xffff;
+}
+
+/* A device drops what is above its MTU if it is redirected there. */
+static __always_inline int fits(void *ctx, const struct frame *h)
+{
+	__u32 mtu = bpf_ntohs(h->ip.tot_len);
+
+	return !bpf_check_mtu(ctx, device, &mtu, 0, 0);
+}
+
+/*
+ * The sender of a whole datagram, NULL if it is refused. The inner header gets
+ * what a router's mark makes of it.
+ */
+static __always_inline struct peer *admit(struct frame *h)
+{
+	struct peer *p = find(h->ip.saddr);
+	__u8 tos = h->ip.tos;
+	__u32 s;
+
+	if (!p || p->addr != h->o.ip.saddr)
+		return refuse(bpf_map_lookup_elem(&hosts, &h->o.ip.saddr) ? INNER_SOURCE_MISMATCH
+									  : UNKNOWN_OUTER_SOURCE);
+	if ((h->ip.daddr & mask) != subnet)
+		return refuse(INNER_DESTINATION_MISMATCH);
+
+	/* RFC 6040, figure 4: a router's mark must reach an end that can see it. */
+	switch (h->o.ip.tos & ECN_MASK) {
+	case CE:
+		if (!(tos & ECN_MASK))
+			return refuse(CONGESTION_MARK_LOST);
+		tos |= CE;
+		break;
+	case ECT_1:
+		if ((tos & ECN_MASK) == ECT_0)
+			tos ^= ECT_0 ^ ECT_1;
+		break;
+	}
+	if (tos != h->ip.tos) { /* RFC 1624, equation 3 */
+		s = (__u16)~bpf_ntohs(h->ip.check) + 0xffff + tos - h->ip.tos;
+		h->ip.check = bpf_htons(~((s & 0xffff) + (s >> 16)));
+		h->ip.tos = tos;
+	}
+	return p;
+}
+
+/*
+ * The kernel gathers the segments of a flow (GRO) of TCP, but not of TCP within
+ * our datagrams, so it gets them unwrapped, with a mark for `in`.
+ */
+SEC("xdp.frags")
+int early(struct xdp_md *ctx)
+{
+	struct {
+		struct ethhdr eth;
+		struct frame f;
+	} __attribute__((packed)) h;
+	struct {
+		struct ethhdr eth;
+		struct iphdr ip;
+	} __attribute__((packed)) *to;
+	struct mark *m;
+	struct frame f;
+	struct peer *p;
+
+	if (bpf_xdp_load_bytes(ctx, 0, &h, sizeof(h)) < 0 || h.eth.h_dest[0] & 1 ||
+	    h.eth.h_proto != bpf_htons(ETH_P_IP))
+		return XDP_PASS;
+	f = h.f;
+	if (!whole(&f, bpf_xdp_get_buff_len(ctx) - sizeof(h.eth)) || !fits(ctx, &f))
+		return XDP_PASS;
+	p = admit(&f);
+	if (!p)
+		return XDP_DROP;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m)))
+		return XDP_PASS;
+	if (bpf_xdp_adjust_head(ctx, OVERHEAD)) {
+		bpf_xdp_adjust_meta(ctx, sizeof(*m));
+		return XDP_PASS;
+	}
+	m = (void *)(long)ctx->data_meta;
+	to = (void *)(long)ctx->data;
+	if ((void *)(m + 1) > (void *)to || (void *)(to + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	*m = (struct mark){.magic = MAGIC, .device = device};
+	to->eth = h.eth;
+	to->ip = f.ip;
+	p->rx_packets++;
+	p->rx_bytes += bpf_ntohs(f.ip.tot_len);
+	return XDP_PASS;
 }
 
 static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
@@ -233,68 +348,42 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
 /* off: bytes of link header. */
 static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 {
-	__u32 len, segments = 1, hdr = 0, mtu;
-	struct {
-		struct outer o;
-		struct iphdr ip;
-	} h;
-	__u8 ecn, tos;
-	__be16 old, new;
+	struct mark *m = (void *)(long)skb->data_meta;
+	__u32 len, segments = 1, hdr = 0;
+	struct frame h;
 	struct peer *p;
+	__u8 tos;
 	int err;
 
+	/*
+	 * `early` sees neither a VLAN's tag that the device has taken off, nor which
+	 * address is the device's. A VLAN that is an uplink has an `in` of its own.
+	 */
+	if ((void *)(m + 1) <= (void *)(long)skb->data && m->magic == MAGIC && m->device == device)
+		return skb->pkt_type == PACKET_HOST && !skb->vlan_present ?
+			       bpf_redirect(device, BPF_F_INGRESS) : NEXT;
+
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
-	    skb->pkt_type != PACKET_HOST ||
-	    bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0 ||
-	    h.o.ip.daddr != local || h.o.ip.version != 4 || h.o.ip.ihl != 5 ||
-	    h.o.ip.frag_off & bpf_htons(IP_FRAGMENT))
+	    skb->pkt_type != PACKET_HOST || bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
 		return NEXT;
 	if (h.o.ip.protocol == IPPROTO_ICMP)
 		too_big(skb, off);
-	if (h.o.ip.protocol != IPPROTO_UDP || h.o.udp.dest != port || h.o.udp.check)
+	if (!whole(&h, skb->len - off))
 		return NEXT;
-
-	/* Odd ones are for the socket: its reader counts what is malformed. */
 	len = bpf_ntohs(h.ip.tot_len);
-	if (bpf_ntohs(h.o.ip.tot_len) != len + OVERHEAD ||
-	    bpf_ntohs(h.o.udp.len) != len + sizeof(h.o.udp) ||
-	    len + OVERHEAD + off > skb->len || h.ip.version != 4 || h.ip.ihl < 5 ||
-	    sum(&h.o.ip) != 0xffff)
-		return NEXT;
 	if (skb->gso_size) {
 		hdr = repeated(skb, off + OVERHEAD, &h.ip);
 		if (!hdr || hdr >= len)
 			return NEXT;
 		segments = (len - hdr + skb->gso_size - 1) / skb->gso_size;
-	} else {
-		/* A device drops what is above its MTU if it is redirected there. */
-		mtu = len;
-		if (bpf_check_mtu(skb, device, &mtu, 0, 0))
-			return NEXT;
+	} else if (!fits(skb, &h)) {
+		return NEXT;
 	}
 
-	p = find(h.ip.saddr);
-	if (!p || p->addr != h.o.ip.saddr)
-		return drop(bpf_map_lookup_elem(&hosts, &h.o.ip.saddr) ? INNER_SOURCE_MISMATCH
-								      : UNKNOWN_OUTER_SOURCE);
-	if ((h.ip.daddr & mask) != subnet)
-		return drop(INNER_DESTINATION_MISMATCH);
-
-	/* RFC 6040, figure 4: a router's mark must reach an end that can see it. */
 	tos = h.ip.tos;
-	ecn = tos & ECN_MASK;
-	switch (h.o.ip.tos & ECN_MASK) {
-	case CE:
-		if (!ecn)
-			return drop(CONGESTION_MARK_LOST);
-		tos |= CE;
-		break;
-	case ECT_1:
-		if (ecn == ECT_0)
-			tos ^= ECT_0 ^ ECT_1;
-		break;
-	}
-
+	p = admit(&h);
+	if (!p)
+		return DROP;
 	err = unwrap(skb, decap);
 	if (err == -EINVAL) {
 		decap = 0;
@@ -302,14 +391,8 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 	}
 	if (err)
 		return NEXT;
-	if (tos != h.ip.tos) {
-		old = *(__be16 *)&h.ip;
-		h.ip.tos = tos;
-		new = *(__be16 *)&h.ip;
-		bpf_l3_csum_replace(skb, off + __builtin_offsetof(struct iphdr, check), old, new,
-				    sizeof(new));
-		bpf_skb_store_bytes(skb, off, &new, sizeof(new), 0);
-	}
+	if (tos != h.ip.tos)
+		bpf_skb_store_bytes(skb, off, &h.ip, sizeof(h.ip), 0);
 	p->rx_packets += segments;
 	p->rx_bytes += len + (segments - 1) * hdr;
 	return bpf_redirect(device, BPF_F_INGRESS);

@@ -54,6 +54,7 @@ const (
 	flannelMapHosts    = "hosts"
 	flannelMapLengths  = "lengths"
 	flannelMapPeers    = "peers"
+	flannelProgEarly   = "early"
 	flannelProgInBare  = "in_bare"
 	flannelProgInEther = "in_ether"
 	flannelProgOut     = "out"
@@ -106,6 +107,7 @@ type flannelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelProgramSpecs struct {
+	Early   *ebpf.ProgramSpec `ebpf:"early"`
 	InBare  *ebpf.ProgramSpec `ebpf:"in_bare"`
 	InEther *ebpf.ProgramSpec `ebpf:"in_ether"`
 	Out     *ebpf.ProgramSpec `ebpf:"out"`
@@ -185,6 +187,7 @@ type flannelVariables struct {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelPrograms struct {
+	Early   *ebpf.Program `ebpf:"early"`
 	InBare  *ebpf.Program `ebpf:"in_bare"`
 	InEther *ebpf.Program `ebpf:"in_ether"`
 	Out     *ebpf.Program `ebpf:"out"`
@@ -192,6 +195,7 @@ type flannelPrograms struct {
 
 func (p *flannelPrograms) Close() error {
 	return _FlannelClose(
+		p.Early,
 		p.InBare,
 		p.InEther,
 		p.Out,

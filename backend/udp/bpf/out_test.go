@@ -269,17 +269,7 @@ func (h *host) say(from netip.AddrPort, to netip.Addr, tos int, text string) {
 // sniff returns a function that waits for an IP packet with some text in it.
 func (h *host) sniff(name string) func(text string) []byte {
 	h.t.Helper()
-	var fd int
-	h.must(h.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: h.link(name)}),
-			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
-	}))
-	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	fd := h.capture(name)
 	return func(text string) []byte {
 		h.t.Helper()
 		for {
@@ -291,4 +281,22 @@ func (h *host) sniff(name string) func(text string) []byte {
 			}
 		}
 	}
+}
+
+// capture opens a socket that gets what passes an interface, without the link
+// header. What comes while its buffer is full is missing.
+func (h *host) capture(name string) (fd int) {
+	h.t.Helper()
+	h.must(h.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: h.link(name)}),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
+	}))
+	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	return fd
 }

@@ -58,8 +58,9 @@ type Path struct {
 
 	mu sync.Mutex // guards all below
 	objects
-	out link.Link
-	in  map[int]link.Link // by index of the uplink
+	out       link.Link
+	in, early hook
+	late      map[int]error // why early is not attached, by index of the uplink
 	// table mirrors the map of peers; hosts and lengths count in how many of
 	// them an address and a prefix length occur.
 	table   map[netip.Prefix]Peer
@@ -73,6 +74,7 @@ type objects struct {
 	InEther *ebpf.Program `ebpf:"in_ether"`
 	InBare  *ebpf.Program `ebpf:"in_bare"`
 	Out     *ebpf.Program `ebpf:"out"`
+	Early   *ebpf.Program `ebpf:"early"`
 	Peers   *ebpf.Map     `ebpf:"peers"`
 	Lengths *ebpf.Map     `ebpf:"lengths"`
 	Hosts   *ebpf.Map     `ebpf:"hosts"`
@@ -119,7 +121,9 @@ func Load(c Config) (*Path, error) {
 
 func newPath(c Config) *Path {
 	return &Path{
-		config: c, in: make(map[int]link.Link),
+		config: c, late: make(map[int]error),
+		in:    hook{linkInPrefix, make(map[int]link.Link)},
+		early: hook{linkEarlyPrefix, make(map[int]link.Link)},
 		table: make(map[netip.Prefix]Peer), hosts: make(map[netip.Addr]int),
 	}
 }
@@ -162,12 +166,15 @@ func (p *Path) Close() error {
 	if p.out != nil {
 		errs = append(errs, p.out.Close())
 	}
-	for _, l := range p.in {
-		errs = append(errs, l.Close())
+	for _, h := range p.hooks() {
+		for _, l := range h.links {
+			errs = append(errs, l.Close())
+		}
+		clear(h.links)
 	}
-	p.out, p.in = nil, nil
+	p.out = nil
 	errs = append(errs,
-		p.InEther.Close(), p.InBare.Close(), p.Out.Close(),
+		p.InEther.Close(), p.InBare.Close(), p.Out.Close(), p.Early.Close(),
 		p.Peers.Close(), p.Lengths.Close(), p.Hosts.Close(), p.Drops.Close())
 	p.objects = objects{}
 	return errors.Join(errs...)

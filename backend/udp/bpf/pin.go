@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -19,8 +18,9 @@ const (
 	bpffs   = "/sys/fs/bpf"
 	pinRoot = bpffs + "/flannel"
 
-	linkOut      = "link_out"
-	linkInPrefix = "link_in_"
+	linkOut         = "link_out"
+	linkInPrefix    = "link_in_"
+	linkEarlyPrefix = "link_early_"
 	// unfinished ends the name of a directory that is being filled. A bpffs does
 	// not take dots in names.
 	unfinished = "-new"
@@ -87,11 +87,14 @@ func remove(dir string) error {
 	if err != nil {
 		return err
 	}
-	// First the way out: what is not sent is not lost on the way back.
+	// First the way out: what is not sent is not lost on the way back. And what
+	// early has unwrapped only in makes sense of.
 	names := []string{linkOut}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), linkInPrefix) {
-			names = append(names, e.Name())
+	for _, prefix := range []string{linkEarlyPrefix, linkInPrefix} {
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), prefix) {
+				names = append(names, e.Name())
+			}
 		}
 	}
 	for _, name := range names {
@@ -289,26 +292,6 @@ func (p *Path) maps() map[string]**ebpf.Map {
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgOut: &p.Out, flannelProgInEther: &p.InEther, flannelProgInBare: &p.InBare,
+		flannelProgEarly: &p.Early,
 	}
-}
-
-// pinnedUplinks are the indexes of the uplinks that have a pinned link.
-func (p *Path) pinnedUplinks() ([]int, error) {
-	entries, err := os.ReadDir(p.config.PinDir)
-	if err != nil {
-		return nil, err
-	}
-	var indexes []int
-	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), linkInPrefix)
-		if !ok {
-			continue
-		}
-		index, err := strconv.Atoi(number)
-		if err != nil {
-			return nil, fmt.Errorf("read name of pin %q: %w", e.Name(), err)
-		}
-		indexes = append(indexes, index)
-	}
-	return indexes, nil
 }

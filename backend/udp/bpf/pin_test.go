@@ -48,13 +48,21 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 // TestRestart closes a path and loads it again under a running ping, first as
 // it was, then for another configuration, and then takes it away.
 func TestRestart(t *testing.T) {
+	t.Run("after GRO", func(t *testing.T) { testRestart(t, "on") })
+	t.Run("before GRO", func(t *testing.T) { testRestart(t, "off") })
+}
+
+func testRestart(t *testing.T, tso string) {
 	_, hosts := newHosts(t, false, true)
 	a, b := hosts[0], hosts[1]
 	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
 	c := a.config()
 	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
 	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
+	run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 	a.attach(c, peers)
+	early := tso == "off"
+	a.unwrapsEarly(netnstest.Uplink, early)
 	if a.path.Adopted() {
 		t.Error("adopted from an empty directory")
 	}
@@ -83,6 +91,7 @@ func TestRestart(t *testing.T) {
 		}
 		a.must(a.path.Set(peers))
 		a.attachTo(netnstest.Uplink)
+		a.unwrapsEarly(netnstest.Uplink, early)
 	}
 	a.must(a.path.Close())
 	c.MaxPeers++
@@ -116,8 +125,14 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%s runs %d programs, want 1", name, n)
 		}
 	}
+	if early != a.hasXDP(netnstest.Uplink) {
+		t.Errorf("XDP at the uplink after closing: %v", !early)
+	}
 	a.must(Remove(c.PinDir))
 	a.must(Remove(c.PinDir))
+	if a.hasXDP(netnstest.Uplink) {
+		t.Error("XDP at the uplink after removal")
+	}
 	for name, kind := range map[string]ebpf.AttachType{deviceName: ebpf.AttachTCXEgress, netnstest.Uplink: ebpf.AttachTCXIngress} {
 		if n := a.attached(name, kind); n != 0 {
 			t.Errorf("%s runs %d programs after removal", name, n)

@@ -99,6 +99,13 @@ static __always_inline struct peer *find(__be32 addr)
 	return NULL;
 }
 
+/* What a packet has before it that was unwrapped before GRO. */
+struct mark {
+	__u32 magic, device;
+};
+
+#define MAGIC 0x666c6e31 /* "fln1" */
+
 static __always_inline int drop(enum reason reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
@@ -106,4 +113,10 @@ static __always_inline int drop(enum reason reason)
 	if (n)
 		++*n;
 	return DROP;
+}
+
+static __always_inline struct peer *refuse(enum reason reason)
+{
+	drop(reason);
+	return NULL;
 }

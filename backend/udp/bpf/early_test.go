@@ -1,0 +1,142 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// unwrapsEarly fails the test unless the program early is at an interface, or
+// is not and the path says why.
+func (h *host) unwrapsEarly(name string, want bool) {
+	h.t.Helper()
+	why := h.path.Late()[h.link(name)]
+	if has := h.hasXDP(name); has != want || (why == nil) != want {
+		h.t.Errorf("XDP at %s: %v, and the reason against it %v; want it there: %v", name, has, why, want)
+	}
+}
+
+func (h *host) hasXDP(name string) bool {
+	h.t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	h.must(err)
+	return l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached
+}
+
+// segmented makes the host's uplink carry frames of MTU size, as a network card
+// does, or super-packets, and attaches the path anew.
+func (h *host) segmented(yes bool) {
+	h.t.Helper()
+	value := "on"
+	if yes {
+		value = "off"
+	}
+	run(h.t, h.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", value, "gso", value)
+	h.attachTo(netnstest.Uplink)
+	h.unwrapsEarly(netnstest.Uplink, yes)
+}
+
+// TestGather has TCP segments that arrive one by one come out of the device as
+// super-packets, and the same with the path at work changed.
+func TestGather(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	for _, segmented := range []bool{false, true, false, true} {
+		a.segmented(segmented)
+		b.segmented(segmented)
+		arrived, unwrapped := b.capture(netnstest.Uplink), b.capture(deviceName)
+		before := b.statsOf(a.subnet)
+		r := iperf(t, a.Host, b.Host, b.inner(), "-n", "50M")
+		t.Logf("segmented %v: %.1f Gb/s", segmented, r.End.SumReceived.BitsPerSecond/1e9)
+		if n := largest(t, arrived); n <= 1500 && !segmented {
+			t.Errorf("super-packets on: the largest to arrive has %d bytes", n)
+		}
+		if n := largest(t, unwrapped); n <= 1500 {
+			t.Errorf("segmented %v: the largest packet out of the device has %d bytes", segmented, n)
+		}
+		// Counted as on the wire, whatever was gathered. Some may be lost: veth
+		// queues no more than 256 frames, and the last are under way.
+		sent := a.statsOf(b.subnet)
+		if n := b.statsOf(a.subnet); n.RxPackets-before.RxPackets < 30000 || n.RxPackets > sent.TxPackets || n.RxBytes-before.RxBytes < 40e6 {
+			t.Errorf("segmented %v: b counts %d packets, %d bytes, %+v before; a %d packets", segmented, n.RxPackets, n.RxBytes, before, sent.TxPackets)
+		}
+		run(t, a.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", "-s", "4000", b.inner().String())
+	}
+	untouched(t, a, b)
+}
+
+// largest is the length of the largest packet that was captured.
+func largest(t *testing.T, fd int) (n int) {
+	t.Helper()
+	packet := make([]byte, 1<<16)
+	for {
+		got, _, err := unix.Recvfrom(fd, packet, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = max(n, got)
+	}
+}
+
+// TestHardwareAddress: early sees frames before the kernel has looked at their
+// destination. What is not sent to us alone is none of the path's business.
+func TestHardwareAddress(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	toSocket := make(chan []byte, 1)
+	b.mu.Lock()
+	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }
+	b.mu.Unlock()
+	device := listenInner(b)
+	f := frame{outerSource: a.local(), outerDestination: b.local(), source: a.inner(), destination: b.inner()}
+	for _, segmented := range []bool{false, true} {
+		b.segmented(segmented)
+		b.must(b.Netlink().SetPromiscOn(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: b.link(netnstest.Uplink)}}))
+		w := newWire(a, b, netnstest.Uplink, netnstest.Uplink)
+		ours := w.to.Addr
+
+		// The switch passes on what is for an address that it does not know.
+		w.to.Addr = [8]byte{0x02, 0, 0, 0, 0, 0x99}
+		f.payload = []byte("another's")
+		w.send(f.bytes())
+		w.to.Addr = [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		f.payload = []byte("everybody's")
+		w.send(f.bytes())
+		if got := wait(t, toSocket); !bytes.HasSuffix(got, f.payload) {
+			t.Errorf("segmented %v: the socket got %q", segmented, got)
+		}
+		w.to.Addr = ours
+		f.payload = []byte("ours")
+		w.send(f.bytes())
+		if _, text := device.receive(t); text != "ours" {
+			t.Errorf("segmented %v: the device got %q", segmented, text)
+		}
+	}
+}
+
+// TestEarlyIsTaken has another program at the interface already: it stays, and
+// the path works without.
+func TestEarlyIsTaken(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	a.segmented(true)
+	c := a.config()
+	c.Port++
+	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: a.device}
+	second.load(c)
+	second.attachTo(netnstest.Uplink)
+	if why := second.path.Late()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
+		t.Errorf("the reason of the second is %v, want %v", why, unix.EBUSY)
+	}
+	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
+	a.unwrapsEarly(netnstest.Uplink, true)
+}
