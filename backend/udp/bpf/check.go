@@ -48,13 +48,15 @@ func (p *Path) checkLinks() error {
 	if attached != p.config.Device {
 		return errors.New("the program on the device is detached")
 	}
-	for index, l := range p.in {
-		attached, err := interfaceOf(l)
-		if err != nil {
-			return fmt.Errorf("look at the program on interface %d: %w", index, err)
-		}
-		if attached != index {
-			return fmt.Errorf("the program on interface %d is detached", index)
+	for _, h := range p.hooks() {
+		for index, l := range h.links {
+			attached, err := interfaceOf(l)
+			if err != nil {
+				return fmt.Errorf("look at the program on interface %d: %w", index, err)
+			}
+			if attached != index {
+				return fmt.Errorf("the program on interface %d is detached", index)
+			}
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func TestCheck(t *testing.T) {
 	values[0].Addr = be32(b.local())
 	a.must(a.path.Peers.Put(key, values))
 	says("")
-	for _, l := range a.path.in {
+	for _, l := range a.path.in.links {
 		a.must(l.Detach())
 	}
 	says("is detached")
