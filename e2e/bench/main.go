@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // show prints and writes what was found.
 func (b *bench) show(stdout io.Writer) error {
 	links := make(map[string]string)
-	for _, l := range b.options.links {
+	for _, l := range rig.Links() {
 		links[l.Name] = l.About
 	}
 	errs := []error{b.result.Print(stdout, links)}

@@ -15,6 +15,9 @@ type measure struct {
 	run func(ctx context.Context, a, b load.End, o *options) ([]float64, error)
 }
 
+// is reports whether it is the same as another.
+func (m measure) is(other measure) bool { return m.name == other.name }
+
 // measures are all that there are, in the order in which they are taken.
 func measures() []measure {
 	return []measure{

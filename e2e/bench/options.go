@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -18,11 +19,8 @@ import (
 type options struct {
 	programs rig.Programs
 
-	subjects  []rig.Subject
-	measures  []measure
-	links     []rig.Link
-	routes    []int
-	scenarios []result.Scenario
+	// turns are what each round consists of.
+	turns []turn
 	// wanted are the subjects that were named, which must not be left out.
 	wanted []string
 
@@ -39,12 +37,13 @@ const maxRoutes = 60000
 // to usage, or what is wrong.
 func parseOptions(args []string, usage io.Writer) (*options, error) {
 	o := &options{}
-	var subjects, names, links, routes string
+	var plan, subjects, names, links, routes string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 	fs.StringVar(&o.programs.Flannel, "flannel", "bin/flannel", "`program` to measure")
 	fs.StringVar(&o.programs.WireGuardGo, "wireguard-go", "bin/wireguard-go", "`program` to compare wireguard with; it is left out where there is none")
+	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links and -routes; short, what the targets are about, in 25 minutes (5 rounds of 1 second)")
 	fs.StringVar(&subjects, "subjects", "", "comma-separated `names` of what to measure, default all: "+listNames(rig.Subjects(), subjectName))
 	fs.StringVar(&names, "measures", "", "comma-separated `names` of what to measure of it, default all: "+listNames(measures(), measureName))
 	fs.StringVar(&links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))
@@ -67,16 +66,30 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("argument %q is not a flag (see bench -help)", fs.Arg(0))
 	}
-	if o.quick {
-		for name, value := range map[string]string{"rounds": "1", "seconds": "1", "links": "on", "routes": "1", "measures": "tcp1,udp64,udp-rr"} {
-			if !given(fs, name) {
-				if err := fs.Set(name, value); err != nil {
-					return nil, err
-				}
+	if plan == "short" && (given(fs, "links") || given(fs, "routes")) {
+		return nil, errors.New("-plan short has links and routes of its own: leave -links and -routes out")
+	}
+	for _, name := range slices.Sorted(maps.Keys(defaults(plan, o.quick))) {
+		if !given(fs, name) {
+			if err := fs.Set(name, defaults(plan, o.quick)[name]); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return o, o.choose(subjects, names, links, routes)
+	return o, o.choose(plan, subjects, names, links, routes)
+}
+
+// defaults are those that a plan, or -quick, has in place of the usual ones.
+func defaults(plan string, quick bool) map[string]string {
+	switch {
+	case quick && plan == "short":
+		return map[string]string{"rounds": "1", "seconds": "1"}
+	case quick:
+		return map[string]string{"rounds": "1", "seconds": "1", "links": "on", "routes": "1", "measures": "tcp1,udp64,udp-rr"}
+	case plan == "short":
+		return map[string]string{"seconds": "1"}
+	}
+	return nil
 }
 
 func given(fs *flag.FlagSet, name string) (found bool) {
@@ -84,38 +97,64 @@ func given(fs *flag.FlagSet, name string) (found bool) {
 	return found
 }
 
-func (o *options) choose(subjects, names, links, routes string) (err error) {
+func (o *options) choose(plan, subjects, names, links, routes string) error {
 	if o.rounds < 1 || o.seconds < 1 {
 		return fmt.Errorf("-rounds %d and -seconds %d must be 1 or more", o.rounds, o.seconds)
 	}
-	if o.subjects, err = pick("subjects", subjects, rig.Subjects(), subjectName); err != nil {
+	chosen, err := pick("subjects", subjects, rig.Subjects(), subjectName)
+	if err != nil {
 		return err
 	}
 	if subjects != "" {
-		for _, s := range o.subjects {
+		for _, s := range chosen {
 			o.wanted = append(o.wanted, s.Name)
 		}
 	}
-	if o.measures, err = pick("measures", names, measures(), measureName); err != nil {
+	measured, err := pick("measures", names, measures(), measureName)
+	if err != nil {
 		return err
 	}
-	if o.links, err = pick("links", links, rig.Links(), linkName); err != nil {
-		return err
+	switch plan {
+	case "all":
+		scenarios, err := scenarios(links, routes)
+		if err != nil {
+			return err
+		}
+		o.turns = all(scenarios, chosen, measured)
+	case "short":
+		o.turns = only(short(), chosen, measured)
+	default:
+		return fmt.Errorf("-plan: %q is not one of all, short", plan)
 	}
+	if len(o.turns) == 0 {
+		return fmt.Errorf("-plan %s has nothing of what -subjects and -measures choose", plan)
+	}
+	return nil
+}
+
+// scenarios are each link with the first number of routes, then the first link
+// with the others.
+func scenarios(links, routes string) ([]result.Scenario, error) {
+	variants, err := pick("links", links, rig.Links(), linkName)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
 	for item := range strings.SplitSeq(routes, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(item))
 		if err != nil || n < 1 || n > maxRoutes {
-			return fmt.Errorf("-routes: %q is not a number from 1 to %d", item, maxRoutes)
+			return nil, fmt.Errorf("-routes: %q is not a number from 1 to %d", item, maxRoutes)
 		}
-		o.routes = append(o.routes, n)
+		numbers = append(numbers, n)
 	}
-	for _, l := range o.links {
-		o.scenarios = append(o.scenarios, result.Scenario{Link: l.Name, Routes: o.routes[0]})
+	var found []result.Scenario
+	for _, l := range variants {
+		found = append(found, result.Scenario{Link: l.Name, Routes: numbers[0]})
 	}
-	for _, n := range o.routes[1:] {
-		o.scenarios = append(o.scenarios, result.Scenario{Link: o.links[0].Name, Routes: n})
+	for _, n := range numbers[1:] {
+		found = append(found, result.Scenario{Link: variants[0].Name, Routes: n})
 	}
-	return nil
+	return found, nil
 }
 
 func subjectName(s rig.Subject) string { return s.Name }

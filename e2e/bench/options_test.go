@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/coreos/flannel/e2e/bench/result"
+	"github.com/coreos/flannel/e2e/bench/rig"
 )
 
 func TestOptions(t *testing.T) {
@@ -18,11 +19,11 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds < 5 || len(o.subjects) < 5 || len(o.measures) != 8 || o.congestion == "" || len(o.wanted) != 0 {
+	if o.rounds < 5 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.wanted) != 0 {
 		t.Errorf("defaults are %+v", o)
 	}
 	want := []result.Scenario{{Link: "on", Routes: 1}, {Link: "off", Routes: 1}, {Link: "on", Routes: 1000}, {Link: "on", Routes: 10000}}
-	if diff := cmp.Diff(want, o.scenarios); diff != "" {
+	if diff := cmp.Diff(want, scenariosOf(o)); diff != "" {
 		t.Error(diff)
 	}
 
@@ -30,14 +31,71 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 2 || o.seconds != 1 || listNames(o.subjects, subjectName) != "raw, udp-plain" || listNames(o.measures, measureName) != "tcp4" {
+	if o.rounds != 2 || o.seconds != 1 || subjectsOf(o) != "raw, udp-plain" || measuresOf(o) != "tcp4" {
 		t.Errorf("what is given gives way: %+v", o)
 	}
 	if diff := cmp.Diff([]string{"raw", "udp-plain"}, o.wanted); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]result.Scenario{{Link: "off", Routes: 7}, {Link: "off", Routes: 9}}, o.scenarios); diff != "" {
+	if diff := cmp.Diff([]result.Scenario{{Link: "off", Routes: 7}, {Link: "off", Routes: 9}}, scenariosOf(o)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func subjectsOf(o *options) string {
+	return strings.Join(inTurns(o.turns, func(t turn) string { return t.subject.Name }), ", ")
+}
+
+func scenariosOf(o *options) []result.Scenario {
+	return inTurns(o.turns, func(t turn) result.Scenario { return t.at })
+}
+
+func measuresOf(o *options) string {
+	var found []measure
+	for _, m := range measures() {
+		if slices.ContainsFunc(o.turns, func(t turn) bool { return slices.ContainsFunc(t.measures, m.is) }) {
+			found = append(found, m)
+		}
+	}
+	return listNames(found, measureName)
+}
+
+// The short plan has all that a target is about, so that each is judged.
+func TestShortPlan(t *testing.T) {
+	o, err := parseOptions([]string{"-plan=short"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.rounds != 5 || o.seconds != 1 || len(o.wanted) != 0 {
+		t.Errorf("%d rounds of %d s, want 5 of 1", o.rounds, o.seconds)
+	}
+	r := &result.Result{}
+	for _, turn := range o.turns {
+		for _, m := range turn.measures {
+			for _, f := range m.figures {
+				r.Add(turn.at, turn.subject.Name, f.Name, 1)
+			}
+		}
+	}
+	r.Judge(targets())
+	if len(r.Outcomes) != len(targets()) {
+		t.Errorf("%d targets are judged, of %d", len(r.Outcomes), len(targets()))
+	}
+	for _, c := range r.Cells {
+		if len(c.Samples) != 1 {
+			t.Errorf("%v is measured %d times a round", c, len(c.Samples))
+		}
+	}
+	if subjectsOf(o) != listNames(rig.Subjects(), subjectName) {
+		t.Errorf("subjects are %s", subjectsOf(o))
+	}
+
+	o, err = parseOptions([]string{"-plan=short", "-quick", "-subjects=udp-kernel,host-gw", "-measures=tcp1r,udp64"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.rounds != 1 || subjectsOf(o) != "udp-kernel, host-gw" || measuresOf(o) != "tcp1r, udp64" || len(o.turns) != 5 {
+		t.Errorf("%d rounds of %d turns: %s: %s", o.rounds, len(o.turns), subjectsOf(o), measuresOf(o))
 	}
 }
 
@@ -49,11 +107,17 @@ func TestWrongOptions(t *testing.T) {
 		{"-routes=0", `"0" is not a number from 1 to`},
 		{"-routes=1,60001", `"60001" is not a number`},
 		{"-rounds=0", "-rounds 0"},
+		{"-plan=long", `"long" is not one of all, short`},
+		{"-plan=short -routes=7", "-plan short has links and routes of its own"},
+		{"-plan=short -links=on", "-plan short has links and routes of its own"},
+		{"-plan=short -subjects=raw,vxlan -measures=udp1400,tcp-rr", ""},
+		{"-plan=short -subjects=vxlan -measures=tcp1r", "-plan short has nothing of what -subjects and -measures choose"},
 		{"-seconds=0", "-seconds 0"},
 		{"fast", `"fast" is not a flag`},
 		{"-fast", "-fast"},
 	} {
-		if _, err := parseOptions([]string{c.arg}, nil); err == nil || !strings.Contains(err.Error(), c.says) {
+		_, err := parseOptions(strings.Fields(c.arg), nil)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %v, want something with %s", c.arg, err, c.says)
 		}
 	}

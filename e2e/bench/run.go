@@ -32,9 +32,12 @@ func newResult(ctx context.Context, o *options) (*result.Result, error) {
 		return nil, err
 	}
 	r := &result.Result{Machine: m, Seconds: o.seconds, Congestion: o.congestion,
-		Reference: rig.Reference, LeftOut: make(map[string]string), Scenarios: o.scenarios}
-	for _, m := range o.measures {
-		r.Figures = append(r.Figures, m.figures...)
+		Reference: rig.Reference, LeftOut: make(map[string]string),
+		Scenarios: inTurns(o.turns, func(t turn) result.Scenario { return t.at })}
+	for _, m := range measures() {
+		if slices.ContainsFunc(o.turns, func(t turn) bool { return slices.ContainsFunc(t.measures, m.is) }) {
+			r.Figures = append(r.Figures, m.figures...)
+		}
 	}
 	return r, nil
 }
@@ -43,22 +46,20 @@ func newResult(ctx context.Context, o *options) (*result.Result, error) {
 // were complete.
 func (b *bench) run(ctx context.Context) error {
 	rounds := 0
-	defer func() { b.result.Complete(rounds) }()
-	subjects, err := b.present(ctx)
+	defer func() {
+		b.result.Complete(rounds)
+		b.result.Judge(targets())
+	}()
+	turns, err := b.present(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range subjects {
-		b.result.Subjects = append(b.result.Subjects, result.Subject{Name: s.Name, About: s.About, ByHand: s.ByHand})
-	}
 	for ; rounds < b.options.rounds; rounds++ {
 		began := time.Now()
-		for _, at := range b.options.scenarios {
-			for _, s := range subjects {
-				b.Logf("round %d of %d: link %s, %d routes: %s", rounds+1, b.options.rounds, at.Link, at.Routes, s.Name)
-				if err := b.turn(ctx, at, s); err != nil {
-					return err
-				}
+		for _, t := range turns {
+			b.Logf("round %d of %d: link %s, %d routes: %s", rounds+1, b.options.rounds, t.at.Link, t.at.Routes, t.subject.Name)
+			if err := b.turn(ctx, t); err != nil {
+				return err
 			}
 		}
 		took := time.Since(began)
@@ -68,31 +69,38 @@ func (b *bench) run(ctx context.Context) error {
 	return nil
 }
 
-// present are the subjects that can be had here.
-func (b *bench) present(ctx context.Context) ([]rig.Subject, error) {
-	var subjects []rig.Subject
-	for _, s := range b.options.subjects {
-		err := b.try(ctx, s)
+// present are the turns whose subjects can be had here.
+func (b *bench) present(ctx context.Context) ([]turn, error) {
+	var turns []turn
+	for _, name := range inTurns(b.options.turns, func(t turn) string { return t.subject.Name }) {
+		its := slices.DeleteFunc(slices.Clone(b.options.turns), func(t turn) bool { return t.subject.Name != name })
+		err := b.try(ctx, its[0])
 		refused := (*rig.RefusedError)(nil)
 		switch {
 		case err == nil:
-			subjects = append(subjects, s)
-		case errors.As(err, &refused) && !slices.Contains(b.options.wanted, s.Name):
-			b.Logf("leave out %s: %v", s.Name, refused)
-			b.result.LeftOut[s.Name] = refused.Reason
+			s := its[0].subject
+			b.result.Subjects = append(b.result.Subjects, result.Subject{Name: s.Name, About: s.About, ByHand: s.ByHand})
+		case errors.As(err, &refused) && !slices.Contains(b.options.wanted, name):
+			b.Logf("leave out %s: %v", name, refused)
+			b.result.LeftOut[name] = refused.Reason
 		default:
 			return nil, err
 		}
 	}
-	if len(subjects) == 0 {
+	for _, t := range b.options.turns {
+		if _, out := b.result.LeftOut[t.subject.Name]; !out {
+			turns = append(turns, t)
+		}
+	}
+	if len(turns) == 0 {
 		return nil, errors.New("no subject can be had here")
 	}
-	return subjects, nil
+	return turns, nil
 }
 
-// try brings a subject up in the first scenario.
-func (b *bench) try(ctx context.Context, s rig.Subject) error {
-	pair, err := b.pair(ctx, b.options.scenarios[0], s)
+// try brings a turn's subject up.
+func (b *bench) try(ctx context.Context, t turn) error {
+	pair, err := b.pair(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -100,14 +108,14 @@ func (b *bench) try(ctx context.Context, s rig.Subject) error {
 	return errors.Join(err, pair.Down())
 }
 
-func (b *bench) pair(ctx context.Context, at result.Scenario, s rig.Subject) (*rig.Pair, error) {
-	link := slices.IndexFunc(b.options.links, func(l rig.Link) bool { return l.Name == at.Link })
-	return b.rig.Pair(ctx, s, b.options.links[link], at.Routes)
+func (b *bench) pair(ctx context.Context, t turn) (*rig.Pair, error) {
+	link := named([]string{t.at.Link}, rig.Links(), linkName)[0]
+	return b.rig.Pair(ctx, t.subject, link, t.at.Routes)
 }
 
 // turn measures a subject once in a scenario.
-func (b *bench) turn(ctx context.Context, at result.Scenario, s rig.Subject) (err error) {
-	pair, err := b.pair(ctx, at, s)
+func (b *bench) turn(ctx context.Context, t turn) (err error) {
+	pair, err := b.pair(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -125,13 +133,13 @@ func (b *bench) turn(ctx context.Context, at result.Scenario, s rig.Subject) (er
 		return err
 	}
 	b.result.Foreign = append(b.result.Foreign, foreign)
-	for _, m := range b.options.measures {
+	for _, m := range t.measures {
 		values, err := m.run(ctx, from, to, b.options)
 		if err != nil {
-			return fmt.Errorf("measure %s of %s, link %s, %d routes: %w", m.name, s.Name, at.Link, at.Routes, err)
+			return fmt.Errorf("measure %s of %s, link %s, %d routes: %w", m.name, t.subject.Name, t.at.Link, t.at.Routes, err)
 		}
 		for i, f := range m.figures {
-			b.result.Add(at, s.Name, f.Name, values[i])
+			b.result.Add(t.at, t.subject.Name, f.Name, values[i])
 		}
 	}
 	return nil

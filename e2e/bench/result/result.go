@@ -28,6 +28,7 @@ type Result struct {
 	Scenarios []Scenario        `json:"scenarios"`
 	Figures   []Figure          `json:"figures"`
 	Cells     []*Cell           `json:"cells"`
+	Outcomes  []Outcome         `json:"targets,omitempty"`
 	// Foreign are the shares of the machine, 0 to 1, that others used just
 	// before each subject's turn.
 	Foreign []float64 `json:"foreign_load"`

@@ -24,7 +24,7 @@ func sample() *Result {
 		Subjects:  []Subject{{Name: "vxlan", About: "by hand"}, {Name: "ours", About: "flannel", ByHand: "vxlan"}},
 		LeftOut:   map[string]string{"theirs": "not known"},
 		Scenarios: []Scenario{one, many},
-		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}},
+		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}, {"cost", "UDP, cost", "µs", Less}},
 		Foreign:   []float64{0.01, 0.04, 0.02},
 	}
 	for _, v := range []float64{10, 12} {
@@ -33,7 +33,18 @@ func sample() *Result {
 		r.Add(one, "vxlan", "loss", v)
 		r.Add(one, "ours", "loss", 1)
 		r.Add(many, "ours", "tcp", 4321)
+		r.Add(one, "ours", "cost", v)
+		r.Add(many, "ours", "cost", v*1.1)
 	}
+	r.Judge([]Target{
+		{"tcp", "ours", one, "vxlan", one, 0.5},
+		{"tcp", "ours", one, "vxlan", one, 0.51},
+		{"cost", "ours", many, "ours", one, 1.05},
+		{"cost", "ours", many, "ours", one, 1.2},
+		{"tcp", "theirs", one, "vxlan", one, 1},  // left out
+		{"cost", "ours", one, "vxlan", one, 1},   // not measured
+		{"loss", "ours", one, "vxlan", many, 10}, // nor this
+	})
 	return r
 }
 
@@ -85,6 +96,24 @@ func TestRatio(t *testing.T) {
 	}
 	if got, ok := r.RatioByHand(r.Cell(one, "vxlan", "tcp")); ok {
 		t.Errorf("ratio %v of what nobody sets up by hand", got)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	r := sample()
+	var got []bool
+	for _, o := range r.Outcomes {
+		got = append(got, o.Met)
+	}
+	if diff := cmp.Diff([]bool{true, false, false, true}, got); diff != "" {
+		t.Error(diff)
+	}
+	r.Add(one, "ours", "tcp", 30)
+	r.Add(one, "vxlan", "tcp", 10)
+	r.Judge([]Target{{"tcp", "ours", one, "vxlan", one, 1}})
+	want := []Outcome{{Target{"tcp", "ours", one, "vxlan", one, 1}, 0.6, 0.5, 3, false}}
+	if diff := cmp.Diff(want, r.Outcomes); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -39,7 +39,7 @@ func (r *Result) Print(w io.Writer, links map[string]string) error {
 			return err
 		}
 	}
-	return nil
+	return r.printOutcomes(w)
 }
 
 func (s Scenario) title(links map[string]string) string {

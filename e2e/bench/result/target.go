@@ -1,0 +1,77 @@
+package result
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+)
+
+// Target says how a cell's median shall relate to another's: be at least Limit
+// times as much where more is better, at most where less is.
+type Target struct {
+	Figure  string   `json:"figure"`
+	Subject string   `json:"subject"`
+	At      Scenario `json:"at"`
+	// Over and OverAt are the other cell's subject and scenario.
+	Over   string   `json:"over"`
+	OverAt Scenario `json:"over_at"`
+	Limit  float64  `json:"limit"`
+}
+
+// Outcome is what a target's cells have.
+type Outcome struct {
+	Target
+	// Ratio is that of the medians, Min and Max are the extremes of the ratios
+	// in each round.
+	Ratio float64 `json:"ratio"`
+	Min   float64 `json:"min"`
+	Max   float64 `json:"max"`
+	Met   bool    `json:"met"`
+}
+
+// Judge fills Outcomes with those targets that the run has the cells for.
+func (r *Result) Judge(targets []Target) {
+	r.Outcomes = nil
+	for _, t := range targets {
+		c, other := r.Cell(t.At, t.Subject, t.Figure), r.Cell(t.OverAt, t.Over, t.Figure)
+		if c == nil || other == nil || slices.Min(other.Samples) == 0 {
+			continue
+		}
+		ratios := make([]float64, len(c.Samples))
+		for i := range ratios {
+			ratios[i] = c.Samples[i] / other.Samples[i]
+		}
+		o := Outcome{Target: t, Ratio: c.Median / other.Median, Min: slices.Min(ratios), Max: slices.Max(ratios)}
+		o.Met = o.Ratio >= t.Limit
+		if r.sense(t.Figure) == Less {
+			o.Met = o.Ratio <= t.Limit
+		}
+		r.Outcomes = append(r.Outcomes, o)
+	}
+}
+
+func (r *Result) printOutcomes(w io.Writer) error {
+	if len(r.Outcomes) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\nTARGETS: ratios of medians, and the extremes of the rounds' ratios\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "FIGURE\tRATIO\tTARGET\tMEDIANS\tLOWEST\tHIGHEST\tMET")
+	for _, o := range r.Outcomes {
+		sign, met := "≥", "yes"
+		if r.sense(o.Figure) == Less {
+			sign = "≤"
+		}
+		if !o.Met {
+			met = "NO"
+		}
+		what := fmt.Sprintf("%s ÷ %s, link %s", o.Subject, o.Over, o.At.Link)
+		if o.At != o.OverAt {
+			what = fmt.Sprintf("%s, %d routes ÷ %d", o.Subject, o.At.Routes, o.OverAt.Routes)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\n", o.Figure, what,
+			sign, Short(o.Limit), Short(o.Ratio), Short(o.Min), Short(o.Max), met)
+	}
+	return t.Flush()
+}
