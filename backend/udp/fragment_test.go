@@ -77,6 +77,7 @@ func TestFragments(t *testing.T) {
 		lengths []int
 	}{
 		{"fits", nil, 1000, 0, 1020, []int{1020}},
+		{"fits, not in units of 8 bytes", nil, 1001, 0, 1021, []int{1021}},
 		{"one byte more", nil, 1001, 0, 1020, []int{1020, 21}},
 		{"units of 8 bytes", nil, 1001, 0, 1019, []int{1012, 29}},
 		{"three", nil, 3000, 0, 1372, []int{1372, 1372, 316}},

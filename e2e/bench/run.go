@@ -17,6 +17,10 @@ import (
 // have nothing else to do.
 const quietLimit = 10 * time.Second
 
+// retries is how often a measurement that failed is repeated: a request that is
+// lost ends sockperf's ping-pong, and a tunnel promises no more than UDP does.
+const retries = 2
+
 // bench is one run.
 type bench struct {
 	*netnstest.Program
@@ -135,6 +139,11 @@ func (b *bench) turn(ctx context.Context, t turn) (err error) {
 	b.result.Foreign = append(b.result.Foreign, foreign)
 	for _, m := range t.measures {
 		values, err := m.run(ctx, from, to, b.options)
+		for again := 0; err != nil && again < retries && ctx.Err() == nil; again++ {
+			b.Logf("measure %s of %s again: %v", m.name, t.subject.Name, err)
+			b.result.Repeated++
+			values, err = m.run(ctx, from, to, b.options)
+		}
 		if err != nil {
 			return fmt.Errorf("measure %s of %s, link %s, %d routes: %w", m.name, t.subject.Name, t.at.Link, t.at.Routes, err)
 		}

@@ -150,6 +150,37 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A measurement that fails is repeated, and told of; one that goes on failing
+// ends the run.
+func TestRepeats(t *testing.T) {
+	require(t)
+	iperf3, err := exec.LookPath("iperf3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *-c*) rm %[1]s/fail 2>/dev/null && exit 1;; esac\nexec %[2]s \"$@\"\n", dir, iperf3)
+	if err := os.WriteFile(filepath.Join(dir, "iperf3"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fail"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	r, table, _ := measured(t, "-subjects=raw,kernel-vxlan", "-measures=tcp1")
+	complete(t, r, table)
+	if r.Repeated != 1 || !strings.Contains(table, "repeated: 1\n") {
+		t.Errorf("%d repeated, printed %q", r.Repeated, table)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "iperf3"), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var out, log bytes.Buffer
+	if err := run(t.Context(), []string{"-flannel=" + program, "-quick", "-subjects=raw", "-measures=tcp1"}, &out, &log); err == nil || out.Len() > 0 {
+		t.Errorf("%v, printed %q; want an error and no table", err, out.String())
+	}
+}
+
 // Ctrl-C ends the run at any time, keeps the rounds that are complete, and
 // leaves nothing.
 func TestInterrupted(t *testing.T) {

@@ -32,6 +32,8 @@ type Result struct {
 	// Foreign are the shares of the machine, 0 to 1, that others used just
 	// before each subject's turn.
 	Foreign []float64 `json:"foreign_load"`
+	// Repeated is how many measurements failed and were repeated.
+	Repeated int `json:"repeated,omitempty"`
 }
 
 // Cell is one figure of one subject in one scenario.

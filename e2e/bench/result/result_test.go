@@ -26,6 +26,7 @@ func sample() *Result {
 		Scenarios: []Scenario{one, many},
 		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}, {"cost", "UDP, cost", "µs", Less}},
 		Foreign:   []float64{0.01, 0.04, 0.02},
+		Repeated:  1,
 	}
 	for _, v := range []float64{10, 12} {
 		r.Add(one, "vxlan", "tcp", v)

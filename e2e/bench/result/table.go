@@ -18,6 +18,9 @@ func (r *Result) Print(w io.Writer, links map[string]string) error {
 	fmt.Fprintf(w, "%s, %d cores; Linux %s; %s; %s; %s; %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Iperf3, m.Sockperf, m.Date.Format(time.DateOnly))
 	fmt.Fprintf(w, "%d interleaved rounds of %d s a measurement; TCP %s; other load before the turns: median %s, at most %s\n",
 		r.Rounds, r.Seconds, r.Congestion, percent(Median(r.Foreign)), percent(highest(r.Foreign)))
+	if r.Repeated > 0 {
+		fmt.Fprintf(w, "measurements that failed and were repeated: %d\n", r.Repeated)
+	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range r.Subjects {
