@@ -8,8 +8,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/pkg/wakeup"
 )
 
 // Queue is one of a device's queues. One goroutine may read from it; writing is
@@ -27,7 +25,6 @@ type Queue struct {
 	n      int
 	err    error
 	do     func(fd uintptr) bool
-	wait   wakeup.Reader
 }
 
 // newQueue takes over fd, also when it fails. It must be attached already: the
@@ -74,8 +71,7 @@ func (q *Queue) control(f func(fd int) error) error {
 // Read waits for a packet and copies it, a vnet header in front, into b, which
 // should have MaxRead bytes: what does not fit is lost. It also reports whether
 // it had to wait, for if not, more may be there. It returns
-// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close, at the latest
-// wakeup.Limit after them.
+// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close.
 func (q *Queue) Read(b []byte) (n int, waited bool, err error) {
 	n, err = q.read(b, true)
 	return n, q.waited, err
@@ -104,18 +100,11 @@ func (q *Queue) readOnce(fd uintptr) bool {
 		switch err {
 		case nil:
 			q.n = n
-			q.wait.Took(1)
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if !q.park {
-				return true
-			}
-			q.waited = true
-			if q.wait.Readable(fd) {
-				continue
-			}
-			return false
+			q.waited = q.park
+			return !q.park
 		default:
 			q.err = err
 		}

@@ -5,8 +5,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/pkg/wakeup"
 )
 
 const (
@@ -40,9 +38,9 @@ type Receiver struct {
 	buffers  []byte
 
 	n       int // messages that the last call returned
+	limit   int // messages to take with the next system call
 	errno   syscall.Errno
 	do      func(fd uintptr) bool
-	wait    wakeup.Reader
 	control func(level, kind int32, data []byte)
 	segLen  int
 }
@@ -82,7 +80,7 @@ func (r *Receiver) Receive() (int, error) {
 	for i := range r.msgs[:r.n] {
 		r.msgs[i].hdr.SetControllen(receiveControlLen)
 	}
-	r.n, r.errno = 0, 0
+	r.n, r.errno, r.limit = 0, 0, len(r.msgs)
 	if err := r.conn.raw.Read(r.do); err != nil {
 		return 0, err
 	}
@@ -94,17 +92,16 @@ func (r *Receiver) Receive() (int, error) {
 
 func (r *Receiver) receiveOnce(fd uintptr) bool {
 	for {
-		n, errno := mmsg(unix.SYS_RECVMMSG, fd, r.msgs)
+		n, errno := mmsg(unix.SYS_RECVMMSG, fd, r.msgs[:r.limit])
 		switch errno {
 		case 0:
 			r.n = n
-			r.wait.Took(n)
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if r.wait.Readable(fd) {
-				continue
-			}
+			// What is waited for goes on at once. Asking for a second message
+			// costs it time, and as a rule there is none.
+			r.limit = 1
 			return false
 		default:
 			r.errno = errno

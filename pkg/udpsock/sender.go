@@ -193,7 +193,7 @@ func (s *Sender) transmit(from, to int) (int, error) {
 
 func (s *Sender) sendOnce(fd uintptr) bool {
 	for {
-		n, errno := mmsg(unix.SYS_SENDMMSG, fd, s.msgs[s.from:s.to])
+		n, errno := s.send(fd)
 		switch errno {
 		case 0:
 			s.sent = n
@@ -206,6 +206,15 @@ func (s *Sender) sendOnce(fd uintptr) bool {
 		}
 		return true
 	}
+}
+
+// send runs the system call: the one for a lone datagram, as a request is, where
+// there is just that.
+func (s *Sender) send(fd uintptr) (int, syscall.Errno) {
+	if h := &s.msgs[s.from].hdr; s.to-s.from == 1 && h.Iovlen == 1 && h.Control == nil {
+		return 1, sendTo(fd, h)
+	}
+	return mmsg(unix.SYS_SENDMMSG, fd, s.msgs[s.from:s.to])
 }
 
 // failed decides about message i, which the kernel refused. The fault may be

@@ -33,6 +33,14 @@ func mmsg(trap, fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
 	return int(n), errno
 }
 
+// sendTo runs sendto(2) without blocking, with the address and the only buffer
+// of a message.
+func sendTo(fd uintptr, h *unix.Msghdr) syscall.Errno {
+	_, _, errno := syscall.Syscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(h.Iov.Base)), uintptr(h.Iov.Len),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(h.Name)), uintptr(h.Namelen))
+	return errno
+}
+
 // segmentControlLen is the space of a control message with a uint16 in it.
 var segmentControlLen = unix.CmsgSpace(2)
 

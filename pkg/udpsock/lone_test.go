@@ -1,0 +1,70 @@
+package udpsock
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A request is sent with a system call of its own, in which nothing else is.
+func TestLoneDatagrams(t *testing.T) {
+	in, out := listen1(t, Config{}), listen1(t, Config{})
+	s, r, to := NewSender(out), NewReceiver(in, 8), dest(t, in.LocalAddr())
+	lone := [][]byte{[]byte("one"), bytes.Repeat([]byte("x"), 1500), {0}}
+	for _, b := range lone {
+		if _, ok := s.Add(to, [][]byte{b}, len(b), 1); !ok {
+			t.Fatal("no room")
+		}
+		res := send(t, s)
+		if len(res) != 1 || res[0].Err != nil || res[0].Packets != 1 || res[0].Bytes != len(b) {
+			t.Fatalf("results %+v", res)
+		}
+	}
+	for i, got := range datagrams(t, r, len(lone)) {
+		if !bytes.Equal(got, lone[i]) {
+			t.Errorf("datagram %d has %d bytes, want %d", i, len(got), len(lone[i]))
+		}
+	}
+	for _, c := range []struct {
+		bytes int
+		want  error
+	}{{65508, unix.EMSGSIZE}, {9, nil}} {
+		if _, ok := s.Add(to, [][]byte{make([]byte, c.bytes)}, c.bytes, 1); !ok {
+			t.Fatal("no room")
+		}
+		if res := send(t, s); !errors.Is(res[0].Err, c.want) {
+			t.Errorf("%d bytes: %v, want %v", c.bytes, res[0].Err, c.want)
+		}
+	}
+}
+
+// What had to be waited for is handed over at once, alone; what has come
+// meanwhile follows together.
+func TestReceiveHandsOverWhatItWaitedFor(t *testing.T) {
+	in, out := listen1(t, Config{NoGRO: true}), listen1(t, Config{})
+	r := NewReceiver(in, 8)
+	once := func() (over bool) {
+		if err := in.control(func(fd int) error { over = r.receiveOnce(uintptr(fd)); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return over
+	}
+	r.limit = len(r.msgs)
+	if once() {
+		t.Fatalf("received %d of nothing, %v", r.n, r.errno)
+	}
+	for i := range byte(4) {
+		if err := out.Send([]byte{'0' + i}, in.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !once() || r.n != 1 || string(r.Message(0).Data) != "0" {
+		t.Errorf("received %d messages after the wait, the first %q", r.n, r.Message(0).Data)
+	}
+	n, err := r.Receive()
+	if err != nil || n != 3 || string(r.Message(2).Data) != "3" {
+		t.Errorf("received %d messages then, %v", n, err)
+	}
+}
