@@ -20,6 +20,7 @@ var (
 	errNotContained  = errors.New("bad data is not contained: it has changed what is told of the good")
 	errNotCounted    = errors.New("bad data is not counted")
 	errOrderMatters  = errors.New("hosts differ: who wins an overlap depends on the order of news")
+	errNotDisjoint   = errors.New("two peers' subnets overlap")
 	errWinnerIsStuck = errors.New("what an overlap kept out stays out when the winner is gone")
 )
 
@@ -95,6 +96,13 @@ func TestOverlapHasOneWinner(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			told := h.told(t, map[netip.Prefix]netip.Addr{})
+			for p := range told {
+				for q := range told {
+					if p != q && p.Overlaps(q) {
+						t.Errorf("%v: %v and %v", errNotDisjoint, p, q)
+					}
+				}
+			}
 			if first == "" {
 				first = fmt.Sprint(told)
 			}
