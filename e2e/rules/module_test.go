@@ -37,7 +37,7 @@ func TestProgramLinksNoTestPackage(t *testing.T) {
 
 // The program as the build script makes it: one file that needs nothing else.
 func TestProgramIsStaticAndSmall(t *testing.T) {
-	const limit = 30 << 20
+	const limit = 30_000_000
 	name := filepath.Join(t.TempDir(), "flannel")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", name, ".")
 	build.Dir = root
