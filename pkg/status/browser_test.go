@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -45,17 +46,39 @@ func do(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
 	}
 }
 
+// contrast lists the pairs of text and ground whose contrast (WCAG 2.2, success
+// criterion 1.4.3) is less than 4.5.
+const contrast = `(() => {
+	const style = getComputedStyle(document.documentElement);
+	const light = name => {
+		const hex = style.getPropertyValue("--" + name).trim().slice(1), full = hex.length === 3 ? [...hex].map(c => c + c).join("") : hex;
+		const [r, g, b] = [0, 2, 4].map(i => parseInt(full.slice(i, i + 2), 16) / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+	};
+	const bad = [];
+	for (const ground of ["bg", "card"]) for (const text of ["ink", "dim", "ok", "warn", "bad", "accent"]) {
+		const [a, b] = [light(ground), light(text)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+		if (!(ratio >= 4.5)) bad.push(text + " on " + ground + " " + ratio.toFixed(2));
+	}
+	return bad.join(", ");
+})()`
+
 // screenshot keeps a picture of the page, and holds it to its width.
 func screenshot(t *testing.T, ctx context.Context, name string, width int64, scheme string) {
 	t.Helper()
 	var wide bool
+	var dim string
 	var png []byte
 	do(t, ctx,
 		emulation.SetDeviceMetricsOverride(width, 900, 1, false),
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-		chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth`, &wide),
+		chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth || [...document.querySelectorAll("table, td, figcaption")].some(e => e.scrollWidth > e.clientWidth + 1)`, &wide),
+		chromedp.Evaluate(contrast, &dim),
 		chromedp.FullScreenshot(&png, 100),
 	)
+	if dim != "" {
+		t.Errorf("%s: too little contrast, WCAG 2.2 asks for 4.5: %s", name, dim)
+	}
 	if wide {
 		t.Errorf("%s: the page is wider than %d pixels", name, width)
 	}
@@ -74,16 +97,16 @@ func many(n int) Snapshot {
 	s.Store.Since = time.Now().Add(-50 * time.Hour)
 	s.Backend.Peers = nil
 	s.Events = []Event{
-		{time.Now(), "peers do not answer through the overlay count=1 subnets=[10.5.10.0/24]"},
-		{time.Now().Add(-time.Minute), "peers joined count=2 subnets=[10.5.10.0/24 10.5.11.0/24]"},
-		{time.Now().Add(-time.Hour), "the network is complete"},
+		{time.Now(), "Peer 10.5.10.0/24 does not answer through the overlay."},
+		{time.Now().Add(-time.Minute), "2 peers joined: 10.5.10.0/24, 10.5.11.0/24."},
+		{time.Now().Add(-25 * time.Hour), "The network is complete."},
 	}
 	for i := range n {
 		p := Peer{
 			Subnet:   netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", 5+i/250, 10+i%240)),
 			PublicIP: netip.AddrFrom4([4]byte{192, 0, byte(2 + i/250), byte(1 + i%250)}),
 			TxBytes:  uint64(i) * 123456, RxBytes: uint64(i) * 234567,
-			Probe: &Probe{RTTSeconds: 0.0002 + float64(i)/1e5, MTU: 1472, Since: time.Now().Add(-time.Hour)},
+			Probe: &Probe{RTTSeconds: 0.0002 * math.Pow(1.7, float64(i%9)), MTU: 1472, Since: time.Now().Add(-time.Hour)},
 		}
 		switch i % 11 {
 		case 7:
@@ -113,11 +136,15 @@ func TestPageInBrowser(t *testing.T) {
 			b := *s.Backend
 			b.Peers = append([]Peer(nil), b.Peers...)
 			n := traffic.Add(1)
-			b.Peers[0].TxBytes += n * 300_000 * (2 + n%3)
-			b.Peers[0].RxBytes += n * 500_000 * (2 + n%2)
+			b.Peers[0].TxBytes += n*900_000 + n%3*400_000
+			b.Peers[0].RxBytes += n*1_700_000 + n%2*500_000
 			s.Backend = &b
 		}
 		return s
+	}
+	points := 3
+	if os.Getenv(shots) != "" {
+		points = 20 // to look at
 	}
 	serving, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
@@ -125,15 +152,22 @@ func TestPageInBrowser(t *testing.T) {
 
 	do(t, ctx, chromedp.Navigate("http://"+ln.Addr().String()+"/"), until(`state.textContent === "not ready" && missing.textContent.includes("no lease yet")`))
 	set(many(12))
-	do(t, ctx, until(`state.textContent === "ready, 2 silent" && document.querySelectorAll("#rows tr").length === 12`),
-		until(`rates.tx.length > 3`))
-	screenshot(t, ctx, "desktop", 1280, "light")
-	screenshot(t, ctx, "dark", 1280, "dark")
+	do(t, ctx, until(`state.textContent === "ready, 2 of 12 peers not reached" && document.querySelectorAll("#rows tr").length === 12`),
+		until(fmt.Sprintf(`rates.tx.length > %d`, points)))
 	screenshot(t, ctx, "phone", 360, "light")
 	screenshot(t, ctx, "phone-dark", 360, "dark")
+	screenshot(t, ctx, "dark", 1280, "dark")
+	screenshot(t, ctx, "desktop", 1280, "light")
 
-	// With the keyboard: the first stop skips to the peers.
-	do(t, ctx, chromedp.KeyEvent("\t"), until(`document.activeElement.className === "skip"`))
+	// With the keyboard: the first stop skips to the peers, and all show where
+	// one is.
+	for _, stop := range []string{"skip", "find", "sort", "faulty", "SUMMARY", "events", "metrics"} {
+		do(t, ctx, chromedp.KeyEvent("\t"), until(`(e => [e.className, e.id, e.tagName, e.getAttribute("href")].includes("`+stop+`") && getComputedStyle(e).outlineStyle !== "none")(document.activeElement)`))
+	}
+	do(t, ctx, chromedp.SetValue("#sort", "rtt"), chromedp.Evaluate(`table()`, nil),
+		until(`rows.children[0].children[1].textContent === "10.5.18.0/24"`),
+		chromedp.SetValue("#sort", "state"), chromedp.Evaluate(`table()`, nil),
+		until(`rows.children[2].children[0].textContent === "▲ loss"`), chromedp.SetValue("#sort", "subnet"))
 
 	set(many(1000))
 	do(t, ctx, until(`map.childNodes.length === 1000 && range.textContent === "1–50 of 1000"`),
@@ -163,6 +197,6 @@ func TestPageInBrowser(t *testing.T) {
 
 // until waits for a condition over the page's elements, by their ids.
 func until(condition string) chromedp.Action {
-	return chromedp.Poll(`(() => { const [state, missing, map, range, gone_] = ["state", "missing", "map", "range", "gone"].map(id => document.getElementById(id)); return `+condition+` })()`,
+	return chromedp.Poll(`(() => { const [state, missing, map, range, gone_, rows] = ["state", "missing", "map", "range", "gone", "rows"].map(id => document.getElementById(id)); return `+condition+` })()`,
 		nil, chromedp.WithPollingTimeout(time.Minute))
 }
