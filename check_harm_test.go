@@ -135,7 +135,7 @@ func (h *harmed) run(command string) {
 func (h *harmed) says(want string) {
 	h.Helper()
 	h.daemon.checks = checker{} // whatever it has said a moment ago
-	got := h.daemon.differences(h.daemon.snapshot().network)
+	got := h.daemon.differences(h.daemon.snapshot().network, checkShare)
 	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
 		h.Errorf("not ready: %q, want %q", got, want)
 	}

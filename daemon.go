@@ -40,7 +40,8 @@ type daemon struct {
 	// closed by whoever has it alone.
 	reports sync.RWMutex
 	// etcd is the embedded one; nil without -etcd-embed.
-	etcd *embed.Server
+	etcd    *embed.Server
+	turnout turnout
 
 	mu      sync.Mutex // guards what follows
 	running running
@@ -222,7 +223,7 @@ func (d *daemon) exchange(ctx context.Context, j joined, network backend.Network
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return network.Run(ctx) })
-	g.Go(func() error { return d.probe(ctx, j, network) })
+	g.Go(func() error { return d.probe(ctx, j, network, rec) })
 	g.Go(func() error { return j.manager.Renew(ctx, lease) })
 	g.Go(func() error { return j.manager.WatchConfig(ctx) })
 	g.Go(func() error { return d.watchUplink(ctx) })

@@ -127,6 +127,8 @@ func (m *memory) subnets() []netip.Prefix {
 type recorder struct {
 	path   string
 	memory memory // without Lease and Peers
+	// turnout is told who comes and goes.
+	turnout *turnout
 
 	mu      sync.Mutex // guards what follows
 	manager *subnet.Manager
@@ -136,7 +138,7 @@ type recorder struct {
 
 func (d *daemon) newRecorder(j joined) *recorder {
 	return &recorder{
-		path: d.memoryFile(), manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
+		path: d.memoryFile(), turnout: &d.turnout, manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
 		memory: memory{Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: j.store.API, Config: *j.config},
 	}
 }
@@ -153,10 +155,15 @@ func (r *recorder) note(events []subnet.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range events {
-		if e.Type == subnet.Removed {
-			delete(r.peers, e.Lease.Subnet)
-		} else {
+		_, known := r.peers[e.Lease.Subnet]
+		is := e.Type == subnet.Added
+		if is {
 			r.peers[e.Lease.Subnet] = e.Lease
+		} else {
+			delete(r.peers, e.Lease.Subnet)
+		}
+		if is != known {
+			r.turnout.note(e.Lease.Subnet, is)
 		}
 	}
 	r.changed = true
@@ -195,6 +202,13 @@ func (r *recorder) write() {
 	if err := state.Write(r.path, m); err != nil {
 		log.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
 	}
+}
+
+// subnets are those of the peers.
+func (r *recorder) subnets() []netip.Prefix {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(r.peers), netip.Prefix.Compare)
 }
 
 // leases are those of the peers, in order.

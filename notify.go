@@ -60,14 +60,18 @@ func attend(ctx context.Context, ticks <-chan time.Time, condition func() string
 
 // condition is one line on what the program does.
 func (d *daemon) condition() string {
-	s := d.report()
+	s, path := d.outline()
+	peers := 0
+	if m := d.snapshot().manager; m != nil {
+		peers = m.Status().Peers
+	}
 	switch {
 	case len(s.NotReady) > 0:
 		return s.NotReady[0]
 	case !s.Store.Reachable:
-		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, len(s.Backend.Peers), s.Store.Since.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, peers, s.Store.Since.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, len(s.Backend.Peers), s.Backend.DataPath)
+	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, peers, path)
 }
 
 // notifyLimit is how long a message to systemd may wait for room in its queue.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 )
 
@@ -19,19 +21,57 @@ const (
 	named = 5
 )
 
-// observe puts into words what changes in the report, for the log and the
-// status page, until ctx ends.
+// turnout is which peers have joined and left since that was last told. Who
+// changes the set of peers says so here: to compare thousands of them again and
+// again would cost more than all else that a daemon does when nothing happens.
+type turnout struct {
+	mu     sync.Mutex
+	joined map[netip.Prefix]bool // or else left; guarded by mu
+}
+
+// note takes up a peer's coming or going; who came and went was never here.
+func (t *turnout) note(subnet netip.Prefix, joined bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if before, noted := t.joined[subnet]; noted && before != joined {
+		delete(t.joined, subnet)
+		return
+	}
+	if t.joined == nil {
+		t.joined = make(map[netip.Prefix]bool)
+	}
+	t.joined[subnet] = joined
+}
+
+// take returns what was noted since the last call.
+func (t *turnout) take() (joined, left []netip.Prefix) {
+	t.mu.Lock()
+	noted := t.joined
+	t.joined = nil
+	t.mu.Unlock()
+	for subnet, is := range noted {
+		if is {
+			joined = append(joined, subnet)
+		} else {
+			left = append(left, subnet)
+		}
+	}
+	return joined, left
+}
+
+// observe puts into words what changes, for the log and the status page, until
+// ctx ends. What it looks at costs the same however many peers there are.
 func (d *daemon) observe(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	before := d.report()
+	before, _ := d.outline()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			now := d.report()
-			for _, text := range changes(before, now) {
+			now, _ := d.outline()
+			for _, text := range append(changes(before, now), d.peerChanges(d.snapshot().prober)...) {
 				log.Info(text)
 				d.events.Add(text)
 			}
@@ -40,8 +80,28 @@ func (d *daemon) observe(ctx context.Context) error {
 	}
 }
 
-// changes says what is different, one line for each kind: a thousand peers that
-// fall silent at once are one line.
+// peerChanges says which peers are not what they were, one line for each kind: a
+// thousand peers that fall silent at once are one line.
+func (d *daemon) peerChanges(p *probe.Prober) []string {
+	joined, left := d.turnout.take()
+	said := slices.Concat(crowd("peers joined", joined), crowd("peers left", left))
+	if p != nil {
+		silent, heard := p.Turned()
+		said = slices.Concat(said, crowd("peers do not answer through the overlay", silent), crowd("peers answer again", heard))
+	}
+	return said
+}
+
+// crowd is the line for these peers; none if there are none.
+func crowd(what string, subnets []netip.Prefix) []string {
+	if len(subnets) == 0 {
+		return nil
+	}
+	slices.SortFunc(subnets, netip.Prefix.Compare)
+	return []string{fmt.Sprintf("%s count=%d subnets=%v", what, len(subnets), subnets[:min(named, len(subnets))])}
+}
+
+// changes says what is different between two outlines.
 func changes(before, now status.Snapshot) []string {
 	var said []string
 	say := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
@@ -67,43 +127,5 @@ func changes(before, now status.Snapshot) []string {
 			say("not ready reason=%q", now.NotReady[0])
 		}
 	}
-	is, was := bySubnet(now), bySubnet(before)
-	for _, kind := range []struct {
-		text string
-		true func(now, before *status.Peer) bool
-	}{
-		{"peers joined", func(now, before *status.Peer) bool { return now != nil && before == nil }},
-		{"peers left", func(now, before *status.Peer) bool { return now == nil && before != nil }},
-		{"peers do not answer through the overlay", func(now, before *status.Peer) bool { return silent(now) && !silent(before) }},
-		{"peers answer again", func(now, before *status.Peer) bool { return now != nil && !silent(now) && silent(before) }},
-	} {
-		var subnets []netip.Prefix
-		for s := range is {
-			if kind.true(is[s], was[s]) {
-				subnets = append(subnets, s)
-			}
-		}
-		for s := range was {
-			if is[s] == nil && kind.true(nil, was[s]) {
-				subnets = append(subnets, s)
-			}
-		}
-		if len(subnets) > 0 {
-			slices.SortFunc(subnets, netip.Prefix.Compare)
-			say("%s count=%d subnets=%v", kind.text, len(subnets), subnets[:min(named, len(subnets))])
-		}
-	}
 	return said
-}
-
-func silent(p *status.Peer) bool { return p != nil && p.Probe != nil && p.Probe.Silent }
-
-func bySubnet(s status.Snapshot) map[netip.Prefix]*status.Peer {
-	peers := make(map[netip.Prefix]*status.Peer)
-	if s.Backend != nil {
-		for i := range s.Backend.Peers {
-			peers[s.Backend.Peers[i].Subnet] = &s.Backend.Peers[i]
-		}
-	}
-	return peers
 }

@@ -1,25 +1,29 @@
 package main
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-func seen(peers ...status.Peer) status.Snapshot {
+func seen() status.Snapshot {
 	return status.Snapshot{
 		Store: status.Store{Reachable: true, Since: time.Unix(1, 0)},
-		Lease: &status.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), ExpiresAt: time.Unix(1000, 0)}, Backend: &status.Backend{Peers: peers},
+		Lease: &status.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), ExpiresAt: time.Unix(1000, 0)},
 	}
 }
 
 func TestChangesInWords(t *testing.T) {
-	subnet := netip.MustParsePrefix("10.5.2.0/24")
-	heard := status.Peer{Subnet: subnet, Probe: &status.Probe{}}
-	dead := status.Peer{Subnet: subnet, Probe: &status.Probe{Silent: true}}
 	away := seen()
 	away.Store.Reachable = false
 	unready := seen()
@@ -30,20 +34,126 @@ func TestChangesInWords(t *testing.T) {
 		before, now status.Snapshot
 		want        []string
 	}{
-		{seen(heard), seen(heard), nil},
+		{seen(), seen(), nil},
 		{status.Snapshot{}, seen(), []string{"lease subnet subnet=10.5.1.0/24"}},
 		{seen(), renewed, []string{"renewed lease subnet=10.5.1.0/24 expires=1970-01-01T00:33:20Z"}},
 		{seen(), away, []string{"the store does not answer; packets go on"}},
 		{away, seen(), []string{"the store answers again"}},
 		{seen(), unready, []string{`not ready reason="device"`}},
 		{unready, seen(), []string{"the network is complete"}},
-		{seen(), seen(heard), []string{"peers joined count=1 subnets=[10.5.2.0/24]"}},
-		{seen(heard), seen(), []string{"peers left count=1 subnets=[10.5.2.0/24]"}},
-		{seen(heard), seen(dead), []string{"peers do not answer through the overlay count=1 subnets=[10.5.2.0/24]"}},
-		{seen(dead), seen(heard), []string{"peers answer again count=1 subnets=[10.5.2.0/24]"}},
 	} {
 		if got := changes(tt.before, tt.now); !slices.Equal(got, tt.want) {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
+}
+
+func TestPeerChangesInWords(t *testing.T) {
+	var d daemon
+	prefix := func(i byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, i, 0}), 24) }
+	look := func(want ...string) {
+		t.Helper()
+		if got := d.peerChanges(nil); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	look()
+	for i := range byte(7) {
+		d.turnout.note(prefix(i), true)
+	}
+	look("peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]")
+	look()
+	d.turnout.note(prefix(1), false)
+	d.turnout.note(prefix(1), true) // was there before, and is
+	d.turnout.note(prefix(2), false)
+	d.turnout.note(prefix(9), true)
+	d.turnout.note(prefix(9), false)
+	look("peers left count=1 subnets=[10.5.2.0/24]")
+}
+
+func TestRecorderTellsWhoComesAndGoes(t *testing.T) {
+	d := newDaemon(parse(t))
+	rec := d.newRecorder(joined{config: &subnet.Config{}})
+	a, b := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("10.5.2.0/24")
+	tell := func(what subnet.EventType, p netip.Prefix) {
+		rec.note([]subnet.Event{{Type: what, Lease: subnet.Lease{Subnet: p}}})
+	}
+	for _, step := range []struct {
+		what         subnet.EventType
+		who          netip.Prefix
+		joined, left []netip.Prefix
+	}{
+		{subnet.Added, a, []netip.Prefix{a}, nil},
+		{subnet.Added, a, nil, nil}, // other attributes
+		{subnet.Added, b, []netip.Prefix{b}, nil},
+		{subnet.Removed, a, nil, []netip.Prefix{a}},
+		{subnet.Removed, a, nil, nil}, // was not there
+	} {
+		tell(step.what, step.who)
+		joined, left := d.turnout.take()
+		if !slices.Equal(joined, step.joined) || !slices.Equal(left, step.left) {
+			t.Errorf("%v %v: joined %v, left %v", step.what, step.who, joined, left)
+		}
+	}
+	if got := rec.subnets(); !slices.Equal(got, []netip.Prefix{b}) {
+		t.Errorf("the peers are %v", got)
+	}
+}
+
+// crowded is a network with so many peers that nobody shall ask for them without
+// need.
+type crowded struct {
+	backend.Network
+	asked, checked int
+	differs        error
+}
+
+func (*crowded) DataPath() string { return "kernel" }
+
+func (c *crowded) Stats() backend.Stats {
+	c.asked++
+	return backend.Stats{}
+}
+
+func (*crowded) MTU() int { return 1472 }
+
+func (c *crowded) Check() error {
+	c.checked++
+	time.Sleep(20 * time.Millisecond) // as a comparison of 10,000 routes takes
+	return c.differs
+}
+
+// What the daemon does all the time costs the same however many peers there are.
+func TestIdleDaemonAsksForNoPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, network := newDaemon(parse(t)), new(crowded)
+		fake := subnettest.NewFake()
+		m := subnet.NewManager(fake, &subnet.Config{}, subnet.Terms{})
+		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)}, nil)
+		d.update(func(r *running) {
+			r.uplink.Index, r.store.Registry, r.manager, r.network, r.ready = 1, fake, m, network, true
+			r.applied = true
+			r.config = &subnet.Config{BackendType: "udp"}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var g errgroup.Group
+		g.Go(func() error { return d.observe(ctx) })
+		g.Go(func() error { return d.attendSystemd(ctx) })
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		if got, want := d.condition(), "subnet 10.5.1.0/24, 0 peers, data path kernel"; got != want {
+			t.Errorf("the condition is %q, want %q", got, want)
+		}
+		if network.checked != 1 {
+			t.Errorf("compared with the kernel %d times in a minute", network.checked)
+		}
+		if network.asked != 0 {
+			t.Errorf("asked for the peers %d times in a minute", network.asked)
+		}
+		if d.report(); network.asked != 1 {
+			t.Error("a report does not ask for the peers") // and this test proves nothing
+		}
+	})
 }

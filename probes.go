@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/netip"
 
 	log "github.com/golang/glog"
 
@@ -12,17 +11,11 @@ import (
 
 // probe measures the way to each peer until ctx ends. The network does not
 // depend on it: without it, less is known.
-func (d *daemon) probe(ctx context.Context, j joined, network backend.Network) error {
+func (d *daemon) probe(ctx context.Context, j joined, network backend.Network, rec *recorder) error {
 	if d.options.probeInterval > 0 && j.config.BackendType != "alloc" { // which carries nothing
 		p := probe.New(probe.Config{
 			Subnet: j.lease.Subnet, MTU: network.MTU(), Interval: d.options.probeInterval,
-			Peers: func() []netip.Prefix {
-				var subnets []netip.Prefix
-				for _, p := range network.Stats().Peers {
-					subnets = append(subnets, p.Subnet)
-				}
-				return subnets
-			},
+			Peers: rec.subnets,
 		})
 		d.update(func(r *running) { r.prober = p })
 		if err := p.Run(ctx); err != nil {

@@ -38,16 +38,38 @@ func (d *daemon) serveStatus(ctx context.Context) error {
 	return g.Wait()
 }
 
-// report is the state of the daemon for the status servers.
+// report is the state of the daemon for the status servers. Its cost grows with
+// the number of peers, so what goes on all the time asks for the outline.
 func (d *daemon) report() status.Snapshot {
 	d.reports.RLock()
 	defer d.reports.RUnlock()
 	r := d.snapshot()
-	s := status.Snapshot{
-		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
-	}
+	s := d.describe(r, checkShare)
 	for _, e := range d.events.Recent() {
 		s.Events = append(s.Events, status.Event(e))
+	}
+	if s.Lease != nil && r.network != nil {
+		s.Backend = r.backend()
+	}
+	return s
+}
+
+// outline is the report without peers and events, and a line on the data path.
+// For those who ask all the time.
+func (d *daemon) outline() (s status.Snapshot, dataPath string) {
+	d.reports.RLock()
+	defer d.reports.RUnlock()
+	r := d.snapshot()
+	if r.network != nil {
+		dataPath = r.network.DataPath()
+	}
+	return d.describe(r, idleShare), dataPath
+}
+
+// describe is what the outline says of r.
+func (d *daemon) describe(r running, share time.Duration) status.Snapshot {
+	s := status.Snapshot{
+		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
 	}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
@@ -86,12 +108,11 @@ func (d *daemon) report() status.Snapshot {
 		missing("waiting for the network device")
 		return s
 	}
-	s.Backend = r.backend()
 	if !r.applied {
 		missing("waiting for the first full set of peers")
 		return s
 	}
-	s.NotReady = append(s.NotReady, d.differences(r.network)...)
+	s.NotReady = append(s.NotReady, d.differences(r.network, share)...)
 	return s
 }
 

@@ -70,8 +70,12 @@ type Network interface {
 	// ErrGone: a new network will do.
 	Run(ctx context.Context) error
 	// Stats is a snapshot for status and metrics; safe at any time before Close.
+	// Its cost grows with the number of peers.
 	Stats() Stats
 	Checker
+	// DataPath is that of Stats, at a cost that does not grow. It takes the locks
+	// that Apply takes, so that whoever asks learns of one that hangs.
+	DataPath() string
 	// Close releases what the process holds. It is called once, after Run has
 	// returned, or without Run. What the kernel carries packets with by itself
 	// (devices, routes) stays, so that the next run takes it over and no packet

@@ -25,6 +25,7 @@ func (b allocBackend) Up(context.Context, subnet.Lease) (backend.Network, error)
 type network struct{ mtu int }
 
 func (n network) MTU() int           { return n.mtu }
+func (network) DataPath() string     { return "none" }
 func (network) Apply([]subnet.Event) {}
 func (network) Close() error         { return nil }
 
@@ -36,6 +37,6 @@ func (network) Run(ctx context.Context) error {
 	return nil
 }
 
-func (network) Stats() backend.Stats {
-	return backend.Stats{DataPath: "none", Reason: "backend alloc carries no packets"}
+func (n network) Stats() backend.Stats {
+	return backend.Stats{DataPath: n.DataPath(), Reason: "backend alloc carries no packets"}
 }

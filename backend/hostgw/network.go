@@ -16,6 +16,9 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
+// dataPath is what the status calls the way of packets.
+const dataPath = "routes"
+
 // network is the backend at work for one lease.
 type network struct {
 	config backend.Config
@@ -56,11 +59,18 @@ func (n *network) Run(ctx context.Context) error {
 	return n.keeper.Run(ctx)
 }
 
+// DataPath implements backend.Network.
+func (n *network) DataPath() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return dataPath
+}
+
 func (n *network) Stats() backend.Stats {
 	refused := n.keeper.Refusals()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: "routes", Reason: "the kernel routes by " + n.config.Uplink.Name}
+	s := backend.Stats{DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
 		p := backend.PeerStats{Subnet: dst, PublicIP: n.peers[dst]}
 		if r := refused[dst]; r != nil {

@@ -185,12 +185,24 @@ func (n *network) Close() error {
 	return nil
 }
 
+// DataPath implements backend.Network.
+func (n *network) DataPath() string {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
+	if n.kernel != nil {
+		if _, failed := n.kernel.works(); failed != nil {
+			return "offload"
+		}
+	}
+	return n.name
+}
+
 func (n *network) Stats() backend.Stats {
-	s := backend.Stats{DataPath: n.name, Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
+	s := backend.Stats{DataPath: n.DataPath(), Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
 	if n.kernel != nil {
 		n.kernel.addTo(&s)
 		if _, failed := n.kernel.works(); failed != nil {
-			s.DataPath, s.Reason = "offload", fmt.Sprintf("the kernel path failed: %v; %s", failed, n.path.detail())
+			s.Reason = fmt.Sprintf("the kernel path failed: %v; %s", failed, n.path.detail())
 		}
 	}
 	return s

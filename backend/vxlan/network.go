@@ -18,6 +18,9 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
+// dataPath is what the status calls the way of packets.
+const dataPath = "vxlan"
+
 // network is the backend at work for one lease.
 type network struct {
 	config  backend.Config
@@ -169,11 +172,18 @@ func (n *network) Run(ctx context.Context) error {
 	return n.keeper.Run(ctx)
 }
 
+// DataPath implements backend.Network.
+func (n *network) DataPath() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return dataPath
+}
+
 func (n *network) Stats() backend.Stats {
 	refused := n.keeper.Refusals()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: "vxlan", Reason: "the kernel carries packets by " + n.device.name}
+	s := backend.Stats{DataPath: dataPath, Reason: "the kernel carries packets by " + n.device.name}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
 		p := n.peers[dst]
 		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP}

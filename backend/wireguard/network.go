@@ -229,6 +229,13 @@ func (n *network) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// DataPath implements backend.Network.
+func (n *network) DataPath() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.datapath
+}
+
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -38,6 +38,9 @@ type Prober struct {
 	sent  map[uint16]flight
 	seq   uint16
 	large time.Time // when the last large probe left
+	// turned are the peers that fell silent (true) or answer again (false) since
+	// Turned was called.
+	turned map[netip.Prefix]bool
 }
 
 // flight is a probe under way.
@@ -53,6 +56,7 @@ func New(c Config) *Prober {
 	return &Prober{
 		config: c, open: open, stamp: newStamp(),
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
+		turned: make(map[netip.Prefix]bool),
 	}
 }
 
@@ -70,6 +74,34 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 		all[subnet] = r
 	}
 	return all
+}
+
+// Turned returns the peers that have fallen silent, and those that answer again
+// after a silence, since the last call. Who is again what it was then is in
+// neither.
+func (p *Prober) Turned() (silent, heard []netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for subnet, is := range p.turned {
+		if is {
+			silent = append(silent, subnet)
+		} else {
+			heard = append(heard, subnet)
+		}
+	}
+	clear(p.turned)
+	return silent, heard
+}
+
+// turn notes that a peer has fallen silent or answers again.
+func (p *Prober) turn(was bool, of *peer) {
+	switch _, noted := p.turned[of.subnet]; {
+	case of.result.Silent == was || p.peers[of.subnet] != of:
+	case noted:
+		delete(p.turned, of.subnet)
+	default:
+		p.turned[of.subnet] = of.result.Silent
+	}
 }
 
 // Run probes until ctx ends, which gives nil, or its socket fails.
@@ -129,6 +161,11 @@ func (p *Prober) refresh() []*peer {
 		}
 	}
 	p.peers = peers
+	for s := range p.turned {
+		if peers[s] == nil { // it has left, which is told elsewhere
+			delete(p.turned, s)
+		}
+	}
 	return queue
 }
 
@@ -141,7 +178,9 @@ func (p *Prober) expire(now time.Time) {
 			continue
 		}
 		delete(p.sent, seq)
+		was := f.peer.result.Silent
 		f.missed(now)
+		p.turn(was, f.peer)
 	}
 }
 
@@ -221,7 +260,9 @@ func (p *Prober) answer(message []byte, from net.Addr) {
 	}
 	delete(p.sent, seq)
 	if f.size == 0 {
+		was := f.peer.result.Silent
 		f.peer.answered(now, now.Sub(f.at))
+		p.turn(was, f.peer)
 		return
 	}
 	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {

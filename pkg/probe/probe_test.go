@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,13 @@ func eventually(t *testing.T, p *Prober, what string, ok func(Result) bool) {
 	}
 }
 
+func turned(t *testing.T, p *Prober, silent, heard []netip.Prefix) {
+	t.Helper()
+	if s, h := p.Turned(); !slices.Equal(s, silent) || !slices.Equal(h, heard) {
+		t.Errorf("silent %v, heard %v; want %v, %v", s, h, silent, heard)
+	}
+}
+
 // hosts are two with a subnet each, as host-gw joins them.
 func hosts(t *testing.T) (a, b *netnstest.Host) {
 	netnstest.Require(t)
@@ -83,11 +91,15 @@ func TestAnswerSilenceAnswer(t *testing.T) {
 			p := start(t, a, 1472)
 			eventually(t, p, "answered", func(r Result) bool { return r.RTT > 0 && !r.Silent && r.Sent > 0 && !r.Since.IsZero() })
 			eventually(t, p, "whole", func(r Result) bool { return r.MTU == 1472 })
+			turned(t, p, nil, nil) // to be heard for the first time is no turn
 			b.Down(netnstest.Uplink)
 			eventually(t, p, "silent", func(r Result) bool { return r.Silent && r.Loss() > 0 })
+			turned(t, p, []netip.Prefix{theirs}, nil)
 			b.Up(netnstest.Uplink)
 			b.AddRoute(ours, a.Addr().Addr(), "") // the kernel took it away with the link
 			eventually(t, p, "heard again", func(r Result) bool { return !r.Silent })
+			turned(t, p, nil, []netip.Prefix{theirs})
+			turned(t, p, nil, nil)
 		})
 	}
 }
