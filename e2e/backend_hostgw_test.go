@@ -9,44 +9,16 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-func TestHostGW(t *testing.T) {
-	tr := newTrio(t, `{"Type": "host-gw"}`)
-	for _, n := range tr.nodes {
-		want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"host-gw"}`, n.Addr().Addr())
-		if got := shared(tr.leases()[n.leaseKey()]); got != want {
-			t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
-		}
-		if n.mtu() != 1500 {
-			t.Errorf("FLANNEL_MTU is %d, want the uplink's 1500", n.mtu())
-		}
-	}
-	tr.transferAll()
-	expected := func(key, value string) (string, string) {
-		subnet, v := parseLease(t, key, value)
-		return subnet.String(), fmt.Sprintf("via %v dev eth0", v.PublicIP)
-	}
-
-	tr.undisturbed("restart", func() {
-		for i, n := range tr.nodes[:2] {
-			tr.daemons[i].stop()
-			tr.daemons[i] = n.join()
-		}
-	})
-	tr.undisturbed("kill", func() {
-		for i, n := range tr.nodes[:2] {
-			tr.daemons[i].kill()
-			tr.daemons[i] = n.join()
-		}
-	})
-	lease := `{"PublicIP":"192.168.77.%d","PublicIPv6":null,"BackendType":"host-gw"}`
-	tr.restartWhileALeaseEnds(fakePeer{netip.MustParsePrefix("10.5.110.0/24"), fmt.Sprintf(lease, 110)}, ownRoutes)
-	tr.flap(tr.nodes[0])
-	tr.meetAll()
-	tr.churn(func(random int) string { return fmt.Sprintf(lease, 100+random) })
-	for _, n := range tr.nodes {
-		tr.agree(n, ownRoutes, expected)
-	}
-	tr.meetAll()
+var hostGWCase = backendCase{
+	name: "host-gw", config: `{"Type": "host-gw"}`, mtu: 1500, staysUp: true,
+	lease: func(addr, _ string) string {
+		return `{"PublicIP":"` + addr + `","PublicIPv6":null,"BackendType":"host-gw"}`
+	},
+	read: ownRoutes,
+	wants: func(_ netip.Prefix, v leaseValue) string {
+		return fmt.Sprintf("via %v dev eth0", v.PublicIP)
+	},
+	harms: []string{"ip route flush proto 85"},
 }
 
 // A peer that is not on the link is refused alone, with the reason; one of

@@ -231,8 +231,8 @@ func ownRoutes(n *node) (map[string]string, error) {
 }
 
 // restartWhileALeaseEnds checks that what a host missed while it was down is
-// made good at its start.
-func (tr *trio) restartWhileALeaseEnds(peer fakePeer, read kernelPeers) {
+// made good at its start; staysUp: until then, packets to that peer leave.
+func (tr *trio) restartWhileALeaseEnds(peer fakePeer, read kernelPeers, staysUp bool) {
 	tr.t.Helper()
 	n := tr.nodes[2]
 	tr.keys.put(tr.t, peer.key(), peer.value, 0)
@@ -249,7 +249,9 @@ func (tr *trio) restartWhileALeaseEnds(peer fakePeer, read kernelPeers) {
 	}
 	has(true)
 	tr.daemons[2].stop()
-	has(true)
+	if staysUp {
+		has(true)
+	}
 	tr.keys.del(tr.t, peer.key())
 	tr.daemons[2] = n.join()
 	has(false)

@@ -63,52 +63,18 @@ func (n *node) mac(t *testing.T) string {
 	return link.Attrs().HardwareAddr.String()
 }
 
-func TestVXLAN(t *testing.T) {
-	tr := newTrio(t, `{"Type": "vxlan"}`)
-	macs := make(map[*node]string)
-	for _, n := range tr.nodes {
-		macs[n] = n.mac(t)
-		want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"%s"}}`, n.Addr().Addr(), macs[n])
-		if got := shared(tr.leases()[n.leaseKey()]); got != want {
-			t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
-		}
-		if n.mtu() != 1450 {
-			t.Errorf("FLANNEL_MTU is %d, want 1450", n.mtu())
-		}
-	}
-	tr.transferAll()
-	expected := func(key, value string) (string, string) {
-		subnet, v := parseLease(t, key, value)
-		return subnet.String(), fmt.Sprintf("via %v dev flannel.1 onlink, %s, %v", subnet.Addr(), v.BackendData.VtepMAC, v.PublicIP)
-	}
-	agree := func() {
-		t.Helper()
-		for _, n := range tr.nodes {
-			tr.agree(n, vxlanPeers, expected)
-			if mac := n.mac(t); mac != macs[n] {
-				t.Errorf("MAC of %s is %s, was %s", n.Name(), mac, macs[n])
-			}
-		}
-	}
-	agree()
-
-	tr.undisturbed("restart", func() {
-		for i, n := range tr.nodes[:2] {
-			tr.daemons[i].stop()
-			tr.daemons[i] = n.join()
-		}
-	})
-	tr.undisturbed("kill", func() {
-		for i, n := range tr.nodes[:2] {
-			tr.daemons[i].kill()
-			tr.daemons[i] = n.join()
-		}
-	})
-	lease := `{"PublicIP":"192.168.77.%d","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:%02x"}}`
-	tr.restartWhileALeaseEnds(fakePeer{netip.MustParsePrefix("10.5.110.0/24"), fmt.Sprintf(lease, 110, 110)}, vxlanPeers)
-	tr.flap(tr.nodes[0])
-	tr.meetAll()
-	for _, harm := range []string{
+var vxlanCase = backendCase{
+	name: "vxlan", config: `{"Type": "vxlan"}`, mtu: 1450, staysUp: true,
+	lease: func(addr, mac string) string {
+		return `{"PublicIP":"` + addr + `","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"` + mac + `"}}`
+	},
+	own:    func(v leaseValue) string { return v.BackendData.VtepMAC },
+	madeUp: func(n int) string { return fmt.Sprintf("0e:00:00:00:00:%02x", n) },
+	read:   vxlanPeers,
+	wants: func(subnet netip.Prefix, v leaseValue) string {
+		return fmt.Sprintf("via %v dev flannel.1 onlink, %s, %v", subnet.Addr(), v.BackendData.VtepMAC, v.PublicIP)
+	},
+	harms: []string{
 		"ip link del flannel.1",
 		"ip link set flannel.1 address 0e:11:22:33:44:55",
 		"ip link set flannel.1 down",
@@ -116,21 +82,8 @@ func TestVXLAN(t *testing.T) {
 		"ip addr flush dev flannel.1",
 		"ip neigh flush dev flannel.1 nud permanent",
 		"ip route flush proto 85",
-	} {
-		tr.nodes[0].run(strings.Fields(harm)...)
-		eventually(t, harm+" is undone", func() error {
-			link, err := tr.nodes[0].Netlink().LinkByName(vtepDevice)
-			if err == nil && (link.Attrs().HardwareAddr.String() != macs[tr.nodes[0]] || link.Attrs().MTU != 1450) {
-				err = fmt.Errorf("it is %v with MTU %d", link.Attrs().HardwareAddr, link.Attrs().MTU)
-			}
-			return err
-		})
-		tr.meetAll()
-		agree()
-	}
-	tr.churn(func(random int) string { return fmt.Sprintf(lease, 100+random, random) })
-	agree()
-	tr.meetAll()
+	},
+	device: vtepDevice,
 }
 
 // Every option reaches the kernel, and a device that no longer fits is made

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +45,8 @@ func wireguards(t *testing.T) []string {
 	return []string{"userspace", "kernel"}
 }
 
-// guardRoutes are the routes of the backend, one per line.
-func guardRoutes(t *testing.T, n *node) string {
+// routeLines are the program's routes, in order.
+func routeLines(t *testing.T, n *node) string {
 	t.Helper()
 	out, err := output(t, n.Host, "ip", "-4", "route", "show", "proto", "85")
 	if err != nil {
@@ -55,7 +56,8 @@ func guardRoutes(t *testing.T, n *node) string {
 	for line := range strings.Lines(out) {
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
 	}
-	return strings.Join(lines, "; ")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 const (
@@ -63,74 +65,54 @@ const (
 	prohibitRoute = "prohibit 10.5.0.0/16 metric 4294967295"
 )
 
-func TestWireGuard(t *testing.T) {
-	for _, datapath := range wireguards(t) {
-		t.Run(datapath, func(t *testing.T) {
-			tr := newTrio(t, `{"Type": "wireguard", "Datapath": "`+datapath+`", "PSK": "ak4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="}`)
-			for _, n := range tr.nodes {
-				keyFile := filepath.Join(filepath.Dir(n.envFile), "wgkey")
-				_, v := parseLease(t, n.leaseKey(), tr.leases()[n.leaseKey()])
-				want := fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"%s","Port":51820}}`, n.Addr().Addr(), v.BackendData.PublicKey)
-				if got := shared(tr.leases()[n.leaseKey()]); got != want || len(v.BackendData.PublicKey) != 44 {
-					t.Errorf("lease of %s is\n%s, want\n%s", n.Name(), got, want)
-				}
-				if info, err := os.Stat(keyFile); err != nil || info.Mode().Perm() != 0o400 {
-					t.Errorf("key file: %v, %v", info, err)
-				}
-				if n.mtu() != 1420 {
-					t.Errorf("FLANNEL_MTU is %d, want 1420", n.mtu())
-				}
-				if got := guardRoutes(t, n); got != tunnelRoute+"; "+prohibitRoute {
-					t.Errorf("routes of %s: %s", n.Name(), got)
-				}
-			}
-			key, err := os.ReadFile(filepath.Join(filepath.Dir(tr.nodes[0].envFile), "wgkey"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, secret := range []string{strings.TrimSpace(string(key)), "ak4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="} {
-				if strings.Contains(tr.daemons[0].log.String(), secret) {
-					t.Error("a secret is in the log")
-				}
-			}
-			tr.daemons[0].says("datapath=" + datapath)
-			tr.transferAll()
+// guardPSK is a key that all hosts of a network share.
+const guardPSK = "ak4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="
 
-			publicKey := tr.leases()[tr.nodes[0].leaseKey()]
-			for _, end := range []func(*daemon){(*daemon).stop, (*daemon).kill} {
-				for i, n := range tr.nodes[:2] {
-					end(tr.daemons[i])
-					if datapath == "userspace" && guardRoutes(t, n) != prohibitRoute {
-						t.Errorf("routes of %s while it is away: %s", n.Name(), guardRoutes(t, n))
-					}
-					tr.daemons[i] = n.join()
-				}
-				tr.meetAll()
+func wireguardCase(datapath string) backendCase {
+	return backendCase{
+		name: "wireguard " + datapath, mtu: 1420, staysUp: datapath == "kernel", device: guardDevice,
+		config: `{"Type": "wireguard", "Datapath": "` + datapath + `", "PSK": "` + guardPSK + `"}`,
+		lease: func(addr, key string) string {
+			return `{"PublicIP":"` + addr + `","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"` + key + `","Port":51820}}`
+		},
+		own: func(v leaseValue) string { return v.BackendData.PublicKey },
+		// Some digits of base64, so that the last holds no bits too many.
+		madeUp: func(n int) string { return fmt.Sprintf("%043d=", n*16) },
+		read:   statusPeers, wants: wantsAt,
+		harms: []string{
+			"ip link del flannel-wg", "ip link set flannel-wg down", "ip addr flush dev flannel-wg",
+			"ip route del 10.5.0.0/16 dev flannel-wg", "ip route del prohibit 10.5.0.0/16 metric 4294967295",
+		},
+		check: func(t *testing.T, tr *trio) { guardIsSafe(t, tr, datapath) },
+		away: func(t *testing.T, n *node) {
+			if got := routeLines(t, n); datapath == "userspace" && got != prohibitRoute {
+				t.Errorf("routes of %s while it is away: %s", n.Name(), got)
 			}
-			if again := tr.leases()[tr.nodes[0].leaseKey()]; again != publicKey {
-				t.Errorf("the lease was %s, is %s", publicKey, again)
+		},
+	}
+}
+
+// guardIsSafe checks what keeps secrets and what keeps packets in.
+func guardIsSafe(t *testing.T, tr *trio, datapath string) {
+	t.Helper()
+	for i, n := range tr.nodes {
+		path := filepath.Join(filepath.Dir(n.envFile), "wgkey")
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o400 {
+			t.Errorf("key file: %v, %v", info, err)
+		}
+		key, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr.daemons[i].says("datapath=" + datapath)
+		for _, secret := range []string{strings.TrimSpace(string(key)), guardPSK} {
+			if strings.Contains(tr.daemons[i].log.String(), secret) || strings.Contains(n.statusText(), secret) {
+				t.Error("a secret is in the log or in the status")
 			}
-			tr.flap(tr.nodes[0])
-			tr.meetAll()
-			for _, harm := range []string{
-				"ip link del flannel-wg", "ip link set flannel-wg down", "ip addr flush dev flannel-wg",
-				"ip route del 10.5.0.0/16 dev flannel-wg", "ip route del prohibit 10.5.0.0/16 metric 4294967295",
-			} {
-				tr.nodes[0].run(strings.Fields(harm)...)
-				eventually(t, harm+" is undone", func() error {
-					if got := guardRoutes(t, tr.nodes[0]); got != tunnelRoute+"; "+prohibitRoute {
-						return errors.New(got)
-					}
-					return nil
-				})
-				tr.meetAll()
-			}
-			tr.churn(func(random int) string {
-				return fmt.Sprintf(`{"PublicIP":"192.168.77.%d","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"%043d=","Port":51820}}`, 100+random, random*16)
-			})
-			tr.keys.del(t, "subnets/"+tr.nodes[2].leaseKey()) // its daemon makes it again
-			tr.meetAll()
-		})
+		}
+		if got := routeLines(t, n); got != tunnelRoute+"\n"+prohibitRoute {
+			t.Errorf("routes of %s: %s", n.Name(), got)
+		}
 	}
 }
 

@@ -236,6 +236,7 @@ type status struct {
 		Peers    []struct {
 			Subnet   netip.Prefix `json:"subnet"`
 			PublicIP netip.Addr   `json:"public_ip"`
+			Problem  string       `json:"problem"`
 		} `json:"peers"`
 	} `json:"backend"`
 }
