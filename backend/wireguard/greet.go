@@ -2,6 +2,8 @@ package wireguard
 
 import (
 	"context"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -10,15 +12,23 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// greetAfter is how long a peer with a new key has to begin a session before we
-// do. If both do at once, neither gets one, and each waits for five seconds
-// (REKEY_TIMEOUT, section 6.1 of the paper).
-const greetAfter = 100 * time.Millisecond
+const (
+	// greetAfter is how long a peer has to begin a session before we do, and up
+	// to twice that, at random. If both do at once, neither gets one, and each
+	// waits for five seconds (REKEY_TIMEOUT, section 6.1 of the paper).
+	greetAfter = 100 * time.Millisecond
+	// greetBatch is how many peers are greeted at a time. A beginning costs both
+	// sides some 0.1 ms of processor time.
+	greetBatch = 128
+)
 
-// greeter begins sessions with peers that have changed their keys. Such a peer
-// begins one itself when it has something to send; but an attempt that comes
-// before we have read its new key is in vain, and the next is five seconds
-// later.
+// greeter begins sessions where one side does not know that it has to: with a
+// peer that has changed its key, and with all peers when the tunnel is new. A
+// peer with a new key begins one itself when it has something to send; but an
+// attempt that comes before we have read that key is in vain, and the next is
+// five seconds later. Peers of a tunnel that is new go on with the session that
+// they had with the old one, in vain, and begin another after fifteen seconds
+// (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
 type greeter struct {
 	wake chan struct{} // holds one token: there are keys
 
@@ -28,10 +38,10 @@ type greeter struct {
 
 func newGreeter() *greeter { return &greeter{wake: make(chan struct{}, 1)} }
 
-// note has a key greeted.
-func (g *greeter) note(key wgtypes.Key) {
+// note has keys greeted.
+func (g *greeter) note(keys ...wgtypes.Key) {
 	g.mu.Lock()
-	g.keys = append(g.keys, key)
+	g.keys = append(g.keys, keys...)
 	g.mu.Unlock()
 	select {
 	case g.wake <- struct{}{}:
@@ -55,16 +65,22 @@ func (n *network) greet(ctx context.Context) error {
 			return nil
 		case <-n.greeter.wake:
 		}
-		keys := n.greeter.take()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(greetAfter):
-		}
-		if err := n.begin(keys); err != nil {
-			log.Warningf("begin session with peers that have a new key: %v", err)
+		for keys := range slices.Chunk(n.greeter.take(), greetBatch) {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(greetAfter + rand.N(greetAfter)):
+			}
+			if err := n.begin(keys); err != nil {
+				log.Warningf("begin sessions with peers: %v", err)
+			}
 		}
 	}
+}
+
+// greetAll has all peers greeted.
+func (n *network) greetAll() {
+	n.greeter.note(slices.Collect(maps.Keys(desired(n.peers, n.options)))...)
 }
 
 // begin begins sessions with those of keys that have none. A keepalive that is

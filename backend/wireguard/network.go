@@ -100,6 +100,7 @@ func (n *network) apply(before map[wgtypes.Key]claim) error {
 	}
 	if !n.synced {
 		n.synced = true
+		n.greetAll()
 		return n.reconcile(true)
 	}
 	return n.configure(changes(before, desired(n.peers, n.options)))
@@ -163,6 +164,7 @@ func (n *network) prepare() error {
 		if err := n.makeTunnel(); err != nil {
 			return err
 		}
+		n.greetAll()
 	}
 	link, err := n.links.LinkByName(deviceName)
 	if err != nil {

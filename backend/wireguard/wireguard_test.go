@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,6 +172,7 @@ func TestChanges(t *testing.T) {
 type site struct {
 	*testing.T
 	host    *netnstest.Host
+	backend backend.Backend
 	network *network
 	lease   subnet.Lease
 	addr    netip.Addr
@@ -183,17 +185,36 @@ func newSite(t *testing.T, lab *netnstest.Lab, n byte) *site {
 	c.PublicIP = s.host.Addr().Addr()
 	b, err := New(c)
 	s.check(err)
-	s.lease = subnet.Lease{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n, 0}), 24), Attrs: b.Attrs()}
+	s.backend, s.lease = b, subnet.Lease{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n, 0}), 24), Attrs: b.Attrs()}
+	s.up()
+	t.Cleanup(func() { s.check(s.network.Close()) })
+	s.host.AddAddr("lo", netip.PrefixFrom(s.addr, 32)) // as a container's
+	return s
+}
+
+func (s *site) up() {
+	s.Helper()
 	s.check(s.host.Do(func() error {
-		up, err := b.Up(t.Context(), s.lease)
+		up, err := s.backend.Up(s.Context(), s.lease)
 		if err == nil {
 			s.network = up.(*network)
 		}
 		return err
 	}))
-	t.Cleanup(func() { s.check(s.network.Close()) })
-	s.host.AddAddr("lo", netip.PrefixFrom(s.addr, 32)) // as a container's
-	return s
+}
+
+// run runs the network until the returned function is called, or the test ends.
+func (s *site) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	n := s.network
+	go func() { done <- n.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		s.check(<-done)
+	})
+	s.Cleanup(stop)
+	return stop
 }
 
 func (s *site) check(err error) {
@@ -251,13 +272,7 @@ func TestRekey(t *testing.T) {
 	b.learn(a.lease, c.lease)
 	c.learn(a.lease, b.lease)
 	for _, s := range []*site{a, b, c} {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- s.network.Run(ctx) }()
-		t.Cleanup(func() {
-			cancel()
-			s.check(<-done)
-		})
+		s.run()
 	}
 	a.ping(b, "-c", "1")
 	a.ping(c, "-c", "1")

@@ -1,0 +1,133 @@
+package wireguard
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/subnet"
+)
+
+// meets waits until s has a session with each of peers, of which none has
+// anything to send.
+func (s *site) meets(peers ...*site) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		met := 0
+		for _, p := range s.tunnelPeers() {
+			if !p.LastHandshakeTime.IsZero() {
+				met++
+			}
+		}
+		if met == len(peers) {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			s.Fatalf("host %s has sessions with %d of %d peers", s.host.Name(), met, len(peers))
+		}
+	}
+}
+
+// tunnelPeers are those of the tunnel.
+func (s *site) tunnelPeers() []wgtypes.Peer {
+	s.Helper()
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
+	peers, err := s.network.tunnel.peers()
+	s.check(err)
+	return peers
+}
+
+// A tunnel in user space knows no sessions after a restart, or when it was made
+// anew, but its peers go on with those that they had. They are told at once,
+// not when they have waited in vain for fifteen seconds.
+func TestPeersHearOfANewTunnel(t *testing.T) {
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	a, b, c := newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
+	a.learn(b.lease, c.lease)
+	b.learn(a.lease, c.lease)
+	c.learn(a.lease, b.lease)
+	stop := a.run()
+	a.meets(b, c)
+	b.ping(a, "-c", "1")
+	c.ping(a, "-c", "1")
+
+	stop()
+	a.check(a.network.Close())
+	a.up()
+	a.learn(b.lease, c.lease)
+	stop = a.run()
+	a.meets(b, c)
+	b.ping(a, "-c", "1", "-W", "5") // one packet, which must not be lost
+	c.ping(a, "-c", "1", "-W", "5")
+
+	stop()
+	a.check(a.network.Close())
+	a.up()
+	a.learn(b.lease, c.lease)
+	a.network.greeter.take() // what follows is about the next tunnel
+	out, err := a.host.Command(t.Context(), "ip", "link", "del", deviceName).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a.check(a.host.Do(a.network.keeper.Sync)) // Run would do it in the network namespace of its goroutine
+	a.run()
+	a.meets(b, c)
+	b.ping(a, "-c", "1", "-W", "5")
+	c.ping(a, "-c", "1", "-W", "5")
+}
+
+// Whatever leases come, change and go: the tunnel has what they say, and
+// nothing else.
+func TestRandomLeases(t *testing.T) {
+	netnstest.Require(t)
+	s := newSite(t, netnstest.New(t), 1)
+	s.learn()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	leases := make(map[netip.Prefix]subnet.Lease)
+	for range 300 {
+		text := fmt.Sprintf("10.5.%d.0/24", 2+random.IntN(20))
+		dst := netip.MustParsePrefix(text)
+		if _, held := leases[dst]; held && random.IntN(3) == 0 {
+			delete(leases, dst)
+			s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: subnet.Lease{Subnet: dst}}})
+			continue
+		}
+		n := random.IntN(30) // a host, which may have several subnets
+		leases[dst] = lease(text, fmt.Sprintf("192.168.77.%d", 100+n), wgtypes.Key{1, byte(n)}.String(), 50000+n)
+		s.learn(leases[dst])
+	}
+	want := make(map[string]string) // subnet → key and endpoint
+	for dst, l := range leases {
+		p := read(l, wgtypes.Key{})
+		want[dst.String()] = fmt.Sprintf("%v %v", p.key, netip.AddrPortFrom(p.publicIP, uint16(p.port)))
+	}
+	have := make(map[string]string)
+	for _, p := range s.tunnelPeers() {
+		if len(p.AllowedIPs) == 0 {
+			t.Errorf("peer %v has no subnet", p.PublicKey)
+		}
+		for _, n := range p.AllowedIPs {
+			have[n.String()] = fmt.Sprintf("%v %v", p.PublicKey, p.Endpoint)
+		}
+	}
+	if !reflect.DeepEqual(have, want) {
+		t.Errorf("the tunnel has %v\nthe leases say %v", have, want)
+	}
+}
