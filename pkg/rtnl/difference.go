@@ -42,8 +42,9 @@ func (s scope) inNetwork(r kernelRoute) bool {
 // difference is what makes the kernel as desired.
 type difference struct {
 	// remove comes first: what is too much may stand in the way.
-	remove, add []operation
-	refused     []*Refusal
+	// withdraw comes last, and grows while the others run.
+	remove, add, withdraw []operation
+	refused               []*Refusal
 	// failed collects what went wrong while the operations ran.
 	failed []error
 }
@@ -65,19 +66,20 @@ func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelR
 			right[h.key()] = true
 		}
 	}
-	wrong := make(map[routeKey]bool) // replaced in one step
+	wrong := make(map[routeKey]kernelRoute) // replaced in one step
 	foreign := make(map[routeKey]kernelRoute)
 	for _, h := range have {
 		key := h.key()
 		_, wanted := want[key]
+		_, replaced := wrong[key]
 		switch {
 		case right[key] && h.is(want):
 		case h.protocol == unix.RTPROT_KERNEL && wanted:
 			foreign[key] = h
 		case h.is(want): // the same by another name: take it over
-			wrong[key] = true
-		case s.owns(h) && wanted && !right[key] && !wrong[key]:
-			wrong[key] = true
+			wrong[key] = h
+		case s.owns(h) && wanted && !right[key] && !replaced:
+			wrong[key] = h
 		case s.owns(h):
 			d.removeRoute(h)
 		case wanted:
@@ -87,39 +89,52 @@ func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelR
 	for key := range want {
 		w, _ := want.top(key)
 		f, inTheWay := foreign[key]
+		old, replaced := wrong[key]
 		switch {
 		case right[key]:
-		case inTheWay && !wrong[key]:
+		case replaced:
+			d.replaceRoute(s, w, old)
+		case inTheWay:
 			d.refused = append(d.refused, &Refusal{w, foreignRoute{f}})
-		case wrong[key]:
-			d.putRoute(s, w, unix.NLM_F_REPLACE)
 		default:
-			d.putRoute(s, w, unix.NLM_F_EXCL)
+			d.addRoute(s, w)
 		}
 	}
 }
 
-func (d *difference) putRoute(s scope, w Route, how uint16) {
+func (d *difference) addRoute(s scope, w Route) { d.putRoute(s, w, unix.NLM_F_EXCL, func() {}) }
+
+// replaceRoute puts w in place of old. Where w is refused, old goes all the
+// same: it would lead packets to where nobody expects them any more.
+func (d *difference) replaceRoute(s scope, w Route, old kernelRoute) {
+	d.putRoute(s, w, unix.NLM_F_REPLACE, func() { d.withdraw = append(d.withdraw, d.deletion(old)) })
+}
+
+// putRoute calls refused, too, if the kernel refuses w.
+func (d *difference) putRoute(s scope, w Route, how uint16, refused func()) {
 	link, exists := s.links[w.Dev]
 	if w.Dev != "" && !exists {
 		d.fail(&absent{w.Dev})
 		return
 	}
 	d.add = append(d.add, operation{unix.RTM_NEWROUTE, unix.NLM_F_CREATE | how, made(w, link), func(err error) {
-		if refused := refusal(w, err); refused != nil {
-			d.refused = append(d.refused, refused)
+		if r := refusal(w, err); r != nil {
+			d.refused = append(d.refused, r)
+			refused()
 			return
 		}
 		d.fail(&failure{"add route " + w.String(), err})
 	}})
 }
 
-func (d *difference) removeRoute(h kernelRoute) {
-	d.remove = append(d.remove, operation{unix.RTM_DELROUTE, 0, h, func(err error) {
+func (d *difference) removeRoute(h kernelRoute) { d.remove = append(d.remove, d.deletion(h)) }
+
+func (d *difference) deletion(h kernelRoute) operation {
+	return operation{unix.RTM_DELROUTE, 0, h, func(err error) {
 		if !gone(err) {
 			d.fail(&failure{"delete route " + h.String(), err})
 		}
-	}})
+	}}
 }
 
 // neighs compares neighbours of the device; those that the kernel has learned

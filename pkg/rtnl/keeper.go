@@ -155,9 +155,9 @@ func (k *Keeper) exchangeRoute(d *difference, s scope, c change[Route]) {
 	case c.is && refused: // what is in the way is not ours to replace
 		d.refused = append(d.refused, k.refused[c.before.key()])
 	case c.is && c.was:
-		d.putRoute(s, c.after, unix.NLM_F_REPLACE)
+		d.replaceRoute(s, c.after, made(c.before, s.links[c.before.Dev]))
 	case c.is:
-		d.putRoute(s, c.after, unix.NLM_F_EXCL)
+		d.addRoute(s, c.after)
 	case refused:
 		delete(k.refused, c.before.key())
 	default:
@@ -217,7 +217,10 @@ func (k *Keeper) run(d *difference) error {
 	if err := k.conn.do(k.ctx, d.remove); err != nil {
 		return err
 	}
-	return k.conn.do(k.ctx, d.add)
+	if err := k.conn.do(k.ctx, d.add); err != nil {
+		return err
+	}
+	return k.conn.do(k.ctx, d.withdraw)
 }
 
 // maxReasons bounds how many failures an error lists.
