@@ -1,52 +1,127 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// After a change of backend and a restart, what there is is what a host has
-// that never had another one.
+// After a change of backend and a restart, what there is does not depend on what
+// there was before, and with a backend that has nothing, there is nothing.
 func TestChangeOfBackend(t *testing.T) {
-	kinds := []string{
-		`{"Type": "host-gw"}`, `{"Type": "vxlan"}`, `{"Type": "udp"}`,
-		`{"Type": "wireguard"}`, `{"Type": "vxlan", "DirectRouting": true}`,
-		`{"Type": "alloc"}`, `{"Type": "wireguard"}`, `{"Type": "alloc"}`, `{"Type": "host-gw"}`, `{"Type": "alloc"}`,
-	}
 	c := newCluster(t, "3")
 	a, b := c.node("a"), c.node("b")
 	foreign := netip.MustParsePrefix("10.5.255.0/24")
 	a.AddRoute(foreign, netip.Addr{}, netnstest.Uplink)
-	var before string
-	for _, kind := range kinds {
+	const direct = `{"Type": "vxlan", "DirectRouting": true}`
+	walk := everyChange(`{"Type": "alloc"}`, `{"Type": "host-gw"}`, `{"Type": "vxlan"}`, `{"Type": "udp"}`, `{"Type": "wireguard"}`)
+	walk = append(walk, direct, `{"Type": "host-gw"}`, direct, `{"Type": "wireguard"}`, direct, `{"Type": "alloc"}`)
+	states := make(map[string]string)
+	for i, kind := range walk {
 		c.use(kind)
 		da, db := a.join(), b.join()
 		if a.container == nil {
 			a.addContainer()
 			b.addContainer()
 		}
-		if !strings.Contains(kind, "alloc") {
+		if kind != walk[0] {
 			c.meet(a, b)
+		}
+		what := fmt.Sprintf("change %d to %s from %s", i, kind, walk[max(0, i-1)])
+		if before, known := states[kind]; known {
+			eventually(t, what, func() error {
+				if now := allState(t, a); now != before {
+					return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
+				}
+				return nil
+			})
+		} else {
+			states[kind] = allState(t, a)
+		}
+		if state := allState(t, a); kind == walk[0] && (strings.Contains(state, "proto 85") || strings.Contains(state, "flannel")) {
+			t.Fatalf("%s: left behind:\n%s", what, state)
+		}
+		if pins := pinsOf(t, a); len(pins) > 0 && !strings.Contains(kind, "udp") {
+			t.Fatalf("%s: left behind: %v", what, pins)
+		}
+		if !strings.Contains(states[kind], foreign.String()) {
+			t.Fatalf("%s: the foreign route is gone", what)
 		}
 		da.stop()
 		db.stop()
-		if strings.Contains(kind, "alloc") {
-			state := kernelState(t, a.Host)
-			if strings.Contains(state, "proto 85") || strings.Contains(state, "flannel") {
-				t.Errorf("left behind:\n%s", state)
-			}
-			if before != "" && state != before {
-				t.Errorf("before:\n%s\nafter:\n%s", before, state)
-			}
-			before = state
-		}
-		if !strings.Contains(kernelState(t, a.Host), foreign.String()) {
-			t.Fatalf("the foreign route is gone after %s", kind)
+	}
+}
+
+// everyChange is a walk through kinds that goes from each to each other one
+// once, and ends where it begins.
+func everyChange(kinds ...string) []string {
+	var walk []string
+	for i, kind := range kinds {
+		walk = append(walk, kind)
+		for j := i + 2; j < len(kinds); j++ {
+			walk = append(walk, kinds[j], kind)
 		}
 	}
+	back := slices.Clone(kinds[:len(kinds)-1])
+	slices.Reverse(back)
+	return append(walk, back...)
+}
+
+func TestEveryChange(t *testing.T) {
+	kinds := []string{"a", "b", "c", "d", "e"}
+	walk := everyChange(kinds...)
+	seen := make(map[string]int)
+	for i := range walk[1:] {
+		seen[walk[i]+walk[i+1]]++
+	}
+	for _, from := range kinds {
+		for _, to := range kinds {
+			if want := min(1, len(strings.Trim(from, to))); seen[from+to] != want {
+				t.Errorf("%d changes from %s to %s, want %d", seen[from+to], from, to, want)
+			}
+		}
+	}
+}
+
+// allState is the kernel's state as kernelState has it, with neighbours and
+// forwarding entries, and the files beside subnet.env.
+func allState(t *testing.T, n *node) string {
+	t.Helper()
+	var all strings.Builder
+	// A bridge does not know its state before its first port is up.
+	all.WriteString(strings.ReplaceAll(kernelState(t, n.Host), "UNKNOWN", "UP     "))
+	for _, command := range []string{"ip neigh show nud permanent", "bridge fdb show"} {
+		words := strings.Fields(command)
+		out, err := output(t, n.Host, words[0], words[1:]...)
+		if err != nil {
+			t.Fatalf("%s: %s", command, out)
+		}
+		lines := strings.Split(out, "\n")
+		slices.Sort(lines)
+		for _, line := range lines {
+			// What bridges have learned comes and goes.
+			if words[0] == "ip" || strings.Contains(line, " dst ") {
+				all.WriteString(line + "\n")
+			}
+		}
+	}
+	files, err := os.ReadDir(filepath.Dir(n.envFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		// A host that comes back to WireGuard is to have its key.
+		if f.Name() != "wgkey" {
+			fmt.Fprintln(&all, f.Name())
+		}
+	}
+	return all.String()
 }
 
 // The Network may change as well.
