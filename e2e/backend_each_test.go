@@ -28,10 +28,8 @@ type backendCase struct {
 	// read is what a host does with packets to each peer, wants what it shall.
 	read  kernelPeers
 	wants func(subnet netip.Prefix, v leaseValue) string
-	// harms are done to a host, and must be undone by its daemon; deadly is one
-	// that it must end of, with exit code 2, so that it is started again.
-	harms  []string
-	deadly string
+	// harms are done to a host, and must be undone by its daemon.
+	harms []string
 	// check is what else must hold of a trio that has just begun; away of a
 	// host whose daemon is.
 	check func(*testing.T, *trio)
@@ -42,7 +40,8 @@ var udpCase = backendCase{
 	name: "udp", config: `{"Type": "udp"}`, mtu: 1472,
 	lease: func(addr, _ string) string { return `{"PublicIP":"` + addr + `","PublicIPv6":null}` },
 	read:  statusPeers, wants: wantsAt,
-	deadly: "ip link del flannel0",
+	harms:  []string{"ip link del flannel0"},
+	device: "flannel0",
 }
 
 // What every backend must show, on three hosts.
@@ -97,14 +96,6 @@ func (c backendCase) run(t *testing.T) {
 	c.agree(tr)
 	for _, harm := range c.harms {
 		c.isUndone(tr, harm)
-	}
-	if c.deadly != "" {
-		tr.nodes[0].run(strings.Fields(c.deadly)...)
-		if code := tr.daemons[0].wait().ExitCode(); code != 2 {
-			t.Errorf("exit code %d after %s, want 2", code, c.deadly)
-		}
-		tr.daemons[0] = tr.nodes[0].join()
-		tr.meetAll()
 	}
 	tr.churn(c.peer)
 	c.agree(tr)

@@ -49,6 +49,7 @@ func TestTwoNetworks(t *testing.T) {
 	}{
 		{"vxlan", `{"Type": "vxlan", "VNI": 2}`, false},
 		{"udp", `{"Type": "udp", "Port": 8290}`, true},
+		{"wireguard", `{"Type": "wireguard"}`, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t, "3")
