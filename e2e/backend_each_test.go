@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,6 +144,7 @@ func (c backendCase) isUndone(tr *trio, harm string) {
 		tr.t.Fatal(err)
 	}
 	n.run(strings.Fields(harm)...)
+	began := time.Now()
 	eventually(tr.t, harm+" is undone", func() error {
 		now, err := c.state(n)
 		if err == nil && now != before {
@@ -150,6 +152,7 @@ func (c backendCase) isUndone(tr *trio, harm string) {
 		}
 		return err
 	})
+	tr.t.Logf("%s: undone after %v", harm, time.Since(began).Round(time.Millisecond))
 	tr.meetAll()
 	c.agree(tr)
 }

@@ -1,6 +1,7 @@
 // Package state keeps values in files that outlive the process and the host's
 // boot. A file is written whole or not at all, and one that was damaged since
-// is known by its checksum.
+// is known by its checksum. Nobody but its owner reads it: there may be a secret
+// in it, such as the preshared key of a network's configuration.
 //
 //	flannel-state 1 sha256:9f86d0…\n
 //	{"JSON": "of the value"}
@@ -39,6 +40,7 @@ func Write(path string, v any) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	// CreateTemp gives mode 0600.
 	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
 	if err != nil {
 		return err

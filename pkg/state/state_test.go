@@ -68,3 +68,16 @@ func TestWriteKeepsTheOldOnFailure(t *testing.T) {
 		t.Errorf("read %d, %v", got, err)
 	}
 }
+
+// A value may hold a secret.
+func TestOthersCannotRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "folder", "file")
+	if err := Write(path, "secret"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want mode %o", name, info, err, want)
+		}
+	}
+}
