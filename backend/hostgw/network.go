@@ -24,14 +24,21 @@ type network struct {
 	config backend.Config
 	keeper *rtnl.Keeper
 
-	mu     sync.Mutex // guards what follows, and the order of changes
-	peers  map[netip.Prefix]netip.Addr
-	synced bool // the first set of peers was applied
+	mu    sync.Mutex // guards peers
+	peers map[netip.Prefix]netip.Addr
 }
 
 func (n *network) MTU() int { return n.config.Uplink.MTU }
 
 func (n *network) Apply(events []subnet.Event) {
+	n.keeper.Set(n.learn(events))
+	if err := n.keeper.Begin(); err != nil {
+		log.Errorf("set routes: %v", err) // and Run goes on trying
+	}
+}
+
+// learn takes events into the set of peers, and returns what they change.
+func (n *network) learn(events []subnet.Event) map[netip.Prefix]rtnl.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := make(map[netip.Prefix]rtnl.State, len(events))
@@ -45,13 +52,7 @@ func (n *network) Apply(events []subnet.Event) {
 		n.peers[dst] = e.Lease.Attrs.PublicIP
 		changed[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: e.Lease.Attrs.PublicIP, Dev: n.config.Uplink.Name}}}
 	}
-	n.keeper.Set(changed)
-	if !n.synced {
-		n.synced = true
-		if err := n.keeper.Sync(); err != nil {
-			log.Errorf("set routes: %v", err) // and Run goes on trying
-		}
-	}
+	return changed
 }
 
 func (n *network) Run(ctx context.Context) error {

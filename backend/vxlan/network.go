@@ -33,7 +33,6 @@ type network struct {
 	peers  map[netip.Prefix]*peer
 	macs   holders
 	onLink []netip.Prefix // of the uplink, where DirectRouting asks for it
-	synced bool           // the first set of peers was applied
 }
 
 // peer is what a lease says.
@@ -50,6 +49,15 @@ type peer struct {
 func (n *network) MTU() int { return n.device.mtu }
 
 func (n *network) Apply(events []subnet.Event) {
+	n.learn(events)
+	if err := n.keeper.Begin(); err != nil {
+		log.Errorf("set up peers: %v", err) // and Run goes on trying
+	}
+}
+
+// learn takes events into the set of peers, and tells the kernel what they
+// change.
+func (n *network) learn(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := make(map[netip.Prefix]rtnl.State, len(events))
@@ -60,16 +68,6 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 	}
 	n.keeper.Set(changed)
-	if n.synced {
-		return
-	}
-	n.synced = true
-	n.mu.Unlock() // prepare takes it
-	err := n.keeper.Sync()
-	n.mu.Lock()
-	if err != nil {
-		log.Errorf("set up peers: %v", err) // and Run goes on trying
-	}
 }
 
 // put makes p a peer, and notes the change for the kernel.

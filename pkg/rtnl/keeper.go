@@ -179,6 +179,15 @@ func (k *Keeper) Sync() error {
 	return err
 }
 
+// Begin makes the first pass; called again, it does nothing. It is for who has
+// just Set all that is desired for the first time.
+func (k *Keeper) Begin() error {
+	if k.wasAsked() {
+		return nil
+	}
+	return k.Sync()
+}
+
 func (k *Keeper) sync() error {
 	k.pass.Lock()
 	defer k.pass.Unlock()

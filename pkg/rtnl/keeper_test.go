@@ -114,6 +114,44 @@ func TestSet(t *testing.T) {
 	}
 }
 
+func TestBegin(t *testing.T) {
+	b := newBench(t)
+	passes := 0
+	c := config()
+	c.Prepare = func() error { passes++; return nil }
+	k := b.keeper(c)
+	for n := range 3 {
+		k.Set(map[netip.Prefix]State{peer(n).Routes[0].Dst: peer(n)})
+		b.check(k.Begin())
+		b.expect(peers(0, n+1))
+	}
+	if passes != 1 {
+		t.Errorf("%d passes, want one", passes)
+	}
+}
+
+// A route whose successor is refused leads where nobody is any more.
+func TestSuccessorIsRefused(t *testing.T) {
+	b := newBench(t)
+	k := b.keeper(config())
+	old := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.250"), Dev: netnstest.Uplink}
+	far := old
+	far.Via = netip.MustParseAddr("203.0.113.7")
+	b.exchange(k, State{}, State{Routes: []Route{old}})
+	b.check(k.Sync())
+	b.exchange(k, State{Routes: []Route{old}}, State{Routes: []Route{far}}) // by a change
+	b.expect(State{})
+	b.replace(k, State{Routes: []Route{old}})
+	b.check(k.Sync())
+	b.expect(State{Routes: []Route{old}})
+	b.replace(k, State{Routes: []Route{far}}) // by a pass
+	b.check(k.Sync())
+	b.expect(State{})
+	if err := k.Refusals()[far.Dst]; err == nil || !errors.Is(err, ErrNotOnLink) {
+		t.Errorf("refusal: %v", err)
+	}
+}
+
 func TestRandomChanges(t *testing.T) {
 	b := newBench(t)
 	k := b.keeper(config())
