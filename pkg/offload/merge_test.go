@@ -159,6 +159,23 @@ func TestMergeVerifiesTheFirstPacket(t *testing.T) {
 	}
 }
 
+// A packet that is not all that there is was padded on its way, or lies.
+func TestMergeLeavesTrailingBytes(t *testing.T) {
+	for _, udp := range []bool{false, true} {
+		for _, which := range []int{0, 1} {
+			a, b := pair(udp)
+			packets := [][]byte{a.build(false), b.build(false)}
+			p := packets[which]
+			putBE16(p, ipTotalLen, uint16(len(p)-1))
+			setIPv4Csum(p, ipMinLen)
+			out := merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets)
+			if len(out) != 2 || len(out[which]) != tun.VnetHdrLen+len(p) {
+				t.Errorf("UDP %v: a packet with a byte behind it was merged", udp)
+			}
+		}
+	}
+}
+
 func TestMergeHonoursItsConfig(t *testing.T) {
 	for _, udp := range []bool{false, true} {
 		a, b := pair(udp)

@@ -95,6 +95,23 @@ func TestOpenFillsInThePattern(t *testing.T) {
 	}
 }
 
+// What the daemon starts must not hold its device.
+func TestQueuesAreClosedOnExec(t *testing.T) {
+	d, _ := open(t, Config{Queues: 2})
+	for i, q := range d.Queues() {
+		err := q.control(func(fd int) error {
+			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+			if err == nil && flags&unix.FD_CLOEXEC == 0 {
+				t.Errorf("queue %d stays open in other programs", i)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestOpenReportsFeatures(t *testing.T) {
 	d, h := open(t, Config{Name: "full"})
 	f := d.Features()
