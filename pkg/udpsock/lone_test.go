@@ -2,8 +2,10 @@ package udpsock
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,5 +68,27 @@ func TestReceiveHandsOverWhatItWaitedFor(t *testing.T) {
 	n, err := r.Receive()
 	if err != nil || n != 3 || string(r.Message(2).Data) != "3" {
 		t.Errorf("received %d messages then, %v", n, err)
+	}
+}
+
+// The kernel's segment size is not taken on trust.
+func TestSegmentSizeIsWithinTheMessage(t *testing.T) {
+	in, out := listen1(t, Config{NoGRO: true}), listen1(t, Config{})
+	r := NewReceiver(in, 1)
+	if err := out.Send([]byte("12345"), in.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	for said, want := range map[int32]int{2: 2, 5: 5, 6: 5, 1000: 5, 0: 5, -1: 5} {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&r.controls[0][0]))
+		h.Level, h.Type = unix.SOL_UDP, unix.UDP_GRO
+		h.SetLen(unix.CmsgLen(4))
+		binary.NativeEndian.PutUint32(r.controls[0][unix.CmsgLen(0):], uint32(said))
+		r.msgs[0].hdr.SetControllen(unix.CmsgSpace(4))
+		if got := r.Message(0).SegLen; got != want {
+			t.Errorf("segments of %d in a message of 5 became %d, want %d", said, got, want)
+		}
 	}
 }
