@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,20 @@ func TestChartOfLittle(t *testing.T) {
 	r.Reference = "none"
 	if err := WriteFile(filepath.Join(t.TempDir(), "chart.svg"), r); err == nil {
 		t.Error("a chart without a reference")
+	}
+}
+
+// A subject that is measured on one link alone is in that link's legend alone.
+func TestChartOfAPart(t *testing.T) {
+	r := sample()
+	before := strings.Count(drawn(t, r), ">slow<")
+	r.Cells = slices.DeleteFunc(r.Cells, func(c *result.Cell) bool { return c.Subject == "slow" && c.Scenario != at })
+	if got := strings.Count(drawn(t, r), ">slow<"); before != 3 || got != 1 {
+		t.Errorf("slow is in %d of %d legends, want 1 of 3", got, before)
+	}
+	r.Cells = slices.DeleteFunc(r.Cells, func(c *result.Cell) bool { return c.Routes != at.Routes })
+	if svg := drawn(t, r); strings.Contains(svg, "over the number of routes") {
+		t.Error("a panel without lines")
 	}
 }
 

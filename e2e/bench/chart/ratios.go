@@ -3,6 +3,7 @@ package chart
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -12,15 +13,19 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-// barRoom is what the bars of one figure share.
-const barRoom = 1.4 * vg.Centimeter
+// barRoom is what the bars of one figure share, and allBars those of all
+// figures of a panel, which leaves room for the axis and between the figures.
+const (
+	barRoom = 1.4 * vg.Centimeter
+	allBars = 9 * vg.Centimeter
+)
 
 // ratios draws a group of bars for each figure of one sense: up from 1 for more
 // than the reference, down for less, in powers of two, so that a half is as far
 // from 1 as twice. nil if there is nothing to draw.
 func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend bool) (*plot.Plot, error) {
 	figures := figuresOf(r, at, sense)
-	subjects := others(r)
+	subjects := others(r, at, figures)
 	if len(figures) == 0 || len(subjects) == 0 {
 		return nil, nil
 	}
@@ -29,7 +34,7 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 	for i, f := range figures {
 		names[i] = strings.TrimSuffix(f.Name, "-p50")
 	}
-	width := barRoom / vg.Length(len(subjects))
+	width := min(barRoom, allBars/vg.Length(len(figures))) / vg.Length(len(subjects))
 	lowest, highest := 0.0, 0.0
 	for i, s := range subjects {
 		values := make(plotter.Values, len(figures))
@@ -75,11 +80,12 @@ func figuresOf(r *result.Result, at result.Scenario, sense result.Sense) []resul
 	return figures
 }
 
-// others are all subjects but the reference.
-func others(r *result.Result) []result.Subject {
+// others are all subjects but the reference that have one of the figures.
+func others(r *result.Result, at result.Scenario, figures []result.Figure) []result.Subject {
 	var subjects []result.Subject
 	for _, s := range r.Subjects {
-		if s.Name != r.Reference {
+		has := func(f result.Figure) bool { return r.Cell(at, s.Name, f.Name) != nil }
+		if s.Name != r.Reference && slices.ContainsFunc(figures, has) {
 			subjects = append(subjects, s)
 		}
 	}

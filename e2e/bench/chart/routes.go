@@ -23,6 +23,7 @@ func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, 
 	f := figures[0]
 	p := newPlot(fmt.Sprintf("%s over the number of routes: %s is better", f.Name, sense), "× its own at "+strconv.Itoa(first.Routes))
 	var numbers []string
+	drawn := false
 	for _, s := range r.Subjects {
 		own := r.Cell(first, s.Name, f.Name)
 		if own == nil || own.Median == 0 {
@@ -39,6 +40,10 @@ func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, 
 			}
 			numbers = append(numbers, strconv.Itoa(at.Routes))
 		}
+		if len(points) < 2 {
+			continue // measured with the first number alone
+		}
+		drawn = true
 		line, dots, err := plotter.NewLinePoints(points)
 		if err != nil {
 			return nil, err
@@ -48,6 +53,9 @@ func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, 
 		if legend {
 			p.Legend.Add(s.Name, line)
 		}
+	}
+	if !drawn {
+		return nil, nil
 	}
 	p.NominalX(numbers...)
 	p.X.Label.Text = "routes"
