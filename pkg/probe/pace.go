@@ -3,7 +3,7 @@ package probe
 import "time"
 
 const (
-	// apart is the least time between two small probes. With 1,000 peers a round
+	// apart is the least time between two small probes, on average. With 1,000 peers a round
 	// takes 30 s. A small probe is 36 bytes and at most 80 of encapsulation, so
 	// that probes and the answers to those of others stay below 7.8 kB/s.
 	apart = 30 * time.Millisecond
@@ -21,6 +21,20 @@ const (
 	window      = 20
 	silentAfter = 3
 )
+
+// burstEvery is the least time between two wake-ups to send small probes; what is
+// due within it goes at once. To wake up for each of them costs more processor
+// time than all the rest.
+const burstEvery = 250 * time.Millisecond
+
+// pace is how many of n peers are probed at once, and how long the pause is
+// before the next ones.
+func pace(interval time.Duration, n int) (burst int, pause time.Duration) {
+	n = max(1, n)
+	each := round(interval, n) / time.Duration(n)
+	burst = min(n, int(max(1, burstEvery/each)))
+	return burst, each * time.Duration(burst)
+}
 
 // round is how long it takes to probe each of n peers once.
 func round(interval time.Duration, n int) time.Duration {

@@ -118,11 +118,13 @@ func (p *Prober) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), c.Close())
 }
 
-// send probes one peer after the other, evenly over the round.
+// send probes one peer after the other, evenly over the round but for bursts of
+// a few.
 func (p *Prober) send(ctx context.Context, c conn) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	var queue []*peer
+	var burst int
 	var pause time.Duration
 	for {
 		select {
@@ -132,11 +134,12 @@ func (p *Prober) send(ctx context.Context, c conn) error {
 			p.expire(now)
 			if len(queue) == 0 {
 				queue = p.refresh()
-				pause = round(p.config.Interval, len(queue)) / time.Duration(max(1, len(queue)))
+				burst, pause = pace(p.config.Interval, len(queue))
 			}
-			if len(queue) > 0 {
-				p.probe(c, queue[0])
-				queue = queue[1:]
+			due := queue[:min(burst, len(queue))]
+			queue = queue[len(due):]
+			for _, peer := range due {
+				p.probe(c, peer)
 			}
 			tick.Reset(pause)
 		}

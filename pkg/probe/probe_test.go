@@ -188,7 +188,7 @@ func TestThousandPeersInTenKilobytes(t *testing.T) {
 		for i := range 1000 {
 			subnets = append(subnets, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
 		}
-		w := &wire{last: make(map[string]time.Time), least: time.Hour, replies: make(chan reply, 8), done: make(chan struct{})}
+		w := &wire{last: make(map[string]time.Time), least: time.Hour, replies: make(chan reply, 64), done: make(chan struct{})}
 		p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
 		p.open = func(netip.Addr) (conn, error) { return conn{w, false}, nil }
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -209,6 +209,25 @@ func TestThousandPeersInTenKilobytes(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPace(t *testing.T) {
+	for _, tt := range []struct {
+		interval time.Duration
+		n, burst int
+		pause    time.Duration
+	}{
+		{2 * time.Second, 0, 1, 2 * time.Second},
+		{2 * time.Second, 3, 1, 2 * time.Second / 3},
+		{2 * time.Second, 8, 1, 250 * time.Millisecond},
+		{2 * time.Second, 20, 2, 200 * time.Millisecond},
+		{2 * time.Second, 10_000, 8, 240 * time.Millisecond},
+		{100 * time.Millisecond, 1, 1, 100 * time.Millisecond},
+	} {
+		if burst, pause := pace(tt.interval, tt.n); burst != tt.burst || pause != tt.pause {
+			t.Errorf("%d peers every %v: %d at once, then %v; want %d, %v", tt.n, tt.interval, burst, pause, tt.burst, tt.pause)
+		}
+	}
 }
 
 func TestSearchEndsBelowTheLimit(t *testing.T) {
