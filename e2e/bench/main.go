@@ -22,6 +22,7 @@ import (
 	"syscall"
 
 	"github.com/coreos/flannel/e2e/bench/chart"
+	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -43,6 +44,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parseOptions(args, stdout)
 	if err != nil {
 		return err
+	}
+	if o.from != "" {
+		r, err := result.Read(o.from)
+		if err != nil {
+			return err
+		}
+		r.Judge(targets())
+		return show(o, r, stdout)
 	}
 	programs := o.programs
 	for _, path := range []*string{&programs.Flannel, &programs.WireGuardGo} {
@@ -70,21 +79,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if b.result.Rounds == 0 {
 		return err
 	}
-	return errors.Join(err, b.show(stdout))
+	return errors.Join(err, show(o, b.result, stdout))
 }
 
-// show prints and writes what was found.
-func (b *bench) show(stdout io.Writer) error {
+// show prints and writes a result.
+func show(o *options, r *result.Result, stdout io.Writer) error {
 	links := make(map[string]string)
 	for _, l := range rig.Links() {
 		links[l.Name] = l.About
 	}
-	errs := []error{b.result.Print(stdout, links)}
-	if b.options.json != "" {
-		errs = append(errs, b.result.WriteFile(b.options.json))
+	errs := []error{r.Print(stdout, links)}
+	if o.json != "" {
+		errs = append(errs, r.WriteFile(o.json))
 	}
-	if b.options.chart != "" {
-		errs = append(errs, chart.WriteFile(b.options.chart, b.result))
+	if o.chart != "" {
+		errs = append(errs, chart.WriteFile(o.chart, r))
 	}
 	return errors.Join(errs...)
 }

@@ -28,6 +28,8 @@ type options struct {
 	congestion      string
 	quick           bool
 	json, chart     string
+	// from is a result to show in place of a measurement; "": measure.
+	from string
 }
 
 // maxRoutes is what the made-up peers' network has room for, with a margin.
@@ -53,6 +55,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	fs.StringVar(&o.congestion, "congestion", defaultCongestion(), "TCP congestion `control`")
 	fs.StringVar(&o.json, "json", "", "`file` to write the result to")
 	fs.StringVar(&o.chart, "chart", "", "`file` to draw the ratios into, as SVG")
+	fs.StringVar(&o.from, "from", "", "show, and draw, what an earlier run has written to `file`, and measure nothing")
 	fs.BoolVar(&o.quick, "quick", false, "try everything out in a minute, without waiting for a quiet machine: other defaults, figures without worth")
 	err := fs.Parse(args)
 	switch {

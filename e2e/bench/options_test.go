@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -120,6 +123,36 @@ func TestWrongOptions(t *testing.T) {
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %v, want something with %s", c.arg, err, c.says)
 		}
+	}
+}
+
+// An earlier result is shown, judged and drawn without root and without tools.
+func TestFrom(t *testing.T) {
+	chart := filepath.Join(t.TempDir(), "chart.svg")
+	var out bytes.Buffer
+	args := []string{"-from=../../docs/bench/result.json", "-chart=" + chart}
+	if err := run(t.Context(), args, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-offload ÷ kernel-vxlan, link on"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("what is shown does not have %q", want)
+		}
+	}
+	if svg, err := os.ReadFile(chart); err != nil || !bytes.Contains(svg, []byte(">udp-offload<")) {
+		t.Errorf("chart: %v", err)
+	}
+	for _, bad := range []string{"options.go", "testdata-that-is-not", "/dev/null"} {
+		if err := run(t.Context(), []string{"-from=" + bad}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "read result") {
+			t.Errorf("-from=%s: %v", bad, err)
+		}
+	}
+	empty := filepath.Join(t.TempDir(), "empty.json")
+	if err := os.WriteFile(empty, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), []string{"-from=" + empty}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "no figure in it") {
+		t.Errorf("of no figures: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package result
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/google/renameio/v2"
@@ -121,6 +122,22 @@ func (r *Result) WriteFile(path string) error {
 		return fmt.Errorf("write result: %w", err)
 	}
 	return nil
+}
+
+// Read reads what WriteFile has written.
+func Read(path string) (*Result, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read result: %w", err)
+	}
+	r := new(Result)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("read result %s: %w; it must be what -json has written", path, err)
+	}
+	if r.Rounds == 0 || len(r.Cells) == 0 {
+		return nil, fmt.Errorf("read result %s: there is no figure in it; it must be what -json has written", path)
+	}
+	return r, nil
 }
 
 // Median is the middle value, or the mean of the two in the middle; 0 of none.
