@@ -20,6 +20,11 @@ const (
 	// greetBatch is how many peers are greeted at a time. A beginning costs both
 	// sides some 0.1 ms of processor time.
 	greetBatch = 128
+	// greetMost is how many peers are greeted when the tunnel is new. One that is
+	// away is tried again every five seconds for a minute and a half
+	// (REKEY_ATTEMPT_TIME): were they all, this many cost some hundredths of a
+	// processor. In a larger network the rest come by themselves.
+	greetMost = 1024
 )
 
 // greeter begins sessions where one side does not know that it has to: with a
@@ -78,9 +83,10 @@ func (n *network) greet(ctx context.Context) error {
 	}
 }
 
-// greetAll has all peers greeted.
+// greetAll has all peers greeted, or greetMost of them, whichever.
 func (n *network) greetAll() {
-	n.greeter.note(slices.Collect(maps.Keys(desired(n.peers, n.options)))...)
+	keys := slices.Collect(maps.Keys(desired(n.peers, n.options)))
+	n.greeter.note(keys[:min(len(keys), greetMost)]...)
 }
 
 // begin begins sessions with those of keys that have none. A keepalive that is

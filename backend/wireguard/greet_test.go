@@ -131,3 +131,22 @@ func TestRandomLeases(t *testing.T) {
 		t.Errorf("the tunnel has %v\nthe leases say %v", have, want)
 	}
 }
+
+// The peers of a large network are not all greeted: most of them may be away.
+func TestGreetingsAreBounded(t *testing.T) {
+	n := &network{greeter: newGreeter(), peers: make(map[netip.Prefix]*peer)}
+	for i := range 3 * greetMost {
+		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		n.peers[dst] = &peer{subnet: dst, key: wgtypes.Key{1, byte(i >> 8), byte(i)}}
+		if i == 2 {
+			n.greetAll()
+			if got := len(n.greeter.take()); got != 3 {
+				t.Errorf("%d of 3 are greeted", got)
+			}
+		}
+	}
+	n.greetAll()
+	if got := len(n.greeter.take()); got != greetMost {
+		t.Errorf("%d are greeted, want %d", got, greetMost)
+	}
+}
