@@ -5,7 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,6 +155,9 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 			return fmt.Errorf("-%s %d is not in 0 to 65535", p.flag, p.value)
 		}
 	}
+	if err := o.checkHealthz(); err != nil {
+		return err
+	}
 	if p := o.probeInterval; p != 0 && p < 100*time.Millisecond {
 		return fmt.Errorf("-probe-interval %v is shorter than 100ms", p)
 	}
@@ -166,6 +171,19 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
 	}
 	return o.store.Complete()
+}
+
+// checkHealthz refuses two listeners on one port of the same address.
+func (o *options) checkHealthz() error {
+	host, port, err := net.SplitHostPort(o.statusAddr)
+	if err != nil || o.healthzPort == 0 || port != strconv.Itoa(o.healthzPort) {
+		return nil
+	}
+	every := func(s string) bool { return s == "" || s == "0.0.0.0" || s == "::" }
+	if host == o.healthzIP || every(host) || every(o.healthzIP) {
+		return fmt.Errorf("-healthz-port %d on %s is taken by -status-addr %s, which serves /healthz too: leave out -healthz-port, or choose another port for one of them", o.healthzPort, o.healthzIP, o.statusAddr)
+	}
+	return nil
 }
 
 // checkEmbed refuses what -etcd-embed would pass over, and what is passed over

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -78,5 +80,25 @@ func TestOptionsNetwork(t *testing.T) {
 	whole := ` {"Network": "10.5.0.0/16", "Backend": {"Type": "alloc"}}`
 	if o := parse(t, "-network="+whole); string(o.publish) != whole {
 		t.Errorf("publish %s", o.publish)
+	}
+}
+
+func TestOptionsHealthzBesideStatus(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"-healthz-port=8286"}, "-healthz-port 8286 on 0.0.0.0 is taken by -status-addr 127.0.0.1:8286"},
+		{[]string{"-healthz-port=8286", "-healthz-ip=127.0.0.1"}, "is taken by"},
+		{[]string{"-healthz-port=9000", "-status-addr=:9000", "-healthz-ip=127.0.0.1"}, "is taken by"},
+		{[]string{"-healthz-port=9000", "-status-addr=0.0.0.0:9000", "-healthz-ip=192.0.2.1"}, "is taken by"},
+		{[]string{"-healthz-port=8286", "-healthz-ip=192.0.2.1"}, ""},
+		{[]string{"-healthz-port=8286", "-status-addr="}, ""},
+		{[]string{"-healthz-port=10248"}, ""},
+	} {
+		_, err := parseOptions(tt.args, io.Discard)
+		if got := fmt.Sprint(err); (err != nil) != (tt.says != "") || !strings.Contains(got, tt.says) && tt.says != "" {
+			t.Errorf("%q: %v, want %q", tt.args, err, tt.says)
+		}
 	}
 }
