@@ -99,6 +99,27 @@ func TestKernelRestart(t *testing.T) {
 	}
 }
 
+// With the device go the links of the programs that were attached to it; all is
+// made anew, and packets are in the kernel again.
+func TestKernelDeviceIsDeleted(t *testing.T) {
+	c, a, b, _, _ := kernelPair(t)
+	if out, err := output(t, a.Host, "ip", "link", "del", "flannel0"); err != nil {
+		t.Fatal(out)
+	}
+	eventually(t, "the device is there again", func() error {
+		if !a.HasLink("flannel0") {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	c.meet(a, b)
+	c.meetsInKernel(a, b)
+	c.meetsInKernel(b, a)
+	if pins := pinsOf(t, a); len(pins) != 1 {
+		t.Errorf("pins at %v, want one folder", pins)
+	}
+}
+
 // A start with another data path, or another backend, takes away all of it.
 func TestKernelIsRemoved(t *testing.T) {
 	_, a, b, da, db := kernelPair(t)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -77,28 +78,39 @@ func (l *link) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// look mends what has changed. What it cannot mend it tries again after a while,
+// also if nothing else changes: the kernel may have been out of memory, or what
+// stood in the way does not announce that it has gone.
 func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 	limit := rate.NewLimiter(rate.Every(lookEvery), lookBurst)
+	intervals := backoff.New()
+	var again <-chan time.Time
 	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-again:
 		}
 		if limit.Wait(ctx) != nil {
 			return
 		}
 		began := time.Now()
 		err := l.configure()
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			err = nil // the device's reader has found out, too
+		}
 		switch {
-		case errors.As(err, new(netlink.LinkNotFoundError)):
-			// The device's reader has found out, too.
 		case err == nil:
-			said = ""
+			said, again = "", nil
+			intervals.Reset()
 		case err.Error() != said:
 			said = err.Error()
 			log.Errorf("keep device device=%s err=%q", l.network.path.deviceName(), err)
+			fallthrough
+		default:
+			again = time.After(intervals.NextBackOff())
 		}
 		if k := l.network.kernel; k != nil {
 			k.follow()
