@@ -72,9 +72,6 @@ func TestKernelRefusals(t *testing.T) {
 			t.Errorf("%s: %d, want 1", reason, n)
 		}
 	}
-	if n := a.drops("send_error"); n != 0 {
-		t.Errorf("send_error: %d", n)
-	}
 }
 
 // Where the programs' table cannot hold all peers, the daemon goes on without

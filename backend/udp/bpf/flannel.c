@@ -98,6 +98,12 @@ static __always_inline int decline(__u64 *flow)
 	return NEXT;
 }
 
+static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
+{
+	return bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
+				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
+}
+
 SEC("tcx/egress")
 int out(struct __sk_buff *skb)
 {
@@ -184,10 +190,13 @@ int out(struct __sk_buff *skb)
 				BPF_F_ADJ_ROOM_FIXED_GSO))
 		return decline(flow);
 
-	/* bpf_redirect_neigh takes an Ethernet header off and puts its own on. */
-	if (bpf_skb_change_head(skb, ETH_HLEN, 0) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0))
-		return drop(SEND_ERROR);
+	/*
+	 * bpf_redirect_neigh takes an Ethernet header off and puts its own on. A
+	 * packet that has got too large for that (BPF_SKB_MAX_LEN) is put back.
+	 */
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return unwrap(skb, 0) ? DROP : decline(flow);
+	bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0); /* there is room */
 
 	p->tx_packets += segments;
 	p->tx_bytes += len + (segments - 1) * hdr;
@@ -337,12 +346,6 @@ int early(struct xdp_md *ctx)
 	p->rx_packets++;
 	p->rx_bytes += bpf_ntohs(f.ip.tot_len);
 	return XDP_PASS;
-}
-
-static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
-{
-	return bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
-				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
 /* off: bytes of link header. */

@@ -41,8 +41,7 @@ const (
 	flannelReasonINNER_SOURCE_MISMATCH      flannelReason = 1
 	flannelReasonINNER_DESTINATION_MISMATCH flannelReason = 2
 	flannelReasonCONGESTION_MARK_LOST       flannelReason = 3
-	flannelReasonSEND_ERROR                 flannelReason = 4
-	flannelReasonREASONS                    flannelReason = 5
+	flannelReasonREASONS                    flannelReason = 4
 )
 
 // Names of all BPF objects in the ELF.

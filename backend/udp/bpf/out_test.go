@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,6 +58,65 @@ func TestHeader(t *testing.T) {
 		t.Errorf("two flows have outer source ports %v", ports)
 	}
 	untouched(t, a, b)
+}
+
+// TestLargest sends packets up to and above the largest that the kernel lets a
+// program make longer (BPF_SKB_MAX_LEN, net/core/filter.c: four pages). Every
+// one must be carried by either path.
+func TestLargest(t *testing.T) {
+	lab, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	const direct, mtu = "direct", 20000
+	lab.Wire(a.Host, direct, b.Host, direct, mtu)
+	for _, h := range hosts {
+		h.SetMTU(deviceName, mtu-28)
+		h.attachTo(netnstest.Uplink, direct)
+	}
+	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.Addr{}, direct)
+	b.AddRoute(netip.PrefixFrom(a.local(), 32), netip.Addr{}, direct)
+	device := listenInner(b)
+	declined := make(chan int, 1)
+	a.mu.Lock()
+	a.oddOut = func(p []byte) { declined <- len(p) }
+	a.mu.Unlock()
+	taken := make(chan int, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		packet := make([]byte, mtu)
+		for {
+			n, err := device.Read(packet)
+			if err != nil {
+				return
+			}
+			taken <- n + 28
+		}
+	})
+	defer func() { a.must(device.SetReadDeadline(time.Unix(1, 0))) }()
+	var inKernel, inUser int
+	for i := range 200 {
+		size := 15900 + i
+		// Each is a flow of its own: one that is declined takes its flow along.
+		from := netip.AddrPortFrom(a.inner(), uint16(20000+i))
+		a.say(from, b.inner(), 0, strings.Repeat("x", size-28))
+		select {
+		case n := <-taken:
+			inKernel++
+			if n != size {
+				t.Fatalf("%d bytes came of %d", n, size)
+			}
+		case n := <-declined:
+			inUser++
+			if n != size {
+				t.Fatalf("the reader of the device got %d bytes of %d", n, size)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("a packet of %d bytes is lost; drops of the sender are %v", size, a.drops())
+		}
+	}
+	if inKernel == 0 || inUser == 0 {
+		t.Errorf("%d packets went by the kernel, %d by user space; want some each", inKernel, inUser)
+	}
 }
 
 // TestSuperDatagram sends UDP_SEGMENT trains, which the kernel path leaves to

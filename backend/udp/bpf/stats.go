@@ -16,7 +16,6 @@ var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonINNER_SOURCE_MISMATCH:      "inner_source_mismatch",
 	flannelReasonINNER_DESTINATION_MISMATCH: "inner_destination_mismatch",
 	flannelReasonCONGESTION_MARK_LOST:       "congestion_mark_lost",
-	flannelReasonSEND_ERROR:                 "send_error",
 }
 
 // PeerStats counts the packets that were exchanged with a peer inside the
