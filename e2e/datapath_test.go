@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -40,7 +41,7 @@ func TestPacketSizes(t *testing.T) {
 
 func testPacketSizes(t *testing.T, first, second string) {
 	c := newCluster(t, "3")
-	a, b := c.node("a", dataPathFlag+first), c.node("b", dataPathFlag+second)
+	a, b := c.node("a", dataPathFlag+first, "-ip-masq"), c.node("b", dataPathFlag+second, "-ip-masq")
 	c.joinPair(a, b)
 	for n, want := range map[*node]string{a: first, b: second} {
 		if got := n.status().Backend.DataPath; got != want {
@@ -64,7 +65,24 @@ func testPacketSizes(t *testing.T, first, second string) {
 			t.Errorf("%s: a fragmented packet does not arrive: %v", from.Name(), err)
 		}
 		copyBulk(t, from.container, way[1].container)
+
+		// From outside of Network it gets an address of the host's subnet.
+		outside := from.foreigner()
+		if err := ping(t, outside, to, "-M", "dont", "-s", "1472"); err != nil {
+			t.Errorf("%s: a masqueraded packet does not arrive, or its answer: %v", from.Name(), err)
+		}
+		copyBulk(t, outside, way[1].container)
 	}
+}
+
+// foreigner is a container on a bridge that is not of flannel's network, with
+// Ethernet's MTU.
+func (n *node) foreigner() *netnstest.Host {
+	n.t.Helper()
+	const bridge = "foreign0"
+	gateway := netip.MustParsePrefix("172.30.0.1/24")
+	n.Bridge(bridge, gateway, 0)
+	return n.Container(n.Name()+"-foreigner", bridge, netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits()), gateway.Addr(), 0)
 }
 
 // A link on the way that carries less than the uplink: the sender of a large

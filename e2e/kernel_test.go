@@ -48,8 +48,13 @@ func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
 // whose statistics do not see those that the programs take.
 func (c *cluster) meetsInKernel(a, b *node) {
 	c.t.Helper()
+	c.meetsInKernelBy("flannel0", a, b)
+}
+
+func (c *cluster) meetsInKernelBy(device string, a, b *node) {
+	c.t.Helper()
 	sent := func() uint64 {
-		l, err := a.Netlink().LinkByName("flannel0")
+		l, err := a.Netlink().LinkByName(device)
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -143,5 +148,44 @@ func TestKernelIsRemoved(t *testing.T) {
 	db.stop()
 	if _, err := os.Stat("/sys/fs/bpf/flannel"); errors.Is(err, os.ErrNotExist) {
 		t.Error("the other host's pins are gone, too")
+	}
+}
+
+// Two networks of one host, both in the kernel: their programs share an uplink,
+// and what is removed of one is not of the other.
+func TestKernelTwoNetworks(t *testing.T) {
+	c, a, b, _, _ := kernelPair(t)
+	other := newSecond(c, "second", `{"Network": "10.6.0.0/16", "Backend": {"Type": "udp", "Port": 8290}}`)
+	a2, b2 := other.on(a), other.on(b)
+	da2 := a2.join(dataPathFlag + "kernel")
+	b2.join(dataPathFlag + "kernel")
+	a2.addContainerOn("docker1")
+	b2.addContainerOn("docker1")
+	both := func() {
+		t.Helper()
+		for _, way := range [][2]*node{{a, b}, {b, a}} {
+			c.meetsInKernel(way[0], way[1])
+		}
+		for _, way := range [][2]*node{{a2, b2}, {b2, a2}} {
+			c.meetsInKernelBy("flannel1", way[0], way[1])
+		}
+	}
+	both()
+	if pins := pinsOf(t, a); len(pins) != 2 {
+		t.Errorf("pins at %v, want two folders", pins)
+	}
+	if err := ping(t, a.container, b2.containerAddr()); err == nil {
+		t.Error("a packet of one network reached a container of the other")
+	}
+	da2.kill()
+	da2 = a2.join(dataPathFlag + "kernel")
+	da2.says("taken over from an earlier run")
+	both()
+	da2.stop()
+	a2.join(dataPathFlag + "offload")
+	c.meet(a2, b2)
+	c.meetsInKernel(a, b)
+	if pins := pinsOf(t, a); len(pins) != 1 {
+		t.Errorf("pins at %v, want one folder", pins)
 	}
 }
