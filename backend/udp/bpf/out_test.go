@@ -139,11 +139,7 @@ func TestSuperDatagram(t *testing.T) {
 	in.receive(t)
 	untouched(t, a, b)
 
-	// struct cmsghdr of 64-bit systems, cmsg(3).
-	segments := binary.NativeEndian.AppendUint64(nil, uint64(unix.CmsgLen(2)))
-	segments = binary.NativeEndian.AppendUint32(segments, unix.IPPROTO_UDP)
-	segments = binary.NativeEndian.AppendUint32(segments, unix.UDP_SEGMENT)
-	segments = binary.NativeEndian.AppendUint64(segments, 1000)
+	segments := trainControl(1000)
 	send(3*1000, segments)
 	send(100, nil)
 	for range 4 {

@@ -1,0 +1,72 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestOrder sends one flow that the kernel path takes in part: datagrams one by
+// one, and trains of them (UDP_SEGMENT), which it leaves to user space. If the
+// flow went both ways, the slower one's packets would be overtaken.
+func TestOrder(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	in := listenInner(b)
+	p, err := a.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
+	a.must(err)
+	c := p.(*net.UDPConn)
+	defer c.Close()
+	to := netip.AddrPortFrom(b.inner(), echoPort)
+	const size, train, rounds, alone = 1000, 3, 300, 50
+	var next uint64
+	send := func(segments int, control []byte) {
+		t.Helper()
+		packets := make([]byte, segments*size)
+		for i := range segments {
+			next++
+			binary.BigEndian.PutUint64(packets[i*size:], next)
+		}
+		_, _, err := c.WriteMsgUDPAddrPort(packets, control, to)
+		a.must(err)
+	}
+	var last uint64
+	receive := func(packets int) {
+		t.Helper()
+		for range packets {
+			_, text := in.receive(t)
+			n := binary.BigEndian.Uint64([]byte(text))
+			if n != last+1 {
+				t.Errorf("packet %d came after %d", n, last)
+			}
+			last = n
+		}
+	}
+	for range alone {
+		send(1, nil)
+		receive(1)
+	}
+	untouched(t, a, b)
+	control := trainControl(size)
+	for range rounds {
+		send(train, control)
+		send(1, nil)
+		receive(train + 1)
+	}
+	if n := a.statsOf(b.subnet).TxPackets; n < alone || n > alone+rounds/10 {
+		// A few more where the machine made a pause of a second.
+		t.Errorf("the kernel path took %d packets of the flow, want the %d before the first train", n, alone)
+	}
+}
+
+// trainControl is the control message that has a datagram cut into segments of
+// a size: struct cmsghdr of 64-bit systems, cmsg(3).
+func trainControl(size uint64) []byte {
+	m := binary.NativeEndian.AppendUint64(nil, uint64(unix.CmsgLen(2)))
+	m = binary.NativeEndian.AppendUint32(m, unix.IPPROTO_UDP)
+	m = binary.NativeEndian.AppendUint32(m, unix.UDP_SEGMENT)
+	return binary.NativeEndian.AppendUint64(m, size)
+}
