@@ -14,7 +14,7 @@ func TestPeerChangesAddress(t *testing.T) {
 	for _, api := range []string{"3", "2"} {
 		t.Run("api"+api, func(t *testing.T) {
 			c := newCluster(t, api)
-			a := c.node("a")
+			a := c.node("a", "-probe-interval=0") // the test reads what arrives
 			a.join()
 			a.addContainer()
 			subnet := netip.MustParsePrefix("10.5.200.0/24")
