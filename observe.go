@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,60 +72,83 @@ func (d *daemon) observe(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			now, _ := d.outline()
-			for _, text := range append(changes(before, now), d.peerChanges(d.snapshot().prober)...) {
-				log.Info(text)
-				d.events.Add(text)
+			for _, h := range append(changes(before, now), d.peerChanges(d.snapshot().prober)...) {
+				log.Info(h.line)
+				d.events.Add(h.words)
 			}
 			before = now
 		}
 	}
 }
 
+// happening is one change: a line for the log, whose keys programs look for, and
+// a sentence for the people who look at the status page.
+type happening struct{ line, words string }
+
 // peerChanges says which peers are not what they were, one line for each kind: a
 // thousand peers that fall silent at once are one line.
-func (d *daemon) peerChanges(p *probe.Prober) []string {
+func (d *daemon) peerChanges(p *probe.Prober) []happening {
 	joined, left := d.turnout.take()
-	said := slices.Concat(crowd("peers joined", joined), crowd("peers left", left))
+	said := slices.Concat(
+		crowd("peers joined", "joined", "joined", joined),
+		crowd("peers left", "left", "left", left))
 	if p != nil {
 		silent, heard := p.Turned()
-		said = slices.Concat(said, crowd("peers do not answer through the overlay", silent), crowd("peers answer again", heard))
+		said = slices.Concat(said,
+			crowd("peers do not answer through the overlay", "does not answer through the overlay", "do not answer through the overlay", silent),
+			crowd("peers answer again", "answers again", "answer again", heard))
 	}
 	return said
 }
 
-// crowd is the line for these peers; none if there are none.
-func crowd(what string, subnets []netip.Prefix) []string {
+// crowd is what is said of these peers, of one and of several; nothing if there
+// are none.
+func crowd(line, one, several string, subnets []netip.Prefix) []happening {
 	if len(subnets) == 0 {
 		return nil
 	}
 	slices.SortFunc(subnets, netip.Prefix.Compare)
-	return []string{fmt.Sprintf("%s count=%d subnets=%v", what, len(subnets), subnets[:min(named, len(subnets))])}
+	first := subnets[:min(named, len(subnets))]
+	h := happening{
+		fmt.Sprintf("%s count=%d subnets=%v", line, len(subnets), first),
+		fmt.Sprintf("Peer %v %s.", first[0], one),
+	}
+	if len(subnets) > 1 {
+		names := strings.Trim(strings.ReplaceAll(fmt.Sprint(first), " ", ", "), "[]")
+		if more := len(subnets) - len(first); more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
+		h.words = fmt.Sprintf("%d peers %s: %s.", len(subnets), several, names)
+	}
+	return []happening{h}
 }
 
 // changes says what is different between two outlines.
-func changes(before, now status.Snapshot) []string {
-	var said []string
-	say := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	if now.Node != before.Node && now.Node.Iface != "" {
-		say("use interface iface=%s public_ip=%v mtu=%d", now.Node.Iface, now.Node.PublicIP, now.Node.MTU)
+func changes(before, now status.Snapshot) []happening {
+	var said []happening
+	say := func(line, words string) { said = append(said, happening{line, words}) }
+	if n := now.Node; n != before.Node && n.Iface != "" {
+		say(fmt.Sprintf("use interface iface=%s public_ip=%v mtu=%d", n.Iface, n.PublicIP, n.MTU),
+			fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", n.Iface, n.MTU, n.PublicIP))
 	}
-	if now.Lease != nil && (before.Lease == nil || before.Lease.Subnet != now.Lease.Subnet) {
-		say("lease subnet subnet=%v", now.Lease.Subnet)
-	} else if now.Lease != nil && now.Lease.ExpiresAt.After(before.Lease.ExpiresAt) {
-		say("renewed lease subnet=%v expires=%s", now.Lease.Subnet, now.Lease.ExpiresAt.UTC().Format(time.RFC3339))
+	if l := now.Lease; l != nil && (before.Lease == nil || before.Lease.Subnet != l.Subnet) {
+		say(fmt.Sprintf("lease subnet subnet=%v", l.Subnet), fmt.Sprintf("This host has the subnet %v.", l.Subnet))
+	} else if l != nil && l.ExpiresAt.After(before.Lease.ExpiresAt) {
+		say(fmt.Sprintf("renewed lease subnet=%v expires=%s", l.Subnet, l.ExpiresAt.UTC().Format(time.RFC3339)),
+			fmt.Sprintf("The lease of %v is renewed, until %s.", l.Subnet, l.ExpiresAt.UTC().Format("2 January 15:04 MST")))
 	}
 	if now.Store.Since.IsZero() == before.Store.Since.IsZero() && now.Store.Reachable != before.Store.Reachable {
 		if now.Store.Reachable {
-			say("the store answers again")
+			say("the store answers again", "The store answers again.")
 		} else {
-			say("the store does not answer; packets go on")
+			say("the store does not answer; packets go on", "The store does not answer; packets go on.")
 		}
 	}
 	if is, was := len(now.NotReady) == 0, len(before.NotReady) == 0; is != was {
 		if is {
-			say("the network is complete")
+			say("the network is complete", "The network is complete.")
 		} else {
-			say("not ready reason=%q", now.NotReady[0])
+			say(fmt.Sprintf("not ready reason=%q", now.NotReady[0]), "Not ready: "+now.NotReady[0]+".")
 		}
 	}
 	return said

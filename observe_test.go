@@ -28,17 +28,21 @@ func TestChangesInWords(t *testing.T) {
 	unready.NotReady = []string{"device"}
 	renewed := seen()
 	renewed.Lease = &status.Lease{Subnet: renewed.Lease.Subnet, ExpiresAt: time.Unix(2000, 0)}
+	moved := seen()
+	moved.Node = status.Node{PublicIP: netip.MustParseAddr("192.0.2.10"), Iface: "eth1", MTU: 1400}
 	for _, tt := range []struct {
 		before, now status.Snapshot
-		want        []string
+		want        []happening
 	}{
 		{seen(), seen(), nil},
-		{status.Snapshot{}, seen(), []string{"lease subnet subnet=10.5.1.0/24"}},
-		{seen(), renewed, []string{"renewed lease subnet=10.5.1.0/24 expires=1970-01-01T00:33:20Z"}},
-		{seen(), away, []string{"the store does not answer; packets go on"}},
-		{away, seen(), []string{"the store answers again"}},
-		{seen(), unready, []string{`not ready reason="device"`}},
-		{unready, seen(), []string{"the network is complete"}},
+		{seen(), moved, []happening{{"use interface iface=eth1 public_ip=192.0.2.10 mtu=1400",
+			"Other hosts are reached by interface eth1 with MTU 1400, and reach this one at 192.0.2.10."}}},
+		{status.Snapshot{}, seen(), []happening{{"lease subnet subnet=10.5.1.0/24", "This host has the subnet 10.5.1.0/24."}}},
+		{seen(), renewed, []happening{{"renewed lease subnet=10.5.1.0/24 expires=1970-01-01T00:33:20Z", "The lease of 10.5.1.0/24 is renewed, until 1 January 00:33 UTC."}}},
+		{seen(), away, []happening{{"the store does not answer; packets go on", "The store does not answer; packets go on."}}},
+		{away, seen(), []happening{{"the store answers again", "The store answers again."}}},
+		{seen(), unready, []happening{{`not ready reason="device"`, "Not ready: device."}}},
+		{unready, seen(), []happening{{"the network is complete", "The network is complete."}}},
 	} {
 		if got := changes(tt.before, tt.now); !slices.Equal(got, tt.want) {
 			t.Errorf("got %q, want %q", got, tt.want)
@@ -49,7 +53,7 @@ func TestChangesInWords(t *testing.T) {
 func TestPeerChangesInWords(t *testing.T) {
 	var d daemon
 	prefix := func(i byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, i, 0}), 24) }
-	look := func(want ...string) {
+	look := func(want ...happening) {
 		t.Helper()
 		if got := d.peerChanges(nil); !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -59,14 +63,15 @@ func TestPeerChangesInWords(t *testing.T) {
 	for i := range byte(7) {
 		d.turnout.note(prefix(i), true)
 	}
-	look("peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]")
+	look(happening{"peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]",
+		"7 peers joined: 10.5.0.0/24, 10.5.1.0/24, 10.5.2.0/24, 10.5.3.0/24, 10.5.4.0/24 and 2 more."})
 	look()
 	d.turnout.note(prefix(1), false)
 	d.turnout.note(prefix(1), true) // was there before, and is
 	d.turnout.note(prefix(2), false)
 	d.turnout.note(prefix(9), true)
 	d.turnout.note(prefix(9), false)
-	look("peers left count=1 subnets=[10.5.2.0/24]")
+	look(happening{"peers left count=1 subnets=[10.5.2.0/24]", "Peer 10.5.2.0/24 left."})
 }
 
 func TestRecorderTellsWhoComesAndGoes(t *testing.T) {
