@@ -221,7 +221,9 @@ func TestPace(t *testing.T) {
 		{2 * time.Second, 3, 1, 2 * time.Second / 3},
 		{2 * time.Second, 8, 1, 250 * time.Millisecond},
 		{2 * time.Second, 20, 2, 200 * time.Millisecond},
-		{2 * time.Second, 10_000, 8, 240 * time.Millisecond},
+		{2 * time.Second, 1000, 8, 240 * time.Millisecond},
+		{2 * time.Second, 2000, 4, 240 * time.Millisecond},
+		{2 * time.Second, 10_000, 2, 200 * time.Millisecond},
 		{100 * time.Millisecond, 1, 1, 100 * time.Millisecond},
 	} {
 		if burst, pause := pace(tt.interval, tt.n); burst != tt.burst || pause != tt.pause {
