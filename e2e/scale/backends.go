@@ -14,8 +14,12 @@ type kind struct {
 	flags       []string
 	// attrs is what the lease of host i tells.
 	attrs func(i int) subnet.Attrs
-	// routed: a lease is a route of its own in the kernel.
-	routed bool
+	// onLink: the other hosts are on the uplink's own link. Each that is pinged is
+	// an entry in the kernel's table of neighbours, which all namespaces of the
+	// machine share, and of which there are 1024 unless it is told otherwise
+	// (net.ipv4.neigh.default.gc_thresh3). With more, the rest of the machine
+	// loses packets.
+	onLink bool
 }
 
 var kinds = map[string]kind{
@@ -26,12 +30,12 @@ var kinds = map[string]kind{
 		a.DataPath = "kernel"
 		return a
 	}},
-	"host-gw": {backendType: "host-gw", routed: true, attrs: func(i int) subnet.Attrs {
+	"host-gw": {backendType: "host-gw", onLink: true, attrs: func(i int) subnet.Attrs {
 		a := plain(i)
 		a.BackendType = "host-gw"
 		return a
 	}},
-	"vxlan": {backendType: "vxlan", routed: true, attrs: func(i int) subnet.Attrs {
+	"vxlan": {backendType: "vxlan", attrs: func(i int) subnet.Attrs {
 		a := plain(i)
 		a.BackendType = "vxlan"
 		a.BackendData = json.RawMessage(fmt.Sprintf(`{"VNI":1,"VtepMAC":"0a:00:00:%02x:%02x:%02x"}`, byte(i>>16), byte(i>>8), byte(i)))

@@ -41,7 +41,7 @@ func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
 		g, ctx := errgroup.WithContext(ctx)
 		ctx, cancel := context.WithCancel(ctx)
 		p.Cleanup(func() { cancel(); _ = g.Wait() }) // of no matter any more
-		h, err := s.makeHost(ctx, g, netnstest.New(p))
+		h, err := s.makeHost(ctx, g, netnstest.New(p), k)
 		if err != nil {
 			return err
 		}
@@ -55,12 +55,14 @@ func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
 
 // makeHost makes a host whose switch answers for all other hosts, and passes it
 // on to etcd.
-func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.Lab) (*netnstest.Host, error) {
+func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.Lab, k kind) (*netnstest.Host, error) {
 	crowd, h := lab.Router(), lab.Host("host")
 	if err := s.answerPings(ctx, g, crowd); err != nil {
 		return nil, err
 	}
-	h.AddRoute(hostRange, netip.Addr{}, netnstest.Uplink) // host-gw wants its gateways there
+	if k.onLink {
+		h.AddRoute(hostRange, netip.Addr{}, netnstest.Uplink)
+	}
 	relay := faultproxy.New(faultproxy.Config{
 		Listen: func(ctx context.Context) (net.Listener, error) {
 			return crowd.Listen(ctx, "tcp", net.JoinHostPort(crowd.Addr().Addr().String(), storePort))

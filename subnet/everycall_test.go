@@ -1,0 +1,110 @@
+package subnet_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+// positions is at which of the calls of one kind a fault comes.
+const positions = 4
+
+// Each fault at each call: three days of a host's life, in which its key is
+// deleted by mistake, watches break, history is lost, and peers come and go.
+// Whatever call a fault befalls, the host keeps its subnet, has one key, and
+// knows in the end what the store has.
+func TestEveryFaultAtEveryCall(t *testing.T) {
+	broken := errors.New("injected")
+	for name, fault := range map[string]func() subnettest.Fault{
+		"refused":     func() subnettest.Fault { return subnettest.Fault{Err: broken} },
+		"answer lost": func() subnettest.Fault { return subnettest.Fault{LostAck: broken} },
+		"slow":        func() subnettest.Fault { return subnettest.Fault{Wait: after(5 * time.Second)} },
+		"timed out":   func() subnettest.Fault { return subnettest.Fault{Wait: after(5 * time.Second), Err: broken} },
+		"timed out, answer lost": func() subnettest.Fault {
+			return subnettest.Fault{Wait: after(5 * time.Second), LostAck: broken}
+		},
+		"compacted": func() subnettest.Fault { return subnettest.Fault{Err: subnet.ErrCompacted} },
+	} {
+		for _, op := range []subnettest.Op{subnettest.OpList, subnettest.OpCreate, subnettest.OpUpdate, subnettest.OpWatch} {
+			if name == "compacted" && op != subnettest.OpWatch {
+				continue // says so of a watch only
+			}
+			for position := range positions {
+				for _, twice := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s %d %s twice=%v", op, position, name, twice), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) {
+							reg := subnettest.NewFake()
+							reg.Inject(op, make([]subnettest.Fault, position)...)
+							reg.Inject(op, fault())
+							if twice {
+								reg.Inject(op, fault())
+							}
+							live(t, reg)
+							if n := reg.Calls(op); n <= position {
+								t.Errorf("there were %d calls of %s: the fault has come to none", n, op)
+							}
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+// after is closed d from now on, of a bubble's time.
+func after(d time.Duration) <-chan struct{} {
+	c := make(chan struct{})
+	time.AfterFunc(d, func() { close(c) })
+	return c
+}
+
+// live is three days of one host, at the end of which it must be as the store is.
+func live(t *testing.T, reg *subnettest.Fake) {
+	t.Helper()
+	const week = 7 * 24 * time.Hour
+	// Peers are below what hosts are handed, so that ours is never one of theirs.
+	peer := func(i int) string { return fmt.Sprintf("10.5.0.%d-26", 64*i) }
+	reg.Put(peer(0), value("192.0.2.200"), week)
+	h := startHost(t, reg)
+	defer func() {
+		h.stop()
+		if err := <-h.errs; err != nil {
+			t.Errorf("renew ended with %v", err)
+		}
+	}()
+	for day := range 3 {
+		reg.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
+		time.Sleep(time.Minute)
+		reg.Remove(h.lease.Key()) // an operator's slip
+		time.Sleep(time.Minute)
+		reg.BreakWatches(errors.New("cut"))
+		reg.Remove(peer(day)) // that of yesterday has left
+		reg.Compact()
+		time.Sleep(24 * time.Hour)
+	}
+	time.Sleep(time.Minute)
+	want, ours := make(map[netip.Prefix]netip.Addr), 0
+	for _, l := range list(t, reg) {
+		if l.Attrs.PublicIP == us.PublicIP {
+			ours++
+			continue
+		}
+		want[l.Subnet] = l.Attrs.PublicIP
+	}
+	if ours != 1 || !h.held(t) {
+		t.Errorf("%d keys name us, and one of them is %v: %v; want one", ours, h.lease.Subnet, h.held(t))
+	}
+	if got := h.told(t, make(map[netip.Prefix]netip.Addr)); !maps.Equal(got, want) {
+		t.Errorf("the data plane knows %v, the store has %v", got, want)
+	}
+	if s := h.manager.Status(); s.StoreError != nil || s.Lease.Subnet != h.lease.Subnet {
+		t.Errorf("the status is %+v", s)
+	}
+}
