@@ -128,6 +128,22 @@ var faults = []fault{
 			h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), r.lab.Router().Addr().Addr(), "")
 		}, []*faultHost{h}
 	}},
+	repaired("device deleted", "ip", "link", "del", "flannel0"),
+	repaired("route deleted", "ip", "route", "del", "10.5.0.0/16", "dev", "flannel0"),
+	{name: "uplink's MTU changed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.SetMTU(netnstest.Uplink, 1400)
+		return func() { h.SetMTU(netnstest.Uplink, 1500) }, []*faultHost{h}
+	}},
+}
+
+// repaired is a fault that the daemon of a host mends.
+func repaired(name string, command ...string) fault {
+	return fault{name: name, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.run(command...)
+		return nil, []*faultHost{h}
+	}}
 }
 
 // proxyFault is a fault of the way of some hosts to etcd.

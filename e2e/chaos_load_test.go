@@ -124,6 +124,19 @@ func (f *flow) works(t *testing.T) {
 	})
 }
 
+// gap is how long packets sent from a moment on were lost before some came
+// through again.
+func (f *flow) gap(from time.Time) (gap time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for number, sent := range f.waiting {
+		if number < f.answered && sent.After(from) {
+			gap = max(gap, sent.Sub(from)+sendEvery)
+		}
+	}
+	return gap
+}
+
 // lost are the packets sent between two moments that are not answered in time.
 func (f *flow) lost(from, to time.Time) error {
 	for {

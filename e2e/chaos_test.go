@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 var (
 	chaosSeed   = flag.Uint64("chaos-seed", 0, "faults of TestChaos; 0: chosen at random")
 	chaosRounds = flag.Int("chaos-rounds", 0, "TestChaos: how many faults; 0: as long as -chaos says")
+	chaosFaults = flag.String("chaos-faults", "", "TestChaos: `regexp` of the faults to choose from")
 	chaosTime   = flag.Duration("chaos", 30*time.Second, "TestChaos: for how long it begins new rounds")
 )
 
@@ -48,6 +50,14 @@ func TestChaos(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("replay with: go test ./e2e -run '^TestChaos$' -chaos-seed %d -chaos-rounds N", seed)
+	only, err := regexp.Compile(*chaosFaults)
+	if err != nil {
+		t.Fatalf("parse -chaos-faults: %v", err)
+	}
+	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !only.MatchString(f.name) })
+	if len(chosen) == 0 {
+		t.Fatalf("-chaos-faults %q chooses no fault", *chaosFaults)
+	}
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	r := newFaultRig(t, chaosHosts, "-ip-masq")
 	r.askDaemons()
@@ -55,7 +65,7 @@ func TestChaos(t *testing.T) {
 	var slowest time.Duration
 	rounds := 0
 	for ; *chaosRounds > 0 && rounds < *chaosRounds || *chaosRounds == 0 && time.Since(began) < *chaosTime; rounds++ {
-		f := faults[rnd.IntN(len(faults))]
+		f := chosen[rnd.IntN(len(chosen))]
 		took := r.round(f, rnd)
 		t.Logf("round %d: %s: tables equalled the store after %v", rounds+1, f.name, took.Round(time.Millisecond))
 		count[f.name]++
@@ -83,13 +93,18 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 		mend()
 	}
 	took := r.converge(f.name)
+	gap := time.Duration(0)
 	isHurt := func(n *node) bool {
 		return slices.ContainsFunc(hurt, func(h *faultHost) bool { return h.node == n })
 	}
 	for _, fl := range r.flows {
 		if isHurt(fl.from) || isHurt(fl.to) {
 			fl.works(r.t)
+			gap = max(gap, fl.gap(began))
 		}
+	}
+	if mend == nil && len(hurt) > 0 {
+		r.t.Logf("%s: packets of host %s were lost for %v", f.name, hurt[0].Name(), gap.Round(time.Millisecond))
 	}
 	recovered := time.Now()
 	for _, fl := range r.flows {
