@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -29,7 +30,11 @@ func TestPackageUnderSystemd(t *testing.T) {
 	if err != nil || len(debs) == 0 {
 		t.Fatalf("no package for %s: %v", runtime.GOARCH, err)
 	}
-	node := c.node("a")
+	checkRPM(t)
+	node, peer := c.node("a"), c.node("b")
+	peer.join()
+	// As systemd's own /usr/lib/sysctl.d/50-default.conf and ours have it.
+	node.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
 	s := bootSystemd(t, node.Host)
 	before := s.files()
 	s.copyIn(debs[len(debs)-1], "/flannel.deb")
@@ -46,6 +51,12 @@ func TestPackageUnderSystemd(t *testing.T) {
 		if got := node.status().Backend.DataPath; got != path {
 			t.Errorf("with the unit's capabilities the data path is %s, want %s", got, path)
 		}
+		eventually(t, "with the unit's capabilities the peer is probed", func() error {
+			if text := node.statusText(); !strings.Contains(text, `"rtt_seconds": 0.`) {
+				return errors.New(text)
+			}
+			return nil
+		})
 	}
 	subnet := node.status().Lease.Subnet
 	eventually(t, "systemctl status tells the subnet", func() error {
@@ -71,8 +82,9 @@ func TestPackageUnderSystemd(t *testing.T) {
 
 	// Docker comes after flannel, and with its subnet, whoever starts it.
 	s.run("systemctl", "stop", "flannel")
-	s.run("cp", "-r", "/usr/share/doc/flannel/examples/docker.service.d", "/etc/systemd/system/")
-	s.run("systemctl", "daemon-reload")
+	for _, command := range cloudConfig(t) {
+		s.run(command[0], command[1:]...)
+	}
 	s.run("systemctl", "start", "docker")
 	gateway := subnet.Addr().Next().String()
 	if out := s.run("ip", "-4", "addr", "show", "docker0"); !strings.Contains(out, gateway+"/24") {
@@ -94,4 +106,49 @@ func TestPackageUnderSystemd(t *testing.T) {
 	if out := s.run("nft", "list", "tables"); strings.Contains(out, "flannel") {
 		t.Errorf("rules are still there:\n%s", out)
 	}
+}
+
+// checkRPM looks into the package for other distributions.
+func checkRPM(t *testing.T) {
+	t.Helper()
+	rpms, err := filepath.Glob("../dist/flannel-*.rpm")
+	if err != nil || len(rpms) == 0 {
+		t.Fatalf("no .rpm: %v", err)
+	}
+	for _, rpm := range rpms {
+		out, err := exec.CommandContext(t.Context(), "rpm", "-q", "--nosignature", "-lvp", rpm).CombinedOutput()
+		if err != nil {
+			t.Fatalf("rpm: %v\n%s", err, out)
+		}
+		for _, want := range []string{"/usr/bin/flannel", unitDir + "flannel.service", "/etc/default/flannel", "/usr/lib/sysctl.d/50-flannel.conf"} {
+			if !strings.Contains(string(out), " "+want+"\n") {
+				t.Errorf("%s has no %s:\n%s", rpm, want, out)
+			}
+		}
+	}
+}
+
+// cloudConfig are those of contrib/cloud-config.yml's commands that come after
+// the package is installed and before its services start.
+func cloudConfig(t *testing.T) [][]string {
+	t.Helper()
+	text, err := os.ReadFile("../contrib/cloud-config.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands [][]string
+	for line := range strings.Lines(string(text)) {
+		list, ok := strings.CutPrefix(strings.TrimSpace(line), "- [")
+		if !ok {
+			continue
+		}
+		words := strings.Split(strings.TrimSuffix(list, "]"), ", ")
+		if words[0] == "cp" || words[1] == "daemon-reload" {
+			commands = append(commands, words)
+		}
+	}
+	if len(commands) != 2 {
+		t.Fatalf("commands %q", commands)
+	}
+	return commands
 }
