@@ -95,6 +95,33 @@ func TestKernelFollowsRoutes(t *testing.T) {
 	}
 }
 
+// Where packets are unwrapped follows the offloads of the uplink: before GRO
+// only while no super-packets cross the link.
+func TestKernelFollowsOffloads(t *testing.T) {
+	c, a, b, _, _ := kernelPair(t)
+	for _, step := range []struct {
+		tso  string
+		want bool
+	}{{"off", true}, {"on", false}} {
+		if out, err := output(t, b.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", step.tso); err != nil {
+			t.Fatal(out)
+		}
+		eventually(t, "the place follows tso "+step.tso, func() error {
+			l, err := b.Netlink().LinkByName(netnstest.Uplink)
+			if err != nil {
+				return err
+			}
+			if x := l.Attrs().Xdp; (x != nil && x.Attached) != step.want {
+				return fmt.Errorf("XDP at the uplink: %+v", x)
+			}
+			return nil
+		})
+		c.meetsInKernel(a, b)
+		c.meetsInKernel(b, a)
+		copyBulk(t, a.container, b.container)
+	}
+}
+
 func received(t *testing.T, n *node, link string) uint64 {
 	t.Helper()
 	l, err := n.Netlink().LinkByName(link)
