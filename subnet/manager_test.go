@@ -131,6 +131,41 @@ func TestAcquireReservation(t *testing.T) {
 	})
 }
 
+// A network that is full but for reservations is full for those that they are
+// not for, and not for those that they are.
+func TestAcquireOnlyReservedLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		prev netip.Prefix
+		who  string
+		want string // "": full
+	}{
+		"another's":                  {who: "192.0.2.1"},
+		"another's, asked for":       {prev: prefix("10.5.2.0/24"), who: "192.0.2.1"},
+		"our own":                    {who: "192.0.2.9", want: "10.5.2.0/24"},
+		"our own, another asked for": {prev: prefix("10.5.1.0/24"), who: "192.0.2.9", want: "10.5.2.0/24"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := subnettest.NewFake()
+				reg.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
+				reg.Put("10.5.2.0-24", value("192.0.2.9"), 0)
+				l, err := newManager(t, reg, twoLeft).Acquire(t.Context(), attrs(test.who), test.prev)
+				switch {
+				case test.want == "" && !errors.Is(err, subnet.ErrFull):
+					t.Errorf("got %v, %v; want ErrFull", l, err)
+				case test.want != "" && (err != nil || l.Subnet != prefix(test.want) || !l.Reserved):
+					t.Errorf("got %v, %v; want the reservation %s", l, err, test.want)
+				}
+				for _, l := range list(t, reg) {
+					if l.Subnet == prefix("10.5.2.0/24") && (!l.Reserved || l.Attrs.PublicIP != netip.MustParseAddr("192.0.2.9")) {
+						t.Errorf("the reservation became %+v", l)
+					}
+				}
+			})
+		})
+	}
+}
+
 // 200 hosts that start at once get 200 subnets.
 func TestAcquireTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
