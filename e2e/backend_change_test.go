@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -25,7 +26,9 @@ func TestChangeOfBackend(t *testing.T) {
 	states := make(map[string]string)
 	for i, kind := range walk {
 		c.use(kind)
-		da, db := a.join(), b.join()
+		da, db := a.launch(), b.launch()
+		da.ready()
+		db.ready()
 		if a.container == nil {
 			a.addContainer()
 			b.addContainer()
@@ -34,27 +37,32 @@ func TestChangeOfBackend(t *testing.T) {
 			c.meet(a, b)
 		}
 		what := fmt.Sprintf("change %d to %s from %s", i, kind, walk[max(0, i-1)])
-		if before, known := states[kind]; known {
+		before, known := states[kind]
+		if !known {
+			before = allState(t, a)
+			states[kind] = before
+		} else {
 			eventually(t, what, func() error {
 				if now := allState(t, a); now != before {
 					return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
 				}
 				return nil
 			})
-		} else {
-			states[kind] = allState(t, a)
 		}
-		if state := allState(t, a); kind == walk[0] && (strings.Contains(state, "proto 85") || strings.Contains(state, "flannel")) {
-			t.Fatalf("%s: left behind:\n%s", what, state)
+		if kind == walk[0] && (strings.Contains(before, "proto 85") || strings.Contains(before, "flannel")) {
+			t.Fatalf("%s: left behind:\n%s", what, before)
 		}
 		if pins := pinsOf(t, a); len(pins) > 0 && !strings.Contains(kind, "udp") {
 			t.Fatalf("%s: left behind: %v", what, pins)
 		}
-		if !strings.Contains(states[kind], foreign.String()) {
+		if !strings.Contains(before, foreign.String()) {
 			t.Fatalf("%s: the foreign route is gone", what)
 		}
-		da.stop()
-		db.stop()
+		for _, d := range []*daemon{da, db} {
+			d.signal(syscall.SIGTERM)
+		}
+		da.wait()
+		db.wait()
 	}
 }
 
