@@ -64,7 +64,7 @@ type action func(ctx context.Context, args []string) error
 func commands() []command {
 	return []command{
 		statusCommand, peersCommand, leasesCommand, configCommand, reserveCommand, releaseCommand,
-		waitCommand, pingCommand, rekeyCommand, doctorCommand, cleanupCommand, dockerOptsCommand, cniConfCommand, completionCommand(), versionCommand, helpCommand(),
+		waitCommand, pingCommand, rekeyCommand, doctorCommand, cleanupCommand, dockerOptsCommand, cniConfCommand, completionCommand(), manCommand(), versionCommand, helpCommand(),
 	}
 }
 

@@ -34,7 +34,7 @@ func daemonOf(t *testing.T, s status.Snapshot) string {
 func call(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = Run(t.Context(), &Program{Stdout: &stdout, Stderr: &stderr, Version: "1"}, args)
+	code = Run(t.Context(), &Program{Stdout: &stdout, Stderr: &stderr, Version: "1", DaemonFlags: daemonFlags}, args)
 	return code, stdout.String(), stderr.String()
 }
 
