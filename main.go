@@ -99,11 +99,21 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	defer log.Flush()
-	if err := flag.CommandLine.Set("logtostderr", "true"); err != nil {
-		fmt.Fprintf(stderr, "flannel: log to standard error: %v\n", err)
+	// What a command has to say, its answer or its error says. The log of the
+	// packages that it uses, which are the daemon's, would say it twice; glog
+	// writes to this variable or to files, and to nothing else.
+	quiet, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err == nil {
+		err = flag.CommandLine.Set("logtostderr", "true")
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "flannel: silence the log: %v\n", err)
 		return exitStart
 	}
+	defer quiet.Close()
+	loud := os.Stderr
+	os.Stderr = quiet
+	defer func() { os.Stderr = loud }()
 	return command.Run(ctx, &command.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
 		DaemonFlags: daemonFlags, Remove: removeAll, Pinned: bpf.Pinned,

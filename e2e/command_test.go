@@ -58,6 +58,20 @@ func TestCommands(t *testing.T) {
 	a.commandSays(1, "a daemon runs", "cleanup", "-subnet-file="+a.envFile)
 }
 
+// A command that fails says so in one line: the log of what it uses is the
+// daemon's alone.
+func TestCommandsSayOneLine(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a")
+	for _, line := range []string{"leases -timeout=500ms -etcd-endpoints=http://127.0.0.1:1", "status", "rekey -subnet-file=/nonexistent/subnet.env"} {
+		words := strings.Fields(line)
+		out, code := a.command(words...)
+		if code != 1 || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "flannel "+words[0]+": ") || strings.HasPrefix(line, "leases") && !strings.Contains(out, "connection refused") {
+			t.Errorf("flannel %s: code %d, %q", line, code, out)
+		}
+	}
+}
+
 // After a daemon that was killed, cleanup leaves the kernel as it was before
 // the first start.
 func TestCleanup(t *testing.T) {

@@ -50,7 +50,13 @@ func restlessPing(t *testing.T, from, to *node) (end func()) {
 			}
 		}
 		if len(seen) != last || last < 100 { // sequence numbers begin at 1, and wrap after a minute
-			t.Errorf("from %s to %s: %d of %d pings were answered", from.Name(), to.Name(), len(seen), last)
+			var missing []int
+			for seq := 1; seq <= last; seq++ {
+				if !seen[seq] {
+					missing = append(missing, seq)
+				}
+			}
+			t.Errorf("from %s to %s: %d of %d pings were answered, not %v", from.Name(), to.Name(), len(seen), last, missing)
 		}
 	}
 }

@@ -79,6 +79,10 @@ func (n *network) greet(ctx context.Context) error {
 			if err := n.begin(keys); err != nil {
 				log.Warningf("begin sessions with peers: %v", err)
 			}
+			if err := n.retire(keys); err != nil {
+				log.Warningf("remove old keys of peers: %v", err)
+				n.keeper.Wake() // prepare makes it good
+			}
 		}
 	}
 }
@@ -114,4 +118,18 @@ func (n *network) begin(keys []wgtypes.Key) error {
 		}
 	}
 	return nil
+}
+
+// retire removes the keys that these have replaced. Until then the tunnel had
+// them still, without a subnet: removing one throws away what waits to be
+// encrypted for it.
+func (n *network) retire(keys []wgtypes.Key) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := len(n.retiring)
+	maps.DeleteFunc(n.retiring, func(_, now wgtypes.Key) bool { return slices.Contains(keys, now) })
+	if n.tunnel == nil || len(n.retiring) == before {
+		return nil
+	}
+	return n.reconcile(false)
 }

@@ -38,7 +38,8 @@ type network struct {
 	tunnel           tunnel
 	datapath, reason string
 	peers            map[netip.Prefix]*peer
-	synced           bool // the first set of peers was applied
+	retiring         map[wgtypes.Key]wgtypes.Key // keys that peers have replaced, by what; removed a little later
+	synced           bool                        // the first set of peers was applied
 }
 
 var _ backend.Rekeyer = (*network)(nil)
@@ -83,6 +84,7 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.fault == nil {
+			n.retiring[old.key] = p.key
 			n.greeter.note(p.key)
 		}
 	}
@@ -103,7 +105,7 @@ func (n *network) apply(before map[wgtypes.Key]claim) error {
 		n.greetAll()
 		return n.reconcile(true)
 	}
-	return n.configure(changes(before, desired(n.peers, n.options)))
+	return n.configure(n.changes(before, desired(n.peers, n.options)))
 }
 
 // reconcile makes the tunnel's peers those that are desired. A peer whose
@@ -130,7 +132,15 @@ func (n *network) differing(first bool) ([]wgtypes.PeerConfig, error) {
 			have[key] = c
 		}
 	}
-	return changes(have, want), nil
+	return n.changes(have, want), nil
+}
+
+// changes leaves out keys that are to be removed later.
+func (n *network) changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
+	return slices.DeleteFunc(changes(before, after), func(p wgtypes.PeerConfig) bool {
+		_, later := n.retiring[p.PublicKey]
+		return p.Remove && later
+	})
 }
 
 func (n *network) configure(peers []wgtypes.PeerConfig) error {

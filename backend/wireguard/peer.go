@@ -105,9 +105,10 @@ func present(peers []wgtypes.Peer) map[wgtypes.Key]claim {
 	return claims
 }
 
-// changes turns one set of claims into another. Removals come first: a subnet
-// belongs to one key at a time. What is the same stays untouched, and with it
-// the session.
+// changes turns one set of claims into another. Removals come last: a subnet
+// belongs to one key at a time, and goes over to another without a moment in
+// which it is nobody's and its packets are dropped. What is the same stays
+// untouched, and with it the session.
 func changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
 	var remove, set []wgtypes.PeerConfig
 	for key := range before {
@@ -128,5 +129,5 @@ func changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
 		}
 		set = append(set, p)
 	}
-	return append(remove, set...)
+	return append(set, remove...)
 }

@@ -79,7 +79,7 @@ func (g *guard) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err er
 	n := &network{
 		config: g.config, options: g.options, mtu: g.options.MTU - encapsulation,
 		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
-		key:     g.key, greeter: newGreeter(), peers: make(map[netip.Prefix]*peer),
+		key:     g.key, greeter: newGreeter(), peers: make(map[netip.Prefix]*peer), retiring: make(map[wgtypes.Key]wgtypes.Key),
 	}
 	var closers []io.Closer
 	defer func() {

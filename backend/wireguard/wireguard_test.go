@@ -156,11 +156,11 @@ func TestChanges(t *testing.T) {
 		k(5): {endpoint: here, allowed: p("10.5.2.0/24 10.5.5.0/24")},
 	}
 	got := changes(before, after)
-	if len(got) != 4 || !got[0].Remove || got[0].PublicKey != k(2) {
-		t.Fatalf("%+v, want the removal first, then three", got)
+	if len(got) != 4 || !got[3].Remove || got[3].PublicKey != k(2) {
+		t.Fatalf("%+v, want three, then the removal", got)
 	}
 	var keys []byte
-	for _, c := range got[1:] {
+	for _, c := range got[:3] {
 		keys = append(keys, c.PublicKey[0])
 	}
 	if slices.Sort(keys); !slices.Equal(keys, []byte{3, 4, 5}) {

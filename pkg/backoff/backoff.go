@@ -5,6 +5,8 @@ package backoff
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,22 +22,29 @@ const (
 	SayEvery = 30 * time.Second
 )
 
-// Retry calls op until it succeeds, ctx ends (the error is ctx's cause) or op
-// returns an error wrapped in Permanent (the error is what was wrapped). What
+// Retry calls op until it succeeds, ctx ends (the error is ctx's cause, and the
+// last failure) or op returns an error wrapped in Permanent (the error is what
+// was wrapped). What
 // names the aim in the log, as in "wait for network configuration": the first
 // failure is logged at once, then one every 30 s.
 func Retry[T any](ctx context.Context, what string, op func() (T, error)) (T, error) {
 	var said time.Time
+	var last error
 	began := time.Now()
-	return backoff.Retry(ctx, op,
+	result, err := backoff.Retry(ctx, op,
 		backoff.WithBackOff(New()),
 		backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, _ time.Duration) {
+			last = err
 			if now := time.Now(); said.IsZero() || now.Sub(said) >= SayEvery {
 				said = now
 				log.Warningf("%s: waiting=%v reason=%q", what, now.Sub(began).Round(time.Second), err)
 			}
 		}))
+	if err != nil && ctx.Err() != nil && last != nil && !errors.Is(err, last) {
+		err = fmt.Errorf("%w (%w)", last, err)
+	}
+	return result, err
 }
 
 // Permanent marks an error that no retry can mend.

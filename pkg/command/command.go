@@ -72,7 +72,7 @@ func commands() []command {
 func Run(ctx context.Context, p *Program, args []string) int {
 	c, known := find(args[0])
 	if !known {
-		return p.fail("", fmt.Errorf("command %q is not known (see flannel help)", args[0]))
+		return p.fail("", unknown(args[0]))
 	}
 	fs, act := c.flags(p)
 	args, err := parseMixed(fs, args[1:])
@@ -119,6 +119,18 @@ func find(name string) (command, bool) {
 		return command{}, false
 	}
 	return all[i], true
+}
+
+// unknown names the command that may be meant: the first that begins alike.
+func unknown(name string) error {
+	for n := len(name); n >= 2; n-- {
+		for _, c := range commands() {
+			if strings.HasPrefix(c.name, name[:n]) {
+				return fmt.Errorf("command %q is not known; is %s meant? (see flannel help)", name, c.name)
+			}
+		}
+	}
+	return fmt.Errorf("command %q is not known (see flannel help)", name)
 }
 
 func (c command) flags(p *Program) (*flag.FlagSet, action) {

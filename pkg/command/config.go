@@ -25,7 +25,7 @@ var configCommand = command{
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeSide
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print what the configuration means, with its defaults, as JSON")
+		asJSON := fs.Bool("json", false, "print JSON: what the configuration means, with its defaults; of set, what has changed")
 		return func(ctx context.Context, args []string) error {
 			switch {
 			case len(args) == 1 && args[0] == "get":
@@ -60,7 +60,7 @@ var configCommand = command{
 				if err != nil {
 					return fmt.Errorf("refuse configuration: %w", err)
 				}
-				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return p.setConfig(ctx, st, text, c) })
+				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return p.setConfig(ctx, st, text, c, *asJSON) })
 			}
 			return flag.ErrHelp
 		}
@@ -99,30 +99,43 @@ func (p *Program) checkConfig(text []byte, asJSON bool) error {
 	return err
 }
 
+// configChange is what "config set -json" prints.
+type configChange struct {
+	Changed bool           `json:"changed"`
+	Changes []string       `json:"changes"` // e.g. "SubnetLen: 24 -> 25"
+	Config  *subnet.Config `json:"config"`
+}
+
 // setConfig replaces what is there, unless somebody else does meanwhile.
-func (p *Program) setConfig(ctx context.Context, st store.Store, text []byte, c *subnet.Config) error {
+func (p *Program) setConfig(ctx context.Context, st store.Store, text []byte, c *subnet.Config, asJSON bool) error {
 	old, err := st.Config(ctx)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(old, text) { // or the store was empty, and opening it has published this one
+	change := configChange{Changed: !bytes.Equal(old, text), Changes: []string{}, Config: c}
+	if change.Changed { // else it was there, or opening an empty store has published it
+		before, err := subnet.ParseConfig(old)
+		if err != nil {
+			change.Changes = append(change.Changes, fmt.Sprintf("one that is refused is replaced: %v", err))
+			before = new(subnet.Config)
+		}
+		change.Changes = append(change.Changes, configChanges(before, c)...)
+		if err := st.ReplaceConfig(ctx, old, text); err != nil {
+			return fmt.Errorf("nothing was changed: %w", err)
+		}
+	}
+	if asJSON {
+		return printJSON(p.Stdout, change)
+	}
+	if !change.Changed {
 		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration")
 		return err
 	}
-	before, err := subnet.ParseConfig(old)
-	if err != nil {
-		fmt.Fprintf(p.Stdout, "replace one that is refused: %v\n", err)
-		before = new(subnet.Config)
+	for _, line := range change.Changes {
+		fmt.Fprintln(p.Stdout, line)
 	}
-	changes := configChanges(before, c)
-	for _, change := range changes {
-		fmt.Fprintln(p.Stdout, change)
-	}
-	if len(changes) == 0 {
+	if len(change.Changes) == 0 {
 		fmt.Fprintln(p.Stdout, "the meaning stays, the text changes")
-	}
-	if err := st.ReplaceConfig(ctx, old, text); err != nil {
-		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	_, err = fmt.Fprintln(p.Stdout, "written; running daemons take over SubnetMin and SubnetMax, all else holds from their next start")
 	return err

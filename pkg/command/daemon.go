@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/coreos/flannel/pkg/status"
@@ -32,6 +34,9 @@ func (s *statusSource) get(ctx context.Context, path string) (int, []byte, error
 	if s.addr == "" {
 		return 0, nil, errors.New("-status-addr is empty: there is nobody to ask")
 	}
+	if _, _, err := net.SplitHostPort(s.addr); err != nil {
+		return 0, nil, fmt.Errorf("-status-addr %q is not HOST:PORT: %w", s.addr, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
@@ -39,6 +44,9 @@ func (s *statusSource) get(ctx context.Context, path string) (int, []byte, error
 		return 0, nil, fmt.Errorf("ask the daemon at -status-addr %s: %w", s.addr, err)
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err // without the URL, which nobody has typed
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask the daemon at -status-addr %s, is it running? %w", s.addr, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"runtime"
 	"text/tabwriter"
 )
 
@@ -21,7 +22,7 @@ func helpCommand() command {
 				case 1:
 					c, known := find(args[0])
 					if !known {
-						return fmt.Errorf("command %q is not known (see flannel help)", args[0])
+						return unknown(args[0])
 					}
 					c.usage(p, p.Stdout)
 					return nil
@@ -34,12 +35,24 @@ func helpCommand() command {
 
 var versionCommand = command{
 	name: "version", summary: "print the version",
-	prepare: func(p *Program, _ *flag.FlagSet) action {
+	prepare: func(p *Program, fs *flag.FlagSet) action {
+		asJSON := fs.Bool("json", false, "print JSON, with what it was built by and for")
 		return func(context.Context, []string) error {
+			if *asJSON {
+				return printJSON(p.Stdout, versionJSON{p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH})
+			}
 			_, err := fmt.Fprintln(p.Stdout, p.Version)
 			return err
 		}
 	},
+}
+
+// versionJSON is what "version -json" prints.
+type versionJSON struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
 }
 
 func (p *Program) overview(w io.Writer) {

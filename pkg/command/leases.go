@@ -70,10 +70,21 @@ type leaseJSON struct {
 func jsonLeases(leases []subnet.Lease) []leaseJSON {
 	list := make([]leaseJSON, 0, len(leases))
 	for _, l := range leases {
-		list = append(list, leaseJSON{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname, l.Attrs.NodeID,
-			l.Expiration, l.Reserved, l.Attrs.BackendType, l.Attrs.BackendData})
+		list = append(list, jsonLease(l))
 	}
 	return list
+}
+
+func jsonLease(l subnet.Lease) leaseJSON {
+	return leaseJSON{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname, l.Attrs.NodeID,
+		l.Expiration, l.Reserved, l.Attrs.BackendType, l.Attrs.BackendData}
+}
+
+// leaseChange is what "reserve -json" and "release -json" print: the lease as
+// it is now, or was before it was released.
+type leaseChange struct {
+	Changed bool      `json:"changed"`
+	Lease   leaseJSON `json:"lease"`
 }
 
 var reserveCommand = command{
@@ -82,6 +93,7 @@ var reserveCommand = command{
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeSide
 		s.register(fs)
+		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return flag.ErrHelp
@@ -97,50 +109,59 @@ var reserveCommand = command{
 				}
 			}
 			return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
-				return p.reserve(ctx, st, want, ip)
+				l, changed, err := reserve(ctx, st, want, ip)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(p.Stdout, leaseChange{Changed: changed, Lease: jsonLease(l)})
+				}
+				already := ""
+				if !changed {
+					already = " already"
+				}
+				_, err = fmt.Fprintf(p.Stdout, "%v is reserved for %v%s\n", want, l.Attrs.PublicIP, already)
+				return err
 			})
 		}
 	},
 }
 
-func (p *Program) reserve(ctx context.Context, st store.Store, want netip.Prefix, ip netip.Addr) error {
+// reserve makes want a reservation, and says whether it has not been one.
+func reserve(ctx context.Context, st store.Store, want netip.Prefix, ip netip.Addr) (l subnet.Lease, changed bool, err error) {
 	text, err := st.Config(ctx)
 	if err != nil {
-		return err
+		return l, false, err
 	}
 	config, err := subnet.ParseConfig(text)
 	if err != nil {
-		return fmt.Errorf("use network configuration: %w", err)
+		return l, false, fmt.Errorf("use network configuration: %w", err)
 	}
 	if want.Bits() != config.SubnetLen || !config.Network.Contains(want.Addr()) {
-		return fmt.Errorf("%v is not a /%d of the network %v", want, config.SubnetLen, config.Network)
+		return l, false, fmt.Errorf("%v is not a /%d of the network %v", want, config.SubnetLen, config.Network)
 	}
 	leases, _, err := st.List(ctx)
 	if err != nil {
-		return err
+		return l, false, err
 	}
-	l := subnet.Lease{Subnet: want, Attrs: subnet.Attrs{PublicIP: ip}}
+	l = subnet.Lease{Subnet: want, Attrs: subnet.Attrs{PublicIP: ip}}
 	for _, have := range leases {
 		switch {
 		case have.Subnet == want && ip.IsValid() && have.Attrs.PublicIP != ip:
-			return fmt.Errorf("%v has it; stop that host and \"flannel release\" it first", have)
+			return l, false, fmt.Errorf("%v has it; stop that host and \"flannel release\" it first", have)
 		case have.Subnet == want && have.Reserved:
-			_, err := fmt.Fprintf(p.Stdout, "%v is reserved for %v already\n", want, have.Attrs.PublicIP)
-			return err
+			return have, false, nil
 		case have.Subnet == want:
 			l = have
 		case have.Subnet.Overlaps(want):
-			return fmt.Errorf("%v overlaps %v", want, have)
+			return l, false, fmt.Errorf("%v overlaps %v", want, have)
 		}
 	}
 	if !l.Attrs.PublicIP.IsValid() {
-		return fmt.Errorf("nobody has %v: say the public IP of the host that is to have it", want)
+		return l, false, fmt.Errorf("nobody has %v: say the public IP of the host that is to have it", want)
 	}
-	if l, err = st.Reserve(ctx, l); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(p.Stdout, "%v is reserved for %v\n", want, l.Attrs.PublicIP)
-	return err
+	l, err = st.Reserve(ctx, l)
+	return l, err == nil, err
 }
 
 var releaseCommand = command{
@@ -150,6 +171,7 @@ var releaseCommand = command{
 		var s storeSide
 		s.register(fs)
 		leased := fs.Bool("lease", false, "delete a lease as well, as of a host that does not come back")
+		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			if len(args) != 1 {
 				return flag.ErrHelp
@@ -172,6 +194,9 @@ var releaseCommand = command{
 				}
 				if err := st.Delete(ctx, leases[i]); err != nil {
 					return err
+				}
+				if *asJSON {
+					return printJSON(p.Stdout, leaseChange{Changed: true, Lease: jsonLease(leases[i])})
 				}
 				_, err = fmt.Fprintf(p.Stdout, "%v is released\n", leases[i])
 				return err

@@ -54,6 +54,7 @@ func table(w io.Writer, rows [][]string) error {
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false) // it is not put into a page
 	return e.Encode(v)
 }
 

@@ -81,6 +81,38 @@ func TestStatusNotReady(t *testing.T) {
 	if code != ExitNo || !strings.Contains(errs, "waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, errs)
 	}
+	if code, out, errs := call(t, "wait", "-json", "-timeout=50ms", "-status-addr="+addr); code != ExitNo || errs != "" || !strings.Contains(out, `"missing": "waiting for a subnet"`) {
+		t.Errorf("code %d\n%s%s", code, out, errs)
+	}
+}
+
+// What cannot be understood is refused in one line, which says what to do.
+func TestWrongInput(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"statsu", "is status meant?"},
+		{"x", "(see flannel help)"},
+		{"help pign", "(see flannel help)"},
+		{"status -x", "(see flannel help status)"},
+		{"status now", `argument "now" is too much (see flannel help status)`},
+		{"status -status-addr=here", `-status-addr "here" is not HOST:PORT`},
+		{"status -status-addr=", "-status-addr is empty"},
+		{"wait -timeout=soon", "(see flannel help wait)"},
+		{"wait -timeout=-1s", "negative"},
+		{"reserve", "wants SUBNET [IP] (see flannel help reserve)"},
+		{"release 10.5.1.0/33", "is not a subnet such as"},
+		{"ping", "wants HOST|SUBNET"},
+		{"config sett 10.5.0.0/16", "wants get | set CONFIG | check [CONFIG]"},
+		{"leases -etcd-api=9", `-etcd-api "9" is none of`},
+	} {
+		code, out, errs := call(t, strings.Fields(test.line)...)
+		if code != ExitFailed || out != "" || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, "flannel") || !strings.Contains(errs, test.want) {
+			t.Errorf("flannel %s: code %d, want %q in\n%s%s", test.line, code, test.want, out, errs)
+		}
+	}
+	code, out, errs := call(t, "version", "-json")
+	if code != ExitOK || errs != "" || !strings.Contains(out, `"version": "1"`) {
+		t.Errorf("code %d\n%s%s", code, out, errs)
+	}
 }
 
 // What pings have measured is in both.

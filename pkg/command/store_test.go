@@ -26,10 +26,12 @@ func TestConfig(t *testing.T) {
 	expect(ExitFailed, "no network configuration", "config", "get")
 	expect(ExitFailed, "Network", "config", "set", "10.5.0.0/40")
 	expect(ExitOK, "has this configuration", "config", "set", "10.5.0.0/16")
+	expect(ExitOK, `"changed": false`, "config", "set", "-json", "10.5.0.0/16")
 	expect(ExitOK, `{"Network": "10.5.0.0/16"}`, "config", "get")
 	expect(ExitOK, `"SubnetLen": 24`, "config", "get", "-json")
 	expect(ExitOK, "SubnetMax: 10.5.255.0 -> 10.5.9.0", "config", "set", `{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0"}`)
 	expect(ExitOK, "from 10.5.1.0 to 10.5.9.0", "config", "check")
+	expect(ExitOK, `"SubnetMax: 10.5.9.0 -> 10.5.99.0"`, "config", "set", "-json", `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`)
 	expect(ExitFailed, "SubnetLen", "config", "check", `{"Network":"10.5.0.0/16","SubnetLen":8}`)
 	expect(ExitFailed, "see flannel help config", "config")
 
@@ -55,9 +57,14 @@ func TestConfig(t *testing.T) {
 	expect(ExitOK, "reserved for 192.0.2.3", "reserve", "10.5.3.0/24", "192.0.2.3")
 	expect(ExitOK, "reserved, without an end   vxlan     {\"VNI\":1}", "leases")
 	expect(ExitOK, "is released", "release", "10.5.3.0/24")
+	expect(ExitOK, `"changed": true`, "reserve", "-json", "10.5.3.0/24", "192.0.2.3")
+	expect(ExitOK, `"changed": false`, "reserve", "-json", "10.5.3.0/24", "192.0.2.3")
+	expect(ExitOK, "is reserved for 192.0.2.3 already", "reserve", "10.5.3.0/24", "192.0.2.3")
+	expect(ExitOK, `"public_ip": "192.0.2.3"`, "release", "-json", "10.5.3.0/24")
 	expect(ExitOK, "is released", "release", "10.5.2.0/24")
 	expect(ExitFailed, "nobody has 10.5.2.0/24", "release", "10.5.2.0/24")
 
 	etcd.Stop()
 	expect(ExitFailed, "flannel leases: ", "leases", "-timeout=1s")
+	expect(ExitFailed, "leaves no time", "leases", "-timeout=-1s")
 }

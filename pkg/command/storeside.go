@@ -17,12 +17,15 @@ type storeSide struct {
 
 func (s *storeSide) register(fs *flag.FlagSet) {
 	s.flags.Register(fs)
-	fs.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long to wait for etcd")
+	fs.DurationVar(&s.timeout, "timeout", 10*time.Second, "`time` to wait for etcd")
 }
 
 // do runs f with the store. publish, if not nil, is the configuration to write
 // where there is none.
 func (s *storeSide) do(ctx context.Context, publish []byte, f func(context.Context, store.Store) error) (err error) {
+	if s.timeout <= 0 {
+		return fmt.Errorf("-timeout %v leaves no time to ask etcd; say 10s, for example", s.timeout)
+	}
 	if err := s.flags.Complete(); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ var waitCommand = command{
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s statusSource
 		s.register(fs)
+		asJSON := fs.Bool("json", false, "print JSON: whether it is ready, and what is missing")
 		timeout := fs.Duration("timeout", 0, "`time` to wait for; 0: as long as it takes")
 		return func(ctx context.Context, _ []string) error {
 			if *timeout < 0 {
@@ -29,13 +30,19 @@ var waitCommand = command{
 				limited, cancel = context.WithTimeout(ctx, *timeout)
 			}
 			defer cancel()
-			return p.waitReady(ctx, limited, &s)
+			return p.waitReady(ctx, limited, &s, *asJSON)
 		}
 	},
 }
 
+// waited is what "wait -json" prints.
+type waited struct {
+	Ready   bool   `json:"ready"`
+	Missing string `json:"missing,omitempty"`
+}
+
 // waitReady asks until limited ends; its parent ctx ends with a signal.
-func (p *Program) waitReady(ctx, limited context.Context, s *statusSource) error {
+func (p *Program) waitReady(ctx, limited context.Context, s *statusSource, asJSON bool) error {
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	missing := errors.New("there was no time to ask")
@@ -43,6 +50,9 @@ func (p *Program) waitReady(ctx, limited context.Context, s *statusSource) error
 		code, body, err := s.get(limited, "/readyz")
 		switch {
 		case err == nil && code == http.StatusOK:
+			if asJSON {
+				return printJSON(p.Stdout, waited{Ready: true})
+			}
 			return nil
 		case limited.Err() != nil: // the question was cut short and says nothing
 		case err != nil:
@@ -54,6 +64,9 @@ func (p *Program) waitReady(ctx, limited context.Context, s *statusSource) error
 		case <-limited.Done():
 			if ctx.Err() != nil {
 				return fmt.Errorf("ended by a signal: %w", missing)
+			}
+			if asJSON {
+				return errors.Join(printJSON(p.Stdout, waited{Missing: missing.Error()}), errNo)
 			}
 			fmt.Fprintf(p.Stderr, "flannel wait: not ready in time: %v\n", missing)
 			return errNo
