@@ -116,7 +116,7 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	defer func() { os.Stderr = loud }()
 	return command.Run(ctx, &command.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
-		DaemonFlags: daemonFlags, Remove: removeAll, Pinned: bpf.Pinned,
+		DaemonFlags: daemonFlags, Remove: removeAll, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
 	}, args)
 }
 

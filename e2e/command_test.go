@@ -109,36 +109,3 @@ func TestCleanup(t *testing.T) {
 		})
 	}
 }
-
-func TestDoctor(t *testing.T) {
-	c := newCluster(t, "3")
-	a := c.node("a")
-	args := []string{"doctor", "-etcd-endpoints=" + c.etcd.URL(), "-timeout=5s"}
-	a.Sysctl("net.ipv4.ip_forward", "1")
-	a.commandSays(0, "warn  daemon", args...)
-	a.join()
-	a.commandSays(0, "ok    daemon            is ready", args...)
-
-	a.Sysctl("net.ipv4.ip_forward", "0")
-	a.commandSays(3, "mend: sysctl -w net.ipv4.ip_forward=1", args...)
-	a.Sysctl("net.ipv4.ip_forward", "1")
-
-	for _, rule := range []string{"add table inet fw", "add chain inet fw in { type filter hook input priority 0; policy accept; }", "add rule inet fw in udp dport 8285 drop"} {
-		if out, err := output(t, a.Host, "nft", rule); err != nil {
-			t.Fatalf("nft %s: %v\n%s", rule, err, out)
-		}
-	}
-	out, code := a.command(args...)
-	_, mend, found := strings.Cut(out, "mend: nft ")
-	if code != 3 || !found || !strings.Contains(out, "drops UDP port 8285") {
-		t.Fatalf("code %d, the drop is not found in\n%s", code, out)
-	}
-	mend, _, _ = strings.Cut(mend, "\n") // the command that it names does mend it
-	if out, err := output(t, a.Host, "nft", strings.Fields(mend)...); err != nil {
-		t.Fatalf("nft %s: %v\n%s", mend, err, out)
-	}
-	a.commandSays(0, "nothing at this host's input drops UDP port 8285", args...)
-
-	c.etcd.Stop()
-	a.commandSays(3, "endpoint health", args...)
-}

@@ -41,6 +41,9 @@ type Program struct {
 	DaemonFlags func() *flag.FlagSet
 	// Pinned are the devices of this network namespace with eBPF programs of ours.
 	Pinned func() ([]string, error)
+	// KernelPath says why the udp backend's kernel data path cannot be had here;
+	// nil if it can.
+	KernelPath func() error
 	// Remove takes away what backends have left in the kernel for network.
 	Remove func(ctx context.Context, network netip.Prefix) error
 }

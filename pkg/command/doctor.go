@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
 )
 
 // The verdicts of a check.
@@ -42,8 +44,18 @@ type doctor struct {
 	store  storeSide
 	status statusSource
 	iface  uplink.Choice
-	port   int
+	port   int  // 0: that of the network's backend
 	etcd   bool // the store is asked as well
+	// kernelPath says why the udp backend's kernel data path cannot be had.
+	kernelPath func() error
+
+	// What follows is found out before the checks.
+	up        uplink.Uplink
+	upError   error
+	report    *status.Report // nil: there is no daemon that answers
+	noReport  error          // why
+	config    *subnet.Config // nil: not known
+	etcdFound finding
 }
 
 var doctorCommand = command{
@@ -51,7 +63,7 @@ var doctorCommand = command{
 	detail: "It works with and without a running daemon, best as root, and with the daemon's flags. Each check says ok, warn\n" +
 		"or fail, what that means, and the command that mends it. It exits with 3 if one says fail.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		d := new(doctor)
+		d := &doctor{kernelPath: p.KernelPath}
 		d.store.register(fs)
 		d.status.register(fs)
 		fs.Func("iface", "`interface`, by name or IP, to send to other hosts by (default: the default route's)", func(s string) error {
@@ -59,10 +71,13 @@ var doctorCommand = command{
 			return nil
 		})
 		fs.StringVar(&d.iface.CanReach, "iface-can-reach", "", "`IP` that is reached by that interface")
-		fs.IntVar(&d.port, "port", 8285, "UDP `port` of the udp backend")
+		fs.IntVar(&d.port, "port", 0, "UDP `port` that other hosts send to (default: that of the network's backend)")
 		fs.BoolVar(&d.etcd, "etcd", true, "check etcd as well")
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
+			if d.port < 0 || d.port > 65535 {
+				return fmt.Errorf("-port %d is not in 0 to 65535", d.port)
+			}
 			findings := d.examine(ctx)
 			var err error
 			if *asJSON {
@@ -83,6 +98,12 @@ var doctorCommand = command{
 // examine makes all checks, in an order in which the first failure is most
 // likely the cause of the later ones.
 func (d *doctor) examine(ctx context.Context) (all []finding) {
+	d.up, d.upError = uplink.Find(d.iface)
+	if d.status.addr != "" {
+		d.report, _, d.noReport = d.status.report(ctx)
+	}
+	d.etcdFound = d.askEtcd(ctx)
+	o := d.examineOverlay(ctx)
 	for _, check := range []struct {
 		name string
 		run  func(context.Context) finding
@@ -90,16 +111,17 @@ func (d *doctor) examine(ctx context.Context) (all []finding) {
 		{"tun device", d.tunDevice},
 		{"capabilities", d.capabilities},
 		{"uplink", d.uplink},
+		{"offloads", d.offloads},
 		{"ip_forward", d.forwarding},
 		{"rp_filter", d.reversePath},
 		{"br_netfilter", d.bridgeFilter},
 		{"firewall", d.firewall},
-		{"kernel data path", d.kernelPath},
-		{"etcd", d.etcdAnswers},
+		{"kernel data path", d.kernelDataPath},
+		{"etcd", func(context.Context) finding { return d.etcdFound }},
 		{"clock", d.clock},
 		{"daemon", d.daemon},
-		{"peers", d.peers},
-		{"neighbours", d.neighbours},
+		{"peers", o.answers},
+		{"path MTU", o.sizes},
 	} {
 		f := check.run(ctx)
 		f.Check = check.name

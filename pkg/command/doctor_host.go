@@ -2,18 +2,16 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // leastMTU leaves containers the 1280 bytes that every link of the internet's
@@ -36,24 +34,62 @@ func (d *doctor) capabilities(context.Context) finding {
 		return warn("", "capabilities cannot be read: %v", err)
 	}
 	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
+	var lacks []string
+	for name, c := range map[string]int{"CAP_BPF": unix.CAP_BPF, "CAP_PERFMON": unix.CAP_PERFMON} {
+		if !has(c) && !has(unix.CAP_SYS_ADMIN) {
+			lacks = append(lacks, name)
+		}
+	}
+	slices.Sort(lacks)
 	switch {
 	case !has(unix.CAP_NET_ADMIN):
-		return fail("sudo flannel doctor, and the daemon as root or with AmbientCapabilities=CAP_NET_ADMIN CAP_BPF", "there is no CAP_NET_ADMIN: devices, routes and rules cannot be made")
-	case !has(unix.CAP_BPF) && !has(unix.CAP_SYS_ADMIN):
-		return warn("AmbientCapabilities=CAP_NET_ADMIN CAP_BPF", "there is no CAP_BPF: the kernel data path cannot be used")
+		return fail("sudo flannel doctor; and the daemon as root, or with AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_PERFMON in its unit",
+			"CAP_NET_ADMIN is missing: devices, routes and rules cannot be made")
+	case lacks != nil:
+		return warn("AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_PERFMON in the unit, or run it as root",
+			"%s is missing: the udp backend's kernel data path cannot be had", strings.Join(lacks, " and "))
 	}
-	return okay("CAP_NET_ADMIN and CAP_BPF are there")
+	return okay("CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON are there")
 }
 
 func (d *doctor) uplink(context.Context) finding {
-	up, err := uplink.Find(d.iface)
-	switch {
-	case err != nil:
-		return fail("-iface NAME, of an interface in: ip -4 addr", "no interface to other hosts: %v", err)
+	switch up := d.up; {
+	case d.upError != nil:
+		return fail("flannel doctor -iface NAME, with one of: ip -4 addr", "there is no interface to other hosts: %v", d.upError)
 	case up.MTU < leastMTU:
 		return warn(fmt.Sprintf("ip link set %s mtu 1500", up.Name), "%s has the MTU %d, which leaves containers less than 1280 bytes", up.Name, up.MTU)
+	default:
+		return okay("%s, %v, MTU %d (%s)", up.Name, up.Addr, up.MTU, up.Reason)
 	}
-	return okay("%s, %v, MTU %d (%s)", up.Name, up.Addr, up.MTU, up.Reason)
+}
+
+// offloads are those of the uplink: without, every packet of a stream goes
+// through the kernel alone.
+func (d *doctor) offloads(context.Context) finding {
+	if d.upError != nil {
+		return finding{} // said above
+	}
+	o, err := rtnl.OffloadsOf(d.up.Name)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return okay("%s does not tell its offloads", d.up.Name)
+	}
+	if err != nil {
+		return warn("ethtool -k "+d.up.Name, "%v", err)
+	}
+	var off []string
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{{"gro", o.GRO}, {"gso", o.GSO}, {"tso", o.TSO}} {
+		if !f.on {
+			off = append(off, f.name+" on")
+		}
+	}
+	if off != nil {
+		return warn(fmt.Sprintf("ethtool -K %s %s", d.up.Name, strings.Join(off, " ")),
+			"%s works on packets one by one, which costs throughput: %s is off", d.up.Name, strings.ReplaceAll(strings.Join(off, " and "), " on", ""))
+	}
+	return okay("gro, gso and tso are on at %s", d.up.Name)
 }
 
 func sysctl(name string) (string, error) {
@@ -108,91 +144,15 @@ func (d *doctor) bridgeFilter(context.Context) finding {
 	return okay("bridged packets pass no iptables; Kubernetes wants net.bridge.bridge-nf-call-iptables=1")
 }
 
-// firewall looks for what drops the port on its way in: a base chain at the
-// input hook that drops by default, or a rule that names the port and drops.
-func (d *doctor) firewall(context.Context) finding {
-	conn, err := nftables.New()
-	if err != nil {
-		return warn("", "nftables cannot be read: %v", err)
+// kernelDataPath loads the programs, as the daemon would, and attaches them to
+// nothing.
+func (d *doctor) kernelDataPath(context.Context) finding {
+	if d.kernelPath == nil {
+		return finding{}
 	}
-	chains, err := conn.ListChains()
-	if err != nil {
-		return warn("sudo flannel doctor", "the rules cannot be read: %v", err)
+	if err := d.kernelPath(); err != nil {
+		return warn("sudo flannel doctor; Linux 6.6 or newer, with CAP_BPF and CAP_PERFMON",
+			"cannot be had, so the udp backend is slower: %v", err)
 	}
-	for _, c := range chains {
-		if c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Type != nftables.ChainTypeFilter {
-			continue
-		}
-		rules, err := conn.GetRules(c.Table, c)
-		if err != nil {
-			return warn("", "rules of %s %s cannot be read: %v", c.Table.Name, c.Name, err)
-		}
-		decided := false
-		for _, r := range rules {
-			port, verdict := portAndVerdict(r)
-			if port != d.port || decided {
-				continue
-			}
-			if verdict == expr.VerdictDrop {
-				return fail(fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(c.Table.Family), c.Table.Name, c.Name, r.Handle),
-					"a rule in the chain %s of the table %s drops UDP port %d: no peer's packet arrives", c.Name, c.Table.Name, d.port)
-			}
-			decided = decided || verdict == expr.VerdictAccept
-		}
-		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop && !decided {
-			return warn(fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", familyName(c.Table.Family), c.Table.Name, c.Name, d.port),
-				"the chain %s of the table %s drops by default, and no rule in it names UDP port %d", c.Name, c.Table.Name, d.port)
-		}
-	}
-	return okay("nothing at this host's input drops UDP port %d", d.port)
-}
-
-// portAndVerdict reads a rule's destination port, -1 if it compares none, and
-// what it does with a packet.
-func portAndVerdict(r *nftables.Rule) (port int, verdict expr.VerdictKind) {
-	port, verdict = -1, expr.VerdictContinue
-	loaded := false // a register holds the destination port
-	for _, e := range r.Exprs {
-		switch e := e.(type) {
-		case *expr.Payload:
-			loaded = e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2
-		case *expr.Cmp:
-			if loaded && e.Op == expr.CmpOpEq && len(e.Data) == 2 {
-				port = int(e.Data[0])<<8 | int(e.Data[1])
-			}
-			loaded = false
-		case *expr.Verdict:
-			verdict = e.Kind
-		case *expr.Reject:
-			verdict = expr.VerdictDrop
-		}
-	}
-	return port, verdict
-}
-
-func familyName(f nftables.TableFamily) string {
-	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv6: "ip6"}
-	return names[f]
-}
-
-// kernelPath needs tcx, which came with Linux 6.6.
-func (d *doctor) kernelPath(context.Context) finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return warn("", "the kernel does not say its version: %v", err)
-	}
-	release := unix.ByteSliceToString(u.Release[:])
-	parts := strings.FieldsFunc(release, func(r rune) bool { return r < '0' || r > '9' })
-	var numbers []int
-	for _, part := range parts[:min(2, len(parts))] {
-		n, err := strconv.Atoi(part)
-		if err != nil {
-			return warn("", "the kernel's version %q is not understood", release)
-		}
-		numbers = append(numbers, n)
-	}
-	if slices.Compare(numbers, []int{6, 6}) < 0 {
-		return warn("a kernel of 6.6 or newer, for speed only", "Linux %s has no tcx: the udp backend uses the TUN device", release)
-	}
-	return okay("Linux %s has tcx", release)
+	return okay("its programs load, and the kernel has tcx")
 }

@@ -169,46 +169,53 @@ func (r *pinging) run(ctx context.Context) error {
 func (r *pinging) once(ctx context.Context, seq int) {
 	limited, cancel := context.WithTimeout(ctx, r.o.timeout)
 	defer cancel()
-	type reply struct {
-		from netip.Addr
-		rtt  time.Duration
-		err  error
-	}
 	r.mu.Lock()
 	addrs := r.addrs
 	r.mu.Unlock()
-	replies := make(chan reply, len(addrs))
-	for _, addr := range addrs {
-		go func() {
-			rtt, err := r.pinger.Ping(limited, addr, probe.SmallSize)
-			replies <- reply{addr, rtt, err}
-		}()
-	}
-	var first reply
-	for i := range addrs {
-		if got := <-replies; i == 0 || first.err != nil && got.err == nil {
-			first = got
-			if got.err == nil {
-				cancel() // the others end at once
-			}
-		}
-	}
-	if first.err != nil && ctx.Err() != nil {
+	from, rtt, err := firstOf(limited, r.pinger, addrs)
+	if err != nil && ctx.Err() != nil {
 		return // it was not given its time
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Sent++
-	if first.err == nil {
-		r.addrs, r.report.Address = []netip.Addr{first.from}, first.from
-		r.answered(first.rtt)
-		fmt.Fprintf(r.out, "reply from %v: seq=%d time=%s ms\n", first.from, seq, milliseconds(first.rtt.Seconds()))
-	} else if errors.Is(first.err, context.DeadlineExceeded) {
+	if err == nil {
+		r.addrs, r.report.Address = []netip.Addr{from}, from
+		r.answered(rtt)
+		fmt.Fprintf(r.out, "reply from %v: seq=%d time=%s ms\n", from, seq, milliseconds(rtt.Seconds()))
+	} else if errors.Is(err, context.DeadlineExceeded) {
 		fmt.Fprintf(r.out, "no reply: seq=%d, in %v\n", seq, r.o.timeout)
 	} else {
-		fmt.Fprintf(r.out, "not sent: seq=%d: %v\n", seq, first.err)
+		fmt.Fprintf(r.out, "not sent: seq=%d: %v\n", seq, err)
 	}
 	r.report.Loss = 1 - float64(r.report.Received)/float64(r.report.Sent)
+}
+
+// firstOf pings all addresses at once, and takes the first answer.
+func firstOf(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (from netip.Addr, rtt time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type reply struct {
+		from netip.Addr
+		rtt  time.Duration
+		err  error
+	}
+	replies := make(chan reply, len(addrs))
+	for _, addr := range addrs {
+		go func() {
+			rtt, err := p.Ping(ctx, addr, probe.SmallSize)
+			replies <- reply{addr, rtt, err}
+		}()
+	}
+	var first reply
+	for i := range addrs { // all of them: nobody else waits
+		if got := <-replies; i == 0 || first.err != nil && got.err == nil {
+			if first = got; got.err == nil {
+				cancel() // the others end at once
+			}
+		}
+	}
+	return first.from, first.rtt, first.err
 }
 
 func (r *pinging) answered(rtt time.Duration) {

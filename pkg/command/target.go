@@ -36,9 +36,7 @@ func (d Destination) hostWords() string {
 // target is what to ping there, and from where.
 type target struct {
 	Destination
-	// addrs are those that may answer: of a subnet its first, which flannel's
-	// device has, and the second, which the containers' bridge has.
-	addrs  []netip.Addr
+	addrs  []netip.Addr // those that may answer
 	source netip.Addr
 	mtu    int // the largest packet of containers, in bytes
 }
@@ -129,11 +127,17 @@ func (t target) at(d Destination, who string) target {
 		t.addrs = []netip.Addr{addr}
 		return t
 	}
-	t.addrs = []netip.Addr{d.Subnet.Addr()}
-	if d.Subnet.Bits() < 32 {
-		t.addrs = append(t.addrs, d.Subnet.Addr().Next())
-	}
+	t.addrs = answering(d.Subnet)
 	return t
+}
+
+// answering are the addresses of a subnet that may answer: its first, which
+// flannel's device has, and the second, which the containers' bridge has.
+func answering(s netip.Prefix) []netip.Addr {
+	if s.Bits() == 32 {
+		return []netip.Addr{s.Addr()}
+	}
+	return []netip.Addr{s.Addr(), s.Addr().Next()}
 }
 
 func isAddress(s string) bool { return strings.Contains(s, "/") || net.ParseIP(s) != nil }

@@ -37,14 +37,14 @@ type Offloads struct {
 	// TSO is tcp-segmentation-offload: the device takes super-packets of TCP, to
 	// segment them or, as veth, to hand them on.
 	TSO bool
-	// GRO is generic-receive-offload.
-	GRO bool
+	// GRO is generic-receive-offload, GSO generic-segmentation-offload.
+	GRO, GSO bool
 }
 
 // OffloadsOf asks for the offloads of a device, in the network namespace of the
 // calling thread.
 func OffloadsOf(device string) (o Offloads, err error) {
-	for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO} {
+	for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO, unix.ETHTOOL_GGSO: &o.GSO} {
 		v, err := ethtool(device, ethtoolValue{cmd: command})
 		if err != nil {
 			return o, fmt.Errorf("ask for offloads of %s: %w", device, err)
