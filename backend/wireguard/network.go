@@ -72,6 +72,7 @@ func (n *network) Apply(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := desired(n.peers, n.options)
+	var fresh []wgtypes.Key
 	for _, e := range events {
 		old := n.peers[e.Lease.Subnet]
 		delete(n.peers, e.Lease.Subnet)
@@ -84,14 +85,32 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.fault == nil {
+			fresh = append(fresh, p.key)
 			n.retiring[old.key] = p.key
 			n.greeter.note(p.key)
 		}
 	}
-	if err := n.apply(before); err != nil {
+	if err := errors.Join(n.introduce(fresh), n.apply(before)); err != nil {
 		log.Errorf("set peers: %v", err)
 		n.keeper.Wake() // prepare makes it good
 	}
+}
+
+// introduce tells the tunnel of keys, without a subnet. wireguard-go drops
+// packets to a key that it is still being told of; so it gets the subnet, which
+// takes it from the key before, in a second step.
+func (n *network) introduce(keys []wgtypes.Key) error {
+	if n.tunnel == nil || !n.synced {
+		return nil // apply says so; or no packet flows yet
+	}
+	want := desired(n.peers, n.options)
+	var peers []wgtypes.PeerConfig
+	for _, key := range keys {
+		if c, ok := want[key]; ok {
+			peers = append(peers, c.config(key, nil))
+		}
+	}
+	return n.configure(peers)
 }
 
 // apply brings the tunnel from what was desired before to what is; at first,

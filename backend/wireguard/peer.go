@@ -105,6 +105,18 @@ func present(peers []wgtypes.Peer) map[wgtypes.Key]claim {
 	return claims
 }
 
+// config is the claim as the tunnel is told it, with these subnets.
+func (c claim) config(key wgtypes.Key, allowed []netip.Prefix) wgtypes.PeerConfig {
+	p := wgtypes.PeerConfig{
+		PublicKey: key, PresharedKey: &c.psk, Endpoint: net.UDPAddrFromAddrPort(c.endpoint),
+		PersistentKeepaliveInterval: &c.keepalive, ReplaceAllowedIPs: true,
+	}
+	for _, a := range allowed {
+		p.AllowedIPs = append(p.AllowedIPs, net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())})
+	}
+	return p
+}
+
 // changes turns one set of claims into another. Removals come last: a subnet
 // belongs to one key at a time, and goes over to another without a moment in
 // which it is nobody's and its packets are dropped. What is the same stays
@@ -120,14 +132,7 @@ func changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
 		if b, known := before[key]; known && b.equal(c) {
 			continue
 		}
-		p := wgtypes.PeerConfig{
-			PublicKey: key, PresharedKey: &c.psk, Endpoint: net.UDPAddrFromAddrPort(c.endpoint),
-			PersistentKeepaliveInterval: &c.keepalive, ReplaceAllowedIPs: true,
-		}
-		for _, a := range c.allowed {
-			p.AllowedIPs = append(p.AllowedIPs, net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())})
-		}
-		set = append(set, p)
+		set = append(set, c.config(key, c.allowed))
 	}
 	return append(set, remove...)
 }

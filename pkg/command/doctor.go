@@ -122,6 +122,7 @@ func (d *doctor) examine(ctx context.Context) (all []finding) {
 		{"daemon", d.daemon},
 		{"peers", o.answers},
 		{"path MTU", o.sizes},
+		{"neighbours", d.neighbours},
 	} {
 		f := check.run(ctx)
 		f.Check = check.name

@@ -46,7 +46,7 @@ func (d *doctor) firewall(context.Context) finding {
 	}
 	conn, err := nftables.New()
 	if err != nil {
-		return warn("", "nftables cannot be read: %v", err)
+		return warn("sudo flannel doctor", "nftables cannot be read: %v", err)
 	}
 	chains, err := conn.ListChains()
 	if err != nil {
@@ -58,7 +58,7 @@ func (d *doctor) firewall(context.Context) finding {
 		}
 		rules, err := conn.GetRules(c.Table, c)
 		if err != nil {
-			return warn("", "rules of %s %s cannot be read: %v", c.Table.Name, c.Name, err)
+			return warn("sudo flannel doctor", "rules of %s %s cannot be read: %v", c.Table.Name, c.Name, err)
 		}
 		decided := false
 		for _, r := range rules {

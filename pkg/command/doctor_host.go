@@ -31,7 +31,7 @@ func (d *doctor) capabilities(context.Context) finding {
 	var data [2]unix.CapUserData
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&header, &data[0]); err != nil {
-		return warn("", "capabilities cannot be read: %v", err)
+		return warn("sudo flannel doctor", "capabilities cannot be read: %v", err)
 	}
 	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
 	var lacks []string
@@ -101,7 +101,7 @@ func (d *doctor) forwarding(context.Context) finding {
 	value, err := sysctl("net.ipv4.ip_forward")
 	switch {
 	case err != nil:
-		return warn("", "cannot be read: %v", err)
+		return warn("sysctl net.ipv4.ip_forward", "cannot be read: %v", err)
 	case value != "1":
 		return fail("sysctl -w net.ipv4.ip_forward=1", "is %s: the kernel drops what containers send to other hosts", value)
 	}
@@ -117,7 +117,7 @@ func (d *doctor) reversePath(context.Context) finding {
 	}
 	all, err := sysctl("net.ipv4.conf.all.rp_filter")
 	if err != nil {
-		return warn("", "cannot be read: %v", err)
+		return warn("sysctl net.ipv4.conf.all.rp_filter", "cannot be read: %v", err)
 	}
 	for _, path := range devices {
 		own, err := os.ReadFile(path)

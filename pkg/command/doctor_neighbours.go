@@ -9,9 +9,9 @@ import (
 // neighbours, which all network namespaces share (net/core/neighbour.c): what
 // finds no room in it is dropped. Only the first namespace shows the limit.
 // Peers behind a router need no entry, which cannot be told from here.
-func (d *doctor) neighbours(ctx context.Context) finding {
-	if d.status.addr == "" {
-		return finding{}
+func (d *doctor) neighbours(context.Context) finding {
+	if d.report == nil || d.report.Backend == nil {
+		return finding{} // said by another check
 	}
 	text, err := sysctl("net.ipv4.neigh.default.gc_thresh3")
 	if err != nil {
@@ -19,13 +19,9 @@ func (d *doctor) neighbours(ctx context.Context) finding {
 	}
 	limit, err := strconv.Atoi(text)
 	if err != nil {
-		return warn("", "the kernel's limit %q is not a number", text)
+		return warn("sysctl net.ipv4.neigh.default.gc_thresh3", "the kernel's limit %q is not a number", text)
 	}
-	r, _, err := d.status.report(ctx)
-	if err != nil || r.Backend == nil {
-		return finding{} // said by another check
-	}
-	return roomFor(len(r.Backend.Peers), limit)
+	return roomFor(len(d.report.Backend.Peers), limit)
 }
 
 // roomFor leaves half of the table to all that are not peers.

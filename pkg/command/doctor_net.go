@@ -81,7 +81,7 @@ func (d *doctor) clock(ctx context.Context) finding {
 	state, err := unix.Adjtimex(&t)
 	switch {
 	case err != nil:
-		return warn("", "cannot be asked: %v", err)
+		return warn("timedatectl", "cannot be asked: %v", err)
 	case state == unix.TIME_ERROR:
 		return warn("timedatectl set-ntp true", "is not synchronized: TLS certificates may be refused; leases do not depend on it")
 	}
