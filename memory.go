@@ -17,6 +17,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/state"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
@@ -200,7 +201,7 @@ func (r *recorder) write() {
 	}
 	m.Peers = r.leases()
 	if err := state.Write(r.path, m); err != nil {
-		log.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
+		repeat.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
 	}
 }
 

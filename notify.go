@@ -9,6 +9,8 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 // statusEvery is how often systemd is told what the program does, where no
@@ -88,7 +90,7 @@ func notifySystemd(state string) {
 	}
 	conn, err := net.DialUnix(addr.Net, nil, addr)
 	if err != nil {
-		log.Errorf("notify systemd: %v", err)
+		repeat.Errorf("notify systemd: %v", err)
 		return
 	}
 	defer conn.Close()

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/backoff"
+	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -107,7 +107,7 @@ func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 			intervals.Reset()
 		case err.Error() != said:
 			said = err.Error()
-			log.Errorf("keep device device=%s err=%q", l.network.path.deviceName(), err)
+			repeat.Errorf("keep device device=%s err=%q", l.network.path.deviceName(), err)
 			fallthrough
 		default:
 			again = time.After(intervals.NextBackOff())

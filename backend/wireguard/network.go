@@ -17,6 +17,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -81,7 +82,7 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 		p := read(e.Lease, n.key.PublicKey())
 		if p.fault != nil {
-			log.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+			repeat.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 		}
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.fault == nil {

@@ -8,6 +8,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 // userspaceTunnel is wireguard-go inside our process, behind a TUN device that
@@ -27,7 +29,7 @@ func openUserspace(mtu int) (tunnel, error) {
 				log.Infof("wireguard: "+format, args...)
 			}
 		},
-		Errorf: func(format string, args ...any) { log.Warningf("wireguard: "+format, args...) },
+		Errorf: func(format string, args ...any) { repeat.Warningf("wireguard: "+format, args...) },
 	})}, nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/time/rate"
+
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 const (
@@ -63,7 +65,7 @@ func Run(ctx context.Context, r Rules) error {
 		if limit.Wait(ctx) != nil {
 			return nil
 		}
-		log.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
+		repeat.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
 		// What the kernel makes of our rules stays the measure: reading it back
 		// anew would take a second change that came in between for our own.
 		if err := Apply(r); err != nil {

@@ -11,6 +11,8 @@ import (
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 // Config is what a Keeper works for.
@@ -249,7 +251,7 @@ func (k *Keeper) note(refused []*Refusal) {
 	for _, r := range refused {
 		now[r.Route.key()] = r
 		if old := k.refused[r.Route.key()]; old == nil || old.Error() != r.Error() {
-			log.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
+			repeat.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
 		}
 	}
 	for key := range k.refused {

@@ -6,10 +6,10 @@ import (
 	"math/rand/v2"
 	"time"
 
-	log "github.com/golang/glog"
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/backoff"
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 const (
@@ -80,7 +80,7 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 		default:
 			if now := time.Now(); now.Sub(said) >= sayEvery {
 				said = now
-				log.Errorf("keep kernel state network=%v err=%q", k.config.Network, err)
+				repeat.Errorf("keep kernel state network=%v err=%q", k.config.Network, err)
 			}
 			retry = time.After(retries.NextBackOff())
 		}

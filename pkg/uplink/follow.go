@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	log "github.com/golang/glog"
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 // settleTime is how long a change must last to count: an address is often
@@ -42,7 +42,7 @@ func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (
 			now, problem = u, err.Error() // u for the time being
 		}
 		if problem != said {
-			log.Warningf("uplink iface=%s problem=%q", u.Name, problem)
+			repeat.Warningf("uplink iface=%s problem=%q", u.Name, problem)
 			said = problem
 			tell(err)
 		}
