@@ -260,8 +260,6 @@ func (d *daemon) sayReady(config *subnet.Config, lease subnet.Lease, network bac
 	if !first {
 		return
 	}
-	stats := network.Stats()
-	log.Infof("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s",
-		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), d.options.subnetFile)
+	log.Info(d.summary(config, lease, network))
 	notifySystemd(sd.SdNotifyReady)
 }

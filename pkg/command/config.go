@@ -152,8 +152,29 @@ func configChanges(before, after *subnet.Config) (lines []string) {
 	add("SubnetLen", before.SubnetLen, after.SubnetLen)
 	add("SubnetMin", before.SubnetMin, after.SubnetMin)
 	add("SubnetMax", before.SubnetMax, after.SubnetMax)
-	add("Backend", compact(before.Backend), compact(after.Backend))
+	if compact(before.Backend) != compact(after.Backend) {
+		lines = append(lines, fmt.Sprintf("Backend: %s -> %s", withoutKey(before.Backend), withoutKey(after.Backend)))
+	}
 	return lines
+}
+
+// withoutKey is a Backend object to be shown: wireguard's preshared key is not
+// for terminals and their scrollback.
+func withoutKey(raw json.RawMessage) string {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(raw, &keys) != nil {
+		return compact(raw)
+	}
+	for key := range keys {
+		if strings.EqualFold(key, "PSK") {
+			keys[key] = json.RawMessage(`"…"`)
+		}
+	}
+	shown, err := json.Marshal(keys)
+	if err != nil {
+		return compact(nil)
+	}
+	return compact(shown)
 }
 
 func compact(raw json.RawMessage) string {

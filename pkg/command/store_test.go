@@ -35,6 +35,9 @@ func TestConfig(t *testing.T) {
 	expect(ExitFailed, "SubnetLen", "config", "check", `{"Network":"10.5.0.0/16","SubnetLen":8}`)
 	expect(ExitFailed, "see flannel help config", "config")
 
+	expect(ExitOK, `Backend: {"Type":"udp"} -> {"PSK":"…","Type":"wireguard"}`, "config", "set", `{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard","PSK":"hush"}}`)
+	expect(ExitOK, `-> {"Type":"udp"}`, "config", "set", `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`)
+
 	r, err := etcdv3.New(etcd.StoreConfig("/coreos.com/network"))
 	if err != nil {
 		t.Fatal(err)
