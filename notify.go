@@ -8,7 +8,6 @@ import (
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/repeat"
 )
@@ -95,10 +94,10 @@ func notifySystemd(state string) {
 	}
 	defer conn.Close()
 	if err := conn.SetWriteDeadline(time.Now().Add(notifyLimit)); err != nil {
-		log.Errorf("notify systemd: %v", err)
+		repeat.Errorf("notify systemd: %v", err)
 		return
 	}
 	if _, err := conn.Write([]byte(state)); err != nil {
-		log.Errorf("notify systemd: %v", err)
+		repeat.Errorf("notify systemd: %v", err)
 	}
 }

@@ -73,7 +73,9 @@ func (d *daemon) observe(ctx context.Context) error {
 		case <-tick.C:
 			now, _ := d.outline()
 			for _, h := range append(changes(before, now), d.peerChanges(d.snapshot().prober)...) {
-				log.Info(h.line)
+				if !logged(h.line) {
+					log.Info(h.line)
+				}
 				d.events.Add(h.words)
 			}
 			before = now
@@ -84,6 +86,12 @@ func (d *daemon) observe(ctx context.Context) error {
 // happening is one change: a line for the log, whose keys programs look for, and
 // a sentence for the people who look at the status page.
 type happening struct{ line, words string }
+
+// logged says whether the sentence alone is news: who brings about the change
+// logs the same line.
+func logged(line string) bool {
+	return slices.ContainsFunc([]string{"use interface ", "lease subnet ", "renewed lease "}, func(begin string) bool { return strings.HasPrefix(line, begin) })
+}
 
 // peerChanges says which peers are not what they were, one line for each kind: a
 // thousand peers that fall silent at once are one line.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -98,7 +99,7 @@ func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
 		MaxPeers: min(1<<(p.subnetLen-p.network.Bits()), maxKernelPeers) + sparePeers, PinDir: k.pins,
 	}
 	if k.path, err = bpf.Load(c); err != nil {
-		log.Warningf("cannot take over kernel data path, load it anew device=%s err=%q", k.deviceName(), err)
+		log.Warningf("cannot take over kernel data path, load it anew device=%s reason=%q", k.deviceName(), err)
 		if err := bpf.Remove(k.pins); err != nil {
 			return nil, err
 		}
@@ -262,11 +263,11 @@ func (k *kernel) attach(uplinks []int) error {
 // giveUp ends the programs: with a table that is not whole they would refuse
 // packets as forged. The offloaded path has them all from now on.
 func (k *kernel) giveUp(err error) {
-	log.Errorf("give up kernel data path, go on with offload device=%s err=%q", k.deviceName(), err)
+	log.Errorf("give up kernel data path, go on with offload device=%s reason=%q", k.deviceName(), err)
 	k.last = k.count()
 	k.failed = err
 	if err := errors.Join(k.path.Close(), bpf.Remove(k.pins)); err != nil {
-		log.Errorf("remove kernel data path device=%s err=%q", k.deviceName(), err)
+		log.Errorf("remove kernel data path device=%s reason=%q", k.deviceName(), err)
 	}
 	k.path = nil
 }
@@ -274,7 +275,7 @@ func (k *kernel) giveUp(err error) {
 func (k *kernel) count() counted {
 	peers, drops, err := k.path.Stats()
 	if err != nil {
-		log.Errorf("read counters of kernel data path device=%s err=%q", k.deviceName(), err)
+		repeat.Errorf("read counters of kernel data path device=%s reason=%q", k.deviceName(), err)
 		return k.last
 	}
 	return counted{peers, drops}

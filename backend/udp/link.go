@@ -107,7 +107,7 @@ func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 			intervals.Reset()
 		case err.Error() != said:
 			said = err.Error()
-			repeat.Errorf("keep device device=%s err=%q", l.network.path.deviceName(), err)
+			repeat.Errorf("keep device device=%s reason=%q", l.network.path.deviceName(), err)
 			fallthrough
 		default:
 			again = time.After(intervals.NextBackOff())

@@ -76,7 +76,7 @@ func (n *network) put(p *peer, changed map[netip.Prefix]rtnl.State) {
 		p.fault, p.displaced = fmt.Errorf("its MAC %v is that of %v", p.mac, n.macs[p.mac].host), true
 	}
 	if p.fault != nil {
-		log.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+		repeat.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 	}
 	n.peers[p.subnet] = p
 	changed[p.subnet] = n.state(p)

@@ -92,7 +92,7 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 	}
 	if err := errors.Join(n.introduce(fresh), n.apply(before)); err != nil {
-		log.Errorf("set peers: %v", err)
+		repeat.Errorf("set peers: %v", err)
 		n.keeper.Wake() // prepare makes it good
 	}
 }
@@ -185,9 +185,9 @@ func (n *network) prepare() error {
 		return err
 	}
 	if n.tunnel != nil && !exists {
-		log.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
+		repeat.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
 		if err := n.closeTunnel(); err != nil {
-			log.Warningf("close tunnel: %v", err)
+			repeat.Warningf("close tunnel: %v", err)
 		}
 	}
 	if n.tunnel == nil {

@@ -69,7 +69,7 @@ func Run(ctx context.Context, r Rules) error {
 		// What the kernel makes of our rules stays the measure: reading it back
 		// anew would take a second change that came in between for our own.
 		if err := Apply(r); err != nil {
-			log.Errorf("repair nftables table=%s err=%q retry=%v", t.Name, err, retryAfter)
+			repeat.Errorf("repair nftables table=%s reason=%q retry=%v", t.Name, err, retryAfter)
 			retry = time.After(retryAfter)
 		}
 	}
@@ -149,7 +149,7 @@ func warnOfDrops(ours *nftables.Table) {
 	}
 	chains, err := c.ListChains()
 	if err != nil {
-		log.Warningf("list nftables chains err=%q", err)
+		repeat.Warningf("list nftables chains reason=%q", err)
 		return
 	}
 	for _, chain := range drops(chains, ours.Family) {

@@ -146,7 +146,7 @@ func (k *Keeper) exchange(remove, add State) {
 		d.fail(err)
 	}
 	if len(d.failed)+len(d.refused) > 0 {
-		log.V(1).Infof("change kernel state: leave to a pass err=%v", errors.Join(d.failed...))
+		log.V(1).Infof("change kernel state: leave to a pass reason=%q", errors.Join(d.failed...))
 		k.poke() // a pass finds out why
 	}
 }

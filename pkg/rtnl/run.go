@@ -80,7 +80,7 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 		default:
 			if now := time.Now(); now.Sub(said) >= sayEvery {
 				said = now
-				repeat.Errorf("keep kernel state network=%v err=%q", k.config.Network, err)
+				repeat.Errorf("keep kernel state network=%v reason=%q", k.config.Network, err)
 			}
 			retry = time.After(retries.NextBackOff())
 		}
