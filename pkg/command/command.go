@@ -124,11 +124,12 @@ func find(name string) (command, bool) {
 	return all[i], true
 }
 
-// unknown names the command that may be meant: the first that begins alike.
+// unknown names the command that may be meant: one of which more than half
+// begins alike.
 func unknown(name string) error {
-	for n := len(name); n >= 2; n-- {
+	for n := len(name); n > len(name)/2; n-- {
 		for _, c := range commands() {
-			if strings.HasPrefix(c.name, name[:n]) {
+			if n > len(c.name)/2 && strings.HasPrefix(c.name, name[:n]) {
 				return fmt.Errorf("command %q is not known; is %s meant? (see flannel help)", name, c.name)
 			}
 		}
