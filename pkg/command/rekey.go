@@ -11,7 +11,7 @@ import (
 
 var rekeyCommand = command{
 	name: "rekey", summary: "replace this host's WireGuard key while packets flow",
-	detail: "It asks the running daemon, which makes a new private key, puts it to use, and writes the public one into the lease,\nwhere the other hosts read it; no packet is lost. It needs root. Other backends than wireguard have no key.",
+	detail: "It asks the running daemon, which makes a new private key, puts it to use, and writes the public one into the lease,\nwhere the other hosts read it; packets wait in the tunnel meanwhile. It needs root. Other backends than wireguard have no key.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		file := fs.String("subnet-file", "/run/flannel/subnet.env", "`file` that flannel writes; its control socket is beside it")
 		asJSON := fs.Bool("json", false, "print JSON")
