@@ -86,8 +86,8 @@ func TestOffloadsOf(t *testing.T) {
 		})
 	}
 	value := map[bool]string{false: "off", true: "on"}
-	for _, want := range []Offloads{{}, {TSO: true}, {GRO: true}, {TSO: true, GRO: true}} {
-		if out, err := b.host.Command(t.Context(), "ethtool", "-K", device, "tso", value[want.TSO], "gro", value[want.GRO]).CombinedOutput(); err != nil {
+	for _, want := range []Offloads{{}, {GSO: true}, {TSO: true, GSO: true}, {GRO: true, GSO: true}, {TSO: true, GRO: true, GSO: true}} {
+		if out, err := b.host.Command(t.Context(), "ethtool", "-K", device, "tso", value[want.TSO], "gro", value[want.GRO], "gso", value[want.GSO]).CombinedOutput(); err != nil {
 			t.Fatalf("ethtool: %v\n%s", err, out)
 		}
 		if got, err := ask(device); err != nil || got != want {
