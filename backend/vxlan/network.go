@@ -14,6 +14,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -51,7 +52,7 @@ func (n *network) MTU() int { return n.device.mtu }
 func (n *network) Apply(events []subnet.Event) {
 	n.learn(events)
 	if err := n.keeper.Begin(); err != nil {
-		log.Errorf("set up peers: %v", err) // and Run goes on trying
+		repeat.Errorf("set up peers: %v", err) // and Run goes on trying
 	}
 }
 

@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	log "github.com/golang/glog"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/repeat"
 )
 
 const (
@@ -77,10 +78,10 @@ func (n *network) greet(ctx context.Context) error {
 			case <-time.After(greetAfter + rand.N(greetAfter)):
 			}
 			if err := n.begin(keys); err != nil {
-				log.Warningf("begin sessions with peers: %v", err)
+				repeat.Warningf("begin sessions with peers: %v", err)
 			}
 			if err := n.retire(keys); err != nil {
-				log.Warningf("remove old keys of peers: %v", err)
+				repeat.Warningf("remove old keys of peers: %v", err)
 				n.keeper.Wake() // prepare makes it good
 			}
 		}
