@@ -155,12 +155,18 @@ func (n *network) differing(first bool) ([]wgtypes.PeerConfig, error) {
 	return n.changes(have, want), nil
 }
 
-// changes leaves out keys that are to be removed later.
-func (n *network) changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
-	return slices.DeleteFunc(changes(before, after), func(p wgtypes.PeerConfig) bool {
-		_, later := n.retiring[p.PublicKey]
-		return p.Remove && later
-	})
+// changes only takes the subnets from keys that are to be removed later.
+func (n *network) changes(before, after map[wgtypes.Key]claim) (peers []wgtypes.PeerConfig) {
+	for _, p := range changes(before, after) {
+		if _, later := n.retiring[p.PublicKey]; later && p.Remove {
+			if len(before[p.PublicKey].allowed) == 0 {
+				continue
+			}
+			p = wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, ReplaceAllowedIPs: true}
+		}
+		peers = append(peers, p)
+	}
+	return peers
 }
 
 func (n *network) configure(peers []wgtypes.PeerConfig) error {
