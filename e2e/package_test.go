@@ -129,7 +129,8 @@ func checkRPM(t *testing.T) {
 		if err != nil {
 			t.Fatalf("rpm: %v\n%s", err, out)
 		}
-		for _, want := range []string{"/usr/bin/flannel", unitDir + "flannel.service", "/etc/default/flannel", "/usr/lib/sysctl.d/50-flannel.conf"} {
+		for _, want := range []string{"/usr/bin/flannel", unitDir + "flannel.service", "/etc/default/flannel", "/usr/lib/sysctl.d/50-flannel.conf",
+			"/usr/share/man/man8/flannel.8.gz", "/usr/share/bash-completion/completions/flannel", "/usr/share/zsh/site-functions/_flannel"} {
 			if !strings.Contains(string(out), " "+want+"\n") {
 				t.Errorf("%s has no %s:\n%s", rpm, want, out)
 			}
