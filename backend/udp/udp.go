@@ -14,7 +14,6 @@ package udp
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -36,10 +35,8 @@ const minMTU = 68
 // New checks the options, of which there is one: {"Type": "udp", "Port": 8285}.
 func New(c backend.Config) (backend.Backend, error) {
 	var options struct{ Port int }
-	if c.Options != nil {
-		if err := json.Unmarshal(c.Options, &options); err != nil {
-			return nil, fmt.Errorf("decode Backend %s: %w", c.Options, err)
-		}
+	if err := c.Decode(&options); err != nil {
+		return nil, err
 	}
 	if options.Port < 0 || options.Port > math.MaxUint16 {
 		return nil, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", options.Port, math.MaxUint16)

@@ -1,7 +1,6 @@
 package vxlan
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 
@@ -39,10 +38,8 @@ type options struct {
 
 func parseOptions(c backend.Config) (options, error) {
 	o := options{VNI: 1, MTU: c.Uplink.MTU}
-	if c.Options != nil {
-		if err := json.Unmarshal(c.Options, &o); err != nil {
-			return o, fmt.Errorf("decode Backend %s: %w", c.Options, err)
-		}
+	if err := c.Decode(&o); err != nil {
+		return o, err
 	}
 	if c.Port != 0 {
 		o.Port = c.Port
