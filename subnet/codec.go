@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -66,6 +67,12 @@ func parseDashed(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// IsHostAddr reports whether ip can be a PublicIP: an IPv4 address of one host
+// that other hosts can send to.
+func IsHostAddr(ip netip.Addr) bool {
+	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
+}
+
 func parseAttrs(value []byte) (Attrs, error) {
 	var v struct {
 		PublicIP    netip.Addr
@@ -75,8 +82,11 @@ func parseAttrs(value []byte) (Attrs, error) {
 	if err := json.Unmarshal(value, &v); err != nil {
 		return Attrs{}, err
 	}
-	if ip := v.PublicIP; !ip.Is4() || ip.IsUnspecified() || ip.IsMulticast() {
-		return Attrs{}, fmt.Errorf("PublicIP %q is not an IPv4 address of a host", ip)
+	switch ip := v.PublicIP; {
+	case !ip.IsValid():
+		return Attrs{}, errors.New("PublicIP is missing")
+	case !IsHostAddr(ip):
+		return Attrs{}, fmt.Errorf("PublicIP %q is not an IPv4 address of one host that others can send to", ip)
 	}
 	if string(v.BackendData) == "null" {
 		v.BackendData = nil
