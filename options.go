@@ -106,7 +106,7 @@ func (o *options) flagSet(margin *int) *flag.FlagSet {
 		case err != nil:
 		case !o.publicIP.Is4():
 			err = errors.New("not an IPv4 address")
-		case !o.publicIP.IsGlobalUnicast() && !o.publicIP.IsLinkLocalUnicast():
+		case !subnet.IsHostAddr(o.publicIP):
 			err = errors.New("not an address of one host that others can send to")
 		}
 		return err
@@ -169,6 +169,9 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 	}
 	if o.subnetFile == "" {
 		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
+	}
+	if o.stateDir == "" {
+		return errors.New("-state-dir is empty: identity, lease and peers would be forgotten at each start")
 	}
 	return o.store.Complete()
 }

@@ -47,7 +47,7 @@ func Set(fs *flag.FlagSet, aliases [][]string, except ...string) (map[string]boo
 		}
 		given[f.Name] = true
 		if err := fs.Set(f.Name, value); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s: %w", Name(f.Name), err))
+			errs = append(errs, fmt.Errorf("invalid value %q for environment variable %s: %w", value, Name(f.Name), err))
 		}
 	})
 	return given, errors.Join(errs...)
