@@ -50,6 +50,22 @@ func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr
 	return d.resume(ctx, up, publicIP, remembered, left)
 }
 
+// checkPublish refuses a -network that this host could not work with: once
+// published it would hold for all hosts, and none would overwrite it.
+func (d *daemon) checkPublish(up uplink.Uplink, publicIP netip.Addr) error {
+	if d.options.publish == nil {
+		return nil
+	}
+	config, err := subnet.ParseConfig(d.options.publish)
+	if err == nil {
+		_, err = d.newBackend(config, up, publicIP)
+	}
+	if err != nil {
+		return fmt.Errorf("-network: %w", err)
+	}
+	return nil
+}
+
 // warnOfOther says so where the store has another configuration than -network
 // would have published: that of the store holds, for all hosts.
 func (d *daemon) warnOfOther(stored *subnet.Config) {
@@ -78,6 +94,9 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 		limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no configuration within %v: %w", patience, subnet.ErrSilent))
 		defer cancel()
 		opening = limited
+	}
+	if err := d.checkPublish(up, publicIP); err != nil {
+		return joined{}, err
 	}
 	j.store, err = store.Open(opening, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,4 +113,23 @@ func TestEmbeddedEtcd(t *testing.T) {
 		t.Errorf("after a restart the subnet is %v, was %v", after, before)
 	}
 	c.meet(a, b)
+}
+
+// A -network that cannot work is refused before it is in the store, where it
+// would stay: the next start, with one that can, finds nothing in its way.
+func TestPublishRefused(t *testing.T) {
+	netnstest.Require(t)
+	t.Parallel()
+	a := &node{Host: netnstest.New(t).Host("a"), t: t, envFile: filepath.Join(t.TempDir(), "subnet.env")}
+	args := []string{"-etcd-embed", "-subnet-file=" + a.envFile, "-state-dir=" + filepath.Join(t.TempDir(), "state")}
+	for wrong, want := range map[string]string{
+		`{"Network": "10.6.0.0/16", "Backend": {"Type": "pigeon"}}`:            `-network: Backend.Type "pigeon" is not known`,
+		`{"Network": "10.6.0.0/16", "Backend": {"Type": "udp", "Port": "x"}}`:  `-network: Backend.Port "x" must be a whole number`,
+		`{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan", "VNI": 1e9}}`: `-network: Backend.VNI`,
+		netip.PrefixFrom(a.Addr().Addr(), 16).Masked().String():                "this host's address",
+	} {
+		refuses(t, launch(t, a.Host, append(slices.Clone(args), "-network="+wrong)...), want)
+	}
+	a.args = append(args, "-network="+network.String())
+	a.join()
 }
