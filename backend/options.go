@@ -19,7 +19,7 @@ func (c Config) Decode(into any) error {
 	err := json.Unmarshal(c.Options, into)
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) && wrong.Field != "" {
-		return fmt.Errorf("Backend.%s %s must be %s", wrong.Field, c.option(wrong.Field), describe(wrong.Type))
+		return fmt.Errorf("%s %s must be %s", "Backend."+wrong.Field, c.option(wrong.Field), describe(wrong.Type))
 	}
 	if err != nil {
 		return fmt.Errorf("decode Backend %s: %w", c.Options, err)

@@ -104,6 +104,34 @@ func TestKernelRestart(t *testing.T) {
 	}
 }
 
+// "ip netns exec" gives each command a /sys of its own, which ends with it: the
+// programs must stay in spite of that.
+func TestKernelRestartInNamespaceByName(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
+	join := func() *daemon {
+		d := launchCommand(t, b.Host, "ip", append([]string{"netns", "exec", b.Netns(), programs.flannel}, b.args...)...)
+		d.ready()
+		return d
+	}
+	a.join()
+	db := join()
+	a.addContainer()
+	b.addContainer()
+	c.tellsKernel(a)
+	c.tellsKernel(b)
+	c.meetsInKernel(a, b)
+	db.kill()
+	if err := ping(t, a.container, b.containerAddr()); err != nil {
+		t.Errorf("with the daemon dead: %v", err)
+	}
+	if pins := pinsOf(t, b); len(pins) != 1 {
+		t.Errorf("pins in %v, want one folder", pins)
+	}
+	join().says("taken over from an earlier run")
+	c.meetsInKernel(a, b)
+}
+
 // With the device go the links of the programs that were attached to it; all is
 // made anew, and packets are in the kernel again.
 func TestKernelDeviceIsDeleted(t *testing.T) {

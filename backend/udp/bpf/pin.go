@@ -15,9 +15,6 @@ import (
 )
 
 const (
-	bpffs   = "/sys/fs/bpf"
-	pinRoot = bpffs + "/flannel"
-
 	linkOut         = "link_out"
 	linkInPrefix    = "link_in_"
 	linkEarlyPrefix = "link_early_"
@@ -31,7 +28,7 @@ const (
 // next boot (SO_NETNS_COOKIE), so daemons in other namespaces never meet it.
 func PinDir(device string) (string, error) {
 	name, err := pinName(device)
-	return filepath.Join(pinRoot, name), err
+	return filepath.Join(pinRoot(), name), err
 }
 
 // pinName begins the names of the directories of one network namespace.
@@ -50,7 +47,7 @@ func pinName(device string) (string, error) {
 
 // Pinned are the devices of the present network namespace that have a PinDir.
 func Pinned() ([]string, error) {
-	entries, err := os.ReadDir(pinRoot)
+	entries, err := os.ReadDir(pinRoot())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -158,36 +155,6 @@ func preparePins(dir string) error {
 				}
 			}
 		}
-	}
-	return nil
-}
-
-func mountBPFFS() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(bpffs, &fs); err != nil {
-		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
-	}
-	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
-		return nil
-	}
-	// Two daemons that mounted it both would not see each other's pins, and the
-	// first not its own.
-	dir, err := os.Open(bpffs)
-	if err != nil {
-		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
-	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", bpffs, err)
-	}
-	if err := unix.Statfs(bpffs, &fs); err != nil {
-		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
-	}
-	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
-		return nil
-	}
-	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
 	}
 	return nil
 }
