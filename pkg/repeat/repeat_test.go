@@ -3,6 +3,7 @@ package repeat
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,13 +12,20 @@ import (
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l limiter
+		var mu sync.Mutex // counts come from timers
 		var said []string
 		say := func(format string, args ...any) {
-			l.say(func(_ int, args ...any) { said = append(said, fmt.Sprint(args...)) }, format, args)
+			l.say(func(_ int, args ...any) {
+				mu.Lock()
+				defer mu.Unlock()
+				said = append(said, fmt.Sprint(args...))
+			}, format, args)
 		}
 		expect := func(what string, want ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(said, want) {
 				t.Errorf("%s: said %q, want %q", what, said, want)
 			}
