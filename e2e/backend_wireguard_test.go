@@ -18,7 +18,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -227,8 +226,8 @@ func TestWireGuardRefusesWrongOptions(t *testing.T) {
 	}
 }
 
-// A host without the program: wireguard-go's own binary, set up after the
-// protocol's description alone.
+// A host without the program: wireguard-go's own binary, set up with wg(8) after
+// the protocol's description alone.
 func TestWireGuardPeerByHand(t *testing.T) {
 	c := newCluster(t, "3")
 	c.use(`{"Type": "wireguard"}`)
@@ -256,25 +255,18 @@ func TestWireGuardPeerByHand(t *testing.T) {
 		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
 		_ = plain.Wait()
 	})
-	control, err := wgctrl.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer control.Close()
 	_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
-	peer, err := wgtypes.ParseKey(v.BackendData.PublicKey)
-	if err != nil {
+	secret := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(secret, []byte(key.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, allowed, err := net.ParseCIDR(a.subnet().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := 51820
 	eventually(t, "wireguard-go takes its configuration", func() error {
-		return control.ConfigureDevice(device, wgtypes.Config{PrivateKey: &key, ListenPort: &port, Peers: []wgtypes.PeerConfig{{
-			PublicKey: peer, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(v.PublicIP, uint16(port))), AllowedIPs: []net.IPNet{*allowed},
-		}}})
+		out, err := output(t, hand.Host, "wg", "set", device, "private-key", secret, "listen-port", "51820",
+			"peer", v.BackendData.PublicKey, "endpoint", fmt.Sprintf("%v:51820", v.PublicIP), "allowed-ips", a.subnet().String())
+		if err != nil {
+			return fmt.Errorf("wg set: %w: %s", err, out)
+		}
+		return nil
 	})
 	hand.SetMTU(device, 1420)
 	hand.AddAddr(device, netip.PrefixFrom(handSubnet.Addr(), 32))
@@ -283,5 +275,9 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	c.meet(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
 		t.Error(err)
+	}
+	out, err := output(t, hand.Host, "wg", "show", device, "latest-handshakes")
+	if fields := strings.Fields(out); err != nil || len(fields) != 2 || fields[0] != v.BackendData.PublicKey || fields[1] == "0" {
+		t.Errorf("wg show: %q, %v, want a session with %s", out, err, v.BackendData.PublicKey)
 	}
 }
