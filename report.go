@@ -135,7 +135,7 @@ func (r running) backend() *status.Backend {
 		b.Peers = append(b.Peers, status.Peer{
 			Subnet: p.Subnet, PublicIP: p.PublicIP,
 			TxPackets: p.TxPackets, TxBytes: p.TxBytes, RxPackets: p.RxPackets, RxBytes: p.RxBytes,
-			Problem: p.Problem, Probe: measured,
+			Uncounted: p.Uncounted, Problem: p.Problem, Probe: measured,
 		})
 	}
 	return b

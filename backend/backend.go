@@ -125,6 +125,9 @@ type PeerStats struct {
 	PublicIP           netip.Addr
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
+	// Uncounted: nobody counts them. The kernel does not, for a route or a
+	// forwarding entry.
+	Uncounted bool
 	// Problem says why packets cannot be exchanged with this peer, as far as
 	// is known; empty: nothing is.
 	Problem string

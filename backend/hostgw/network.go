@@ -74,7 +74,7 @@ func (n *network) Stats() backend.Stats {
 	defer n.mu.Unlock()
 	s := backend.Stats{DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
-		p := backend.PeerStats{Subnet: dst, PublicIP: n.peers[dst]}
+		p := backend.PeerStats{Subnet: dst, PublicIP: n.peers[dst], Uncounted: true}
 		if r := refused[dst]; r != nil {
 			p.Problem = problem(r)
 		}

@@ -185,7 +185,7 @@ func (n *network) Stats() backend.Stats {
 	s := backend.Stats{DataPath: dataPath, Reason: "the kernel carries packets by " + n.device.name}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
 		p := n.peers[dst]
-		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP}
+		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
 		if p.fault != nil {
 			stats.Problem = p.fault.Error()
 		} else if r := refused[dst]; r != nil {

@@ -280,7 +280,7 @@ func (n *network) Stats() backend.Stats {
 	s := backend.Stats{DataPath: n.datapath, Reason: n.reason}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
 		p := n.peers[dst]
-		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP}
+		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
 		if p.fault != nil {
 			stats.Problem = p.fault.Error()
 		}

@@ -34,8 +34,12 @@ var peersCommand = command{
 			for _, peer := range peers {
 				rtt, loss, mtu := probeCells(peer.Probe)
 				text, colour := stateOf(peer)
+				sent, received := bytesOf(peer.TxBytes), bytesOf(peer.RxBytes)
+				if peer.Uncounted {
+					sent, received = "-", "-"
+				}
 				rows = append(rows, []string{peer.Subnet.String(), peer.PublicIP.String(), rtt, loss, mtu,
-					bytesOf(peer.TxBytes), bytesOf(peer.RxBytes), paint(p.Stdout, colour, text)})
+					sent, received, paint(p.Stdout, colour, text)})
 			}
 			return table(p.Stdout, rows)
 		}

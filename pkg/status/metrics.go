@@ -127,10 +127,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range s.Backend.Peers {
 		subnet := p.Subnet.String()
 		send(peerInfo, 1, subnet, p.PublicIP.String())
-		send(peerTxPkts, float64(p.TxPackets), subnet)
-		send(peerTx, float64(p.TxBytes), subnet)
-		send(peerRxPkts, float64(p.RxPackets), subnet)
-		send(peerRx, float64(p.RxBytes), subnet)
+		if !p.Uncounted {
+			send(peerTxPkts, float64(p.TxPackets), subnet)
+			send(peerTx, float64(p.TxBytes), subnet)
+			send(peerRxPkts, float64(p.RxPackets), subnet)
+			send(peerRx, float64(p.RxBytes), subnet)
+		}
 		if r := p.Probe; r != nil {
 			send(peerLoss, r.Loss, subnet)
 			send(peerUp, truth(!r.Silent), subnet)

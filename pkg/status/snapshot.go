@@ -102,6 +102,8 @@ type Peer struct {
 	TxBytes   uint64       `json:"tx_bytes"`
 	RxPackets uint64       `json:"rx_packets"`
 	RxBytes   uint64       `json:"rx_bytes"`
+	// Uncounted: the four above are zero because the backend does not count.
+	Uncounted bool `json:"uncounted,omitempty"`
 	// Problem is why packets cannot be exchanged with this peer; empty: nothing
 	// is known.
 	Problem string `json:"problem,omitempty"`

@@ -161,7 +161,7 @@ function table() {
   while (rows.children.length > shown.length) rows.lastElementChild.remove();
   shown.forEach((p, i) => {
     const m = p.probe, [cls, sign, word] = kind(p), row = rows.children[i] || addRow();
-    const texts = [`${sign} ${word}`, p.subnet, p.public_ip, rtt(m), m ? Math.round(m.loss * 100) + ' %' : '–', m && m.mtu ? m.mtu : '–', bytes(p.tx_bytes), bytes(p.rx_bytes)];
+    const texts = [`${sign} ${word}`, p.subnet, p.public_ip, rtt(m), m ? Math.round(m.loss * 100) + ' %' : '–', m && m.mtu ? m.mtu : '–', p.uncounted ? '–' : bytes(p.tx_bytes), p.uncounted ? '–' : bytes(p.rx_bytes)];
     texts.forEach((t, j) => { const cell = row.children[j]; if (cell.textContent !== String(t)) cell.textContent = t; });
     if (row.firstChild.className !== cls) row.firstChild.className = cls;
   });
