@@ -27,14 +27,10 @@ func (k *Keeper) Check() error {
 	// The watcher and Set go by the links as the last pass has seen them.
 	known := k.known
 	defer func() { k.known = known }()
-	s, err := k.look()
+	d, err := k.compare()
 	if err != nil {
 		return err
 	}
-	d := new(difference)
-	d.fdb(s, k.want.fdb, k.have.fdb)
-	d.neighs(s, k.want.neighs, k.have.neighs)
-	d.routes(s, k.want.routes, k.have.routes)
 	missing := slices.DeleteFunc(d.add, func(o operation) bool {
 		r, ok := o.object.(kernelRoute)
 		return ok && k.refused[r.key()] != nil && errors.Is(k.refused[r.key()], ErrNotOnLink)

@@ -204,14 +204,10 @@ func (k *Keeper) sync() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.begun = true
-	s, err := k.look()
+	d, err := k.compare()
 	if err != nil {
 		return err
 	}
-	d := new(difference)
-	d.fdb(s, k.want.fdb, k.have.fdb)
-	d.neighs(s, k.want.neighs, k.have.neighs)
-	d.routes(s, k.want.routes, k.have.routes)
 	if n := len(d.remove) + len(d.add); n > 0 {
 		log.Infof("change kernel state network=%v add=%d remove=%d of=%d routes, %d neighbours, %d forwarding entries",
 			k.config.Network, len(d.add), len(d.remove), len(k.want.routes), len(k.want.neighs), len(k.want.fdb))
@@ -221,6 +217,19 @@ func (k *Keeper) sync() error {
 	}
 	k.note(d.refused)
 	return summary(d.failed)
+}
+
+// compare looks at the kernel's tables; the caller holds mu.
+func (k *Keeper) compare() (*difference, error) {
+	s, err := k.look()
+	if err != nil {
+		return nil, err
+	}
+	d := new(difference)
+	d.fdb(s, k.want.fdb, k.have.fdb)
+	d.neighs(s, k.want.neighs, k.have.neighs)
+	d.routes(s, k.want.routes, k.have.routes)
+	return d, nil
 }
 
 // run does what d says and collects in it what fails.
