@@ -58,11 +58,7 @@ func (s *site) tunnelPeers() []wgtypes.Peer {
 // not when they have waited in vain for fifteen seconds.
 func TestPeersHearOfANewTunnel(t *testing.T) {
 	netnstest.Require(t)
-	lab := netnstest.New(t)
-	a, b, c := newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
-	a.learn(b.lease, c.lease)
-	b.learn(a.lease, c.lease)
-	c.learn(a.lease, b.lease)
+	a, b, c := newSites(t)
 	stop := a.run()
 	a.meets(b, c)
 	b.ping(a, "-c", "1")

@@ -101,8 +101,8 @@ func (n *network) Apply(events []subnet.Event) {
 // packets to a key that it is still being told of; so it gets the subnet, which
 // takes it from the key before, in a second step.
 func (n *network) introduce(keys []wgtypes.Key) error {
-	if n.tunnel == nil || !n.synced {
-		return nil // apply says so; or no packet flows yet
+	if len(keys) == 0 || n.tunnel == nil || !n.synced {
+		return nil // as a rule; or apply says so; or no packet flows yet
 	}
 	want := desired(n.peers, n.options)
 	var peers []wgtypes.PeerConfig

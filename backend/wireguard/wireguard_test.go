@@ -192,6 +192,17 @@ func newSite(t *testing.T, lab *netnstest.Lab, n byte) *site {
 	return s
 }
 
+// newSites are three that know each other.
+func newSites(t *testing.T) (a, b, c *site) {
+	t.Helper()
+	lab := netnstest.New(t)
+	a, b, c = newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
+	a.learn(b.lease, c.lease)
+	b.learn(a.lease, c.lease)
+	c.learn(a.lease, b.lease)
+	return a, b, c
+}
+
 func (s *site) up() {
 	s.Helper()
 	s.check(s.host.Do(func() error {
@@ -266,11 +277,7 @@ func TestPeersReadBack(t *testing.T) {
 // later: no packet is lost.
 func TestRekey(t *testing.T) {
 	netnstest.Require(t)
-	lab := netnstest.New(t)
-	a, b, c := newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
-	a.learn(b.lease, c.lease)
-	b.learn(a.lease, c.lease)
-	c.learn(a.lease, b.lease)
+	a, b, c := newSites(t)
 	for _, s := range []*site{a, b, c} {
 		s.run()
 	}
