@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,32 +41,21 @@ func isBPFFS(dir string) bool {
 	return unix.Statfs(dir, &fs) == nil && uint32(fs.Type) == unix.BPF_FS_MAGIC
 }
 
-// parent reads a process' parent (proc_pid_stat(5)); 0 if there is none, or none
-// that we may know of.
+// parent is a process' parent; 0 if there is none, or none that we may know of.
 func parent(pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0
 	}
-	// The name, in parentheses, may hold anything.
-	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) < 2 {
-		return 0
-	}
-	ppid, err := strconv.Atoi(fields[1])
+	stat, err := p.Stat()
 	if err != nil {
 		return 0
 	}
-	return ppid
+	return stat.PPID
 }
 
 func mountBPFFS() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(bpffs, &fs); err != nil {
-		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
-	}
-	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
+	if isBPFFS(bpffs) {
 		return nil
 	}
 	// Two daemons that mounted it both would not see each other's pins, and the
@@ -80,10 +68,7 @@ func mountBPFFS() error {
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", bpffs, err)
 	}
-	if err := unix.Statfs(bpffs, &fs); err != nil {
-		return fmt.Errorf("look for a bpffs at %s: %w", bpffs, err)
-	}
-	if uint32(fs.Type) == unix.BPF_FS_MAGIC {
+	if isBPFFS(bpffs) {
 		return nil
 	}
 	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {

@@ -131,11 +131,7 @@ func preparePins(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make directory for pins: %w", err)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("look at %s: %w", dir, err)
-	}
-	if uint32(fs.Type) != unix.BPF_FS_MAGIC {
+	if !isBPFFS(dir) {
 		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
 	}
 	siblings, err := os.ReadDir(filepath.Dir(dir))

@@ -289,6 +289,35 @@ func TestNotBPFFS(t *testing.T) {
 	}))
 }
 
+// TestParent follows a process that has a name like the fields of its stat.
+func TestParent(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "x) R 1 (y")
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(sleep, name); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), name, "60") // ends by its signal
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := parent(c.Process.Pid); got != os.Getpid() {
+		t.Errorf("parent is %d, want %d", got, os.Getpid())
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = c.Wait()           // killed: there is an error always
+	const nobody = 1 << 23 // above the kernel's PID_MAX_LIMIT
+	for _, pid := range []int{1, nobody} {
+		if got := parent(pid); got != 0 {
+			t.Errorf("parent of %d is %d, want none", pid, got)
+		}
+	}
+}
+
 // TestMount runs itself again where /sys/fs/bpf is a mount point with nothing
 // mounted, in a mount namespace that ends with the process.
 func TestMount(t *testing.T) {
