@@ -15,12 +15,7 @@ import (
 func TestOrder(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
-	in := listenInner(b)
-	p, err := a.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
-	a.must(err)
-	c := p.(*net.UDPConn)
-	defer c.Close()
-	to := netip.AddrPortFrom(b.inner(), echoPort)
+	in, write := listenInner(b), senderInner(a, b)
 	const size, train, rounds, alone = 1000, 3, 300, 50
 	var next uint64
 	send := func(segments int, control []byte) {
@@ -30,8 +25,7 @@ func TestOrder(t *testing.T) {
 			next++
 			binary.BigEndian.PutUint64(packets[i*size:], next)
 		}
-		_, _, err := c.WriteMsgUDPAddrPort(packets, control, to)
-		a.must(err)
+		write(packets, control)
 	}
 	var last uint64
 	receive := func(packets int) {
@@ -59,6 +53,22 @@ func TestOrder(t *testing.T) {
 	if n := a.statsOf(b.subnet).TxPackets; n < alone || n > alone+rounds/10 {
 		// A few more where the machine made a pause of a second.
 		t.Errorf("the kernel path took %d packets of the flow, want the %d before the first train", n, alone)
+	}
+}
+
+// senderInner returns a function that sends a datagram, or a train of them, from
+// a container of a to one of b.
+func senderInner(a, b *host) func(packets, control []byte) {
+	a.t.Helper()
+	p, err := a.ListenPacket(a.t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
+	a.must(err)
+	c := p.(*net.UDPConn)
+	a.t.Cleanup(func() { a.must(c.Close()) })
+	to := netip.AddrPortFrom(b.inner(), echoPort)
+	return func(packets, control []byte) {
+		a.t.Helper()
+		_, _, err := c.WriteMsgUDPAddrPort(packets, control, to)
+		a.must(err)
 	}
 }
 

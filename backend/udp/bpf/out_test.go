@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -124,16 +123,10 @@ func TestLargest(t *testing.T) {
 func TestSuperDatagram(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
-	in := listenInner(b)
-	p, err := a.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
-	a.must(err)
-	c := p.(*net.UDPConn)
-	defer c.Close()
-	to := netip.AddrPortFrom(b.inner(), echoPort)
+	in, write := listenInner(b), senderInner(a, b)
 	send := func(n int, control []byte) {
 		t.Helper()
-		_, _, err := c.WriteMsgUDPAddrPort(make([]byte, n), control, to)
-		a.must(err)
+		write(make([]byte, n), control)
 	}
 	send(100, nil)
 	in.receive(t)
