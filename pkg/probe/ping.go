@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -49,23 +47,7 @@ func Dial(source netip.Addr) (*Pinger, error) {
 func (p *Pinger) Close() error { return p.conn.Close() }
 
 // Run takes replies until ctx ends, which gives nil.
-func (p *Pinger) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	buf := make([]byte, 1<<16)
-	for {
-		n, from, err := p.conn.ReadFrom(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("receive echo replies: %w", err)
-		case err != nil: // an ICMP error about an earlier request
-		default:
-			p.take(buf[:n], source(from))
-		}
-	}
-}
+func (p *Pinger) Run(ctx context.Context) error { return receive(ctx, p.conn, p.take) }
 
 func (p *Pinger) take(message []byte, from netip.Addr) {
 	now := time.Now()

@@ -3,10 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -111,9 +108,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	g.Go(func() error { return p.receive(ctx, c) })
+	g.Go(func() error { return receive(ctx, c, p.answer) })
 	g.Go(func() error { return p.send(ctx, c) })
 	return errors.Join(g.Wait(), c.Close())
 }
@@ -230,26 +225,8 @@ func (p *Prober) emit(c conn, f flight) {
 	p.sent[p.seq] = f
 }
 
-// receive takes answers until ctx ends.
-func (p *Prober) receive(ctx context.Context, c conn) error {
-	buf := make([]byte, 1<<16)
-	for {
-		n, from, err := c.ReadFrom(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("receive probes: %w", err)
-		case err != nil: // an ICMP error about an earlier probe
-			log.V(2).Infof("receive probes: %v", err)
-		default:
-			p.answer(buf[:n], from)
-		}
-	}
-}
-
 // answer takes one message.
-func (p *Prober) answer(message []byte, from net.Addr) {
+func (p *Prober) answer(message []byte, from netip.Addr) {
 	now := time.Now()
 	seq, size, ok := p.stamp.reply(message)
 	if !ok {
@@ -258,7 +235,7 @@ func (p *Prober) answer(message []byte, from net.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.sent[seq]
-	if !ok || source(from) != f.to || size != max(f.size, smallLen) {
+	if !ok || from != f.to || size != max(f.size, smallLen) {
 		return
 	}
 	delete(p.sent, seq)
@@ -271,16 +248,4 @@ func (p *Prober) answer(message []byte, from net.Addr) {
 	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {
 		f.peer.result.MTU = mtu
 	}
-}
-
-func source(from net.Addr) netip.Addr {
-	var ip net.IP
-	switch a := from.(type) {
-	case *net.UDPAddr:
-		ip = a.IP
-	case *net.IPAddr:
-		ip = a.IP
-	}
-	addr, _ := netip.AddrFromSlice(ip.To4())
-	return addr
 }
