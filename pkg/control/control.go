@@ -22,13 +22,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/httpd"
 )
 
 const (
 	// answerLimit is how long an action may take, and a question may wait.
 	answerLimit = 15 * time.Second
-	// shutdownLimit is how long actions under way may go on when ctx ends.
-	shutdownLimit = time.Second
 	// maxAnswer is more than any answer has, in bytes.
 	maxAnswer = 1 << 16
 )
@@ -83,25 +83,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		Handler:     s.handler, ReadHeaderTimeout: answerLimit, WriteTimeout: answerLimit,
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	select {
-	case err := <-served:
+	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: answerLimit, WriteTimeout: answerLimit}
+	if err := httpd.Serve(ctx, ln, srv); err != nil {
 		return fmt.Errorf("serve on %s: %w", s.path, err)
-	case <-ctx.Done():
 	}
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
-	defer cancel()
-	err := srv.Shutdown(limit)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = srv.Close()
-	}
-	<-served
-	return err
+	return nil
 }
 
 // listen makes the socket, in place of one that a run which was killed has left.

@@ -2,16 +2,15 @@ package status
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/coreos/flannel/pkg/httpd"
 )
 
 const (
-	// shutdownLimit is how long requests under way may take when ctx ends.
-	shutdownLimit = time.Second
 	// Our answers are small, and no client needs longer to ask or to listen.
 	headerLimit = 5 * time.Second
 	answerLimit = 30 * time.Second
@@ -63,23 +62,9 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{
-		BaseContext: func(net.Listener) context.Context { return ctx }, // streams end with it
-		Handler:     s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit,
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	select {
-	case err := <-served:
+	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit}
+	if err := httpd.Serve(ctx, ln, srv); err != nil {
 		return fmt.Errorf("serve on %s (%s): %w", s.addr, s.flag, err)
-	case <-ctx.Done():
 	}
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
-	defer cancel()
-	err := srv.Shutdown(limit)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = srv.Close()
-	}
-	<-served
-	return err
+	return nil
 }
