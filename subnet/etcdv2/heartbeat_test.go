@@ -3,11 +3,13 @@ package etcdv2
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coreos/flannel/subnet"
@@ -133,4 +135,39 @@ func TestWaitSilent(t *testing.T) {
 		t.Errorf("Watch of a dead server: %v", err)
 	}
 	srv.Resume()
+}
+
+// calmStore answers for a server on which nothing happens, and counts the waits.
+type calmStore struct{ waits, beats int }
+
+func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"X-Etcd-Index": {"7"}}, Request: req}
+	if req.URL.Query().Get("wait") != "true" {
+		s.beats++
+		resp.Body = io.NopCloser(strings.NewReader(`{"action":"get","node":{"key":"/net/config","value":"{}"}}`))
+		return resp, nil
+	}
+	s.waits++
+	body, end := io.Pipe()
+	context.AfterFunc(req.Context(), func() { end.CloseWithError(req.Context().Err()) })
+	resp.Body = body
+	return resp, nil
+}
+
+// TestCalmWait: where nothing happens a wait lasts, and heartbeats go by it; a
+// new one each time would be a new connection.
+func TestCalmWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store := open(t, subnet.StoreConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}
+		r.transport = store
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+		defer cancel()
+		if err := r.Watch(ctx, 7, func(subnet.Rev, []subnet.Event) {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Watch: %v", err)
+		}
+		synctest.Wait()
+		if store.waits != 1 || store.beats < 10 {
+			t.Errorf("%d waits and %d heartbeats in 50 s, want one wait and a heartbeat every 2 s", store.waits, store.beats)
+		}
+	})
 }

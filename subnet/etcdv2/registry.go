@@ -27,11 +27,10 @@ import (
 const (
 	// roundTripLimit bounds each exchange with the store.
 	roundTripLimit = 5 * time.Second
-	// waitLimit ends a wait that nothing happens in, to begin a new one, on a new
-	// connection, at the index that the server had reached. A server that is gone
-	// without a word is noticed by that: on a wait, it looks the same as one that
-	// nothing happens on.
-	waitLimit = 3 * time.Second
+	// waitLimit ends a wait that nothing happens in, to begin a new one at the
+	// index that the server had reached. Each takes a connection of its own, so
+	// it is not for finding out whether that leads anywhere: beat is.
+	waitLimit = time.Minute
 )
 
 var (
