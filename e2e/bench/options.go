@@ -178,13 +178,7 @@ func pick[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
 		}
 		wanted = append(wanted, item)
 	}
-	var picked []T
-	for _, t := range all {
-		if slices.Contains(wanted, name(t)) {
-			picked = append(picked, t)
-		}
-	}
-	return picked, nil
+	return named(wanted, all, name), nil
 }
 
 func listNames[T any](all []T, name func(T) string) string {

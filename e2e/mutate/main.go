@@ -29,10 +29,14 @@ func run() int {
 		fmt.Print(page(promises))
 		return 0
 	}
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "mutate: argument %q is not a flag (see mutate -help)\n", flag.Arg(0))
+		return 2
+	}
 	wanted, err := regexp.Compile(*only)
-	if err != nil || flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "mutate: unknown argument, or -run: %v\n", err)
-		return 1
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "mutate: -run: %v\n", err)
+		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
