@@ -53,14 +53,10 @@ func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr
 // checkPublish refuses a -network that this host could not work with: once
 // published it would hold for all hosts, and none would overwrite it.
 func (d *daemon) checkPublish(up uplink.Uplink, publicIP netip.Addr) error {
-	if d.options.publish == nil {
+	if d.options.published == nil {
 		return nil
 	}
-	config, err := subnet.ParseConfig(d.options.publish)
-	if err == nil {
-		_, err = d.newBackend(config, up, publicIP)
-	}
-	if err != nil {
+	if _, err := d.newBackend(d.options.published, up, publicIP); err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil
@@ -69,12 +65,9 @@ func (d *daemon) checkPublish(up uplink.Uplink, publicIP netip.Addr) error {
 // warnOfOther says so where the store has another configuration than -network
 // would have published: that of the store holds, for all hosts.
 func (d *daemon) warnOfOther(stored *subnet.Config) {
-	if d.options.publish == nil {
+	ours := d.options.published
+	if ours == nil {
 		return
-	}
-	ours, err := subnet.ParseConfig(d.options.publish)
-	if err != nil {
-		return // unreachable: the options were checked
 	}
 	// Backend is the text as somebody wrote it; its type is compared.
 	a, b := *ours, *stored
@@ -113,21 +106,21 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	}
 	d.warnOfOther(j.config)
 	j.networks = d.previousNetworks(remembered, j.config.Network)
-	if err := d.prepare(&j, up, publicIP, patience); err != nil {
-		return j, err
+	acquire := func() error {
+		if err := d.prepare(&j, up, publicIP, patience); err != nil {
+			return err
+		}
+		var err error
+		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), d.previousSubnet(remembered), remembered.subnets()...)
+		return err
 	}
-	previous := d.previousSubnet(remembered)
-	j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
-	if errors.Is(err, subnet.ErrCloned) {
+	if err = acquire(); errors.Is(err, subnet.ErrCloned) {
 		id, failed := nodeid.Replace(d.options.stateDir)
 		if failed != nil {
 			return j, errors.Join(err, failed)
 		}
 		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
-		if err := d.prepare(&j, up, publicIP, patience); err != nil { // a backend's keys may come from the identity
-			return j, err
-		}
-		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), previous, remembered.subnets()...)
+		err = acquire() // with another backend, too: its keys may come from the identity
 	}
 	return j, err
 }

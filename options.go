@@ -25,9 +25,11 @@ type options struct {
 
 	embed       bool
 	embedListen string
-	// network is what -network says, publish the JSON to publish for it.
-	network string
-	publish []byte
+	// network is what -network says, publish the JSON to publish for it, and
+	// published what that means; nil without.
+	network   string
+	publish   []byte
+	published *subnet.Config
 
 	iface    uplink.Choice
 	publicIP netip.Addr
@@ -220,7 +222,8 @@ func (o *options) parseNetwork() error {
 	if !strings.HasPrefix(strings.TrimSpace(o.network), "{") {
 		o.publish = fmt.Appendf(nil, `{"Network": %q}`, o.network)
 	}
-	if _, err := subnet.ParseConfig(o.publish); err != nil {
+	var err error
+	if o.published, err = subnet.ParseConfig(o.publish); err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil
