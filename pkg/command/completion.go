@@ -67,6 +67,7 @@ func (p *Program) zshCompletion(w io.Writer) {
 		})
 		return b.String()
 	}
+	daemon := describe(p.DaemonFlags())
 	var names strings.Builder
 	for _, c := range commands() {
 		fmt.Fprintf(&names, "\t\t%s\n", quoteZsh(c.name, c.summary))
@@ -103,7 +104,7 @@ if [[ $funcstack[1] == _flannel ]]; then
 else
 	compdef _flannel flannel
 fi
-`, names.String(), describe(p.DaemonFlags()), cases.String(), describe(p.DaemonFlags()))
+`, names.String(), daemon, cases.String(), daemon)
 }
 
 // quoteZsh is an element NAME:DESCRIPTION of what _describe takes.

@@ -63,14 +63,16 @@ func (d *doctor) firewall(context.Context) finding {
 		decided := false
 		for _, r := range rules {
 			from, to, verdict := portsAndVerdict(r)
-			if port < from || port > to || decided {
+			if port < from || port > to {
 				continue
 			}
 			if verdict == expr.VerdictDrop {
 				return fail(fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(c.Table.Family), c.Table.Name, c.Name, r.Handle),
 					"a rule in the chain %s of the table %s drops UDP port %d: no peer's packet arrives", c.Name, c.Table.Name, port)
 			}
-			decided = decided || verdict == expr.VerdictAccept
+			if decided = verdict == expr.VerdictAccept; decided {
+				break
+			}
 		}
 		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop && !decided {
 			return warn(fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", familyName(c.Table.Family), c.Table.Name, c.Name, port),
