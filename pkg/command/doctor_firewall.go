@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
 )
 
 // defaultPorts are those that other hosts send to, by backend.
@@ -82,14 +83,17 @@ func (d *doctor) firewall(context.Context) finding {
 	return okay("nothing at this host's input drops UDP port %d, of the backend %s", port, backend)
 }
 
-// portsAndVerdict reads a rule's destination ports, -1 if it compares none, and
-// what it does with a packet. Rules of iptables-nft match and reject by
+// portsAndVerdict reads a rule's destination ports of UDP, -1 if it compares
+// none, and what it does with a packet. Rules of iptables-nft match and reject by
 // extensions of iptables.
 func portsAndVerdict(r *nftables.Rule) (from, to int, verdict expr.VerdictKind) {
 	from, to, verdict = -1, -1, expr.VerdictContinue
-	loaded := false // a register holds the destination port
+	loaded, protocol := false, false // a register holds the destination port, the protocol
+	other := false                   // the rule is for another protocol than UDP
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
+		case *expr.Meta:
+			protocol = e.Key == expr.MetaKeyL4PROTO
 		case *expr.Payload:
 			loaded = e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2
 		case *expr.Cmp:
@@ -97,7 +101,10 @@ func portsAndVerdict(r *nftables.Rule) (from, to int, verdict expr.VerdictKind) 
 				from = int(e.Data[0])<<8 | int(e.Data[1])
 				to = from
 			}
-			loaded = false
+			if protocol && e.Op == expr.CmpOpEq && len(e.Data) == 1 && e.Data[0] != unix.IPPROTO_UDP {
+				other = true
+			}
+			loaded, protocol = false, false
 		case *expr.Match:
 			if udp, ok := e.Info.(*xt.Udp); ok && udp.InvFlags == 0 {
 				from, to = int(udp.DstPorts[0]), int(udp.DstPorts[1])
@@ -111,6 +118,9 @@ func portsAndVerdict(r *nftables.Rule) (from, to int, verdict expr.VerdictKind) 
 		case *expr.Reject:
 			verdict = expr.VerdictDrop
 		}
+	}
+	if other {
+		return -1, -1, verdict
 	}
 	return from, to, verdict
 }
