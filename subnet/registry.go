@@ -81,8 +81,9 @@ type Registry interface {
 	Delete(ctx context.Context, l Lease) error
 
 	// Watch calls fn, from one goroutine and in the store's order, with the
-	// changes that came after rev, and the revision to resume at. It may call
-	// fn with no events to move the revision on. It returns only with an error:
+	// changes that came after rev, and the revision to resume at. It calls fn
+	// with no events when the store has taken the watch up, and may do so to move
+	// the revision on. It returns only with an error:
 	// ctx's, ErrCompacted, or the failure; after that fn is not called again,
 	// and the caller may call Watch with the last revision that fn was given.
 	// The Lease of a Removed event has no more than what its key says, and Rev.

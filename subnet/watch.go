@@ -196,7 +196,9 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 	for {
 		err := w.reg.Watch(ctx, rev, func(r Rev, events []Event) {
 			w.answered(nil)
-			b.Reset()
+			if r > rev { // not for a watch that is taken up only to break
+				b.Reset()
+			}
 			rev = r
 			if len(events) > 0 {
 				w.send(ctx, news{events: events})

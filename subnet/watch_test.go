@@ -168,6 +168,9 @@ func TestWatchResumes(t *testing.T) {
 		if again := h.reg.Calls(subnettest.OpList) - lists; len(h.events) != 0 || again != 0 {
 			t.Errorf("told %d times more, listed %d times more", len(h.events), again)
 		}
+		if err := h.manager.Status().StoreError; err != nil {
+			t.Errorf("the store listens again, and the status says %v", err)
+		}
 		h.stop()
 		<-h.errs
 	})

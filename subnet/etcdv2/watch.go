@@ -23,7 +23,7 @@ var errIdle = errors.New("nothing happened")
 func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
 	from := rev
 	for {
-		resp, index, err := r.waitAfter(ctx, rev)
+		resp, index, err := r.waitAfter(ctx, rev, func() { fn(rev, nil) })
 		var events []subnet.Event
 		switch {
 		case errors.Is(err, errIdle):
@@ -53,8 +53,9 @@ func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 
 // waitAfter waits for the first change after rev, for r.wait at most (errIdle).
 // The index is the one that the server had reached when it began to wait. That
-// the server takes the request up must not last longer than any other call.
-func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev) (*etcd.Response, uint64, error) {
+// the server takes the request up must not last longer than any other call; then
+// taken is called, by the same goroutine.
+func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev, taken func()) (*etcd.Response, uint64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	answer := time.AfterFunc(r.limit, func() {
 		cancel(fmt.Errorf("no answer within %v from %s: %w", r.limit, r.endpoints(), context.DeadlineExceeded))
@@ -75,6 +76,9 @@ func (r *Registry) waitAfter(ctx context.Context, rev subnet.Rev) (*etcd.Respons
 			// until it is at rev again would pass us by. A member that lags
 			// behind looks the same; to list again does no harm then.
 			cancel(fmt.Errorf("the store is back at index %d: %w", i, subnet.ErrCompacted))
+		}
+		if ctx.Err() == nil && r.life.Err() == nil {
+			taken()
 		}
 	})
 	resp, err := r.exchange(telling, func(c *etcd.Client) (*etcd.Response, error) {

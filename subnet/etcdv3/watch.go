@@ -81,7 +81,7 @@ func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 		if err != nil {
 			return err
 		}
-		if next > rev {
+		if next > rev || resp.Created {
 			rev = next
 			fn(rev, events)
 		}

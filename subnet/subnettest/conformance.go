@@ -39,6 +39,7 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 		"Unreachable":           testUnreachable,
 		"Silent":                testSilent,
 		"WatchOrder":            testWatchOrder,
+		"WatchTakenUp":          testWatchTakenUp,
 		"WatchResume":           testWatchResume,
 		"WatchFromList":         testWatchFromList,
 		"WatchQuietRenewal":     testWatchQuietRenewal,

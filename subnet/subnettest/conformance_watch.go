@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/subnet"
 )
@@ -32,6 +33,22 @@ func testWatchOrder(t *testing.T, h Harness) {
 			}
 			last = e.Lease.Rev
 		}
+	}
+}
+
+// testWatchTakenUp: that the store listens is known without a change.
+func testWatchTakenUp(t *testing.T, h Harness) {
+	_, rev := h.list(t)
+	w := h.watch(t, rev)
+	select {
+	case d := <-w.delivered:
+		if d.rev != rev || len(d.events) > 0 {
+			t.Errorf("Watch delivered %v at revision %d, want nothing at %d", d.events, d.rev, rev)
+		}
+	case err := <-w.ended:
+		t.Errorf("Watch ended: %v", err)
+	case <-time.After(patience):
+		t.Error("a watch that nothing happens in tells nothing")
 	}
 }
 

@@ -193,7 +193,7 @@ func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []
 		return errors.Join(err, lostAck)
 	}
 	f.mu.Lock()
-	gen := f.watchGen
+	gen, taken := f.watchGen, false
 	f.mu.Unlock()
 	for {
 		f.mu.Lock()
@@ -211,9 +211,9 @@ func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []
 		case lost:
 			return fmt.Errorf("watch leases from revision %d: %w", rev, subnet.ErrCompacted)
 		}
-		if next > rev {
+		if next > rev || !taken {
 			fn(next, events)
-			rev = next
+			rev, taken = next, true
 			continue
 		}
 		select {
