@@ -126,7 +126,8 @@ type PeerStats struct {
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
 	// Uncounted: nobody counts them. The kernel does not, for a route or a
-	// forwarding entry.
+	// forwarding entry, and WireGuard counts bytes on the wire, handshakes
+	// included.
 	Uncounted bool
 	// Problem says why packets cannot be exchanged with this peer, as far as
 	// is known; empty: nothing is.
