@@ -2,8 +2,10 @@ package command
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -63,15 +65,18 @@ func (d *doctor) firewall(context.Context) finding {
 		}
 		decided := false
 		for _, r := range rules {
-			from, to, verdict := portsAndVerdict(r)
-			if port < from || port > to {
+			does := decide(r)
+			if port < does.from || port > does.to {
 				continue
 			}
-			if verdict == expr.VerdictDrop {
-				return fail(fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(c.Table.Family), c.Table.Name, c.Name, r.Handle),
-					"a rule in the chain %s of the table %s drops UDP port %d: no peer's packet arrives", c.Name, c.Table.Name, port)
+			if does.verdict == expr.VerdictDrop {
+				mend := fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(c.Table.Family), c.Table.Name, c.Name, r.Handle)
+				if does.narrow {
+					return warn(mend+", if it is for a peer", "a rule in the chain %s of the table %s drops some of what comes to UDP port %d", c.Name, c.Table.Name, port)
+				}
+				return fail(mend, "a rule in the chain %s of the table %s drops UDP port %d: no peer's packet arrives", c.Name, c.Table.Name, port)
 			}
-			if decided = verdict == expr.VerdictAccept; decided {
+			if decided = does.verdict == expr.VerdictAccept; decided {
 				break
 			}
 		}
@@ -83,46 +88,86 @@ func (d *doctor) firewall(context.Context) finding {
 	return okay("nothing at this host's input drops UDP port %d, of the backend %s", port, backend)
 }
 
-// portsAndVerdict reads a rule's destination ports of UDP, -1 if it compares
-// none, and what it does with a packet. Rules of iptables-nft match and reject by
-// extensions of iptables.
-func portsAndVerdict(r *nftables.Rule) (from, to int, verdict expr.VerdictKind) {
-	from, to, verdict = -1, -1, expr.VerdictContinue
-	loaded, protocol := false, false // a register holds the destination port, the protocol
-	other := false                   // the rule is for another protocol than UDP
+// decision is what a rule does with UDP packets to some ports.
+type decision struct {
+	from, to int // -1 if it compares none, or another protocol's
+	verdict  expr.VerdictKind
+	// narrow: it asks for more, such as an address or an interface, so that it
+	// may be for some packets only.
+	narrow bool
+}
+
+// decide reads a rule. Rules of iptables-nft match and reject by extensions of
+// iptables.
+func decide(r *nftables.Rule) decision {
+	d := decision{from: -1, to: -1, verdict: expr.VerdictContinue}
+	// What the register that is compared next holds.
+	const other, port, protocol, family = 0, 1, 2, 3
+	loaded, stranger := other, false // stranger: the rule is for another protocol than UDP
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Meta:
-			protocol = e.Key == expr.MetaKeyL4PROTO
+			loaded = map[expr.MetaKey]int{expr.MetaKeyL4PROTO: protocol, expr.MetaKeyNFPROTO: family}[e.Key]
 		case *expr.Payload:
-			loaded = e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2
+			switch {
+			case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
+				loaded = port
+			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 9 && e.Len == 1: // RFC 791
+				loaded = protocol
+			default:
+				loaded = other
+			}
 		case *expr.Cmp:
-			if loaded && e.Op == expr.CmpOpEq && len(e.Data) == 2 {
-				from = int(e.Data[0])<<8 | int(e.Data[1])
-				to = from
+			switch {
+			case loaded == port && e.Op == expr.CmpOpEq:
+				d.from, d.to = portOf(e.Data), portOf(e.Data)
+			case loaded == port && e.Op == expr.CmpOpGte: // a range: the register is compared twice
+				d.from, d.to = portOf(e.Data), math.MaxUint16
+				continue
+			case loaded == port && e.Op == expr.CmpOpLte:
+				d.to = portOf(e.Data)
+			case loaded == protocol && e.Op == expr.CmpOpEq && len(e.Data) == 1:
+				stranger = stranger || e.Data[0] != unix.IPPROTO_UDP
+			case loaded != family:
+				d.narrow = true
 			}
-			if protocol && e.Op == expr.CmpOpEq && len(e.Data) == 1 && e.Data[0] != unix.IPPROTO_UDP {
-				other = true
-			}
-			loaded, protocol = false, false
+			loaded = other
 		case *expr.Match:
 			if udp, ok := e.Info.(*xt.Udp); ok && udp.InvFlags == 0 {
-				from, to = int(udp.DstPorts[0]), int(udp.DstPorts[1])
+				d.from, d.to = int(udp.DstPorts[0]), int(udp.DstPorts[1])
+			} else {
+				d.narrow = true
 			}
+		case *expr.Range:
+			if loaded == port && e.Op == expr.CmpOpEq {
+				d.from, d.to = portOf(e.FromData), portOf(e.ToData)
+			} else {
+				d.narrow = true
+			}
+		case *expr.Lookup, *expr.Limit, *expr.Connlimit:
+			d.narrow = true
 		case *expr.Target:
 			if e.Name == "REJECT" {
-				verdict = expr.VerdictDrop
+				d.verdict = expr.VerdictDrop
 			}
 		case *expr.Verdict:
-			verdict = e.Kind
+			d.verdict = e.Kind
 		case *expr.Reject:
-			verdict = expr.VerdictDrop
+			d.verdict = expr.VerdictDrop
 		}
 	}
-	if other {
-		return -1, -1, verdict
+	if stranger {
+		d.from, d.to = -1, -1
 	}
-	return from, to, verdict
+	return d
+}
+
+// portOf reads a port as it is in a packet, -1 if it is none.
+func portOf(data []byte) int {
+	if len(data) != 2 {
+		return -1
+	}
+	return int(binary.BigEndian.Uint16(data))
 }
 
 func familyName(f nftables.TableFamily) string {

@@ -73,7 +73,8 @@ func New(path string, a Actions) *Server {
 }
 
 // Run serves until ctx ends, which gives nil; or it returns the error that kept
-// it from serving. No action is under way and the socket is gone when it returns.
+// it from serving. The socket is gone when it returns, and the context of an action
+// that is still under way has ended.
 func (s *Server) Run(ctx context.Context) error {
 	ln, err := s.listen(ctx)
 	if err != nil {
