@@ -115,7 +115,7 @@ func newHarmed(t *testing.T, kind, dataPath, data string) *harmed {
 	})
 	peer := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.2.0/24"), Attrs: subnet.Attrs{
 		PublicIP: netip.MustParseAddr("192.168.77.2"), BackendType: config.BackendType, BackendData: json.RawMessage(data)}}
-	network.Apply([]subnet.Event{{Type: subnet.Added, Lease: peer}})
+	network.Apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
 	h.mtu = strconv.Itoa(network.MTU())
 	h.daemon.update(func(r *running) {
 		r.uplink, r.config, r.network, r.applied, r.ready = up, config, network, true, true

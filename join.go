@@ -158,7 +158,7 @@ func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Ad
 		j.lease.Expiration = time.Now().Add(left)
 	}
 	j.lease.Attrs = d.identify(j.backend.Attrs())
-	j.manager.Adopt(j.lease, append([]subnet.Lease{}, remembered.Peers...)) // none is known to be none
+	j.manager.Adopt(j.lease, append([]*subnet.Lease{}, remembered.Peers...)) // none is known to be none
 	return j, nil
 }
 

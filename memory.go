@@ -39,7 +39,7 @@ type memory struct {
 	API       string
 	Config    subnet.Config
 	Lease     subnet.Lease
-	Peers     []subnet.Lease
+	Peers     []*subnet.Lease
 	// Written is when this was; Ends is when the lease ends, by the clock of that
 	// boot (subnet.Terms.Clock).
 	Written moment
@@ -72,7 +72,7 @@ func (d *daemon) recall() *memory {
 		log.Warningf("ignore what was remembered: %v", err)
 		return nil
 	case m.Prefix != d.options.store.Prefix || !slices.Equal(m.Endpoints, d.options.store.Endpoints),
-		d.options.store.API != store.APIAuto && d.options.store.API != m.API, !m.Lease.Subnet.IsValid():
+		d.options.store.API != store.APIAuto && d.options.store.API != m.API, !m.Lease.Subnet.IsValid(), slices.Contains(m.Peers, nil):
 		return nil
 	}
 	return &m
@@ -133,13 +133,13 @@ type recorder struct {
 
 	mu      sync.Mutex // guards what follows
 	manager *subnet.Manager
-	peers   map[netip.Prefix]subnet.Lease
+	peers   map[netip.Prefix]*subnet.Lease
 	changed bool
 }
 
 func (d *daemon) newRecorder(j joined) *recorder {
 	return &recorder{
-		path: d.memoryFile(), turnout: &d.turnout, manager: j.manager, peers: make(map[netip.Prefix]subnet.Lease),
+		path: d.memoryFile(), turnout: &d.turnout, manager: j.manager, peers: make(map[netip.Prefix]*subnet.Lease),
 		memory: memory{Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: j.store.API, Config: *j.config},
 	}
 }
@@ -213,8 +213,8 @@ func (r *recorder) subnets() []netip.Prefix {
 }
 
 // leases are those of the peers, in order.
-func (r *recorder) leases() []subnet.Lease {
+func (r *recorder) leases() []*subnet.Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.SortedFunc(maps.Values(r.peers), func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
+	return slices.SortedFunc(maps.Values(r.peers), func(a, b *subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
 }

@@ -108,9 +108,9 @@ func (d *daemon) hold(ctx context.Context, j *joined, pause time.Duration, reaso
 // lease tells what it told before.
 func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *recorder) error {
 	before := j.manager.Status()
-	own, peers := before.Lease, []subnet.Lease(nil)
+	own, peers := before.Lease, []*subnet.Lease(nil)
 	if before.Synced {
-		peers = append([]subnet.Lease{}, rec.leases()...) // none is known to be none
+		peers = append([]*subnet.Lease{}, rec.leases()...) // none is known to be none
 	}
 	// A connection from an address that is gone hangs until it times out.
 	again, err := store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: j.store.API})

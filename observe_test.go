@@ -79,7 +79,7 @@ func TestRecorderTellsWhoComesAndGoes(t *testing.T) {
 	rec := d.newRecorder(joined{config: &subnet.Config{}})
 	a, b := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("10.5.2.0/24")
 	tell := func(what subnet.EventType, p netip.Prefix) {
-		rec.note([]subnet.Event{{Type: what, Lease: subnet.Lease{Subnet: p}}})
+		rec.note([]subnet.Event{{Type: what, Lease: &subnet.Lease{Subnet: p}}})
 	}
 	for _, step := range []struct {
 		what         subnet.EventType

@@ -29,10 +29,9 @@ const (
 //	            └ settleTime, then: more than half ─► hold ─graceTime─► apply
 //	                                                    └─ it comes back ─► nothing has happened
 type departures struct {
-	// told is what the data plane knows: it changes by what pass and settle
-	// return.
-	told map[netip.Prefix]Lease
-	gone map[netip.Prefix]bool // told, and no longer in the store
+	// gone are leases that the data plane was told of, and that are no longer in
+	// the store.
+	gone map[netip.Prefix]*Lease
 	// selfGone is when our own lease was seen to go, though Renew creates it
 	// again at once.
 	selfGone time.Time
@@ -42,10 +41,11 @@ type departures struct {
 }
 
 func newDepartures() *departures {
-	return &departures{told: make(map[netip.Prefix]Lease), gone: make(map[netip.Prefix]bool)}
+	return &departures{gone: make(map[netip.Prefix]*Lease)}
 }
 
-// pass returns those of the events that take effect now, and keeps the removals.
+// pass returns those of the events, a leaseSet's, that take effect now, and keeps
+// the removals.
 func (d *departures) pass(events []Event, now time.Time) []Event {
 	var removed, added []Event
 	for _, e := range events {
@@ -53,7 +53,7 @@ func (d *departures) pass(events []Event, now time.Time) []Event {
 			if d.due.IsZero() {
 				d.due = now.Add(settleTime)
 			}
-			d.gone[e.Lease.Subnet] = true
+			d.gone[e.Lease.Subnet] = e.Lease
 			continue
 		}
 		// What comes in the place of a subnet that is kept ends it.
@@ -62,10 +62,9 @@ func (d *departures) pass(events []Event, now time.Time) []Event {
 				removed = append(removed, d.remove(p))
 			}
 		}
-		old, known := d.told[e.Lease.Subnet]
+		old := d.gone[e.Lease.Subnet]
 		delete(d.gone, e.Lease.Subnet)
-		d.told[e.Lease.Subnet] = e.Lease
-		if !known || !old.Attrs.Equal(e.Lease.Attrs) {
+		if old == nil || !old.Attrs.Equal(e.Lease.Attrs) {
 			added = append(added, e)
 		}
 	}
@@ -78,10 +77,10 @@ func (d *departures) pass(events []Event, now time.Time) []Event {
 }
 
 // settle decides about the removals that have come until due, and returns those
-// that take effect.
-func (d *departures) settle(now time.Time) []Event {
+// that take effect; stored is how many peers the store has.
+func (d *departures) settle(now time.Time, stored int) []Event {
 	// We are one of the hosts: with a single peer, both gone is an empty store.
-	gone, all := len(d.gone), len(d.told)+1
+	gone, all := len(d.gone), stored+len(d.gone)+1
 	if !d.selfGone.IsZero() && now.Sub(d.selfGone) <= 2*settleTime {
 		gone++
 	}
@@ -104,8 +103,7 @@ func (d *departures) settle(now time.Time) []Event {
 
 func (d *departures) remove(p netip.Prefix) Event {
 	delete(d.gone, p)
-	delete(d.told, p)
-	return Event{Removed, Lease{Subnet: p}}
+	return Event{Removed, &Lease{Subnet: p}}
 }
 
 // held is how many peers are kept although the store has lost them.

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -189,7 +190,10 @@ func TestAdopt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := subnettest.NewFake()
 		putPeers(reg, 4)
-		known := list(t, reg)
+		var known []*subnet.Lease
+		for _, l := range list(t, reg) {
+			known = append(known, &l)
+		}
 		own, err := newManager(t, reg, network16).Acquire(t.Context(), us, netip.Prefix{})
 		if err != nil {
 			t.Fatal(err)

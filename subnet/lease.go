@@ -65,6 +65,12 @@ type Lease struct {
 	Reserved bool
 }
 
+// same reports whether two leases differ in nothing.
+func (l *Lease) same(m *Lease) bool {
+	return l.Subnet == m.Subnet && l.IPv6Subnet == m.IPv6Subnet && l.Attrs.Equal(m.Attrs) &&
+		l.Expiration.Equal(m.Expiration) && l.Rev == m.Rev && l.Reserved == m.Reserved
+}
+
 // Key is the lease's name below <prefix>/subnets/, e.g. "10.5.52.0-24".
 func (l Lease) Key() string {
 	key := dashed(l.Subnet)
@@ -104,8 +110,9 @@ func (t EventType) String() string {
 	return "EventType(" + strconv.Itoa(int(t)) + ")"
 }
 
-// Event is a change of one lease.
+// Event is a change of one lease. All who are told of a lease share one value,
+// of which there are as many as hosts: nobody changes it.
 type Event struct {
 	Type  EventType
-	Lease Lease
+	Lease *Lease
 }

@@ -18,50 +18,45 @@ import (
 type leaseSet struct {
 	// judge says whether a lease may be a peer's; fault is for one that has no
 	// business to be there.
-	judge func(Lease) (peer bool, fault error)
+	judge func(*Lease) (peer bool, fault error)
 	// allowed says which subnets the configuration hands out.
 	allowed func(netip.Prefix) bool
 	bad     *BadData
 
 	// stored are the leases that judge has let pass. Several keys may name one
 	// subnet (a dual-stack host's names an IPv6 one as well); they are in order.
-	stored map[netip.Prefix][]Lease
+	stored map[netip.Prefix][]*Lease
 	// subnets are stored's keys in order of address, so that what lies inside a
 	// subnet stands behind it in a row.
 	subnets []netip.Prefix
-	peers   map[netip.Prefix]Lease
+	peers   map[netip.Prefix]*Lease
 }
 
-func newLeaseSet(judge func(Lease) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
+func newLeaseSet(judge func(*Lease) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
 	return &leaseSet{judge: judge, allowed: allowed, bad: bad,
-		stored: make(map[netip.Prefix][]Lease), peers: make(map[netip.Prefix]Lease)}
+		stored: make(map[netip.Prefix][]*Lease), peers: make(map[netip.Prefix]*Lease)}
 }
 
 // replace makes all the truth, and returns the difference: removals first, so
 // that a subnet is free before an overlapping one is added, each in order of
 // address.
-func (s *leaseSet) replace(all []Lease) []Event {
-	listed := make(map[string]bool, len(all))
-	for _, l := range all {
-		listed[l.Key()] = true
-	}
-	var changed []netip.Prefix
+func (s *leaseSet) replace(all []*Lease) []Event {
+	sorted := slices.SortedFunc(slices.Values(all), byKey)
+	var unlisted []*Lease
 	for _, group := range s.stored {
 		for _, l := range group {
-			if !listed[l.Key()] {
-				changed = append(changed, l.Subnet)
+			if _, listed := slices.BinarySearchFunc(sorted, l, byKey); !listed {
+				unlisted = append(unlisted, l)
 			}
 		}
 	}
-	for _, p := range changed {
-		for _, l := range slices.Clone(s.stored[p]) {
-			if !listed[l.Key()] {
-				s.drop(l)
-			}
-		}
+	changed := make([]netip.Prefix, 0, len(unlisted)+len(sorted))
+	for _, l := range unlisted {
+		s.drop(l)
+		changed = append(changed, l.Subnet)
 	}
 	// In order of address each new subnet is appended, not inserted.
-	for _, l := range slices.SortedFunc(slices.Values(all), byKey) {
+	for _, l := range sorted {
 		s.put(l)
 		changed = append(changed, l.Subnet)
 	}
@@ -82,7 +77,7 @@ func (s *leaseSet) update(events []Event) []Event {
 	return s.difference(changed)
 }
 
-func (s *leaseSet) put(l Lease) {
+func (s *leaseSet) put(l *Lease) {
 	peer, fault := s.judge(l)
 	if fault != nil {
 		s.bad.Skip(l.Key(), fault)
@@ -97,16 +92,17 @@ func (s *leaseSet) put(l Lease) {
 		s.subnets = slices.Insert(s.subnets, i, l.Subnet)
 	}
 	i, found := slices.BinarySearchFunc(group, l, byKey)
-	if found {
-		group[i] = l
-	} else {
+	switch {
+	case !found:
 		group = slices.Insert(group, i, l)
+	case !group[i].same(l): // else the value that others have, too, will do
+		group[i] = l
 	}
 	s.stored[l.Subnet] = group
 }
 
 // drop forgets the lease of l's key.
-func (s *leaseSet) drop(l Lease) {
+func (s *leaseSet) drop(l *Lease) {
 	group := s.stored[l.Subnet]
 	i, found := slices.BinarySearchFunc(group, l, byKey)
 	if !found {
@@ -122,7 +118,8 @@ func (s *leaseSet) drop(l Lease) {
 	}
 }
 
-// difference brings peers up to date where stored has changed.
+// difference brings peers up to date where stored has changed. What it says was
+// removed is the lease as it was.
 func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 	affected := make(map[netip.Prefix]bool)
 	for _, p := range changed {
@@ -138,7 +135,7 @@ func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 		switch {
 		case !is && known:
 			delete(s.peers, p)
-			removed = append(removed, Event{Removed, Lease{Subnet: p}})
+			removed = append(removed, Event{Removed, old})
 		case is:
 			s.peers[p] = l
 			if !known || !old.Attrs.routesAs(l.Attrs) {
@@ -154,10 +151,10 @@ func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 
 // winner is the lease that makes p a peer's; false if there is none or another
 // subnet outranks it.
-func (s *leaseSet) winner(p netip.Prefix) (Lease, bool) {
+func (s *leaseSet) winner(p netip.Prefix) (*Lease, bool) {
 	group := s.stored[p]
 	if len(group) == 0 {
-		return Lease{}, false
+		return nil, false
 	}
 	for _, l := range group[1:] {
 		s.bad.Skip(l.Key(), fmt.Errorf("key %q names the same subnet, and counts", group[0].Key()))
@@ -165,7 +162,7 @@ func (s *leaseSet) winner(p netip.Prefix) (Lease, bool) {
 	for q := range s.overlapping(p) {
 		if s.outranks(q, p) {
 			s.bad.Skip(group[0].Key(), fmt.Errorf("overlaps %v, which counts", s.stored[q][0]))
-			return Lease{}, false
+			return nil, false
 		}
 	}
 	return group[0], true
@@ -204,8 +201,8 @@ func (s *leaseSet) overlapping(p netip.Prefix) iter.Seq[netip.Prefix] {
 }
 
 // byKey orders leases by subnet, and one subnet's by key.
-func byKey(a, b Lease) int {
-	if c := a.Subnet.Compare(b.Subnet); c != 0 {
+func byKey(a, b *Lease) int {
+	if c := a.Subnet.Compare(b.Subnet); c != 0 || a.IPv6Subnet == b.IPv6Subnet {
 		return c
 	}
 	return cmp.Compare(a.Key(), b.Key())

@@ -15,7 +15,7 @@ import (
 // between either; and no event is superfluous.
 func TestLeaseSet(t *testing.T) {
 	network := netip.MustParsePrefix("10.5.0.0/21")
-	judge := func(l Lease) (bool, error) {
+	judge := func(l *Lease) (bool, error) {
 		if l.Attrs.BackendType == "bad" {
 			return false, errors.New("bad")
 		}
@@ -59,16 +59,16 @@ func TestLeaseSet(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "replace") {
 				clear(store)
-				for _, l := range rapid.SliceOfN(leases, 0, 6).Draw(t, "all") {
+				for _, l := range rapid.SliceOfN(leases, 0, 6).Draw(t, "list") {
 					store[l.Key()] = l
 				}
-				apply(set.replace(slices.Collect(maps.Values(store))))
+				apply(set.replace(all(slices.Collect(maps.Values(store))).leases))
 			} else {
 				l := leases.Draw(t, "lease")
-				e := Event{Added, l}
+				e := Event{Added, &l}
 				store[l.Key()] = l
 				if rapid.Bool().Draw(t, "removed") {
-					e = Event{Removed, l}
+					e = Event{Removed, &l}
 					delete(store, l.Key())
 				}
 				apply(set.update([]Event{e}))

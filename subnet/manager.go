@@ -32,7 +32,7 @@ type Manager struct {
 
 	// adopted are Adopt's leases, former the addresses that its lease may still
 	// name; nil without.
-	adopted []Lease
+	adopted []*Lease
 	former  []netip.Addr
 	// unread: the configuration is a remembered one, and the store's may be
 	// another.
@@ -148,7 +148,7 @@ func (m *Manager) silence() time.Duration {
 // configuration and asks the store about own as soon as it answers, and fails
 // with ErrLost if another host has the subnet by then. former are the addresses
 // that this host had while it held own: the store may know it by one of them.
-func (m *Manager) Adopt(own Lease, leases []Lease, former ...netip.Addr) {
+func (m *Manager) Adopt(own Lease, leases []*Lease, former ...netip.Addr) {
 	m.adopted, m.former, m.unread = slices.Clone(leases), slices.Clone(former), true
 	m.setLease(own)
 	m.ownChanged <- struct{}{} // the first to use its one place

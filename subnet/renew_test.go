@@ -35,7 +35,7 @@ func startHost(t *testing.T, reg *subnettest.Fake) *host {
 	return run(t, reg, m, l)
 }
 
-func adoptHost(t *testing.T, reg *subnettest.Fake, own subnet.Lease, known []subnet.Lease) *host {
+func adoptHost(t *testing.T, reg *subnettest.Fake, own subnet.Lease, known []*subnet.Lease) *host {
 	t.Helper()
 	m := newManager(t, reg, network16)
 	m.Adopt(own, known)

@@ -35,6 +35,7 @@ func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) er
 	w.set = newLeaseSet(w.judge, m.config.Allows, &m.bad)
 	if m.adopted != nil {
 		w.tell(w.set.replace(m.adopted))
+		m.adopted = nil
 	}
 	var reader sync.WaitGroup
 	defer reader.Wait()
@@ -62,8 +63,18 @@ type watcher struct {
 // news is what the store says: all leases, or what has happened to some.
 type news struct {
 	full   bool
-	leases []Lease
+	leases []*Lease
 	events []Event
+}
+
+// all makes news of a list; each lease becomes a value of its own, so that one
+// that stays does not keep the others.
+func all(list []Lease) news {
+	n := news{full: true, leases: make([]*Lease, 0, len(list))}
+	for _, l := range list {
+		n.leases = append(n.leases, &l)
+	}
+	return n
 }
 
 // run takes news, and decides about removals when it is time, until the reader
@@ -80,7 +91,7 @@ func (w *watcher) run() {
 			}
 			w.take(n)
 		case <-settle.C:
-			w.deliver(w.departures.settle(time.Now()))
+			w.deliver(w.departures.settle(time.Now(), len(w.set.peers)))
 		}
 		if due := w.departures.due; due.IsZero() {
 			settle.Stop()
@@ -115,7 +126,7 @@ func (w *watcher) deliver(events []Event) {
 		w.deliverAll(events)
 		return
 	}
-	w.setPeers(len(w.departures.told), w.departures.held())
+	w.setPeers(len(w.set.peers)+len(w.departures.gone), w.departures.held())
 }
 
 func (w *watcher) deliverAll(events []Event) {
@@ -123,7 +134,7 @@ func (w *watcher) deliverAll(events []Event) {
 		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
 	}
 	w.apply(events)
-	w.setPeers(len(w.departures.told), w.departures.held())
+	w.setPeers(len(w.set.peers)+len(w.departures.gone), w.departures.held())
 }
 
 // noticeOwn wakes Renew when our key is gone, or was written as another's, or
@@ -152,12 +163,12 @@ func (w *watcher) noticeOwn(n news) {
 
 // ours tells our own lease: it has our address, or is what we wrote before we
 // had that address.
-func (w *watcher) ours(l Lease) bool {
+func (w *watcher) ours(l *Lease) bool {
 	return l.Key() == w.self.Key() && (w.names(l.Attrs, w.self.Attrs) || l.Rev == w.self.Rev)
 }
 
 // judge is the leaseSet's.
-func (w *watcher) judge(l Lease) (peer bool, fault error) {
+func (w *watcher) judge(l *Lease) (peer bool, fault error) {
 	network := w.config.Network
 	switch {
 	case w.ours(l):
@@ -178,7 +189,7 @@ func (w *watcher) read(ctx context.Context) {
 		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) {
 			leases, rev, err := w.reg.List(ctx)
 			if w.answered(err) == nil {
-				w.send(ctx, news{full: true, leases: leases})
+				w.send(ctx, all(leases))
 			}
 			return rev, err
 		})

@@ -34,7 +34,7 @@ func lease(dst, host string) subnet.Lease {
 func added(leases ...subnet.Lease) []subnet.Event {
 	var events []subnet.Event
 	for _, l := range leases {
-		events = append(events, subnet.Event{Type: subnet.Added, Lease: l})
+		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
 	}
 	return events
 }
@@ -141,7 +141,9 @@ func TestFarPeerIsRefusedAlone(t *testing.T) {
 	// on to where it was.
 	n.Apply(added(lease(two, nearby), lease(one, away)))
 	settle(map[string]string{two: nearby, three: other, five: nearby}, map[string]string{one: away, four: beyond})
-	n.Apply([]subnet.Event{{Type: subnet.Removed, Lease: lease(two, nearby)}, {Type: subnet.Removed, Lease: lease(four, beyond)}})
+	gone := added(lease(two, nearby), lease(four, beyond))
+	gone[0].Type, gone[1].Type = subnet.Removed, subnet.Removed
+	n.Apply(gone)
 	settle(map[string]string{three: other, five: nearby}, map[string]string{one: away})
 }
 

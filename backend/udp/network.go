@@ -144,7 +144,7 @@ func (n *network) Apply(events []subnet.Event) {
 		if l := e.Lease; e.Type == subnet.Added && n.plane.network.Contains(l.Attrs.PublicIP) {
 			// Its datagrams would be routed into the tunnel, and wrapped again.
 			repeat.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.plane.network))
-			e = subnet.Event{Type: subnet.Removed, Lease: subnet.Lease{Subnet: l.Subnet}}
+			e = subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: l.Subnet}}
 		}
 		usable = append(usable, e)
 	}

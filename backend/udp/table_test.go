@@ -19,10 +19,10 @@ func lease(prefix, publicIP string) subnet.Lease {
 	}
 }
 
-func added(l subnet.Lease) subnet.Event { return subnet.Event{Type: subnet.Added, Lease: l} }
+func added(l subnet.Lease) subnet.Event { return subnet.Event{Type: subnet.Added, Lease: &l} }
 
 func removed(prefix string) subnet.Event {
-	return subnet.Event{Type: subnet.Removed, Lease: subnet.Lease{Subnet: netip.MustParsePrefix(prefix)}}
+	return subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: netip.MustParsePrefix(prefix)}}
 }
 
 // The table agrees with an oracle that tries every lease, longest prefix

@@ -104,7 +104,7 @@ func (n *network) drop(dst netip.Prefix, changed map[netip.Prefix]rtnl.State) {
 }
 
 // read decodes a lease.
-func (n *network) read(l subnet.Lease) *peer {
+func (n *network) read(l *subnet.Lease) *peer {
 	p := &peer{subnet: l.Subnet, publicIP: l.Attrs.PublicIP}
 	var data leaseData
 	if p.fault = json.Unmarshal(l.Attrs.BackendData, &data); p.fault != nil {

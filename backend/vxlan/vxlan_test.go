@@ -129,7 +129,7 @@ func event(kind subnet.EventType, p, host, mac string) subnet.Event {
 		l.Attrs = subnet.Attrs{PublicIP: netip.MustParseAddr(host), BackendType: Type,
 			BackendData: fmt.Appendf(nil, `{"VNI":1,"VtepMAC":%q}`, mac)}
 	}
-	return subnet.Event{Type: kind, Lease: l}
+	return subnet.Event{Type: kind, Lease: &l}
 }
 
 // forwards is the FDB: MAC → host.

@@ -104,7 +104,7 @@ func TestRandomLeases(t *testing.T) {
 		dst := netip.MustParsePrefix(text)
 		if _, held := leases[dst]; held && random.IntN(3) == 0 {
 			delete(leases, dst)
-			s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: subnet.Lease{Subnet: dst}}})
+			s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: dst}}})
 			continue
 		}
 		n := random.IntN(30) // a host, which may have several subnets

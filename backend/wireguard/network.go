@@ -80,7 +80,7 @@ func (n *network) Apply(events []subnet.Event) {
 		if e.Type == subnet.Removed {
 			continue
 		}
-		p := read(e.Lease, n.key.PublicKey())
+		p := read(*e.Lease, n.key.PublicKey())
 		if p.fault != nil {
 			repeat.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 		}

@@ -238,7 +238,7 @@ func (s *site) check(err error) {
 func (s *site) learn(leases ...subnet.Lease) {
 	var events []subnet.Event
 	for _, l := range leases {
-		events = append(events, subnet.Event{Type: subnet.Added, Lease: l})
+		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
 	}
 	s.network.Apply(events)
 }
@@ -266,7 +266,7 @@ func TestPeersReadBack(t *testing.T) {
 	if got := present(have); !reflect.DeepEqual(got, want) || len(want) != 2 {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: subnet.Lease{Subnet: netip.MustParsePrefix("10.5.4.0/24")}}})
+	s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: netip.MustParsePrefix("10.5.4.0/24")}}})
 	have, err = s.network.tunnel.peers()
 	if err != nil || len(have) != 1 {
 		t.Errorf("%d peers, %v, after one of two was removed", len(have), err)

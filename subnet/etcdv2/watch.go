@@ -107,7 +107,7 @@ func (r *Registry) read(resp *etcd.Response) (subnet.Rev, []subnet.Event, error)
 			return rev, nil, nil // a bad key was never told of
 		}
 		l.Rev = rev
-		return rev, []subnet.Event{{Type: subnet.Removed, Lease: l}}, nil
+		return rev, []subnet.Event{{Type: subnet.Removed, Lease: &l}}, nil
 	case "set", "create", "update", "compareAndSwap":
 		if !below {
 			return rev, nil, nil // the directory was made
@@ -117,7 +117,7 @@ func (r *Registry) read(resp *etcd.Response) (subnet.Rev, []subnet.Event, error)
 			r.bad.Skip(n.Key, err)
 			return rev, nil, nil
 		}
-		return rev, []subnet.Event{{Type: subnet.Added, Lease: l}}, nil
+		return rev, []subnet.Event{{Type: subnet.Added, Lease: &l}}, nil
 	}
 	return 0, nil, fmt.Errorf("etcd's action %q on %s is unknown", resp.Action, n.Key)
 }

@@ -123,7 +123,7 @@ func (r *Registry) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev
 			l, err := subnet.ParseKey(strings.TrimPrefix(string(e.Kv.Key), r.cfg.LeaseDir()))
 			if err == nil { // a bad key was never told of
 				l.Rev = rev
-				events = append(events, subnet.Event{Type: subnet.Removed, Lease: l})
+				events = append(events, subnet.Event{Type: subnet.Removed, Lease: &l})
 			}
 			continue
 		}
@@ -132,7 +132,7 @@ func (r *Registry) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev
 			r.bad.Skip(string(e.Kv.Key), err)
 			continue
 		}
-		events = append(events, subnet.Event{Type: subnet.Added, Lease: l})
+		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
 	}
 	return rev, events, nil
 }

@@ -128,7 +128,7 @@ func (f *Fake) since(rev subnet.Rev) (subnet.Rev, []subnet.Event) {
 		if c.value == nil {
 			if l, err := subnet.ParseKey(c.key); err == nil {
 				l.Rev = c.rev
-				events = append(events, subnet.Event{Type: subnet.Removed, Lease: l})
+				events = append(events, subnet.Event{Type: subnet.Removed, Lease: &l})
 			}
 			continue
 		}
@@ -137,7 +137,7 @@ func (f *Fake) since(rev subnet.Rev) (subnet.Rev, []subnet.Event) {
 			f.bad.Skip(c.key, err)
 			continue
 		}
-		events = append(events, subnet.Event{Type: subnet.Added, Lease: l})
+		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
 	}
 	return rev, events
 }
