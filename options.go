@@ -178,8 +178,12 @@ func (o *options) check(margin time.Duration, marginGiven bool) error {
 	return o.store.Complete()
 }
 
-// checkHealthz refuses two listeners on one port of the same address.
+// checkHealthz refuses an address that has to be looked up first, which may lead
+// elsewhere at each start, and two listeners on one port of the same address.
 func (o *options) checkHealthz() error {
+	if _, err := netip.ParseAddr(o.healthzIP); err != nil {
+		return fmt.Errorf("-healthz-ip %q is not an IP address: give one of this host's, 127.0.0.1 for this host alone, or 0.0.0.0 for all", o.healthzIP)
+	}
 	host, port, err := net.SplitHostPort(o.statusAddr)
 	if err != nil || o.healthzPort == 0 || port != strconv.Itoa(o.healthzPort) {
 		return nil

@@ -83,7 +83,7 @@ func TestOptionsNetwork(t *testing.T) {
 	}
 }
 
-func TestOptionsHealthzBesideStatus(t *testing.T) {
+func TestOptionsHealthz(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		says string
@@ -94,6 +94,10 @@ func TestOptionsHealthzBesideStatus(t *testing.T) {
 		{[]string{"-healthz-port=9000", "-status-addr=0.0.0.0:9000", "-healthz-ip=192.0.2.1"}, "is taken by"},
 		{[]string{"-healthz-port=8286", "-healthz-ip=192.0.2.1"}, ""},
 		{[]string{"-healthz-port=8286", "-status-addr="}, ""},
+		{[]string{"-healthz-port=10248", "-healthz-ip=::1"}, ""},
+		{[]string{"-healthz-port=10248", "-healthz-ip=localhost"}, `-healthz-ip "localhost" is not an IP address: give one of this host's`},
+		{[]string{"-healthz-ip=127.0.0.1:10248"}, `-healthz-ip "127.0.0.1:10248" is not an IP address`},
+		{[]string{"-healthz-ip="}, `-healthz-ip "" is not an IP address`},
 		{[]string{"-healthz-port=10248"}, ""},
 	} {
 		_, err := parseOptions(tt.args, io.Discard)
