@@ -90,9 +90,13 @@ func TestOffloadsOf(t *testing.T) {
 		if out, err := b.host.Command(t.Context(), "ethtool", "-K", device, "tso", value[want.TSO], "gro", value[want.GRO], "gso", value[want.GSO]).CombinedOutput(); err != nil {
 			t.Fatalf("ethtool: %v\n%s", err, out)
 		}
+		want.Driver = "vxlan"
 		if got, err := ask(device); err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}
+	}
+	if got, err := ask("lo"); err != nil || got.Driver != "" {
+		t.Errorf("lo: %+v, %v", got, err)
 	}
 	if _, err := ask("no-such-device"); err == nil {
 		t.Error("no error for a device that does not exist")

@@ -2,13 +2,11 @@ package bpf
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -56,24 +54,14 @@ func (p *Path) attachEarly(i *netlink.LinkAttrs) error {
 // betterLate says why an interface is better off without early. Whether the
 // other end sends super-packets cannot be known; both ends of a link that has
 // them have TSO on unless somebody turns it off.
-func betterLate(name string) (err error) {
+func betterLate(name string) error {
 	offloads, err := rtnl.OffloadsOf(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !offloads.GRO {
+	case !offloads.GRO:
 		return errNoGRO
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open socket for ethtool: %w", err)
-	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	info, err := unix.IoctlGetEthtoolDrvinfo(fd, name)
-	if err != nil {
-		return fmt.Errorf("ask for driver of %s: %w", name, err)
-	}
-	if offloads.TSO && slices.Contains(superPackets, unix.ByteSliceToString(info.Driver[:])) {
+	case offloads.TSO && slices.Contains(superPackets, offloads.Driver):
 		return errSuperPackets
 	}
 	return nil
