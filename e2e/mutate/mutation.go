@@ -70,10 +70,14 @@ func (m mutation) try(ctx context.Context, root string) (line string, err error)
 	if err := errors.Join(os.WriteFile(mutated, source, 0o600), os.WriteFile(overlay, content, 0o600)); err != nil {
 		return "", err
 	}
+	flags, err := exec.CommandContext(ctx, "go", "env", "GOFLAGS").Output() // of the environment or go env -w
+	if err != nil {
+		return "", fmt.Errorf("ask for GOFLAGS: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", limit.String(), "-run", anchored(m.test), "./"+m.pkg)
 	cmd.Dir = root
 	// In the environment it holds for the programs that the test builds, too.
-	cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+overlay)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOFLAGS=%s '-overlay=%s'", strings.TrimSpace(string(flags)), overlay))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	out, err := cmd.CombinedOutput()
 	switch {
