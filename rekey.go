@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +12,8 @@ import (
 	"github.com/coreos/flannel/pkg/control"
 )
 
-const (
-	// publishLimit is how long rekey waits for the store to take the new key.
-	publishLimit = 10 * time.Second
-	publishLook  = 20 * time.Millisecond
-)
+// publishLimit is how long rekey waits for the store to take the new key.
+const publishLimit = 10 * time.Second
 
 // Why a key cannot be replaced.
 var (
@@ -62,14 +58,8 @@ func (d *daemon) rekey(ctx context.Context) (control.Rekeyed, error) {
 	log.Infof("publish new key subnet=%v", before.Lease.Subnet)
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	look := time.NewTicker(publishLook)
-	defer look.Stop()
-	for !bytes.Equal(r.manager.Status().Lease.Attrs.BackendData, attrs.BackendData) {
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", ctx.Err())
-		}
+	if err := r.manager.AwaitPublished(ctx); err != nil {
+		return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", err)
 	}
 	return control.Rekeyed{Subnet: before.Lease.Subnet, Before: before.Lease.Attrs.BackendData, After: attrs.BackendData}, nil
 }

@@ -42,8 +42,10 @@ type Manager struct {
 	status Status
 	// heard is when the store answered last.
 	heard time.Time
-	// published is what Publish was given last; nil without.
+	// published is what Publish was given last; nil without. taken is closed when
+	// the store has taken it; nil since.
 	published *Attrs
+	taken     chan struct{}
 }
 
 // Terms is for how long a lease is taken, and when it is renewed.
@@ -106,6 +108,10 @@ func (m *Manager) setLease(l Lease) {
 	m.status.Lease, m.status.Ends = l, 0
 	if !l.Reserved {
 		m.status.Ends = m.terms.Clock() + time.Until(l.Expiration)
+	}
+	if m.taken != nil && l.Attrs.Equal(m.latest(l.Attrs)) {
+		close(m.taken)
+		m.taken = nil
 	}
 }
 

@@ -1,10 +1,14 @@
 package subnet_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
@@ -25,8 +29,13 @@ func TestPublish(t *testing.T) {
 		reg := subnettest.NewFake()
 		h := startHost(t, reg)
 		changed := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.200"), BackendType: us.BackendType, BackendData: json.RawMessage(`{"PublicKey":"new"}`)}
+		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+			t.Errorf("nothing was published, and it is waited for: %v", err)
+		}
 		h.manager.Publish(changed)
-		synctest.Wait()
+		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+			t.Error(err)
+		}
 		changed.PublicIP = us.PublicIP // by which we know our own lease
 		if l := stored(t, reg); l.Subnet != h.lease.Subnet || !l.Attrs.Equal(changed) {
 			t.Errorf("the store has %v %s", l, l.Attrs.BackendData)
@@ -47,6 +56,43 @@ func TestPublish(t *testing.T) {
 		synctest.Wait()
 		if again := stored(t, reg); again.Rev != after.Rev {
 			t.Errorf("our own write was taken for another's: revision %d, then %d", after.Rev, again.Rev)
+		}
+		h.stop()
+		if err := <-h.errs; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who waits for what was published does so until the store has the last of it, or
+// has had enough.
+func TestAwaitPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		h := startHost(t, reg)
+		publish := func(key string) {
+			changed := us
+			changed.BackendData = fmt.Appendf(nil, `{"PublicKey":%q}`, key)
+			h.manager.Publish(changed)
+		}
+		reg.SetDown(errors.New("away"))
+		publish("first")
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := h.manager.AwaitPublished(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a store that is away has taken it: %v", err)
+		}
+		writing, goOn := make(chan struct{}), make(chan struct{})
+		reg.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing, Wait: goOn})
+		reg.SetDown(nil)
+		<-writing
+		publish("second")
+		close(goOn)
+		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := string(stored(t, reg).Attrs.BackendData); got != `{"PublicKey":"second"}` {
+			t.Errorf("the store has %s", got)
 		}
 		h.stop()
 		if err := <-h.errs; err != nil {
