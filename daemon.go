@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/turn"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
@@ -40,8 +41,9 @@ type daemon struct {
 	// closed by whoever has it alone.
 	reports sync.RWMutex
 	// etcd is the embedded one; nil without -etcd-embed.
-	etcd    *embed.Server
-	turnout turnout
+	etcd *embed.Server
+	// turnout is which peers have joined (true) and left.
+	turnout turn.Notes
 
 	mu      sync.Mutex // guards what follows
 	running running

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/state"
+	"github.com/coreos/flannel/pkg/turn"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
@@ -129,7 +130,7 @@ type recorder struct {
 	path   string
 	memory memory // without Lease and Peers
 	// turnout is told who comes and goes.
-	turnout *turnout
+	turnout *turn.Notes
 
 	mu      sync.Mutex // guards what follows
 	manager *subnet.Manager
@@ -164,7 +165,7 @@ func (r *recorder) note(events []subnet.Event) {
 			delete(r.peers, e.Lease.Subnet)
 		}
 		if is != known {
-			r.turnout.note(e.Lease.Subnet, is)
+			r.turnout.Note(e.Lease.Subnet, is)
 		}
 	}
 	r.changed = true

@@ -61,18 +61,14 @@ func attend(ctx context.Context, ticks <-chan time.Time, condition func() string
 
 // condition is one line on what the program does.
 func (d *daemon) condition() string {
-	s, path := d.outline()
-	peers := 0
-	if m := d.snapshot().manager; m != nil {
-		peers = m.Status().Peers
-	}
+	o := d.outline()
 	switch {
-	case len(s.NotReady) > 0:
-		return s.NotReady[0]
-	case !s.Store.Reachable:
-		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, peers, s.Store.Since.UTC().Format(time.RFC3339))
+	case len(o.NotReady) > 0:
+		return o.NotReady[0]
+	case !o.Store.Reachable:
+		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", o.Lease.Subnet, o.peers, o.Store.Since.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, peers, path)
+	return fmt.Sprintf("subnet %v, %d peers, data path %s", o.Lease.Subnet, o.peers, o.dataPath)
 }
 
 // notifyLimit is how long a message to systemd may wait for room in its queue.

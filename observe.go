@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	log "github.com/golang/glog"
@@ -22,58 +21,20 @@ const (
 	named = 5
 )
 
-// turnout is which peers have joined and left since that was last told. Who
-// changes the set of peers says so here: to compare thousands of them again and
-// again would cost more than all else that a daemon does when nothing happens.
-type turnout struct {
-	mu     sync.Mutex
-	joined map[netip.Prefix]bool // or else left; guarded by mu
-}
-
-// note takes up a peer's coming or going; who came and went was never here.
-func (t *turnout) note(subnet netip.Prefix, joined bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if before, noted := t.joined[subnet]; noted && before != joined {
-		delete(t.joined, subnet)
-		return
-	}
-	if t.joined == nil {
-		t.joined = make(map[netip.Prefix]bool)
-	}
-	t.joined[subnet] = joined
-}
-
-// take returns what was noted since the last call.
-func (t *turnout) take() (joined, left []netip.Prefix) {
-	t.mu.Lock()
-	noted := t.joined
-	t.joined = nil
-	t.mu.Unlock()
-	for subnet, is := range noted {
-		if is {
-			joined = append(joined, subnet)
-		} else {
-			left = append(left, subnet)
-		}
-	}
-	return joined, left
-}
-
 // observe puts into words what changes, for the log and the status page, until
 // ctx ends. What it looks at costs the same however many peers there are.
 func (d *daemon) observe(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	before, _ := d.outline()
+	before := d.outline()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			now, _ := d.outline()
-			for _, h := range append(changes(before, now), d.peerChanges(d.snapshot().prober)...) {
-				if !logged(h.line) {
+			now := d.outline()
+			for _, h := range append(changes(before.Snapshot, now.Snapshot), d.peerChanges(d.snapshot().prober)...) {
+				if h.line != "" {
 					log.Info(h.line)
 				}
 				d.events.Add(h.words)
@@ -84,19 +45,14 @@ func (d *daemon) observe(ctx context.Context) error {
 }
 
 // happening is one change: a line for the log, whose keys programs look for, and
-// a sentence for the people who look at the status page.
+// a sentence for the people who look at the status page. Without a line, whoever
+// brings about the change logs it.
 type happening struct{ line, words string }
-
-// logged says whether the sentence alone is news: who brings about the change
-// logs the same line.
-func logged(line string) bool {
-	return slices.ContainsFunc([]string{"use interface ", "lease subnet ", "renewed lease "}, func(begin string) bool { return strings.HasPrefix(line, begin) })
-}
 
 // peerChanges says which peers are not what they were, one line for each kind: a
 // thousand peers that fall silent at once are one line.
 func (d *daemon) peerChanges(p *probe.Prober) []happening {
-	joined, left := d.turnout.take()
+	joined, left := d.turnout.Take()
 	said := slices.Concat(
 		crowd("peers joined", "joined", "joined", joined),
 		crowd("peers left", "left", "left", left))
@@ -136,14 +92,12 @@ func changes(before, now status.Snapshot) []happening {
 	var said []happening
 	say := func(line, words string) { said = append(said, happening{line, words}) }
 	if n := now.Node; n != before.Node && n.Iface != "" {
-		say(fmt.Sprintf("use interface iface=%s public_ip=%v mtu=%d", n.Iface, n.PublicIP, n.MTU),
-			fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", n.Iface, n.MTU, n.PublicIP))
+		say("", fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", n.Iface, n.MTU, n.PublicIP))
 	}
 	if l := now.Lease; l != nil && (before.Lease == nil || before.Lease.Subnet != l.Subnet) {
-		say(fmt.Sprintf("lease subnet subnet=%v", l.Subnet), fmt.Sprintf("This host has the subnet %v.", l.Subnet))
+		say("", fmt.Sprintf("This host has the subnet %v.", l.Subnet))
 	} else if l != nil && l.ExpiresAt.After(before.Lease.ExpiresAt) {
-		say(fmt.Sprintf("renewed lease subnet=%v expires=%s", l.Subnet, l.ExpiresAt.UTC().Format(time.RFC3339)),
-			fmt.Sprintf("The lease of %v is renewed, until %s.", l.Subnet, l.ExpiresAt.UTC().Format("2 January 15:04 MST")))
+		say("", fmt.Sprintf("The lease of %v is renewed, until %s.", l.Subnet, l.ExpiresAt.UTC().Format("2 January 15:04 MST")))
 	}
 	if now.Store.Since.IsZero() == before.Store.Since.IsZero() && now.Store.Reachable != before.Store.Reachable {
 		if now.Store.Reachable {

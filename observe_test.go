@@ -35,10 +35,10 @@ func TestChangesInWords(t *testing.T) {
 		want        []happening
 	}{
 		{seen(), seen(), nil},
-		{seen(), moved, []happening{{"use interface iface=eth1 public_ip=192.0.2.10 mtu=1400",
+		{seen(), moved, []happening{{"",
 			"Other hosts are reached by interface eth1 with MTU 1400, and reach this one at 192.0.2.10."}}},
-		{status.Snapshot{}, seen(), []happening{{"lease subnet subnet=10.5.1.0/24", "This host has the subnet 10.5.1.0/24."}}},
-		{seen(), renewed, []happening{{"renewed lease subnet=10.5.1.0/24 expires=1970-01-01T00:33:20Z", "The lease of 10.5.1.0/24 is renewed, until 1 January 00:33 UTC."}}},
+		{status.Snapshot{}, seen(), []happening{{"", "This host has the subnet 10.5.1.0/24."}}},
+		{seen(), renewed, []happening{{"", "The lease of 10.5.1.0/24 is renewed, until 1 January 00:33 UTC."}}},
 		{seen(), away, []happening{{"the store does not answer; packets go on", "The store does not answer; packets go on."}}},
 		{away, seen(), []happening{{"the store answers again", "The store answers again."}}},
 		{seen(), unready, []happening{{`not ready reason="device"`, "Not ready: device."}}},
@@ -61,16 +61,16 @@ func TestPeerChangesInWords(t *testing.T) {
 	}
 	look()
 	for i := range byte(7) {
-		d.turnout.note(prefix(i), true)
+		d.turnout.Note(prefix(i), true)
 	}
 	look(happening{"peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]",
 		"7 peers joined: 10.5.0.0/24, 10.5.1.0/24, 10.5.2.0/24, 10.5.3.0/24, 10.5.4.0/24 and 2 more."})
 	look()
-	d.turnout.note(prefix(1), false)
-	d.turnout.note(prefix(1), true) // was there before, and is
-	d.turnout.note(prefix(2), false)
-	d.turnout.note(prefix(9), true)
-	d.turnout.note(prefix(9), false)
+	d.turnout.Note(prefix(1), false)
+	d.turnout.Note(prefix(1), true) // was there before, and is
+	d.turnout.Note(prefix(2), false)
+	d.turnout.Note(prefix(9), true)
+	d.turnout.Note(prefix(9), false)
 	look(happening{"peers left count=1 subnets=[10.5.2.0/24]", "Peer 10.5.2.0/24 left."})
 }
 
@@ -93,7 +93,7 @@ func TestRecorderTellsWhoComesAndGoes(t *testing.T) {
 		{subnet.Removed, a, nil, nil}, // was not there
 	} {
 		tell(step.what, step.who)
-		joined, left := d.turnout.take()
+		joined, left := d.turnout.Take()
 		if !slices.Equal(joined, step.joined) || !slices.Equal(left, step.left) {
 			t.Errorf("%v %v: joined %v, left %v", step.what, step.who, joined, left)
 		}

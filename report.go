@@ -44,7 +44,7 @@ func (d *daemon) report() status.Snapshot {
 	d.reports.RLock()
 	defer d.reports.RUnlock()
 	r := d.snapshot()
-	s := d.describe(r, checkShare)
+	s, _ := d.describe(r, checkShare)
 	for _, e := range d.events.Recent() {
 		s.Events = append(s.Events, status.Event(e))
 	}
@@ -54,51 +54,57 @@ func (d *daemon) report() status.Snapshot {
 	return s
 }
 
-// outline is the report without peers and events, and a line on the data path.
-// For those who ask all the time.
-func (d *daemon) outline() (s status.Snapshot, dataPath string) {
+// outline is the report without peers and events, whose cost grows with them.
+type outline struct {
+	status.Snapshot
+	peers    int    // how many the control plane knows
+	dataPath string // on one line; "" without a network
+}
+
+// outline is for those who ask all the time.
+func (d *daemon) outline() outline {
 	d.reports.RLock()
 	defer d.reports.RUnlock()
 	r := d.snapshot()
+	var o outline
 	if r.network != nil {
-		dataPath = r.network.DataPath()
+		o.dataPath = r.network.DataPath()
 	}
-	return d.describe(r, idleShare), dataPath
+	o.Snapshot, o.peers = d.describe(r, idleShare)
+	return o
 }
 
-// describe is what the outline says of r.
-func (d *daemon) describe(r running, share time.Duration) status.Snapshot {
-	s := status.Snapshot{
-		Node: status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU},
-	}
+// describe is what report and outline both say of r, and the number of peers.
+func (d *daemon) describe(r running, share time.Duration) (s status.Snapshot, peers int) {
+	s.Node = status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
 	if r.uplink.Index == 0 {
 		missing("waiting for an interface with an address")
-		return s
+		return s, peers
 	}
 	if r.uplinkProblem != "" {
 		missing("the interface to the other hosts cannot be used: %s", r.uplinkProblem)
 	}
 	if r.store.Registry == nil {
 		missing("waiting for the store %v", d.options.store.Endpoints)
-		return s
+		return s, peers
 	}
 	s.BadLeaseData = r.store.BadCount()
 	s.Store.API = r.store.API
 	if r.manager == nil {
 		missing("waiting for the network configuration %s/config", d.options.store.Prefix)
-		return s
+		return s, peers
 	}
 	s.BadLeaseData += r.manager.BadCount()
 	control := r.manager.Status()
-	s.HeldPeers, s.ConfigRefused = control.Held, control.ConfigRefused
+	peers, s.HeldPeers, s.ConfigRefused = control.Peers, control.Held, control.ConfigRefused
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
 	if !l.Subnet.IsValid() {
 		missing("waiting for a subnet")
-		return s
+		return s, peers
 	}
 	s.Lease = &status.Lease{Subnet: l.Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
 	if !l.Reserved && time.Now().After(l.Expiration) {
@@ -106,14 +112,14 @@ func (d *daemon) describe(r running, share time.Duration) status.Snapshot {
 	}
 	if r.network == nil {
 		missing("waiting for the network device")
-		return s
+		return s, peers
 	}
 	if !r.applied {
 		missing("waiting for the first full set of peers")
-		return s
+		return s, peers
 	}
 	s.NotReady = append(s.NotReady, d.differences(r.network, share)...)
-	return s
+	return s, peers
 }
 
 func (r running) backend() *status.Backend {

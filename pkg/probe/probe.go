@@ -9,6 +9,8 @@ import (
 
 	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/pkg/turn"
 )
 
 // Config is what a Prober is made from.
@@ -35,9 +37,8 @@ type Prober struct {
 	sent  map[uint16]flight
 	seq   uint16
 	large time.Time // when the last large probe left
-	// turned are the peers that fell silent (true) or answer again (false) since
-	// Turned was called.
-	turned map[netip.Prefix]bool
+	// turned are the peers that fell silent (true) or answer again (false).
+	turned turn.Notes
 }
 
 // flight is a probe under way.
@@ -53,7 +54,6 @@ func New(c Config) *Prober {
 	return &Prober{
 		config: c, open: open, stamp: newStamp(),
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
-		turned: make(map[netip.Prefix]bool),
 	}
 }
 
@@ -76,28 +76,12 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 // Turned returns the peers that have fallen silent, and those that answer again
 // after a silence, since the last call. Who is again what it was then is in
 // neither.
-func (p *Prober) Turned() (silent, heard []netip.Prefix) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for subnet, is := range p.turned {
-		if is {
-			silent = append(silent, subnet)
-		} else {
-			heard = append(heard, subnet)
-		}
-	}
-	clear(p.turned)
-	return silent, heard
-}
+func (p *Prober) Turned() (silent, heard []netip.Prefix) { return p.turned.Take() }
 
 // turn notes that a peer has fallen silent or answers again.
 func (p *Prober) turn(was bool, of *peer) {
-	switch _, noted := p.turned[of.subnet]; {
-	case of.result.Silent == was || p.peers[of.subnet] != of:
-	case noted:
-		delete(p.turned, of.subnet)
-	default:
-		p.turned[of.subnet] = of.result.Silent
+	if of.result.Silent != was && p.peers[of.subnet] == of {
+		p.turned.Note(of.subnet, of.result.Silent)
 	}
 }
 
@@ -159,11 +143,7 @@ func (p *Prober) refresh() []*peer {
 		}
 	}
 	p.peers = peers
-	for s := range p.turned {
-		if peers[s] == nil { // it has left, which is told elsewhere
-			delete(p.turned, s)
-		}
-	}
+	p.turned.Forget(func(s netip.Prefix) bool { return peers[s] == nil }) // it has left, which is told elsewhere
 	return queue
 }
 
