@@ -82,13 +82,24 @@ func TestAwaitPublished(t *testing.T) {
 		if err := h.manager.AwaitPublished(short); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a store that is away has taken it: %v", err)
 		}
-		writing, goOn := make(chan struct{}), make(chan struct{})
-		reg.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing, Wait: goOn})
+		var writing, goOn [2]chan struct{}
+		for i := range writing {
+			writing[i], goOn[i] = make(chan struct{}), make(chan struct{})
+			reg.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing[i], Wait: goOn[i]})
+		}
 		reg.SetDown(nil)
-		<-writing
+		<-writing[0]
 		publish("second")
-		close(goOn)
-		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+		awaited := make(chan error, 1)
+		go func() { awaited <- h.manager.AwaitPublished(t.Context()) }()
+		close(goOn[0])
+		<-writing[1]
+		synctest.Wait()
+		if len(awaited) > 0 {
+			t.Error("the store has taken the first, and the second is waited for no more")
+		}
+		close(goOn[1])
+		if err := <-awaited; err != nil {
 			t.Error(err)
 		}
 		if got := string(stored(t, reg).Attrs.BackendData); got != `{"PublicKey":"second"}` {
