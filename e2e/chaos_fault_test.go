@@ -3,6 +3,7 @@ package e2e
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -113,7 +114,7 @@ var faults = []fault{
 	badKey("subnet over all others", "10.5.0.0-17", `{"PublicIP":"192.168.77.99"}`),
 	badKey("subnet outside of Network", "10.9.0.0-24", `{"PublicIP":"192.168.77.99"}`),
 	{name: "another subnet with a host's address", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
-		return r.plant("subnets/10.5.211.0-24", `{"PublicIP":"`+r.one(rnd).Addr().Addr().String()+`"}`), nil
+		return r.plant("subnets/10.5.211.0-24", `{"PublicIP":"`+r.one(rnd).addr.Addr().String()+`"}`), nil
 	}},
 	{name: "configuration changed", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
 		r.keys.put(r.t, "config", `{"Network": "10.6.0.0/16"}`, 0)
@@ -124,8 +125,7 @@ var faults = []fault{
 		h.Down(netnstest.Uplink)
 		return func() {
 			h.Up(netnstest.Uplink)
-			// The kernel has removed it with the link.
-			h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), r.lab.Router().Addr().Addr(), "")
+			r.addDefaultRoute(h) // the kernel has removed it with the link
 		}, []*faultHost{h}
 	}},
 	repaired("device deleted", "ip", "link", "del", "flannel0"),
@@ -135,6 +135,51 @@ var faults = []fault{
 		h.SetMTU(netnstest.Uplink, 1400)
 		return func() { h.SetMTU(netnstest.Uplink, 1500) }, []*faultHost{h}
 	}},
+	// The address of a host that has moved away may be another one's next.
+	{name: "uplink's address changed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		r.readdress(h, r.freeAddr(rnd))
+		return nil, []*faultHost{h}
+	}},
+	{name: "uplink's address gone for a while", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		h.DelAddr(netnstest.Uplink, h.addr)
+		h.addr = r.freeAddr(rnd)
+		return func() { h.AddAddr(netnstest.Uplink, h.addr); r.addDefaultRoute(h) }, []*faultHost{h}
+	}},
+	{name: "uplink's address changed there and back", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+		h := r.one(rnd)
+		before := h.addr
+		r.readdress(h, r.freeAddr(rnd))
+		return func() { r.readdress(h, before) }, []*faultHost{h}
+	}},
+}
+
+// readdress gives a host another address in place of the one that it has.
+func (r *faultRig) readdress(h *faultHost, to netip.Prefix) {
+	r.t.Helper()
+	h.DelAddr(netnstest.Uplink, h.addr)
+	h.AddAddr(netnstest.Uplink, to)
+	h.addr = to
+	r.addDefaultRoute(h) // the kernel has removed it with the address
+}
+
+// addDefaultRoute makes the route by which a host reaches all others.
+func (r *faultRig) addDefaultRoute(h *faultHost) {
+	r.t.Helper()
+	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), r.lab.Router().Addr().Addr(), "")
+}
+
+// freeAddr is one of few that no host has at present.
+func (r *faultRig) freeAddr(rnd *rand.Rand) netip.Prefix {
+	var free []netip.Prefix
+	for i := range 2 * len(r.hosts) {
+		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 77, byte(100 + i)}), r.lab.Router().Addr().Bits())
+		if !slices.ContainsFunc(r.hosts, func(h *faultHost) bool { return h.addr == a }) {
+			free = append(free, a)
+		}
+	}
+	return free[rnd.IntN(len(free))]
 }
 
 // repaired is a fault that the daemon of a host mends.

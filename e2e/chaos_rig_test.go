@@ -34,6 +34,8 @@ type faultHost struct {
 	*node
 	daemon  *daemon
 	proxies []*faultproxy.Proxy // one for each member
+	id      string              // its NodeID
+	addr    netip.Prefix        // its uplink's, at present
 	used    resources           // by this run, when it was young
 }
 
@@ -64,8 +66,10 @@ func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
 		}
 		host := r.lab.Host(fmt.Sprintf("host%d", i))
 		h.node = newNode(t, host, strings.Join(endpoints, ","), args...)
+		h.addr = host.Addr()
 		h.plantForeign()
 		h.start()
+		h.id = h.nodeID()
 		h.addContainer()
 		r.hosts = append(r.hosts, h)
 		nodes = append(nodes, h.node)
@@ -114,7 +118,7 @@ func each(hosts []*faultHost, do func(*faultproxy.Proxy)) {
 func (r *faultRig) tables() error {
 	leases := make(map[netip.Prefix]netip.Addr)
 	for _, h := range r.hosts {
-		leases[h.subnet()] = h.Addr().Addr()
+		leases[h.subnet()] = h.addr.Addr()
 	}
 	stored := r.keys.list(r.t, "subnets")
 	if len(stored) != len(leases) {

@@ -165,7 +165,7 @@ func (r *faultRig) askDaemons() {
 			tick := time.NewTicker(askEvery)
 			defer tick.Stop()
 			for ctx.Err() == nil {
-				r.history.believe(ctx, h.node)
+				r.history.believe(ctx, h)
 				select {
 				case <-tick.C:
 				case <-ctx.Done():

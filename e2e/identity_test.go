@@ -3,12 +3,22 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // nodeIDFile is where the host keeps its identity.
 func (n *node) nodeIDFile() string {
 	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "node-id")
+}
+
+func (n *node) nodeID() string {
+	n.t.Helper()
+	id, err := os.ReadFile(n.nodeIDFile())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // A host with the address of a living one does not start, and says whose it is;

@@ -39,6 +39,14 @@ func (h *Host) AddAddr(link string, addr netip.Prefix) {
 	}
 }
 
+// DelAddr takes an interface's address away.
+func (h *Host) DelAddr(link string, addr netip.Prefix) {
+	h.lab.scope.Helper()
+	if err := h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
+		h.lab.scope.Fatalf("host %s: delete address %v of %s: %v", h.name, addr, link, err)
+	}
+}
+
 // AddRoute adds a route to dst via a gateway, or, where via is the zero Addr,
 // straight out of link. The kernel finds the link of a gateway itself.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr, link string) {
