@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"time"
 
 	log "github.com/golang/glog"
 
@@ -15,11 +16,12 @@ import (
 
 // Acquire takes a subnet for the host that attrs describes: the one that it
 // holds already, by its public IP, or by its NodeID after a change of address;
-// else prev, if that is free; else a free one
-// at random, one of others only where there is no other: those are subnets that
-// hosts had which may come back for them. When another host is faster, it chooses again; while the store
-// does not answer, it waits, as long as Terms.Patience allows. Errors: ErrFull,
-// ErrAddressInUse, ErrCloned, ErrSilent, or ctx's.
+// else prev, if that is free; else a free one at random. One of others, and one
+// that the store's history names, is taken only where there is no other: those
+// are subnets that hosts had which may come back for them. When another host is
+// faster, it chooses again; while the store does not answer, it waits, as long
+// as Terms.Patience allows. Errors: ErrFull, ErrAddressInUse, ErrCloned,
+// ErrSilent, or ctx's.
 func (m *Manager) Acquire(ctx context.Context, attrs Attrs, prev netip.Prefix, others ...netip.Prefix) (Lease, error) {
 	a := acquisition{Manager: m, attrs: attrs, prev: prev, others: others}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (Lease, error) {
@@ -44,8 +46,10 @@ type acquisition struct {
 	*Manager
 	attrs Attrs
 	prev  netip.Prefix
-	// others are handed out last.
+	// others are handed out last. They hold what the store's history tells, too,
+	// once it was asked.
 	others []netip.Prefix
+	asked  bool
 	// refused are keys that Create found taken though List did not show them:
 	// another host was faster, or the key's value does not parse.
 	refused []netip.Prefix
@@ -57,7 +61,7 @@ type acquisition struct {
 
 func (a *acquisition) try(ctx context.Context) (Lease, error) {
 	for {
-		leases, _, err := a.reg.List(ctx)
+		leases, rev, err := a.reg.List(ctx)
 		if a.answered(err) != nil {
 			return Lease{}, fmt.Errorf("list leases: %w", err)
 		}
@@ -74,7 +78,7 @@ func (a *acquisition) try(ctx context.Context) (Lease, error) {
 			return a.made, nil
 		default:
 			if l, err = a.reuse(ctx, leases); err == nil && !l.Subnet.IsValid() {
-				if err = a.create(ctx, leases); err == nil {
+				if err = a.create(ctx, leases, rev); err == nil {
 					continue // the next list shows whether we are alone there
 				}
 			}
@@ -173,14 +177,15 @@ func (a *acquisition) yield(ctx context.Context, own, older Lease) error {
 	return nil
 }
 
-// create takes a free subnet, so far as leases tell.
-func (a *acquisition) create(ctx context.Context, leases []Lease) error {
+// create takes a free subnet, so far as leases, of revision rev, tell.
+func (a *acquisition) create(ctx context.Context, leases []Lease, rev Rev) error {
 	taken := a.refused
 	for _, l := range leases {
 		taken = append(taken, l.Subnet)
 	}
 	choice := a.prev
 	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
+		a.lookBack(ctx, rev)
 		var err error
 		choice, err = pick(a.config, slices.Concat(taken, a.others), newRand())
 		if errors.Is(err, ErrFull) {
@@ -201,6 +206,25 @@ func (a *acquisition) create(ctx context.Context, leases []Lease) error {
 	}
 	a.made = l
 	return nil
+}
+
+// pastLimit bounds the time that a start spends on the past.
+const pastLimit = time.Second
+
+// lookBack finds out which subnets hosts had whose leases have ended: they may
+// come back for them. A store that does not tell delays no start for long.
+func (a *acquisition) lookBack(ctx context.Context, rev Rev) {
+	if a.asked {
+		return
+	}
+	a.asked = true
+	limited, cancel := context.WithTimeout(ctx, pastLimit)
+	defer cancel()
+	past, err := a.reg.Past(limited, rev)
+	if err != nil {
+		log.Infof("choose a subnet without all of the store's history: another host may have had it before reason=%q", err)
+	}
+	a.others = slices.Concat(a.others, past)
 }
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }

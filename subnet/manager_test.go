@@ -327,23 +327,6 @@ func TestAcquireFirstComeKeeps(t *testing.T) {
 	})
 }
 
-// What another host had, and may come back for, is handed out last: also after
-// its lease has ended.
-func TestAcquireRememberedLast(t *testing.T) {
-	for range 10 {
-		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
-			remembered := []netip.Prefix{prefix("10.5.1.0/24")}
-			for i, want := range []string{"10.5.2.0/24", "10.5.1.0/24"} {
-				l, err := newManager(t, reg, twoLeft).Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", i+1)), netip.Prefix{}, remembered...)
-				if err != nil || l.Subnet != prefix(want) {
-					t.Errorf("host %d got %v, %v; want %s", i, l.Subnet, err, want)
-				}
-			}
-		})
-	}
-}
-
 // Patience is with a store that says nothing; the time that a host has to say
 // that it is alive, as long as that, does not count.
 func TestAcquirePatience(t *testing.T) {

@@ -3,6 +3,7 @@ package subnet
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -57,6 +58,13 @@ type Registry interface {
 	// with no leases gives an empty list and no error; an error is never an
 	// empty list.
 	List(ctx context.Context) ([]Lease, Rev, error)
+
+	// Past returns subnets that had a key at some moment before rev, as far as the
+	// store still tells; those that have one yet may be among them, and any more
+	// than once. What it costs is bounded: of a long history it sees a part, and
+	// may miss a subnet that somebody had for a short time only. An error comes
+	// with what was found before it.
+	Past(ctx context.Context, rev Rev) ([]netip.Prefix, error)
 
 	// Create takes l.Subnet for ttl, provided that its key does not exist.
 	// It returns l with Expiration and Rev filled in. Errors: ErrExists.

@@ -73,6 +73,12 @@ var promises = []promise{
 				"subnet/etcdv3", "TestConformance", "eserv"},
 			{"subnet/acquire.go", "		choice, err = pick(a.config, slices.Concat(taken, a.others), newRand())", "		choice, err = pick(a.config, taken, newRand())",
 				"subnet", "TestAcquireRememberedLast", "want 10.5.2.0/24"},
+			{"subnet/acquire.go", "	a.others = slices.Concat(a.others, past)", "	_ = past",
+				"subnet", "TestAcquirePastLast", "want 10.5.2.0/24"},
+			{"subnet/etcdv3/past.go", "		found, ages = append(found, more...), ages[len(part):]", "		found, ages = append(found, more...), nil",
+				"subnet/etcdv3", "TestPastPartlyCompacted", "want what was deleted since"},
+			{"subnet/etcdv2/past.go", "			found = append(found, l.Subnet)", "			_ = l",
+				"e2e", "TestNewcomerLeavesWhatOthersHad/api2", "which another host had"},
 		},
 	},
 	{

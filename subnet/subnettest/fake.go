@@ -111,6 +111,22 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 	return leases, f.rev, nil
 }
 
+// Past implements subnet.Registry.
+func (f *Fake) Past(ctx context.Context, rev subnet.Rev) (found []netip.Prefix, err error) {
+	if err, lostAck := f.enter(ctx, OpPast); err != nil || lostAck != nil {
+		return nil, errors.Join(err, lostAck)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	for _, c := range f.history {
+		if l, err := subnet.ParseKey(c.key); err == nil && c.rev <= rev {
+			found = append(found, l.Subnet)
+		}
+	}
+	return found, nil
+}
+
 // Create implements subnet.Registry.
 func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
 	value, err := encode(l)

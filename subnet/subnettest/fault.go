@@ -15,6 +15,7 @@ const (
 	OpReplaceConfig Op = "ReplaceConfig"
 	OpReserve       Op = "Reserve"
 	OpList          Op = "List"
+	OpPast          Op = "Past"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"
 	OpDelete        Op = "Delete"
