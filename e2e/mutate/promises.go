@@ -78,7 +78,7 @@ var promises = []promise{
 			{"subnet/etcdv3/past.go", "		found, ages = append(found, more...), ages[len(part):]", "		found, ages = append(found, more...), nil",
 				"subnet/etcdv3", "TestPastPartlyCompacted", "want what was deleted since"},
 			{"subnet/etcdv2/past.go", "			found = append(found, l.Subnet)", "			_ = l",
-				"e2e", "TestNewcomerLeavesWhatOthersHad/api2", "which another host had"},
+				"subnet/etcdv2", "TestConformance/Past", "want it to name"},
 		},
 	},
 	{
