@@ -49,9 +49,8 @@ type kernel struct {
 	path     *bpf.Path  // nil after failed was set
 	failed   error
 	attached bool
-	uplinks  []int                     // that the programs are attached to
-	late     map[int]error             // those that are not unwrapped before GRO
-	peers    map[netip.Prefix]bpf.Peer // as the path has them
+	uplinks  []int         // that the programs are attached to
+	late     map[int]error // those that are not unwrapped before GRO
 	// last is what a failed path had counted.
 	last counted
 }
@@ -68,7 +67,7 @@ func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
 	if err := bpf.Probe(); err != nil {
 		return nil, err
 	}
-	k := &kernel{peers: make(map[netip.Prefix]bpf.Peer)}
+	k := &kernel{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
@@ -166,12 +165,10 @@ func (k *kernel) change(events []subnet.Event) error {
 	for _, e := range events {
 		s := e.Lease.Subnet
 		if e.Type == subnet.Removed {
-			delete(k.peers, s)
 			remove = append(remove, s)
 			continue
 		}
 		p := bpf.Peer{Subnet: s, Addr: e.Lease.Attrs.PublicIP, Kernel: e.Lease.Attrs.DataPath == kernelName}
-		k.peers[s] = p
 		add = append(add, p)
 	}
 	if k.attached {
@@ -206,11 +203,7 @@ func (k *kernel) follow() {
 }
 
 func (k *kernel) allUplinks() []int {
-	all := make([]bpf.Peer, 0, len(k.peers))
-	for _, p := range k.peers {
-		all = append(all, p)
-	}
-	uplinks := k.uplinksTo(all)
+	uplinks := k.uplinksTo(k.path.Known())
 	if l, err := k.links.LinkByName(k.uplink.Name); err == nil {
 		uplinks = append(uplinks, l.Attrs().Index)
 	}

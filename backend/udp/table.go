@@ -29,10 +29,10 @@ type table struct {
 	// own is our subnet, the only one that datagrams may carry packets to.
 	ownNet, ownMask uint32
 
-	// outer counts the leases that name a public IP (uint32 → int). It only
-	// names the reason of a refusal, so the packet path reads it for no packet
-	// that is let in.
-	outer sync.Map
+	// outer counts the leases that name a public IP. It only names the reason of
+	// a refusal, so the packet path reads it for no packet that is let in.
+	outer   map[uint32]int
+	outerMu sync.RWMutex // guards outer
 
 	mu    sync.Mutex // guards peers; Apply writes, stats reads
 	peers map[netip.Prefix]*peer
@@ -54,6 +54,7 @@ func newTable(network netip.Prefix, subnetLen int, own netip.Prefix) *table {
 		slots:   make([]atomic.Pointer[route], 1<<(bits-network.Bits())),
 		ownNet:  be32(own.Masked().Addr()),
 		ownMask: maskOf(own.Bits()),
+		outer:   make(map[uint32]int),
 		peers:   make(map[netip.Prefix]*peer),
 	}
 }
@@ -83,7 +84,7 @@ func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 	p := t.lookup(packet.source())
 	switch {
 	case p == nil || p.outerSource != outer:
-		if _, known := t.outer.Load(outer); !known {
+		if !t.isOuter(outer) {
 			return nil, unknownOuterSource
 		}
 		return nil, innerSourceMismatch
@@ -126,12 +127,19 @@ func (t *table) apply(events []subnet.Event, port uint16) {
 }
 
 func (t *table) countOuter(addr uint32, by int) {
-	n, _ := t.outer.LoadOrStore(addr, 0)
-	if left := n.(int) + by; left > 0 {
-		t.outer.Store(addr, left)
-	} else {
-		t.outer.Delete(addr)
+	t.outerMu.Lock()
+	defer t.outerMu.Unlock()
+	t.outer[addr] += by
+	if t.outer[addr] == 0 {
+		delete(t.outer, addr)
 	}
+}
+
+func (t *table) isOuter(addr uint32) bool {
+	t.outerMu.RLock()
+	defer t.outerMu.RUnlock()
+	_, is := t.outer[addr]
+	return is
 }
 
 // relink builds anew the chains of the slots that p touches. subnet.Manager

@@ -1,6 +1,9 @@
 package rtnl
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // table is what owners want in each place. Several may want the same, as the
 // two subnets of one host want its forwarding entry: it stays until the last
@@ -16,7 +19,15 @@ func (t table[K, V]) top(k K) (v V, wanted bool) {
 	return all[len(all)-1], true
 }
 
-func (t table[K, V]) add(k K, v V) { t[k] = append(t[k], v) }
+// add puts in one[0]. As a rule it is alone in its place, and the owner's own
+// slice, which nobody changes, does for both.
+func (t table[K, V]) add(k K, one []V) {
+	if t[k] == nil {
+		t[k] = one[:1:1]
+	} else {
+		t[k] = append(t[k], one[0])
+	}
+}
 
 func (t table[K, V]) remove(k K, v V) {
 	all := t[k]
@@ -27,7 +38,7 @@ func (t table[K, V]) remove(k K, v V) {
 		if len(all) == 1 {
 			delete(t, k)
 		} else {
-			t[k] = append(all[:i:i], all[i+1:]...)
+			t[k] = slices.Concat(all[:i], all[i+1:])
 		}
 		return
 	}
@@ -40,20 +51,24 @@ type change[V any] struct {
 }
 
 // exchange takes out and puts in, and returns the places that have changed.
-func (t table[K, V]) exchange(out, in []V, key func(V) K) map[K]change[V] {
+func (t table[K, V]) exchange(out, in [][]V, key func(V) K) map[K]change[V] {
 	changes := make(map[K]change[V], len(out)+len(in))
-	for _, vs := range [][]V{out, in} {
+	for _, vs := range slices.Concat(out, in) {
 		for _, v := range vs {
 			var c change[V]
 			c.before, c.was = t.top(key(v))
 			changes[key(v)] = c
 		}
 	}
-	for _, v := range out {
-		t.remove(key(v), v)
+	for _, vs := range out {
+		for _, v := range vs {
+			t.remove(key(v), v)
+		}
 	}
-	for _, v := range in {
-		t.add(key(v), v)
+	for _, vs := range in {
+		for i, v := range vs {
+			t.add(key(v), vs[i:])
+		}
 	}
 	for k, c := range changes {
 		c.after, c.is = t.top(k)

@@ -53,7 +53,6 @@ type Keeper struct {
 	begun   bool           // a pass has come past Prepare
 	known   map[string]int // indexes of the links, as of the last pass
 	refused map[routeKey]*Refusal
-	have    inventory // scratch
 }
 
 // New opens the sockets, in the network namespace of the calling thread. The
@@ -100,7 +99,7 @@ func (k *Keeper) Close() error {
 func (k *Keeper) Set(owners map[netip.Prefix]State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var remove, add State
+	var remove, add states
 	for owner, s := range owners {
 		remove.append(k.owners[owner])
 		add.append(s)
@@ -116,10 +115,10 @@ func (k *Keeper) Set(owners map[netip.Prefix]State) {
 // exchange changes what is desired and, if all of that is known, the kernel, on
 // the assumption that it has what was desired. A wrong assumption shows as a
 // failure.
-func (k *Keeper) exchange(remove, add State) {
-	routes := k.want.routes.exchange(remove.Routes, add.Routes, Route.key)
-	neighs := k.want.neighs.exchange(remove.Neighs, add.Neighs, Neigh.key)
-	fdb := k.want.fdb.exchange(remove.FDB, add.FDB, FDB.key)
+func (k *Keeper) exchange(remove, add states) {
+	routes := k.want.routes.exchange(remove.routes, add.routes, Route.key)
+	neighs := k.want.neighs.exchange(remove.neighs, add.neighs, Neigh.key)
+	fdb := k.want.fdb.exchange(remove.fdb, add.fdb, FDB.key)
 	if !k.begun {
 		return
 	}
@@ -221,14 +220,14 @@ func (k *Keeper) sync() error {
 
 // compare looks at the kernel's tables; the caller holds mu.
 func (k *Keeper) compare() (*difference, error) {
-	s, err := k.look()
+	s, have, err := k.look()
 	if err != nil {
 		return nil, err
 	}
 	d := new(difference)
-	d.fdb(s, k.want.fdb, k.have.fdb)
-	d.neighs(s, k.want.neighs, k.have.neighs)
-	d.routes(s, k.want.routes, k.have.routes)
+	d.fdb(s, k.want.fdb, have.fdb)
+	d.neighs(s, k.want.neighs, have.neighs)
+	d.routes(s, k.want.routes, have.routes)
 	return d, nil
 }
 

@@ -123,7 +123,13 @@ func peers(from, to int) State {
 func (b *bench) exchange(k *Keeper, remove, add State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.exchange(remove, add)
+	k.exchange(alone(remove), alone(add))
+}
+
+// alone is what one owner wants.
+func alone(s State) (all states) {
+	all.append(s)
+	return all
 }
 
 // replace makes s all that is desired, as of the next pass.
@@ -131,9 +137,9 @@ func (b *bench) replace(k *Keeper, s State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.want = newDesired()
-	k.want.routes.exchange(nil, s.Routes, Route.key)
-	k.want.neighs.exchange(nil, s.Neighs, Neigh.key)
-	k.want.fdb.exchange(nil, s.FDB, FDB.key)
+	k.want.routes.exchange(nil, alone(s).routes, Route.key)
+	k.want.neighs.exchange(nil, alone(s).neighs, Neigh.key)
+	k.want.fdb.exchange(nil, alone(s).fdb, FDB.key)
 }
 
 func join(a, b State) State {

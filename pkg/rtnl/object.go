@@ -65,7 +65,8 @@ type FDB struct {
 	Dst netip.Addr
 }
 
-// State is a set of desired entries.
+// State is a set of desired entries. Who has given one to a Keeper changes
+// nothing in it any more.
 type State struct {
 	Routes []Route
 	Neighs []Neigh
@@ -74,10 +75,17 @@ type State struct {
 
 func (s State) empty() bool { return len(s.Routes)+len(s.Neighs)+len(s.FDB) == 0 }
 
-func (s *State) append(t State) {
-	s.Routes = append(s.Routes, t.Routes...)
-	s.Neighs = append(s.Neighs, t.Neighs...)
-	s.FDB = append(s.FDB, t.FDB...)
+// states are the entries of several owners, each owner's in a slice of its own.
+type states struct {
+	routes [][]Route
+	neighs [][]Neigh
+	fdb    [][]FDB
+}
+
+func (s *states) append(t State) {
+	s.routes = append(s.routes, t.Routes)
+	s.neighs = append(s.neighs, t.Neighs)
+	s.fdb = append(s.fdb, t.FDB)
 }
 
 // Why a route is refused; test with errors.Is.

@@ -45,7 +45,10 @@ func Write(path string, v any) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(fmt.Appendf(nil, "%s%x\n", header, sha256.Sum256(body)), body...))
+	_, err = fmt.Fprintf(f, "%s%x\n", header, sha256.Sum256(body))
+	if err == nil {
+		_, err = f.Write(body)
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -15,22 +15,21 @@ func (p *Path) Check() error {
 }
 
 func (p *Path) checkPeers() error {
-	have, err := p.readPeers()
-	if err != nil {
-		return err
-	}
-	right := 0
+	right, wrong := 0, 0
 	var example Peer
-	for _, h := range have {
-		if p.table[h.Subnet] == h.Peer {
+	err := p.readPeers(func(k flannelKey, v flannelPeer) {
+		if o, known := p.table[k]; known && o == v.owner() {
 			right++
 		} else {
-			example = h.Peer
+			wrong++
+			example = peerOf(k, v.owner())
 		}
-	}
+	})
 	switch {
-	case right < len(have):
-		return fmt.Errorf("the kernel's table has %d peers that it should not have, such as %v at %v", len(have)-right, example.Subnet, example.Addr)
+	case err != nil:
+		return err
+	case wrong > 0:
+		return fmt.Errorf("the kernel's table has %d peers that it should not have, such as %v at %v", wrong, example.Subnet, example.Addr)
 	case right < len(p.table):
 		return fmt.Errorf("the kernel's table lacks %d of %d peers", len(p.table)-right, len(p.table))
 	}

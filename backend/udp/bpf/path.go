@@ -63,8 +63,8 @@ type Path struct {
 	late      map[int]error // why early is not attached, by index of the uplink
 	// table mirrors the map of peers; hosts and lengths count in how many of
 	// them an address and a prefix length occur.
-	table   map[netip.Prefix]Peer
-	hosts   map[netip.Addr]int
+	table   map[flannelKey]owner
+	hosts   map[uint32]int
 	lengths [33]int
 }
 
@@ -124,7 +124,7 @@ func newPath(c Config) *Path {
 		config: c, late: make(map[int]error),
 		in:    hook{linkInPrefix, make(map[int]link.Link)},
 		early: hook{linkEarlyPrefix, make(map[int]link.Link)},
-		table: make(map[netip.Prefix]Peer), hosts: make(map[netip.Addr]int),
+		table: make(map[flannelKey]owner), hosts: make(map[uint32]int),
 	}
 }
 

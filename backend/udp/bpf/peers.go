@@ -34,10 +34,24 @@ func (p Peer) validate() error {
 	return nil
 }
 
-func (p Peer) key() flannelKey {
-	m := mask(p.Subnet.Bits())
-	return flannelKey{Mask: m, Subnet: be32(p.Subnet.Addr()) & m}
+// owner is what a Peer says of the host; of tens of thousands, a small value.
+type owner struct {
+	addr   uint32
+	kernel bool
 }
+
+func (p Peer) owner() owner { return owner{be32(p.Addr), p.Kernel} }
+
+func (v flannelPeer) owner() owner { return owner{v.Addr, v.Kernel != 0} }
+
+func keyOf(subnet netip.Prefix) flannelKey {
+	m := mask(subnet.Bits())
+	return flannelKey{Mask: m, Subnet: be32(subnet.Addr()) & m}
+}
+
+func (k flannelKey) length() int { return bits.OnesCount32(k.Mask) }
+
+func (p Peer) key() flannelKey { return keyOf(p.Subnet) }
 
 func (p Peer) value() flannelPeer {
 	v := flannelPeer{Addr: be32(p.Addr)}
@@ -47,9 +61,19 @@ func (p Peer) value() flannelPeer {
 	return v
 }
 
-func peerOf(k flannelKey, v flannelPeer) Peer {
-	length := bits.OnesCount32(k.Mask)
-	return Peer{Subnet: netip.PrefixFrom(addrOf(k.Subnet), length), Addr: addrOf(v.Addr), Kernel: v.Kernel != 0}
+func peerOf(k flannelKey, o owner) Peer {
+	return Peer{Subnet: netip.PrefixFrom(addrOf(k.Subnet), k.length()), Addr: addrOf(o.addr), Kernel: o.kernel}
+}
+
+// Known is the table as Set and Apply have made it, in no order.
+func (p *Path) Known() []Peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Peer, 0, len(p.table))
+	for k, h := range p.table {
+		all = append(all, peerOf(k, h))
+	}
+	return all
 }
 
 // Set makes peers the whole table. Those that stay keep their counters.
@@ -59,14 +83,14 @@ func peerOf(k flannelKey, v flannelPeer) Peer {
 func (p *Path) Set(peers []Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	wanted := make(map[netip.Prefix]struct{}, len(peers))
+	wanted := make(map[flannelKey]struct{}, len(peers))
 	for _, peer := range peers {
-		wanted[peer.Subnet] = struct{}{}
+		wanted[peer.key()] = struct{}{}
 	}
-	var gone []netip.Prefix
-	for subnet := range p.table {
-		if _, ok := wanted[subnet]; !ok {
-			gone = append(gone, subnet)
+	var gone []flannelKey
+	for key := range p.table {
+		if _, ok := wanted[key]; !ok {
+			gone = append(gone, key)
 		}
 	}
 	return p.change(peers, gone)
@@ -76,12 +100,16 @@ func (p *Path) Set(peers []Peer) error {
 func (p *Path) Apply(add []Peer, remove []netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.change(add, remove)
+	keys := make([]flannelKey, 0, len(remove))
+	for _, subnet := range remove {
+		keys = append(keys, keyOf(subnet))
+	}
+	return p.change(add, keys)
 }
 
 // change is what Apply does. The kernel learns of lengths and hosts before the
 // peers that have them, and forgets them after.
-func (p *Path) change(add []Peer, remove []netip.Prefix) error {
+func (p *Path) change(add []Peer, remove []flannelKey) error {
 	for _, peer := range add {
 		if err := peer.validate(); err != nil {
 			return fmt.Errorf("change peers of kernel path: %w", err)
@@ -89,30 +117,31 @@ func (p *Path) change(add []Peer, remove []netip.Prefix) error {
 	}
 	var added, changed []Peer
 	var removed []flannelKey
-	hosts := make(map[netip.Addr]struct{}) // whose use changes
+	hosts := make(map[uint32]struct{}) // whose use changes
 	for _, peer := range add {
-		old, known := p.table[peer.Subnet]
+		key, now := peer.key(), peer.owner()
+		old, known := p.table[key]
 		switch {
 		case !known:
 			added = append(added, peer)
-		case old == peer:
+		case old == now:
 			continue
 		default:
 			changed = append(changed, peer)
-			p.count(old, -1)
-			hosts[old.Addr] = struct{}{}
+			p.count(key, old, -1)
+			hosts[old.addr] = struct{}{}
 		}
-		p.table[peer.Subnet] = peer
-		p.count(peer, +1)
-		hosts[peer.Addr] = struct{}{}
+		p.table[key] = now
+		p.count(key, now, +1)
+		hosts[now.addr] = struct{}{}
 	}
 	before := p.lengths
-	for _, subnet := range remove {
-		if old, known := p.table[subnet]; known {
-			removed = append(removed, old.key())
-			delete(p.table, subnet)
-			p.count(old, -1)
-			hosts[old.Addr] = struct{}{}
+	for _, key := range remove {
+		if old, known := p.table[key]; known {
+			removed = append(removed, key)
+			delete(p.table, key)
+			p.count(key, old, -1)
+			hosts[old.addr] = struct{}{}
 		}
 	}
 	for _, step := range []func() error{
@@ -132,11 +161,11 @@ func (p *Path) change(add []Peer, remove []netip.Prefix) error {
 }
 
 // count keeps track of how many peers have a host and a length.
-func (p *Path) count(peer Peer, by int) {
-	p.lengths[peer.Subnet.Bits()] += by
-	p.hosts[peer.Addr] += by
-	if p.hosts[peer.Addr] == 0 {
-		delete(p.hosts, peer.Addr)
+func (p *Path) count(key flannelKey, o owner, by int) {
+	p.lengths[key.length()] += by
+	p.hosts[o.addr] += by
+	if p.hosts[o.addr] == 0 {
+		delete(p.hosts, o.addr)
 	}
 }
 
@@ -208,11 +237,11 @@ func (p *Path) putLengths(used [33]int) error {
 }
 
 // putHosts adds those of the hosts that have peers.
-func (p *Path) putHosts(hosts map[netip.Addr]struct{}) error {
+func (p *Path) putHosts(hosts map[uint32]struct{}) error {
 	var keys []uint32
 	for host := range hosts {
 		if p.hosts[host] > 0 {
-			keys = append(keys, be32(host))
+			keys = append(keys, host)
 		}
 	}
 	if len(keys) == 0 {
@@ -225,13 +254,13 @@ func (p *Path) putHosts(hosts map[netip.Addr]struct{}) error {
 }
 
 // removeHosts removes those of the hosts that have no peers any more.
-func (p *Path) removeHosts(hosts map[netip.Addr]struct{}) error {
+func (p *Path) removeHosts(hosts map[uint32]struct{}) error {
 	for host := range hosts {
 		if p.hosts[host] > 0 {
 			continue
 		}
-		if err := p.Hosts.Delete(be32(host)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove host %v: %w", host, err)
+		if err := p.Hosts.Delete(host); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove host %v: %w", addrOf(host), err)
 		}
 	}
 	return nil

@@ -188,15 +188,11 @@ func (p *Path) adopt() (bool, error) {
 	if err := errors.Join(errs...); err != nil {
 		return false, explain(err)
 	}
-	peers, err := p.readPeers()
-	if err != nil {
-		return false, err
-	}
-	for _, peer := range peers {
-		p.table[peer.Subnet] = peer.Peer
-		p.count(peer.Peer, +1)
-	}
-	return true, nil
+	err := p.readPeers(func(k flannelKey, v flannelPeer) {
+		p.table[k] = v.owner()
+		p.count(k, v.owner(), +1)
+	})
+	return err == nil, err
 }
 
 // seal pins programs and maps, all at once by a rename, and removes those that

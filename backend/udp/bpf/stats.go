@@ -32,7 +32,10 @@ type PeerStats struct {
 func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if peers, err = p.readPeers(); err != nil {
+	err = p.readPeers(func(k flannelKey, v flannelPeer) {
+		peers = append(peers, PeerStats{peerOf(k, v.owner()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes})
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	drops = make(map[string]uint64, len(reasonNames))
@@ -48,13 +51,14 @@ func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	return peers, drops, nil
 }
 
-func (p *Path) readPeers() ([]PeerStats, error) {
+// readPeers calls f with each peer that the kernel has, and the sum of what all
+// processors have counted.
+func (p *Path) readPeers(f func(flannelKey, flannelPeer)) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var (
-		all    []PeerStats
 		cursor ebpf.MapBatchCursor
 		keys   = make([]flannelKey, batch)
 		values = make([]flannelPeer, batch*cpus)
@@ -62,20 +66,20 @@ func (p *Path) readPeers() ([]PeerStats, error) {
 	for {
 		n, err := p.Peers.BatchLookup(&cursor, keys, values, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil, fmt.Errorf("read peers of kernel path: %w", err)
+			return fmt.Errorf("read peers of kernel path: %w", err)
 		}
 		for i := range n {
-			s := PeerStats{Peer: peerOf(keys[i], values[i*cpus])}
-			for _, v := range values[i*cpus : (i+1)*cpus] {
-				s.TxPackets += v.TxPackets
-				s.TxBytes += v.TxBytes
-				s.RxPackets += v.RxPackets
-				s.RxBytes += v.RxBytes
+			sum := values[i*cpus]
+			for _, v := range values[i*cpus+1 : (i+1)*cpus] {
+				sum.TxPackets += v.TxPackets
+				sum.TxBytes += v.TxBytes
+				sum.RxPackets += v.RxPackets
+				sum.RxBytes += v.RxBytes
 			}
-			all = append(all, s)
+			f(keys[i], sum)
 		}
 		if err != nil {
-			return all, nil // ErrKeyNotExist: the last batch
+			return nil // ErrKeyNotExist: the last batch
 		}
 	}
 }
