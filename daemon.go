@@ -178,6 +178,7 @@ func (d *daemon) keep(ctx context.Context, j *joined) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.masquerade(ctx, rules) })
 	g.Go(func() error { return r.run(ctx) })
+	g.Go(func() error { return d.lean(ctx) })
 	g.Go(func() error { return d.follow(ctx, j, r) })
 	err := g.Wait()
 	if errors.Is(err, subnet.ErrLost) {

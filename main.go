@@ -33,13 +33,6 @@ const (
 	exitRunning = 2 // failed after it had been ready
 )
 
-// gcPercent is how much garbage the daemon gathers in proportion to what it
-// keeps, before it collects; Go's default is 100. It allocates next to nothing
-// once it knows its peers, and packets nothing at all, so that to collect four
-// times as often costs no processor time, and with 10,000 peers spares a quarter
-// of its memory. An embedded etcd allocates all the time.
-const gcPercent = 25
-
 func main() {
 	// glog registers its flags there and insists on this call.
 	if err := flag.CommandLine.Parse(nil); err != nil {
@@ -75,7 +68,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// From the first signal on, a second one has its default effect: it kills.
 	context.AfterFunc(ctx, stop)
 
-	if os.Getenv("GOGC") == "" && !o.embed {
+	if o.tunesGC() {
 		debug.SetGCPercent(gcPercent)
 	}
 	d := newDaemon(o)

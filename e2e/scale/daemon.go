@@ -193,7 +193,7 @@ func (d *daemon) profiles() error {
 	if err := os.MkdirAll(d.pprof, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	for file, path := range map[string]string{"heap": "/debug/pprof/heap", "goroutines": "/debug/pprof/goroutine", "cpu": "/debug/pprof/profile?seconds=25"} {
+	for file, path := range map[string]string{"heap": "/debug/pprof/heap?gc=1", "memstats": "/debug/pprof/heap?debug=1", "goroutines": "/debug/pprof/goroutine", "cpu": "/debug/pprof/profile?seconds=25"} {
 		resp, err := d.host.HTTP().Get(statusURL + path)
 		if err != nil {
 			return fmt.Errorf("ask for profile: %w", err)
