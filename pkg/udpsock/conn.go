@@ -24,16 +24,23 @@ type Config struct {
 	NoSegment, NoGRO bool
 	// SendOnly makes the kernel drop what arrives.
 	SendOnly bool
+	// Fragment makes the kernel split a datagram that is larger than the path
+	// takes (IP_PMTUDISC_WANT, ip(7)).
+	Fragment bool
+	// PacketInfo makes each message tell which local address it came to
+	// (IP_PKTINFO, ip(7)).
+	PacketInfo bool
 }
 
 // Conn is an unconnected UDP socket. It is safe for concurrent use, and so are
-// a Sender and a Receiver of the same Conn towards each other. Datagrams are
-// sent with "don't fragment" (IP_PMTUDISC_DO): one that is too large for the
-// path fails with EMSGSIZE.
+// a Sender and a Receiver of the same Conn towards each other. Without
+// Config.Fragment, datagrams are sent with "don't fragment" (IP_PMTUDISC_DO):
+// one that is too large for the path fails with EMSGSIZE.
 type Conn struct {
 	udp      *net.UDPConn
 	raw      syscall.RawConn
 	features Features
+	fragment bool
 	receive  int
 	send     int
 
@@ -72,6 +79,15 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 	return conns, nil
 }
 
+// Open opens one socket. Its address is a number, so there is nothing to wait for.
+func Open(cfg Config) (*Conn, error) {
+	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(cfg.Local))
+	if err != nil {
+		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
+	}
+	return prepare(udp, cfg)
+}
+
 func listen(ctx context.Context, cfg Config, share bool) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		if !share {
@@ -87,7 +103,12 @@ func listen(ctx context.Context, cfg Config, share bool) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}
-	c := &Conn{udp: pc.(*net.UDPConn)}
+	return prepare(pc.(*net.UDPConn), cfg)
+}
+
+// prepare makes a Conn of a socket, and closes it where that fails.
+func prepare(udp *net.UDPConn, cfg Config) (*Conn, error) {
+	c := &Conn{udp: udp, fragment: cfg.Fragment}
 	if err := c.setup(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up udp socket %v: %w", cfg.Local, err), c.Close())
 	}
@@ -100,8 +121,17 @@ func (c *Conn) setup(cfg Config) error {
 	if c.raw, err = c.udp.SyscallConn(); err != nil {
 		return err
 	}
-	if err := c.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO); err != nil {
+	discover := unix.IP_PMTUDISC_DO
+	if cfg.Fragment {
+		discover = unix.IP_PMTUDISC_WANT
+	}
+	if err := c.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover); err != nil {
 		return fmt.Errorf("IP_MTU_DISCOVER: %w", err)
+	}
+	if cfg.PacketInfo {
+		if err := c.setsockopt(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+			return fmt.Errorf("IP_PKTINFO: %w", err)
+		}
 	}
 	if c.send, err = c.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer); err != nil {
 		return fmt.Errorf("SO_SNDBUF: %w", err)
@@ -143,6 +173,11 @@ func (c *Conn) discard() error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	})
+}
+
+// SetMark sets the mark of what is sent (SO_MARK, socket(7)).
+func (c *Conn) SetMark(mark uint32) error {
+	return c.setsockopt(unix.SOL_SOCKET, unix.SO_MARK, int(mark))
 }
 
 func (c *Conn) setsockopt(level, name, value int) error {

@@ -8,16 +8,32 @@ import (
 
 // Dest is where datagrams go, in the form that the kernel reads. It is
 // immutable; a Sender tells destinations apart by their pointers.
-type Dest struct{ sockaddr unix.RawSockaddrInet4 }
+type Dest struct {
+	sockaddr unix.RawSockaddrInet4
+	// source is the local address to send from; all zero: the route's.
+	source [4]byte
+}
 
 // NewDest makes a Dest of an IPv4 address and a port.
 func NewDest(addr [4]byte, port uint16) *Dest {
 	// The port is big-endian whatever the machine's byte order.
 	var be [2]byte
 	binary.BigEndian.PutUint16(be[:], port)
-	return &Dest{unix.RawSockaddrInet4{
+	return &Dest{sockaddr: unix.RawSockaddrInet4{
 		Family: unix.AF_INET,
 		Port:   binary.NativeEndian.Uint16(be[:]),
 		Addr:   addr,
 	}}
 }
+
+// port is that of an address in the kernel's form.
+func port(sa *unix.RawSockaddrInet4) uint16 {
+	var be [2]byte
+	binary.NativeEndian.PutUint16(be[:], sa.Port)
+	return binary.BigEndian.Uint16(be[:])
+}
+
+// From is the same destination for datagrams from source, which fail with
+// ENETUNREACH where this host does not have that address
+// (ip_route_output_key_hash_rcu, net/ipv4/route.c).
+func (d *Dest) From(source [4]byte) *Dest { return &Dest{d.sockaddr, source} }

@@ -13,8 +13,9 @@ const (
 	// stride keeps the beginnings of the buffers from sharing cache sets: they
 	// are the only part that small datagrams touch.
 	stride = 1<<16 + 17*64
-	// receiveControlLen is space for UDP_GRO (int) and SO_RXQ_OVFL (uint32).
-	receiveControlLen = 64
+	// receiveControlLen is space for UDP_GRO (int), SO_RXQ_OVFL (uint32) and
+	// IP_PKTINFO (three words).
+	receiveControlLen = 96
 )
 
 // Message is one or more datagrams that arrived from one sender.
@@ -26,6 +27,11 @@ type Message struct {
 	SegLen int
 	// From is the sender's IPv4 address as a big-endian number.
 	From uint32
+	// FromPort is the sender's port.
+	FromPort uint16
+	// To is the local address that it came to, like From; 0 without
+	// Config.PacketInfo.
+	To uint32
 }
 
 // Receiver reads messages from a Conn. One goroutine uses it.
@@ -43,6 +49,7 @@ type Receiver struct {
 	do      func(fd uintptr) bool
 	control func(level, kind int32, data []byte)
 	segLen  int
+	to      uint32
 }
 
 // NewReceiver makes a Receiver that reads up to batch messages per system call.
@@ -114,12 +121,13 @@ func (r *Receiver) receiveOnce(fd uintptr) bool {
 func (r *Receiver) Message(i int) Message {
 	m := &r.msgs[i]
 	data := r.buffers[i*stride:][:m.len]
-	r.segLen = 0
+	r.segLen, r.to = 0, 0
 	eachControl(r.controls[i][:min(int(m.hdr.Controllen), receiveControlLen)], r.control)
 	if r.segLen <= 0 || r.segLen > len(data) {
 		r.segLen = max(len(data), 1)
 	}
-	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(r.names[i].Addr[:])}
+	name := &r.names[i]
+	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(name.Addr[:]), FromPort: port(name), To: r.to}
 }
 
 func (r *Receiver) readControl(level, kind int32, data []byte) {
@@ -134,5 +142,8 @@ func (r *Receiver) readControl(level, kind int32, data []byte) {
 		// A running count that wraps around.
 		r.conn.drops.Add(uint64(v - r.conn.lastOvfl))
 		r.conn.lastOvfl = v
+	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		// ipi_spec_dst, which of a broadcast's addresses is ours.
+		r.to = binary.BigEndian.Uint32(data[4:])
 	}
 }

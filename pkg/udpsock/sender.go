@@ -57,7 +57,7 @@ type message struct {
 
 // NewSender makes an empty Sender.
 func NewSender(c *Conn) *Sender {
-	s := &Sender{conn: c, controls: make([]byte, MaxMessages*segmentControlLen)}
+	s := &Sender{conn: c, controls: make([]byte, MaxMessages*sendControlLen)}
 	s.do = s.sendOnce
 	return s
 }
@@ -153,16 +153,9 @@ func (s *Sender) Send() ([]Result, error) {
 	n := s.n
 	s.n, s.nIov = 0, 0
 	for i := range n {
-		m, h := &s.info[i], &s.msgs[i].hdr
+		m := &s.info[i]
 		s.results[i] = Result{Packets: m.packets, Bytes: m.bytes}
-		h.Control = nil
-		h.SetControllen(0)
-		if m.packets > 1 {
-			control := s.controls[i*segmentControlLen:][:segmentControlLen]
-			putSegmentSize(control, uint16(m.segLen))
-			h.Control = &control[0]
-			h.SetControllen(len(control))
-		}
+		s.setControl(i, m.packets > 1)
 	}
 	for done := 0; done < n; {
 		sent, err := s.transmit(done, n)
@@ -179,6 +172,24 @@ func (s *Sender) Send() ([]Result, error) {
 		done++
 	}
 	return s.results[:n], nil
+}
+
+// setControl writes the control messages of message i: where it is from, and
+// whether it is to be cut into segments.
+func (s *Sender) setControl(i int, segment bool) {
+	m, h := &s.info[i], &s.msgs[i].hdr
+	control, n := s.controls[i*sendControlLen:][:sendControlLen], 0
+	if m.dest.source != [4]byte{} {
+		n += putSource(control, m.dest.source)
+	}
+	if segment {
+		n += putSegmentSize(control[n:], uint16(m.segLen))
+	}
+	h.Control = nil
+	if n > 0 {
+		h.Control = &control[0]
+	}
+	h.SetControllen(n)
 }
 
 // transmit sends the messages from..to with one system call. It returns how
@@ -220,17 +231,19 @@ func (s *Sender) send(fd uintptr) (int, syscall.Errno) {
 // failed decides about message i, which the kernel refused. The fault may be
 // UDP_SEGMENT's: EIO where the network card has no checksum offload, EINVAL for
 // what a kernel on the way dislikes (udp_send_skb, net/ipv4/udp.c). If its
-// datagrams go out one by one, then it is, and the offload stays off.
+// datagrams go out one by one, then it is, and the offload stays off. Segments
+// that are larger than the path takes are the kernel's to split only where it
+// does not make them itself.
 func (s *Sender) failed(i int, errno syscall.Errno) error {
 	m := s.info[i]
-	if m.packets == 1 || errno != unix.EIO && errno != unix.EINVAL {
+	tooLong := s.conn.fragment && errno == unix.EMSGSIZE
+	if m.packets == 1 || errno != unix.EIO && errno != unix.EINVAL && !tooLong {
 		s.results[i].Err = errno
 		return nil
 	}
 	iovs := int(s.msgs[i].hdr.Iovlen)
 	h := &s.msgs[i].hdr
-	h.Control = nil
-	h.SetControllen(0)
+	s.setControl(i, false)
 	for first, end := m.firstIov, m.firstIov+iovs; first < end; {
 		k, _ := s.datagram(first, end, m.segLen)
 		h.Iov = &s.iovs[first]
@@ -244,7 +257,9 @@ func (s *Sender) failed(i int, errno syscall.Errno) error {
 		}
 		first += k
 	}
-	s.conn.turnOffSegment(errno)
+	if !tooLong {
+		s.conn.turnOffSegment(errno)
+	}
 	return nil
 }
 

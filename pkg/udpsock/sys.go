@@ -41,15 +41,34 @@ func sendTo(fd uintptr, h *unix.Msghdr) syscall.Errno {
 	return errno
 }
 
-// segmentControlLen is the space of a control message with a uint16 in it.
-var segmentControlLen = unix.CmsgSpace(2)
+// sendControlLen is the space of the control messages that a send can have: one
+// with a uint16, and one with a struct in_pktinfo.
+var sendControlLen = unix.CmsgSpace(2) + unix.CmsgSpace(unix.SizeofInet4Pktinfo)
+
+// putControl writes the header of a control message with n bytes of data to the
+// beginning of b. It returns the data, and the space that all of it takes.
+func putControl(b []byte, level, kind int32, n int) (data []byte, space int) {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b[:unix.CmsgSpace(n)])))
+	h.Level, h.Type = level, kind
+	h.SetLen(unix.CmsgLen(n))
+	return b[unix.CmsgLen(0):unix.CmsgLen(n)], unix.CmsgSpace(n)
+}
 
 // putSegmentSize writes the control message that asks for UDP_SEGMENT.
-func putSegmentSize(b []byte, size uint16) {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b[:segmentControlLen])))
-	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
-	binary.NativeEndian.PutUint16(b[unix.CmsgLen(0):], size)
+func putSegmentSize(b []byte, size uint16) (space int) {
+	data, space := putControl(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+	binary.NativeEndian.PutUint16(data, size)
+	return space
+}
+
+// putSource writes the control message that names the source address: that is
+// ipi_spec_dst in the middle of struct in_pktinfo (ip(7)), whose interface stays
+// 0, so that the route decides about it.
+func putSource(b []byte, source [4]byte) (space int) {
+	data, space := putControl(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+	clear(data)
+	copy(data[4:], source[:])
+	return space
 }
 
 // eachControl calls f with every well-formed control message in b.
