@@ -2,9 +2,9 @@ package wireguard
 
 import (
 	"fmt"
+	"runtime"
 
 	log "github.com/golang/glog"
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -12,8 +12,8 @@ import (
 	"github.com/coreos/flannel/pkg/repeat"
 )
 
-// userspaceTunnel is wireguard-go inside our process, behind a TUN device that
-// goes with it.
+// userspaceTunnel is wireguard-go inside our process, between a TUN device that
+// goes with it and a bind.
 type userspaceTunnel struct{ device *device.Device }
 
 // openUserspace starts the implementation's workers; Close waits for them. No
@@ -23,7 +23,7 @@ func openUserspace(mtu int) (tunnel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tunnel device %s: %w; it needs /dev/net/tun and CAP_NET_ADMIN", deviceName, err)
 	}
-	return &userspaceTunnel{device.NewDevice(t, conn.NewDefaultBind(), &device.Logger{
+	return &userspaceTunnel{device.NewDevice(polite{t}, new(bind), &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if log.V(3) {
 				log.Infof("wireguard: "+format, args...)
@@ -31,6 +31,17 @@ func openUserspace(mtu int) (tunnel, error) {
 		},
 		Errorf: func(format string, args ...any) { repeat.Warningf("wireguard: "+format, args...) },
 	})}, nil
+}
+
+// polite is a TUN device whose reader lets go of the processor before it reads
+// on. What it has read is encrypted and sent meanwhile, while it is in the cache;
+// else thousands of packets queue up behind it, with 64 KiB of memory each.
+type polite struct{ tun.Device }
+
+// Read implements tun.Device.
+func (p polite) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	runtime.Gosched()
+	return p.Device.Read(bufs, sizes, offset)
 }
 
 func (u *userspaceTunnel) configure(c wgtypes.Config) error {
