@@ -2,39 +2,48 @@ package wireguard
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/repeat"
 )
 
 const (
-	// greetAfter is how long a peer has to begin a session before we do, and up
-	// to twice that, at random. If both do at once, neither gets one, and each
-	// waits for five seconds (REKEY_TIMEOUT, section 6.1 of the paper).
-	greetAfter = 100 * time.Millisecond
-	// greetBatch is how many peers are greeted at a time. A beginning costs both
-	// sides some 0.1 ms of processor time.
+	// greetPause is the time from a beginning to the look whether it has led to
+	// a session, and up to twice that, at random; it doubles with each of
+	// greetTries. If both sides begin at once, neither gets a session, and each
+	// would wait for five seconds (REKEY_TIMEOUT, section 6.1 of the paper), and
+	// where packets flow both ways, begin at once again. A beginning that comes
+	// before the answer to the last one would end the session that this makes,
+	// with the packets that are under way in it.
+	greetPause = 500 * time.Millisecond
+	greetTries = 3
+	// greetBatch is how many peers are greeted at a time, every greetEvery. A
+	// beginning costs both sides some 0.1 ms of processor time.
 	greetBatch = 128
+	greetEvery = 50 * time.Millisecond
 	// greetMost is how many peers are greeted when the tunnel is new. One that is
 	// away is tried again every five seconds for a minute and a half
 	// (REKEY_ATTEMPT_TIME): were they all, this many cost some hundredths of a
 	// processor. In a larger network the rest come by themselves.
 	greetMost = 1024
+	// inUse is how long a session lasts (REJECT_AFTER_TIME).
+	inUse = 3 * time.Minute
 )
 
 // greeter begins sessions where one side does not know that it has to: with a
 // peer that has changed its key, and with all peers when the tunnel is new. A
-// peer with a new key begins one itself when it has something to send; but an
-// attempt that comes before we have read that key is in vain, and the next is
-// five seconds later. Peers of a tunnel that is new go on with the session that
-// they had with the old one, in vain, and begin another after fifteen seconds
-// (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
+// peer with a new key has begun one in vain before it told the key (see Rekey),
+// and is silent for five seconds. Peers of a tunnel that is new go on with the
+// session that they had with the old one, in vain, and begin another after
+// fifteen seconds (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
 type greeter struct {
 	wake chan struct{} // holds one token: there are keys
 
@@ -65,26 +74,45 @@ func (g *greeter) take() []wgtypes.Key {
 
 // greet works until ctx ends (nil).
 func (n *network) greet(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return g.Wait()
 		case <-n.greeter.wake:
 		}
+		var before time.Duration
 		for keys := range slices.Chunk(n.greeter.take(), greetBatch) {
-			select {
-			case <-ctx.Done():
+			after := before
+			g.Go(func() error {
+				n.meet(ctx, keys, after)
 				return nil
-			case <-time.After(greetAfter + rand.N(greetAfter)):
-			}
-			if err := n.begin(keys); err != nil {
-				repeat.Warningf("begin sessions with peers: %v", err)
-			}
-			if err := n.retire(keys); err != nil {
-				repeat.Warningf("remove old keys of peers: %v", err)
-				n.keeper.Wake() // prepare makes it good
-			}
+			})
+			before += greetEvery
 		}
+	}
+}
+
+// meet begins sessions with peers after a while, and again with those that have
+// none then. Last, it removes the keys that theirs have replaced.
+func (n *network) meet(ctx context.Context, keys []wgtypes.Key, after time.Duration) {
+	for try := range greetTries {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(after):
+		}
+		strangers, err := n.begin(keys, try > 0)
+		if err != nil {
+			repeat.Warningf("begin sessions with peers: %v", err)
+		} else if strangers == 0 {
+			break
+		}
+		after = greetPause<<try + rand.N(greetPause<<try)
+	}
+	if err := n.retire(keys); err != nil {
+		repeat.Warningf("remove old keys of peers: %v", err)
+		n.keeper.Wake() // prepare makes it good
 	}
 }
 
@@ -94,31 +122,26 @@ func (n *network) greetAll() {
 	n.greeter.note(keys[:min(len(keys), greetMost)]...)
 }
 
-// begin begins sessions with those of keys that have none. A keepalive that is
-// turned on is sent at once, by either implementation.
-func (n *network) begin(keys []wgtypes.Key) error {
+// begin begins sessions with those of keys that have none, and says how many.
+func (n *network) begin(keys []wgtypes.Key, again bool) (strangers int, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.beginWhere(func(p wgtypes.Peer) bool {
+		return slices.Contains(keys, p.PublicKey) && p.LastHandshakeTime.IsZero()
+	}, again)
+}
+
+// beginWhere begins sessions with some of the tunnel's peers, and says how many.
+func (n *network) beginWhere(chosen func(wgtypes.Peer) bool, again bool) (int, error) {
 	if n.tunnel == nil {
-		return nil
+		return 0, nil
 	}
 	have, err := n.tunnel.peers()
 	if err != nil {
-		return err
+		return 0, fmt.Errorf("list peers of %s: %w", deviceName, err)
 	}
-	on, wanted := time.Second, n.options.keepalive
-	for _, keepalive := range []*time.Duration{&on, &wanted} {
-		var greeted []wgtypes.PeerConfig
-		for _, p := range have {
-			if slices.Contains(keys, p.PublicKey) && p.LastHandshakeTime.IsZero() {
-				greeted = append(greeted, wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, PersistentKeepaliveInterval: keepalive})
-			}
-		}
-		if err := n.configure(greeted); err != nil {
-			return err
-		}
-	}
-	return nil
+	have = slices.DeleteFunc(have, func(p wgtypes.Peer) bool { return !chosen(p) })
+	return len(have), n.tunnel.begin(have, again)
 }
 
 // retire removes the keys that these have replaced. Until then the tunnel had

@@ -1,7 +1,9 @@
 package wireguard
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl"
@@ -32,6 +34,26 @@ func (k *kernelTunnel) peers() ([]wgtypes.Peer, error) {
 		return nil, err
 	}
 	return d.Peers, nil
+}
+
+// begin turns keepalives on, of which the first is sent at once, with a
+// handshake if there is no session (set_peer in drivers/net/wireguard/netlink.c).
+func (k *kernelTunnel) begin(peers []wgtypes.Peer, _ bool) error {
+	if len(peers) == 0 {
+		return nil
+	}
+	off, on := time.Duration(0), time.Second
+	for _, step := range []*time.Duration{&off, &on, nil} {
+		var c wgtypes.Config
+		for _, p := range peers {
+			keepalive := cmp.Or(step, &p.PersistentKeepaliveInterval)
+			c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, PersistentKeepaliveInterval: keepalive})
+		}
+		if err := k.configure(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *kernelTunnel) Close() error { return k.client.Close() }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -241,7 +242,9 @@ func (n *network) closeTunnel() error {
 // Rekey replaces the private key by a new one and returns the attributes to
 // publish. Packets under way still arrive; those that follow wait in the tunnel
 // until the peers have read the new public key and begun a session, as many as
-// WireGuard's queue takes (128 or 1024 for each peer).
+// WireGuard's queue takes (128 or 1024 for each peer). Our own beginnings go out
+// before that, in vain: after them WireGuard makes no other for five seconds,
+// that could meet the peer's.
 func (n *network) Rekey() (subnet.Attrs, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -253,6 +256,10 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 	if n.tunnel != nil {
 		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
 			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
+		}
+		recent := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < inUse }
+		if _, err := n.beginWhere(recent, false); err != nil {
+			repeat.Warningf("begin sessions with peers: %v", err)
 		}
 	}
 	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())

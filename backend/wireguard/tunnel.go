@@ -16,6 +16,10 @@ type tunnel interface {
 	configure(c wgtypes.Config) error
 	// peers are those that it has.
 	peers() ([]wgtypes.Peer, error)
+	// begin begins a session with each of these peers. WireGuard does so once in
+	// five seconds (REKEY_TIMEOUT); again has it done even so, if the
+	// implementation can.
+	begin(peers []wgtypes.Peer, again bool) error
 	// Close ends what cannot go on without this process.
 	io.Closer
 }

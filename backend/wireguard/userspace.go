@@ -61,6 +61,20 @@ func (u *userspaceTunnel) peers() ([]wgtypes.Peer, error) {
 	return decodePeers(state)
 }
 
+func (u *userspaceTunnel) begin(peers []wgtypes.Peer, again bool) error {
+	for _, p := range peers {
+		peer := u.device.LookupPeer(device.NoisePublicKey(p.PublicKey))
+		if peer == nil {
+			continue // it has just been removed
+		}
+		if again {
+			peer.ExpireCurrentKeypairs()
+		}
+		_ = peer.SendHandshakeInitiation(false) // it logs that itself
+	}
+	return nil
+}
+
 func (u *userspaceTunnel) Close() error {
 	u.device.Close()
 	<-u.device.Wait()
