@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +89,37 @@ func TestPeersHearOfANewTunnel(t *testing.T) {
 	a.meets(b, c)
 	b.ping(a, "-c", "1", "-W", "5")
 	c.ping(a, "-c", "1", "-W", "5")
+}
+
+// WireGuard begins a session once in five seconds, whatever is asked of it, so
+// that two hosts that began at once and got none begin at once again. Here a
+// beginning is in vain as the peer does not know the key.
+func TestBeginsAgain(t *testing.T) {
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
+	a.learn(b.lease)
+	sent := func(again bool) int {
+		keys := []wgtypes.Key{a.tunnelPeers()[0].PublicKey}
+		if n, err := a.network.begin(keys, again); n != 1 || err != nil {
+			t.Fatalf("%d peers without a session, error %v", n, err)
+		}
+		state, err := a.network.tunnel.(*userspaceTunnel).device.IpcGet()
+		a.check(err)
+		_, bytes, _ := strings.Cut(state, "tx_bytes=")
+		n, err := strconv.Atoi(bytes[:strings.IndexByte(bytes, '\n')])
+		a.check(err)
+		return n
+	}
+	first := sent(false)
+	if first == 0 || sent(false) != first {
+		t.Error("it does not begin just once")
+	}
+	b.learn(a.lease)
+	if sent(true) != 2*first {
+		t.Error("it does not begin again")
+	}
+	a.meets(b)
 }
 
 // Whatever leases come, change and go: the tunnel has what they say, and
