@@ -31,15 +31,18 @@ type backendKind struct {
 	// remove takes away what an earlier run of the backend for network has
 	// left in the kernel; nil where nothing outlives the process.
 	remove func(ctx context.Context, network netip.Prefix) error
+	// port is the UDP port that other hosts send to, unless another is
+	// configured; 0: they send to none.
+	port int
 }
 
 // backends are the values of the configuration's Backend.Type.
 var backends = map[string]backendKind{
 	"alloc":        {make: alloc.New},
-	hostgw.Type:    {hostgw.New, hostgw.Remove},
-	"udp":          {udp.New, udp.Remove},
-	vxlan.Type:     {vxlan.New, vxlan.Remove},
-	wireguard.Type: {wireguard.New, wireguard.Remove},
+	hostgw.Type:    {make: hostgw.New, remove: hostgw.Remove},
+	"udp":          {udp.New, udp.Remove, udp.DefaultPort},
+	vxlan.Type:     {vxlan.New, vxlan.Remove, vxlan.DefaultPort},
+	wireguard.Type: {wireguard.New, wireguard.Remove, wireguard.DefaultPort},
 }
 
 func (d *daemon) newBackend(config *subnet.Config, up uplink.Uplink, publicIP netip.Addr) (backend.Backend, error) {
@@ -94,6 +97,17 @@ func removeAll(ctx context.Context, network netip.Prefix) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// defaultPorts are the ports of the backends that have one.
+func defaultPorts() map[string]int {
+	ports := make(map[string]int)
+	for name, kind := range backends {
+		if kind.port != 0 {
+			ports[name] = kind.port
+		}
+	}
+	return ports
 }
 
 // previous is what the last run wrote to subnet.env; zero if there is none. A

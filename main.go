@@ -109,7 +109,7 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	defer func() { os.Stderr = loud }()
 	return command.Run(ctx, &command.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
-		DaemonFlags: daemonFlags, Remove: removeAll, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
+		DaemonFlags: daemonFlags, Ports: defaultPorts(), Remove: removeAll, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
 	}, args)
 }
 

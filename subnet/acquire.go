@@ -112,7 +112,7 @@ func (a *acquisition) reuse(ctx context.Context, leases []Lease) (Lease, error) 
 			if err := a.yield(ctx, l, older); err != nil {
 				return Lease{}, err
 			}
-		case a.config.Allows(l.Subnet):
+		case a.config.allows(l.Subnet):
 			l.Attrs = a.attrs
 			taken, err := a.reg.Update(ctx, l, a.terms.TTL)
 			if a.answered(err) != nil {
@@ -184,7 +184,7 @@ func (a *acquisition) create(ctx context.Context, leases []Lease, rev Rev) error
 		taken = append(taken, l.Subnet)
 	}
 	choice := a.prev
-	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
+	if !a.config.allows(choice) || overlapsAny(choice, taken) {
 		a.lookBack(ctx, rev)
 		var err error
 		choice, err = pick(a.config, slices.Concat(taken, a.others), newRand())

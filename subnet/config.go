@@ -254,8 +254,8 @@ func (c *Config) subnetOf(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, c.SubnetLen).Masked()
 }
 
-// Allows reports whether p is a subnet that the configuration hands out.
-func (c *Config) Allows(p netip.Prefix) bool {
+// allows reports whether p is a subnet that the configuration hands out.
+func (c *Config) allows(p netip.Prefix) bool {
 	return p.IsValid() && p.Bits() == c.SubnetLen && p == p.Masked() &&
 		!p.Addr().Less(c.SubnetMin) && !c.SubnetMax.Less(p.Addr())
 }

@@ -87,7 +87,7 @@ func TestParseConfigRefuses(t *testing.T) {
 // checkConfig fails unless c keeps the rules that all users of a Config rely on.
 func checkConfig(t interface{ Fatalf(string, ...any) }, c *Config) {
 	for _, end := range []netip.Addr{c.SubnetMin, c.SubnetMax} {
-		if p := netip.PrefixFrom(end, c.SubnetLen); p != p.Masked() || !c.Network.Contains(end) || !c.Network.Contains(LastAddr(p)) || !c.Allows(p) {
+		if p := netip.PrefixFrom(end, c.SubnetLen); p != p.Masked() || !c.Network.Contains(end) || !c.Network.Contains(LastAddr(p)) || !c.allows(p) {
 			t.Fatalf("%+v: %v is not one of its subnets", c, p)
 		}
 	}

@@ -32,7 +32,7 @@ import (
 // While the store does not answer, the peers stay as they are.
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
 	w := watcher{Manager: m, self: self, apply: apply, departures: newDepartures(), news: make(chan news)}
-	w.set = newLeaseSet(w.judge, m.config.Allows, &m.bad)
+	w.set = newLeaseSet(w.judge, m.config.allows, &m.bad)
 	if m.adopted != nil {
 		w.tell(w.set.replace(m.adopted))
 		m.adopted = nil

@@ -51,12 +51,6 @@ func Pseudo4(src, dst uint32, protocol uint8, length uint16) uint64 {
 		uint64(protocol) + uint64(length)
 }
 
-// Pseudo6 is Pseudo4 for IPv6 (RFC 8200, section 8.1).
-func Pseudo6(src, dst *[16]byte, protocol uint8, length uint32) uint64 {
-	sum := Add(uint64(protocol)+uint64(length>>16)+uint64(length&0xffff), src[:])
-	return Add(sum, dst[:])
-}
-
 // addGeneric returns the one's-complement sum of b's little-endian 64-bit
 // words, the last one padded with zeros.
 func addGeneric(b []byte) uint64 {

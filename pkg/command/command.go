@@ -25,9 +25,9 @@ import (
 
 // Exit codes. 2 is the daemon's, see package main.
 const (
-	ExitOK     = 0
-	ExitFailed = 1 // wrong input, or the question could not be answered
-	ExitNo     = 3 // it was answered, and the answer is no: not ready, check failed, no reply
+	exitOK     = 0
+	exitFailed = 1 // wrong input, or the question could not be answered
+	exitNo     = 3 // it was answered, and the answer is no: not ready, check failed, no reply
 )
 
 // errNo ends a command that has printed its answer, which is no.
@@ -39,6 +39,9 @@ type Program struct {
 	Version        string
 	// DaemonFlags are the flags of the daemon, for help and completion.
 	DaemonFlags func() *flag.FlagSet
+	// Ports are those that other hosts send UDP to where nothing else is
+	// configured, by backend; one without such a port is not in it.
+	Ports map[string]int
 	// Pinned are the devices of this network namespace with eBPF programs of ours.
 	Pinned func() ([]string, error)
 	// KernelPath says why the udp backend's kernel data path cannot be had here;
@@ -81,7 +84,7 @@ func Run(ctx context.Context, p *Program, args []string) int {
 	args, err := parseMixed(fs, args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		c.usage(p, p.Stdout)
-		return ExitOK
+		return exitOK
 	}
 	if err != nil {
 		return p.fail(c.name, fmt.Errorf("%w (see flannel help %s)", err, c.name))
@@ -95,9 +98,9 @@ func Run(ctx context.Context, p *Program, args []string) int {
 	err = act(ctx, args)
 	switch {
 	case err == nil:
-		return ExitOK
+		return exitOK
 	case errors.Is(err, errNo):
-		return ExitNo
+		return exitNo
 	case errors.Is(err, flag.ErrHelp):
 		return p.fail(c.name, fmt.Errorf("wants %s (see flannel help %s)", c.args, c.name))
 	}
@@ -147,5 +150,5 @@ func (c command) flags(p *Program) (*flag.FlagSet, action) {
 func (p *Program) fail(name string, err error) int {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ") // of errors.Join
 	fmt.Fprintf(p.Stderr, "%s: %s\n", strings.TrimSpace("flannel "+name), text)
-	return ExitFailed
+	return exitFailed
 }

@@ -44,8 +44,9 @@ type doctor struct {
 	store  storeSide
 	status statusSource
 	iface  uplink.Choice
-	port   int  // 0: that of the network's backend
-	etcd   bool // the store is asked as well
+	port   int            // 0: that of the network's backend
+	etcd   bool           // the store is asked as well
+	ports  map[string]int // Program.Ports
 	// kernelPath says why the udp backend's kernel data path cannot be had.
 	kernelPath func() error
 
@@ -63,7 +64,7 @@ var doctorCommand = command{
 	detail: "It works with and without a running daemon, best as root, and with the daemon's flags. Each check says ok, warn\n" +
 		"or fail, what that means, and the command that mends it. It exits with 3 if one says fail.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		d := &doctor{kernelPath: p.KernelPath}
+		d := &doctor{ports: p.Ports, kernelPath: p.KernelPath}
 		d.store.register(fs)
 		d.status.register(fs)
 		fs.Func("iface", "`interface`, by name or IP, to send to other hosts by (default: the default route's)", func(s string) error {

@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultPorts are those that other hosts send to, by backend.
-var defaultPorts = map[string]int{"udp": 8285, "vxlan": 8472, "wireguard": 51820}
-
 // listens is the backend and its UDP port, 0 if it has none.
 func (d *doctor) listens() (backend string, port int) {
 	backend = "udp"
@@ -30,12 +27,12 @@ func (d *doctor) listens() (backend string, port int) {
 		backend = d.report.Backend.Type
 	}
 	switch {
-	case defaultPorts[backend] == 0:
+	case d.ports[backend] == 0:
 		return backend, 0
 	case d.port != 0:
 		port = d.port
 	case port == 0:
-		port = defaultPorts[backend]
+		port = d.ports[backend]
 	}
 	return backend, port
 }

@@ -64,7 +64,7 @@ func (p *Program) overview(w io.Writer) {
 	}
 	t.Flush()
 	fmt.Fprintf(w, "\n\"flannel help COMMAND\" says more of one. Exit codes: %d done, %d failed or wrong input,\n"+
-		"%d the answer is no: not ready, a check failed, no reply.\n", ExitOK, ExitFailed, ExitNo)
+		"%d the answer is no: not ready, a check failed, no reply.\n", exitOK, exitFailed, exitNo)
 }
 
 func (c command) usage(p *Program, w io.Writer) {

@@ -29,7 +29,7 @@ func tool(t *testing.T, text, name string, args ...string) string {
 func TestManual(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	code, source, errs := call(t, "man")
-	if code != ExitOK || errs != "" {
+	if code != exitOK || errs != "" {
 		t.Fatalf("code %d, %s", code, errs)
 	}
 	if faults := tool(t, source, "groff", "-ww", "-man", "-Tutf8", "-z"); faults != "" {
@@ -91,7 +91,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	tool(t, script, "zsh", "-n")
-	if code, _, errs := call(t, "completion", "fish"); code != ExitFailed || !strings.Contains(errs, "bash|zsh") {
+	if code, _, errs := call(t, "completion", "fish"); code != exitFailed || !strings.Contains(errs, "bash|zsh") {
 		t.Errorf("fish: code %d, %s", code, errs)
 	}
 }

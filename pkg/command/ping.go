@@ -78,7 +78,7 @@ func setSeconds(to *time.Duration) func(string) error {
 // pingReport is what "ping -json" prints. Times are in seconds, sizes those of
 // containers' packets in bytes.
 type pingReport struct {
-	Destination
+	destination
 	Address  netip.Addr `json:"address"` // that has answered, or that was tried first
 	Source   netip.Addr `json:"source"`
 	Sent     int        `json:"sent"`
@@ -111,7 +111,7 @@ func (p *Program) ping(ctx context.Context, to target, o pingOptions) (err error
 		return err
 	}
 	r := &pinging{out: p.Stdout, pinger: pinger, o: o, addrs: to.addrs,
-		report: pingReport{Destination: to.Destination, Address: to.addrs[0], Source: to.source, NetworkMTU: to.mtu}}
+		report: pingReport{destination: to.destination, Address: to.addrs[0], Source: to.source, NetworkMTU: to.mtu}}
 	if o.json {
 		r.out = io.Discard
 	}

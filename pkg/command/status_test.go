@@ -46,7 +46,7 @@ func TestStatus(t *testing.T) {
 	}
 	addr := daemonOf(t, ready)
 	code, out, errs := call(t, "status", "-status-addr="+addr)
-	if code != ExitOK || errs != "" {
+	if code != exitOK || errs != "" {
 		t.Fatalf("code %d, %s", code, errs)
 	}
 	for _, want := range []string{"ready", "10.5.1.0/24, expires in ", "1, 1 with problems (10.5.2.0/24 gone)", "no_route 3", "up 1m1s"} {
@@ -57,10 +57,10 @@ func TestStatus(t *testing.T) {
 	if strings.Contains(out, "other") || strings.Contains(out, "\x1b") {
 		t.Errorf("a zero or a colour in\n%s", out)
 	}
-	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != ExitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   -     -      -     2 KiB   0 B        gone") {
+	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != exitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   -     -      -     2 KiB   0 B        gone") {
 		t.Errorf("code %d\n%s", code, out)
 	}
-	if code, _, errs := call(t, "wait", "-status-addr="+addr); code != ExitOK {
+	if code, _, errs := call(t, "wait", "-status-addr="+addr); code != exitOK {
 		t.Errorf("wait: code %d, %s", code, errs)
 	}
 }
@@ -68,20 +68,20 @@ func TestStatus(t *testing.T) {
 func TestStatusNotReady(t *testing.T) {
 	addr := daemonOf(t, status.Snapshot{NotReady: []string{"waiting for a subnet"}})
 	code, out, _ := call(t, "status", "-status-addr="+addr)
-	if code != ExitNo || !strings.Contains(out, "not ready: waiting for a subnet") {
+	if code != exitNo || !strings.Contains(out, "not ready: waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, out)
 	}
-	if code, out, _ := call(t, "status", "-json", "-status-addr="+addr); code != ExitNo || !strings.Contains(out, `"ready": false`) {
+	if code, out, _ := call(t, "status", "-json", "-status-addr="+addr); code != exitNo || !strings.Contains(out, `"ready": false`) {
 		t.Errorf("code %d\n%s", code, out)
 	}
-	if code, out, _ := call(t, "peers", "-json", "-status-addr="+addr); code != ExitOK || strings.TrimSpace(out) != "[]" {
+	if code, out, _ := call(t, "peers", "-json", "-status-addr="+addr); code != exitOK || strings.TrimSpace(out) != "[]" {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	code, _, errs := call(t, "wait", "-timeout=50ms", "-status-addr="+addr)
-	if code != ExitNo || !strings.Contains(errs, "waiting for a subnet") {
+	if code != exitNo || !strings.Contains(errs, "waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, errs)
 	}
-	if code, out, errs := call(t, "wait", "-json", "-timeout=50ms", "-status-addr="+addr); code != ExitNo || errs != "" || !strings.Contains(out, `"missing": "waiting for a subnet"`) {
+	if code, out, errs := call(t, "wait", "-json", "-timeout=50ms", "-status-addr="+addr); code != exitNo || errs != "" || !strings.Contains(out, `"missing": "waiting for a subnet"`) {
 		t.Errorf("code %d\n%s%s", code, out, errs)
 	}
 }
@@ -105,12 +105,12 @@ func TestWrongInput(t *testing.T) {
 		{"leases -etcd-api=9", `-etcd-api "9" is none of`},
 	} {
 		code, out, errs := call(t, strings.Fields(test.line)...)
-		if code != ExitFailed || out != "" || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, "flannel") || !strings.Contains(errs, test.want) {
+		if code != exitFailed || out != "" || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, "flannel") || !strings.Contains(errs, test.want) {
 			t.Errorf("flannel %s: code %d, want %q in\n%s%s", test.line, code, test.want, out, errs)
 		}
 	}
 	code, out, errs := call(t, "version", "-json")
-	if code != ExitOK || errs != "" || !strings.Contains(out, `"version": "1"`) {
+	if code != exitOK || errs != "" || !strings.Contains(out, `"version": "1"`) {
 		t.Errorf("code %d\n%s%s", code, out, errs)
 	}
 }

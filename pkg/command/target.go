@@ -19,14 +19,14 @@ import (
 // resolveLimit bounds each question about who is meant.
 const resolveLimit = 5 * time.Second
 
-// Destination is another host of the overlay.
-type Destination struct {
+// destination is another host of the overlay.
+type destination struct {
 	Subnet   netip.Prefix `json:"subnet"`
 	PublicIP netip.Addr   `json:"public_ip"`
 	Hostname string       `json:"hostname,omitempty"`
 }
 
-func (d Destination) hostWords() string {
+func (d destination) hostWords() string {
 	if d.Hostname == "" {
 		return d.PublicIP.String()
 	}
@@ -35,7 +35,7 @@ func (d Destination) hostWords() string {
 
 // target is what to ping there, and from where.
 type target struct {
-	Destination
+	destination
 	addrs  []netip.Addr // those that may answer
 	source netip.Addr
 	mtu    int // the largest packet of containers, in bytes
@@ -61,7 +61,7 @@ type own struct {
 	subnet   netip.Prefix
 	publicIP netip.Addr // zero: not known
 	mtu      int
-	peers    []Destination
+	peers    []destination
 }
 
 // own asks the daemon, or reads what it has written.
@@ -70,7 +70,7 @@ func (r *resolver) own(ctx context.Context) (own, error) {
 	if err == nil && report.Lease != nil && report.Backend != nil {
 		o := own{subnet: report.Lease.Subnet, publicIP: report.Node.PublicIP, mtu: report.Backend.MTU}
 		for _, p := range report.Backend.Peers {
-			o.peers = append(o.peers, Destination{Subnet: p.Subnet, PublicIP: p.PublicIP})
+			o.peers = append(o.peers, destination{Subnet: p.Subnet, PublicIP: p.PublicIP})
 		}
 		return o, nil
 	}
@@ -100,7 +100,7 @@ func (r *resolver) resolve(ctx context.Context, who string) (target, error) {
 	}
 	leases, failed := r.leases(ctx)
 	if match == nil {
-		match = func(d Destination) bool { return strings.EqualFold(d.Hostname, who) }
+		match = func(d destination) bool { return strings.EqualFold(d.Hostname, who) }
 	}
 	if !slices.ContainsFunc(leases, match) && !isAddress(who) {
 		// A flannel of another kind tells no name with its lease.
@@ -110,7 +110,7 @@ func (r *resolver) resolve(ctx context.Context, who string) (target, error) {
 		failed = errors.Join(failed, unknown)
 	}
 	// Hosts may share a name, and then another is meant.
-	others := slices.DeleteFunc(slices.Clone(leases), func(d Destination) bool { return d.Subnet == self.subnet })
+	others := slices.DeleteFunc(slices.Clone(leases), func(d destination) bool { return d.Subnet == self.subnet })
 	if i := slices.IndexFunc(others, match); i >= 0 {
 		return t.at(others[i], who), nil
 	}
@@ -121,8 +121,8 @@ func (r *resolver) resolve(ctx context.Context, who string) (target, error) {
 }
 
 // at is the target with who it is.
-func (t target) at(d Destination, who string) target {
-	t.Destination = d
+func (t target) at(d destination, who string) target {
+	t.destination = d
 	if addr, err := netip.ParseAddr(who); err == nil && d.Subnet.Contains(addr) {
 		t.addrs = []netip.Addr{addr}
 		return t
@@ -144,7 +144,7 @@ func isAddress(s string) bool { return strings.Contains(s, "/") || net.ParseIP(s
 
 // matcher tells the host that a subnet or an address belongs to; nil if who is
 // a name.
-func matcher(who string, self own) (func(Destination) bool, error) {
+func matcher(who string, self own) (func(destination) bool, error) {
 	if !isAddress(who) {
 		return nil, nil
 	}
@@ -153,7 +153,7 @@ func matcher(who string, self own) (func(Destination) bool, error) {
 		if err == nil && want == self.subnet {
 			err = fmt.Errorf("%v is this host's own subnet: its packets stay here", want)
 		}
-		return func(d Destination) bool { return d.Subnet == want }, err
+		return func(d destination) bool { return d.Subnet == want }, err
 	}
 	addr, err := netip.ParseAddr(who)
 	switch {
@@ -162,32 +162,32 @@ func matcher(who string, self own) (func(Destination) bool, error) {
 	case self.subnet.Contains(addr), addr == self.publicIP:
 		return nil, fmt.Errorf("%v is this host's own: its packets stay here", addr)
 	}
-	return func(d Destination) bool { return d.PublicIP == addr || d.Subnet.Contains(addr) }, nil
+	return func(d destination) bool { return d.PublicIP == addr || d.Subnet.Contains(addr) }, nil
 }
 
 // leases asks the store.
-func (r *resolver) leases(ctx context.Context) (all []Destination, err error) {
+func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
 	err = r.store.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 		leases, _, err := st.List(ctx)
 		for _, l := range leases {
-			all = append(all, destination(l))
+			all = append(all, destinationOf(l))
 		}
 		return err
 	})
 	return all, err
 }
 
-func destination(l subnet.Lease) Destination {
-	return Destination{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname}
+func destinationOf(l subnet.Lease) destination {
+	return destination{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname}
 }
 
 // lookUp tells the host that has one of a name's addresses, as DNS or
 // /etc/hosts have them; none if the name is not known there.
-func lookUp(ctx context.Context, name string) (func(Destination) bool, error) {
+func lookUp(ctx context.Context, name string) (func(destination) bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
-	return func(d Destination) bool {
+	return func(d destination) bool {
 		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == d.PublicIP })
 	}, err
 }

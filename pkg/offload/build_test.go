@@ -132,8 +132,8 @@ func split(t testing.TB, s *Splitter, h tun.VnetHdr, pkt []byte) ([][]byte, erro
 func cut(t testing.TB, train Train) [][]byte {
 	t.Helper()
 	all := bytes.Join(train.Bufs, nil)
-	if len(all) != train.Bytes || train.Count > MaxSegments || len(train.Bufs) > 2*MaxSegments || train.SegLen < 1 ||
-		train.Count == 1 && train.SegLen != train.Bytes || train.Count > 1 && train.Bytes > MaxDatagram || (train.Bytes+train.SegLen-1)/train.SegLen != train.Count {
+	if len(all) != train.Bytes || train.Count > maxSegments || len(train.Bufs) > 2*maxSegments || train.SegLen < 1 ||
+		train.Count == 1 && train.SegLen != train.Bytes || train.Count > 1 && train.Bytes > maxDatagram || (train.Bytes+train.SegLen-1)/train.SegLen != train.Count {
 		t.Fatalf("train of %d × %d bytes, total %d, has %d bytes in %d buffers",
 			train.Count, train.SegLen, train.Bytes, len(all), len(train.Bufs))
 	}

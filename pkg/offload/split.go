@@ -19,14 +19,14 @@ var (
 	ErrGSO = errors.New("packet and segmentation do not match")
 )
 
-// MaxDatagram is the largest payload of a UDP datagram over IPv4: 65535 less
+// maxDatagram is the largest payload of a UDP datagram over IPv4: 65535 less
 // the IP and UDP headers. It bounds all datagrams of one UDP_SEGMENT send
 // together (udp_sendmsg, net/ipv4/udp.c).
-const MaxDatagram = 65507
+const maxDatagram = 65507
 
-// MaxSegments bounds the packets of a train: what every Linux takes in one send
+// maxSegments bounds the packets of a train: what every Linux takes in one send
 // (UDP_MAX_SEGMENTS, linux/udp.h; newer ones take 128).
-const MaxSegments = 64
+const maxSegments = 64
 
 // Train is a run of whole packets with one destination.
 type Train struct {
@@ -53,8 +53,8 @@ type Splitter struct {
 	seq       uint32 // of the first segment
 	id        uint16 // of the first segment
 
-	bufs   [2 * MaxSegments][]byte
-	header [MaxSegments * maxHeaders]byte
+	bufs   [2 * maxSegments][]byte
+	header [maxSegments * maxHeaders]byte
 }
 
 // Reset starts on pkt, which h came with. The Splitter writes to pkt, and its
@@ -90,7 +90,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 		return ErrGSO
 	}
 	if h.GSOSize == 0 || headerLen > total || be16(pkt, ipFrag)&ipFragMask != 0 ||
-		headerLen+int(h.GSOSize) > MaxDatagram {
+		headerLen+int(h.GSOSize) > maxDatagram {
 		return ErrGSO
 	}
 	s.pkt, s.payload = pkt, pkt[headerLen:]
@@ -128,7 +128,7 @@ func (s *Splitter) Next(t *Train) bool {
 		return true
 	}
 	whole := s.headerLen + s.segSize
-	limit := min(MaxSegments, MaxDatagram/whole)
+	limit := min(maxSegments, maxDatagram/whole)
 	bufs, scratch := s.bufs[:0], s.header[:]
 	bytes, count := 0, 0
 	for last := false; !last && count < limit; count++ {

@@ -14,8 +14,6 @@ const (
 	// FlagNeedsCsum: the checksum field holds the sum of the pseudo header;
 	// the sum from CsumStart to the end completes it.
 	FlagNeedsCsum = 1
-	// FlagDataValid: the sender of the header has verified the checksum.
-	FlagDataValid = 2
 )
 
 // Values of VnetHdr.GSOType (linux/virtio_net.h).

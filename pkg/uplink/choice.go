@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// ErrNotReady marks an error of Find that time may mend: an interface without
+// errNotReady marks an error of Find that time may mend: an interface without
 // an address, a host without a default route. Any other error is final.
-var ErrNotReady = errors.New("not ready yet")
+var errNotReady = errors.New("not ready yet")
 
 // Choice is how the operator wants the interface chosen. Ifaces are tried
 // first, in their order, then Regexes, then CanReach; the first that gives a
@@ -76,22 +76,22 @@ func (c Choice) compile() ([]*regexp.Regexp, error) {
 }
 
 // joined makes one error of the reasons why each wish failed, on one line.
-// It is ErrNotReady if one of them is.
+// It is errNotReady if one of them is.
 func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
 	msg := make([]string, len(errs))
 	for i, err := range errs {
-		msg[i] = strings.TrimSuffix(err.Error(), ": "+ErrNotReady.Error())
+		msg[i] = strings.TrimSuffix(err.Error(), ": "+errNotReady.Error())
 	}
 	text := strings.Join(msg, "; ")
-	if slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, ErrNotReady) }) {
+	if slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, errNotReady) }) {
 		return notReady("%s", text)
 	}
 	return errors.New(text)
 }
 
 func notReady(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrNotReady)
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errNotReady)
 }

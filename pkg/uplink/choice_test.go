@@ -112,8 +112,8 @@ func TestPick(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("pick = %+v, %v; want error with %q", u, err, tt.err)
 				}
-				if got := errors.Is(err, ErrNotReady); got != tt.notReady {
-					t.Fatalf("error %q is ErrNotReady: %v, want %v", err, got, tt.notReady)
+				if got := errors.Is(err, errNotReady); got != tt.notReady {
+					t.Fatalf("error %q is errNotReady: %v, want %v", err, got, tt.notReady)
 				}
 				return
 			}

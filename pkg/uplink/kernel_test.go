@@ -129,11 +129,11 @@ func TestFindNamed(t *testing.T) {
 		}
 	}
 	_, err := Find(Choice{Ifaces: []string{"eth7"}})
-	if err == nil || errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "eth0 (169.254.3.4, 192.0.2.1, 192.0.2.2)") {
+	if err == nil || errors.Is(err, errNotReady) || !strings.Contains(err.Error(), "eth0 (169.254.3.4, 192.0.2.1, 192.0.2.2)") {
 		t.Errorf("-iface=eth7: error %v, want one that lists eth0 and its addresses", err)
 	}
-	if _, err := Find(Choice{Ifaces: []string{"eth9"}}); !errors.Is(err, ErrNotReady) {
-		t.Errorf("-iface=eth9 without address: error %v, want ErrNotReady", err)
+	if _, err := Find(Choice{Ifaces: []string{"eth9"}}); !errors.Is(err, errNotReady) {
+		t.Errorf("-iface=eth9 without address: error %v, want errNotReady", err)
 	}
 }
 
@@ -144,8 +144,8 @@ func TestFindSkipsLinkScope(t *testing.T) {
 	check(t, err)
 	a.Scope = unix.RT_SCOPE_LINK
 	check(t, h.AddrAdd(l, a))
-	if u, err := Find(Choice{Ifaces: []string{"eth0"}}); !errors.Is(err, ErrNotReady) {
-		t.Errorf("an address of link scope only: Find = %+v, %v; want ErrNotReady", u, err)
+	if u, err := Find(Choice{Ifaces: []string{"eth0"}}); !errors.Is(err, errNotReady) {
+		t.Errorf("an address of link scope only: Find = %+v, %v; want errNotReady", u, err)
 	}
 	check(t, addAddr(h, l, "192.0.2.1/24"))
 	u, err := Find(Choice{Ifaces: []string{"eth0"}})
@@ -169,8 +169,8 @@ func TestFindCanReach(t *testing.T) {
 	if u.Name != "eth1" || u.Addr != ip("198.51.100.1") {
 		t.Errorf("Find = %+v, want eth1", u)
 	}
-	if _, err := Find(Choice{CanReach: "203.0.114.1"}); !errors.Is(err, ErrNotReady) {
-		t.Errorf("unreachable: error %v, want ErrNotReady", err)
+	if _, err := Find(Choice{CanReach: "203.0.114.1"}); !errors.Is(err, errNotReady) {
+		t.Errorf("unreachable: error %v, want errNotReady", err)
 	}
 	if _, err := Find(Choice{CanReach: "192.0.2.1"}); err == nil || !strings.Contains(err.Error(), "this host itself") {
 		t.Errorf("our own address: error %v", err)
@@ -228,7 +228,7 @@ func TestChangesAreAnnounced(t *testing.T) {
 
 func TestWaitEnds(t *testing.T) {
 	enterNetns(t)
-	if _, err := Wait(t.Context(), Choice{Ifaces: []string{"eth7"}}); err == nil || errors.Is(err, ErrNotReady) {
+	if _, err := Wait(t.Context(), Choice{Ifaces: []string{"eth7"}}); err == nil || errors.Is(err, errNotReady) {
 		t.Errorf("interface that does not exist: error %v, want a final one", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

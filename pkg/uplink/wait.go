@@ -15,8 +15,8 @@ import (
 // though the kernel has announced no change.
 const sayEvery = 30 * time.Second
 
-// Find makes the choice on the host as it is now. An error that is ErrNotReady
-// may be gone later.
+// Find makes the choice on the host as it is now, and does not wait for what
+// Wait waits for.
 func Find(c Choice) (Uplink, error) {
 	h, err := readHost()
 	if err != nil {
@@ -42,7 +42,7 @@ func Wait(ctx context.Context, c Choice) (Uplink, error) {
 	var said string
 	for {
 		u, err := Find(c)
-		if err == nil || !errors.Is(err, ErrNotReady) {
+		if err == nil || !errors.Is(err, errNotReady) {
 			return u, err
 		}
 		if missing := err.Error(); missing != said {
