@@ -2,15 +2,11 @@ package command
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
-	"golang.org/x/sys/unix"
 )
 
 // listens is the backend and its UDP port, 0 if it has none.
@@ -37,8 +33,9 @@ func (d *doctor) listens() (backend string, port int) {
 	return backend, port
 }
 
-// firewall looks for what drops the port on its way in: a base chain at the
-// input hook that drops by default, or a rule that names the port and drops.
+// firewall looks for what drops the port on its way in: in the base chains at
+// the input hook, and in the chains that they jump to, a rule that drops it, or
+// none that accepts it where all is dropped in the end.
 func (d *doctor) firewall(context.Context) finding {
 	backend, port := d.listens()
 	if port == 0 {
@@ -53,121 +50,107 @@ func (d *doctor) firewall(context.Context) finding {
 		return warn("sudo flannel doctor", "the rules cannot be read: %v", err)
 	}
 	for _, c := range chains {
-		if c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Type != nftables.ChainTypeFilter {
+		if c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Type != nftables.ChainTypeFilter || familyName(c.Table.Family) == "" {
 			continue
 		}
-		rules, err := conn.GetRules(c.Table, c)
+		w := walk{ruleReader: ruleReader{conn, uint16(port)}, table: c.Table}
+		end, err := w.chain(c.Name, conditions{})
 		if err != nil {
 			return warn("sudo flannel doctor", "rules of %s %s cannot be read: %v", c.Table.Name, c.Name, err)
 		}
-		decided := false
-		for _, r := range rules {
-			does := decide(r)
-			if port < does.from || port > does.to {
-				continue
-			}
-			if does.verdict == expr.VerdictDrop {
-				mend := fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(c.Table.Family), c.Table.Name, c.Name, r.Handle)
-				if does.narrow {
-					return warn(mend+", if it is for a peer", "a rule in the chain %s of the table %s drops some of what comes to UDP port %d", c.Name, c.Table.Name, port)
-				}
-				return fail(mend, "a rule in the chain %s of the table %s drops UDP port %d: no peer's packet arrives", c.Name, c.Table.Name, port)
-			}
-			if decided = does.verdict == expr.VerdictAccept; decided {
-				break
-			}
-		}
-		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop && !decided {
-			return warn(fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", familyName(c.Table.Family), c.Table.Name, c.Name, port),
-				"the chain %s of the table %s drops by default, and no rule in it names UDP port %d", c.Name, c.Table.Name, port)
+		if f := w.finding(c, end); f.Verdict != "" {
+			return f
 		}
 	}
 	return okay("nothing at this host's input drops UDP port %d, of the backend %s", port, backend)
 }
 
-// decision is what a rule does with UDP packets to some ports.
-type decision struct {
-	from, to int // -1 if it compares none, or another protocol's
-	verdict  expr.VerdictKind
-	// narrow: it asks for more, such as an address or an interface, so that it
-	// may be for some packets only.
-	narrow bool
+// walk is the way of a datagram through a base chain and those that it leads to.
+type walk struct {
+	ruleReader
+	table *nftables.Table
+	// some is the first rule that drops what is not all of them; nil if none does.
+	some *nftables.Rule
 }
 
-// decide reads a rule. Rules of iptables-nft match and reject by extensions of
-// iptables.
-func decide(r *nftables.Rule) decision {
-	d := decision{from: -1, to: -1, verdict: expr.VerdictContinue}
-	// What the register that is compared next holds.
-	const other, port, protocol, family = 0, 1, 2, 3
-	loaded, stranger := other, false // stranger: the rule is for another protocol than UDP
-	for _, e := range r.Exprs {
-		switch e := e.(type) {
-		case *expr.Meta:
-			loaded = map[expr.MetaKey]int{expr.MetaKeyL4PROTO: protocol, expr.MetaKeyNFPROTO: family}[e.Key]
-		case *expr.Payload:
-			switch {
-			case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
-				loaded = port
-			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 9 && e.Len == 1: // RFC 791
-				loaded = protocol
-			default:
-				loaded = other
-			}
-		case *expr.Cmp:
-			switch {
-			case loaded == port && e.Op == expr.CmpOpEq:
-				d.from, d.to = portOf(e.Data), portOf(e.Data)
-			case loaded == port && e.Op == expr.CmpOpGte: // a range: the register is compared twice
-				d.from, d.to = portOf(e.Data), math.MaxUint16
+// conditions are what the rules on the way to a chain ask for; see decision.
+type conditions struct{ named, narrow bool }
+
+// fate is what becomes of a datagram: Accept, Drop, or Continue.
+type fate struct {
+	verdict expr.VerdictKind
+	named   bool
+	rule    *nftables.Rule
+}
+
+// chain is a datagram's fate in a chain. The kernel has no loops of chains.
+func (w *walk) chain(name string, from conditions) (fate, error) {
+	rules, err := w.conn.GetRules(w.table, &nftables.Chain{Table: w.table, Name: name})
+	if err != nil {
+		return fate{}, err
+	}
+	undecided := fate{verdict: expr.VerdictContinue}
+	for _, r := range rules {
+		does, err := w.decide(r)
+		if err != nil {
+			return fate{}, err
+		}
+		to := conditions{from.named || does.named, from.narrow || does.narrow}
+		switch does.verdict {
+		case expr.VerdictJump, expr.VerdictGoto:
+			if !does.matches {
 				continue
-			case loaded == port && e.Op == expr.CmpOpLte:
-				d.to = portOf(e.Data)
-			case loaded == protocol && e.Op == expr.CmpOpEq && len(e.Data) == 1:
-				stranger = stranger || e.Data[0] != unix.IPPROTO_UDP
-			case loaded != family:
-				d.narrow = true
 			}
-			loaded = other
-		case *expr.Match:
-			if udp, ok := e.Info.(*xt.Udp); ok && udp.InvFlags == 0 {
-				d.from, d.to = int(udp.DstPorts[0]), int(udp.DstPorts[1])
-			} else {
-				d.narrow = true
+			end, err := w.chain(does.chain, to)
+			if err != nil || end.verdict != expr.VerdictContinue {
+				return end, err
 			}
-		case *expr.Range:
-			if loaded == port && e.Op == expr.CmpOpEq {
-				d.from, d.to = portOf(e.FromData), portOf(e.ToData)
-			} else {
-				d.narrow = true
+			if does.verdict == expr.VerdictGoto && !does.narrow {
+				return undecided, nil
 			}
-		case *expr.Lookup, *expr.Limit, *expr.Connlimit:
-			d.narrow = true
-		case *expr.Target:
-			if e.Name == "REJECT" {
-				d.verdict = expr.VerdictDrop
+		case expr.VerdictReturn:
+			if does.matches && !does.narrow {
+				return undecided, nil
 			}
-		case *expr.Verdict:
-			d.verdict = e.Kind
-		case *expr.Reject:
-			d.verdict = expr.VerdictDrop
+		case expr.VerdictDrop, expr.VerdictAccept:
+			switch {
+			case !does.matches || to.narrow && !to.named: // not for ours, or who knows
+			case to.narrow && does.verdict == expr.VerdictDrop:
+				if w.some == nil {
+					w.some = r
+				}
+			default:
+				return fate{does.verdict, to.named, r}, nil
+			}
 		}
 	}
-	if stranger {
-		d.from, d.to = -1, -1
-	}
-	return d
+	return undecided, nil
 }
 
-// portOf reads a port as it is in a packet, -1 if it is none.
-func portOf(data []byte) int {
-	if len(data) != 2 {
-		return -1
+// finding says what a base chain does to our datagrams; nothing if no harm.
+func (w *walk) finding(base *nftables.Chain, end fate) finding {
+	in := func(r *nftables.Rule) string {
+		return fmt.Sprintf("the chain %s of the table %s", r.Chain.Name, w.table.Name)
 	}
-	return int(binary.BigEndian.Uint16(data))
+	remove := func(r *nftables.Rule) string {
+		return fmt.Sprintf("nft delete rule %s %s %s handle %d", familyName(w.table.Family), w.table.Name, r.Chain.Name, r.Handle)
+	}
+	accept := fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", familyName(w.table.Family), w.table.Name, base.Name, w.port)
+	switch {
+	case end.verdict == expr.VerdictDrop && end.named:
+		return fail(remove(end.rule), "a rule in %s drops UDP port %d: no peer's packet arrives", in(end.rule), w.port)
+	case end.verdict == expr.VerdictDrop:
+		return fail(accept, "a rule in %s drops all, and none before it accepts UDP port %d: no peer's packet arrives", in(end.rule), w.port)
+	case w.some != nil:
+		return warn(remove(w.some)+", if it is for a peer", "a rule in %s drops some of what comes to UDP port %d", in(w.some), w.port)
+	case end.verdict == expr.VerdictContinue && base.Policy != nil && *base.Policy == nftables.ChainPolicyDrop:
+		return warn(accept, "the chain %s of the table %s drops by default, and no rule in it names UDP port %d", base.Name, w.table.Name, w.port)
+	}
+	return finding{}
 }
 
+// familyName is nft's; "" for those that our datagrams do not come by.
 func familyName(f nftables.TableFamily) string {
-	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv6: "ip6"}
+	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyINet: "inet"}
 	return names[f]
 }
