@@ -169,7 +169,7 @@ func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr, patie
 	}
 	terms := d.options.terms
 	terms.Patience = patience
-	j.manager = subnet.NewManager(j.store, j.config, terms)
+	j.manager = subnet.NewManager(j.store.Registry, j.config, terms)
 	d.update(func(r *running) { r.config, r.manager = j.config, j.manager })
 	j.backend, err = d.newBackend(j.config, up, publicIP)
 	return err

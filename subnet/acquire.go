@@ -179,7 +179,7 @@ func (a *acquisition) yield(ctx context.Context, own, older Lease) error {
 
 // create takes a free subnet, so far as leases, of revision rev, tell.
 func (a *acquisition) create(ctx context.Context, leases []Lease, rev Rev) error {
-	taken := a.refused
+	taken := slices.Clone(a.refused)
 	for _, l := range leases {
 		taken = append(taken, l.Subnet)
 	}
@@ -192,8 +192,7 @@ func (a *acquisition) create(ctx context.Context, leases []Lease, rev Rev) error
 			choice, err = pick(a.config, taken, newRand())
 		}
 		if err != nil {
-			return fmt.Errorf("choose a subnet of %v for %v: %w; %d keys are in use",
-				a.config.Network, a.attrs.PublicIP, err, len(taken))
+			return a.full(ctx, leases)
 		}
 	}
 	a.tried, a.made = choice, Lease{}

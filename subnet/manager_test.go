@@ -191,18 +191,6 @@ func TestAcquireTogether(t *testing.T) {
 	})
 }
 
-func TestAcquireFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
-		reg.Put("10.5.2.0-24", value("192.0.2.9"), time.Hour)
-		_, err := newManager(t, reg, twoLeft).Acquire(t.Context(), us, netip.Prefix{})
-		if !errors.Is(err, subnet.ErrFull) {
-			t.Errorf("got %v, want ErrFull", err)
-		}
-	})
-}
-
 // A key whose value is damaged is taken all the same: the guard of Create sees
 // it, and Acquire must not try it for ever.
 func TestAcquireBesideBadValue(t *testing.T) {

@@ -47,9 +47,7 @@ func listWithEnds(ctx context.Context, st store.Store) ([]subnet.Lease, error) {
 	}
 	slices.SortFunc(leases, func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
 	// etcd's v3 API does not tell the end with the key; the v2 API does.
-	if r, ok := st.Registry.(interface {
-		Ends(context.Context, []subnet.Lease) error
-	}); ok {
+	if r, ok := st.Registry.(subnet.Ender); ok {
 		err = r.Ends(ctx, leases)
 	}
 	return leases, err

@@ -50,9 +50,9 @@ func (r *Registry) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, e
 	return l, nil
 }
 
-// Ends fills in the Expiration of leases that List gave. It costs two round
-// trips for each, which etcd's API leaves no way around, and so is for people who
-// ask, not for daemons. A lease that has ended in between keeps a zero one.
+// Ends implements subnet.Ender. It costs two round trips for each lease, which
+// etcd's API leaves no way around, and so is for people who ask and for what they
+// are told in the end, not for daemons at work.
 func (r *Registry) Ends(ctx context.Context, leases []subnet.Lease) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(askedAtOnce)
