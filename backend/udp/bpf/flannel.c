@@ -37,6 +37,7 @@
 #define ECT_1 1
 #define ECT_0 2
 #define CE 3
+#define VID 0xfff	   /* IEEE 802.1Q: a tag's VLAN; 0 has a priority and is of none */
 #define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
 #define SECOND 1000000000UL /* of bpf_ktime_get_ns */
 
@@ -360,14 +361,15 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 
 	/*
 	 * `early` sees neither a VLAN's tag that the device has taken off, nor which
-	 * address is the device's. A VLAN that is an uplink has an `in` of its own.
+	 * address is the device's; what turns out to be for others here, it has
+	 * counted. A VLAN that is an uplink has an `in` of its own.
 	 */
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_tci & VID)
+		return NEXT;
 	if ((void *)(m + 1) <= (void *)(long)skb->data && m->magic == MAGIC && m->device == device)
-		return skb->pkt_type == PACKET_HOST && !skb->vlan_present ?
-			       bpf_redirect(device, BPF_F_INGRESS) : NEXT;
+		return bpf_redirect(device, BPF_F_INGRESS);
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
-	    skb->pkt_type != PACKET_HOST || bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
 		return NEXT;
 	if (h.o.ip.protocol == IPPROTO_ICMP)
 		too_big(skb, off);

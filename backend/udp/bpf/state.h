@@ -105,17 +105,11 @@ struct mark {
 
 #define MAGIC 0x666c6e31 /* "fln1" */
 
-static __always_inline int drop(enum reason reason)
+static __always_inline struct peer *refuse(enum reason reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
 
 	if (n)
 		++*n;
-	return DROP;
-}
-
-static __always_inline struct peer *refuse(enum reason reason)
-{
-	drop(reason);
 	return NULL;
 }

@@ -1,0 +1,91 @@
+package bpf
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// TestTagged sends frames with a VLAN's tag by a cable that is an uplink itself.
+func TestTagged(t *testing.T) {
+	const (
+		trunk  = "trunk"
+		nobody = 30      // that there is no device of
+		first  = 5 << 13 // IEEE 802.1Q: VLAN 0 with a priority, which is no VLAN
+	)
+	lab, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	lab.Wire(a.Host, trunk, b.Host, trunk, 0)
+	onDevice, device := b.sniff(deviceName), listenInner(b)
+	w := newWire(a, b, trunk, trunk)
+	f := frame{outerSource: a.local(), outerDestination: b.local(), source: a.inner(), destination: b.inner()}
+	send := func(tag uint16, text string) {
+		t.Helper()
+		tagger := a.pushTag(trunk, tag)
+		f.payload = []byte(text)
+		w.send(f.bytes())
+		a.must(tagger.Close())
+	}
+	for _, early := range []bool{false, true} {
+		for _, beside := range []bool{true, false} { // as network cards hand it over, or in the frame
+			t.Run(fmt.Sprintf("early %v tag beside frame %v", early, beside), func(t *testing.T) {
+				run(t, a.Host, "ethtool", "-K", trunk, "tx-vlan-offload", onOff[beside])
+				run(t, b.Host, "ethtool", "-K", trunk, "gro", "on", "tso", onOff[!early])
+				b.attachTo(trunk)
+				b.unwrapsEarly(trunk, early)
+				before := b.statsOf(a.subnet).RxPackets
+
+				send(nobody, "nobody's")
+				if n := b.statsOf(a.subnet).RxPackets - before; n != 0 && !(early && beside) {
+					t.Errorf("the path counts %d packets of a VLAN that is not there", n)
+				}
+				// Nothing overtakes on one wire.
+				f.payload = []byte("untagged")
+				w.send(f.bytes())
+				if _, text := device.receive(t); text != "untagged" {
+					t.Errorf("the device got %q", text)
+				}
+
+				before = b.statsOf(a.subnet).RxPackets
+				send(first, "priority")
+				onDevice("priority")
+				if _, text := device.receive(t); text != "priority" {
+					t.Errorf("the device got %q", text)
+				}
+				if n := b.statsOf(a.subnet).RxPackets - before; n != 1 {
+					t.Errorf("the path counts %d packets of a priority, want 1", n)
+				}
+			})
+		}
+	}
+	untouched(t, b)
+}
+
+var onOff = map[bool]string{true: "on", false: "off"}
+
+// pushTag gives all that an interface sends a tag.
+func (h *host) pushTag(name string, tag uint16) link.Link {
+	h.t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXEgress, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R2, int32(htons(unix.ETH_P_8021Q))),
+			asm.Mov.Imm(asm.R3, int32(tag)),
+			asm.FnSkbVlanPush.Call(),
+			asm.Mov.Imm(asm.R0, 0), // TCX_PASS
+			asm.Return(),
+		},
+	})
+	h.must(err)
+	var l link.Link
+	h.must(h.Do(func() error {
+		l, err = link.AttachTCX(link.TCXOptions{Interface: h.link(name), Program: p, Attach: ebpf.AttachTCXEgress})
+		return err
+	}))
+	h.must(p.Close())
+	return l
+}
