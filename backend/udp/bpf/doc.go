@@ -32,7 +32,9 @@
 // What others see differs from the user-space paths: packets in the kernel
 // path do not pass netfilter on the uplink, are not seen by tcpdump on the
 // device on their way out, and do not count in the device's statistics. Behind
-// early, tcpdump on the uplink sees the inner packets.
+// early, tcpdump on the uplink sees the inner packets. A route's MTU counts only
+// where the kernel would heed it in forwarding: if it is locked, or
+// net.ipv4.ip_forward_use_pmtu is 1.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type reason -cflags "-O2 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" flannel flannel.c

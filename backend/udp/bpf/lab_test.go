@@ -328,10 +328,10 @@ func iperf(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...stri
 	return result
 }
 
-func (h *host) addRouteMTU(to netip.Addr, mtu int) {
+func (h *host) setRouteMTU(to netip.Addr, mtu int, lock bool) {
 	h.t.Helper()
-	h.must(h.Netlink().RouteAdd(&netlink.Route{
+	h.must(h.Netlink().RouteReplace(&netlink.Route{
 		Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu, MTULock: true,
+		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu, MTULock: lock,
 	}))
 }

@@ -193,13 +193,43 @@ func TestTooBig(t *testing.T) {
 	}
 }
 
+// TestRouteMTU has routes with an MTU, and packets that fit the device alone.
+// For packets that are not its own, the kernel looks at it only if it is locked
+// or told to (ip_mtu_from_fib_result in net/ipv4/route.c).
+func TestRouteMTU(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	declined := make(chan int, 1)
+	a.mu.Lock()
+	a.oddOut = func(packet []byte) { declined <- len(packet) }
+	a.mu.Unlock()
+	device := listenInner(b)
+	text := strings.Repeat("x", deviceMTU-28)
+	for i, test := range []struct {
+		lock, told, heeded bool
+	}{
+		{false, false, false}, {true, false, true}, {false, true, true}, {true, true, true},
+	} {
+		a.setRouteMTU(b.local(), 1400, test.lock)
+		a.Sysctl("net.ipv4.ip_forward_use_pmtu", map[bool]string{false: "0", true: "1"}[test.told])
+		// Each is a flow of its own: one that is declined takes its flow along.
+		a.say(netip.AddrPortFrom(a.inner(), uint16(20000+i)), b.inner(), 0, text)
+		if test.heeded {
+			wait(t, declined)
+		} else if _, got := device.receive(t); got != text {
+			t.Errorf("%+v: %d bytes came", test, len(got))
+		}
+		if n := a.statsOf(b.subnet).TxPackets; n != 1 {
+			t.Errorf("%+v: the path sent %d packets of all, want the first", test, n)
+		}
+	}
+}
+
 // TestSuperPacketTooBig is about segments that fit the device and not the route.
-// The kernel looks at a route's MTU for packets that are not its own only if
-// it is locked (ip_mtu_from_fib_result in net/ipv4/route.c).
 func TestSuperPacketTooBig(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
-	a.addRouteMTU(b.local(), 1400)
+	a.setRouteMTU(b.local(), 1400, true)
 	declined := make(chan int, 1)
 	a.mu.Lock()
 	a.oddOut = func(packet []byte) {
