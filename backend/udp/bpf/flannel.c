@@ -41,12 +41,7 @@
 #define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
 #define SECOND 1000000000UL /* of bpf_ktime_get_ns */
 
-/* linux/icmp.h, which cannot be had without a C library. */
-struct icmphdr {
-	__u8 type, code;
-	__sum16 checksum;
-	__u32 rest;
-};
+/* Of linux/icmp.h, which cannot be had without a C library. */
 #define ICMP_DEST_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
 
@@ -219,22 +214,23 @@ static __always_inline void too_big(struct __sk_buff *skb, __u32 off)
 {
 	struct {
 		struct iphdr ip;
-		struct icmphdr icmp;
+		__u8 type, code; /* RFC 792 */
+		__sum16 checksum;
+		__u32 rest;
 		struct outer sent;
 	} h;
 
 	if (bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0 ||
-	    h.icmp.type != ICMP_DEST_UNREACH || h.icmp.code != ICMP_FRAG_NEEDED ||
+	    h.type != ICMP_DEST_UNREACH || h.code != ICMP_FRAG_NEEDED ||
 	    h.ip.version != 4 || h.ip.ihl != 5 || h.ip.daddr != local ||
 	    h.ip.frag_off & bpf_htons(IP_FRAGMENT) || h.sent.ip.ihl != 5 || h.sent.ip.protocol != IPPROTO_UDP ||
 	    h.sent.ip.saddr != local || h.sent.udp.dest != port ||
 	    bpf_ntohs(h.sent.udp.source) < PORTS)
 		return;
-
-	off += sizeof(h.ip);
-	bpf_l4_csum_replace(skb, off + __builtin_offsetof(struct icmphdr, checksum),
+	bpf_l4_csum_replace(skb, off + __builtin_offsetof(typeof(h), checksum),
 			    h.sent.udp.source, port, sizeof(port));
-	bpf_skb_store_bytes(skb, off + sizeof(h.icmp) + sizeof(h.ip), (void *)&port, sizeof(port), 0);
+	bpf_skb_store_bytes(skb, off + __builtin_offsetof(typeof(h), sent.udp.source),
+			    (void *)&port, sizeof(port), 0);
 }
 
 struct frame {
@@ -390,10 +386,8 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 	if (!p)
 		return DROP;
 	err = unwrap(skb, decap);
-	if (err == -EINVAL) {
-		decap = 0;
-		err = unwrap(skb, 0);
-	}
+	if (err == -EINVAL)
+		err = unwrap(skb, decap = 0);
 	if (err)
 		return NEXT;
 	if (tos != h.ip.tos)
