@@ -97,8 +97,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), c.Close())
 }
 
-// send probes one peer after the other, evenly over the round but for bursts of
-// a few.
+// send probes one peer after the other, in bursts, evenly over the round.
 func (p *Prober) send(ctx context.Context, c conn) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()

@@ -188,7 +188,7 @@ func TestThousandPeersInTenKilobytes(t *testing.T) {
 		for i := range 1000 {
 			subnets = append(subnets, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
 		}
-		w := &wire{last: make(map[string]time.Time), least: time.Hour, replies: make(chan reply, 64), done: make(chan struct{})}
+		w := &wire{last: make(map[string]time.Time), least: time.Hour, replies: make(chan reply, 256), done: make(chan struct{})}
 		p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
 		p.open = func(netip.Addr) (conn, error) { return conn{w, false}, nil }
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -218,12 +218,12 @@ func TestPace(t *testing.T) {
 		pause    time.Duration
 	}{
 		{2 * time.Second, 0, 1, 2 * time.Second},
-		{2 * time.Second, 3, 1, 2 * time.Second / 3},
-		{2 * time.Second, 8, 1, 250 * time.Millisecond},
-		{2 * time.Second, 20, 2, 200 * time.Millisecond},
-		{2 * time.Second, 1000, 8, 240 * time.Millisecond},
-		{2 * time.Second, 2000, 4, 240 * time.Millisecond},
-		{2 * time.Second, 10_000, 2, 200 * time.Millisecond},
+		{2 * time.Second, 4, 4, 2 * time.Second},
+		{2 * time.Second, 20, 20, 2 * time.Second},
+		{10 * time.Second, 4, 1, 2500 * time.Millisecond},
+		{2 * time.Second, 1000, 66, 1980 * time.Millisecond},
+		{2 * time.Second, 2000, 33, 1980 * time.Millisecond},
+		{2 * time.Second, 10_000, 20, 2 * time.Second},
 		{100 * time.Millisecond, 1, 1, 100 * time.Millisecond},
 	} {
 		if burst, pause := pace(tt.interval, tt.n); burst != tt.burst || pause != tt.pause {
