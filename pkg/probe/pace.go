@@ -27,19 +27,21 @@ const (
 	silentAfter = 3
 )
 
-// burstEvery is the least time between two wake-ups to send small probes, unless
-// peers shall be probed more often; what is due within it goes at once, 66 probes
-// of 36 bytes at most. To wake up for each of them, and for each answer, costs
-// more processor time than all the rest.
+// burstEvery is the least time between two bursts of small probes, unless peers
+// shall be probed more often; about 66 of them, of 36 bytes, are in the largest,
+// whose answers fit a socket's buffer many times. To wake up for each probe, and
+// for each answer, costs more processor time than all the rest.
 const burstEvery = 2 * time.Second
 
 // pace is how many of n peers are probed at once, and how long the pause is
 // before the next ones.
 func pace(interval time.Duration, n int) (burst int, pause time.Duration) {
 	n = max(1, n)
-	each := round(interval, n) / time.Duration(n)
-	burst = min(n, int(max(1, burstEvery/each)))
-	return burst, each * time.Duration(burst)
+	all := round(interval, n)
+	bursts := min(n, int((all+burstEvery-1)/burstEvery))
+	burst = (n + bursts - 1) / bursts
+	bursts = (n + burst - 1) / burst // as many as it takes, with what was rounded up
+	return burst, all / time.Duration(bursts)
 }
 
 // round is how long it takes to probe each of n peers once.

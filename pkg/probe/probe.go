@@ -3,7 +3,9 @@ package probe
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +24,7 @@ type Config struct {
 	// Interval is how often each peer is probed; less often where there are
 	// many: 1,000 peers every 30 s.
 	Interval time.Duration
-	// Peers gives the subnets to probe; it is called once a round.
+	// Peers gives the subnets to probe, in order; it is called once a round.
 	Peers func() []netip.Prefix
 }
 
@@ -97,17 +99,22 @@ func (p *Prober) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), c.Close())
 }
 
-// send probes one peer after the other, in bursts, evenly over the round.
+// send probes one peer after the other, in bursts, evenly over the round. Hosts
+// that have started at the same moment do not keep in step.
 func (p *Prober) send(ctx context.Context, c conn) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
 	var queue []*peer
 	var burst int
 	var pause time.Duration
-	for {
+	for first := true; ; {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-late.C:
+			p.expire(now)
 		case now := <-tick.C:
 			p.expire(now)
 			if len(queue) == 0 {
@@ -116,15 +123,56 @@ func (p *Prober) send(ctx context.Context, c conn) error {
 			}
 			due := queue[:min(burst, len(queue))]
 			queue = queue[len(due):]
-			for _, peer := range due {
-				p.probe(c, peer)
+			if p.burst(c, due) { // do not wait for the next burst to know
+				late.Reset(timeout)
 			}
 			tick.Reset(pause)
+			if first {
+				first = false
+				tick.Reset(pause + rand.N(pause))
+			}
 		}
 	}
 }
 
-// refresh takes the present set of peers over.
+// burst sends the probes that are due. It returns whether one of them is the
+// last that a peer has to answer, or be silent.
+func (p *Prober) burst(c conn, due []*peer) (decides bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, to := range due {
+		p.emit(c, flight{peer: to, to: to.target(), at: now})
+		decides = decides || to.inRow == silentAfter-1
+	}
+	p.measure(c, due, now)
+	return decides
+}
+
+// measure sends a large probe if one is due: to the peer whose turn was the
+// longest ago, or the same ones would be measured each time and others never.
+func (p *Prober) measure(c conn, due []*peer, now time.Time) {
+	if now.Sub(p.large) < apartLarge {
+		return
+	}
+	var to *peer
+	for _, peer := range due {
+		if peer.inRow == 0 && peer.result.RTT != 0 && !peer.size.waiting && (to == nil || peer.size.settled.Before(to.size.settled)) {
+			to = peer
+		}
+	}
+	if to == nil {
+		return
+	}
+	if size := to.size.next(now); size != 0 {
+		p.large = now
+		to.size.waiting = true
+		p.emit(c, flight{peer: to, to: to.target(), at: now, size: size})
+	}
+}
+
+// refresh takes the present set of peers over. The queue begins with the peer
+// next to us, so that many hosts in step do not all probe the same ones at once.
 func (p *Prober) refresh() []*peer {
 	subnets := p.config.Peers()
 	p.mu.Lock()
@@ -143,7 +191,8 @@ func (p *Prober) refresh() []*peer {
 	}
 	p.peers = peers
 	p.turned.Forget(func(s netip.Prefix) bool { return peers[s] == nil }) // it has left, which is told elsewhere
-	return queue
+	after := slices.IndexFunc(queue, func(to *peer) bool { return p.config.Subnet.Addr().Less(to.subnet.Addr()) })
+	return append(queue[max(0, after):], queue[:max(0, after)]...)
 }
 
 // expire counts as lost what has been under way for too long.
@@ -173,22 +222,6 @@ func (f flight) missed(now time.Time) {
 	}
 	if mtu := f.peer.size.stuck(f.size, now); mtu != 0 {
 		f.peer.result.MTU = mtu
-	}
-}
-
-// probe sends a small probe, and a large one if it is due.
-func (p *Prober) probe(c conn, to *peer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	p.emit(c, flight{peer: to, to: to.target(), at: now})
-	if to.inRow > 0 || to.result.RTT == 0 || now.Sub(p.large) < apartLarge {
-		return
-	}
-	if size := to.size.next(now); size != 0 {
-		p.large = now
-		to.size.waiting = true
-		p.emit(c, flight{peer: to, to: to.target(), at: now, size: size})
 	}
 }
 

@@ -122,13 +122,14 @@ func TestLargestPacket(t *testing.T) {
 	eventually(t, p, "found", func(r Result) bool { return r.MTU > 1300-precision && r.MTU <= 1304 })
 }
 
-// wire answers every probe at once and counts what leaves.
+// wire answers every probe and counts what leaves.
 type wire struct {
 	mu      sync.Mutex
 	bytes   int
 	packets int
 	last    map[string]time.Time
 	least   time.Duration // between two small probes to one address
+	cut     bool          // nothing is answered
 	replies chan reply
 	done    chan struct{}
 	once    sync.Once
@@ -160,13 +161,16 @@ func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 		}
 		w.last[to.String()] = time.Now()
 	}
-	w.replies <- reply{answer, to}
+	if !w.cut {
+		w.replies <- reply{answer, to}
+	}
 	return len(b), nil
 }
 
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case r := <-w.replies:
+		<-time.After(time.Millisecond) // of the bubble; a round trip of 0 would be none
 		return copy(b, r.data), r.from, nil
 	case <-w.done:
 		return 0, nil, os.ErrDeadlineExceeded
@@ -182,20 +186,109 @@ func (w *wire) SetReadDeadline(time.Time) error {
 	return nil
 }
 
+// over makes a Prober of n peers at w.
+func over(w *wire, n int) *Prober {
+	var subnets []netip.Prefix
+	for i := range n {
+		subnets = append(subnets, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
+	}
+	w.last, w.least = make(map[string]time.Time), time.Hour
+	w.replies, w.done = make(chan reply, 256), make(chan struct{})
+	p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
+	p.open = func(netip.Addr) (conn, error) { return conn{w, false}, nil }
+	return p
+}
+
+// runFor runs p in a bubble of synctest.
+func runFor(t *testing.T, p *Prober, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	if err := p.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One large probe leaves in 2 s: for 60 peers a turn takes two minutes, and
+// nobody is passed over although the first are due again after one.
+func TestEachIsMeasuredInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := over(&wire{}, 60)
+		runFor(t, p, 2*time.Minute+10*time.Second)
+		for subnet, r := range p.Results() {
+			if r.MTU != 1420 {
+				t.Errorf("%v: %+v, want an MTU of 1420", subnet, r)
+			}
+		}
+	})
+}
+
+// A link that is cut right after an answer is known to be silent after three
+// probes and the time that the last one has.
+func TestSilentInSevenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		p := over(w, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- p.Run(ctx) }()
+		<-time.After(time.Minute)
+		sent := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.packets
+		}
+		for before := sent(); sent() == before; {
+			<-time.After(10 * time.Millisecond)
+		}
+		<-time.After(10 * time.Millisecond) // the answers have come
+		w.mu.Lock()
+		w.cut = true
+		w.mu.Unlock()
+		<-time.After(3*2*time.Second + timeout + time.Millisecond)
+		if silent, _ := p.Turned(); len(silent) != 3 {
+			t.Errorf("%v are silent, want all three", silent)
+		}
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Hosts that start at the same moment neither probe the same peer first nor
+// stay in step.
+func TestHostsNotInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		p := over(w, 1000)
+		p.config.Subnet = netip.MustParsePrefix("10.2.7.0/24")
+		runFor(t, p, time.Second)
+		for _, first := range []string{"10.2.8.0", "10.2.74.0"} {
+			if _, ok := w.last[first+":0"]; !ok {
+				t.Errorf("%s is not among the first %d: %v", first, len(w.last), w.last)
+			}
+		}
+		starts := make(map[time.Duration]bool)
+		for range 8 {
+			w := &wire{}
+			p, begin := over(w, 1), time.Now()
+			runFor(t, p, 4*time.Second)
+			for _, at := range w.last {
+				starts[at.Sub(begin)] = true
+			}
+		}
+		if len(starts) < 2 {
+			t.Errorf("eight hosts all sent their second probe after %v, want each at a time of its own", starts)
+		}
+	})
+}
+
 func TestThousandPeersInTenKilobytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var subnets []netip.Prefix
-		for i := range 1000 {
-			subnets = append(subnets, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
-		}
-		w := &wire{last: make(map[string]time.Time), least: time.Hour, replies: make(chan reply, 256), done: make(chan struct{})}
-		p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
-		p.open = func(netip.Addr) (conn, error) { return conn{w, false}, nil }
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		if err := p.Run(ctx); err != nil {
-			t.Fatal(err)
-		}
+		w := &wire{}
+		p := over(w, 1000)
+		runFor(t, p, 5*time.Minute)
 		// As many answers to others leave us as probes.
 		if rate := 2 * float64(w.bytes) / (5 * 60); rate >= 10_000 || rate < 5_000 {
 			t.Errorf("%.0f bytes a second, want less than 10,000", rate)
@@ -218,11 +311,13 @@ func TestPace(t *testing.T) {
 		pause    time.Duration
 	}{
 		{2 * time.Second, 0, 1, 2 * time.Second},
-		{2 * time.Second, 4, 4, 2 * time.Second},
-		{2 * time.Second, 20, 20, 2 * time.Second},
+		{2 * time.Second, 3, 3, 2 * time.Second},
+		{2 * time.Second, 66, 66, 2 * time.Second},
+		{2 * time.Second, 70, 35, 1050 * time.Millisecond},
 		{10 * time.Second, 4, 1, 2500 * time.Millisecond},
-		{2 * time.Second, 1000, 66, 1980 * time.Millisecond},
-		{2 * time.Second, 2000, 33, 1980 * time.Millisecond},
+		{10 * time.Second, 6, 2, 10 * time.Second / 3},
+		{2 * time.Second, 1000, 67, 2 * time.Second},
+		{2 * time.Second, 2000, 34, 120 * time.Second / 59},
 		{2 * time.Second, 10_000, 20, 2 * time.Second},
 		{100 * time.Millisecond, 1, 1, 100 * time.Millisecond},
 	} {
