@@ -19,30 +19,38 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// meets waits until s has a session with each of peers, of which none has
-// anything to send.
-func (s *site) meets(peers ...*site) {
+// meets waits until s and each of peers have a session with each other that was
+// made after since; none of them has anything to send. A peer goes on with the
+// session before until it has received something by the new one, which is later
+// than s knows of it (section 5.4.5 of the paper).
+func (s *site) meets(since time.Time, peers ...*site) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
 	defer cancel()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	for {
-		met := 0
-		for _, p := range s.tunnelPeers() {
-			if !p.LastHandshakeTime.IsZero() {
-				met++
+	for _, p := range peers {
+		for !s.session(p).After(since) || !p.session(s).After(since) {
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				s.Fatalf("since %v: host %s has a session with %s of %v, and that one of %v",
+					since, s.host.Name(), p.host.Name(), s.session(p), p.session(s))
 			}
 		}
-		if met == len(peers) {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			s.Fatalf("host %s has sessions with %d of %d peers", s.host.Name(), met, len(peers))
+	}
+}
+
+// session is when the tunnel got its last session with peer's; zero: it has none.
+func (s *site) session(peer *site) time.Time {
+	s.Helper()
+	key := peer.network.key.PublicKey()
+	for _, p := range s.tunnelPeers() {
+		if p.PublicKey == key {
+			return p.LastHandshakeTime
 		}
 	}
+	return time.Time{}
 }
 
 // tunnelPeers are those of the tunnel.
@@ -62,16 +70,17 @@ func TestPeersHearOfANewTunnel(t *testing.T) {
 	netnstest.Require(t)
 	a, b, c := newSites(t)
 	stop := a.run()
-	a.meets(b, c)
+	a.meets(time.Time{}, b, c)
 	b.ping(a, "-c", "1")
 	c.ping(a, "-c", "1")
 
 	stop()
 	a.check(a.network.Close())
+	gone := time.Now()
 	a.up()
 	a.learn(b.lease, c.lease)
 	stop = a.run()
-	a.meets(b, c)
+	a.meets(gone, b, c)
 	b.ping(a, "-c", "1", "-W", "5") // one packet, which must not be lost
 	c.ping(a, "-c", "1", "-W", "5")
 
@@ -84,9 +93,10 @@ func TestPeersHearOfANewTunnel(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	gone = time.Now()
 	a.check(a.host.Do(a.network.keeper.Sync)) // Run would do it in the network namespace of its goroutine
 	a.run()
-	a.meets(b, c)
+	a.meets(gone, b, c)
 	b.ping(a, "-c", "1", "-W", "5")
 	c.ping(a, "-c", "1", "-W", "5")
 }
@@ -119,7 +129,7 @@ func TestBeginsAgain(t *testing.T) {
 	if sent(true) != 2*first {
 		t.Error("it does not begin again")
 	}
-	a.meets(b)
+	a.meets(time.Time{}, b)
 }
 
 // Whatever leases come, change and go: the tunnel has what they say, and

@@ -87,6 +87,12 @@ func decodePeers(state string) ([]wgtypes.Peer, error) {
 			if seconds != 0 {
 				p.LastHandshakeTime = time.Unix(seconds, 0)
 			}
+		case "last_handshake_time_nsec": // follows the seconds, and is 0 with them
+			nanoseconds, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("decode peer %v: last handshake: %w", p.PublicKey, err)
+			}
+			p.LastHandshakeTime = p.LastHandshakeTime.Add(time.Duration(nanoseconds))
 		case "persistent_keepalive_interval":
 			seconds, err := strconv.Atoi(value)
 			if err != nil {
