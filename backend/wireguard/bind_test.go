@@ -124,6 +124,12 @@ func TestBindCarriesDatagrams(t *testing.T) {
 	if _, from := b.take(1); from == first || !from.SrcIP().IsValid() {
 		t.Error("an address that was forgotten once is never learnt again")
 	}
+	// A sender that asks at another address is answered from that one.
+	other := netip.MustParseAddr("127.0.0.3")
+	a.send([][]byte{{1}}, a.endpoint(netip.AddrPortFrom(other, b.port).String()))
+	if _, from := b.take(1); from.SrcIP() != other {
+		t.Errorf("asked at %v, it answers from %v", other, from.SrcIP())
+	}
 }
 
 func times(count, n int) (all []int) {
