@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -45,18 +46,27 @@ const (
 // session that they had with the old one, in vain, and begin another after
 // fifteen seconds (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
 type greeter struct {
-	wake chan struct{} // holds one token: there are keys
+	wake chan struct{} // holds one token: there are batches
 
-	mu   sync.Mutex // guards keys
-	keys []wgtypes.Key
+	mu      sync.Mutex // guards batches
+	batches []batch
+}
+
+// batch is peers to greet, after a while.
+type batch struct {
+	keys  []wgtypes.Key
+	after time.Duration
 }
 
 func newGreeter() *greeter { return &greeter{wake: make(chan struct{}, 1)} }
 
-// note has keys greeted.
-func (g *greeter) note(keys ...wgtypes.Key) {
+// note has keys greeted after a while.
+func (g *greeter) note(after time.Duration, keys ...wgtypes.Key) {
 	g.mu.Lock()
-	g.keys = append(g.keys, keys...)
+	for chunk := range slices.Chunk(keys, greetBatch) {
+		g.batches = append(g.batches, batch{chunk, after})
+		after += greetEvery
+	}
 	g.mu.Unlock()
 	select {
 	case g.wake <- struct{}{}:
@@ -64,12 +74,12 @@ func (g *greeter) note(keys ...wgtypes.Key) {
 	}
 }
 
-func (g *greeter) take() []wgtypes.Key {
+func (g *greeter) take() []batch {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	keys := g.keys
-	g.keys = nil
-	return keys
+	batches := g.batches
+	g.batches = nil
+	return batches
 }
 
 // greet works until ctx ends (nil).
@@ -81,14 +91,11 @@ func (n *network) greet(ctx context.Context) error {
 			return g.Wait()
 		case <-n.greeter.wake:
 		}
-		var before time.Duration
-		for keys := range slices.Chunk(n.greeter.take(), greetBatch) {
-			after := before
+		for _, b := range n.greeter.take() {
 			g.Go(func() error {
-				n.meet(ctx, keys, after)
+				n.meet(ctx, b.keys, b.after)
 				return nil
 			})
-			before += greetEvery
 		}
 	}
 }
@@ -116,10 +123,27 @@ func (n *network) meet(ctx context.Context, keys []wgtypes.Key, after time.Durat
 	}
 }
 
-// greetAll has all peers greeted, or greetMost of them, whichever.
+// greetAll has all peers greeted, or greetMost of them, whichever. Of two hosts
+// that greet each other, the one with the lesser key does it at once, the other
+// if that has led to nothing: where both begin at once, wireguard-go may also be
+// left with a session in which it only sends, and notices after fifteen seconds.
+// One of its workers takes the answer to our beginning meanwhile another gives
+// away, for the peer's beginning, the index that the answer is for
+// (CreateMessageResponse, device/noise-protocol.go).
 func (n *network) greetAll() {
 	keys := slices.Collect(maps.Keys(desired(n.peers, n.options)))
-	n.greeter.note(keys[:min(len(keys), greetMost)]...)
+	keys = keys[:min(len(keys), greetMost)]
+	own := n.key.PublicKey()
+	var first, second []wgtypes.Key
+	for _, key := range keys {
+		if bytes.Compare(own[:], key[:]) < 0 {
+			first = append(first, key)
+		} else {
+			second = append(second, key)
+		}
+	}
+	n.greeter.note(0, first...)
+	n.greeter.note(greetPause+rand.N(greetPause), second...)
 }
 
 // begin begins sessions with those of keys that have none, and says how many.

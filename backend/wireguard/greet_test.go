@@ -179,18 +179,50 @@ func TestRandomLeases(t *testing.T) {
 // The peers of a large network are not all greeted: most of them may be away.
 func TestGreetingsAreBounded(t *testing.T) {
 	n := &network{greeter: newGreeter(), peers: make(map[netip.Prefix]*peer)}
+	greeted := func() (keys int) {
+		n.greetAll()
+		for _, b := range n.greeter.take() {
+			keys += len(b.keys)
+		}
+		return keys
+	}
 	for i := range 3 * greetMost {
 		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 		n.peers[dst] = &peer{subnet: dst, key: wgtypes.Key{1, byte(i >> 8), byte(i)}}
-		if i == 2 {
-			n.greetAll()
-			if got := len(n.greeter.take()); got != 3 {
-				t.Errorf("%d of 3 are greeted", got)
-			}
+		if i != 2 {
+			continue
+		}
+		if got := greeted(); got != 3 {
+			t.Errorf("%d of 3 are greeted", got)
 		}
 	}
-	n.greetAll()
-	if got := len(n.greeter.take()); got != greetMost {
+	if got := greeted(); got != greetMost {
 		t.Errorf("%d are greeted, want %d", got, greetMost)
+	}
+}
+
+// Of two hosts with new tunnels one begins, and the other only later.
+func TestGreetingsDoNotMeet(t *testing.T) {
+	for range 20 {
+		var keys [2]wgtypes.Key
+		for i := range keys {
+			k, err := wgtypes.GeneratePrivateKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[i] = k
+		}
+		var after [2]time.Duration
+		for i := range keys {
+			dst := netip.MustParsePrefix("10.5.1.0/24")
+			n := &network{greeter: newGreeter(), key: keys[i], peers: map[netip.Prefix]*peer{dst: {subnet: dst, key: keys[1-i].PublicKey()}}}
+			n.greetAll()
+			for _, b := range n.greeter.take() {
+				after[i] = b.after
+			}
+		}
+		if min(after[0], after[1]) != 0 || max(after[0], after[1]) < greetPause {
+			t.Fatalf("they begin after %v", after)
+		}
 	}
 }

@@ -89,7 +89,7 @@ func (n *network) Apply(events []subnet.Event) {
 		if old != nil && old.key != p.key && p.fault == nil {
 			fresh = append(fresh, p.key)
 			n.retiring[old.key] = p.key
-			n.greeter.note(p.key)
+			n.greeter.note(0, p.key)
 		}
 	}
 	if err := errors.Join(n.introduce(fresh), n.apply(before)); err != nil {
