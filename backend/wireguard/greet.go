@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/repeat"
@@ -84,18 +83,16 @@ func (g *greeter) take() []batch {
 
 // greet works until ctx ends (nil).
 func (n *network) greet(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var meetings sync.WaitGroup
+	defer meetings.Wait()
 	for {
 		select {
 		case <-ctx.Done():
-			return g.Wait()
+			return nil
 		case <-n.greeter.wake:
 		}
 		for _, b := range n.greeter.take() {
-			g.Go(func() error {
-				n.meet(ctx, b.keys, b.after)
-				return nil
-			})
+			meetings.Go(func() { n.meet(ctx, b.keys, b.after) })
 		}
 	}
 }

@@ -281,13 +281,11 @@ func TestRekey(t *testing.T) {
 	for _, s := range []*site{a, b, c} {
 		s.run()
 	}
-	// All three have greeted each other at once, which may cost what is on its
-	// way meanwhile; that there are sessions now is where the test begins.
 	a.meets(time.Time{}, b, c)
 	b.meets(time.Time{}, c)
-	for _, way := range [][2]*site{{a, b}, {a, c}, {b, c}} {
-		way[0].ping(way[1], "-c", "5", "-i", "0.1", "-W", "10") // one answer will do
-	}
+	a.ping(b, "-c", "1")
+	a.ping(c, "-c", "1")
+	b.ping(c, "-c", "1")
 
 	var floods []*flood
 	for _, way := range [][2]*site{{a, b}, {c, a}, {b, c}} {
@@ -317,9 +315,7 @@ func TestRekey(t *testing.T) {
 	}
 }
 
-// flood is a ping each five milliseconds, four hundred in all. The tunnel keeps
-// 128 packets to a peer that has yet to learn of a key, which a machine that is
-// busy otherwise may be slow to tell.
+// flood is a ping each millisecond, two thousand in all.
 type flood struct {
 	cmd *netnstest.Cmd
 	out strings.Builder
@@ -327,7 +323,7 @@ type flood struct {
 
 func startFlood(t *testing.T, from, to *site) *flood {
 	t.Helper()
-	f := &flood{cmd: from.host.Command(t.Context(), "ping", "-n", "-q", "-I", from.addr.String(), "-i", "0.005", "-c", "400", "-W", "10", to.addr.String())}
+	f := &flood{cmd: from.host.Command(t.Context(), "ping", "-n", "-q", "-I", from.addr.String(), "-i", "0.001", "-c", "2000", "-W", "10", to.addr.String())}
 	f.cmd.Stdout = &f.out
 	from.check(f.cmd.Start())
 	return f
