@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // An answer leaves from the address that the question came to, alone and in
@@ -75,15 +73,7 @@ func TestAnotherHostsSourceIsRefused(t *testing.T) {
 // With Fragment, what is larger than the path takes arrives all the same, and
 // what is not still goes in batches.
 func TestFragment(t *testing.T) {
-	netnstest.Require(t)
-	h := netnstest.New(t).Namespace("small")
-	lo, err := h.Netlink().LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Netlink().LinkSetMTU(lo, 1000); err != nil {
-		t.Fatal(err)
-	}
+	h := smallLoopback(t)
 	var c *Conn
 	if err := h.Do(func() (err error) { c, err = Open(Config{Local: loopback, Fragment: true}); return err }); err != nil {
 		t.Fatal(err)

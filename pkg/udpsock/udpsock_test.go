@@ -224,7 +224,9 @@ func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	}
 }
 
-func TestSendReportsEachMessage(t *testing.T) {
+// smallLoopback is a namespace whose loopback takes packets of up to 1000 bytes.
+func smallLoopback(t *testing.T) *netnstest.Host {
+	t.Helper()
 	netnstest.Require(t)
 	h := netnstest.New(t).Namespace("small")
 	lo, err := h.Netlink().LinkByName("lo")
@@ -234,8 +236,13 @@ func TestSendReportsEachMessage(t *testing.T) {
 	if err := h.Netlink().LinkSetMTU(lo, 1000); err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+func TestSendReportsEachMessage(t *testing.T) {
+	h := smallLoopback(t)
 	var conns []*Conn
-	err = h.Do(func() (err error) { conns, err = Listen(t.Context(), Config{Local: loopback}, 1); return err })
+	err := h.Do(func() (err error) { conns, err = Listen(t.Context(), Config{Local: loopback}, 1); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
