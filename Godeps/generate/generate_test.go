@@ -69,6 +69,52 @@ func TestEveryDirectDependencyHasItsReason(t *testing.T) {
 	}
 }
 
+// Of the two tables, the first has what the program's own packages import, the
+// second what only tests and tools do.
+func TestReasonsAreInTheRightTable(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root(t), "Godeps", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second, found := strings.Cut(string(readme), "### In tests and tools only")
+	if !found {
+		t.Fatal("Godeps/README.md has no second table")
+	}
+	var imports []string
+	for _, p := range platforms {
+		packages, err := list(t.Context(), root(t), p, "-deps", ".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range packages {
+			if l.Module != nil && l.Module.Main {
+				imports = append(imports, l.Imports...)
+			}
+		}
+	}
+	modules, err := direct(t.Context(), root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inProgram := make(map[string]bool)
+	for _, path := range imports {
+		owner := ""
+		for _, m := range modules {
+			if strings.HasPrefix(path+"/", m.path+"/") && len(m.path) > len(owner) {
+				owner = m.path
+			}
+		}
+		inProgram[owner] = true
+	}
+	for i, table := range []string{first, second} {
+		for _, row := range reasonRow.FindAllStringSubmatch(table, -1) {
+			if inProgram[row[1]] != (i == 0) {
+				t.Errorf("Godeps/README.md: %s is in the wrong table: the program imports it: %v", row[1], inProgram[row[1]])
+			}
+		}
+	}
+}
+
 // TestManifestMatchesGoMod: each module of the manifest is required by go.mod in
 // that version.
 func TestManifestMatchesGoMod(t *testing.T) {
