@@ -91,8 +91,8 @@ type objects struct {
 // but those to c.Subnet.
 //
 // Errors: those of the kernel; errors.Is(err, os.ErrPermission) where
-// capabilities are missing (CAP_BPF, CAP_NET_ADMIN, and CAP_SYS_ADMIN to mount
-// a bpffs), ebpf.ErrNotSupported where the kernel is too old.
+// capabilities are missing (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN
+// to mount a bpffs), ebpf.ErrNotSupported where the kernel is too old.
 func Load(c Config) (*Path, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("load kernel path: %w", err)
@@ -195,10 +195,11 @@ func forward(device int) error {
 	return nil
 }
 
-// explain names the capabilities that are missing.
+// explain names the capabilities of which one is missing. Without CAP_PERFMON the
+// verifier forbids arithmetic with pointers (EACCES).
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_BPF and CAP_NET_ADMIN", err)
+		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON", err)
 	}
 	return err
 }

@@ -1,0 +1,56 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// TestProbeNamesCapabilities runs itself again without one of the capabilities
+// that the path needs: with what the error then names, and no more, Probe finds
+// nothing to complain of.
+func TestProbeNamesCapabilities(t *testing.T) {
+	const marker = "FLANNEL_TEST_CAPABILITIES"
+	switch os.Getenv(marker) {
+	case "lacking":
+		err := Probe()
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+			t.Fatalf("Probe = %v, want that it may not", err)
+		}
+		for _, want := range []string{"CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("Probe = %v, want %s in it", err, want)
+			}
+		}
+		return
+	case "enough":
+		if err := Probe(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	netnstest.Require(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set, as := range map[string]string{
+		"-all,+net_admin,+bpf,+perfmon": "enough",
+		"-all,+net_admin,+bpf":          "lacking",
+		"-all,+net_admin,+perfmon":      "lacking",
+		"-all,+bpf,+perfmon":            "lacking",
+	} {
+		c := exec.CommandContext(t.Context(), "setpriv", "--bounding-set="+set, self, "-test.run=^TestProbeNamesCapabilities$", "-test.v")
+		c.Env = append(os.Environ(), marker+"="+as)
+		if out, err := c.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: ")) {
+			t.Errorf("with %s: %v\n%s", set, err, out)
+		}
+	}
+}
