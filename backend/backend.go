@@ -19,6 +19,10 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
+// MinMTU is the smallest MTU, in bytes, of a link that carries IPv4 (RFC 791
+// section 3.2).
+const MinMTU = 68
+
 // Config is what a backend is made from.
 type Config struct {
 	// Network is the overlay's whole address range; SubnetLen the prefix length

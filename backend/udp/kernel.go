@@ -21,9 +21,6 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// kernelName is the path's name, and what the leases of hosts that use it tell.
-const kernelName = "kernel"
-
 const (
 	// maxKernelPeers bounds the memory that the kernel sets aside at once.
 	maxKernelPeers = 1 << maxSlotBits

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"regexp"
+	"slices"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -186,12 +187,8 @@ func kernelAtWork(network netip.Prefix) (bool, error) {
 		return false, err
 	}
 	pinned, err := bpf.Pinned()
-	for _, l := range left {
-		for _, device := range pinned {
-			if l.Attrs().Name == device {
-				return true, err
-			}
-		}
+	if err != nil {
+		return false, err
 	}
-	return false, err
+	return slices.ContainsFunc(left, func(l netlink.Link) bool { return slices.Contains(pinned, l.Attrs().Name) }), nil
 }

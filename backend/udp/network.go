@@ -17,58 +17,6 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// dataPath is one way of moving packets between the device and the wire.
-type dataPath interface {
-	// deviceName is the tunnel device's name.
-	deviceName() string
-	// detail says what the path makes use of and what it lacks, for the status.
-	detail() string
-	// run moves packets until ctx ends (nil) or the device or socket breaks.
-	run(ctx context.Context) error
-	// close releases device and sockets; called once, after run.
-	close() error
-}
-
-// auto is the value of -udp-datapath that leaves the choice to us.
-const auto = "auto"
-
-// pathKind is a data path that may be chosen.
-type pathKind struct {
-	name string
-	open func(context.Context, *plane) (dataPath, error)
-}
-
-// paths returns all data paths, the best first.
-func paths() []pathKind {
-	return []pathKind{
-		{kernelName, openKernel},
-		{"offload", openOffloaded},
-		{"plain", openPlain},
-	}
-}
-
-// choosePaths maps the -udp-datapath flag to the data paths to try in turn.
-func choosePaths(flag string) ([]pathKind, error) {
-	if flag == "" || flag == auto {
-		return paths(), nil
-	}
-	known := []string{auto}
-	for _, k := range paths() {
-		if k.name == flag {
-			return []pathKind{k}, nil
-		}
-		known = append(known, k.name)
-	}
-	return nil, fmt.Errorf("-udp-datapath %q is not known; known are %s", flag, strings.Join(known, ", "))
-}
-
-// CheckDataPath refuses what is no value of the -udp-datapath flag, and names
-// those that are.
-func CheckDataPath(flag string) error {
-	_, err := choosePaths(flag)
-	return err
-}
-
 // openFirst opens the first data path that this machine has.
 func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	var passed []string
@@ -192,7 +140,7 @@ func (n *network) DataPath() string {
 	defer n.table.mu.Unlock()
 	if n.kernel != nil {
 		if _, failed := n.kernel.works(); failed != nil {
-			return "offload"
+			return offloadName
 		}
 	}
 	return n.name

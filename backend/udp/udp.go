@@ -13,6 +13,7 @@
 package udp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,15 +23,11 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
 
 // DefaultPort is where every generation listens unless told otherwise.
 const DefaultPort = 8285
-
-// minMTU is the smallest MTU of a link that carries IPv4 (RFC 791 section 3.2).
-const minMTU = 68
 
 // New checks the options, of which there is one: {"Type": "udp", "Port": 8285}.
 func New(c backend.Config) (backend.Backend, error) {
@@ -41,15 +38,8 @@ func New(c backend.Config) (backend.Backend, error) {
 	if options.Port < 0 || options.Port > math.MaxUint16 {
 		return nil, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", options.Port, math.MaxUint16)
 	}
-	port := DefaultPort
-	for _, p := range []int{c.Port, options.Port} {
-		if p != 0 {
-			port = p
-			break
-		}
-	}
-	if mtu := c.Uplink.MTU - encapsulation; mtu < minMTU {
-		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, minMTU)
+	if mtu := c.Uplink.MTU - encapsulation; mtu < backend.MinMTU {
+		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, backend.MinMTU)
 	}
 	for _, a := range []netip.Addr{c.Uplink.Addr, c.PublicIP} {
 		// What is sent there would come back into the tunnel.
@@ -61,7 +51,7 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &udpBackend{config: c, port: uint16(port), paths: paths}, nil
+	return &udpBackend{config: c, port: uint16(cmp.Or(c.Port, options.Port, DefaultPort)), paths: paths}, nil
 }
 
 type udpBackend struct {
@@ -111,24 +101,4 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network,
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
-}
-
-// persistent is a device that outlives the process.
-type persistent struct {
-	name string
-	on   bool
-}
-
-// plane is what a data path works with.
-type plane struct {
-	network, own netip.Prefix
-	subnetLen    int
-	uplink       uplink.Uplink
-	// device asks for one that outlives the process; zero: a new one.
-	device persistent
-	// local is the address and port that we receive at and send from.
-	local netip.AddrPort
-	table *table
-	drops *drops
-	mtus  *pathMTUs
 }

@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -16,8 +17,6 @@ const (
 	// encapsulation is what VXLAN adds to a packet, in bytes: IPv4 20, UDP 8,
 	// VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
 	encapsulation = 50
-	// minMTU is the smallest MTU of a link that carries IPv4 (RFC 791).
-	minMTU = 68
 )
 
 // options is the configuration's Backend object.
@@ -37,26 +36,18 @@ type options struct {
 }
 
 func parseOptions(c backend.Config) (options, error) {
-	o := options{VNI: 1, MTU: c.Uplink.MTU}
+	o := options{VNI: 1}
 	if err := c.Decode(&o); err != nil {
 		return o, err
 	}
-	if c.Port != 0 {
-		o.Port = c.Port
-	}
-	if o.Port == 0 {
-		o.Port = DefaultPort
-	}
-	if o.MTU == 0 {
-		o.MTU = c.Uplink.MTU
-	}
+	o.Port, o.MTU = cmp.Or(c.Port, o.Port, DefaultPort), cmp.Or(o.MTU, c.Uplink.MTU)
 	switch {
 	case o.VNI > maxVNI:
 		return o, fmt.Errorf("Backend.VNI %d is not in 0 to %d", o.VNI, maxVNI)
 	case o.Port < 0 || o.Port > math.MaxUint16:
 		return o, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", o.Port, math.MaxUint16)
-	case o.MTU-encapsulation < minMTU || o.MTU > math.MaxUint16:
-		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, IPv4 needs %d", o.MTU, minMTU+encapsulation, math.MaxUint16, encapsulation, minMTU)
+	case o.MTU-encapsulation < backend.MinMTU || o.MTU > math.MaxUint16:
+		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
 	}
 	return o, nil
 }

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,8 +20,6 @@ const (
 	// 40, UDP 8, its own header and tag 32. Over IPv4 it is 20 less, but all
 	// generations reckon so, and the MTU must be the same on all hosts.
 	encapsulation = 80
-	// minMTU is the smallest MTU of a link that carries IPv4 (RFC 791).
-	minMTU = 68
 )
 
 // Values of the option Datapath.
@@ -52,7 +51,7 @@ func parseOptions(c backend.Config) (options, error) {
 		PSK                         string
 		PersistentKeepaliveInterval int64 // seconds
 		Datapath                    string
-	}{ListenPort: DefaultPort, MTU: c.Uplink.MTU, Datapath: auto}
+	}{Datapath: auto}
 	if c.Options != nil {
 		if err := json.Unmarshal(c.Options, &raw); err != nil {
 			var kind *json.UnmarshalTypeError
@@ -62,12 +61,9 @@ func parseOptions(c backend.Config) (options, error) {
 			return options{}, errors.New("object Backend is not one that wireguard understands")
 		}
 	}
-	o := options{ListenPort: raw.ListenPort, MTU: raw.MTU, keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, Datapath: raw.Datapath}
-	if o.ListenPort == 0 {
-		o.ListenPort = DefaultPort
-	}
-	if o.MTU == 0 {
-		o.MTU = c.Uplink.MTU
+	o := options{
+		ListenPort: cmp.Or(raw.ListenPort, DefaultPort), MTU: cmp.Or(raw.MTU, c.Uplink.MTU),
+		keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, Datapath: raw.Datapath,
 	}
 	if raw.PSK != "" {
 		psk, err := wgtypes.ParseKey(raw.PSK)
@@ -79,8 +75,8 @@ func parseOptions(c backend.Config) (options, error) {
 	switch {
 	case o.ListenPort < 0 || o.ListenPort > math.MaxUint16:
 		return o, fmt.Errorf("Backend.ListenPort %d is not a port, 1 to %d", o.ListenPort, math.MaxUint16)
-	case o.MTU-encapsulation < minMTU || o.MTU > math.MaxUint16:
-		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: WireGuard takes %d bytes, IPv4 needs %d", o.MTU, minMTU+encapsulation, math.MaxUint16, encapsulation, minMTU)
+	case o.MTU-encapsulation < backend.MinMTU || o.MTU > math.MaxUint16:
+		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: WireGuard takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
 	case raw.PersistentKeepaliveInterval < 0 || raw.PersistentKeepaliveInterval > math.MaxUint16:
 		return o, fmt.Errorf("Backend.PersistentKeepaliveInterval %d is not in 0 to %d seconds", raw.PersistentKeepaliveInterval, math.MaxUint16)
 	case o.Datapath != auto && o.Datapath != kernel && o.Datapath != userspace:
