@@ -62,7 +62,7 @@ func parseOptions(c backend.Config) (options, error) {
 		}
 	}
 	o := options{
-		ListenPort: cmp.Or(raw.ListenPort, DefaultPort), MTU: cmp.Or(raw.MTU, c.Uplink.MTU),
+		ListenPort: cmp.Or(c.Port, raw.ListenPort, DefaultPort), MTU: cmp.Or(raw.MTU, c.Uplink.MTU),
 		keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, Datapath: raw.Datapath,
 	}
 	if raw.PSK != "" {

@@ -60,6 +60,19 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// The flag -port is for one host, and wins over the configuration.
+func TestPortFlag(t *testing.T) {
+	c := config(t, `{"ListenPort": 1}`)
+	c.Port = 9000
+	b, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data := string(b.Attrs().BackendData); !strings.Contains(data, `"Port":9000}`) {
+		t.Errorf("the lease tells %s", data)
+	}
+}
+
 func TestKeyFile(t *testing.T) {
 	c := config(t, `{}`)
 	first, err := New(c)
