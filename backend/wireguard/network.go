@@ -252,15 +252,16 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 	if err != nil {
 		return subnet.Attrs{}, err
 	}
-	n.key = key
 	if n.tunnel != nil {
 		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
+			// The lease tells the old one until the next start, which reads the new.
 			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
 		}
-		recent := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < inUse }
-		if _, err := n.beginWhere(recent, false); err != nil {
-			repeat.Warningf("begin sessions with peers: %v", err)
-		}
+	}
+	n.key = key
+	recent := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < inUse }
+	if _, err := n.beginWhere(recent, false); err != nil {
+		repeat.Warningf("begin sessions with peers: %v", err)
 	}
 	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
 	return attrs(n.config, n.options, key), nil

@@ -328,6 +328,26 @@ func TestRekey(t *testing.T) {
 	}
 }
 
+// refusing is a tunnel that takes no configuration.
+type refusing struct{ tunnel }
+
+var errRefused = errors.New("refused")
+
+func (refusing) configure(wgtypes.Config) error { return errRefused }
+
+// A tunnel that does not take the new key has the old one, and so has one that
+// is made in its place: it is what the lease tells.
+func TestRekeyRefused(t *testing.T) {
+	before := key(t, psk)
+	n := &network{config: config(t, `{}`), key: before, tunnel: refusing{}}
+	if _, err := n.Rekey(); !errors.Is(err, errRefused) {
+		t.Errorf("error %v", err)
+	}
+	if n.key != before {
+		t.Error("the key is not the one that the tunnel has")
+	}
+}
+
 // flood is a ping each millisecond, two thousand in all.
 type flood struct {
 	cmd *netnstest.Cmd
