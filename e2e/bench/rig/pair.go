@@ -96,11 +96,3 @@ func meet(ctx context.Context, from, to load.End) error {
 		}
 	}
 }
-
-// nth is the address n behind a.
-func nth(a netip.Addr, n int) netip.Addr {
-	b := a.As4()
-	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	v += uint32(n)
-	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-}

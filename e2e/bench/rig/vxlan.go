@@ -23,10 +23,8 @@ const (
 	vxlanOverhead = 50
 )
 
-// kernelVXLAN is a VXLAN device on each host, with a route, a neighbour and a
+// openVXLAN makes a VXLAN device on each host, with a route, a neighbour and a
 // forwarding entry for each peer, and nothing that learns.
-type kernelVXLAN struct{}
-
 func openVXLAN(_ context.Context, p *Pair) (way, error) {
 	for i, h := range p.hosts {
 		if err := addVXLAN(h, i, p.routes); err != nil {
@@ -34,14 +32,8 @@ func openVXLAN(_ context.Context, p *Pair) (way, error) {
 		}
 		h.Bridge("docker0", firstAddr(peerSubnet(i)), 0)
 	}
-	return kernelVXLAN{}, nil
+	return standing(bridgeAddrs()), nil
 }
-
-func (kernelVXLAN) up(context.Context) ([2]netip.Addr, error) {
-	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}, nil
-}
-
-func (kernelVXLAN) down() error { return nil }
 
 // addVXLAN makes the device of host number self, and its entries for the other
 // real host and the made-up ones.
@@ -64,10 +56,7 @@ func addVXLAN(h *netnstest.Host, self, routes int) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", vxlanDevice, err)
 	}
-	if err := addVXLANPeer(nl, link.Attrs().Index, 1-self); err != nil {
-		return err
-	}
-	for n := 2; n <= routes; n++ {
+	for _, n := range peersOf(self, routes) {
 		if err := addVXLANPeer(nl, link.Attrs().Index, n); err != nil {
 			return err
 		}
@@ -92,9 +81,4 @@ func addVXLANPeer(nl *netlink.Handle, dev, n int) error {
 		return fmt.Errorf("add route %v: %w", r.Dst, err)
 	}
 	return nil
-}
-
-// firstAddr is the subnet's first usable address, which its bridge has.
-func firstAddr(p netip.Prefix) netip.Prefix {
-	return netip.PrefixFrom(p.Addr().Next(), p.Bits())
 }

@@ -92,7 +92,7 @@ func (w *wireguardGo) up(ctx context.Context) ([2]netip.Addr, error) {
 			return [2]netip.Addr{}, fmt.Errorf("start wireguard-go on %s: %w", e.host.Name(), err)
 		}
 	}
-	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}, nil
+	return bridgeAddrs(), nil
 }
 
 func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {

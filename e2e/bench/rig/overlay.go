@@ -1,0 +1,52 @@
+package rig
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+)
+
+// overlay is the network that all subjects share, and subnetLen the length of
+// the subnets in it.
+var overlay = netip.MustParsePrefix("10.0.0.0/8")
+
+const subnetLen = 24
+
+// peersOf are the numbers of the peers that host self has a route to: the other
+// real one first, then the made-up ones.
+func peersOf(self, routes int) []int {
+	peers := []int{1 - self}
+	for n := 2; n <= routes; n++ {
+		peers = append(peers, n)
+	}
+	return peers
+}
+
+// peerSubnet is the subnet of peer number n. 0 and 1 are real, but where a
+// daemon runs, it has chosen another.
+func peerSubnet(n int) netip.Prefix {
+	const size = 1 << (32 - subnetLen)
+	return netip.PrefixFrom(nth(overlay.Addr(), (n+1)*size), subnetLen)
+}
+
+// bridgeAddrs are those of the real hosts' bridges where no daemon has chosen
+// the subnets.
+func bridgeAddrs() [2]netip.Addr {
+	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}
+}
+
+// firstAddr is the subnet's first usable address, which its bridge has.
+func firstAddr(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr().Next(), p.Bits())
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// nth is the address n behind a.
+func nth(a netip.Addr, n int) netip.Addr {
+	b := a.As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+	return netip.AddrFrom4(b)
+}
