@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,21 +30,6 @@ func TestAlertRules(t *testing.T) {
 }
 
 var metricName = regexp.MustCompile(`\bflannel_[a-z_]+`)
-
-// metrics is what Prometheus would get.
-func (n *node) metrics() string {
-	n.t.Helper()
-	resp, err := n.HTTP().Get(statusURL + "/metrics")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return string(text)
-}
 
 // What dashboard and alert rules look at is in the daemon's metrics; a metric
 // that was renamed would make them silent, not wrong.

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -263,19 +262,4 @@ func (tr *trio) flap(n *node) {
 	n.Down(netnstest.Uplink)
 	n.Up(netnstest.Uplink)
 	n.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), tr.lab.Router().Addr().Addr(), "")
-}
-
-// statusText is the status report as it is.
-func (n *node) statusText() string {
-	n.t.Helper()
-	resp, err := n.HTTP().Get(statusURL + "/api/v1/status")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return string(text)
 }

@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"errors"
-	"net/netip"
-	"path/filepath"
 	"testing"
 )
 
@@ -22,22 +20,7 @@ func newSecond(c *cluster, name, config string) *second {
 // on is the second daemon's place on a host that has one already.
 func (s *second) on(first *node) *node {
 	s.t.Helper()
-	dir := s.t.TempDir()
-	n := &node{Host: first.Host, t: s.t, envFile: filepath.Join(dir, "run", "subnet.env")}
-	n.args = []string{
-		"-etcd-endpoints=" + s.etcd.URL(), "-etcd-prefix=" + prefix + "/" + s.name,
-		"-subnet-file=" + n.envFile, "-state-dir=" + filepath.Join(dir, "state"), "-status-addr=127.0.0.1:0",
-	}
-	return n
-}
-
-// addContainerOn does as addContainer, on a bridge of its own.
-func (n *node) addContainerOn(bridge string) {
-	n.t.Helper()
-	gateway := n.gateway()
-	n.Bridge(bridge, gateway, n.mtu())
-	addr := netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits())
-	n.container = n.Container(n.Name()+bridge, bridge, addr, gateway.Addr(), n.mtu())
+	return s.nodeOn(first.Host, "-etcd-prefix="+prefix+"/"+s.name, "-status-addr=127.0.0.1:0")
 }
 
 // Two networks on one host: neither touches the other's device, routes or file.

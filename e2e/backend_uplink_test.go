@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -68,21 +66,4 @@ func TestUplinkChanges(t *testing.T) {
 			db.stop()
 		})
 	}
-}
-
-// readiness waits until /readyz answers with code and says text.
-func (n *node) readiness(code int, text string) {
-	n.t.Helper()
-	eventually(n.t, fmt.Sprintf("/readyz answers %d %q", code, text), func() error {
-		resp, err := n.HTTP().Get(statusURL + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err == nil && (resp.StatusCode != code || !strings.Contains(string(body), text)) {
-			err = errors.New(resp.Status + ": " + string(body))
-		}
-		return err
-	})
 }

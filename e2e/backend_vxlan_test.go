@@ -163,7 +163,6 @@ func TestVXLANDirectRouting(t *testing.T) {
 	eventually(t, "routes are direct where they can be", check)
 
 	// What is on the link may change.
-	addr := netip.PrefixFrom(b.Addr().Addr(), 24)
 	a.AddAddr(netnstest.Uplink, netip.PrefixFrom(a.Addr().Addr(), 32))
 	a.run("ip", "route", "add", "192.168.77.254/32", "dev", "eth0")
 	a.run("ip", "route", "add", "192.168.77.0/24", "via", "192.168.77.254", "metric", "50")
@@ -171,7 +170,7 @@ func TestVXLANDirectRouting(t *testing.T) {
 	eventually(t, "nothing is direct any more", func() error {
 		routes, err := ownRoutes(a)
 		if want := fmt.Sprintf("via %v dev flannel.1 onlink", b.subnet().Addr()); err == nil && routes[b.subnet().String()] != want {
-			err = fmt.Errorf("routes of a: %v (%v)", routes, addr)
+			err = fmt.Errorf("routes of a: %v, want %s to b", routes, want)
 		}
 		return err
 	})

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -24,19 +22,11 @@ type resources struct{ files, goroutines, memory float64 }
 // resources reads the daemon's own metrics.
 func (h *faultHost) resources() (r resources) {
 	h.t.Helper()
-	resp, err := h.HTTP().Get(statusURL + "/metrics")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		h.t.Fatalf("metrics: %s", resp.Status)
-	}
 	wanted := map[string]*float64{
 		"process_open_fds": &r.files, "go_goroutines": &r.goroutines, "process_resident_memory_bytes": &r.memory,
 	}
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
+	for line := range strings.Lines(h.metrics()) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if to := wanted[name]; to != nil {
 			if _, err := fmt.Sscan(value, to); err != nil {
 				h.t.Fatal(err)

@@ -1,11 +1,7 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -95,16 +91,17 @@ func (c *cluster) nodeOn(h *netnstest.Host, args ...string) *node {
 	return newNode(c.t, h, c.etcd.URL(), args...)
 }
 
-// newNode makes a node whose etcd is at endpoints, separated by commas.
+// newNode makes a node whose etcd is at endpoints, separated by commas; none: args
+// say where.
 func newNode(t *testing.T, h *netnstest.Host, endpoints string, args ...string) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{Host: h, t: t, envFile: filepath.Join(dir, "run", "subnet.env")}
-	n.args = append([]string{
-		"-etcd-endpoints=" + endpoints,
-		"-subnet-file=" + n.envFile,
-		"-state-dir=" + filepath.Join(dir, "state"),
-	}, args...)
+	n.args = []string{"-subnet-file=" + n.envFile, "-state-dir=" + n.stateFile("")}
+	if endpoints != "" {
+		n.args = append(n.args, "-etcd-endpoints="+endpoints)
+	}
+	n.args = append(n.args, args...)
 	return n
 }
 
@@ -120,6 +117,11 @@ func (n *node) join(args ...string) *daemon {
 	d := n.launch(args...)
 	d.ready()
 	return d
+}
+
+// stateFile is a file below the daemon's -state-dir.
+func (n *node) stateFile(name string) string {
+	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", name)
 }
 
 // env reads subnet.env, whose every line must be KEY=VALUE.
@@ -171,10 +173,16 @@ func (n *node) mtu() int {
 // one container behind it, which has the subnet's second usable address.
 func (n *node) addContainer() {
 	n.t.Helper()
+	n.addContainerOn("docker0")
+}
+
+// addContainerOn does so on a bridge of that name.
+func (n *node) addContainerOn(bridge string) {
+	n.t.Helper()
 	gateway := n.gateway()
-	n.Bridge("docker0", gateway, n.mtu())
+	n.Bridge(bridge, gateway, n.mtu())
 	addr := netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits())
-	n.container = n.Container(n.Name()+"-container", "docker0", addr, gateway.Addr(), n.mtu())
+	n.container = n.Container(n.Name()+"-"+bridge, bridge, addr, gateway.Addr(), n.mtu())
 }
 
 // containerAddr is the container's address, or the one that it would have.
@@ -218,88 +226,4 @@ func ping(t *testing.T, from *netnstest.Host, to netip.Addr, options ...string) 
 		return fmt.Errorf("%w\n%s", err, out)
 	}
 	return nil
-}
-
-// status is what the tests need of the status report.
-type status struct {
-	Ready bool `json:"ready"`
-	Node  struct {
-		PublicIP netip.Addr `json:"public_ip"`
-		Iface    string     `json:"iface"`
-	} `json:"node"`
-	Lease struct {
-		Subnet netip.Prefix `json:"subnet"`
-	} `json:"lease"`
-	Backend struct {
-		DataPath string            `json:"datapath"`
-		Drops    map[string]uint64 `json:"drops"`
-		Peers    []struct {
-			Subnet   netip.Prefix `json:"subnet"`
-			PublicIP netip.Addr   `json:"public_ip"`
-			Problem  string       `json:"problem"`
-		} `json:"peers"`
-	} `json:"backend"`
-}
-
-const statusURL = "http://127.0.0.1:8286"
-
-func (n *node) readStatus() (status, error) { return n.askStatus(n.t.Context()) }
-
-func (n *node) askStatus(ctx context.Context) (s status, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, statusURL+"/api/v1/status", nil)
-	if err != nil {
-		return s, err
-	}
-	resp, err := n.HTTP().Do(req)
-	if err != nil {
-		return s, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("status: %s", resp.Status)
-	}
-	return s, json.NewDecoder(resp.Body).Decode(&s)
-}
-
-func (n *node) status() status {
-	n.t.Helper()
-	s, err := n.readStatus()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return s
-}
-
-// drops is how many packets were refused for a reason.
-func (n *node) drops(reason string) uint64 {
-	n.t.Helper()
-	count, known := n.status().Backend.Drops[reason]
-	if !known {
-		n.t.Fatalf("the status report has no drops of reason %q", reason)
-	}
-	return count
-}
-
-// knows waits until the node's table has a peer for subnet at addr; an invalid
-// addr: until it has none.
-func (n *node) knows(subnet netip.Prefix, addr netip.Addr) {
-	n.t.Helper()
-	eventually(n.t, fmt.Sprintf("host %s knows %v at %v", n.Name(), subnet, addr), func() error {
-		s, err := n.readStatus()
-		if err != nil {
-			return err
-		}
-		for _, p := range s.Backend.Peers {
-			if p.Subnet == subnet {
-				if p.PublicIP == addr {
-					return nil
-				}
-				return fmt.Errorf("it is at %v", p.PublicIP)
-			}
-		}
-		if addr.IsValid() {
-			return errors.New("no such peer")
-		}
-		return nil
-	})
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,7 +13,7 @@ import (
 
 // memoryFile is where the node's daemon remembers lease and peers.
 func (n *node) memoryFile() string {
-	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "network-"+url.PathEscape("/coreos.com/network"))
+	return n.stateFile("network-" + url.PathEscape(prefix))
 }
 
 // A host that restarts while etcd is away carries packets all the same, with

@@ -86,9 +86,7 @@ func TestEmbeddedEtcdWaitsForAddress(t *testing.T) {
 	c := newCluster(t, "3")
 	h := c.lab.Unwired("a")
 	second := netip.MustParsePrefix("172.20.0.1/24")
-	a := newNode(t, h, "")
-	a.args = append(a.args[1:], // all but etcd's endpoints
-		"-etcd-embed", fmt.Sprintf("-etcd-embed-listen=%v:2379", second.Addr()), "-network="+network.String())
+	a := newNode(t, h, "", "-etcd-embed", fmt.Sprintf("-etcd-embed-listen=%v:2379", second.Addr()), "-network="+network.String())
 	d := a.launch("-iface=" + h.Addr().Addr().String())
 	d.says("no interface has this address")
 	h.AddAddr(netnstest.Uplink, h.Addr())

@@ -2,15 +2,12 @@ package e2e
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // nodeIDFile is where the host keeps its identity.
-func (n *node) nodeIDFile() string {
-	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", "node-id")
-}
+func (n *node) nodeIDFile() string { return n.stateFile("node-id") }
 
 func (n *node) nodeID() string {
 	n.t.Helper()

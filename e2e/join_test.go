@@ -3,9 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -85,16 +83,10 @@ func TestEmbeddedEtcd(t *testing.T) {
 	t.Parallel()
 	lab := netnstest.New(t)
 	c := &cluster{t: t, lab: lab}
-	make := func(name string, args ...string) *node {
-		dir := t.TempDir()
-		n := &node{Host: lab.Host(name), t: t, envFile: filepath.Join(dir, "subnet.env")}
-		n.args = append(args, "-subnet-file="+n.envFile, "-state-dir="+filepath.Join(dir, "state"))
-		return n
-	}
-	a := make("a")
-	endpoint := a.Addr().Addr().String() + ":2379"
-	a.args = append(a.args, "-etcd-embed", "-etcd-embed-listen="+endpoint, "-network="+network.String())
-	b := make("b", "-etcd-endpoints=http://"+endpoint)
+	first := lab.Host("a")
+	endpoint := first.Addr().Addr().String() + ":2379"
+	a := newNode(t, first, "", "-etcd-embed", "-etcd-embed-listen="+endpoint, "-network="+network.String())
+	b := newNode(t, lab.Host("b"), "http://"+endpoint)
 
 	da := a.join()
 	b.join()
@@ -120,16 +112,14 @@ func TestEmbeddedEtcd(t *testing.T) {
 func TestPublishRefused(t *testing.T) {
 	netnstest.Require(t)
 	t.Parallel()
-	a := &node{Host: netnstest.New(t).Host("a"), t: t, envFile: filepath.Join(t.TempDir(), "subnet.env")}
-	args := []string{"-etcd-embed", "-subnet-file=" + a.envFile, "-state-dir=" + filepath.Join(t.TempDir(), "state")}
+	a := newNode(t, netnstest.New(t).Host("a"), "", "-etcd-embed")
 	for wrong, want := range map[string]string{
 		`{"Network": "10.6.0.0/16", "Backend": {"Type": "pigeon"}}`:            `-network: Backend.Type "pigeon" is not known`,
 		`{"Network": "10.6.0.0/16", "Backend": {"Type": "udp", "Port": "x"}}`:  `-network: Backend.Port "x" must be a whole number`,
 		`{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan", "VNI": 1e9}}`: `-network: Backend.VNI`,
 		netip.PrefixFrom(a.Addr().Addr(), 16).Masked().String():                "this host's address",
 	} {
-		refuses(t, launch(t, a.Host, append(slices.Clone(args), "-network="+wrong)...), want)
+		refuses(t, a.launch("-network="+wrong), want)
 	}
-	a.args = append(args, "-network="+network.String())
-	a.join()
+	a.join("-network=" + network.String())
 }

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -22,15 +20,11 @@ func (n *node) footprint(d *daemon) (f footprint, err error) {
 		"heap?gc=1&debug=1": {"# HeapAlloc = %d", &f.heap},
 		"goroutine?debug=1": {"goroutine profile: total %d", &f.goroutines},
 	} {
-		resp, err := n.HTTP().Get(statusURL + "/debug/pprof/" + path)
+		_, text, err := n.get(n.t.Context(), "/debug/pprof/"+path)
 		if err != nil {
 			return f, err
 		}
-		text, err := io.ReadAll(resp.Body)
-		if err := errors.Join(err, resp.Body.Close()); err != nil {
-			return f, err
-		}
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(text) {
 			if _, err := fmt.Sscanf(line, number.format, number.to); err == nil {
 				break
 			}
@@ -43,9 +37,9 @@ func (n *node) footprint(d *daemon) (f footprint, err error) {
 	return f, nil
 }
 
-// churn has hosts come, change their address and go, and waits until n has heard
+// hostsComeAndGo has hosts come, change their address and go, and waits until n has heard
 // of the last. Each has a subnet that no other had.
-func (c *cluster) churn(n *node, from, hosts int, lease string) {
+func (c *cluster) hostsComeAndGo(n *node, from, hosts int, lease string) {
 	c.t.Helper()
 	for i := from; i < from+hosts; i++ {
 		lease := strings.Replace(lease, "02:00:00:00:00:01", fmt.Sprintf("02:00:00:02:%02x:%02x", i/256, i%256), 1)
@@ -80,7 +74,7 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 			}
 			n := c.node("a", "-status-pprof", "-probe-interval=0")
 			d := n.join()
-			c.churn(n, 0, 50, lease) // maps and buffers have their size then
+			c.hostsComeAndGo(n, 0, 50, lease) // maps and buffers have their size then
 			// What is kept for a while only is gone at some time.
 			rest := func() (least footprint) {
 				for i := range 5 {
@@ -95,7 +89,7 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 				return least
 			}
 			before := rest()
-			c.churn(n, 50, hosts, lease)
+			c.hostsComeAndGo(n, 50, hosts, lease)
 			began := time.Now()
 			eventually(t, "the daemon holds what it held before", func() error {
 				now, err := n.footprint(d)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,17 +98,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	if err := r.ReplaceConfig(t.Context(), config(psk), config(nextPSK)); err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range []string{"/", "/api/v1/status", "/metrics", "/readyz", "/healthz"} {
-		resp, err := a.HTTP().Get("http://127.0.0.1:8286" + page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: code %d, %v\n%s", page, resp.StatusCode, err, body)
-		}
-		said[page] = string(body)
+	for _, page := range []string{"/", statusPage, metricsPage, "/readyz", "/healthz"} {
+		said[page] = a.page(page)
 	}
 	for name, args := range map[string][]string{
 		"leases": append([]string{"-json"}, known...), "doctor": append([]string{"-json"}, known...), "status": {"-json"}, "peers": {"-json"},

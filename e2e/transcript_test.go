@@ -77,9 +77,9 @@ func TestTranscript(t *testing.T) {
 	a, b := newNode(t, lab.Host("a"), ""), newNode(t, lab.Host("b"), "")
 	url := fmt.Sprintf("%v:2379", a.Addr().Addr())
 	start := []string{"-etcd-embed", "-etcd-embed-listen=" + url, "-network=10.5.0.0/16", "-ip-masq"}
-	a.args = append(slices.Clone(a.args[1:]), start...)
+	a.args = append(a.args, start...)
 	join := []string{"-etcd-endpoints=http://" + url, "-ip-masq"}
-	b.args = append(slices.Clone(b.args[1:]), join...)
+	b.args = append(b.args, join...)
 	for _, n := range []*node{a, b} {
 		n.Sysctl("net.ipv4.ip_forward", "1")
 	}
@@ -169,7 +169,7 @@ func TestTranscript(t *testing.T) {
 	tr.note("```\n")
 	for _, n := range []*node{a, b} {
 		tr.replace(n.envFile, "/run/flannel/subnet.env")
-		tr.replace(strings.TrimPrefix(n.args[1], "-state-dir="), "/var/lib/flannel")
+		tr.replace(n.stateFile(""), "/var/lib/flannel")
 	}
 	tr.compare()
 }
