@@ -30,6 +30,10 @@ func main() {
 	program := flag.String("flannel", "bin/flannel", "the program to show")
 	keep := flag.Bool("keep", false, "stay up until Ctrl-C, to look around")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "demo: argument %q is not a flag (see demo -help)\n", flag.Arg(0))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C kills; the next run clears up then.
 	context.AfterFunc(ctx, stop)
@@ -42,8 +46,8 @@ func main() {
 	os.Exit(code)
 }
 
-func show(ctx context.Context, program string, keep bool, out, errors io.Writer) error {
-	d := &demo{Program: &netnstest.Program{Log: errors}, program: program, out: out}
+func show(ctx context.Context, program string, keep bool, stdout, stderr io.Writer) error {
+	d := &demo{Program: &netnstest.Program{Log: stderr}, program: program, out: stdout}
 	return d.Do(func() error {
 		netnstest.Require(d)
 		limited, cancel := context.WithTimeout(ctx, patience)
@@ -54,7 +58,7 @@ func show(ctx context.Context, program string, keep bool, out, errors io.Writer)
 		if keep {
 			d.printHints()
 			<-ctx.Done()
-			fmt.Fprintln(out)
+			fmt.Fprintln(stdout)
 		}
 		return err
 	})
