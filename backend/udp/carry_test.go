@@ -89,6 +89,28 @@ func newNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string) *node {
 	return n
 }
 
+// listenUDP opens a socket in the container, which ends with the test.
+func (n *node) listenUDP(t *testing.T) (net.PacketConn, netip.AddrPort) {
+	t.Helper()
+	c, err := n.container.ListenPacket(t.Context(), "udp4", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, netip.AddrPortFrom(n.container.Addr().Addr(), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+}
+
+// dialUDP opens a socket in the container that sends to to.
+func (n *node) dialUDP(t *testing.T, to netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	c, err := n.container.Dial(t.Context(), "udp4", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UDPConn)
+}
+
 // pairs are the data paths at the two ends.
 var pairs = [][2]string{{"offload", "offload"}, {"offload", "plain"}, {"plain", "offload"}, {"plain", "plain"}}
 
@@ -175,12 +197,7 @@ func echoes(c net.Conn, data []byte) error {
 // small and large ones mixed, and a flow of those that the kernel fragments.
 func TestUDPArrivesInOrder(t *testing.T) {
 	forPairs(t, func(t *testing.T, a, b *node) {
-		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
-		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+		server, to := b.listenUDP(t)
 
 		const rounds = 20
 		sizes := [][]int{
@@ -192,11 +209,7 @@ func TestUDPArrivesInOrder(t *testing.T) {
 		flow := make(map[string][]int) // sizes by client
 		for i := range sizes {
 			total += len(sizes[i])
-			c, err := a.container.Dial(t.Context(), "udp4", to.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := a.dialUDP(t, to)
 			clients = append(clients, c)
 			flow[c.LocalAddr().String()] = sizes[i]
 		}
@@ -237,18 +250,9 @@ func datagram(seq uint32, size int) []byte {
 
 func TestUDPSegmentsArrive(t *testing.T) {
 	forPairs(t, func(t *testing.T, a, b *node) {
-		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
-		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
-		c, err := a.container.Dial(t.Context(), "udp4", to.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		setSegment(t, c.(*net.UDPConn), 1000)
+		server, to := b.listenUDP(t)
+		c := a.dialUDP(t, to)
+		setSegment(t, c, 1000)
 		data := make([]byte, 40*1000+500)
 		rand.Read(data)
 		if _, err := c.Write(data); err != nil {
@@ -297,18 +301,9 @@ func TestNoRouteIsAnswered(t *testing.T) {
 // Each host counts what it sends and receives of a peer, in wire packets.
 func TestPeersAreCounted(t *testing.T) {
 	forPairs(t, func(t *testing.T, a, b *node) {
-		server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
-		to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
-		c, err := a.container.Dial(t.Context(), "udp4", to.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		setSegment(t, c.(*net.UDPConn), 100)
+		server, to := b.listenUDP(t)
+		c := a.dialUDP(t, to)
+		setSegment(t, c, 100)
 		if _, err := c.Write(make([]byte, 950)); err != nil {
 			t.Fatal(err)
 		}

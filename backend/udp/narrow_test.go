@@ -67,12 +67,7 @@ func TestNarrowPath(t *testing.T) {
 // datagram, one that has options, fragments, and a batch of datagrams. The inner
 // packets are fragmented, never the outer.
 func testNarrowUDP(t *testing.T, a, b *node) {
-	server, err := b.container.ListenPacket(t.Context(), "udp4", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	to := netip.AddrPortFrom(b.container.Addr().Addr(), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+	server, to := b.listenUDP(t)
 	const routerAlert = "\x94\x04\x00\x00" // RFC 2113; copied into each fragment
 	for _, c := range []struct {
 		name          string
@@ -81,13 +76,9 @@ func testNarrowUDP(t *testing.T, a, b *node) {
 	}{
 		{"whole", "", 0, 1440}, {"options", routerAlert, 0, 1400}, {"fragments", "", 0, 4000}, {"batch", "", 1440, 4 * 1440},
 	} {
-		client, err := a.container.Dial(t.Context(), "udp4", to.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		allowFragments(t, client.(*net.UDPConn), c.options)
-		setSegment(t, client.(*net.UDPConn), c.segment)
+		client := a.dialUDP(t, to)
+		allowFragments(t, client, c.options)
+		setSegment(t, client, c.segment)
 		want := datagram(7, c.size)
 		if _, err := client.Write(want); err != nil {
 			t.Fatal(err)
