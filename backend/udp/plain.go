@@ -2,17 +2,17 @@ package udp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
 	"github.com/songgao/water"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/udpsock"
 )
 
 // plain is the data path that works on any kernel: a packet is one read, one
@@ -23,7 +23,7 @@ import (
 type plain struct {
 	*plane
 	device *deviceFile
-	socket *net.UDPConn
+	socket *udpsock.Conn
 }
 
 // deviceFile is water's tunnel device, with the deadlines of the file in it.
@@ -44,9 +44,12 @@ func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 	if d.device, err = openWater(); err != nil {
 		return nil, err
 	}
-	if d.socket, err = listenUDP(ctx, p.local); err != nil {
-		return nil, err
+	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true}
+	socks, err := udpsock.Listen(ctx, cfg, 1)
+	if err != nil {
+		return nil, explainListen(err)
 	}
+	d.socket = socks[0]
 	return d, nil
 }
 
@@ -89,8 +92,7 @@ func (d *plain) run(ctx context.Context) error {
 
 // wake makes out and in return.
 func (d *plain) wake() error {
-	past := time.Unix(1, 0)
-	return errors.Join(d.device.SetDeadline(past), d.socket.SetDeadline(past))
+	return errors.Join(d.device.SetDeadline(time.Unix(1, 0)), d.socket.Wake())
 }
 
 func (d *plain) close() error {
@@ -132,7 +134,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 		d.answer(errs.unreachable(p, codeNetUnreachable, 0))
 		return
 	}
-	_, err := d.socket.WriteToUDPAddrPort(p, peer.addr)
+	err := d.socket.Send(p, peer.addr)
 	if errors.Is(err, unix.EMSGSIZE) {
 		mtu := d.mtus.to(peer.addr, d.uplink.MTU) - encapsulation
 		if p.dontFragment() {
@@ -141,7 +143,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 			return
 		}
 		err = fragments.each(p, mtu, func(fragment ipv4Packet) error {
-			_, err := d.socket.WriteToUDPAddrPort(fragment, peer.addr)
+			err := d.socket.Send(fragment, peer.addr)
 			if err == nil {
 				peer.traffic.tx.add(len(fragment))
 			}
@@ -167,23 +169,19 @@ func (d *plain) answer(message []byte) {
 
 // in carries packets from the peers to the device until woken.
 func (d *plain) in() error {
-	buf := make([]byte, maxPacket)
-	control := make([]byte, unix.CmsgSpace(4))
+	receiver := udpsock.NewReceiver(d.socket, 1)
 	for {
-		n, cn, _, from, err := d.socket.ReadMsgUDPAddrPort(buf, control)
+		_, err := receiver.Receive()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("receive on udp port %d: %w", d.local.Port(), err)
 		}
-		if cn == len(control) {
-			// The only control message asked for: SO_RXQ_OVFL, the kernel's
-			// running count of what it dropped at this socket.
-			d.drops[receiveOverflow].Store(uint64(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):])))
-		}
-		p := ipv4Packet(buf[:n])
-		peer, why := d.table.admit(be32(from.Addr().Unmap()), p)
+		m := receiver.Message(0)
+		d.drops[receiveOverflow].Store(d.socket.Drops())
+		p := ipv4Packet(m.Data)
+		peer, why := d.table.admit(m.From, p)
 		if why != admitted {
 			d.drops.add(why)
 			continue
