@@ -28,12 +28,8 @@ func configureDevice(h *netlink.Handle, name string, network, subnet netip.Prefi
 	if err := rtnl.EnsureUp(h, link, netip.PrefixFrom(subnet.Addr(), 32), mtu); err != nil {
 		return err
 	}
-	var have []netlink.Route
-	err = rtnl.RetryDump("routes of "+name, func() (err error) {
-		filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_MAIN}
-		have, err = h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-		return err
-	})
+	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_MAIN}
+	have, err := rtnl.Routes(h, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return err
 	}

@@ -48,11 +48,7 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 // leftDevices are the persistent devices that serve network, or were killed
 // over before they had an address.
 func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error) {
-	var links []netlink.Link
-	err := rtnl.RetryDump("interfaces", func() (err error) {
-		links, err = h.LinkList()
-		return err
-	})
+	links, err := rtnl.Links(h)
 	if err != nil {
 		return nil, err
 	}

@@ -29,11 +29,7 @@ func removeDevices(network netip.Prefix, keep string) error {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	var links []netlink.Link
-	err = rtnl.RetryDump("interfaces", func() (err error) {
-		links, err = h.LinkList()
-		return err
-	})
+	links, err := rtnl.Links(h)
 	if err != nil {
 		return err
 	}
@@ -56,7 +52,10 @@ func removeDevices(network netip.Prefix, keep string) error {
 			continue
 		}
 		log.Infof("remove device of an earlier run device=%s", name)
-		errs = append(errs, h.LinkDel(l), claim.Close())
+		if err = h.LinkDel(l); err != nil {
+			err = fmt.Errorf("delete device %s: %w", name, err)
+		}
+		errs = append(errs, err, claim.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -146,8 +146,8 @@ func (c cleanup) list() (found []object, err error) {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	var links []netlink.Link
-	if err := rtnl.RetryDump("interfaces", func() (err error) { links, err = h.LinkList(); return err }); err != nil {
+	links, err := rtnl.Links(h)
+	if err != nil {
 		return nil, err
 	}
 	for _, l := range links {
@@ -184,12 +184,8 @@ func (c cleanup) list() (found []object, err error) {
 
 // routes carry our protocol number and lead into the network.
 func (c cleanup) routes(h *netlink.Handle) (found []object, err error) {
-	var routes []netlink.Route
 	filter := &netlink.Route{Protocol: rtnl.Protocol, Table: unix.RT_TABLE_UNSPEC}
-	err = rtnl.RetryDump("routes", func() (err error) {
-		routes, err = h.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL)
-		return err
-	})
+	routes, err := rtnl.Routes(h, filter, netlink.RT_FILTER_PROTOCOL)
 	for _, r := range routes {
 		if r.Dst == nil {
 			continue

@@ -93,12 +93,8 @@ func CheckRoute(h *netlink.Handle, dst netip.Prefix, name string) error {
 	if err != nil {
 		return fmt.Errorf("look up device %s: %w", name, err)
 	}
-	var have []netlink.Route
-	err = RetryDump("routes of "+name, func() (err error) {
-		filter := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_MAIN, Dst: ipNet(dst)}
-		have, err = h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
-		return err
-	})
+	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_MAIN, Dst: ipNet(dst)}
+	have, err := Routes(h, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 	if err == nil && len(have) == 0 {
 		err = fmt.Errorf("route %v dev %s is not there", dst, name)
 	}

@@ -25,11 +25,30 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 	return true, nil
 }
 
+// Links are all interfaces.
+func Links(h *netlink.Handle) (links []netlink.Link, err error) {
+	err = retryDump("interfaces", func() (err error) {
+		links, err = h.LinkList()
+		return err
+	})
+	return links, err
+}
+
+// Routes are the IPv4 routes that agree with filter in what mask names
+// (netlink.RT_FILTER_…).
+func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []netlink.Route, err error) {
+	err = retryDump("routes", func() (err error) {
+		routes, err = h.RouteListFiltered(unix.AF_INET, filter, mask)
+		return err
+	})
+	return routes, err
+}
+
 // Addrs are the IPv4 addresses of an interface, each with its prefix length, in
 // order.
 func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
 	var have []netlink.Addr
-	err := RetryDump("addresses of "+l.Attrs().Name, func() (err error) {
+	err := retryDump("addresses of "+l.Attrs().Name, func() (err error) {
 		have, err = h.AddrList(l, unix.AF_INET)
 		return err
 	})

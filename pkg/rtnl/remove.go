@@ -54,20 +54,17 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 }
 
 func linkNames(h *netlink.Handle) (map[int]string, error) {
-	names := make(map[int]string)
-	err := RetryDump("interfaces", func() error {
-		links, err := h.LinkList()
-		for _, l := range links {
-			names[l.Attrs().Index] = l.Attrs().Name
-		}
-		return err
-	})
+	links, err := Links(h)
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
 	return names, err
 }
 
-// RetryDump repeats a dump of package netlink that changes have cut through;
+// retryDump repeats a dump of package netlink that changes have cut through;
 // what names it in the error.
-func RetryDump(what string, dump func() error) error {
+func retryDump(what string, dump func() error) error {
 	return retried(what, func() {}, func() error {
 		err := dump()
 		if errors.Is(err, netlink.ErrDumpInterrupted) {

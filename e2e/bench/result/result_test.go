@@ -150,7 +150,7 @@ func TestPrint(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 0.01234: "0.0123", 0.9996: "1.00", 1: "1.00", 9.995: "9.99", 9.996: "10.0", 12.34: "12.3", 99.96: "100", 123.4: "123", 43210: "43210"} {
-		if got := Short(v); got != want {
+		if got := short(v); got != want {
 			t.Errorf("%v is spelt %s, want %s", v, got, want)
 		}
 	}

@@ -60,7 +60,7 @@ func (r *Result) printFigure(w io.Writer, s Scenario, f Figure) {
 		if c == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, Short(c.Median), Short(c.Min), Short(c.Max), quotient(r.Ratio(c)), quotient(r.RatioByHand(c)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, short(c.Median), short(c.Min), short(c.Max), quotient(r.Ratio(c)), quotient(r.RatioByHand(c)))
 		title = ""
 	}
 }
@@ -70,11 +70,11 @@ func quotient(ratio float64, ok bool) string {
 	if !ok {
 		return "-"
 	}
-	return Short(ratio)
+	return short(ratio)
 }
 
-// Short spells v with three significant digits, or all those before the point.
-func Short(v float64) string {
+// short spells v with three significant digits, or all those before the point.
+func short(v float64) string {
 	if v == 0 {
 		return "0"
 	}

@@ -71,7 +71,7 @@ func (r *Result) printOutcomes(w io.Writer) error {
 			what = fmt.Sprintf("%s, %d routes ÷ %d", o.Subject, o.At.Routes, o.OverAt.Routes)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\n", o.Figure, what,
-			sign, Short(o.Limit), Short(o.Ratio), Short(o.Min), Short(o.Max), met)
+			sign, short(o.Limit), short(o.Ratio), short(o.Min), short(o.Max), met)
 	}
 	return t.Flush()
 }
