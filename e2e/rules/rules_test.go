@@ -40,6 +40,7 @@ var rules = []rule{
 	{"no panic", noPanic, [2]string{"pkg/x/x.go", "package x\nfunc f() { panic(1) }\n"}},
 	{"no cgo", noCgo, [2]string{"pkg/x/x.go", "package x\nimport \"C\"\n"}},
 	{"errors.Is", errorsIs, [2]string{"pkg/x/x.go", "package x\nimport \"io\"\nfunc f(err error) bool { return err == io.EOF }\n"}},
+	{"no sleep", noSleep, [2]string{"pkg/x/x.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"}},
 	{"no sleep in tests", noSleep, [2]string{"pkg/x/x_test.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"}},
 	{"glog", glog, [2]string{"pkg/x/x.go", "package x\nimport \"log\"\nfunc f() { log.Print(1) }\n"}},
 }
@@ -197,10 +198,14 @@ func noPanic(f *file) []string {
 
 func noSleep(f *file) []string {
 	// Inside a synctest bubble time is not real, and Sleep does synchronise.
-	if !f.test() || slices.Contains(f.allImports(), "testing/synctest") {
+	if f.test() && slices.Contains(f.allImports(), "testing/synctest") {
 		return nil
 	}
-	return calls(f, `^time\.Sleep$`, "waits for what it wants to see, not for a time")
+	instead := "waits for ctx beside the time"
+	if f.test() {
+		instead = "waits for what it wants to see, not for a time"
+	}
+	return calls(f, `^time\.Sleep$`, instead)
 }
 
 // glog is the program's log; the standard one would write around its flags.
