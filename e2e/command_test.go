@@ -26,20 +26,14 @@ func (n *node) commandSays(wantCode int, want string, args ...string) {
 	}
 }
 
-// kernelState is all that flannel changes in the kernel of a host. It leaves out
-// IPv6, whose addresses settle by themselves meanwhile.
-func (n *node) kernelState() string {
+// kernelDetails is kernelState with what links are made of, programs included.
+func (n *node) kernelDetails() string {
 	n.t.Helper()
-	var all strings.Builder
-	for _, command := range []string{"ip -o -d link", "ip -4 -o addr", "ip -4 route show table all", "ip rule", "nft list ruleset"} {
-		words := strings.Fields(command)
-		out, err := output(n.t, n.Host, words[0], words[1:]...)
-		if err != nil {
-			n.t.Fatalf("%s: %v\n%s", command, err, out)
-		}
-		all.WriteString(out)
+	links, err := output(n.t, n.Host, "ip", "-o", "-d", "link")
+	if err != nil {
+		n.t.Fatalf("ip link: %v\n%s", err, links)
 	}
-	return all.String()
+	return kernelState(n.t, n.Host) + links
 }
 
 func TestCommands(t *testing.T) {
@@ -89,7 +83,7 @@ func TestCleanup(t *testing.T) {
 				args = append(args, how.flag)
 			}
 			a, b := c.node("a", args...), c.node("b", args...)
-			before := a.kernelState()
+			before := a.kernelDetails()
 			d := a.join()
 			b.join()
 			a.knows(b.subnet(), b.Addr().Addr())
@@ -99,7 +93,7 @@ func TestCleanup(t *testing.T) {
 				a.commandSays(0, "would remove nftables table flannel-", "cleanup", "-dry-run", file)
 			}
 			a.commandSays(0, "removed nftables table flannel-", "cleanup", file)
-			if got := a.kernelState(); got != before {
+			if got := a.kernelDetails(); got != before {
 				t.Errorf("after cleanup\n%s\nbefore the first start\n%s", got, before)
 			}
 			if pins := pinsOf(t, a); len(pins) > 0 {

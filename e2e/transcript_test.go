@@ -207,7 +207,7 @@ func kernelLook(n *node) string {
 	if err != nil {
 		n.t.Fatalf("bpftool: %v\n%s", err, out)
 	}
-	return n.kernelState() + out + strings.Join(pinsOf(n.t, n), "\n")
+	return n.kernelDetails() + out + strings.Join(pinsOf(n.t, n), "\n")
 }
 
 // messages are the log's lines without their heads.
