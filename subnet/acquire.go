@@ -185,7 +185,7 @@ func (a *acquisition) create(ctx context.Context, leases []Lease, rev Rev) error
 	}
 	choice := a.prev
 	if !a.config.allows(choice) || overlapsAny(choice, taken) {
-		a.lookBack(ctx, rev)
+		a.lookBack(ctx, leases, rev)
 		var err error
 		choice, err = pick(a.config, slices.Concat(taken, a.others), newRand())
 		if errors.Is(err, ErrFull) {
@@ -212,14 +212,14 @@ const pastLimit = time.Second
 
 // lookBack finds out which subnets hosts had whose leases have ended: they may
 // come back for them. A store that does not tell delays no start for long.
-func (a *acquisition) lookBack(ctx context.Context, rev Rev) {
+func (a *acquisition) lookBack(ctx context.Context, leases []Lease, rev Rev) {
 	if a.asked {
 		return
 	}
 	a.asked = true
 	limited, cancel := context.WithTimeout(ctx, pastLimit)
 	defer cancel()
-	past, err := a.reg.Past(limited, rev)
+	past, err := a.reg.Past(limited, rev, leases)
 	if err != nil {
 		log.Infof("choose a subnet without all of the store's history: another host may have had it before reason=%q", err)
 	}

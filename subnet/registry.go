@@ -59,12 +59,13 @@ type Registry interface {
 	// empty list.
 	List(ctx context.Context) ([]Lease, Rev, error)
 
-	// Past returns subnets that had a key at some moment before rev, as far as the
-	// store still tells; those that have one yet may be among them, and any more
-	// than once. What it costs is bounded: of a long history it sees a part, and
-	// may miss a subnet that somebody had for a short time only. An error comes
-	// with what was found before it.
-	Past(ctx context.Context, rev Rev) ([]netip.Prefix, error)
+	// Past returns subnets that had a key at some moment before rev and have none
+	// now, as far as the store still tells. rev and leases are List's, so that it
+	// need not look where nothing is gone; those of leases may be among what it
+	// returns, and any more than once. What it costs is bounded: of a long history it sees
+	// a part, and may miss a subnet that somebody had for a short time only. An error
+	// comes with what was found before it.
+	Past(ctx context.Context, rev Rev, leases []Lease) ([]netip.Prefix, error)
 
 	// Create takes l.Subnet for ttl, provided that its key does not exist.
 	// It returns l with Expiration and Rev filled in. Errors: ErrExists.

@@ -64,7 +64,7 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	var mu sync.Mutex // guards took
 	var took []time.Duration
 	var acquired, run errgroup.Group
-	began := time.Now()
+	began, cost := time.Now(), s.costs()
 	for i := range s.hosts {
 		reg, err := s.open(hostsPrefix)
 		if err != nil {
@@ -103,7 +103,8 @@ func (s *scale) measureHosts(ctx context.Context) error {
 		cancel()
 		return fmt.Errorf("acquire: %w", err)
 	}
-	s.printf("acquire: %d hosts at once: %s; all of them in %v", s.hosts, quantiles(took), time.Since(began).Round(time.Millisecond))
+	s.printf("acquire: %d hosts at once: %s; all of them in %v, processor time %s", s.hosts, quantiles(took),
+		time.Since(began).Round(time.Millisecond), s.costs().since(cost))
 	if err := s.settle(ctx, h); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type scale struct {
 
 	flannel       string
 	hosts, leases int
+	newcomers     int
 	backends      string
 	idle          time.Duration // how long it looks at hosts that have nothing to do
 	probe         time.Duration
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&s.flannel, "flannel", "bin/flannel", "the program to look at")
 	flag.IntVar(&s.hosts, "hosts", 1000, "how many simulated hosts; 0: none")
 	flag.IntVar(&s.leases, "leases", 10000, "how many leases a real daemon sees")
+	flag.IntVar(&s.newcomers, "newcomers", 100, "how many hosts come at once into a cluster of that many leases; 0: none")
 	flag.StringVar(&s.backends, "backends", strings.Join(slices.Sorted(maps.Keys(kinds)), ","), "what the daemon carries packets with, one after the other; empty: no daemon")
 	flag.DurationVar(&s.probe, "probe-interval", 2*time.Second, "the daemon's -probe-interval; 0: no probes")
 	flag.StringVar(&s.pprof, "pprof", "", "a folder for profiles of the daemon's memory and processor time")
@@ -78,6 +80,11 @@ func (s *scale) run(ctx context.Context) (err error) {
 	if s.hosts > 0 {
 		if err := s.measureHosts(ctx); err != nil {
 			return err
+		}
+	}
+	if s.newcomers > 0 {
+		if err := s.measureNewcomers(ctx); err != nil {
+			return fmt.Errorf("newcomers: %w", err)
 		}
 	}
 	for _, name := range strings.FieldsFunc(s.backends, func(r rune) bool { return r == ',' }) {

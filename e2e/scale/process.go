@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -54,4 +55,16 @@ func statusOf(pid int) (procfs.ProcStatus, error) {
 		return procfs.ProcStatus{}, err
 	}
 	return p.NewStatus()
+}
+
+// costs is the processor time used so far by etcd and by this program, in which
+// the simulated hosts are.
+type costs struct{ etcd, hosts time.Duration }
+
+func (s *scale) costs() costs {
+	return costs{s.processorOf(s.etcd.Process.Pid), s.processorOf(os.Getpid())}
+}
+
+func (c costs) since(before costs) string {
+	return fmt.Sprintf("of etcd %v, of the hosts %v", c.etcd-before.etcd, c.hosts-before.hosts)
 }

@@ -132,3 +132,7 @@ func hostAddr(i int) netip.Addr {
 
 // fillAddr is a subnet that no host is handed, 10.128.0.0 and on.
 func fillAddr(i int) netip.Addr { return addr(0x0a800000 + uint32(i)<<8) }
+
+// departedAddr is a subnet that no host is handed and fill does not use, below
+// SubnetMin.
+func departedAddr(i int) netip.Addr { return addr(0x0ac00000 + uint32(i)<<8) }

@@ -22,7 +22,7 @@ const (
 )
 
 // Past implements subnet.Registry: by waits for changes that have been.
-func (r *Registry) Past(ctx context.Context, rev subnet.Rev) (found []netip.Prefix, err error) {
+func (r *Registry) Past(ctx context.Context, rev subnet.Rev, _ []subnet.Lease) (found []netip.Prefix, err error) {
 	for at := max(rev-pastChanges, 0); at < rev; {
 		resp, err := r.waitPast(ctx, at)
 		switch {

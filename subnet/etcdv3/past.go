@@ -1,12 +1,15 @@
 package etcdv3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -17,41 +20,74 @@ const (
 	// pastMoments is at how many revisions Past looks at most. An etcd refuses a
 	// transaction of more than 128 operations (--max-txn-ops).
 	pastMoments = 96
+	// pastVisits bounds the keys that etcd counts, some 60 ns of its processor for
+	// each. Where there are many, fewer moments are looked at.
+	pastVisits = 1 << 17
 	// pastKeys bounds the answer: a key without its value takes about 70 bytes.
-	// Where there are many keys, fewer moments are looked at.
 	pastKeys = 1 << 15
 	// pastWindow is how many revisions it looks back.
 	pastWindow = 1 << 18
 )
 
-// Past implements subnet.Registry. It reads which keys there were at one
-// revision after the other, which etcd's index of keys answers; a watch from an
-// old revision would name every deletion, and have the server read all that
-// anybody has written since.
-func (r *Registry) Past(ctx context.Context, rev subnet.Rev) ([]netip.Prefix, error) {
+// Past implements subnet.Registry. It asks how many keys there were at one
+// revision after the other, which etcd's index of keys answers. Where there were
+// more than those of leases that have not been written since, some are gone, and
+// it asks for the keys of that moment. A watch from an old revision would name
+// every deletion, and have the server read all that anybody has written since.
+func (r *Registry) Past(ctx context.Context, rev subnet.Rev, leases []subnet.Lease) ([]netip.Prefix, error) {
 	back := min(int64(rev)-1, pastWindow)
 	if back < 1 {
 		return nil, nil
 	}
-	count, err := r.count(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ages := moments(back, min(pastMoments, pastKeys/(count+1)))
-	var found []netip.Prefix
+	ages := moments(back, min(pastMoments, max(1, pastVisits/int64(len(leases)+1))))
+	var counted []moment
 	// A moment that was compacted fails all that are asked for with it.
 	for n, last := len(ages), 0; len(ages) > 0 && n != last; n, last = (n+1)/2, n {
 		part := ages[:min(n, len(ages))]
-		more, err := r.lookBack(ctx, rev, part)
+		more, err := r.count(ctx, rev, part)
 		switch {
 		case errors.Is(err, subnet.ErrCompacted):
 			continue
 		case err != nil:
-			return found, err
+			return nil, err
 		}
-		found, ages = append(found, more...), ages[len(part):]
+		counted, ages = append(counted, more...), ages[len(part):]
 	}
-	return found, nil
+	if worth := choose(counted, rev, leases); len(worth) > 0 {
+		return r.keys(ctx, rev, worth)
+	}
+	return nil, nil
+}
+
+// moment is a revision, so many before the one that Past was asked about, how
+// many keys there were, and how many of them are gone.
+type moment struct{ age, keys, gone int64 }
+
+// choose returns the moments that had keys which are gone, as many as the bound
+// on the answer allows: of each stretch of time the one that had most. A lease
+// that was written anew since counts as gone; that costs a look and no more.
+func choose(counted []moment, rev subnet.Rev, leases []subnet.Lease) []moment {
+	written := make([]int64, 0, len(leases))
+	for _, l := range leases {
+		written = append(written, int64(l.Rev))
+	}
+	slices.Sort(written)
+	var worth []moment
+	most := int64(1)
+	for _, m := range counted {
+		still, _ := slices.BinarySearch(written, int64(rev)-m.age+1)
+		if m.gone = m.keys - int64(still); m.gone > 0 {
+			worth = append(worth, m)
+			most = max(most, m.keys)
+		}
+	}
+	n := min(len(worth), int(max(1, pastKeys/most)))
+	chosen := make([]moment, 0, n)
+	for i := range n {
+		stretch := worth[i*len(worth)/n : (i+1)*len(worth)/n]
+		chosen = append(chosen, slices.MaxFunc(stretch, func(a, b moment) int { return cmp.Compare(a.gone, b.gone) }))
+	}
+	return chosen
 }
 
 // moments are up to n ages between 1 and back, in revisions: all of them if
@@ -72,28 +108,41 @@ func moments(back, n int64) (ages []int64) {
 	return ages
 }
 
-// count is how many keys there are now.
-func (r *Registry) count(ctx context.Context) (n int64, err error) {
-	dir := r.cfg.LeaseDir()
-	err = r.call(ctx, "count "+dir, func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, dir, clientv3.WithPrefix(), clientv3.WithCountOnly())
-		if err == nil {
-			n = resp.Count
-		}
-		return err
-	})
-	return n, err
+// count returns how many keys there were so many revisions before rev.
+func (r *Registry) count(ctx context.Context, rev subnet.Rev, ages []int64) ([]moment, error) {
+	counted := make([]moment, 0, len(ages))
+	for _, age := range ages {
+		counted = append(counted, moment{age: age})
+	}
+	err := r.lookBack(ctx, rev, counted, func(i int, answer *pb.RangeResponse) {
+		counted[i].keys = answer.Count
+	}, clientv3.WithCountOnly())
+	return counted, err
 }
 
-// lookBack returns the subnets that had a key so many revisions before rev.
-func (r *Registry) lookBack(ctx context.Context, rev subnet.Rev, ages []int64) (found []netip.Prefix, err error) {
+// keys returns the subnets that had a key at these moments before rev.
+func (r *Registry) keys(ctx context.Context, rev subnet.Rev, at []moment) (found []netip.Prefix, err error) {
+	err = r.lookBack(ctx, rev, at, func(_ int, answer *pb.RangeResponse) {
+		for _, kv := range answer.Kvs {
+			// A bad key is no host's subnet.
+			if l, err := subnet.ParseKey(strings.TrimPrefix(string(kv.Key), r.cfg.LeaseDir())); err == nil {
+				found = append(found, l.Subnet)
+			}
+		}
+	}, clientv3.WithKeysOnly(), clientv3.WithLimit(pastKeys/int64(len(at))))
+	return found, err
+}
+
+// lookBack reads the directory of leases as it was at each of these moments
+// before rev, in one transaction, and tells each of the answers.
+func (r *Registry) lookBack(ctx context.Context, rev subnet.Rev, at []moment, tell func(i int, answer *pb.RangeResponse), what ...clientv3.OpOption) error {
 	dir := r.cfg.LeaseDir()
 	var reads []clientv3.Op
-	for _, age := range ages {
-		reads = append(reads, clientv3.OpGet(dir, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
-			clientv3.WithRev(int64(rev)-age), clientv3.WithLimit(pastKeys/int64(len(ages)))))
+	for _, m := range at {
+		then := clientv3.WithRev(int64(rev) - m.age)
+		reads = append(reads, clientv3.OpGet(dir, append([]clientv3.OpOption{clientv3.WithPrefix(), then}, what...)...))
 	}
-	err = r.call(ctx, "look back at "+dir, func(ctx context.Context, c *clientv3.Client) error {
+	return r.call(ctx, "look back at "+dir, func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Txn(ctx).Then(reads...).Commit()
 		switch {
 		case errors.Is(err, rpctypes.ErrCompacted):
@@ -101,15 +150,9 @@ func (r *Registry) lookBack(ctx context.Context, rev subnet.Rev, ages []int64) (
 		case err != nil:
 			return err
 		}
-		for _, answer := range resp.Responses {
-			for _, kv := range answer.GetResponseRange().Kvs {
-				// A bad key is no host's subnet.
-				if l, err := subnet.ParseKey(strings.TrimPrefix(string(kv.Key), dir)); err == nil {
-					found = append(found, l.Subnet)
-				}
-			}
+		for i, answer := range resp.Responses {
+			tell(i, answer.GetResponseRange())
 		}
 		return nil
 	})
-	return found, err
 }

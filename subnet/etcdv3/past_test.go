@@ -55,14 +55,53 @@ func TestPastPartlyCompacted(t *testing.T) {
 		for i := range n {
 			b.write(r.cfg.ConfigKey(), fmt.Append(nil, i), 0)
 		}
-		_, rev, err := r.List(t.Context())
+		leases, rev, err := r.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := r.Past(t.Context(), rev)
+		found, err := r.Past(t.Context(), rev, leases)
 		slices.SortFunc(found, netip.Prefix.Compare)
 		if err != nil || fmt.Sprint(slices.Compact(found)) != "[10.5.2.0/24]" {
 			t.Errorf("%d moments after the compaction: Past = %v, %v; want what was deleted since", n, slices.Compact(found), err)
 		}
+	}
+}
+
+// A history in which nothing is gone is not read; one in which very many are is
+// read where all of them were there.
+func TestPastOfMany(t *testing.T) {
+	t.Parallel()
+	srv := etcdserver.Start(t, etcdserver.Options{})
+	r := open(t, srv.StoreConfig("/past"))
+	b := backdoor{t, srv.Client(), r.cfg.LeaseDir()}
+	const many = 2000
+	key := func(i int) string { return fmt.Sprintf("10.%d.%d.0-24", i>>8, i&0xff) }
+	for i := range many {
+		b.put(key(i), []byte(`{"PublicIP":"192.0.2.1"}`), 0)
+	}
+	past := func() []netip.Prefix {
+		t.Helper()
+		leases, rev, err := r.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := r.Past(t.Context(), rev, leases)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(found, netip.Prefix.Compare)
+		return slices.Compact(found)
+	}
+	if found := past(); len(found) > 0 {
+		t.Errorf("nothing is gone, and Past names %d, %v and so on", len(found), found[0])
+	}
+	for i := range many / 4 { // that was so for long enough to be seen
+		b.write(r.cfg.ConfigKey(), fmt.Append(nil, i), 0)
+	}
+	for i := range many {
+		b.delete(key(many - 1 - i))
+	}
+	if found := past(); len(found) < many {
+		t.Errorf("Past names %d of %d that are gone", len(found), many)
 	}
 }

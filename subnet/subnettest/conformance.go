@@ -247,7 +247,7 @@ func calls(r subnet.Registry) map[string]func(context.Context) error {
 		"ReplaceConfig": func(ctx context.Context) error { return r.ReplaceConfig(ctx, []byte("{}"), []byte("{ }")) },
 		"Reserve":       func(ctx context.Context) error { _, err := r.Reserve(ctx, host(1)); return err },
 		"List":          func(ctx context.Context) error { _, _, err := r.List(ctx); return err },
-		"Past":          func(ctx context.Context) error { _, err := r.Past(ctx, 100); return err },
+		"Past":          func(ctx context.Context) error { _, err := r.Past(ctx, 100, nil); return err },
 		"Create":        func(ctx context.Context) error { _, err := r.Create(ctx, host(1), longTTL); return err },
 		"Update": func(ctx context.Context) error {
 			l := host(1)

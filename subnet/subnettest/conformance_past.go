@@ -13,8 +13,8 @@ import (
 func (h Harness) past(t *testing.T, want ...subnet.Lease) []netip.Prefix {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		_, rev := h.list(t)
-		found, err := h.Registry.Past(t.Context(), rev)
+		leases, rev := h.list(t)
+		found, err := h.Registry.Past(t.Context(), rev, leases)
 		if err == nil && !slices.ContainsFunc(want, func(l subnet.Lease) bool { return !slices.Contains(found, l.Subnet) }) {
 			return found
 		}

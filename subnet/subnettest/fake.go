@@ -112,7 +112,7 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 }
 
 // Past implements subnet.Registry.
-func (f *Fake) Past(ctx context.Context, rev subnet.Rev) (found []netip.Prefix, err error) {
+func (f *Fake) Past(ctx context.Context, rev subnet.Rev, _ []subnet.Lease) (found []netip.Prefix, err error) {
 	if err, lostAck := f.enter(ctx, OpPast); err != nil || lostAck != nil {
 		return nil, errors.Join(err, lostAck)
 	}
