@@ -61,7 +61,7 @@ type acquisition struct {
 
 func (a *acquisition) try(ctx context.Context) (Lease, error) {
 	for {
-		leases, rev, err := a.reg.List(ctx)
+		leases, rev, all, err := a.look(ctx)
 		if a.answered(err) != nil {
 			return Lease{}, fmt.Errorf("list leases: %w", err)
 		}
@@ -76,10 +76,13 @@ func (a *acquisition) try(ctx context.Context) (Lease, error) {
 		case a.confirmed(leases):
 			log.Infof("created lease subnet=%v same_as_before=%v", a.made.Subnet, a.made.Subnet == a.prev)
 			return a.made, nil
+		case !all:
+			a.made = Lease{} // somebody has changed it since: look at everything
+			continue
 		default:
 			if l, err = a.reuse(ctx, leases); err == nil && !l.Subnet.IsValid() {
 				if err = a.create(ctx, leases, rev); err == nil {
-					continue // the next list shows whether we are alone there
+					continue // the next look shows whether we are alone there
 				}
 			}
 		}
@@ -89,6 +92,17 @@ func (a *acquisition) try(ctx context.Context) (Lease, error) {
 		}
 		return l, err
 	}
+}
+
+// look reads all leases, of revision rev; or what overlaps the one that we have
+// just made, which is all that matters then.
+func (a *acquisition) look(ctx context.Context) (leases []Lease, rev Rev, all bool, err error) {
+	if a.made.Subnet.IsValid() {
+		leases, err = a.reg.Overlapping(ctx, a.made.Subnet)
+		return leases, 0, false, err
+	}
+	leases, rev, err = a.reg.List(ctx)
+	return leases, rev, true, err
 }
 
 // reuse takes over the lease that is ours already, and removes one that the
@@ -171,6 +185,7 @@ func (a *acquisition) confirmed(leases []Lease) bool {
 // yield deletes what we created.
 func (a *acquisition) yield(ctx context.Context, own, older Lease) error {
 	log.Infof("another host was faster, choose again: %v overlaps %v", older, own.Subnet)
+	a.made = Lease{}
 	if err := a.answered(a.reg.Delete(ctx, own)); err != nil {
 		return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
 	}

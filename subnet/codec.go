@@ -73,14 +73,24 @@ func IsHostAddr(ip netip.Addr) bool {
 	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
 }
 
+// shared is what all generations of flannel write into the value of a lease key.
+type shared struct {
+	PublicIP    netip.Addr
+	BackendType string
+	BackendData json.RawMessage
+}
+
 func parseAttrs(value []byte) (Attrs, error) {
 	var v struct {
-		PublicIP    netip.Addr
-		BackendType string
-		BackendData json.RawMessage
+		shared
+		Extras
 	}
-	if err := json.Unmarshal(value, &v); err != nil {
-		return Attrs{}, err
+	if json.Unmarshal(value, &v) != nil {
+		// Somebody else's fields of the Extras' names; a peer is worth more than these.
+		v.Extras = Extras{}
+		if err := json.Unmarshal(value, &v.shared); err != nil {
+			return Attrs{}, err
+		}
 	}
 	switch ip := v.PublicIP; {
 	case !ip.IsValid():
@@ -91,9 +101,5 @@ func parseAttrs(value []byte) (Attrs, error) {
 	if string(v.BackendData) == "null" {
 		v.BackendData = nil
 	}
-	var extras Extras
-	if json.Unmarshal(value, &extras) != nil {
-		extras = Extras{} // somebody else's fields of the same names; a peer is worth more than these
-	}
-	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData, Extras: extras}, nil
+	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData, Extras: v.Extras}, nil
 }

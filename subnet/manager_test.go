@@ -260,10 +260,13 @@ var errDoubled = errors.New("two hosts hold overlapping subnets")
 func TestAcquireOneOwner(t *testing.T) {
 	lost := subnettest.Fault{LostAck: errors.New("answer lost")}
 	for name, inject := range map[string]func(reg *subnettest.Fake){
-		"all answers arrive":       func(*subnettest.Fake) {},
-		"that to the look is lost": func(reg *subnettest.Fake) { reg.Inject(subnettest.OpList, lost, lost) },
-		"that to the deletion is":  func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, lost) },
-		"the deletion fails":       func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")}) },
+		"all answers arrive": func(*subnettest.Fake) {},
+		"that to the look is lost": func(reg *subnettest.Fake) {
+			reg.Inject(subnettest.OpOverlapping, lost, lost)
+			reg.Inject(subnettest.OpList, lost, lost)
+		},
+		"that to the deletion is": func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, lost) },
+		"the deletion fails":      func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")}) },
 	} {
 		for _, lostAck := range []error{nil, errors.New("answer lost")} {
 			t.Run(fmt.Sprint(name, lostAck), func(t *testing.T) {
@@ -302,7 +305,7 @@ func TestAcquireFirstComeKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := subnettest.NewFake()
 		entered, leave := make(chan struct{}), make(chan struct{})
-		reg.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{Entered: entered, Wait: leave})
+		reg.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
 		go func() {
 			<-entered // we have created, and look whether we are alone
 			reg.Put("10.5.0.0-17", value("192.0.2.2"), time.Hour)

@@ -59,6 +59,11 @@ type Registry interface {
 	// empty list.
 	List(ctx context.Context) ([]Lease, Rev, error)
 
+	// Overlapping returns the leases and reservations whose subnet overlaps p, that of
+	// p among them. It costs one round trip, and in etcd's v3 API not more where there
+	// are many leases.
+	Overlapping(ctx context.Context, p netip.Prefix) ([]Lease, error)
+
 	// Past returns subnets that had a key at some moment before rev and have none
 	// now, as far as the store still tells. rev and leases are List's, so that it
 	// need not look where nothing is gone; those of leases may be among what it

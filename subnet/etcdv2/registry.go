@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -140,6 +142,12 @@ func (r *Registry) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error)
 		leases = append(leases, l)
 	}
 	return leases, subnet.Rev(resp.EtcdIndex), nil
+}
+
+// Overlapping implements subnet.Registry. The API has no ranges: it is a list.
+func (r *Registry) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease, error) {
+	leases, _, err := r.List(ctx)
+	return slices.DeleteFunc(leases, func(l subnet.Lease) bool { return !l.Subnet.Overlaps(p) }), err
 }
 
 // Close implements subnet.Registry.

@@ -110,16 +110,7 @@ func (r *Registry) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error)
 		return nil, 0, err
 	}
 	r.listed(resp.Header)
-	leases := make([]subnet.Lease, 0, len(resp.Kvs))
-	for _, kv := range resp.Kvs {
-		l, err := r.decode(kv)
-		if err != nil {
-			r.bad.Skip(string(kv.Key), err)
-			continue
-		}
-		leases = append(leases, l)
-	}
-	return leases, subnet.Rev(resp.Header.Revision), nil
+	return r.decodeAll(resp.Kvs), subnet.Rev(resp.Header.Revision), nil
 }
 
 // Close implements subnet.Registry.
@@ -178,6 +169,20 @@ func (r *Registry) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	l.Rev = subnet.Rev(kv.ModRevision)
 	l.Reserved = clientv3.LeaseID(kv.Lease) == clientv3.NoLease
 	return l, nil
+}
+
+// decodeAll leaves out what is bad.
+func (r *Registry) decodeAll(kvs []*mvccpb.KeyValue) []subnet.Lease {
+	leases := make([]subnet.Lease, 0, len(kvs))
+	for _, kv := range kvs {
+		l, err := r.decode(kv)
+		if err != nil {
+			r.bad.Skip(string(kv.Key), err)
+			continue
+		}
+		leases = append(leases, l)
+	}
+	return leases
 }
 
 // connection returns the client, made by the first call. It does not wait.

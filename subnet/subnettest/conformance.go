@@ -23,6 +23,7 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 		"ListEmpty":             testListEmpty,
 		"ListOneRoundTrip":      testListOneRoundTrip,
 		"ListLeavesOutBad":      testListLeavesOutBad,
+		"Overlapping":           testOverlapping,
 		"Past":                  testPast,
 		"PastForgotten":         testPastForgotten,
 		"CreateRace":            testCreateRace,
@@ -247,6 +248,7 @@ func calls(r subnet.Registry) map[string]func(context.Context) error {
 		"ReplaceConfig": func(ctx context.Context) error { return r.ReplaceConfig(ctx, []byte("{}"), []byte("{ }")) },
 		"Reserve":       func(ctx context.Context) error { _, err := r.Reserve(ctx, host(1)); return err },
 		"List":          func(ctx context.Context) error { _, _, err := r.List(ctx); return err },
+		"Overlapping":   func(ctx context.Context) error { _, err := r.Overlapping(ctx, host(1).Subnet); return err },
 		"Past":          func(ctx context.Context) error { _, err := r.Past(ctx, 100, nil); return err },
 		"Create":        func(ctx context.Context) error { _, err := r.Create(ctx, host(1), longTTL); return err },
 		"Update": func(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,8 +99,22 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.list(), f.rev, nil
+}
+
+// Overlapping implements subnet.Registry.
+func (f *Fake) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease, error) {
+	if err, lostAck := f.enter(ctx, OpOverlapping); err != nil || lostAck != nil {
+		return nil, errors.Join(err, lostAck)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.DeleteFunc(f.list(), func(l subnet.Lease) bool { return !l.Subnet.Overlaps(p) }), nil
+}
+
+// list is called with mu held.
+func (f *Fake) list() (leases []subnet.Lease) {
 	f.expire()
-	var leases []subnet.Lease
 	for key, e := range f.keys {
 		l, err := decode(change{rev: e.rev, key: key, value: e.value, ends: e.ends})
 		if err != nil {
@@ -108,7 +123,7 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 		}
 		leases = append(leases, l)
 	}
-	return leases, f.rev, nil
+	return leases
 }
 
 // Past implements subnet.Registry.

@@ -15,6 +15,7 @@ const (
 	OpReplaceConfig Op = "ReplaceConfig"
 	OpReserve       Op = "Reserve"
 	OpList          Op = "List"
+	OpOverlapping   Op = "Overlapping"
 	OpPast          Op = "Past"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"
