@@ -22,7 +22,8 @@ type Config struct {
 	Buffer int
 	// NoSegment and NoGRO leave the offload of that name out.
 	NoSegment, NoGRO bool
-	// SendOnly makes the kernel drop what arrives.
+	// SendOnly makes the kernel drop what arrives, and keeps the socket out of the
+	// runtime's poller: see sendOnly.
 	SendOnly bool
 	// Fragment makes the kernel split a datagram that is larger than the path
 	// takes (IP_PMTUDISC_WANT, ip(7)).
@@ -37,7 +38,8 @@ type Config struct {
 // Config.Fragment, datagrams are sent with "don't fragment" (IP_PMTUDISC_DO):
 // one that is too large for the path fails with EMSGSIZE.
 type Conn struct {
-	udp      *net.UDPConn
+	udp      *net.UDPConn // nil if it is sendOnly
+	only     *sendOnly    // nil unless it is
 	raw      syscall.RawConn
 	features Features
 	fragment bool
@@ -81,14 +83,20 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 
 // Open opens one socket. Its address is a number, so there is nothing to wait for.
 func Open(cfg Config) (*Conn, error) {
+	if cfg.SendOnly {
+		return listenSendOnly(cfg, false)
+	}
 	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(cfg.Local))
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}
-	return prepare(udp, cfg)
+	return prepare(&Conn{udp: udp}, cfg)
 }
 
 func listen(ctx context.Context, cfg Config, share bool) (*Conn, error) {
+	if cfg.SendOnly {
+		return listenSendOnly(cfg, share)
+	}
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		if !share {
 			return nil
@@ -103,12 +111,12 @@ func listen(ctx context.Context, cfg Config, share bool) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}
-	return prepare(pc.(*net.UDPConn), cfg)
+	return prepare(&Conn{udp: pc.(*net.UDPConn)}, cfg)
 }
 
-// prepare makes a Conn of a socket, and closes it where that fails.
-func prepare(udp *net.UDPConn, cfg Config) (*Conn, error) {
-	c := &Conn{udp: udp, fragment: cfg.Fragment}
+// prepare sets a new socket up, and closes it where that fails.
+func prepare(c *Conn, cfg Config) (*Conn, error) {
+	c.fragment = cfg.Fragment
 	if err := c.setup(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up udp socket %v: %w", cfg.Local, err), c.Close())
 	}
@@ -118,7 +126,12 @@ func prepare(udp *net.UDPConn, cfg Config) (*Conn, error) {
 // setup sets the socket's options.
 func (c *Conn) setup(cfg Config) error {
 	var err error
-	if c.raw, err = c.udp.SyscallConn(); err != nil {
+	if c.only != nil {
+		c.raw, err = c.only.file.SyscallConn()
+	} else {
+		c.raw, err = c.udp.SyscallConn()
+	}
+	if err != nil {
 		return err
 	}
 	discover := unix.IP_PMTUDISC_DO
@@ -204,12 +217,18 @@ func (c *Conn) control(f func(fd int) error) error {
 // Send sends one datagram, for callers that do not have many: a Sender has its
 // queue for those. It waits while the send buffer is full.
 func (c *Conn) Send(b []byte, to netip.AddrPort) error {
+	if c.only != nil {
+		return c.only.send(c, b, to)
+	}
 	_, err := c.udp.WriteToUDPAddrPort(b, to)
 	return err
 }
 
 // LocalAddr is the address and port that the socket has.
 func (c *Conn) LocalAddr() netip.AddrPort {
+	if c.only != nil {
+		return c.only.local
+	}
 	a := c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
@@ -225,11 +244,20 @@ func (c *Conn) Drops() uint64 { return c.drops.Load() }
 
 // Wake makes pending and later calls of Senders and Receivers return
 // os.ErrDeadlineExceeded. The socket stays open.
-func (c *Conn) Wake() error { return c.udp.SetDeadline(time.Unix(1, 0)) }
+func (c *Conn) Wake() error {
+	if c.only != nil {
+		c.only.woken.Store(true)
+		return nil
+	}
+	return c.udp.SetDeadline(time.Unix(1, 0))
+}
 
 // Close makes pending and later calls return net.ErrClosed. A second call does
 // nothing.
 func (c *Conn) Close() error {
+	if c.only != nil {
+		return c.only.close()
+	}
 	if err := c.udp.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}

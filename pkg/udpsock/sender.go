@@ -196,6 +196,10 @@ func (s *Sender) setControl(i int, segment bool) {
 // many went out, and leaves in errno why the next one did not.
 func (s *Sender) transmit(from, to int) (int, error) {
 	s.from, s.to, s.sent, s.errno = from, to, 0, 0
+	if only := s.conn.only; only != nil {
+		err := only.write(s.conn.raw, s.do)
+		return s.sent, err
+	}
 	if err := s.conn.raw.Write(s.do); err != nil {
 		return 0, err
 	}
@@ -211,6 +215,9 @@ func (s *Sender) sendOnce(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			if only := s.conn.only; only != nil && only.awaitRoom(fd) {
+				continue
+			}
 			return false
 		default:
 			s.errno = errno
