@@ -1,0 +1,142 @@
+package udpsock
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// unresolved is a namespace with a neighbour, "to", whose MAC address nobody
+// tells: the kernel keeps what is sent to it, and the sender's buffer fills.
+func unresolved(t *testing.T) (h *netnstest.Host, to netip.AddrPort) {
+	t.Helper()
+	netnstest.Require(t)
+	h = netnstest.New(t).Namespace("silent")
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "near"}, PeerName: "far"}
+	if err := h.Netlink().LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	h.AddAddr("near", netip.MustParsePrefix("192.0.2.1/24"))
+	h.Up("near")
+	h.Up("far")
+	return h, netip.MustParseAddrPort("192.0.2.2:9")
+}
+
+// resolve tells the MAC address of the neighbour, so that what waits leaves.
+func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
+	t.Helper()
+	near, err := h.Netlink().LinkByName("near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: near.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
+		IP: to.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitFull returns when what c has sent and the kernel still has fills the
+// send buffer, or when the sender has ended early.
+func awaitFull(t *testing.T, c *Conn, ended <-chan error) {
+	t.Helper()
+	for len(ended) == 0 {
+		var have, limit int
+		err := c.control(func(fd int) (err error) {
+			if limit, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil {
+				return err
+			}
+			have, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have >= limit {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Fatalf("sending ended before the buffer was full: %v", <-ended)
+}
+
+// A send with a full buffer, by both ways, goes on when there is room, and ends
+// when the socket is woken or closed.
+func TestSendOnlyWaitsForRoom(t *testing.T) {
+	const count = 200 // more than the buffer takes, less than the neighbour's queue does
+	ways := map[string]func(c *Conn, to netip.AddrPort) error{
+		"Conn": func(c *Conn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
+		"Sender": func(c *Conn, to netip.AddrPort) error {
+			s := NewSender(c)
+			s.Add(NewDest(to.Addr().As4(), to.Port()), [][]byte{make([]byte, 10)}, 10, 1)
+			results, err := s.Send()
+			if err != nil {
+				return err
+			}
+			return results[0].Err
+		},
+	}
+	ends := map[string]struct {
+		end  func(t *testing.T, h *netnstest.Host, c *Conn, to netip.Addr) error
+		want error
+	}{
+		"room": {func(t *testing.T, h *netnstest.Host, _ *Conn, to netip.Addr) error {
+			resolve(t, h, to)
+			return nil
+		}, nil},
+		"Wake": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+			return c.Wake()
+		}, os.ErrDeadlineExceeded},
+		"Close": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+			return c.Close()
+		}, net.ErrClosed},
+	}
+	for way, send := range ways {
+		for name, end := range ends {
+			t.Run(way+"/"+name, func(t *testing.T) {
+				h, to := unresolved(t)
+				var c *Conn
+				err := h.Do(func() (err error) {
+					c, err = Open(Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), Buffer: 4096, SendOnly: true})
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				ended := make(chan error, 1)
+				go func() {
+					for range count {
+						if err := send(c, to); err != nil {
+							ended <- err
+							return
+						}
+					}
+					ended <- nil
+				}()
+				awaitFull(t, c, ended)
+				if err := end.end(t, h, c, to.Addr()); err != nil {
+					t.Fatal(err)
+				}
+				if err := <-ended; !errors.Is(err, end.want) {
+					t.Errorf("sending ended with %v, want %v", err, end.want)
+				}
+				if end.want != nil {
+					if err := send(c, to); !errors.Is(err, end.want) {
+						t.Errorf("a later send: %v, want %v", err, end.want)
+					}
+				}
+			})
+		}
+	}
+}
