@@ -1,12 +1,68 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What the programs know: their configuration, the peers, and what they count.
- * The loader writes it, and reads the counters.
+ * What the programs know, and what they find in packets: constants, their
+ * configuration, the peers, and what they count. The loader writes it, and reads
+ * the counters.
  */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
 /* enum tcx_action_base, linux/bpf.h of 6.6. NEXT lets other programs look. */
 #define NEXT (-1)
 #define DROP 2
+
+#define AF_INET 2
+#define EINVAL 22
+#define IP_DF 0x4000
+#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
+#define ECT_1 1
+#define ECT_0 2
+#define CE 3
+#define VID 0xfff	    /* IEEE 802.1Q: a tag's VLAN; 0 has a priority and is of none */
+#define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
+#define SECOND 1000000000UL /* of bpf_ktime_get_ns */
+
+/* Of linux/icmp.h, which cannot be had without a C library. */
+#define ICMP_DEST_UNREACH 3
+#define ICMP_FRAG_NEEDED 4
+
+/*
+ * What a datagram begins with; also a router's report of one (RFC 792), which has
+ * that one's header, and its ports behind this.
+ */
+struct frame {
+	struct iphdr outer;
+	union {
+		struct udphdr udp;
+		struct {
+			__u8 type, code;
+			__sum16 checksum;
+			__u32 rest;
+		} icmp;
+	};
+	struct iphdr ip;
+};
+
+#define OVERHEAD (int)__builtin_offsetof(struct frame, ip)
+
+/* What a packet is on the wire: itself, or the segments of a super-packet. */
+struct wire {
+	__u32 packets, bytes, largest;
+};
+
+/* What a packet has before it that was unwrapped before GRO. */
+struct mark {
+	__u32 magic, device;
+};
+
+#define MAGIC 0x666c6e31 /* "fln1" */
 
 /* Filled in by the loader, constants to the verifier. */
 volatile const __u32 device;	    /* ifindex of the TUN */
@@ -82,34 +138,3 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } declined SEC(".maps");
-
-static __always_inline struct peer *find(__be32 addr)
-{
-	__u32 zero = 0;
-	struct masks *m = bpf_map_lookup_elem(&lengths, &zero);
-
-	for (int i = 0; m && i < 33 && m->mask[i]; i++) {
-		struct key k = {.mask = m->mask[i], .subnet = addr & m->mask[i]};
-		struct peer *p = bpf_map_lookup_elem(&peers, &k);
-
-		if (p)
-			return p;
-	}
-	return NULL;
-}
-
-/* What a packet has before it that was unwrapped before GRO. */
-struct mark {
-	__u32 magic, device;
-};
-
-#define MAGIC 0x666c6e31 /* "fln1" */
-
-static __always_inline struct peer *refuse(enum reason reason)
-{
-	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
-
-	if (n)
-		++*n;
-	return NULL;
-}
