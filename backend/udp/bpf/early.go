@@ -37,7 +37,7 @@ func (p *Path) Late() map[int]error {
 // attachEarly attaches the program early to an uplink, or notes why not. It is
 // an error only if one cannot be taken away.
 func (p *Path) attachEarly(i *netlink.LinkAttrs) error {
-	why := betterLate(i.Name)
+	why := betterLate(i)
 	if why == nil {
 		why = p.attachTo(p.early, i.Index, p.Early, func() (link.Link, error) {
 			return link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.Early, Flags: link.XDPDriverMode})
@@ -54,8 +54,8 @@ func (p *Path) attachEarly(i *netlink.LinkAttrs) error {
 // betterLate says why an interface is better off without early. Whether the
 // other end sends super-packets cannot be known; both ends of a link that has
 // them have TSO on unless somebody turns it off.
-func betterLate(name string) error {
-	offloads, err := rtnl.OffloadsOf(name)
+func betterLate(i *netlink.LinkAttrs) error {
+	offloads, err := rtnl.OffloadsOf(i.Name)
 	switch {
 	case err != nil:
 		return err
@@ -64,5 +64,9 @@ func betterLate(name string) error {
 	case offloads.TSO && slices.Contains(superPackets, offloads.Driver):
 		return errSuperPackets
 	}
-	return nil
+	links, err := rtnl.Links(&netlink.Handle{})
+	if err != nil {
+		return err
+	}
+	return stacked(i, links)
 }

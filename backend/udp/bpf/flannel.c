@@ -48,6 +48,7 @@ static __always_inline __u16 sum(const struct iphdr *ip)
 	const __u16 *w = (const void *)ip;
 	__u32 s = 0;
 
+#pragma unroll
 	for (int i = 0; i < sizeof(*ip) / 2; i++)
 		s += w[i];
 	s = (s & 0xffff) + (s >> 16);
@@ -282,10 +283,10 @@ int early(struct xdp_md *ctx)
 	    eth.h_proto != bpf_htons(ETH_P_IP) ||
 	    bpf_xdp_load_bytes(ctx, sizeof(eth), &h, sizeof(h)) < 0 ||
 	    !whole(&h, bpf_xdp_get_buff_len(ctx) - sizeof(eth)) || !fits(ctx, &h) || !admit(&h, &why) ||
-	    bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m)))
+	    bpf_xdp_adjust_head(ctx, OVERHEAD))
 		return XDP_PASS;
-	if (bpf_xdp_adjust_head(ctx, OVERHEAD)) {
-		bpf_xdp_adjust_meta(ctx, sizeof(*m));
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
+		bpf_xdp_adjust_head(ctx, -OVERHEAD);
 		return XDP_PASS;
 	}
 	m = (void *)(long)ctx->data_meta;
