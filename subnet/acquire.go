@@ -14,6 +14,9 @@ import (
 	"github.com/coreos/flannel/pkg/backoff"
 )
 
+// ErrSilent: the store has not answered for Terms.Patience.
+var ErrSilent = errors.New("the store does not answer")
+
 // Acquire takes a subnet for the host that attrs describes: the one that it
 // holds already, by its public IP, or by its NodeID after a change of address;
 // else prev, if that is free; else a free one at random. One of others, and one

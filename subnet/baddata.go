@@ -11,12 +11,13 @@ import (
 const maxBadKeys = 1024
 
 // BadData keeps account of the store's keys that are left out, because they do
-// not parse or contradict others. Each key is logged once for each new fault, and counted every
-// time it is met. The zero value is ready; it is safe for concurrent use.
+// not parse or contradict others. Each key is logged once for each new fault, and
+// counted every time it is met. The zero value is ready; it is safe for concurrent
+// use.
 type BadData struct {
 	count atomic.Uint64
 
-	mu     sync.Mutex
+	mu     sync.Mutex        // guards what follows
 	logged map[string]string // key → the fault last logged for it
 }
 

@@ -11,11 +11,27 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/backoff"
 )
 
 // configEvery is how often the configuration is read again, less up to a tenth
 // at random: for 10,000 hosts that is 180 small reads a second.
 const configEvery = time.Minute
+
+// WaitConfig returns the network configuration, waiting for the store and for
+// the configuration as long as it takes. A configuration that breaks a rule is
+// an error at once: it does not mend itself. Errors: a *ConfigError or a JSON
+// error, or ctx's.
+func WaitConfig(ctx context.Context, reg Registry) (*Config, error) {
+	data, err := backoff.Retry(ctx, "wait for network configuration", func() ([]byte, error) {
+		return reg.Config(ctx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for network configuration: %w", err)
+	}
+	return ParseConfig(data)
+}
 
 // WatchConfig notices, within a minute, a change of the configuration that we
 // work by, until ctx ends (nil). SubnetMin and SubnetMax concern leases that

@@ -18,8 +18,11 @@ import (
 	"time"
 )
 
-// Manager acquires, renews and watches leases. Each method is called once, in
-// the order Acquire or Adopt, then Renew and Watch side by side; Status any time.
+// Manager acquires, renews and watches one lease of ours. Acquire or Adopt comes
+// first, once; then Renew, Watch and WatchConfig, side by side. Watch is called
+// once; Renew again, from where Status says, while there is no network to watch
+// for. Status, BadCount, Publish and AwaitPublished may be called at any time from
+// any goroutine.
 type Manager struct {
 	reg    Registry
 	config *Config
@@ -91,7 +94,7 @@ func NewManager(reg Registry, c *Config, t Terms) *Manager {
 		status: Status{Since: time.Now()}, heard: time.Now()}
 }
 
-// Status is a snapshot; safe to call at any time from any goroutine.
+// Status is a snapshot.
 func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()

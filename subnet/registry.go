@@ -19,8 +19,6 @@ var (
 	// ErrCompacted: the store has forgotten the history between the requested
 	// revision and now (etcd v3 compaction, etcd v2 error 401). List again.
 	ErrCompacted = errors.New("history was compacted")
-	// ErrSilent, of Acquire alone: the store has not answered for Terms.Patience.
-	ErrSilent = errors.New("the store does not answer")
 )
 
 // Rev is a point in a store's history: etcd v3's revision, etcd v2's

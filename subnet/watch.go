@@ -241,17 +241,3 @@ func (w *watcher) send(ctx context.Context, n news) {
 	case <-ctx.Done():
 	}
 }
-
-// WaitConfig returns the network configuration, waiting for the store and for
-// the configuration as long as it takes. A configuration that breaks a rule is
-// an error at once: it does not mend itself. Errors: a *ConfigError or a JSON
-// error, or ctx's.
-func WaitConfig(ctx context.Context, reg Registry) (*Config, error) {
-	data, err := backoff.Retry(ctx, "wait for network configuration", func() ([]byte, error) {
-		return reg.Config(ctx)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("wait for network configuration: %w", err)
-	}
-	return ParseConfig(data)
-}
