@@ -3,7 +3,6 @@ package uplink
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,11 +26,10 @@ type Choice struct {
 	CanReach string
 }
 
-// pick applies c to the state of the host. route asks the kernel for the way
-// to an address.
-func (c Choice) pick(h host, route func(netip.Addr) (hop, error)) (Uplink, error) {
+// pick applies c to the state of the host.
+func (c Choice) pick(h host, r routes) (Uplink, error) {
 	if len(c.Ifaces) == 0 && len(c.Regexes) == 0 && c.CanReach == "" {
-		return h.byDefaultRoute()
+		return h.byDefaultRoute(r)
 	}
 	exprs, err := c.compile()
 	if err != nil {
@@ -56,7 +54,7 @@ func (c Choice) pick(h host, route func(netip.Addr) (hop, error)) (Uplink, error
 		}
 	}
 	if c.CanReach != "" {
-		if u, err := h.byReach(c.CanReach, route); try(u, err) {
+		if u, err := h.byReach(c.CanReach, r); try(u, err) {
 			return u, nil
 		}
 	}

@@ -27,12 +27,16 @@ func sample() host {
 			{6, []string{"flannel0"}, 1472, true, []addr{global("10.5.3.0")}},
 			{7, []string{"wlan0"}, 1500, true, []addr{{ip: ip("169.254.1.2")}}},
 		},
-		defaults: []hop{{index: 2}},
 	}
 }
 
-func sampleRoute(to netip.Addr) (hop, error) {
-	switch to {
+// sampleRoutes has these default routes, and some others.
+type sampleRoutes []hop
+
+func (s sampleRoutes) defaults() ([]hop, error) { return s, nil }
+
+func (sampleRoutes) to(ip4 netip.Addr) (hop, error) {
+	switch ip4 {
 	case ip("198.51.100.77"):
 		return hop{index: 3}, nil
 	case ip("192.0.2.77"):
@@ -49,7 +53,7 @@ func TestPick(t *testing.T) {
 	tests := []struct {
 		name     string
 		choice   Choice
-		defaults []hop // nil: sample's
+		defaults []hop // nil: eth0's
 		want     string
 		addr     string
 		err      string
@@ -104,10 +108,11 @@ func TestPick(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := sample()
+			r := sampleRoutes{{index: 2}}
 			if tt.defaults != nil {
-				h.defaults = tt.defaults
+				r = tt.defaults
 			}
-			u, err := tt.choice.pick(h, sampleRoute)
+			u, err := tt.choice.pick(h, r)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("pick = %+v, %v; want error with %q", u, err, tt.err)

@@ -73,17 +73,17 @@ func look(c Choice, u Uplink) (Uplink, error) {
 	if err != nil {
 		return Uplink{}, err
 	}
-	return h.successor(c, u, route)
+	return h.successor(c, u, kernel{})
 }
 
 // successor is the uplink that was u so far. It is u itself where nothing has
 // changed, its reason included.
-func (h host) successor(c Choice, u Uplink, route func(netip.Addr) (hop, error)) (Uplink, error) {
+func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 	i := slices.IndexFunc(h.links, func(l link) bool { return slices.Contains(l.names, u.Name) })
 	if i >= 0 && h.links[i].up && h.links[i].has(u.Addr) {
 		return h.links[i].with(u.Addr, u.Reason), nil
 	}
-	next, err := c.pick(h, route)
+	next, err := c.pick(h, r)
 	switch {
 	case err == nil:
 		return next, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -84,5 +85,29 @@ func TestFollowTellsProblems(t *testing.T) {
 	}
 	if len(problems) != 1 || !strings.Contains(problems[0], "interface eth0 is down") {
 		t.Errorf("problems: %q", problems)
+	}
+}
+
+// forbidden fails the test when routes are asked for.
+type forbidden struct{ *testing.T }
+
+func (f forbidden) defaults() ([]hop, error) {
+	f.Error("the routes were listed")
+	return nil, nil
+}
+
+func (f forbidden) to(ip netip.Addr) (hop, error) {
+	f.Errorf("the way to %v was asked for", ip)
+	return hop{}, nil
+}
+
+// Each of the 10,000 routes that a backend makes is news. It must not have all
+// of them listed while the uplink is what it was.
+func TestUnchangedUplinkListsNoRoutes(t *testing.T) {
+	h := sample()
+	u, err := Choice{}.pick(h, sampleRoutes{{index: 2}})
+	check(t, err)
+	if next, err := h.successor(Choice{}, u, forbidden{t}); err != nil || next != u {
+		t.Errorf("successor = %+v, %v; want %+v", next, err, u)
 	}
 }

@@ -8,11 +8,18 @@ import (
 	"strings"
 )
 
-// host is the state of interfaces and default routes at one moment.
+// host is the state of the interfaces at one moment.
 type host struct {
 	links []link
+}
+
+// routes are asked for only where the choice needs them: a backend may have
+// made 10,000 of them, and each is news that has the uplink looked at.
+type routes interface {
 	// defaults are the default routes' next hops, lowest metric first.
-	defaults []hop
+	defaults() ([]hop, error)
+	// to is the way that a packet to ip would take.
+	to(ip netip.Addr) (hop, error)
 }
 
 // link is one interface with its IPv4 addresses.
@@ -40,9 +47,13 @@ type hop struct {
 }
 
 // byDefaultRoute takes the first default route whose interface is usable.
-func (h host) byDefaultRoute() (Uplink, error) {
-	err := notReady("no default route; name an interface with -iface (%s)", h)
-	for i, d := range h.defaults {
+func (h host) byDefaultRoute(r routes) (Uplink, error) {
+	defaults, err := r.defaults()
+	if err != nil {
+		return Uplink{}, err
+	}
+	err = notReady("no default route; name an interface with -iface (%s)", h)
+	for i, d := range defaults {
 		l := h.byIndex(d.index)
 		if l == nil || l.ours() {
 			continue
@@ -127,12 +138,12 @@ func (h host) byRegexp(expr *regexp.Regexp) (Uplink, error) {
 	return Uplink{}, err
 }
 
-func (h host) byReach(s string, route func(netip.Addr) (hop, error)) (Uplink, error) {
+func (h host) byReach(s string, r routes) (Uplink, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil || !ip.Is4() {
 		return Uplink{}, fmt.Errorf("-iface-can-reach=%s: not an IPv4 address", s)
 	}
-	d, err := route(ip)
+	d, err := r.to(ip)
 	if err != nil {
 		return Uplink{}, notReady("-iface-can-reach=%s: no route: %v", s, err)
 	}

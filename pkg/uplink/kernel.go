@@ -15,35 +15,27 @@ import (
 // state cut through (NLM_F_DUMP_INTR).
 const dumpTries = 5
 
-// readHost asks the kernel for the interfaces, addresses and default routes of
-// the calling thread's network namespace.
-func readHost() (host, error) {
-	var h host
-	var err error
+// list dumps until nothing cuts through.
+func list[T any](dump func() ([]T, error)) (all []T, err error) {
 	for range dumpTries {
-		h, err = dump()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}
-	return h, err
+	return all, err
 }
 
-func dump() (host, error) {
-	nlLinks, err := netlink.LinkList()
+// readHost asks the kernel for the interfaces and addresses of the calling
+// thread's network namespace.
+func readHost() (host, error) {
+	nlLinks, err := list(netlink.LinkList)
 	if err != nil {
 		return host{}, fmt.Errorf("list interfaces: %w", err)
 	}
-	nlAddrs, err := netlink.AddrList(nil, unix.AF_INET)
+	nlAddrs, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return host{}, fmt.Errorf("list addresses: %w", err)
 	}
-	// A nil Dst in the filter stands for 0.0.0.0/0.
-	nlRoutes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
-	if err != nil {
-		return host{}, fmt.Errorf("list default routes: %w", err)
-	}
-
 	var h host
 	for _, nl := range nlLinks {
 		a := nl.Attrs()
@@ -54,10 +46,6 @@ func dump() (host, error) {
 			up:    a.Flags&net.FlagUp != 0,
 			addrs: addrsOf(a.Index, nlAddrs),
 		})
-	}
-	slices.SortStableFunc(nlRoutes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
-	for _, r := range nlRoutes {
-		h.defaults = append(h.defaults, hopsOf(r)...)
 	}
 	return h, nil
 }
@@ -95,8 +83,27 @@ func hopsOf(r netlink.Route) []hop {
 	return hops
 }
 
-// route asks the kernel which way a packet to ip would take.
-func route(ip netip.Addr) (hop, error) {
+// kernel is the routes of the calling thread's network namespace.
+type kernel struct{}
+
+func (kernel) defaults() ([]hop, error) {
+	// A nil Dst in the filter stands for 0.0.0.0/0. The kernel hands out all
+	// routes, and the library sorts the others out.
+	routes, err := list(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list default routes: %w", err)
+	}
+	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+	var hops []hop
+	for _, r := range routes {
+		hops = append(hops, hopsOf(r)...)
+	}
+	return hops, nil
+}
+
+func (kernel) to(ip netip.Addr) (hop, error) {
 	routes, err := netlink.RouteGet(ip.AsSlice())
 	if err != nil {
 		return hop{}, err

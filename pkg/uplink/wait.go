@@ -22,7 +22,7 @@ func Find(c Choice) (Uplink, error) {
 	if err != nil {
 		return Uplink{}, err
 	}
-	return c.pick(h, route)
+	return c.pick(h, kernel{})
 }
 
 // Wait makes the choice, and where it is not possible yet, again on each change
