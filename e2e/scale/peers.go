@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/ipv4"
@@ -51,6 +52,9 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, crowd *netns
 		if err != nil {
 			return err
 		}
+		if err := unsummed(c); err != nil {
+			return errors.Join(err, c.Close())
+		}
 		p := ipv4.NewPacketConn(c)
 		if err := p.SetControlMessage(ipv4.FlagDst, true); err != nil {
 			return errors.Join(err, c.Close())
@@ -85,6 +89,17 @@ func echo(ctx context.Context, c *ipv4.PacketConn, port, offset int) error {
 		// Where the daemon's host has gone meanwhile, nobody misses the answer.
 		_, _ = c.WriteTo(buf[:n], back, to)
 	}
+}
+
+// unsummed has c send with a UDP checksum of 0, as kernels encapsulate, and as a
+// daemon's kernel data path wants it.
+func unsummed(c net.PacketConn) error {
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return fmt.Errorf("reach socket: %w", err)
+	}
+	e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
+	return errors.Join(e, os.NewSyscallError("setsockopt SO_NO_CHECK", err))
 }
 
 // turn makes the answer of a ping in place; false if it is none.

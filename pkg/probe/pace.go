@@ -25,6 +25,9 @@ const (
 	// silent when the last silentAfter of them are lost.
 	window      = 20
 	silentAfter = 3
+	// collectMost bounds how many messages are taken at once; more than a socket's
+	// buffer holds.
+	collectMost = 4096
 )
 
 // burstEvery is the least time between two bursts of small probes, unless peers

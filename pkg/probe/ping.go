@@ -36,7 +36,7 @@ type ping struct {
 // Dial opens a socket for pings from source, or from what the kernel chooses
 // where this host has no such address. Close it.
 func Dial(source netip.Addr) (*Pinger, error) {
-	c, err := open(source)
+	c, err := dial(source)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/turn"
 )
@@ -31,7 +31,7 @@ type Config struct {
 // Prober measures the way to each peer while Run runs.
 type Prober struct {
 	config Config
-	open   func(netip.Addr) (conn, error)
+	open   func(source netip.Addr, id uint16) (post, error)
 	stamp  stamp
 
 	mu    sync.Mutex // guards what follows
@@ -41,6 +41,13 @@ type Prober struct {
 	large time.Time // when the last large probe left
 	// turned are the peers that fell silent (true) or answer again (false).
 	turned turn.Notes
+}
+
+// post takes probes to the peers and keeps the answers.
+type post interface {
+	send(message []byte, to netip.Addr) error
+	take() (letter, error) // EAGAIN: nothing is there
+	Close() error
 }
 
 // flight is a probe under way.
@@ -54,7 +61,8 @@ type flight struct {
 // New makes a Prober.
 func New(c Config) *Prober {
 	return &Prober{
-		config: c, open: open, stamp: newStamp(),
+		config: c, stamp: newStamp(),
+		open:  func(source netip.Addr, id uint16) (post, error) { return openMailbox(source, id) },
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
 	}
 }
@@ -87,44 +95,43 @@ func (p *Prober) turn(was bool, of *peer) {
 	}
 }
 
-// Run probes until ctx ends, which gives nil, or its socket fails.
+// Run probes until ctx ends, which gives nil; an error if there can be no
+// socket for it.
 func (p *Prober) Run(ctx context.Context) error {
-	c, err := p.open(p.config.Subnet.Addr())
+	c, err := p.open(p.config.Subnet.Addr(), p.stamp.id)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return receive(ctx, c, p.answer) })
-	g.Go(func() error { return p.send(ctx, c) })
-	return errors.Join(g.Wait(), c.Close())
+	p.run(ctx, c)
+	return c.Close()
 }
 
-// send probes one peer after the other, in bursts, evenly over the round. Hosts
+// run probes one peer after the other, in bursts, evenly over the round. Hosts
 // that have started at the same moment do not keep in step.
-func (p *Prober) send(ctx context.Context, c conn) error {
+func (p *Prober) run(ctx context.Context, c post) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
-	late := time.NewTimer(timeout)
-	defer late.Stop()
+	look := time.NewTimer(timeout)
+	defer look.Stop()
 	var queue []*peer
 	var burst int
 	var pause time.Duration
 	for first := true; ; {
 		select {
 		case <-ctx.Done():
-			return nil
-		case now := <-late.C:
-			p.expire(now)
-		case now := <-tick.C:
-			p.expire(now)
+			return
+		case <-look.C:
+			p.collect(c)
+		case <-tick.C:
+			p.collect(c)
 			if len(queue) == 0 {
 				queue = p.refresh()
 				burst, pause = pace(p.config.Interval, len(queue))
 			}
 			due := queue[:min(burst, len(queue))]
 			queue = queue[len(due):]
-			if p.burst(c, due) { // do not wait for the next burst to know
-				late.Reset(timeout)
+			if p.burst(c, due) || pause > 2*timeout {
+				look.Reset(timeout)
 			}
 			tick.Reset(pause)
 			if first {
@@ -135,23 +142,23 @@ func (p *Prober) send(ctx context.Context, c conn) error {
 	}
 }
 
-// burst sends the probes that are due. It returns whether one of them is the
-// last that a peer has to answer, or be silent.
-func (p *Prober) burst(c conn, due []*peer) (decides bool) {
+// burst sends the probes that are due. It returns whether the answer of one of
+// them may be news. Others are looked for before the next burst leaves.
+func (p *Prober) burst(c post, due []*peer) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, to := range due {
 		p.emit(c, flight{peer: to, to: to.target(), at: now})
-		decides = decides || to.inRow == silentAfter-1
+		news = news || to.inRow > 0 || to.result.RTT == 0
 	}
 	p.measure(c, due, now)
-	return decides
+	return news
 }
 
 // measure sends a large probe if one is due: to the peer whose turn was the
 // longest ago, or the same ones would be measured each time and others never.
-func (p *Prober) measure(c conn, due []*peer, now time.Time) {
+func (p *Prober) measure(c post, due []*peer, now time.Time) {
 	if now.Sub(p.large) < apartLarge {
 		return
 	}
@@ -195,10 +202,23 @@ func (p *Prober) refresh() []*peer {
 	return append(queue[max(0, after):], queue[:max(0, after)]...)
 }
 
-// expire counts as lost what has been under way for too long.
-func (p *Prober) expire(now time.Time) {
+// collect takes the answers that have come, and then counts as lost what has
+// been under way for too long.
+func (p *Prober) collect(c post) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for range collectMost {
+		l, err := c.take()
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil { // an ICMP error about an earlier request
+			log.V(2).Infof("receive echo replies: %v", err)
+			continue
+		}
+		p.answer(l, time.Now())
+	}
+	now := time.Now()
 	for seq, f := range p.sent {
 		if now.Sub(f.at) < timeout {
 			continue
@@ -225,11 +245,11 @@ func (f flight) missed(now time.Time) {
 	}
 }
 
-func (p *Prober) emit(c conn, f flight) {
+func (p *Prober) emit(c post, f flight) {
 	p.seq++
 	packet, err := p.stamp.request(p.seq, f.size)
 	if err == nil {
-		_, err = c.WriteTo(packet, c.addr(f.to))
+		err = c.send(packet, f.to)
 	}
 	if err != nil { // no route, device down: it counts as lost when its time is over
 		log.V(2).Infof("send probe to=%v size=%d: %v", f.to, max(f.size, smallLen), err)
@@ -237,27 +257,43 @@ func (p *Prober) emit(c conn, f flight) {
 	p.sent[p.seq] = f
 }
 
-// answer takes one message.
-func (p *Prober) answer(message []byte, from netip.Addr) {
-	now := time.Now()
-	seq, size, ok := p.stamp.reply(message)
+// answer takes one message; p.mu is held.
+func (p *Prober) answer(l letter, now time.Time) {
+	seq, size, ok := p.stamp.reply(l.message)
 	if !ok {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	f, ok := p.sent[seq]
-	if !ok || from != f.to || size != max(f.size, smallLen) {
+	if !ok || l.from != f.to || size != max(f.size, smallLen) {
 		return
+	}
+	rtt, ok := f.roundTrip(l.at, now)
+	if ok && rtt > timeout {
+		return // it is lost, as those whose answer never comes
 	}
 	delete(p.sent, seq)
 	if f.size == 0 {
 		was := f.peer.result.Silent
-		f.peer.answered(now, now.Sub(f.at))
+		if !ok && f.peer.result.RTT != 0 {
+			rtt = f.peer.result.RTT // the last one known
+		}
+		f.peer.answered(now, rtt)
 		p.turn(was, f.peer)
 		return
 	}
 	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {
 		f.peer.result.MTU = mtu
 	}
+}
+
+// roundTrip is how long f took, if its answer came at that time on the wall and
+// was found now. ok is false where that cannot be, as the clock was set or the
+// kernel did not tell; it is what has passed at most then.
+func (f flight) roundTrip(at, now time.Time) (rtt time.Duration, ok bool) {
+	most := now.Sub(f.at)
+	rtt = at.Sub(f.at.Round(0)) // without the monotonic clock, which the kernel does not tell
+	if rtt <= 0 || rtt > most {
+		return most, false
+	}
+	return rtt, true
 }

@@ -2,11 +2,8 @@ package probe
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -122,33 +120,29 @@ func TestLargestPacket(t *testing.T) {
 	eventually(t, p, "found", func(r Result) bool { return r.MTU > 1300-precision && r.MTU <= 1304 })
 }
 
-// wire answers every probe and counts what leaves.
+// wire answers every probe after a millisecond and counts what leaves.
 type wire struct {
 	mu      sync.Mutex
 	bytes   int
 	packets int
-	last    map[string]time.Time
+	last    map[netip.Addr]time.Time
 	least   time.Duration // between two small probes to one address
 	cut     bool          // nothing is answered
-	replies chan reply
-	done    chan struct{}
-	once    sync.Once
+	looks   int           // how often answers were looked for
+	replies []letter
 }
 
-type reply struct {
-	data []byte
-	from net.Addr
-}
+const roundTrip = time.Millisecond
 
-func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
+func (w *wire) send(b []byte, to netip.Addr) error {
 	m, err := icmp.ParseMessage(protocolICMP, b)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	m.Type = ipv4.ICMPTypeEchoReply
 	answer, err := m.Marshal(nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	const encapsulation = 80 // WireGuard's, the largest
 	w.mu.Lock()
@@ -156,35 +150,30 @@ func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 	w.packets++
 	w.bytes += len(b) + 20 + encapsulation
 	if len(b)+20 == smallLen {
-		if last, ok := w.last[to.String()]; ok {
+		if last, ok := w.last[to]; ok {
 			w.least = min(w.least, time.Since(last))
 		}
-		w.last[to.String()] = time.Now()
+		w.last[to] = time.Now()
 	}
 	if !w.cut {
-		w.replies <- reply{answer, to}
+		w.replies = append(w.replies, letter{answer, to, time.Now().Add(roundTrip)})
 	}
-	return len(b), nil
-}
-
-func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
-	select {
-	case r := <-w.replies:
-		<-time.After(time.Millisecond) // of the bubble; a round trip of 0 would be none
-		return copy(b, r.data), r.from, nil
-	case <-w.done:
-		return 0, nil, os.ErrDeadlineExceeded
-	}
-}
-
-func (w *wire) Close() error                     { return nil }
-func (w *wire) LocalAddr() net.Addr              { return nil }
-func (w *wire) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (w *wire) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
-func (w *wire) SetReadDeadline(time.Time) error {
-	w.once.Do(func() { close(w.done) })
 	return nil
 }
+
+func (w *wire) take() (letter, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.replies) == 0 || time.Now().Before(w.replies[0].at) {
+		w.looks++
+		return letter{}, unix.EAGAIN
+	}
+	l := w.replies[0]
+	w.replies = w.replies[1:]
+	return l, nil
+}
+
+func (w *wire) Close() error { return nil }
 
 // over makes a Prober of n peers at w.
 func over(w *wire, n int) *Prober {
@@ -192,10 +181,9 @@ func over(w *wire, n int) *Prober {
 	for i := range n {
 		subnets = append(subnets, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
 	}
-	w.last, w.least = make(map[string]time.Time), time.Hour
-	w.replies, w.done = make(chan reply, 256), make(chan struct{})
+	w.last, w.least = make(map[netip.Addr]time.Time), time.Hour
 	p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
-	p.open = func(netip.Addr) (conn, error) { return conn{w, false}, nil }
+	p.open = func(netip.Addr, uint16) (post, error) { return w, nil }
 	return p
 }
 
@@ -265,7 +253,7 @@ func TestHostsNotInStep(t *testing.T) {
 		p.config.Subnet = netip.MustParsePrefix("10.2.7.0/24")
 		runFor(t, p, time.Second)
 		for _, first := range []string{"10.2.8.0", "10.2.74.0"} {
-			if _, ok := w.last[first+":0"]; !ok {
+			if _, ok := w.last[netip.MustParseAddr(first)]; !ok {
 				t.Errorf("%s is not among the first %d: %v", first, len(w.last), w.last)
 			}
 		}
@@ -297,9 +285,13 @@ func TestThousandPeersInTenKilobytes(t *testing.T) {
 			t.Errorf("a peer was probed after %v, want 30 s at least", w.least)
 		}
 		for subnet, r := range p.Results() {
-			if r.Silent || r.Lost != 0 || r.Sent < 9 {
-				t.Errorf("%v: %+v, want all answered", subnet, r)
+			if r.Silent || r.Lost != 0 || r.Sent < 9 || r.RTT != roundTrip {
+				t.Errorf("%v: %+v, want all answered, after %v", subnet, r, roundTrip)
 			}
+		}
+		// Once for each burst, twice while a peer is not known yet.
+		if bursts := w.packets / 67; w.looks > 6*bursts/5 {
+			t.Errorf("looked for answers %d times, for %d bursts", w.looks, bursts)
 		}
 	})
 }
@@ -347,5 +339,83 @@ func TestSearchEndsBelowTheLimit(t *testing.T) {
 		if s.next(now) != 0 || s.next(now.Add(largeEvery)) != s.full {
 			t.Fatalf("limit %d: want the full size again after %v, and nothing before", limit, largeEvery)
 		}
+	}
+}
+
+// The kernel says by the clock on the wall when an answer came. If that was set
+// meanwhile, the round trip is not known, and the peer answers nevertheless.
+func TestClockSetUnderWay(t *testing.T) {
+	at := time.Now()
+	now := at.Add(time.Second)
+	f := flight{at: at}
+	for _, tt := range []struct {
+		name string
+		came time.Time
+		want time.Duration
+		ok   bool
+	}{
+		{"told", at.Add(3 * time.Millisecond), 3 * time.Millisecond, true},
+		{"not told", time.Time{}, time.Second, false},
+		{"clock set back", at.Add(-time.Hour), time.Second, false},
+		{"clock set forward", at.Add(time.Hour), time.Second, false},
+	} {
+		if rtt, ok := f.roundTrip(tt.came.Round(0), now); rtt != tt.want || ok != tt.ok {
+			t.Errorf("%s: %v, %v; want %v, %v", tt.name, rtt, ok, tt.want, tt.ok)
+		}
+	}
+}
+
+// The answers to somebody else's flood of pings leave room for ours.
+func TestFloodOfOthers(t *testing.T) {
+	a, b := hosts(t)
+	a.Sysctl("net/ipv4/ping_group_range", "1 0") // a raw socket
+	a.AddAddr("lo", host32(ours.Addr()))
+	b.AddAddr("lo", host32(theirs.Addr()))
+	err := a.Do(func() error {
+		m, err := openMailbox(ours.Addr(), 7)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		other, err := openMailbox(ours.Addr(), 8)
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		for range 2000 { // a socket's buffer holds some 270
+			packet, err := stamp{id: 8}.request(1, smallLen)
+			if err != nil {
+				return err
+			}
+			if err := other.send(packet, theirs.Addr()); err != nil {
+				return err
+			}
+		}
+		packet, err := stamp{id: 7}.request(1, smallLen)
+		if err != nil {
+			return err
+		}
+		before := time.Now()
+		if err := m.send(packet, theirs.Addr()); err != nil {
+			return err
+		}
+		for end := before.Add(patience); ; {
+			l, err := m.take()
+			switch {
+			case err == nil:
+				if seq, _, ok := (stamp{id: 7}).reply(l.message); !ok || seq != 1 || l.from != theirs.Addr() {
+					t.Errorf("took %+v, want the answer to our request", l)
+				}
+				if l.at.Before(before.Round(0)) || l.at.After(time.Now().Round(0)) {
+					t.Errorf("it came at %v, want after %v", l.at, before)
+				}
+				return nil
+			case time.Now().After(end):
+				return fmt.Errorf("no answer: %w", err)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
