@@ -17,6 +17,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/cadence"
 	"github.com/coreos/flannel/pkg/repeat"
 	"github.com/coreos/flannel/pkg/state"
 	"github.com/coreos/flannel/pkg/turn"
@@ -173,11 +174,9 @@ func (r *recorder) note(events []subnet.Event) {
 
 // run writes what has changed every rememberEvery, and at the end.
 func (r *recorder) run(ctx context.Context) error {
-	tick := time.NewTicker(rememberEvery)
-	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-time.After(cadence.Next(rememberEvery)):
 			r.write()
 		case <-ctx.Done():
 			r.write()

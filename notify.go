@@ -9,6 +9,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/coreos/flannel/pkg/cadence"
 	"github.com/coreos/flannel/pkg/repeat"
 )
 
@@ -24,13 +25,16 @@ func (d *daemon) attendSystemd(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read WATCHDOG_USEC: %w", err)
 	}
+	if os.Getenv(notifyVariable) == "" {
+		<-ctx.Done()
+		return nil
+	}
 	every := statusEvery
 	if watchdog > 0 {
 		every = min(every, watchdog/2)
 	}
-	ticks := time.NewTicker(every)
-	defer ticks.Stop()
-	attend(ctx, ticks.C, d.condition, func(state string) {
+	next := func() <-chan time.Time { return time.After(cadence.Next(every)) }
+	attend(ctx, next, d.condition, func(state string) {
 		if d.wasReady() { // again, lest it was lost; systemd minds only the first
 			state += "\n" + sd.SdNotifyReady
 		}
@@ -43,18 +47,18 @@ func (d *daemon) attendSystemd(ctx context.Context) error {
 	return nil
 }
 
-// attend calls tell with the condition now and at each tick. To learn the
+// attend calls tell with the condition now and whenever it is time again. To learn the
 // condition takes every lock of control and data plane. So while one of them
 // hangs nobody is told anything, and the watchdog restarts the program. That
 // etcd or a peer is away is no reason to: packets go on, and a restart would
 // bring neither back.
-func attend(ctx context.Context, ticks <-chan time.Time, condition func() string, tell func(string)) {
+func attend(ctx context.Context, next func() <-chan time.Time, condition func() string, tell func(string)) {
 	for {
 		tell("STATUS=" + condition())
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticks:
+		case <-next():
 		}
 	}
 }
@@ -71,6 +75,9 @@ func (d *daemon) condition() string {
 	return fmt.Sprintf("subnet %v, %d peers, data path %s", o.Lease.Subnet, o.peers, o.dataPath)
 }
 
+// notifyVariable names systemd's socket; it is not set without systemd.
+const notifyVariable = "NOTIFY_SOCKET"
+
 // notifyLimit is how long a message to systemd may wait for room in its queue.
 // A systemd that does not read must hold up neither the program nor its end.
 const notifyLimit = 250 * time.Millisecond
@@ -79,7 +86,7 @@ const notifyLimit = 250 * time.Millisecond
 // go-systemd waits without limit. Only a systemd that hangs or went away refuses
 // it, and it will learn all when it is back.
 func notifySystemd(state string) {
-	addr := &net.UnixAddr{Name: os.Getenv("NOTIFY_SOCKET"), Net: "unixgram"}
+	addr := &net.UnixAddr{Name: os.Getenv(notifyVariable), Net: "unixgram"}
 	if addr.Name == "" {
 		return
 	}

@@ -37,7 +37,7 @@ func TestAttendIsSilentWhileStateHangs(t *testing.T) {
 		var told []string
 		done := make(chan struct{})
 		go func() {
-			attend(ctx, ticks.C, condition, func(state string) {
+			attend(ctx, func() <-chan time.Time { return ticks.C }, condition, func(state string) {
 				mu.Lock()
 				defer mu.Unlock()
 				told = append(told, state)

@@ -10,6 +10,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/cadence"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 )
@@ -24,14 +25,12 @@ const (
 // observe puts into words what changes, for the log and the status page, until
 // ctx ends. What it looks at costs the same however many peers there are.
 func (d *daemon) observe(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	before := d.outline()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(cadence.Next(lookEvery)):
 			now := d.outline()
 			for _, h := range append(changes(before.Snapshot, now.Snapshot), d.peerChanges(d.snapshot().prober)...) {
 				if h.line != "" {

@@ -1,14 +1,14 @@
 package subnet
 
 import (
-	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/coreos/flannel/pkg/cadence"
 )
 
 const (
-	// pulseEvery is the mean pause between two heartbeats; each is up to half
-	// longer or shorter, so that hosts that started together drift apart.
+	// pulseEvery is how often the store has to show that it is there.
 	pulseEvery = 2 * time.Second
 	// PulseLimit is how long the answer to a heartbeat may take, at first. A
 	// store that is slow because it has too much to do must not get all hosts'
@@ -27,7 +27,7 @@ type Pulse struct {
 }
 
 // Pause is the time to the next heartbeat.
-func (p *Pulse) Pause() time.Duration { return pulseEvery/2 + rand.N(pulseEvery) }
+func (p *Pulse) Pause() time.Duration { return cadence.Next(pulseEvery) }
 
 // Limit is how long the answer to the next heartbeat may take.
 func (p *Pulse) Limit() time.Duration {

@@ -11,6 +11,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/backoff"
+	"github.com/coreos/flannel/pkg/cadence"
 )
 
 const (
@@ -69,7 +70,7 @@ func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
 		if left <= 0 {
 			return true
 		}
-		timer.Reset(min(left, lookEvery))
+		timer.Reset(min(left, cadence.Next(lookEvery)))
 	}
 }
 

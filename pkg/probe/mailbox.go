@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -80,12 +81,12 @@ func (m *mailbox) send(message []byte, to netip.Addr) error {
 
 // take gives the next answer; EAGAIN: there is none.
 func (m *mailbox) take() (letter, error) {
-	n, controls, _, from, err := unix.Recvmsg(m.fd, m.message, m.control, unix.MSG_DONTWAIT)
+	n, controls, _, from, err := syscall.Recvmsg(m.fd, m.message, m.control, unix.MSG_DONTWAIT) // unix's asks the socket's protocol each time
 	if err != nil {
 		return letter{}, os.NewSyscallError("recvmsg", err)
 	}
 	l := letter{message: m.message[:n], at: arrival(m.control[:controls])}
-	if a, ok := from.(*unix.SockaddrInet4); ok {
+	if a, ok := from.(*syscall.SockaddrInet4); ok {
 		l.from = netip.AddrFrom4(a.Addr)
 	}
 	if m.raw { // with the IP header

@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	log "github.com/golang/glog"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/cadence"
 	"github.com/coreos/flannel/pkg/turn"
 )
 
@@ -106,8 +106,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	return c.Close()
 }
 
-// run probes one peer after the other, in bursts, evenly over the round. Hosts
-// that have started at the same moment do not keep in step.
+// run probes one peer after the other, in bursts, evenly over the round.
 func (p *Prober) run(ctx context.Context, c post) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
@@ -116,7 +115,7 @@ func (p *Prober) run(ctx context.Context, c post) {
 	var queue []*peer
 	var burst int
 	var pause time.Duration
-	for first := true; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -130,14 +129,10 @@ func (p *Prober) run(ctx context.Context, c post) {
 			}
 			due := queue[:min(burst, len(queue))]
 			queue = queue[len(due):]
-			if p.burst(c, due) || pause > 2*timeout {
-				look.Reset(timeout)
+			if p.burst(c, due) || pause > burstEvery {
+				look.Reset(max(timeout, cadence.Next(time.Second)))
 			}
-			tick.Reset(pause)
-			if first {
-				first = false
-				tick.Reset(pause + rand.N(pause))
-			}
+			tick.Reset(cadence.Next(pause))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coreos/flannel/pkg/cadence"
 	"github.com/coreos/flannel/pkg/repeat"
 )
 
@@ -28,8 +29,6 @@ func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (
 	}
 	defer stop()
 
-	tick := time.NewTicker(sayEvery)
-	defer tick.Stop()
 	settle := time.NewTimer(0)
 	settle.Stop()
 	defer settle.Stop()
@@ -63,7 +62,7 @@ func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (
 		case <-changes:
 		case <-settle.C:
 			settled = true
-		case <-tick.C:
+		case <-time.After(cadence.Next(sayEvery)):
 		}
 	}
 }
