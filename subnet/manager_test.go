@@ -300,6 +300,47 @@ func TestAcquireOneOwner(t *testing.T) {
 	}
 }
 
+// Somebody changes our key between its creation and the second look, which sees
+// only what overlaps it: then everything is looked at again, and what is there
+// decides.
+func TestAcquireChangedBeforeSecondLook(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(reg *subnettest.Fake)
+		want   string
+	}{
+		"deleted":        {func(reg *subnettest.Fake) { reg.Remove("10.5.17.0-24") }, "10.5.17.0/24"},
+		"edited":         {func(reg *subnettest.Fake) { reg.Put("10.5.17.0-24", value("192.0.2.1"), time.Hour) }, "10.5.17.0/24"},
+		"taken by other": {func(reg *subnettest.Fake) { reg.Put("10.5.17.0-24", value("192.0.2.2"), time.Hour) }, "10.5.18.0/24"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := subnettest.NewFake()
+				entered, leave := make(chan struct{}), make(chan struct{})
+				reg.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
+				go func() {
+					<-entered
+					tt.change(reg)
+					close(leave)
+				}()
+				m := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.18.0"}`)
+				l, err := m.Acquire(t.Context(), us, prefix("10.5.17.0/24"))
+				if err != nil || l.Subnet != prefix(tt.want) {
+					t.Errorf("got %v, %v; want %s", l, err, tt.want)
+				}
+				owners := 0
+				for _, l := range list(t, reg) {
+					if l.Attrs.PublicIP == us.PublicIP {
+						owners++
+					}
+				}
+				if owners != 1 {
+					t.Errorf("%d leases are ours, want one: %v", owners, list(t, reg))
+				}
+			})
+		})
+	}
+}
+
 // What comes after our creation and overlaps it is not ours to yield to.
 func TestAcquireFirstComeKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

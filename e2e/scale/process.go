@@ -20,18 +20,19 @@ func memory(pid int) string {
 		float64(status.VmRSS)/mb, float64(status.RssAnon)/mb, float64(status.VmHWM)/mb)
 }
 
-// processorOf is the processor time that a process has used, in hundredths of a
-// second.
+// processorOf is the processor time that a process's threads have used.
 func (s *scale) processorOf(pid int) time.Duration {
-	p, err := procfs.NewProc(pid)
+	threads, err := procfs.AllThreads(pid)
 	if err != nil {
-		s.Fatalf("read process %d: %v", pid, err)
+		s.Fatalf("read threads of process %d: %v", pid, err)
 	}
-	stat, err := p.Stat()
-	if err != nil {
-		s.Fatalf("read process %d: %v", pid, err)
+	var ran time.Duration
+	for _, t := range threads {
+		if stat, err := t.Schedstat(); err == nil { // else it has ended
+			ran += time.Duration(stat.RunningNanoseconds)
+		}
 	}
-	return time.Duration(stat.CPUTime() * float64(time.Second))
+	return ran
 }
 
 // wakeups is how often a thread of the process has gone to sleep.

@@ -155,7 +155,7 @@ func (r *Registry) call(ctx context.Context, verb string, do func(context.Contex
 	case limited.Err() != nil:
 		return fmt.Errorf("%s: no answer within %v from %s: %w", verb, r.limit, r.endpoints(), err)
 	}
-	return fmt.Errorf("%s: %w", verb, err)
+	return fmt.Errorf("%s: %w", verb, withRemedy(err, r.cfg))
 }
 
 func (r *Registry) endpoints() string { return strings.Join(r.cfg.Endpoints, ",") }

@@ -266,9 +266,9 @@ func TestReasons(t *testing.T) {
 		{"https to an http port", auth, func(c *subnet.StoreConfig) {
 			c.Endpoints, c.CAFile = []string{strings.TrimPrefix(auth.URL(), "http://")}, tls.CAFile
 		}, "handshake failed"},
-		{"wrong password", auth, func(c *subnet.StoreConfig) { c.Password = "wrong-password" }, "authentication failed"},
-		{"no user", auth, func(c *subnet.StoreConfig) { c.Username, c.Password = "", "" }, "user name is empty"},
-		{"foreign prefix", auth, func(c *subnet.StoreConfig) { c.Prefix = "/foreign" }, "permission denied"},
+		{"wrong password", auth, func(c *subnet.StoreConfig) { c.Password = "wrong-password" }, "look at -etcd-username=flannel and -etcd-password"},
+		{"no user", auth, func(c *subnet.StoreConfig) { c.Username, c.Password = "", "" }, "it wants a user: -etcd-username"},
+		{"foreign prefix", auth, func(c *subnet.StoreConfig) { c.Prefix = "/foreign" }, `user "flannel" needs a role with readwrite rights to all keys that begin with /foreign/`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := test.srv.StoreConfig("/test")

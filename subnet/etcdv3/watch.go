@@ -36,7 +36,7 @@ func (r *Registry) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev
 	case errors.Is(err, errCut):
 		err = r.reason(ctx, err)
 	}
-	return fmt.Errorf("watch %s from revision %d: %w", r.cfg.LeaseDir(), rev, err)
+	return fmt.Errorf("watch %s from revision %d: %w", r.cfg.LeaseDir(), rev, withRemedy(err, r.cfg))
 }
 
 func (r *Registry) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {

@@ -1,0 +1,36 @@
+package etcdv3
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/coreos/flannel/subnet"
+)
+
+// withRemedy adds to a refusal of etcd's what an operator does about it, who has
+// not met it before as a rule.
+func withRemedy(err error, cfg subnet.StoreConfig) error {
+	remedy := ""
+	known := err
+	if _, refusal, ok := strings.Cut(err.Error(), "desc = "); ok { // a watch tells it as gRPC's text
+		known = rpctypes.Error(errors.New(refusal))
+	}
+	switch {
+	case errors.Is(known, rpctypes.ErrNoSpace):
+		remedy = "its database is full, and leases are renewed but not made until there is room: etcdctl compact, etcdctl defrag, then etcdctl alarm disarm (etcd's --quota-backend-bytes, --auto-compaction-retention)"
+	case errors.Is(known, rpctypes.ErrCorrupt):
+		remedy = "a member's data differ from the others' (etcdctl alarm list): replace that member, then etcdctl alarm disarm"
+	case errors.Is(known, rpctypes.ErrPermissionDenied):
+		remedy = fmt.Sprintf("user %q needs a role with readwrite rights to all keys that begin with %s/", cfg.Username, cfg.Prefix)
+	case errors.Is(known, rpctypes.ErrUserEmpty):
+		remedy = "it wants a user: -etcd-username and -etcd-password"
+	case errors.Is(known, rpctypes.ErrAuthFailed):
+		remedy = fmt.Sprintf("look at -etcd-username=%s and -etcd-password", cfg.Username)
+	default:
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, remedy)
+}
