@@ -96,9 +96,9 @@ func (q *Queue) read(b []byte, park bool) (int, error) {
 // readOnce reports whether the call is over, as RawConn.Read wants it.
 func (q *Queue) readOnce(fd uintptr) bool {
 	for {
-		n, err := unix.Read(int(fd), q.buf)
-		switch err {
-		case nil:
+		n, errno := read(fd, q.buf)
+		switch errno {
+		case 0:
 			q.n = n
 		case unix.EINTR:
 			continue
@@ -106,7 +106,7 @@ func (q *Queue) readOnce(fd uintptr) bool {
 			q.waited = q.park
 			return !q.park
 		default:
-			q.err = err
+			q.err = errno
 		}
 		return true
 	}
