@@ -31,7 +31,7 @@ type Config struct {
 // Prober measures the way to each peer while Run runs.
 type Prober struct {
 	config Config
-	open   func(source netip.Addr, id uint16) (post, error)
+	open   func(source netip.Addr, id uint16) (endpoint, error)
 	stamp  stamp
 
 	mu    sync.Mutex // guards what follows
@@ -43,10 +43,10 @@ type Prober struct {
 	turned turn.Notes
 }
 
-// post takes probes to the peers and keeps the answers.
-type post interface {
+// endpoint takes probes to the peers and keeps the answers.
+type endpoint interface {
 	send(message []byte, to netip.Addr) error
-	take() (letter, error) // EAGAIN: nothing is there
+	receive() (datagram, error) // EAGAIN: nothing is there
 	Close() error
 }
 
@@ -62,7 +62,7 @@ type flight struct {
 func New(c Config) *Prober {
 	return &Prober{
 		config: c, stamp: newStamp(),
-		open:  func(source netip.Addr, id uint16) (post, error) { return openMailbox(source, id) },
+		open:  func(source netip.Addr, id uint16) (endpoint, error) { return openUnpolled(source, id) },
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
 	}
 }
@@ -107,7 +107,7 @@ func (p *Prober) Run(ctx context.Context) error {
 }
 
 // run probes one peer after the other, in bursts, evenly over the round.
-func (p *Prober) run(ctx context.Context, c post) {
+func (p *Prober) run(ctx context.Context, c endpoint) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	look := time.NewTimer(timeout)
@@ -139,7 +139,7 @@ func (p *Prober) run(ctx context.Context, c post) {
 
 // burst sends the probes that are due. It returns whether the answer of one of
 // them may be news. Others are looked for before the next burst leaves.
-func (p *Prober) burst(c post, due []*peer) (news bool) {
+func (p *Prober) burst(c endpoint, due []*peer) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -153,7 +153,7 @@ func (p *Prober) burst(c post, due []*peer) (news bool) {
 
 // measure sends a large probe if one is due: to the peer whose turn was the
 // longest ago, or the same ones would be measured each time and others never.
-func (p *Prober) measure(c post, due []*peer, now time.Time) {
+func (p *Prober) measure(c endpoint, due []*peer, now time.Time) {
 	if now.Sub(p.large) < apartLarge {
 		return
 	}
@@ -199,11 +199,11 @@ func (p *Prober) refresh() []*peer {
 
 // collect takes the answers that have come, and then counts as lost what has
 // been under way for too long.
-func (p *Prober) collect(c post) {
+func (p *Prober) collect(c endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range collectMost {
-		l, err := c.take()
+		d, err := c.receive()
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
@@ -211,7 +211,7 @@ func (p *Prober) collect(c post) {
 			log.V(2).Infof("receive echo replies: %v", err)
 			continue
 		}
-		p.answer(l, time.Now())
+		p.answer(d, time.Now())
 	}
 	now := time.Now()
 	for seq, f := range p.sent {
@@ -240,7 +240,7 @@ func (f flight) missed(now time.Time) {
 	}
 }
 
-func (p *Prober) emit(c post, f flight) {
+func (p *Prober) emit(c endpoint, f flight) {
 	p.seq++
 	packet, err := p.stamp.request(p.seq, f.size)
 	if err == nil {
@@ -253,16 +253,16 @@ func (p *Prober) emit(c post, f flight) {
 }
 
 // answer takes one message; p.mu is held.
-func (p *Prober) answer(l letter, now time.Time) {
-	seq, size, ok := p.stamp.reply(l.message)
+func (p *Prober) answer(d datagram, now time.Time) {
+	seq, size, ok := p.stamp.reply(d.message)
 	if !ok {
 		return
 	}
 	f, ok := p.sent[seq]
-	if !ok || l.from != f.to || size != max(f.size, smallLen) {
+	if !ok || d.from != f.to || size != max(f.size, smallLen) {
 		return
 	}
-	rtt, ok := f.roundTrip(l.at, now)
+	rtt, ok := f.roundTrip(d.at, now)
 	if ok && rtt > timeout {
 		return // it is lost, as those whose answer never comes
 	}

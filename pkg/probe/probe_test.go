@@ -129,7 +129,7 @@ type wire struct {
 	least   time.Duration // between two small probes to one address
 	cut     bool          // nothing is answered
 	looks   int           // how often answers were looked for
-	replies []letter
+	replies []datagram
 }
 
 const roundTrip = time.Millisecond
@@ -156,17 +156,17 @@ func (w *wire) send(b []byte, to netip.Addr) error {
 		w.last[to] = time.Now()
 	}
 	if !w.cut {
-		w.replies = append(w.replies, letter{answer, to, time.Now().Add(roundTrip)})
+		w.replies = append(w.replies, datagram{answer, to, time.Now().Add(roundTrip)})
 	}
 	return nil
 }
 
-func (w *wire) take() (letter, error) {
+func (w *wire) receive() (datagram, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.replies) == 0 || time.Now().Before(w.replies[0].at) {
 		w.looks++
-		return letter{}, unix.EAGAIN
+		return datagram{}, unix.EAGAIN
 	}
 	l := w.replies[0]
 	w.replies = w.replies[1:]
@@ -183,7 +183,7 @@ func over(w *wire, n int) *Prober {
 	}
 	w.last, w.least = make(map[netip.Addr]time.Time), time.Hour
 	p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
-	p.open = func(netip.Addr, uint16) (post, error) { return w, nil }
+	p.open = func(netip.Addr, uint16) (endpoint, error) { return w, nil }
 	return p
 }
 
@@ -359,12 +359,12 @@ func TestFloodOfOthers(t *testing.T) {
 	a.AddAddr("lo", host32(ours.Addr()))
 	b.AddAddr("lo", host32(theirs.Addr()))
 	err := a.Do(func() error {
-		m, err := openMailbox(ours.Addr(), 7)
+		m, err := openUnpolled(ours.Addr(), 7)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-		other, err := openMailbox(ours.Addr(), 8)
+		other, err := openUnpolled(ours.Addr(), 8)
 		if err != nil {
 			return err
 		}
@@ -387,7 +387,7 @@ func TestFloodOfOthers(t *testing.T) {
 			return err
 		}
 		for end := before.Add(patience); ; {
-			l, err := m.take()
+			l, err := m.receive()
 			switch {
 			case err == nil:
 				if seq, _, ok := (stamp{id: 7}).reply(l.message); !ok || seq != 1 || l.from != theirs.Addr() {

@@ -14,43 +14,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mailbox is a socket for pings that nobody waits at: answers lie in its buffer
+// unpolled is a socket for pings that nobody waits at: answers lie in its buffer
 // until somebody looks, and the kernel has written on each when it came
 // (SO_TIMESTAMPNS), as ping(8) wants it. Go's poller does not know of it: each
 // answer would wake the program, which costs more than to take twenty of them.
-type mailbox struct {
+type unpolled struct {
 	fd  int
 	raw bool
 	// message and control are the last answer's.
 	message, control []byte
 }
 
-// letter is an ICMP message and how it came.
-type letter struct {
+// datagram is an ICMP message and how it came.
+type datagram struct {
 	message []byte // until the next one is taken
 	from    netip.Addr
 	// at is the time on the wall when it came; zero where the kernel did not say.
 	at time.Time
 }
 
-// openMailbox opens one for answers to the identifier id. Close it.
-func openMailbox(source netip.Addr, id uint16) (*mailbox, error) {
+// openUnpolled opens one for answers to the identifier id. Close it.
+func openUnpolled(source netip.Addr, id uint16) (*unpolled, error) {
 	fd, raw, err := open(source)
 	if err != nil {
 		return nil, err
 	}
-	m := &mailbox{fd: fd, raw: raw, message: make([]byte, 1<<16), control: make([]byte, 256)}
-	if err := m.arrange(id); err != nil {
-		return nil, errors.Join(fmt.Errorf("open a socket for pings: %w", err), m.Close())
+	u := &unpolled{fd: fd, raw: raw, message: make([]byte, 1<<16), control: make([]byte, 256)}
+	if err := u.arrange(id); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a socket for pings: %w", err), u.Close())
 	}
-	return m, nil
+	return u, nil
 }
 
-func (m *mailbox) arrange(id uint16) error {
-	if err := unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+func (u *unpolled) arrange(id uint16) error {
+	if err := unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 		return os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
 	}
-	if !m.raw {
+	if !u.raw {
 		return nil
 	}
 	// A raw socket hears the answers to everybody's pings, and a flood of them
@@ -70,33 +70,33 @@ func (m *mailbox) arrange(id uint16) error {
 		code[i] = unix.SockFilter{Code: f.Op, Jt: f.Jt, Jf: f.Jf, K: f.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(m.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(u.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
-func (m *mailbox) Close() error { return os.NewSyscallError("close", unix.Close(m.fd)) }
+func (u *unpolled) Close() error { return os.NewSyscallError("close", unix.Close(u.fd)) }
 
-func (m *mailbox) send(message []byte, to netip.Addr) error {
-	return os.NewSyscallError("sendto", unix.Sendto(m.fd, message, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()}))
+func (u *unpolled) send(message []byte, to netip.Addr) error {
+	return os.NewSyscallError("sendto", unix.Sendto(u.fd, message, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()}))
 }
 
-// take gives the next answer; EAGAIN: there is none.
-func (m *mailbox) take() (letter, error) {
-	n, controls, _, from, err := syscall.Recvmsg(m.fd, m.message, m.control, unix.MSG_DONTWAIT) // unix's asks the socket's protocol each time
+// receive gives the next answer; EAGAIN: there is none.
+func (u *unpolled) receive() (datagram, error) {
+	n, controls, _, from, err := syscall.Recvmsg(u.fd, u.message, u.control, unix.MSG_DONTWAIT) // unix's asks the socket's protocol each time
 	if err != nil {
-		return letter{}, os.NewSyscallError("recvmsg", err)
+		return datagram{}, os.NewSyscallError("recvmsg", err)
 	}
-	l := letter{message: m.message[:n], at: arrival(m.control[:controls])}
+	d := datagram{message: u.message[:n], at: arrival(u.control[:controls])}
 	if a, ok := from.(*syscall.SockaddrInet4); ok {
-		l.from = netip.AddrFrom4(a.Addr)
+		d.from = netip.AddrFrom4(a.Addr)
 	}
-	if m.raw { // with the IP header
-		h, err := ipv4.ParseHeader(l.message)
+	if u.raw { // with the IP header
+		h, err := ipv4.ParseHeader(d.message)
 		if err != nil || h.Len > n {
-			return letter{from: l.from}, nil // not a message, so not ours
+			return datagram{from: d.from}, nil // not a message, so not ours
 		}
-		l.message = l.message[h.Len:]
+		d.message = d.message[h.Len:]
 	}
-	return l, nil
+	return d, nil
 }
 
 // arrival reads SCM_TIMESTAMPNS (net/core/sock.c, __sock_recv_timestamp).
