@@ -26,7 +26,7 @@ const (
 	leanGCPercent = 10
 	// leanAfter is for how long the network has been complete, at least, when the
 	// start counts as over.
-	leanAfter = 20 * time.Second
+	leanAfter = 5 * time.Second
 )
 
 // tunesGC says whether the collector is ours to tune. An embedded etcd allocates

@@ -23,7 +23,7 @@ const (
 	// storePort is where the daemon's host finds etcd.
 	storePort = "2379"
 	// settleTime is how long a daemon is left alone after its start.
-	settleTime = 45 * time.Second
+	settleTime = 20 * time.Second
 	// statusURL is the daemon's default.
 	statusURL = "http://127.0.0.1:8286"
 )
@@ -140,7 +140,7 @@ func (d *daemon) is(path string) bool {
 func (d *daemon) measure(ctx context.Context) error {
 	pid := d.cmd.Process.Pid
 	d.printf("%s: at the start, %s", d.name, memory(pid))
-	// What the start has left is given back within 40 seconds; the peak is what a
+	// What the start has left is given back within 10 seconds; the peak is what a
 	// host must have.
 	if err := pause(ctx, settleTime); err != nil {
 		return err
