@@ -17,7 +17,7 @@ import (
 
 const (
 	// lookEvery is how often the state is compared with what it was.
-	lookEvery = time.Second
+	lookEvery = 2 * time.Second
 	// named is how many peers one message names; the others it counts.
 	named = 5
 )
