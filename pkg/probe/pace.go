@@ -19,9 +19,8 @@ const (
 	apartLarge = 2 * time.Second
 	// largeEvery is how often the largest packet to a peer is measured again.
 	largeEvery = time.Minute
-	// timeout is when a probe without an answer is lost: a little before the
-	// second is over, at which the process wakes up anyway.
-	timeout = 950 * time.Millisecond
+	// timeout is when a probe without an answer is lost.
+	timeout = time.Second
 	// window is how many of the last probes the loss is taken over; a peer is
 	// silent when the last silentAfter of them are lost.
 	window      = 20

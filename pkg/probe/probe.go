@@ -115,7 +115,7 @@ func (p *Prober) run(ctx context.Context, c endpoint) {
 	var queue []*peer
 	var burst int
 	var pause time.Duration
-	for {
+	for first := true; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -130,9 +130,14 @@ func (p *Prober) run(ctx context.Context, c endpoint) {
 			due := queue[:min(burst, len(queue))]
 			queue = queue[len(due):]
 			if p.burst(c, due) || pause > burstEvery {
-				look.Reset(max(timeout, cadence.Next(time.Second)))
+				look.Reset(timeout)
 			}
-			tick.Reset(cadence.Next(pause))
+			next := cadence.Next(pause)
+			if first { // a whole pause at least, or the first round would be too short
+				first = false
+				next += pause
+			}
+			tick.Reset(next)
 		}
 	}
 }
