@@ -20,7 +20,8 @@ var errSilent = errors.New("etcd has stopped answering")
 // pings take 15 s to tell: its clients do not ping more often than every 10 s,
 // and etcd refuses those that do it more often than every 5 s
 // (--grpc-keepalive-min-time). A heartbeat is a second watch on the same stream,
-// of a key that nobody writes, which etcd confirms. A request for progress would be the other way, but etcd up to 3.4.24 and 3.5.7
+// of a key that nobody writes, which etcd confirms; it lasts until the next. A
+// request for progress would be the other way, but etcd up to 3.4.24 and 3.5.7
 // answers it ahead of events that it has yet to deliver.
 type heartbeat struct {
 	key   string
