@@ -47,11 +47,11 @@ func (d *daemon) attendSystemd(ctx context.Context) error {
 	return nil
 }
 
-// attend calls tell with the condition now and whenever it is time again. To learn the
-// condition takes every lock of control and data plane. So while one of them
-// hangs nobody is told anything, and the watchdog restarts the program. That
-// etcd or a peer is away is no reason to: packets go on, and a restart would
-// bring neither back.
+// attend calls tell with the condition now and whenever it is time again. To
+// learn the condition takes every lock of control and data plane. So while one
+// of them hangs nobody is told anything, and the watchdog restarts the program.
+// That etcd or a peer is away is no reason to: packets go on, and a restart
+// would bring neither back.
 func attend(ctx context.Context, next func() <-chan time.Time, condition func() string, tell func(string)) {
 	for {
 		tell("STATUS=" + condition())
