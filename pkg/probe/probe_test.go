@@ -409,15 +409,27 @@ func TestFloodOfOthers(t *testing.T) {
 }
 
 // An answer that comes after its time is none, though it lies in the buffer when
-// somebody looks.
+// somebody looks: of a peer that answers, that is not before the next burst.
 func TestLateAnswerIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := over(&wire{delay: timeout + 500*time.Millisecond}, 3)
-		runFor(t, p, time.Minute)
+		w := &wire{}
+		p := over(w, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- p.Run(ctx) }()
+		<-time.After(20 * time.Second)
+		w.mu.Lock()
+		w.delay = 3 * timeout / 2
+		w.mu.Unlock()
+		<-time.After(20 * time.Second)
 		for subnet, r := range p.Results() {
-			if r.Sent == 0 || r.Lost != r.Sent || r.RTT != 0 {
-				t.Errorf("%v: %+v, want all lost", subnet, r)
+			if !r.Silent || r.Lost < silentAfter || r.RTT != roundTrip {
+				t.Errorf("%v: %+v, want it silent, and the last round trip that was in time", subnet, r)
 			}
+		}
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
 		}
 	})
 }
