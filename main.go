@@ -16,14 +16,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
-	"github.com/coreos/flannel/pkg/command"
+	"github.com/coreos/flannel/cli"
+	"github.com/coreos/flannel/daemon"
 )
 
 // Exit codes.
@@ -46,14 +46,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return runCommand(args, stdout, stderr)
 	}
-	o, err := parseOptions(args, stdout)
+	o, err := daemon.ParseOptions(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		fmt.Fprintf(stderr, "flannel: %v\n", err)
 		return exitStart
-	case o.version:
+	case o.Version:
 		fmt.Fprintln(stdout, Version)
 		return exitOK
 	}
@@ -68,11 +68,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// From the first signal on, a second one has its default effect: it kills.
 	context.AfterFunc(ctx, stop)
 
-	if o.tunesGC() {
-		debug.SetGCPercent(gcPercent)
-	}
-	d := newDaemon(o)
-	err = d.run(ctx)
+	d := daemon.New(o, Version)
+	err = d.Run(ctx)
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 		log.Infof("stopped by a signal; the lease stays until it expires")
@@ -81,7 +78,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = errors.New("ended without a reason") // no owner of a goroutine returns nil before ctx ends
 	}
 	log.Errorf("%v", err)
-	if d.wasReady() {
+	if d.WasReady() {
 		return exitRunning
 	}
 	return exitStart
@@ -107,14 +104,8 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	loud := os.Stderr
 	os.Stderr = quiet
 	defer func() { os.Stderr = loud }()
-	return command.Run(ctx, &command.Program{
+	return cli.Run(ctx, &cli.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
-		DaemonFlags: daemonFlags, Ports: defaultPorts(), Remove: removeAll, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
+		DaemonFlags: daemon.Flags, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
 	}, args)
-}
-
-// daemonFlags are the flags of the daemon, to be listed.
-func daemonFlags() *flag.FlagSet {
-	var margin int
-	return new(options).flagSet(&margin)
 }

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/coreos/flannel/pkg/clock"
 )
 
 // Manager acquires, renews and watches one lease of ours. Acquire or Adopt comes
@@ -88,7 +90,7 @@ type Status struct {
 // NewManager returns a Manager for the given configuration.
 func NewManager(reg Registry, c *Config, t Terms) *Manager {
 	if t.Clock == nil {
-		t.Clock = SinceBoot
+		t.Clock = clock.SinceBoot
 	}
 	return &Manager{reg: reg, config: c, terms: t, ownChanged: make(chan struct{}, 1),
 		status: Status{Since: time.Now()}, heard: time.Now()}

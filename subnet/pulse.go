@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/flannel/pkg/cadence"
+	"github.com/coreos/flannel/pkg/clock"
 )
 
 const (
@@ -27,7 +27,7 @@ type Pulse struct {
 }
 
 // Pause is the time to the next heartbeat.
-func (p *Pulse) Pause() time.Duration { return cadence.Next(pulseEvery) }
+func (p *Pulse) Pause() time.Duration { return clock.UntilTick(pulseEvery) }
 
 // Limit is how long the answer to the next heartbeat may take.
 func (p *Pulse) Limit() time.Duration {

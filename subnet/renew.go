@@ -11,7 +11,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/backoff"
-	"github.com/coreos/flannel/pkg/cadence"
+	"github.com/coreos/flannel/pkg/clock"
 )
 
 const (
@@ -70,7 +70,7 @@ func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
 		if left <= 0 {
 			return true
 		}
-		timer.Reset(min(left, cadence.Next(lookEvery)))
+		timer.Reset(min(left, clock.UntilTick(lookEvery)))
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/backoff"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 // Watch tells apply about the peers' leases until ctx ends (nil). It keeps
@@ -225,7 +225,7 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 		pause := b.NextBackOff()
 		if now := time.Now(); now.Sub(said) >= backoff.SayEvery {
 			said = now
-			repeat.Warningf("watch leases: broken, resume rev=%d reason=%q", rev, err)
+			ratelog.Warningf("watch leases: broken, resume rev=%d reason=%q", rev, err)
 		}
 		select {
 		case <-time.After(pause):

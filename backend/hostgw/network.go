@@ -12,7 +12,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -34,7 +34,7 @@ func (n *network) MTU() int { return n.config.Uplink.MTU }
 func (n *network) Apply(events []subnet.Event) {
 	n.keeper.Set(n.learn(events))
 	if err := n.keeper.Begin(); err != nil {
-		repeat.Errorf("set routes: %v", err) // and Run goes on trying
+		ratelog.Errorf("set routes: %v", err) // and Run goes on trying
 	}
 }
 

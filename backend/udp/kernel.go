@@ -17,7 +17,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/udp/bpf"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -265,7 +265,7 @@ func (k *kernel) giveUp(err error) {
 func (k *kernel) count() counted {
 	peers, drops, err := k.path.Stats()
 	if err != nil {
-		repeat.Errorf("read counters of kernel data path device=%s reason=%q", k.deviceName(), err)
+		ratelog.Errorf("read counters of kernel data path device=%s reason=%q", k.deviceName(), err)
 		return k.last
 	}
 	return counted{peers, drops}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -72,8 +73,8 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error
 // removeDevice ends what carries packets through a device, and then the device.
 func removeDevice(h *netlink.Handle, l netlink.Link) error {
 	name := l.Attrs().Name
-	claim, err := rtnl.Claim(name)
-	if errors.Is(err, rtnl.ErrClaimed) {
+	claim, err := netdev.Lock(name)
+	if errors.Is(err, netdev.ErrLocked) {
 		return nil
 	}
 	if err != nil {
@@ -118,8 +119,8 @@ func removeLostPins(h *netlink.Handle) error {
 		if there {
 			continue
 		}
-		claim, err := rtnl.Claim(device)
-		if errors.Is(err, rtnl.ErrClaimed) {
+		claim, err := netdev.Lock(device)
+		if errors.Is(err, netdev.ErrLocked) {
 			continue
 		}
 		if err == nil {
@@ -142,9 +143,9 @@ func claimDevice(h *netlink.Handle, network netip.Prefix) (name string, found bo
 	for _, l := range left {
 		if claim != nil {
 			err = removeDevice(h, l)
-		} else if claim, err = rtnl.Claim(l.Attrs().Name); err == nil {
+		} else if claim, err = netdev.Lock(l.Attrs().Name); err == nil {
 			name = l.Attrs().Name
-		} else if errors.Is(err, rtnl.ErrClaimed) {
+		} else if errors.Is(err, netdev.ErrLocked) {
 			err = nil
 		}
 		if err != nil {
@@ -163,8 +164,8 @@ func claimDevice(h *netlink.Handle, network netip.Prefix) (name string, found bo
 		if there {
 			continue
 		}
-		claim, err = rtnl.Claim(name)
-		if !errors.Is(err, rtnl.ErrClaimed) {
+		claim, err = netdev.Lock(name)
+		if !errors.Is(err, netdev.ErrLocked) {
 			return name, false, claim, err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/backoff"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -107,7 +107,7 @@ func (l *link) look(ctx context.Context, changed <-chan struct{}) {
 			intervals.Reset()
 		case err.Error() != said:
 			said = err.Error()
-			repeat.Errorf("keep device device=%s reason=%q", l.network.path.deviceName(), err)
+			ratelog.Errorf("keep device device=%s reason=%q", l.network.path.deviceName(), err)
 			fallthrough
 		default:
 			again = time.After(intervals.NextBackOff())

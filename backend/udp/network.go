@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -91,7 +91,7 @@ func (n *network) Apply(events []subnet.Event) {
 	for _, e := range events {
 		if l := e.Lease; e.Type == subnet.Added && n.plane.network.Contains(l.Attrs.PublicIP) {
 			// Its datagrams would be routed into the tunnel, and wrapped again.
-			repeat.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.plane.network))
+			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.plane.network))
 			e = subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: l.Subnet}}
 		}
 		usable = append(usable, e)

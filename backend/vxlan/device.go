@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -179,7 +180,7 @@ func (d *device) setOffload(l netlink.Link) error {
 	}
 	if faulty {
 		log.Infof("turn off checksum offload device=%s reason=%q", d.name, "this kernel corrupts checksums of translated VXLAN packets")
-		if err := rtnl.DisableTxChecksum(d.name); err != nil {
+		if err := netdev.DisableTxChecksum(d.name); err != nil {
 			return err
 		}
 	}

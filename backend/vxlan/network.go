@@ -14,7 +14,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -52,7 +52,7 @@ func (n *network) MTU() int { return n.device.mtu }
 func (n *network) Apply(events []subnet.Event) {
 	n.learn(events)
 	if err := n.keeper.Begin(); err != nil {
-		repeat.Errorf("set up peers: %v", err) // and Run goes on trying
+		ratelog.Errorf("set up peers: %v", err) // and Run goes on trying
 	}
 }
 
@@ -77,7 +77,7 @@ func (n *network) put(p *peer, changed map[netip.Prefix]rtnl.State) {
 		p.fault, p.displaced = fmt.Errorf("its MAC %v is that of %v", p.mac, n.macs[p.mac].host), true
 	}
 	if p.fault != nil {
-		repeat.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+		ratelog.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 	}
 	n.peers[p.subnet] = p
 	changed[p.subnet] = n.state(p)

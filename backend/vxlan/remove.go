@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -43,8 +44,8 @@ func removeDevices(network netip.Prefix, keep string) error {
 			errs = append(errs, err)
 			continue
 		}
-		claim, err := rtnl.Claim(name)
-		if errors.Is(err, rtnl.ErrClaimed) {
+		claim, err := netdev.Lock(name)
+		if errors.Is(err, netdev.ErrLocked) {
 			continue
 		}
 		if err != nil {

@@ -23,6 +23,7 @@ import (
 	"net/netip"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
@@ -100,7 +101,7 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 			}
 		}
 	}()
-	if n.claim, err = rtnl.Claim(d.name); err != nil {
+	if n.claim, err = netdev.Lock(d.name); err != nil {
 		return nil, fmt.Errorf("%w: networks on one host need a Backend.VNI each", err)
 	}
 	closers = append(closers, n.claim)

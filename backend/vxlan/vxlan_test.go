@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/nodeid"
-	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
@@ -233,7 +233,7 @@ func TestRemove(t *testing.T) {
 	}
 	var err error
 	r.check(r.host.Do(func() error { // for Close
-		r.network.claim, err = rtnl.Claim("flannel.1")
+		r.network.claim, err = netdev.Lock("flannel.1")
 		return err
 	}))
 }

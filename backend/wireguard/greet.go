@@ -12,7 +12,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 const (
@@ -108,14 +108,14 @@ func (n *network) meet(ctx context.Context, keys []wgtypes.Key, after time.Durat
 		}
 		strangers, err := n.begin(keys, try > 0)
 		if err != nil {
-			repeat.Warningf("begin sessions with peers: %v", err)
+			ratelog.Warningf("begin sessions with peers: %v", err)
 		} else if strangers == 0 {
 			break
 		}
 		after = greetPause<<try + rand.N(greetPause<<try)
 	}
 	if err := n.retire(keys); err != nil {
-		repeat.Warningf("remove old keys of peers: %v", err)
+		ratelog.Warningf("remove old keys of peers: %v", err)
 		n.keeper.Wake() // prepare makes it good
 	}
 }

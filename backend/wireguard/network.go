@@ -18,7 +18,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -83,7 +83,7 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 		p := read(*e.Lease, n.key.PublicKey())
 		if p.fault != nil {
-			repeat.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+			ratelog.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
 		}
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.fault == nil {
@@ -93,7 +93,7 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 	}
 	if err := errors.Join(n.introduce(fresh), n.apply(before)); err != nil {
-		repeat.Errorf("set peers: %v", err)
+		ratelog.Errorf("set peers: %v", err)
 		n.keeper.Wake() // prepare makes it good
 	}
 }
@@ -192,9 +192,9 @@ func (n *network) prepare() error {
 		return err
 	}
 	if n.tunnel != nil && !exists {
-		repeat.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
+		ratelog.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
 		if err := n.closeTunnel(); err != nil {
-			repeat.Warningf("close tunnel: %v", err)
+			ratelog.Warningf("close tunnel: %v", err)
 		}
 	}
 	if n.tunnel == nil {
@@ -261,7 +261,7 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 	n.key = key
 	recent := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < inUse }
 	if _, err := n.beginWhere(recent, false); err != nil {
-		repeat.Warningf("begin sessions with peers: %v", err)
+		ratelog.Warningf("begin sessions with peers: %v", err)
 	}
 	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
 	return attrs(n.config, n.options, key), nil

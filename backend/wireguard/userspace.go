@@ -9,7 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 // userspaceTunnel is wireguard-go inside our process, between a TUN device that
@@ -29,7 +29,7 @@ func openUserspace(mtu int) (tunnel, error) {
 				log.Infof("wireguard: "+format, args...)
 			}
 		},
-		Errorf: func(format string, args ...any) { repeat.Warningf("wireguard: "+format, args...) },
+		Errorf: func(format string, args ...any) { ratelog.Warningf("wireguard: "+format, args...) },
 	})}, nil
 }
 

@@ -29,6 +29,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -89,7 +90,7 @@ func (g *guard) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err er
 			}
 		}
 	}()
-	if n.claim, err = rtnl.Claim(deviceName); err != nil {
+	if n.claim, err = netdev.Lock(deviceName); err != nil {
 		return nil, fmt.Errorf("%w: a host has one network with backend %s", err, Type)
 	}
 	closers = append(closers, n.claim)
@@ -136,8 +137,8 @@ func removeDevice(network netip.Prefix) (err error) {
 	if within, err := rtnl.Within(h, link, network); err != nil || !within || link.Type() != "wireguard" {
 		return err
 	}
-	claim, err := rtnl.Claim(deviceName)
-	if errors.Is(err, rtnl.ErrClaimed) {
+	claim, err := netdev.Lock(deviceName)
+	if errors.Is(err, netdev.ErrLocked) {
 		return nil
 	}
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
 // statusURL is where a daemon answers, inside its host.
@@ -38,7 +38,7 @@ type node struct {
 	envFile, logFile string
 	ended            chan struct{} // closed when the daemon is gone
 
-	env       envfile.Env
+	env       subnetfile.Env
 	container *netnstest.Host
 	dataPath  string
 }
@@ -128,7 +128,7 @@ func (d *demo) await(ctx context.Context, n *node) {
 		}
 	}
 	var err error
-	if n.env, err = envfile.Read(n.envFile); err != nil {
+	if n.env, err = subnetfile.Read(n.envFile); err != nil {
 		d.fail(n, "read subnet.env of %s: %v", n.Name(), err)
 	}
 }

@@ -88,7 +88,7 @@ var promises = []promise{
 		violation: "Suspend a machine for longer than the renewal margin; set the clock; reboot with etcd away and the clock behind; " +
 			"watch `subnets/` with `etcdctl watch` during renewals.",
 		mutations: []mutation{
-			{"subnet/renew.go", "		timer.Reset(min(left, cadence.Next(lookEvery)))", "		timer.Reset(left)",
+			{"subnet/renew.go", "		timer.Reset(min(left, clock.UntilTick(lookEvery)))", "		timer.Reset(left)",
 				"subnet", "TestRenewAfterSuspend", "0 renewals after a suspend"},
 			{"subnet/renew.go", "	return wait - time.Duration(rand.Int64N(int64(wait)/10+1))", "	_ = rand.Int64N\n	return wait",
 				"subnet", "TestRenewHasJitter", "of them in one minute"},

@@ -12,7 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/time/rate"
 
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 const (
@@ -65,11 +65,11 @@ func Run(ctx context.Context, r Rules) error {
 		if limit.Wait(ctx) != nil {
 			return nil
 		}
-		repeat.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
+		ratelog.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
 		// What the kernel makes of our rules stays the measure: reading it back
 		// anew would take a second change that came in between for our own.
 		if err := Apply(r); err != nil {
-			repeat.Errorf("repair nftables table=%s reason=%q retry=%v", t.Name, err, retryAfter)
+			ratelog.Errorf("repair nftables table=%s reason=%q retry=%v", t.Name, err, retryAfter)
 			retry = time.After(retryAfter)
 		}
 	}
@@ -149,7 +149,7 @@ func warnOfDrops(ours *nftables.Table) {
 	}
 	chains, err := c.ListChains()
 	if err != nil {
-		repeat.Warningf("list nftables chains reason=%q", err)
+		ratelog.Warningf("list nftables chains reason=%q", err)
 		return
 	}
 	for _, chain := range drops(chains, ours.Family) {

@@ -11,7 +11,7 @@ import (
 	log "github.com/golang/glog"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/cadence"
+	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/turn"
 )
 
@@ -132,7 +132,7 @@ func (p *Prober) run(ctx context.Context, c endpoint) {
 			if p.burst(c, due) || pause > burstEvery {
 				look.Reset(timeout)
 			}
-			next := cadence.Next(pause)
+			next := clock.UntilTick(pause)
 			if first { // a whole pause at least, or the first round would be too short
 				first = false
 				next += pause

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 // Config is what a Keeper works for.
@@ -259,7 +259,7 @@ func (k *Keeper) note(refused []*Refusal) {
 	for _, r := range refused {
 		now[r.Route.key()] = r
 		if old := k.refused[r.Route.key()]; old == nil || old.Error() != r.Error() {
-			repeat.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
+			ratelog.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", r.Route.Dst, r.Route.Via, r.Route.Dev, r.Err)
 		}
 	}
 	for key := range k.refused {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/backoff"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 const (
@@ -80,7 +80,7 @@ func (k *Keeper) keep(ctx context.Context, listening chan error) error {
 		default:
 			if now := time.Now(); now.Sub(said) >= sayEvery {
 				said = now
-				repeat.Errorf("keep kernel state network=%v reason=%q", k.config.Network, err)
+				ratelog.Errorf("keep kernel state network=%v reason=%q", k.config.Network, err)
 			}
 			retry = time.After(retries.NextBackOff())
 		}

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coreos/flannel/pkg/cadence"
-	"github.com/coreos/flannel/pkg/repeat"
+	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 // settleTime is how long a change must last to count: an address is often
@@ -41,7 +41,7 @@ func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (
 			now, problem = u, err.Error() // u for the time being
 		}
 		if problem != said {
-			repeat.Warningf("uplink iface=%s problem=%q", u.Name, problem)
+			ratelog.Warningf("uplink iface=%s problem=%q", u.Name, problem)
 			said = problem
 			tell(err)
 		}
@@ -62,7 +62,7 @@ func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (
 		case <-changes:
 		case <-settle.C:
 			settled = true
-		case <-time.After(cadence.Next(sayEvery)):
+		case <-time.After(clock.UntilTick(sayEvery)):
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -55,7 +56,7 @@ func (p *Path) attachEarly(i *netlink.LinkAttrs) error {
 // other end sends super-packets cannot be known; both ends of a link that has
 // them have TSO on unless somebody turns it off.
 func betterLate(i *netlink.LinkAttrs) error {
-	offloads, err := rtnl.OffloadsOf(i.Name)
+	offloads, err := netdev.OffloadsOf(i.Name)
 	switch {
 	case err != nil:
 		return err

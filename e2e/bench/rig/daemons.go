@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"path/filepath"
 
-	"github.com/coreos/flannel/pkg/envfile"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -88,7 +88,7 @@ func (r *running) up(ctx context.Context) ([2]netip.Addr, error) {
 		if err := n.start(ctx); err != nil {
 			return addrs, err
 		}
-		env, err := envfile.Read(n.envFile)
+		env, err := subnetfile.Read(n.envFile)
 		if err != nil {
 			return addrs, fmt.Errorf("read what the daemon on %s has written: %w", n.host.Name(), err)
 		}
@@ -99,7 +99,7 @@ func (r *running) up(ctx context.Context) ([2]netip.Addr, error) {
 
 // giveBridge does what Docker does with --bip, when first asked: a restarted
 // daemon keeps its subnet.
-func giveBridge(h *netnstest.Host, env envfile.Env) netip.Addr {
+func giveBridge(h *netnstest.Host, env subnetfile.Env) netip.Addr {
 	gateway := firstAddr(env.Subnet)
 	if !h.HasLink("docker0") {
 		h.Bridge("docker0", gateway, env.MTU)

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// completionCommand is made by a function because it refers to the list that it
+// is in.
+func completionCommand() command {
+	return command{
+		name: "completion", args: "bash|zsh", summary: "print a completion script for a shell",
+		detail: "Use it with: source <(flannel completion bash). The packages install it where both shells look.",
+		prepare: func(p *Program, _ *flag.FlagSet) action {
+			return func(_ context.Context, args []string) error {
+				if len(args) != 1 || args[0] != "bash" && args[0] != "zsh" {
+					return flag.ErrHelp
+				}
+				if args[0] == "zsh" {
+					p.zshCompletion(p.Stdout)
+					return nil
+				}
+				p.bashCompletion(p.Stdout)
+				return nil
+			}
+		},
+	}
+}
+
+// words are what may follow a command besides its flags.
+var words = map[string]string{"config": "get set check", "completion": "bash zsh"}
+
+// bashCompletion completes names of commands and flags, and else files.
+func (p *Program) bashCompletion(w io.Writer) {
+	var names []string
+	var cases strings.Builder
+	for _, c := range commands() {
+		names = append(names, c.name)
+		fs, _ := c.flags(p)
+		fmt.Fprintf(&cases, "\t%s) words=%q ;;\n", c.name, strings.TrimSpace(words[c.name]+" "+flagWords(fs)))
+	}
+	all := strings.Join(names, " ")
+	fmt.Fprintf(w, `_flannel() {
+	local words cur=${COMP_WORDS[COMP_CWORD]}
+	case ${COMP_WORDS[1]} in
+	help) words=%q ;;
+%s	*) words=%q ;;
+	esac
+	if [ "$COMP_CWORD" = 1 ]; then words=%q; fi
+	COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}
+complete -o default -F _flannel flannel
+`, all, cases.String(), flagWords(p.DaemonFlags()), all+" "+flagWords(p.DaemonFlags()))
+}
+
+// zshCompletion is for sourcing, and for a file _flannel in zsh's fpath.
+func (p *Program) zshCompletion(w io.Writer) {
+	var cases strings.Builder
+	describe := func(fs *flag.FlagSet) string {
+		var b strings.Builder
+		fs.VisitAll(func(f *flag.Flag) {
+			_, usage := flag.UnquoteUsage(f)
+			fmt.Fprintf(&b, " %s", quoteZsh("-"+f.Name, usage))
+		})
+		return b.String()
+	}
+	daemon := describe(p.DaemonFlags())
+	var names strings.Builder
+	for _, c := range commands() {
+		fmt.Fprintf(&names, "\t\t%s\n", quoteZsh(c.name, c.summary))
+		fs, _ := c.flags(p)
+		fmt.Fprintf(&cases, "\t%s) choices=(%s) flags=(%s) ;;\n", c.name, words[c.name], strings.TrimSpace(describe(fs)))
+	}
+	fmt.Fprintf(w, `#compdef flannel
+_flannel() {
+	local -a commands choices flags
+	local command=$words[2]
+	commands=(
+%s	)
+	if (( CURRENT == 2 )); then
+		command=''
+	fi
+	case $command in
+	'')
+		_describe command commands
+		flags=(%s)
+		;;
+	help) choices=(${commands%%%%:*}) ;;
+%s	*) flags=(%s) ;;
+	esac
+	if [[ $PREFIX == -* ]]; then
+		_describe flag flags
+	elif (( CURRENT == 3 && $#choices > 0 )); then
+		compadd -a choices
+	elif (( CURRENT > 2 )); then
+		_files
+	fi
+}
+if [[ $funcstack[1] == _flannel ]]; then
+	_flannel "$@"
+else
+	compdef _flannel flannel
+fi
+`, names.String(), daemon, cases.String(), daemon)
+}
+
+// quoteZsh is an element NAME:DESCRIPTION of what _describe takes.
+func quoteZsh(name, text string) string {
+	return "'" + strings.ReplaceAll(name+":"+strings.ReplaceAll(text, ":", `\:`), "'", `'\''`) + "'"
+}
+
+func flagWords(fs *flag.FlagSet) string {
+	var list []string
+	fs.VisitAll(func(f *flag.Flag) { list = append(list, "-"+f.Name) })
+	return strings.Join(list, " ")
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// maxConfig is more than any configuration has, in bytes.
+const maxConfig = 1 << 20
+
+var configCommand = command{
+	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "show, change or check the network configuration in etcd",
+	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. check without one checks what is\n" +
+		"in etcd. set writes only what passes the check, and only over what it has shown the difference to.",
+	prepare: func(p *Program, fs *flag.FlagSet) action {
+		var s storeSide
+		s.register(fs)
+		asJSON := fs.Bool("json", false, "print JSON: what the configuration means, with its defaults; of set, what has changed")
+		return func(ctx context.Context, args []string) error {
+			switch {
+			case len(args) == 1 && args[0] == "get":
+				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
+					text, err := st.Config(ctx)
+					if err != nil {
+						return err
+					}
+					if *asJSON {
+						return p.checkConfig(text, true)
+					}
+					_, err = fmt.Fprintf(p.Stdout, "%s\n", bytes.TrimSpace(text))
+					return err
+				})
+			case len(args) == 1 && args[0] == "check":
+				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
+					text, err := st.Config(ctx)
+					if err != nil {
+						return err
+					}
+					return p.checkConfig(text, *asJSON)
+				})
+			case len(args) == 2 && (args[0] == "check" || args[0] == "set"):
+				text, err := configText(args[1])
+				if err != nil {
+					return err
+				}
+				if args[0] == "check" {
+					return p.checkConfig(text, *asJSON)
+				}
+				c, err := subnet.ParseConfig(text)
+				if err != nil {
+					return fmt.Errorf("refuse configuration: %w", err)
+				}
+				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return p.setConfig(ctx, st, text, c, *asJSON) })
+			}
+			return flag.ErrHelp
+		}
+	},
+}
+
+func configText(arg string) ([]byte, error) {
+	if name, isFile := strings.CutPrefix(arg, "@"); isFile {
+		f := os.Stdin
+		if name != "-" {
+			var err error
+			if f, err = os.Open(name); err != nil {
+				return nil, err
+			}
+			defer f.Close()
+		}
+		text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+		return bytes.TrimSpace(text), err
+	}
+	if !strings.HasPrefix(strings.TrimSpace(arg), "{") {
+		return fmt.Appendf(nil, `{"Network": %q}`, arg), nil
+	}
+	return []byte(arg), nil
+}
+
+func (p *Program) checkConfig(text []byte, asJSON bool) error {
+	c, err := subnet.ParseConfig(text)
+	if err != nil {
+		return fmt.Errorf("refuse configuration: %w", err)
+	}
+	if asJSON {
+		return printJSON(p.Stdout, c)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "ok: network %v, subnets /%d from %v to %v, backend %s\n",
+		c.Network, c.SubnetLen, c.SubnetMin, c.SubnetMax, c.BackendType)
+	return err
+}
+
+// configChange is what "config set -json" prints.
+type configChange struct {
+	Changed bool           `json:"changed"`
+	Changes []string       `json:"changes"` // e.g. "SubnetLen: 24 -> 25"
+	Config  *subnet.Config `json:"config"`
+}
+
+// setConfig replaces what is there, unless somebody else does meanwhile.
+func (p *Program) setConfig(ctx context.Context, st store.Store, text []byte, c *subnet.Config, asJSON bool) error {
+	old, err := st.Config(ctx)
+	if err != nil {
+		return err
+	}
+	change := configChange{Changed: !bytes.Equal(old, text), Changes: []string{}, Config: c}
+	if change.Changed { // else it was there, or opening an empty store has published it
+		before, err := subnet.ParseConfig(old)
+		if err != nil {
+			change.Changes = append(change.Changes, fmt.Sprintf("one that is refused is replaced: %v", err))
+			before = new(subnet.Config)
+		}
+		change.Changes = append(change.Changes, configChanges(before, c)...)
+		if err := st.ReplaceConfig(ctx, old, text); err != nil {
+			return fmt.Errorf("nothing was changed: %w", err)
+		}
+	}
+	if asJSON {
+		return printJSON(p.Stdout, change)
+	}
+	if !change.Changed {
+		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration")
+		return err
+	}
+	for _, line := range change.Changes {
+		fmt.Fprintln(p.Stdout, line)
+	}
+	if len(change.Changes) == 0 {
+		fmt.Fprintln(p.Stdout, "the meaning stays, the text changes")
+	}
+	_, err = fmt.Fprintln(p.Stdout, "written; running daemons take over SubnetMin and SubnetMax, all else holds from their next start")
+	return err
+}
+
+// configChanges says key by key what differs, a line each.
+func configChanges(before, after *subnet.Config) (lines []string) {
+	add := func(key string, b, a any) {
+		if !reflect.DeepEqual(b, a) {
+			lines = append(lines, fmt.Sprintf("%s: %v -> %v", key, b, a))
+		}
+	}
+	add("Network", before.Network, after.Network)
+	add("SubnetLen", before.SubnetLen, after.SubnetLen)
+	add("SubnetMin", before.SubnetMin, after.SubnetMin)
+	add("SubnetMax", before.SubnetMax, after.SubnetMax)
+	if compact(before.Backend) != compact(after.Backend) {
+		lines = append(lines, fmt.Sprintf("Backend: %s -> %s", withoutKey(before.Backend), withoutKey(after.Backend)))
+	}
+	return lines
+}
+
+// withoutKey is a Backend object to be shown: wireguard's preshared key is not
+// for terminals and their scrollback.
+func withoutKey(raw json.RawMessage) string {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(raw, &keys) != nil {
+		return compact(raw)
+	}
+	for key := range keys {
+		if strings.EqualFold(key, "PSK") {
+			keys[key] = json.RawMessage(`"…"`)
+		}
+	}
+	shown, err := json.Marshal(keys)
+	if err != nil {
+		return compact(nil)
+	}
+	return compact(shown)
+}
+
+func compact(raw json.RawMessage) string {
+	var out bytes.Buffer
+	if len(raw) == 0 || json.Compact(&out, raw) != nil {
+		return `{"Type":"udp"}`
+	}
+	return out.String()
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/coreos/flannel/pkg/subnetfile"
+)
+
+var dockerOptsCommand = command{
+	name: "docker-opts", summary: "write Docker's options for this host's subnet to a file",
+	detail: "The options and the file are those of mk-docker-opts.sh. Without -i and -c it writes both forms.",
+	prepare: func(_ *Program, fs *flag.FlagSet) action {
+		from := fs.String("f", "/run/flannel/subnet.env", "`file` that flannel has written")
+		to := fs.String("d", "/run/docker_opts.env", "`file` to write")
+		single := fs.Bool("i", false, "write each option as a variable of its own, e.g. DOCKER_OPT_MTU")
+		combined := fs.Bool("c", false, "write all options into one variable")
+		key := fs.String("k", "DOCKER_OPTS", "`name` of that one variable")
+		noMasq := fs.Bool("m", false, "leave out --ip-masq, which very old versions of Docker do not have")
+		return func(context.Context, []string) error {
+			if *key == "" || strings.ContainsAny(*key, "= \t\n\"'$") {
+				return fmt.Errorf("-k %q is not the name of a variable", *key)
+			}
+			env, err := subnetfile.Read(*from)
+			if err != nil {
+				return fmt.Errorf("read subnet, is flannel ready? %w", err)
+			}
+			if !*single && !*combined {
+				*single, *combined = true, true
+			}
+			return writeWhole(*to, dockerOpts(env, *single, *combined, *key, !*noMasq))
+		}
+	},
+}
+
+// dockerOpts is the text of the file.
+func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool) string {
+	var text, all strings.Builder
+	add := func(name, option string) {
+		if single {
+			fmt.Fprintf(&text, "%s=\"%s\"\n", name, option)
+		}
+		all.WriteString(" " + option)
+	}
+	add("DOCKER_OPT_BIP", "--bip="+bridgeAddr(env).String())
+	if masq { // one of the two masquerades
+		add("DOCKER_OPT_IPMASQ", fmt.Sprintf("--ip-masq=%t", !env.IPMasq))
+	}
+	if env.MTU > 0 {
+		add("DOCKER_OPT_MTU", fmt.Sprintf("--mtu=%d", env.MTU))
+	}
+	if combined {
+		fmt.Fprintf(&text, "%s=\"%s\"\n", key, all.String())
+	}
+	return text.String()
+}
+
+// writeWhole puts text at path so that a reader sees all of it or none.
+func writeWhole(path, text string) error {
+	if i, err := os.Stat(path); err == nil && !i.Mode().IsRegular() { // /dev/stdout
+		return os.WriteFile(path, []byte(text), 0o644)
+	}
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = renameio.WriteFile(path, []byte(text), 0o644,
+			renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRoomForNeighbours(t *testing.T) {
+	for _, test := range []struct {
+		peers, limit int
+		verdict      string
+		mend         string
+	}{
+		{peers: 0, limit: 1024, verdict: verdictOK},
+		{peers: 512, limit: 1024, verdict: verdictOK},
+		{peers: 513, limit: 1024, verdict: verdictWarn, mend: "gc_thresh3=4104"},
+		{peers: 10000, limit: 16384, verdict: verdictWarn, mend: "gc_thresh3=80000"},
+	} {
+		f := roomFor(test.peers, test.limit)
+		if f.Verdict != test.verdict || !strings.Contains(f.Mend, test.mend) {
+			t.Errorf("%d peers, limit %d: %+v", test.peers, test.limit, f)
+		}
+	}
+}

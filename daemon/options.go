@@ -1,0 +1,248 @@
+package daemon
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/envflag"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// Options is the command line. Every flag is also an environment variable, see
+// package envflag; the command line wins.
+type Options struct {
+	store store.Flags
+
+	embed       bool
+	embedListen string
+	// network is what -network says, publish the JSON to publish for it, and
+	// published what that means; nil without.
+	network   string
+	publish   []byte
+	published *subnet.Config
+
+	iface    uplink.Choice
+	publicIP netip.Addr
+	port     int
+	dataPath string
+
+	subnetFile string
+	terms      subnet.Terms
+	ipMasq     bool
+	stateDir   string
+
+	probeInterval time.Duration
+
+	statusAddr  string
+	statusPprof bool
+	statusGiven bool // the address is the operator's choice, not the default
+	healthzIP   string
+	healthzPort int
+
+	// Version is -version: print the version and exit.
+	Version bool
+}
+
+// flagRenewMargin is named in an error as well.
+const flagRenewMargin = "subnet-lease-renew-margin"
+
+// glogFlags are the flags of the log package that make sense for a daemon that
+// logs to standard error only.
+var glogFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold",
+	// Of these it only matters that a unit which names them still starts.
+	"log_dir", "log_link", "logbuflevel"}
+
+// ParseOptions reads args, then the environment for what args do not give.
+// Errors: flag.ErrHelp after the usage went to usage, or what is wrong with
+// which flag or variable.
+func ParseOptions(args []string, usage io.Writer) (*Options, error) {
+	o := &Options{}
+	var margin int
+	fs := o.flagSet(&margin)
+	fs.SetOutput(io.Discard) // Parse's error says it all; run prints it once
+	fs.Usage = func() {}
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.SetOutput(usage)
+		fmt.Fprintf(usage, "Usage: flannel [flags]\n       flannel COMMAND [flags]    (see flannel help)\n\nGives this host a subnet and carries packets between containers on different hosts.\nEvery flag is also an environment variable: -etcd-prefix is %s.\n\nFlags:\n", envflag.Name("etcd-prefix"))
+		fs.PrintDefaults()
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w (see flannel -help)", err)
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("argument %q is not a flag (see flannel -help)", fs.Arg(0))
+	}
+	given, err := envflag.Set(fs, store.FlagAliases, "version")
+	if err != nil {
+		return nil, err
+	}
+	o.statusGiven = given["status-addr"]
+	if err := o.checkEmbed(given); err != nil {
+		return nil, err
+	}
+	return o, o.check(time.Duration(margin)*time.Minute, given[flagRenewMargin])
+}
+
+// Flags returns the daemon's flags, to be listed.
+func Flags() *flag.FlagSet {
+	var margin int
+	return new(Options).flagSet(&margin)
+}
+
+func (o *Options) flagSet(margin *int) *flag.FlagSet {
+	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
+	o.store.Register(fs)
+	fs.BoolVar(&o.embed, "etcd-embed", false, "run an etcd server inside this process and use it, with its data below -state-dir")
+	fs.StringVar(&o.embedListen, "etcd-embed-listen", "127.0.0.1:2379", "`address` that the embedded etcd serves clients at; name one of this host's to let other hosts use it")
+	fs.StringVar(&o.network, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, or the whole JSON object")
+	fs.Func("iface", "`interface`, by name or IP, to send to other hosts by; may be repeated, the first match wins (default: the default route's)", appendTo(&o.iface.Ifaces))
+	fs.Func("iface-regex", "`regexp` for the name or IP of that interface; may be repeated, tried after -iface", appendTo(&o.iface.Regexes))
+	fs.StringVar(&o.iface.CanReach, "iface-can-reach", "", "`IP` that is reached by that interface")
+	fs.Func("public-ip", "`IP` that other hosts send to (default: the interface's)", func(s string) (err error) {
+		o.publicIP, err = netip.ParseAddr(s)
+		switch {
+		case err != nil:
+		case !o.publicIP.Is4():
+			err = errors.New("not an IPv4 address")
+		case !subnet.IsHostAddr(o.publicIP):
+			err = errors.New("not an address of one host that others can send to")
+		}
+		return err
+	})
+	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
+	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
+	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
+	fs.DurationVar(&o.terms.TTL, "subnet-lease-ttl", 24*time.Hour, "for how long the subnet is leased")
+	fs.IntVar(margin, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
+	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade what leaves the overlay network")
+	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for what must outlive a reboot")
+	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
+	fs.BoolVar(&o.statusPprof, "status-pprof", false, "serve /debug/pprof/ at -status-addr, too")
+	fs.DurationVar(&o.probeInterval, "probe-interval", 2*time.Second, "how often each peer is pinged through the overlay; less often where there are more than 66; 0: never")
+	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
+	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")
+	fs.BoolVar(&o.Version, "version", false, "print the version and exit")
+	for _, name := range glogFlags {
+		if f := flag.CommandLine.Lookup(name); f != nil {
+			fs.Var(f.Value, f.Name, f.Usage)
+		}
+	}
+	return fs
+}
+
+// check completes the options and checks what no other package does.
+func (o *Options) check(margin time.Duration, marginGiven bool) error {
+	if o.terms.TTL < time.Second {
+		return fmt.Errorf("-subnet-lease-ttl %v is shorter than a second", o.terms.TTL)
+	}
+	if margin < time.Minute || margin > 1439*time.Minute {
+		return fmt.Errorf("-%s %d is not in 1 to 1439 minutes", flagRenewMargin, margin/time.Minute)
+	}
+	if margin >= o.terms.TTL {
+		if marginGiven {
+			return fmt.Errorf("-%s %v is not shorter than -subnet-lease-ttl %v: the lease would be renewed without pause", flagRenewMargin, margin, o.terms.TTL)
+		}
+		margin = o.terms.TTL / 2
+	}
+	o.terms.RenewMargin = margin
+	for _, p := range []struct {
+		flag  string
+		value int
+	}{{"port", o.port}, {"healthz-port", o.healthzPort}} {
+		if p.value < 0 || p.value > 65535 {
+			return fmt.Errorf("-%s %d is not in 0 to 65535", p.flag, p.value)
+		}
+	}
+	if err := o.checkHealthz(); err != nil {
+		return err
+	}
+	if p := o.probeInterval; p != 0 && p < 100*time.Millisecond {
+		return fmt.Errorf("-probe-interval %v is shorter than 100ms", p)
+	}
+	if err := all.CheckDataPath(o.dataPath); err != nil {
+		return err
+	}
+	if err := o.parseNetwork(); err != nil {
+		return err
+	}
+	if o.subnetFile == "" {
+		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
+	}
+	if o.stateDir == "" {
+		return errors.New("-state-dir is empty: identity, lease and peers would be forgotten at each start")
+	}
+	return o.store.Complete()
+}
+
+// checkHealthz refuses an address that has to be looked up first, which may lead
+// elsewhere at each start, and two listeners on one port of the same address.
+func (o *Options) checkHealthz() error {
+	if _, err := netip.ParseAddr(o.healthzIP); err != nil {
+		return fmt.Errorf("-healthz-ip %q is not an IP address: give one of this host's, 127.0.0.1 for this host alone, or 0.0.0.0 for all", o.healthzIP)
+	}
+	host, port, err := net.SplitHostPort(o.statusAddr)
+	if err != nil || o.healthzPort == 0 || port != strconv.Itoa(o.healthzPort) {
+		return nil
+	}
+	every := func(s string) bool { return s == "" || s == "0.0.0.0" || s == "::" }
+	if host == o.healthzIP || every(host) || every(o.healthzIP) {
+		return fmt.Errorf("-healthz-port %d on %s is taken by -status-addr %s, which serves /healthz too: leave out -healthz-port, or choose another port for one of them", o.healthzPort, o.healthzIP, o.statusAddr)
+	}
+	return nil
+}
+
+// checkEmbed refuses what -etcd-embed would pass over, and what is passed over
+// without it.
+func (o *Options) checkEmbed(given map[string]bool) error {
+	if !o.embed {
+		if given["etcd-embed-listen"] {
+			return errors.New("-etcd-embed-listen is given without -etcd-embed: there is no embedded etcd to listen")
+		}
+		return nil
+	}
+	for _, name := range []string{"etcd-endpoints", "etcd-endpoint", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
+		"etcd-username", "etcd-password", "etcd-password-file"} {
+		if given[name] {
+			return fmt.Errorf("-etcd-embed and -%s are both given: the store is either the embedded etcd or another one; drop one", name)
+		}
+	}
+	if o.store.API == store.API2 {
+		return errors.New("-etcd-embed and -etcd-api=2 are both given: the embedded etcd has the v3 API only; drop one")
+	}
+	return nil
+}
+
+// parseNetwork makes publish of network: the JSON object as it is, or one made
+// around a CIDR.
+func (o *Options) parseNetwork() error {
+	if o.network == "" {
+		return nil
+	}
+	o.publish = []byte(o.network)
+	if !strings.HasPrefix(strings.TrimSpace(o.network), "{") {
+		o.publish = fmt.Appendf(nil, `{"Network": %q}`, o.network)
+	}
+	var err error
+	if o.published, err = subnet.ParseConfig(o.publish); err != nil {
+		return fmt.Errorf("-network: %w", err)
+	}
+	return nil
+}
+
+func appendTo(list *[]string) func(string) error {
+	return func(s string) error {
+		*list = append(*list, s)
+		return nil
+	}
+}

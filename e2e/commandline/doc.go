@@ -1,0 +1,2 @@
+// Package commandline holds scripts that run the program's command line.
+package commandline

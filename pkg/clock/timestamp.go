@@ -1,0 +1,52 @@
+package clock
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	log "github.com/golang/glog"
+)
+
+// Timestamp is a point in time by this host's clocks. It can be kept in a file.
+type Timestamp struct {
+	// Boot is the kernel's random identifier of the boot (random(4)); "" if unknown.
+	Boot string
+	// SinceBoot is CLOCK_BOOTTIME. It says nothing about another boot.
+	SinceBoot time.Duration
+	// Wall is the wall clock, the only clock that goes on over a reboot.
+	Wall time.Time
+}
+
+// bootIDFile is described in random(4).
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// Now returns the present Timestamp.
+func Now() Timestamp {
+	id, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		log.V(1).Infof("read boot id: %v", err)
+	}
+	// Round removes Go's monotonic reading, which Sub would use.
+	return Timestamp{strings.TrimSpace(string(id)), SinceBoot(), time.Now().Round(0)}
+}
+
+// Since returns the time from before to t. known is false if the host rebooted
+// and the wall clock went back.
+func (t Timestamp) Since(before Timestamp) (passed time.Duration, known bool) {
+	if t.Boot != "" && t.Boot == before.Boot {
+		return t.SinceBoot - before.SinceBoot, true
+	}
+	passed = t.Wall.Sub(before.Wall)
+	return passed, passed >= 0
+}
+
+// Stepped reports whether the wall clock was set by more than a second since
+// before, or the host has rebooted. A kept Timestamp is out of date then.
+func (t Timestamp) Stepped(before Timestamp) bool {
+	if t.Boot != before.Boot {
+		return true
+	}
+	step := t.Wall.Sub(before.Wall) - (t.SinceBoot - before.SinceBoot)
+	return step.Abs() > time.Second
+}

@@ -1,0 +1,91 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ifreqData is struct ifreq (linux/if.h) with its union used as a pointer, and
+// ethtoolValue is struct ethtool_value (linux/ethtool.h).
+type (
+	ifreqData struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	ethtoolValue struct{ cmd, data uint32 }
+)
+
+// DisableTxChecksum turns off the checksum offload of what a device sends, as
+// "ethtool -K DEVICE tx-checksum-ip-generic off" does. The kernel then computes
+// checksums before packets enter the device. (The netlink form of this request
+// came with Linux 5.7; the kernels that need it are older.) It works in the
+// network namespace of the calling thread.
+func DisableTxChecksum(device string) error {
+	return ethtool(func(fd int) error {
+		if _, err := ask(fd, device, ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}); err != nil {
+			return fmt.Errorf("turn off checksum offload of %s: %w", device, err)
+		}
+		return nil
+	})
+}
+
+// Offloads are offloads of a device that are on, by the names that
+// "ethtool -k DEVICE" has for them, and whose they are.
+type Offloads struct {
+	// Driver is the name of the device's driver, as "ethtool -i DEVICE" has it; ""
+	// where it has none, as lo.
+	Driver string
+	// TSO is tcp-segmentation-offload: the device takes super-packets of TCP, to
+	// segment them or, as veth, to hand them on.
+	TSO bool
+	// GRO is generic-receive-offload, GSO generic-segmentation-offload.
+	GRO, GSO bool
+}
+
+// OffloadsOf asks for the offloads of a device and its driver, in the network
+// namespace of the calling thread.
+func OffloadsOf(device string) (o Offloads, err error) {
+	err = ethtool(func(fd int) error {
+		for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO, unix.ETHTOOL_GGSO: &o.GSO} {
+			v, err := ask(fd, device, ethtoolValue{cmd: command})
+			if err != nil {
+				return fmt.Errorf("ask for offloads of %s: %w", device, err)
+			}
+			*on = v.data != 0
+		}
+		info, err := unix.IoctlGetEthtoolDrvinfo(fd, device)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("ask for driver of %s: %w", device, err)
+		}
+		if err == nil {
+			o.Driver = unix.ByteSliceToString(info.Driver[:])
+		}
+		return nil
+	})
+	return o, err
+}
+
+// ethtool lends do a socket, of any kind, to ask the kernel by.
+func ethtool(do func(fd int) error) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket for ethtool: %w", err)
+	}
+	return errors.Join(do(fd), unix.Close(fd))
+}
+
+// ask makes one request of those that take a value and answer with one.
+func ask(fd int, device string, value ethtoolValue) (ethtoolValue, error) {
+	request := ifreqData{data: unsafe.Pointer(&value)}
+	copy(request.name[:unix.IFNAMSIZ-1], device)
+	// The only unsafe code of the package: both structures outlive the call,
+	// and the collector follows the pointer between them.
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return value, errno
+	}
+	return value, nil
+}
