@@ -13,10 +13,6 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// deviceName is a pattern: the kernel puts in the first number that is free
-// (net/core/dev.c, dev_alloc_name).
-const deviceName = "flannel%d"
-
 // configureDevice gives the tunnel device its address, the subnet's network
 // address as a /32, its MTU, and the route that leads all of Network into it.
 // It changes nothing where that is so. All of it goes when the device goes.

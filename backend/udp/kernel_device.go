@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	log "github.com/golang/glog"
@@ -17,9 +16,6 @@ import (
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
-
-// ownName is what deviceName may become.
-var ownName = regexp.MustCompile(`^flannel[0-9]+$`)
 
 // Remove takes away what the kernel data path of an earlier run has left for
 // network: programs, their pins, and the device. What another process is at
@@ -56,7 +52,7 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error
 	var left []netlink.Link
 	for _, l := range links {
 		t, ok := l.(*netlink.Tuntap)
-		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !ownName.MatchString(t.Name) {
+		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !netdev.IsTUN(t.Name) {
 			continue
 		}
 		addrs, err := rtnl.Addrs(h, l)
@@ -156,7 +152,7 @@ func claimDevice(h *netlink.Handle, network netip.Prefix) (name string, found bo
 		return name, true, claim, nil
 	}
 	for i := 0; ; i++ {
-		name = fmt.Sprintf(deviceName, i)
+		name = fmt.Sprintf(netdev.TUNPattern, i)
 		there, err := rtnl.LinkExists(h, name)
 		if err != nil {
 			return "", false, nil, err

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/tun"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
@@ -96,7 +97,7 @@ func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err er
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device.name, deviceName), Queues: queues, Persistent: p.device.on}); err != nil {
+	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device.name, netdev.TUNPattern), Queues: queues, Persistent: p.device.on}); err != nil {
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {

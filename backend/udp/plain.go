@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
@@ -56,7 +57,7 @@ func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 func openWater() (*deviceFile, error) {
 	tun, err := water.New(water.Config{
 		DeviceType:             water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: deviceName},
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: netdev.TUNPattern},
 	})
 	if err != nil {
 		return nil, explainTUN(err)

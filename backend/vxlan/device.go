@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -14,11 +13,6 @@ import (
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
-
-// deviceNames are all that this backend gives.
-var deviceNames = regexp.MustCompile(`^flannel\.[0-9]+$`)
-
-func deviceName(vni uint32) string { return fmt.Sprintf("flannel.%d", vni) }
 
 // device is flannel.<VNI> as it shall be.
 type device struct {

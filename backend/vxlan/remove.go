@@ -37,7 +37,7 @@ func removeDevices(network netip.Prefix, keep string) error {
 	var errs []error
 	for _, l := range links {
 		name := l.Attrs().Name
-		if l.Type() != "vxlan" || !deviceNames.MatchString(name) || name == keep {
+		if l.Type() != "vxlan" || !netdev.IsVXLAN(name) || name == keep {
 			continue
 		}
 		if within, err := rtnl.Within(h, l, network); err != nil || !within {

@@ -88,7 +88,7 @@ func (v *vtep) Attrs() subnet.Attrs {
 
 func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
 	d := &device{
-		name: deviceName(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
+		name: netdev.VXLAN(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
 		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
 		mac:     v.mac, mtu: v.options.MTU - encapsulation, options: v.options,
 	}

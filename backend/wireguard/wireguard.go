@@ -38,7 +38,7 @@ import (
 const Type = "wireguard"
 
 // deviceName is that of all generations.
-const deviceName = "flannel-wg"
+const deviceName = netdev.WireGuard
 
 // leaseData is the lease's BackendData.
 type leaseData struct {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // host is the state of the interfaces at one moment.
@@ -194,7 +196,7 @@ func (h host) String() string {
 
 // ours tells a device that flannel itself made: flannel0, flannel.1,
 // flannel-wg. Packets must not be wrapped twice.
-func (l link) ours() bool { return strings.HasPrefix(l.names[0], "flannel") }
+func (l link) ours() bool { return netdev.IsFlannel(l.names[0]) }
 
 func (l link) loopback() bool { return l.names[0] == "lo" }
 

@@ -1,0 +1,41 @@
+package netdev
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Names of the backends' devices. No other package holds a name or a pattern
+// of a name.
+const (
+	// TUNPattern is the udp backend's TUN device. The kernel replaces %d by the
+	// first free number (dev_alloc_name in net/core/dev.c).
+	TUNPattern = "flannel%d"
+	// WireGuard is the wireguard backend's device.
+	WireGuard = "flannel-wg"
+
+	vxlanPrefix = "flannel."
+)
+
+var (
+	tunName   = regexp.MustCompile(`^flannel[0-9]+$`)
+	vxlanName = regexp.MustCompile(`^flannel\.[0-9]+$`)
+)
+
+// VXLAN returns the name of the vxlan backend's device for a VNI.
+func VXLAN(vni uint32) string { return fmt.Sprintf("%s%d", vxlanPrefix, vni) }
+
+// IsTUN reports whether TUNPattern yields the name.
+func IsTUN(name string) bool { return tunName.MatchString(name) }
+
+// IsVXLAN reports whether VXLAN returns the name for some VNI.
+func IsVXLAN(name string) bool { return vxlanName.MatchString(name) }
+
+// IsBackend reports whether a backend of this program gives the name to its
+// device.
+func IsBackend(name string) bool { return IsTUN(name) || IsVXLAN(name) || name == WireGuard }
+
+// IsFlannel reports whether the name is that of a device of any generation of
+// flannel. It holds for more names than IsBackend, such as flannel-v6.1.
+func IsFlannel(name string) bool { return strings.HasPrefix(name, "flannel") }
