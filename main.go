@@ -21,7 +21,6 @@ import (
 
 	log "github.com/golang/glog"
 
-	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/cli"
 	"github.com/coreos/flannel/daemon"
 )
@@ -106,6 +105,6 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	defer func() { os.Stderr = loud }()
 	return cli.Run(ctx, &cli.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
-		DaemonFlags: daemon.Flags, Pinned: bpf.Pinned, KernelPath: bpf.Probe,
+		DaemonFlags: daemon.Flags,
 	}, args)
 }

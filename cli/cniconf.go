@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -11,27 +10,27 @@ import (
 )
 
 var cniConfCommand = command{
-	name: "cni-conf", summary: "print a configuration of CNI's bridge plugin for this host's subnet",
-	detail: "Put it into /etc/cni/net.d, e.g. as 10-flannel.conflist, once flannel is ready:\nit follows from subnet.env, and so changes when the subnet does.",
+	name: "cni-conf", summary: "print a configuration of the CNI plugin bridge for this host's subnet",
+	detail: "Write it to /etc/cni/net.d, e.g. as 10-flannel.conflist, after flannel is ready. It is made from -subnet-file:\nif the subnet changes, print it again.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		from := fs.String("subnet-file", "/run/flannel/subnet.env", "`file` that flannel has written")
+		from := subnetFileFlag(fs)
 		name := fs.String("name", "flannel", "`name` of the network")
 		bridge := fs.String("bridge", "cni0", "`name` of the bridge")
 		return func(context.Context, []string) error {
-			env, err := subnetfile.Read(*from)
+			env, err := readSubnetFile(*from)
 			if err != nil {
-				return fmt.Errorf("read subnet, is flannel ready? %w", err)
+				return err
 			}
 			if !env.Network.IsValid() {
-				return errors.New("the subnet file does not say the network")
+				return fmt.Errorf("%s has no network", *from)
 			}
 			return printJSON(p.Stdout, bridgeConf(env, *name, *bridge))
 		}
 	},
 }
 
-// The CNI specification 1.0.0, and the documentation of the plugins bridge and
-// host-local.
+// Types of the CNI specification 1.0.0, and of the documentation of the plugins
+// bridge and host-local.
 type (
 	cniList struct {
 		Version string      `json:"cniVersion"`
@@ -61,8 +60,8 @@ type (
 	}
 )
 
-// bridgeConf leaves masquerading to flannel (-ip-masq): the plugin
-// would hide containers from those of other hosts.
+// bridgeConf leaves masquerading to flannel (-ip-masq). The plugin would also
+// translate packets to containers of other hosts.
 func bridgeConf(env subnetfile.Env, name, bridge string) cniList {
 	return cniList{Version: "1.0.0", Name: name, Plugins: []cniBridge{{
 		Type: "bridge", Bridge: bridge, MTU: env.MTU, IsGateway: true, Hairpin: true,
@@ -72,9 +71,4 @@ func bridgeConf(env subnetfile.Env, name, bridge string) cniList {
 			Routes: []cniRoute{{netip.MustParsePrefix("0.0.0.0/0")}},
 		},
 	}}}
-}
-
-// bridgeAddr is the address that a container bridge has in the subnet.
-func bridgeAddr(env subnetfile.Env) netip.Prefix {
-	return netip.PrefixFrom(env.Subnet.Addr().Next(), env.Subnet.Bits())
 }

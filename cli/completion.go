@@ -4,46 +4,41 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"strings"
 )
 
-// completionCommand is made by a function because it refers to the list that it
-// is in.
-func completionCommand() command {
-	return command{
-		name: "completion", args: "bash|zsh", summary: "print a completion script for a shell",
-		detail: "Use it with: source <(flannel completion bash). The packages install it where both shells look.",
-		prepare: func(p *Program, _ *flag.FlagSet) action {
-			return func(_ context.Context, args []string) error {
-				if len(args) != 1 || args[0] != "bash" && args[0] != "zsh" {
-					return flag.ErrHelp
-				}
-				if args[0] == "zsh" {
-					p.zshCompletion(p.Stdout)
-					return nil
-				}
-				p.bashCompletion(p.Stdout)
-				return nil
+var completionCommand = command{
+	name: "completion", args: "bash|zsh", summary: "print a completion script for a shell",
+	detail: "Usage: source <(flannel completion bash). The packages install it for both shells.",
+	prepare: func(p *Program, _ *flag.FlagSet) action {
+		return func(_ context.Context, args []string) error {
+			switch {
+			case len(args) == 1 && args[0] == "bash":
+				bashCompletion(p)
+			case len(args) == 1 && args[0] == "zsh":
+				zshCompletion(p)
+			default:
+				return flag.ErrHelp
 			}
-		},
-	}
+			return nil
+		}
+	},
 }
 
-// words are what may follow a command besides its flags.
-var words = map[string]string{"config": "get set check", "completion": "bash zsh"}
+// argWords are the fixed words among a command's arguments.
+var argWords = map[string]string{"config": "get set check", "completion": "bash zsh"}
 
-// bashCompletion completes names of commands and flags, and else files.
-func (p *Program) bashCompletion(w io.Writer) {
+// bashCompletion prints a function that completes commands, flags and files.
+func bashCompletion(p *Program) {
 	var names []string
 	var cases strings.Builder
-	for _, c := range commands() {
+	for _, c := range p.commands {
 		names = append(names, c.name)
 		fs, _ := c.flags(p)
-		fmt.Fprintf(&cases, "\t%s) words=%q ;;\n", c.name, strings.TrimSpace(words[c.name]+" "+flagWords(fs)))
+		fmt.Fprintf(&cases, "\t%s) words=%q ;;\n", c.name, strings.TrimSpace(argWords[c.name]+" "+flagWords(fs)))
 	}
 	all := strings.Join(names, " ")
-	fmt.Fprintf(w, `_flannel() {
+	fmt.Fprintf(p.Stdout, `_flannel() {
 	local words cur=${COMP_WORDS[COMP_CWORD]}
 	case ${COMP_WORDS[1]} in
 	help) words=%q ;;
@@ -56,8 +51,9 @@ complete -o default -F _flannel flannel
 `, all, cases.String(), flagWords(p.DaemonFlags()), all+" "+flagWords(p.DaemonFlags()))
 }
 
-// zshCompletion is for sourcing, and for a file _flannel in zsh's fpath.
-func (p *Program) zshCompletion(w io.Writer) {
+// zshCompletion prints a script to source, or to install as _flannel in zsh's
+// fpath.
+func zshCompletion(p *Program) {
 	var cases strings.Builder
 	describe := func(fs *flag.FlagSet) string {
 		var b strings.Builder
@@ -69,12 +65,12 @@ func (p *Program) zshCompletion(w io.Writer) {
 	}
 	daemon := describe(p.DaemonFlags())
 	var names strings.Builder
-	for _, c := range commands() {
+	for _, c := range p.commands {
 		fmt.Fprintf(&names, "\t\t%s\n", quoteZsh(c.name, c.summary))
 		fs, _ := c.flags(p)
-		fmt.Fprintf(&cases, "\t%s) choices=(%s) flags=(%s) ;;\n", c.name, words[c.name], strings.TrimSpace(describe(fs)))
+		fmt.Fprintf(&cases, "\t%s) choices=(%s) flags=(%s) ;;\n", c.name, argWords[c.name], strings.TrimSpace(describe(fs)))
 	}
-	fmt.Fprintf(w, `#compdef flannel
+	fmt.Fprintf(p.Stdout, `#compdef flannel
 _flannel() {
 	local -a commands choices flags
 	local command=$words[2]
@@ -107,7 +103,7 @@ fi
 `, names.String(), daemon, cases.String(), daemon)
 }
 
-// quoteZsh is an element NAME:DESCRIPTION of what _describe takes.
+// quoteZsh returns an element NAME:DESCRIPTION for zsh's _describe.
 func quoteZsh(name, text string) string {
 	return "'" + strings.ReplaceAll(name+":"+strings.ReplaceAll(text, ":", `\:`), "'", `'\''`) + "'"
 }

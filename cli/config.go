@@ -15,17 +15,17 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// maxConfig is more than any configuration has, in bytes.
+// maxConfig is the largest configuration in bytes.
 const maxConfig = 1 << 20
 
 var configCommand = command{
-	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "show, change or check the network configuration in etcd",
-	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. check without one checks what is\n" +
-		"in etcd. set writes only what passes the check, and only over what it has shown the difference to.",
+	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "print, check or change the network configuration in etcd",
+	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. Without CONFIG, check reads etcd.\n" +
+		"set writes a configuration only if it passes the check, and only over the one that it has printed the changes to.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s storeSide
+		var s storeFlags
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON: what the configuration means, with its defaults; of set, what has changed")
+		asJSON := fs.Bool("json", false, "print JSON: the configuration with its defaults; for set, the changes")
 		return func(ctx context.Context, args []string) error {
 			switch {
 			case len(args) == 1 && args[0] == "get":
@@ -35,7 +35,7 @@ var configCommand = command{
 						return err
 					}
 					if *asJSON {
-						return p.checkConfig(text, true)
+						return printConfig(p, text, true)
 					}
 					_, err = fmt.Fprintf(p.Stdout, "%s\n", bytes.TrimSpace(text))
 					return err
@@ -46,7 +46,7 @@ var configCommand = command{
 					if err != nil {
 						return err
 					}
-					return p.checkConfig(text, *asJSON)
+					return printConfig(p, text, *asJSON)
 				})
 			case len(args) == 2 && (args[0] == "check" || args[0] == "set"):
 				text, err := configText(args[1])
@@ -54,13 +54,13 @@ var configCommand = command{
 					return err
 				}
 				if args[0] == "check" {
-					return p.checkConfig(text, *asJSON)
+					return printConfig(p, text, *asJSON)
 				}
 				c, err := subnet.ParseConfig(text)
 				if err != nil {
-					return fmt.Errorf("refuse configuration: %w", err)
+					return fmt.Errorf("check configuration: %w", err)
 				}
-				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return p.setConfig(ctx, st, text, c, *asJSON) })
+				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return setConfig(ctx, p, st, text, c, *asJSON) })
 			}
 			return flag.ErrHelp
 		}
@@ -86,10 +86,10 @@ func configText(arg string) ([]byte, error) {
 	return []byte(arg), nil
 }
 
-func (p *Program) checkConfig(text []byte, asJSON bool) error {
+func printConfig(p *Program, text []byte, asJSON bool) error {
 	c, err := subnet.ParseConfig(text)
 	if err != nil {
-		return fmt.Errorf("refuse configuration: %w", err)
+		return fmt.Errorf("check configuration: %w", err)
 	}
 	if asJSON {
 		return printJSON(p.Stdout, c)
@@ -99,49 +99,50 @@ func (p *Program) checkConfig(text []byte, asJSON bool) error {
 	return err
 }
 
-// configChange is what "config set -json" prints.
+// configChange is the output of "config set -json".
 type configChange struct {
 	Changed bool           `json:"changed"`
 	Changes []string       `json:"changes"` // e.g. "SubnetLen: 24 -> 25"
 	Config  *subnet.Config `json:"config"`
 }
 
-// setConfig replaces what is there, unless somebody else does meanwhile.
-func (p *Program) setConfig(ctx context.Context, st store.Store, text []byte, c *subnet.Config, asJSON bool) error {
+// setConfig replaces the configuration. It is an error if another client changes
+// it at the same time.
+func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *subnet.Config, asJSON bool) error {
 	old, err := st.Config(ctx)
 	if err != nil {
 		return err
 	}
 	change := configChange{Changed: !bytes.Equal(old, text), Changes: []string{}, Config: c}
-	if change.Changed { // else it was there, or opening an empty store has published it
+	if change.Changed { // else it was there, or opening the empty store published it
 		before, err := subnet.ParseConfig(old)
 		if err != nil {
-			change.Changes = append(change.Changes, fmt.Sprintf("one that is refused is replaced: %v", err))
+			change.Changes = append(change.Changes, fmt.Sprintf("replaces an invalid configuration: %v", err))
 			before = new(subnet.Config)
 		}
 		change.Changes = append(change.Changes, configChanges(before, c)...)
 		if err := st.ReplaceConfig(ctx, old, text); err != nil {
-			return fmt.Errorf("nothing was changed: %w", err)
+			return fmt.Errorf("replace configuration: %w", err)
 		}
 	}
 	if asJSON {
 		return printJSON(p.Stdout, change)
 	}
 	if !change.Changed {
-		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration")
+		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration already")
 		return err
 	}
 	for _, line := range change.Changes {
 		fmt.Fprintln(p.Stdout, line)
 	}
 	if len(change.Changes) == 0 {
-		fmt.Fprintln(p.Stdout, "the meaning stays, the text changes")
+		fmt.Fprintln(p.Stdout, "no effective change")
 	}
-	_, err = fmt.Fprintln(p.Stdout, "written; running daemons take over SubnetMin and SubnetMax, all else holds from their next start")
+	_, err = fmt.Fprintln(p.Stdout, "written; running daemons apply SubnetMin and SubnetMax now, and the other keys at their next start")
 	return err
 }
 
-// configChanges says key by key what differs, a line each.
+// configChanges returns a line for each key that differs.
 func configChanges(before, after *subnet.Config) (lines []string) {
 	add := func(key string, b, a any) {
 		if !reflect.DeepEqual(b, a) {
@@ -158,8 +159,8 @@ func configChanges(before, after *subnet.Config) (lines []string) {
 	return lines
 }
 
-// withoutKey is a Backend object to be shown: wireguard's preshared key is not
-// for terminals and their scrollback.
+// withoutKey returns a Backend object without wireguard's preshared key, which
+// must not stay in a terminal's scrollback.
 func withoutKey(raw json.RawMessage) string {
 	var keys map[string]json.RawMessage
 	if json.Unmarshal(raw, &keys) != nil {

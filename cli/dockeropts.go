@@ -15,31 +15,31 @@ import (
 
 var dockerOptsCommand = command{
 	name: "docker-opts", summary: "write Docker's options for this host's subnet to a file",
-	detail: "The options and the file are those of mk-docker-opts.sh. Without -i and -c it writes both forms.",
+	detail: "Options and file are those of mk-docker-opts.sh. Without -i and -c it writes both forms.",
 	prepare: func(_ *Program, fs *flag.FlagSet) action {
-		from := fs.String("f", "/run/flannel/subnet.env", "`file` that flannel has written")
+		from := fs.String("f", defaultSubnetFile, "`file` that flannel writes the subnet to")
 		to := fs.String("d", "/run/docker_opts.env", "`file` to write")
-		single := fs.Bool("i", false, "write each option as a variable of its own, e.g. DOCKER_OPT_MTU")
+		single := fs.Bool("i", false, "write a variable for each option, e.g. DOCKER_OPT_MTU")
 		combined := fs.Bool("c", false, "write all options into one variable")
-		key := fs.String("k", "DOCKER_OPTS", "`name` of that one variable")
-		noMasq := fs.Bool("m", false, "leave out --ip-masq, which very old versions of Docker do not have")
+		key := fs.String("k", "DOCKER_OPTS", "`name` of the variable with all options")
+		noMasq := fs.Bool("m", false, "leave out --ip-masq, which very old versions of Docker lack")
 		return func(context.Context, []string) error {
 			if *key == "" || strings.ContainsAny(*key, "= \t\n\"'$") {
-				return fmt.Errorf("-k %q is not the name of a variable", *key)
+				return fmt.Errorf("-k %q is not a variable name", *key)
 			}
-			env, err := subnetfile.Read(*from)
+			env, err := readSubnetFile(*from)
 			if err != nil {
-				return fmt.Errorf("read subnet, is flannel ready? %w", err)
+				return err
 			}
 			if !*single && !*combined {
 				*single, *combined = true, true
 			}
-			return writeWhole(*to, dockerOpts(env, *single, *combined, *key, !*noMasq))
+			return writeFile(*to, dockerOpts(env, *single, *combined, *key, !*noMasq))
 		}
 	},
 }
 
-// dockerOpts is the text of the file.
+// dockerOpts returns the text of the file.
 func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool) string {
 	var text, all strings.Builder
 	add := func(name, option string) {
@@ -49,7 +49,7 @@ func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool
 		all.WriteString(" " + option)
 	}
 	add("DOCKER_OPT_BIP", "--bip="+bridgeAddr(env).String())
-	if masq { // one of the two masquerades
+	if masq { // by Docker, if not by flannel
 		add("DOCKER_OPT_IPMASQ", fmt.Sprintf("--ip-masq=%t", !env.IPMasq))
 	}
 	if env.MTU > 0 {
@@ -61,8 +61,8 @@ func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool
 	return text.String()
 }
 
-// writeWhole puts text at path so that a reader sees all of it or none.
-func writeWhole(path, text string) error {
+// writeFile writes text to path. A reader sees all of it or none.
+func writeFile(path, text string) error {
 	if i, err := os.Stat(path); err == nil && !i.Mode().IsRegular() { // /dev/stdout
 		return os.WriteFile(path, []byte(text), 0o644)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -8,151 +9,129 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// firewalled is a host with rules, whose doctor looks at port 8285.
-type firewalled struct {
+// firewallHost is a host with rules. Its network is 10.5.0.0/16, its port 8285.
+type firewallHost struct {
 	*testing.T
 	*netnstest.Host
 }
 
-func newFirewalled(t *testing.T) firewalled {
+func newFirewallHost(t *testing.T) firewallHost {
 	netnstest.Require(t)
-	return firewalled{t, netnstest.New(t).Host("a")}
+	return firewallHost{t, netnstest.New(t).Host("a")}
 }
 
-func (h firewalled) run(name string, args ...string) {
+func (h firewallHost) run(name string, args ...string) {
 	h.Helper()
 	if out, err := h.Command(h.Context(), name, args...).CombinedOutput(); err != nil {
 		h.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}
 }
 
-// finds has the doctor say a verdict and words, and what it names mend that.
-func (h firewalled) finds(rules, verdict, words string) {
+func (h firewallHost) check(c *subnet.Config) (f finding) {
 	h.Helper()
-	look := func() (f finding) {
-		h.Helper()
-		d := doctor{port: 8285, config: &subnet.Config{BackendType: "udp"}, ports: map[string]int{"udp": 8285}}
-		if err := h.Do(func() error { f = d.firewall(h.Context()); return nil }); err != nil {
-			h.Fatal(err)
+	if err := h.Do(func() error { f = checkFirewall(&facts{flags: &doctorFlags{port: 8285}, config: c}); return nil }); err != nil {
+		h.Fatal(err)
+	}
+	return f
+}
+
+var udpConfig = &subnet.Config{Network: netip.MustParsePrefix("10.5.0.0/16"), BackendType: "udp"}
+
+// finds expects a warning with these words, none if words is empty, and that the
+// warning's fix ends it.
+func (h firewallHost) finds(rules, words string) {
+	h.Helper()
+	f := h.check(udpConfig)
+	if words == "" {
+		if f.Verdict != verdictOK {
+			h.Errorf("%s: %+v", rules, f)
 		}
-		return f
-	}
-	f := look()
-	if f.Verdict != verdict || !strings.Contains(f.Found, words) {
-		h.Errorf("%s: %+v, want %s and %q", rules, f, verdict, words)
-	}
-	if f.Verdict == verdictOK {
 		return
 	}
-	command, _, _ := strings.Cut(f.Mend, ",")
-	h.run("sh", "-c", command)
-	if again := look(); again.Found == f.Found {
-		h.Errorf("%s: after %s still: %+v", rules, command, f)
+	if f.Verdict != verdictWarn || !strings.Contains(f.Found, words) || !strings.Contains(f.Found, "policy drop") {
+		h.Errorf("%s: %+v, want a warning with %q", rules, f, words)
+		return
+	}
+	h.run("sh", "-c", f.Fix)
+	if f := h.check(udpConfig); f.Verdict != verdictOK {
+		h.Errorf("%s: after the fix %+v", rules, f)
 	}
 }
 
-const (
-	drops = "drops UDP port 8285"
-	some  = "drops some of what comes to UDP port 8285"
-	every = "drops all, and none before it accepts UDP port 8285"
-)
-
-// TestFirewallReadsRules has nft(8) make the rules of a chain at the input hook;
-// "x" is one that only rules lead to.
-func TestFirewallReadsRules(t *testing.T) {
-	h := newFirewalled(t)
-	for _, tt := range []struct{ in, x, verdict, words string }{
-		{"udp dport 8285 drop", "", verdictFail, drops},
-		{"meta nfproto ipv4 udp dport 8285 reject", "", verdictFail, drops},
-		{"ip protocol udp udp dport 8285 accept; drop", "", verdictOK, ""},
-		{"ip saddr 192.0.2.9 udp dport 8285 drop", "", verdictWarn, some},
-		{"ip saddr 192.0.2.9 udp dport 8285 drop; udp dport 8285 drop", "", verdictFail, drops},
-		{"udp dport 8285 iifname eth0 counter drop", "", verdictWarn, some},
-		{"ip saddr { 192.0.2.9, 192.0.2.10 } udp dport 8285 drop", "", verdictWarn, some},
-		{"udp dport 8000-9000 drop", "", verdictFail, drops},
-		{"udp dport != 8000-9000 drop", "", verdictOK, ""},
-		{"udp dport != 53 drop", "", verdictFail, drops},
-		{"udp dport != 8285 drop", "", verdictOK, ""},
-		{"udp dport < 8285 drop; udp dport > 8285 drop", "", verdictOK, ""},
-		{"udp dport <= 8285 drop", "", verdictFail, drops},
-		{"udp dport >= 8285 drop", "", verdictFail, drops},
-		{"tcp dport 8285 drop", "", verdictOK, ""},
-		{"udp sport 8285 drop", "", verdictOK, ""},
-		{"meta nfproto ipv6 udp dport 8285 drop", "", verdictOK, ""},
-
-		// Sets of ports, and of protocols.
-		{"udp dport { 53, 8285 } drop", "", verdictFail, drops},
-		{"udp dport { 53, 8286 } drop", "", verdictOK, ""},
-		{"udp dport != { 53, 8286 } drop", "", verdictFail, drops},
-		{"udp dport { 1-8284, 8286-65535 } drop", "", verdictOK, ""},
-		{"udp dport { 1-8284, 8285-65535 } drop", "", verdictFail, drops},
-		{"udp dport { 1-8000, 8001-9000 } drop", "", verdictFail, drops},
-		{"udp dport { 0-100, 8285 } drop", "", verdictFail, drops},
-		{"udp dport { 0-100, 8286 } drop", "", verdictOK, ""},
-		{"udp dport @named drop", "", verdictFail, drops},
-		{"meta l4proto { tcp, udp } th dport 8285 drop", "", verdictFail, drops},
-		{"meta l4proto { tcp, icmp } drop", "", verdictOK, ""},
-		{"udp dport . ip saddr { 8285 . 192.0.2.9 } drop", "", verdictOK, ""},
-
-		// Chains.
-		{"jump x", "udp dport 8285 drop", verdictFail, drops},
-		{"jump x; drop", "udp dport 8285 accept", verdictOK, ""},
-		{"jump x; drop", "return; udp dport 8285 accept", verdictFail, every},
-		{"jump x; drop", "iifname lo return; udp dport 8285 accept", verdictOK, ""},
-		{"udp dport 8285 jump x", "drop", verdictFail, drops},
-		{"udp dport { 53 } jump x", "drop", verdictOK, ""},
-		{"iifname eth0 jump x", "udp dport 8285 drop", verdictWarn, some},
-		{"udp dport 8285 goto x; drop", "iifname lo return", verdictOK, ""},
-		{"jump x", "jump y", verdictFail, drops}, // y drops
-		{"ct state vmap { established : accept, invalid : drop }; jump x", "udp dport 8285 drop", verdictFail, drops},
-
-		// What is dropped in the end.
-		{"ct state established accept; iifname lo accept; reject", "", verdictFail, every},
-		{"udp dport 53 accept; meta l4proto udp drop", "", verdictFail, every},
-		{"accept; drop", "", verdictOK, ""},
+// nft(8) makes a base chain at a hook with a policy and rules; x is another chain
+// of its table.
+func TestFirewallPolicies(t *testing.T) {
+	h := newFirewallHost(t)
+	const input, forward = "UDP port 8285", "the network 10.5.0.0/16"
+	for _, test := range []struct{ table, hook, policy, in, x, words string }{
+		{"inet t", "input", "drop", "", "", input},
+		{"ip t", "input", "drop", "", "", input},
+		{"ip6 t", "input", "drop", "", "", ""},
+		{"bridge t", "input", "drop", "", "", ""},
+		{"inet t", "input", "accept", "udp dport 8285 drop", "", ""},
+		{"inet t", "output", "drop", "", "", ""},
+		{"inet t", "input", "drop", "udp dport 8285 accept", "", ""},
+		{"inet t", "input", "drop", "udp dport 8285 drop", "", input},
+		{"inet t", "input", "drop", "udp dport != 8285 accept", "", input},
+		{"inet t", "input", "drop", "udp dport 8286 accept", "", input},
+		{"inet t", "input", "drop", "ct state established accept; iifname lo accept", "", input},
+		{"inet t", "input", "drop", "jump x", "udp dport 8285 counter accept", ""},
+		{"inet t", "forward", "drop", "", "", forward},
+		{"ip t", "forward", "drop", "", "", forward},
+		{"ip6 t", "forward", "drop", "", "", ""},
+		{"inet t", "forward", "accept", "ip saddr 10.5.0.0/16 drop", "", ""},
+		{"inet t", "forward", "drop", "ip saddr 10.5.0.0/16 accept", "", ""},
+		{"inet t", "forward", "drop", "jump x", "ip daddr 10.5.0.0/16 accept", ""},
+		{"inet t", "forward", "drop", "ip saddr 10.6.0.0/16 accept", "", forward},
+		{"inet t", "forward", "drop", "tcp dport 2565 accept", "", forward}, // 0x0a05
 	} {
-		h.run("nft", "add table inet t; delete table inet t; add table inet t; add chain inet t y; add rule inet t y udp dport 8285 drop;"+
-			"add set inet t named { type inet_service; flags interval; }; add element inet t named { 8000-9000 };"+
-			"add chain inet t x; add chain inet t in { type filter hook input priority 0; }")
-		for chain, rules := range map[string]string{"x": tt.x, "in": tt.in} {
+		h.run("nft", "add table "+test.table+"; add chain "+test.table+" x; add chain "+test.table+
+			" base { type filter hook "+test.hook+" priority 0; policy "+test.policy+"; }")
+		for chain, rules := range map[string]string{"x": test.x, "base": test.in} {
 			for rule := range strings.SplitSeq(rules, "; ") {
 				if rule != "" {
-					h.run("nft", "add rule inet t "+chain+" "+rule)
+					h.run("nft", "add rule "+test.table+" "+chain+" "+rule)
 				}
 			}
 		}
-		h.finds(tt.in+" x: "+tt.x, tt.verdict, tt.words)
+		h.finds(strings.Join([]string{test.table, test.hook, test.policy, test.in, test.x}, " | "), test.words)
+		h.run("nft", "delete table "+test.table)
 	}
 }
 
-func TestFirewallReadsPolicies(t *testing.T) {
-	h := newFirewalled(t)
-	for table, verdict := range map[string]string{"inet t": verdictWarn, "ip t": verdictWarn, "ip6 t": verdictOK, "bridge t": verdictOK} {
-		h.run("nft", "add table "+table+"; add chain "+table+" in { type filter hook input priority 0; policy drop; }")
-		h.finds(table, verdict, "UDP port 8285")
-		h.run("nft", "delete table "+table)
-	}
-}
-
-func TestFirewallReadsIPTables(t *testing.T) {
-	h := newFirewalled(t)
-	for _, tt := range []struct{ args, verdict, words string }{
-		{"-p udp --dport 8285 -j DROP", verdictFail, drops},
-		{"-p udp --dport 8000:9000 -j REJECT", verdictFail, drops},
-		{"-p udp ! --dport 8285 -j REJECT", verdictOK, ""},
-		{"-s 192.0.2.9 -p udp --dport 8285 -j DROP", verdictWarn, some},
-		{"-p udp --dport 8285 -m comment --comment none -j DROP", verdictFail, drops},
-		{"-p udp -m multiport --dports 53,8000:9000 -j DROP", verdictFail, drops},
-		{"-p udp -m multiport --dports 53,8000:8284,8286 -j DROP", verdictOK, ""},
-		{"-p udp -m multiport ! --dports 53,8000 -j DROP", verdictFail, drops},
-		{"-p udp -m multiport --sports 8285 -j DROP", verdictOK, ""},
-		{"-m conntrack --ctstate INVALID -j DROP", verdictOK, ""},
-		{"-j REJECT", verdictFail, every},
-		{"-j x", verdictFail, drops},
+func TestFirewallPoliciesOfIPTables(t *testing.T) {
+	h := newFirewallHost(t)
+	for _, test := range []struct{ args, words string }{
+		{"-P INPUT DROP", "the chain INPUT of the table filter"},
+		{"-A INPUT -p tcp --dport 22 -j ACCEPT", ""}, // with the fix's rule
+		{"-P FORWARD DROP", "the chain FORWARD of the table filter"},
+		{"-F", "the chain INPUT of the table filter"},
+		{"-A FORWARD -d 10.5.0.0/16 -m comment --comment flannel -j ACCEPT", ""},
+		{"-F", "the chain INPUT of the table filter"},
 	} {
-		for _, line := range []string{"-F", "-X", "-N x", "-A x -p udp --dport 8285 -j DROP", "-A INPUT " + tt.args} {
-			h.run("iptables-nft", strings.Fields(line)...)
+		h.run("iptables-nft", strings.Fields(test.args)...)
+		if test.args == "-F" { // the other chain's rule stays away
+			h.run("iptables-nft", "-A", "FORWARD", "-s", "10.5.0.0/16", "-j", "ACCEPT")
 		}
-		h.finds("iptables "+tt.args, tt.verdict, tt.words)
+		h.finds("iptables "+test.args, test.words)
+	}
+}
+
+// A backend without a port needs no rule at input, and an unknown network none at
+// forward.
+func TestFirewallWithoutPortOrNetwork(t *testing.T) {
+	h := newFirewallHost(t)
+	for hook, configs := range map[string][2]*subnet.Config{
+		"input":   {{Network: udpConfig.Network, BackendType: "host-gw"}, udpConfig},
+		"forward": {nil, {Network: udpConfig.Network, BackendType: "host-gw"}},
+	} {
+		h.run("nft", "add table ip t; add chain ip t base { type filter hook "+hook+" priority 0; policy drop; }")
+		if f := h.check(configs[0]); f.Verdict != verdictOK {
+			t.Errorf("%s: %+v", hook, f)
+		}
+		if f := h.check(configs[1]); f.Verdict != verdictWarn {
+			t.Errorf("%s: %+v, want a warning", hook, f)
+		}
+		h.run("nft", "delete table ip t")
 	}
 }

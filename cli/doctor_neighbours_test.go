@@ -9,15 +9,15 @@ func TestRoomForNeighbours(t *testing.T) {
 	for _, test := range []struct {
 		peers, limit int
 		verdict      string
-		mend         string
+		fix          string
 	}{
 		{peers: 0, limit: 1024, verdict: verdictOK},
 		{peers: 512, limit: 1024, verdict: verdictOK},
-		{peers: 513, limit: 1024, verdict: verdictWarn, mend: "gc_thresh3=4104"},
-		{peers: 10000, limit: 16384, verdict: verdictWarn, mend: "gc_thresh3=80000"},
+		{peers: 513, limit: 1024, verdict: verdictWarn, fix: "gc_thresh3=4104"},
+		{peers: 10000, limit: 16384, verdict: verdictWarn, fix: "gc_thresh3=80000"},
 	} {
-		f := roomFor(test.peers, test.limit)
-		if f.Verdict != test.verdict || !strings.Contains(f.Mend, test.mend) {
+		f := checkNeighbourLimit(test.peers, test.limit)
+		if f.Verdict != test.verdict || !strings.Contains(f.Fix, test.fix) {
 			t.Errorf("%d peers, limit %d: %+v", test.peers, test.limit, f)
 		}
 	}

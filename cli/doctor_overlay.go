@@ -15,48 +15,46 @@ import (
 )
 
 const (
-	// asked is how many peers are pinged at once, askTries how often, and
-	// askPatience how long for an answer.
-	asked       = 64
-	askTries    = 3
-	askPatience = 500 * time.Millisecond
-	// namedPeers is how many of them a finding names; the others it counts.
+	// pingsAtOnce is the number of peers that are pinged at once. Each gets up to
+	// pingTries pings, and each ping pingTimeout for its reply.
+	pingsAtOnce = 64
+	pingTries   = 3
+	pingTimeout = 500 * time.Millisecond
+	// namedPeers is the number of peers that a finding names; it counts the rest.
 	namedPeers = 3
 )
 
-// overlay is what pings to all peers have shown, through the overlay and, where
-// that is silent, beside it.
+// overlay holds the results of pings to all peers, through the overlay and, if
+// that is silent, outside of it.
 type overlay struct {
-	d     *doctor
-	known bool // there is a daemon with a network
-	// fault is why nothing could be sent.
-	fault error
-	peers []way
+	facts *facts
+	known bool  // the daemon has a network
+	err   error // why no ping could be sent
+	peers []peerPath
 }
 
-// way is the way to one peer.
-type way struct {
+// peerPath is the path to one peer.
+type peerPath struct {
 	status.Peer
-	answers bool
-	// hostAnswers: its public IP does, where the overlay does not.
-	hostAnswers bool
-	mtu         int // the largest packet that passes, 0 if not known
+	answers     bool // through the overlay
+	hostAnswers bool // the public IP answers, the overlay does not
+	mtu         int  // the largest packet that arrives, 0 if unknown
 }
 
-// examineOverlay pings every peer of the daemon.
-func (d *doctor) examineOverlay(ctx context.Context) *overlay {
-	o := &overlay{d: d}
-	if d.report == nil || d.report.Backend == nil || d.report.Lease == nil || d.report.Backend.Type == "alloc" {
+// measureOverlay pings every peer of the daemon.
+func measureOverlay(ctx context.Context, f *facts) *overlay {
+	o := &overlay{facts: f}
+	if f.report == nil || f.report.Backend == nil || f.report.Lease == nil || f.report.Backend.Type == "alloc" {
 		return o
 	}
 	o.known = true
-	for _, p := range d.report.Backend.Peers {
-		o.peers = append(o.peers, way{Peer: p})
+	for _, p := range f.report.Backend.Peers {
+		o.peers = append(o.peers, peerPath{Peer: p})
 	}
 	if len(o.peers) > 0 {
-		o.fault = o.measure(ctx)
+		o.err = o.measure(ctx)
 	}
-	if o.fault != nil { // then what the daemon has measured has to do
+	if o.err != nil { // use the daemon's measurements
 		for i, p := range o.peers {
 			if p.Probe != nil {
 				o.peers[i].answers, o.peers[i].mtu = !p.Probe.Silent, p.Probe.MTU
@@ -67,7 +65,7 @@ func (d *doctor) examineOverlay(ctx context.Context) *overlay {
 }
 
 func (o *overlay) measure(ctx context.Context) (err error) {
-	inside, err := probe.Dial(o.d.report.Lease.Subnet.Addr())
+	inside, err := probe.Dial(o.facts.report.Lease.Subnet.Addr())
 	if err != nil {
 		return err
 	}
@@ -75,122 +73,122 @@ func (o *overlay) measure(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, inside.Close())
 	}
-	listening, stop := context.WithCancel(ctx)
-	var listeners errgroup.Group
-	listeners.Go(func() error { return inside.Run(listening) })
-	listeners.Go(func() error { return outside.Run(listening) })
+	running, stop := context.WithCancel(ctx)
+	var pingers errgroup.Group
+	pingers.Go(func() error { return inside.Run(running) })
+	pingers.Go(func() error { return outside.Run(running) })
 	var g errgroup.Group
-	g.SetLimit(asked)
+	g.SetLimit(pingsAtOnce)
 	for i := range o.peers {
-		g.Go(func() error { return o.peers[i].measure(ctx, inside, outside, o.d.report.Backend.MTU) })
+		g.Go(func() error { return o.peers[i].measure(ctx, inside, outside, o.facts.report.Backend.MTU) })
 	}
 	err = g.Wait()
 	stop()
-	return errors.Join(err, listeners.Wait(), inside.Close(), outside.Close())
+	return errors.Join(err, pingers.Wait(), inside.Close(), outside.Close())
 }
 
-// measure pings one peer. A packet that the kernel does not send is one without
-// an answer.
-func (w *way) measure(ctx context.Context, inside, outside *probe.Pinger, full int) error {
-	at, ok := reach(ctx, inside, answering(w.Subnet))
-	if w.answers = ok; !ok {
-		_, w.hostAnswers = reach(ctx, outside, []netip.Addr{w.PublicIP})
+// measure pings one peer. A ping that the kernel does not send counts as one
+// without a reply.
+func (p *peerPath) measure(ctx context.Context, inside, outside *probe.Pinger, full int) error {
+	addr, ok := pingRepeatedly(ctx, inside, echoAddrs(p.Subnet))
+	if p.answers = ok; !ok {
+		_, p.hostAnswers = pingRepeatedly(ctx, outside, []netip.Addr{p.PublicIP})
 		return ctx.Err()
 	}
 	var err error
-	if w.mtu, err = inside.Largest(ctx, at, full, askPatience/2); err != nil && ctx.Err() == nil {
-		w.mtu = 0 // it answers no longer
+	if p.mtu, err = inside.Largest(ctx, addr, full, pingTimeout/2); err != nil && ctx.Err() == nil {
+		p.mtu = 0 // it no longer answers
 	}
 	return ctx.Err()
 }
 
-// reach tries a few times; at is the address that has answered.
-func reach(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (at netip.Addr, ok bool) {
-	for range askTries {
-		limited, cancel := context.WithTimeout(ctx, askPatience)
-		at, _, err := firstOf(limited, p, addrs)
+// pingRepeatedly returns the first address that replies within pingTries.
+func pingRepeatedly(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (addr netip.Addr, ok bool) {
+	for range pingTries {
+		limited, cancel := context.WithTimeout(ctx, pingTimeout)
+		addr, _, err := firstReply(limited, p, addrs)
 		if err != nil && ctx.Err() == nil && limited.Err() == nil { // not sent
 			<-limited.Done()
 		}
 		cancel()
 		if err == nil {
-			return at, true
+			return addr, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-// answers judges whether the peers answer.
-func (o *overlay) answers(context.Context) finding {
+// checkPeers checks whether the peers answer.
+func (o *overlay) checkPeers() finding {
 	if !o.known {
 		return finding{}
 	}
-	var broken, silent, alone []string // alone: the host answers, its overlay does not
-	var first, firstAlone netip.Addr
-	for _, w := range o.peers {
-		name := fmt.Sprintf("%v at %v", w.Subnet, w.PublicIP)
+	var broken, silent, hostOnly []string
+	var firstSilent, firstHostOnly netip.Addr
+	for _, p := range o.peers {
+		name := fmt.Sprintf("%v at %v", p.Subnet, p.PublicIP)
 		switch {
-		case w.Problem != "":
-			broken = append(broken, name+": "+w.Problem)
-		case w.answers:
-		case w.hostAnswers:
-			if alone = append(alone, name); len(alone) == 1 {
-				firstAlone = w.PublicIP
+		case p.Problem != "":
+			broken = append(broken, name+": "+p.Problem)
+		case p.answers:
+		case p.hostAnswers:
+			if hostOnly = append(hostOnly, name); len(hostOnly) == 1 {
+				firstHostOnly = p.PublicIP
 			}
 		default:
 			if silent = append(silent, name); len(silent) == 1 {
-				first = w.PublicIP
+				firstSilent = p.PublicIP
 			}
 		}
 	}
-	_, port := o.d.listens()
+	_, port := o.facts.endpoint()
 	switch {
 	case broken != nil:
-		return fail("flannel peers", "packets cannot be exchanged with %s", few(broken))
+		return failed("flannel peers", "no packets can be exchanged with %s", firstNames(broken))
 	case silent != nil:
-		return fail(fmt.Sprintf("ping %v; ip link show; and look at that host, its link and what is between", first),
-			"%d of %d do not answer through the overlay, nor do their hosts: they are down, or the way to them is cut: %s", len(silent)+len(alone), len(o.peers), few(append(silent, alone...)))
-	case alone != nil:
-		return fail(fmt.Sprintf("sudo flannel doctor, on %v; systemctl start flannel there; let UDP port %d through between the hosts", firstAlone, port),
-			"%d of %d do not answer through the overlay, but their hosts do: there flannel does not run, or a firewall drops its packets, or pings alone: %s", len(alone), len(o.peers), few(alone))
-	case o.fault != nil:
-		return warn("sudo flannel doctor", "could not be pinged (%v); the daemon's own probes know of no problem with the %d", o.fault, len(o.peers))
+		return failed(fmt.Sprintf("ping %v; ip link show; and check that host, its link and the path to it", firstSilent),
+			"%d of %d do not answer through the overlay, nor do their hosts: the hosts are down, or the path to them is cut: %s", len(silent)+len(hostOnly), len(o.peers), firstNames(append(silent, hostOnly...)))
+	case hostOnly != nil:
+		return failed(fmt.Sprintf("sudo flannel doctor, on %v; systemctl start flannel there; accept UDP port %d between the hosts", firstHostOnly, port),
+			"%d of %d do not answer through the overlay, but their hosts do: flannel does not run there, or a firewall drops its packets, or only pings: %s", len(hostOnly), len(o.peers), firstNames(hostOnly))
+	case o.err != nil:
+		return warn("sudo flannel doctor", "pings could not be sent (%v); the daemon's probes report no problem with the %d peers", o.err, len(o.peers))
 	case len(o.peers) == 0:
-		return okay("there are none: this host is alone in the network")
+		return okay("no peers: this host is alone in the network")
 	}
 	return okay("all %d answer through the overlay", len(o.peers))
 }
 
-// sizes judges how large packets may be.
-func (o *overlay) sizes(context.Context) finding {
+// checkMTU checks whether the largest packets of containers arrive.
+func (o *overlay) checkMTU() finding {
 	if !o.known || len(o.peers) == 0 {
 		return finding{}
 	}
-	full := o.d.report.Backend.MTU
+	full := o.facts.report.Backend.MTU
 	least, narrow, measured := full, []string(nil), 0
-	for _, w := range o.peers {
-		if w.mtu == 0 {
+	for _, p := range o.peers {
+		if p.mtu == 0 {
 			continue
 		}
 		measured++
-		if w.mtu < full {
-			least = min(least, w.mtu)
-			narrow = append(narrow, fmt.Sprintf("%d bytes to %v at %v", w.mtu, w.Subnet, w.PublicIP))
+		if p.mtu < full {
+			least = min(least, p.mtu)
+			narrow = append(narrow, fmt.Sprintf("%d bytes to %v at %v", p.mtu, p.Subnet, p.PublicIP))
 		}
 	}
-	node := o.d.report.Node
+	node := o.facts.report.Node
 	switch {
 	case measured == 0:
-		return finding{} // nobody answers, which is said above
+		return finding{} // checkPeers reports it
 	case narrow != nil:
-		return fail(fmt.Sprintf("raise the MTU on the way to %d, or: ip link set %s mtu %d", node.MTU, node.Iface, least+node.MTU-full),
-			"containers send packets of up to %d bytes, and large ones vanish, so that transfers hang: %s", full, few(narrow))
+		return failed(fmt.Sprintf("raise the MTU of the path to %d, or: ip link set %s mtu %d", node.MTU, node.Iface, least+node.MTU-full),
+			"containers send packets of up to %d bytes, and large packets are lost, so that transfers hang: %s", full, firstNames(narrow))
 	}
-	return okay("packets of %d bytes, the largest that containers send, pass to all %d peers", full, measured)
+	return okay("packets of %d bytes, the largest that containers send, reach all %d peers", full, measured)
 }
 
-// few are the first of a list, and how many more there are.
-func few(names []string) string {
+// firstNames joins the first names of a list and counts the rest.
+func firstNames(names []string) string {
 	if len(names) <= namedPeers {
 		return strings.Join(names, "; ")
 	}

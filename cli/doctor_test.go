@@ -49,7 +49,7 @@ func TestDoctorOfSlowStoreWithWrongClock(t *testing.T) {
 				if f.Check != fault.check {
 					continue
 				}
-				if f.Verdict != fault.verdict || !strings.Contains(f.Found, fault.words) || f.Verdict != verdictOK && f.Mend == "" {
+				if f.Verdict != fault.verdict || !strings.Contains(f.Found, fault.words) || f.Verdict != verdictOK && f.Fix == "" {
 					t.Errorf("%+v, want %s and %q", f, fault.verdict, fault.words)
 				}
 				return

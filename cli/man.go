@@ -13,22 +13,19 @@ import (
 	"github.com/coreos/flannel/pkg/envflag"
 )
 
-// manCommand is made by a function because it refers to the list that it is in.
-func manCommand() command {
-	return command{
-		name: "man", summary: "print the manual page",
-		detail: "It is made from the flags and commands of this very program. Read it with: flannel man | man -l -",
-		prepare: func(p *Program, _ *flag.FlagSet) action {
-			return func(context.Context, []string) error { return p.manual(p.Stdout) }
-		},
-	}
+var manCommand = command{
+	name: "man", summary: "print the manual page",
+	detail: "The page is made from the flags and commands of this program. Read it with: flannel man | man -l -",
+	prepare: func(p *Program, _ *flag.FlagSet) action {
+		return func(context.Context, []string) error { return printManual(p) }
+	},
 }
 
-// roffWidth is where lines of the source end, in bytes; mandoc's lint wants 80.
+// roffWidth is the length of the source's lines in bytes; mandoc -T lint allows 80.
 const roffWidth = 78
 
-// roff makes text a paragraph's source: no escapes, and no line that is a
-// request. The minus of an option stays an ASCII one, which can be copied
+// roff returns text as the source of a paragraph: no escapes, and no line that
+// is a request. The minus of an option stays an ASCII one, which can be copied
 // (groff_char(7)).
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "^", `\(ha`, "~", `\(ti`, "`", "\\`").Replace(text)
@@ -53,74 +50,80 @@ func roff(text string) string {
 	return b.String()
 }
 
-// manual writes the manual page, in the macros of man(7).
-func (p *Program) manual(w io.Writer) error {
+// printManual prints the manual page, in the macros of man(7).
+func printManual(p *Program) error {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	list := func(macro string, entries [][2]string) {
+		for _, e := range entries {
+			line(".TP\n.%s %s\n%s", macro, roff(e[0]), roff(e[1]))
+		}
+	}
 	line(`.\" Made by "flannel man" from the flags and the commands.`)
 	line(`.TH FLANNEL 8 "%s" "flannel %s" "System Administration"`, manualDate().Format(time.DateOnly), p.Version)
-	line(".SH NAME\nflannel \\- a subnet for this host, and its way to the others")
+	line(".SH NAME\nflannel \\- a subnet for each host, and routes between them")
 	line(".SH SYNOPSIS\n.B flannel\n.RI [ flags ]\n.br\n.B flannel\n.I command\n.RI [ flags ]\n.RI [ arguments ]")
-	line(".SH DESCRIPTION\n%s", roff(`flannel gives every host a subnet of one shared network, and carries packets between containers on different
-hosts. Who has which subnet is written down in etcd. Alone, or with flags, it is the daemon; with a command's name
-behind it, it answers that command and ends.`))
-	line(".PP\n%s", roff("The network's configuration is one JSON object in etcd, at <prefix>/config; only Network is mandatory:"))
+	line(".SH DESCRIPTION\n%s", roff(`flannel gives each host a subnet of one network, and carries packets between containers on different
+hosts. etcd holds the hosts' leases of subnets. Without arguments, or with flags only, flannel is the daemon; with the name of a
+command, it runs that command.`))
+	line(".PP\n%s", roff("The network's configuration is one JSON object in etcd, at <prefix>/config. Only Network is mandatory:"))
 	line(".PP\n.RS\n.nf\n%s\n.fi\n.RE", roff(`{"Network": "10.5.0.0/16", "Backend": {"Type": "udp"}}`))
-	line(".SH OPTIONS\nThese are the daemon's. Each takes one dash or two.")
-	flagEntries(&b, p.DaemonFlags())
-	line(".SH COMMANDS\n%s", roff("Flags that a command shares with the daemon mean the same, and are listed above."))
+	line(".SH OPTIONS\nOptions of the daemon. Each takes one dash or two.")
 	daemon := p.DaemonFlags()
-	for _, c := range commands() {
-		line(".SS flannel %s", roff(strings.TrimSpace(c.name+" "+c.args)))
-		text := strings.ToUpper(c.summary[:1]) + c.summary[1:] + "."
-		if c.detail != "" {
-			text += "\n" + c.detail
-		}
-		line("%s", roff(text))
-		fs, _ := c.flags(p)
-		own := flag.NewFlagSet(c.name, flag.ContinueOnError)
-		var shared []string
-		fs.VisitAll(func(f *flag.Flag) {
-			if twin := daemon.Lookup(f.Name); twin != nil && twin.Usage == f.Usage {
-				shared = append(shared, `\fB`+roff("-"+f.Name)+`\fR`)
-				return
-			}
-			own.Var(f.Value, f.Name, f.Usage)
-			own.Lookup(f.Name).DefValue = f.DefValue
-		})
-		flagEntries(&b, own)
-		if shared != nil {
-			line(".PP\nFlags shared with the daemon:\n%s.", strings.Join(shared, ",\n"))
-		}
+	flagEntries(&b, daemon)
+	line(".SH COMMANDS\n%s", roff("Flags that a command shares with the daemon are described above."))
+	for _, c := range p.commands {
+		commandSection(&b, p, c, daemon)
 	}
-	line(".SH ENVIRONMENT\n%s", roff(fmt.Sprintf(`Each flag is also a variable: %s and its name in capitals with _ for -. %s is -etcd-prefix. The
+	line(".SH ENVIRONMENT\n%s", roff(fmt.Sprintf(`Each flag is also a variable: %s and the flag's name in capitals with _ for -. %s is -etcd-prefix. The
 command line wins.`, envflag.Prefix, envflag.Name("etcd-prefix"))))
-	line(".TP\n.B NO_COLOR\n%s", roff("If it is set, commands print no colour, which they do on a terminal only."))
+	list("B", [][2]string{{"NO_COLOR", "If it is set, commands print no colour. Without it, they print colour on a terminal only."}})
 	line(".SH FILES")
-	for _, f := range [][2]string{
+	list("I", [][2]string{
 		{"/run/flannel/subnet.env", "the subnet, for Docker and others"},
-		{"/run/flannel/subnet.sock", "how flannel rekey tells the daemon"},
+		{"/run/flannel/subnet.sock", "the socket that flannel rekey sends its request to"},
 		{"/etc/default/flannel", "variables for the systemd unit"},
-		{"/var/lib/flannel", "what must outlive a reboot"},
-	} {
-		line(".TP\n.I %s\n%s", roff(f[0]), roff(f[1]))
-	}
+		{"/var/lib/flannel", "state that outlives a reboot"},
+	})
 	line(".SH EXIT STATUS")
-	for _, e := range [][2]string{
+	list("B", [][2]string{
 		{"0", "The command is done; the daemon was ended by a signal."},
-		{"1", "Wrong input, or the question could not be answered; the daemon could not start."},
+		{"1", "The input is wrong, or the command has no answer; the daemon could not start."},
 		{"2", "The daemon failed while running."},
-		{"3", "The question was answered, and the answer is no: not ready, a check failed, no reply."},
-	} {
-		line(".TP\n.B %s\n%s", e[0], roff(e[1]))
-	}
+		{"3", "The answer is negative: not ready, a check failed, no reply."},
+	})
 	line(".SH SEE ALSO\n%s", roff("https://github.com/coreos/flannel"))
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(p.Stdout, b.String())
 	return err
 }
 
-// manualDate is the page's: today, or the one that a build which wants the same
-// packages from the same source says (https://reproducible-builds.org).
+// commandSection writes the section of a command. It describes only flags that
+// the daemon has not.
+func commandSection(b *strings.Builder, p *Program, c command, daemon *flag.FlagSet) {
+	text := strings.ToUpper(c.summary[:1]) + c.summary[1:] + "."
+	if c.detail != "" {
+		text += "\n" + c.detail
+	}
+	fmt.Fprintf(b, ".SS flannel %s\n%s\n", roff(strings.TrimSpace(c.name+" "+c.args)), roff(text))
+	fs, _ := c.flags(p)
+	own := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	var shared []string
+	fs.VisitAll(func(f *flag.Flag) {
+		if twin := daemon.Lookup(f.Name); twin != nil && twin.Usage == f.Usage {
+			shared = append(shared, `\fB`+roff("-"+f.Name)+`\fR`)
+			return
+		}
+		own.Var(f.Value, f.Name, f.Usage)
+		own.Lookup(f.Name).DefValue = f.DefValue
+	})
+	flagEntries(b, own)
+	if shared != nil {
+		fmt.Fprintf(b, ".PP\nFlags shared with the daemon:\n%s.\n", strings.Join(shared, ",\n"))
+	}
+}
+
+// manualDate returns the date of the page: SOURCE_DATE_EPOCH for reproducible
+// builds (https://reproducible-builds.org), else today.
 func manualDate() time.Time {
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {

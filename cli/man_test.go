@@ -99,7 +99,7 @@ func TestCompletion(t *testing.T) {
 // daemonFlags is a daemon's set with one flag that a command shares.
 func daemonFlags() *flag.FlagSet {
 	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
-	new(storeSide).register(fs)
+	new(storeFlags).register(fs)
 	fs.Duration("subnet-lease-ttl", 0, "for how long")
 	return fs
 }

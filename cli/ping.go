@@ -16,29 +16,29 @@ import (
 	"github.com/coreos/flannel/pkg/probe"
 )
 
-// leastPause is the least time between two pings.
-const leastPause = time.Millisecond
+// minInterval is the shortest time between two pings.
+const minInterval = time.Millisecond
 
-// pingOptions is what the command line says of how to ping.
+// pingOptions are the flags of ping.
 type pingOptions struct {
 	count             int
 	interval, timeout time.Duration
-	size, json        bool
+	mtu, json         bool
 }
 
 var pingCommand = command{
-	name: "ping", args: "HOST|SUBNET", summary: "ping another host through the overlay, and find the largest packet that passes",
-	detail: `HOST is another host's name or public IP, or an address in its subnet, such as a container's. SUBNET is a host's
-subnet; flannel's own address there answers, whichever flannel that is. It exits with 0 if there were replies and
-packets as large as containers send them pass, and with 3 if not.`,
+	name: "ping", args: "HOST|SUBNET", summary: "ping another host through the overlay, and find the largest packet that arrives",
+	detail: `HOST is the name or public IP of another host, or an address in its subnet, such as a container's. SUBNET is a host's
+subnet; flannel's own address in it answers, in any version of flannel. The exit code is 0 if there are replies and the
+largest packets of containers arrive, else 3.`,
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var r resolver
 		r.register(fs)
 		o := pingOptions{interval: time.Second, timeout: time.Second}
 		fs.IntVar(&o.count, "c", 5, "`number` of pings; 0: until a signal")
-		fs.Func("i", "`time` between two pings, as 200ms, or in seconds (default 1s)", setSeconds(&o.interval))
-		fs.Func("timeout", "`time` to wait for each answer, as 200ms, or in seconds (default 1s)", setSeconds(&o.timeout))
-		fs.BoolVar(&o.size, "mtu", true, "find the largest packet that passes as well")
+		fs.Func("i", "`time` between two pings, e.g. 200ms, or in seconds (default 1s)", setSeconds(&o.interval))
+		fs.Func("timeout", "`time` to wait for each reply, e.g. 200ms, or in seconds (default 1s)", setSeconds(&o.timeout))
+		fs.BoolVar(&o.mtu, "mtu", true, "find the largest packet that arrives, too")
 		fs.BoolVar(&o.json, "json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			switch {
@@ -51,13 +51,13 @@ packets as large as containers send them pass, and with 3 if not.`,
 			if err != nil {
 				return err
 			}
-			return p.ping(ctx, to, o)
+			return ping(ctx, p, to, o)
 		}
 	},
 }
 
-// setSeconds sets a time from what ping(8) takes, a number of seconds, or from
-// a duration with its unit.
+// setSeconds parses a number of seconds, as ping(8) does, or a duration with a
+// unit.
 func setSeconds(to *time.Duration) func(string) error {
 	return func(s string) error {
 		d, err := time.ParseDuration(s)
@@ -67,19 +67,19 @@ func setSeconds(to *time.Duration) func(string) error {
 		switch {
 		case err != nil:
 			return errors.New("not a time such as 200ms or 0.2")
-		case d < leastPause || d > time.Hour:
-			return fmt.Errorf("not in %v to %v", leastPause, time.Hour)
+		case d < minInterval || d > time.Hour:
+			return fmt.Errorf("not in %v to %v", minInterval, time.Hour)
 		}
 		*to = d
 		return nil
 	}
 }
 
-// pingReport is what "ping -json" prints. Times are in seconds, sizes those of
-// containers' packets in bytes.
+// pingReport is the output of "ping -json". Times are in seconds, sizes are those
+// of containers' packets in bytes.
 type pingReport struct {
 	destination
-	Address  netip.Addr `json:"address"` // that has answered, or that was tried first
+	Address  netip.Addr `json:"address"` // the one that replied, else the first of those pinged
 	Source   netip.Addr `json:"source"`
 	Sent     int        `json:"sent"`
 	Received int        `json:"received"`
@@ -87,41 +87,41 @@ type pingReport struct {
 	RTTMin   float64    `json:"rtt_min_seconds"`
 	RTTAvg   float64    `json:"rtt_avg_seconds"`
 	RTTMax   float64    `json:"rtt_max_seconds"`
-	// MTU is the largest packet that passes, 0 if it was not looked for;
-	// NetworkMTU the largest that containers may send.
+	// MTU is the largest packet that arrives, 0 if it was not measured. NetworkMTU
+	// is the largest that containers may send.
 	MTU        int `json:"mtu"`
 	NetworkMTU int `json:"network_mtu"`
 }
 
-// pinging is one run of the command.
-type pinging struct {
-	out    io.Writer // of a line for each ping
+// pingRun is one run of the command.
+type pingRun struct {
+	out    io.Writer // gets a line for each ping
 	pinger *probe.Pinger
 	o      pingOptions
 
-	mu     sync.Mutex   // guards what follows
-	addrs  []netip.Addr // to ping: one, once one has answered
+	mu     sync.Mutex   // guards the fields below
+	addrs  []netip.Addr // to ping; after the first reply only its sender
 	total  time.Duration
 	report pingReport
 }
 
-func (p *Program) ping(ctx context.Context, to target, o pingOptions) (err error) {
+func ping(ctx context.Context, p *Program, to target, o pingOptions) (err error) {
 	pinger, err := probe.Dial(to.source)
 	if err != nil {
 		return err
 	}
-	r := &pinging{out: p.Stdout, pinger: pinger, o: o, addrs: to.addrs,
+	r := &pingRun{out: p.Stdout, pinger: pinger, o: o, addrs: to.addrs,
 		report: pingReport{destination: to.destination, Address: to.addrs[0], Source: to.source, NetworkMTU: to.mtu}}
 	if o.json {
 		r.out = io.Discard
 	}
-	listening, stop := context.WithCancel(ctx)
-	listened := make(chan error, 1)
-	go func() { listened <- pinger.Run(listening) }()
-	fmt.Fprintf(r.out, "PING %v at %v from %v\n", to.Subnet, to.hostWords(), to.source)
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- pinger.Run(running) }()
+	fmt.Fprintf(r.out, "PING %v at %v from %v\n", to.Subnet, to.host(), to.source)
 	err = r.run(ctx)
 	stop()
-	if err = errors.Join(err, <-listened, pinger.Close()); err != nil {
+	if err = errors.Join(err, <-ended, pinger.Close()); err != nil {
 		return err
 	}
 	if o.json {
@@ -130,13 +130,13 @@ func (p *Program) ping(ctx context.Context, to target, o pingOptions) (err error
 		err = r.summary(p.Stdout)
 	}
 	if err == nil && (r.report.Received == 0 || r.report.MTU != 0 && r.report.MTU < to.mtu) {
-		err = errNo
+		err = errNegative
 	}
 	return err
 }
 
-// run sends all pings, and looks for the largest packet. A signal ends it early.
-func (r *pinging) run(ctx context.Context) error {
+// run sends all pings, then measures the largest packet. A signal ends it early.
+func (r *pingRun) run(ctx context.Context) error {
 	tick := time.NewTicker(r.o.interval)
 	defer tick.Stop()
 	var g errgroup.Group
@@ -153,35 +153,35 @@ func (r *pinging) run(ctx context.Context) error {
 		break
 	}
 	err := g.Wait()
-	if r.report.Received == 0 || !r.o.size || ctx.Err() != nil {
+	if r.report.Received == 0 || !r.o.mtu || ctx.Err() != nil {
 		return err
 	}
-	// A refused size costs this much: several of the longest round trips will do.
-	patience := min(r.o.timeout, max(100*time.Millisecond, time.Duration(4*r.report.RTTMax*float64(time.Second))))
-	r.report.MTU, err = r.pinger.Largest(ctx, r.report.Address, r.report.NetworkMTU, patience)
+	// Each size that does not arrive costs one timeout, so it is a few round trips.
+	timeout := min(r.o.timeout, max(100*time.Millisecond, time.Duration(4*r.report.RTTMax*float64(time.Second))))
+	r.report.MTU, err = r.pinger.Largest(ctx, r.report.Address, r.report.NetworkMTU, timeout)
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// once sends one ping to each address in question, and takes the first answer.
-func (r *pinging) once(ctx context.Context, seq int) {
+// once pings all addresses in r.addrs once, and records the first reply.
+func (r *pingRun) once(ctx context.Context, seq int) {
 	limited, cancel := context.WithTimeout(ctx, r.o.timeout)
 	defer cancel()
 	r.mu.Lock()
 	addrs := r.addrs
 	r.mu.Unlock()
-	from, rtt, err := firstOf(limited, r.pinger, addrs)
+	from, rtt, err := firstReply(limited, r.pinger, addrs)
 	if err != nil && ctx.Err() != nil {
-		return // it was not given its time
+		return // a signal ended it early
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Sent++
 	if err == nil {
 		r.addrs, r.report.Address = []netip.Addr{from}, from
-		r.answered(rtt)
+		r.record(rtt)
 		fmt.Fprintf(r.out, "reply from %v: seq=%d time=%s ms\n", from, seq, milliseconds(rtt.Seconds()))
 	} else if errors.Is(err, context.DeadlineExceeded) {
 		fmt.Fprintf(r.out, "no reply: seq=%d, in %v\n", seq, r.o.timeout)
@@ -191,34 +191,7 @@ func (r *pinging) once(ctx context.Context, seq int) {
 	r.report.Loss = 1 - float64(r.report.Received)/float64(r.report.Sent)
 }
 
-// firstOf pings all addresses at once, and takes the first answer.
-func firstOf(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (from netip.Addr, rtt time.Duration, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type reply struct {
-		from netip.Addr
-		rtt  time.Duration
-		err  error
-	}
-	replies := make(chan reply, len(addrs))
-	for _, addr := range addrs {
-		go func() {
-			rtt, err := p.Ping(ctx, addr, probe.SmallSize)
-			replies <- reply{addr, rtt, err}
-		}()
-	}
-	var first reply
-	for i := range addrs { // all of them: nobody else waits
-		if got := <-replies; i == 0 || first.err != nil && got.err == nil {
-			if first = got; got.err == nil {
-				cancel() // the others end at once
-			}
-		}
-	}
-	return first.from, first.rtt, first.err
-}
-
-func (r *pinging) answered(rtt time.Duration) {
+func (r *pingRun) record(rtt time.Duration) {
 	s := rtt.Seconds()
 	if r.report.Received == 0 || s < r.report.RTTMin {
 		r.report.RTTMin = s
@@ -229,7 +202,7 @@ func (r *pinging) answered(rtt time.Duration) {
 	r.report.RTTAvg = r.total.Seconds() / float64(r.report.Received)
 }
 
-func (r *pinging) summary(w io.Writer) error {
+func (r *pingRun) summary(w io.Writer) error {
 	s := r.report
 	fmt.Fprintf(w, "%d sent, %d received, %.0f%% lost", s.Sent, s.Received, 100*s.Loss)
 	if s.Received > 0 {
@@ -239,13 +212,13 @@ func (r *pinging) summary(w io.Writer) error {
 	var err error
 	switch {
 	case s.Received == 0:
-		_, err = fmt.Fprintf(w, "%s: nothing comes back through the overlay; sudo flannel doctor says more, here and there\n", paint(w, red, "no reply"))
-	case s.MTU == 0: // it was not looked for
+		_, err = fmt.Fprintf(w, "%s: no packet returns through the overlay; run sudo flannel doctor on both hosts\n", paint(w, red, "no reply"))
+	case s.MTU == 0: // not measured
 	case s.MTU < s.NetworkMTU:
-		_, err = fmt.Fprintf(w, "largest packet %s: containers send up to %d, and those that are larger vanish; lower the interface's MTU, or raise it on the way\n",
+		_, err = fmt.Fprintf(w, "largest packet %s: containers send up to %d bytes, and larger packets are lost; lower the MTU of the interface, or raise that of the path\n",
 			paint(w, red, strconv.Itoa(s.MTU)), s.NetworkMTU)
 	default:
-		_, err = fmt.Fprintf(w, "largest packet %s, which is all that containers send\n", paint(w, green, strconv.Itoa(s.MTU)))
+		_, err = fmt.Fprintf(w, "largest packet %s, the largest that containers send\n", paint(w, green, strconv.Itoa(s.MTU)))
 	}
 	return err
 }

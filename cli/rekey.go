@@ -11,9 +11,11 @@ import (
 
 var rekeyCommand = command{
 	name: "rekey", summary: "replace this host's WireGuard key while packets flow",
-	detail: "It asks the running daemon, which makes a new private key, puts it to use, and writes the public one into the lease,\nwhere the other hosts read it; packets wait in the tunnel meanwhile. It needs root. Other backends than wireguard have no key.",
+	detail: "The running daemon makes a new private key, uses it, and publishes the public key in the lease, where the other hosts\n" +
+		"read it; until they do, the tunnel queues packets. The request goes to a socket beside -subnet-file and needs root.\n" +
+		"Only the backend wireguard has a key.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		file := fs.String("subnet-file", "/run/flannel/subnet.env", "`file` that flannel writes; its control socket is beside it")
+		file := subnetFileFlag(fs)
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			done, err := control.Rekey(ctx, control.Path(*file))
@@ -29,7 +31,7 @@ var rekeyCommand = command{
 	},
 }
 
-// publicKey is the one in a wireguard lease's data.
+// publicKey returns the key in the data of a wireguard lease.
 func publicKey(data json.RawMessage) string {
 	var lease struct{ PublicKey string }
 	if err := json.Unmarshal(data, &lease); err != nil || lease.PublicKey == "" {

@@ -16,17 +16,17 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 )
 
-// watchInterval is how often -watch asks.
+// watchInterval is the time between two outputs of -watch.
 const watchInterval = 2 * time.Second
 
 var statusCommand = command{
-	name: "status", summary: "show what the daemon on this host does",
-	detail: "It exits with 3 if the daemon is not ready, and with 1 if there is none.",
+	name: "status", summary: "show the state of the daemon on this host",
+	detail: "The exit code is 3 if the daemon is not ready, and 1 if no daemon answers.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusSource
+		var s statusClient
 		s.register(fs)
 		asJSON := fs.Bool("json", false, "print the JSON of /api/v1/status")
-		watch := fs.Bool("watch", false, "print it again every 2 seconds, until a signal")
+		watch := fs.Bool("watch", false, "print every 2 seconds, until a signal")
 		once := func(ctx context.Context) error {
 			r, body, err := s.report(ctx)
 			if err != nil {
@@ -38,7 +38,7 @@ var statusCommand = command{
 				err = printStatus(p.Stdout, r)
 			}
 			if err == nil && !r.Ready {
-				err = errNo
+				err = errNegative
 			}
 			return err
 		}
@@ -46,17 +46,18 @@ var statusCommand = command{
 			if !*watch {
 				return once(ctx)
 			}
-			return p.repeat(ctx, once)
+			return repeatStatus(ctx, p, once)
 		}
 	},
 }
 
-// repeat asks until ctx ends. A daemon that is away now may come back.
-func (p *Program) repeat(ctx context.Context, once func(context.Context) error) error {
+// repeatStatus calls once until ctx ends. It prints errors, since the daemon may
+// start again.
+func repeatStatus(ctx context.Context, p *Program, once func(context.Context) error) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
-		if err := once(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNo) {
+		if err := once(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNegative) {
 			fmt.Fprintf(p.Stderr, "flannel status: %v\n", err)
 		}
 		select {
@@ -81,7 +82,7 @@ func printStatus(w io.Writer, r *status.Report) error {
 		row("host", "%v, interface %s, MTU %d", r.Node.PublicIP, r.Node.Iface, r.Node.MTU)
 	}
 	if l := r.Lease; l != nil {
-		row("subnet", "%v, %s", l.Subnet, untilWords(l.ExpiresAt, l.Reserved))
+		row("subnet", "%v, %s", l.Subnet, formatExpiry(l.ExpiresAt, l.Reserved))
 	}
 	if s := r.Store; s.API != "" && !s.Since.IsZero() {
 		state := paint(w, green, "reachable")
@@ -92,8 +93,8 @@ func printStatus(w io.Writer, r *status.Report) error {
 	}
 	if b := r.Backend; b != nil {
 		row("backend", "%s, MTU %d, data path %s (%s)", b.Type, b.MTU, orDash(b.DataPath), orDash(b.DataPathReason))
-		row("peers", "%s", peerWords(w, b.Peers))
-		row("drops", "%s", dropWords(b.Drops))
+		row("peers", "%s", summarizePeers(w, b.Peers))
+		row("drops", "%s", formatDrops(b.Drops))
 	}
 	if r.HeldPeers > 0 {
 		row("held", "%s", paint(w, yellow, strconv.Itoa(r.HeldPeers)+" peers that the store has lost all at once"))
@@ -104,37 +105,53 @@ func printStatus(w io.Writer, r *status.Report) error {
 	return t.Flush()
 }
 
-// untilWords says how long a lease lasts.
-func untilWords(expires time.Time, reserved bool) string {
-	switch left := time.Until(expires).Round(time.Second); {
-	case reserved:
-		return "reserved, without an end"
-	case expires.IsZero():
-		return "until an unknown time"
-	case left <= 0:
-		return fmt.Sprintf("expired %v ago", -left)
-	default:
-		return fmt.Sprintf("expires in %v", left)
-	}
-}
-
-// dropWords lists the reasons that have occurred.
-func dropWords(drops map[string]uint64) string {
-	var words []string
-	for _, reason := range slices.Sorted(maps.Keys(drops)) {
-		if n := drops[reason]; n > 0 {
-			words = append(words, fmt.Sprintf("%s %d", reason, n))
+// summarizePeers counts the peers by state, and names a few that are not reached.
+func summarizePeers(w io.Writer, peers []status.Peer) string {
+	const named = 3
+	answering, problems := 0, 0
+	var bad []string
+	for _, peer := range peers {
+		text, colour := peerState(peer)
+		switch {
+		case colour == red:
+			bad = append(bad, fmt.Sprintf("%v %s", peer.Subnet, text))
+			if peer.Problem != "" {
+				problems++
+			}
+		case peer.Probe != nil && !peer.Probe.Since.IsZero():
+			answering++
 		}
 	}
-	if words == nil {
-		return "none"
+	text := strconv.Itoa(len(peers))
+	if answering > 0 {
+		text += fmt.Sprintf(", %d answering", answering)
 	}
-	return strings.Join(words, ", ")
+	if silent := len(bad) - problems; silent > 0 {
+		text += ", " + paint(w, red, fmt.Sprintf("%d silent", silent))
+	}
+	if problems > 0 {
+		text += ", " + paint(w, red, fmt.Sprintf("%d with problems", problems))
+	}
+	if len(bad) == 0 {
+		return text
+	}
+	more := ""
+	if len(bad) > named {
+		bad, more = bad[:named], "; …"
+	}
+	return text + " (" + strings.Join(bad, "; ") + more + ")"
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
+// formatDrops lists the reasons that have occurred.
+func formatDrops(drops map[string]uint64) string {
+	var list []string
+	for _, reason := range slices.Sorted(maps.Keys(drops)) {
+		if n := drops[reason]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", reason, n))
+		}
 	}
-	return s
+	if list == nil {
+		return "none"
+	}
+	return strings.Join(list, ", ")
 }

@@ -68,20 +68,20 @@ func TestStatus(t *testing.T) {
 func TestStatusNotReady(t *testing.T) {
 	addr := daemonOf(t, status.Snapshot{NotReady: []string{"waiting for a subnet"}})
 	code, out, _ := call(t, "status", "-status-addr="+addr)
-	if code != exitNo || !strings.Contains(out, "not ready: waiting for a subnet") {
+	if code != exitNegative || !strings.Contains(out, "not ready: waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, out)
 	}
-	if code, out, _ := call(t, "status", "-json", "-status-addr="+addr); code != exitNo || !strings.Contains(out, `"ready": false`) {
+	if code, out, _ := call(t, "status", "-json", "-status-addr="+addr); code != exitNegative || !strings.Contains(out, `"ready": false`) {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	if code, out, _ := call(t, "peers", "-json", "-status-addr="+addr); code != exitOK || strings.TrimSpace(out) != "[]" {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	code, _, errs := call(t, "wait", "-timeout=50ms", "-status-addr="+addr)
-	if code != exitNo || !strings.Contains(errs, "waiting for a subnet") {
+	if code != exitNegative || !strings.Contains(errs, "waiting for a subnet") {
 		t.Errorf("code %d\n%s", code, errs)
 	}
-	if code, out, errs := call(t, "wait", "-json", "-timeout=50ms", "-status-addr="+addr); code != exitNo || errs != "" || !strings.Contains(out, `"missing": "waiting for a subnet"`) {
+	if code, out, errs := call(t, "wait", "-json", "-timeout=50ms", "-status-addr="+addr); code != exitNegative || errs != "" || !strings.Contains(out, `"missing": "waiting for a subnet"`) {
 		t.Errorf("code %d\n%s%s", code, out, errs)
 	}
 }
@@ -89,19 +89,19 @@ func TestStatusNotReady(t *testing.T) {
 // What cannot be understood is refused in one line, which says what to do.
 func TestWrongInput(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
-		{"statsu", "is status meant?"},
+		{"statsu", "did you mean status?"},
 		{"x", "(see flannel help)"},
 		{"help pign", "(see flannel help)"},
 		{"status -x", "(see flannel help status)"},
-		{"status now", `argument "now" is too much (see flannel help status)`},
+		{"status now", `unexpected argument "now" (see flannel help status)`},
 		{"status -status-addr=here", `-status-addr "here" is not HOST:PORT`},
 		{"status -status-addr=", "-status-addr is empty"},
 		{"wait -timeout=soon", "(see flannel help wait)"},
 		{"wait -timeout=-1s", "negative"},
-		{"reserve", "wants SUBNET [IP] (see flannel help reserve)"},
+		{"reserve", "usage: flannel reserve SUBNET [IP] (see flannel help reserve)"},
 		{"release 10.5.1.0/33", "is not a subnet such as"},
-		{"ping", "wants HOST|SUBNET"},
-		{"config sett 10.5.0.0/16", "wants get | set CONFIG | check [CONFIG]"},
+		{"ping", "usage: flannel ping HOST|SUBNET"},
+		{"config sett 10.5.0.0/16", "usage: flannel config get | set CONFIG | check [CONFIG]"},
 		{"leases -etcd-api=9", `-etcd-api "9" is none of`},
 	} {
 		code, out, errs := call(t, strings.Fields(test.line)...)
@@ -135,7 +135,7 @@ func TestPeersAsProbed(t *testing.T) {
 		"10.5.3.0/24   192.0.2.2   12.3ms   100%   -      0 B    0 B        silent for 1h0m0s",
 		"10.5.4.0/24   192.0.2.2   12.3ms   10%    1400   0 B    0 B        loses packets",
 		"10.5.5.0/24   192.0.2.2   250ms    0%     -      0 B    0 B        slow",
-		"10.5.6.0/24   192.0.2.2   -        -      -      0 B    0 B        not known",
+		"10.5.6.0/24   192.0.2.2   -        -      -      0 B    0 B        unknown",
 	} {
 		if !strings.Contains(out, want+"\n") {
 			t.Errorf("no %q in\n%s", want, out)

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// waitInterval is how often wait asks.
-const waitInterval = 250 * time.Millisecond
+// pollInterval is the time between two requests of wait.
+const pollInterval = 250 * time.Millisecond
 
 var waitCommand = command{
 	name: "wait", summary: "wait until the daemon on this host is ready",
-	detail: "For what starts after it and is not a systemd unit. It exits with 3 if that takes too long,\nand then says what is missing.",
+	detail: "For programs that start after flannel and are not systemd units. After -timeout the exit code is 3,\nand the error names what is missing.",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusSource
+		var s statusClient
 		s.register(fs)
 		asJSON := fs.Bool("json", false, "print JSON: whether it is ready, and what is missing")
-		timeout := fs.Duration("timeout", 0, "`time` to wait for; 0: as long as it takes")
+		timeout := fs.Duration("timeout", 0, "`time` to wait; 0: no limit")
 		return func(ctx context.Context, _ []string) error {
 			if *timeout < 0 {
 				return fmt.Errorf("-timeout %v is negative", *timeout)
@@ -30,31 +30,31 @@ var waitCommand = command{
 				limited, cancel = context.WithTimeout(ctx, *timeout)
 			}
 			defer cancel()
-			return p.waitReady(ctx, limited, &s, *asJSON)
+			return waitReady(ctx, limited, p, &s, *asJSON)
 		}
 	},
 }
 
-// waited is what "wait -json" prints.
-type waited struct {
+// waitResult is the output of "wait -json".
+type waitResult struct {
 	Ready   bool   `json:"ready"`
 	Missing string `json:"missing,omitempty"`
 }
 
-// waitReady asks until limited ends; its parent ctx ends with a signal.
-func (p *Program) waitReady(ctx, limited context.Context, s *statusSource, asJSON bool) error {
-	tick := time.NewTicker(waitInterval)
+// waitReady polls until limited ends. A signal ends its parent ctx.
+func waitReady(ctx, limited context.Context, p *Program, s *statusClient, asJSON bool) error {
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	missing := errors.New("there was no time to ask")
+	missing := errors.New("-timeout ended before the first answer")
 	for {
 		code, body, err := s.get(limited, "/readyz")
 		switch {
 		case err == nil && code == http.StatusOK:
 			if asJSON {
-				return printJSON(p.Stdout, waited{Ready: true})
+				return printJSON(p.Stdout, waitResult{Ready: true})
 			}
 			return nil
-		case limited.Err() != nil: // the question was cut short and says nothing
+		case limited.Err() != nil: // the request was cancelled: its error is no answer
 		case err != nil:
 			missing = err
 		default:
@@ -66,10 +66,10 @@ func (p *Program) waitReady(ctx, limited context.Context, s *statusSource, asJSO
 				return fmt.Errorf("ended by a signal: %w", missing)
 			}
 			if asJSON {
-				return errors.Join(printJSON(p.Stdout, waited{Missing: missing.Error()}), errNo)
+				return errors.Join(printJSON(p.Stdout, waitResult{Missing: missing.Error()}), errNegative)
 			}
 			fmt.Fprintf(p.Stderr, "flannel wait: not ready in time: %v\n", missing)
-			return errNo
+			return errNegative
 		case <-tick.C:
 		}
 	}

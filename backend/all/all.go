@@ -1,5 +1,5 @@
-// Package all knows every backend: how one is made, what earlier runs leave in
-// the kernel, and which port other hosts send to.
+// Package all knows every backend: its constructor, the kernel state that
+// earlier runs left, and its UDP port.
 //
 //	daemon, cli ─► all ─► alloc, host-gw, udp, vxlan, wireguard
 package all
@@ -17,6 +17,7 @@ import (
 	"github.com/coreos/flannel/backend/alloc"
 	"github.com/coreos/flannel/backend/hostgw"
 	"github.com/coreos/flannel/backend/udp"
+	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/backend/vxlan"
 	"github.com/coreos/flannel/backend/wireguard"
 )
@@ -24,14 +25,14 @@ import (
 // kind is one backend.
 type kind struct {
 	new func(backend.Config) (backend.Backend, error)
-	// remove removes what an earlier run of the backend for network left in the
-	// kernel; nil where nothing outlives the process.
+	// remove removes the kernel state that an earlier run left for network; nil
+	// if the backend leaves none.
 	remove func(ctx context.Context, network netip.Prefix) error
-	// port is the UDP port that other hosts send to by default; 0 without one.
+	// port is the default UDP port that peers send to; 0 if there is none.
 	port int
 }
 
-// kinds are the backends by the value of the configuration's Backend.Type.
+// kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
 	"alloc":        {new: alloc.New},
 	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove},
@@ -40,8 +41,8 @@ var kinds = map[string]kind{
 	wireguard.Type: {wireguard.New, wireguard.Remove, wireguard.DefaultPort},
 }
 
-// New makes the backend of that type. Errors: the type is unknown, or the
-// backend refuses the configuration.
+// New returns the backend of a type. Errors: the type is unknown, or the backend
+// refuses the configuration.
 func New(name string, c backend.Config) (backend.Backend, error) {
 	k, known := kinds[name]
 	if !known {
@@ -52,27 +53,6 @@ func New(name string, c backend.Config) (backend.Backend, error) {
 
 // Types returns the known types in order.
 func Types() []string { return slices.Sorted(maps.Keys(kinds)) }
-
-// Remove removes what earlier runs of one backend left in the kernel for
-// network. The backend must not run.
-func Remove(ctx context.Context, name string, network netip.Prefix) error {
-	if remove := kinds[name].remove; remove != nil {
-		return remove(ctx, network)
-	}
-	return nil
-}
-
-// RemoveAll removes what earlier runs of all backends but those of the types in
-// except left in the kernel for network.
-func RemoveAll(ctx context.Context, network netip.Prefix, except ...string) error {
-	var errs []error
-	for _, name := range Types() {
-		if !slices.Contains(except, name) {
-			errs = append(errs, Remove(ctx, name, network))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // Ports returns the default UDP port of each backend that has one, by type.
 func Ports() map[string]int {
@@ -85,5 +65,30 @@ func Ports() map[string]int {
 	return ports
 }
 
-// CheckDataPath refuses a name that -udp-datapath does not know.
+// Remove removes the kernel state that earlier runs of one backend left for
+// network. The backend must not run.
+func Remove(ctx context.Context, name string, network netip.Prefix) error {
+	if remove := kinds[name].remove; remove != nil {
+		return remove(ctx, network)
+	}
+	return nil
+}
+
+// RemoveAll calls Remove for each backend but those in except.
+func RemoveAll(ctx context.Context, network netip.Prefix, except ...string) error {
+	var errs []error
+	for _, name := range Types() {
+		if !slices.Contains(except, name) {
+			errs = append(errs, Remove(ctx, name, network))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckDataPath returns an error if -udp-datapath has no such value.
 func CheckDataPath(name string) error { return udp.CheckDataPath(name) }
+
+// ProbeKernelPath returns the reason why the kernel of this host cannot run the
+// udp backend's kernel data path, nil if it can. It loads the programs and
+// attaches none.
+func ProbeKernelPath() error { return bpf.Probe() }

@@ -117,7 +117,7 @@ func mayImport(from, to string) bool {
 		return within("pkg", to) || from != "subnet" && within("subnet", to)
 	case "backend":
 		if from == "backend/all" {
-			return within("backend", to)
+			return within("backend", to) || within("pkg", to)
 		}
 		return within("pkg", to) || to == "subnet" || to == "backend" || within(family(from), to)
 	case "pkg":

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ const (
 	red    = "31"
 )
 
-// paint colours text where w is a terminal and its user wants colour
+// paint colours text if w is a terminal and NO_COLOR is not set
 // (https://no-color.org).
 func paint(w io.Writer, colour, text string) string {
 	f, ok := w.(*os.File)
@@ -32,34 +33,38 @@ func paint(w io.Writer, colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// table prints rows in columns, the first row being the headings. An empty cell
+// table prints rows in columns; the first row holds the headings. An empty cell
 // becomes a dash, so that every row has as many words as the headings.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	for _, row := range rows {
 		for i, cell := range row {
-			if cell == "" {
-				cell = "-"
-			}
 			if i > 0 {
 				fmt.Fprint(t, "\t")
 			}
-			fmt.Fprint(t, strings.ReplaceAll(cell, "\t", " "))
+			fmt.Fprint(t, strings.ReplaceAll(orDash(cell), "\t", " "))
 		}
 		fmt.Fprintln(t)
 	}
 	return t.Flush()
 }
 
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false) // it is not put into a page
+	e.SetEscapeHTML(false) // no output is part of a page
 	return e.Encode(v)
 }
 
-// bytesOf says a number of bytes with three digits and a binary unit.
-func bytesOf(n uint64) string {
+// formatBytes formats a number of bytes with three digits and a binary unit.
+func formatBytes(n uint64) string {
 	if n < 1024 {
 		return strconv.FormatUint(n, 10) + " B"
 	}
@@ -68,4 +73,18 @@ func bytesOf(n uint64) string {
 		value, unit = value/1024, unit+1
 	}
 	return fmt.Sprintf("%.3g %ciB", value, "KMGTP"[unit])
+}
+
+// formatExpiry formats the remaining time of a lease.
+func formatExpiry(expires time.Time, reserved bool) string {
+	switch left := time.Until(expires).Round(time.Second); {
+	case reserved:
+		return "reserved, does not expire"
+	case expires.IsZero():
+		return "expiry unknown"
+	case left <= 0:
+		return fmt.Sprintf("expired %v ago", -left)
+	default:
+		return fmt.Sprintf("expires in %v", left)
+	}
 }

@@ -1,0 +1,153 @@
+package all
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/rtnl"
+)
+
+// Kinds of leftovers.
+const (
+	Device   = "device"
+	Route    = "route"
+	Table    = "nftables table"
+	Programs = "eBPF programs"
+)
+
+// Leftover is kernel state that flannel made.
+type Leftover struct {
+	Kind string `json:"kind"` // Device, Route, Table or Programs
+	Name string `json:"name"`
+}
+
+func (l Leftover) String() string { return l.Kind + " " + l.Name }
+
+// Leftovers lists the kernel state of all backends for network, in the network
+// namespace of the calling thread. A running daemon's state is in the list too.
+func Leftovers(network netip.Prefix) ([]Leftover, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	links, err := rtnl.Links(h)
+	if err != nil {
+		return nil, err
+	}
+	left, err := devices(h, links, network)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range []func() ([]Leftover, error){
+		func() ([]Leftover, error) { return routes(h, network) },
+		func() ([]Leftover, error) { return tables(network) },
+		func() ([]Leftover, error) { return programs(links, left) },
+	} {
+		more, err := list()
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, more...)
+	}
+	return left, nil
+}
+
+// RemoveLeftovers removes what Leftovers lists, except devices that a running
+// daemon has locked.
+func RemoveLeftovers(ctx context.Context, network netip.Prefix) error {
+	return errors.Join(RemoveAll(ctx, network), masq.Remove(network))
+}
+
+// CheckUnlocked returns an error if a running daemon has locked a device in left.
+func CheckUnlocked(left []Leftover) error {
+	for _, l := range left {
+		if l.Kind != Device {
+			continue
+		}
+		lock, err := netdev.Lock(l.Name)
+		if err != nil {
+			return err
+		}
+		if err := lock.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func devices(h *netlink.Handle, links []netlink.Link, network netip.Prefix) (left []Leftover, err error) {
+	for _, l := range links {
+		name := l.Attrs().Name
+		if !netdev.IsBackend(name) {
+			continue
+		}
+		within, err := rtnl.Within(h, l, network)
+		if err != nil {
+			return nil, err
+		}
+		if within {
+			left = append(left, Leftover{Device, name})
+		}
+	}
+	return left, nil
+}
+
+// routes lists the routes into network that carry rtnl.Protocol.
+func routes(h *netlink.Handle, network netip.Prefix) (left []Leftover, err error) {
+	filter := &netlink.Route{Protocol: rtnl.Protocol, Table: unix.RT_TABLE_UNSPEC}
+	found, err := rtnl.Routes(h, filter, netlink.RT_FILTER_PROTOCOL)
+	for _, r := range found {
+		if r.Dst == nil {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP)
+		if ok && network.Contains(addr.Unmap()) {
+			left = append(left, Leftover{Route, r.Dst.String()})
+		}
+	}
+	return left, err
+}
+
+func tables(network netip.Prefix) (left []Leftover, err error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	found, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil // the kernel has no nftables
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, t := range found {
+		if t.Name == masq.TableName(network) {
+			left = append(left, Leftover{Table, t.Name})
+		}
+	}
+	return left, nil
+}
+
+// programs lists the pinned programs of the devices in left, and of devices that
+// no longer exist. Another device may belong to another network.
+func programs(links []netlink.Link, left []Leftover) (more []Leftover, err error) {
+	pinned, err := bpf.Pinned()
+	for _, device := range pinned {
+		exists := slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == device })
+		if !exists || slices.Contains(left, Leftover{Device, device}) {
+			more = append(more, Leftover{Programs, "of " + device})
+		}
+	}
+	return more, err
+}

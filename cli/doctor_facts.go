@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"slices"
+	"time"
+
+	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+// storeReads is the number of reads that the store's latency is the median of.
+const storeReads = 5
+
+type doctorFlags struct {
+	store  storeFlags
+	status statusClient
+	uplink uplink.Choice
+	port   int // 0: that of the network's backend
+	etcd   bool
+}
+
+func (o *doctorFlags) register(fs *flag.FlagSet) {
+	o.store.register(fs)
+	o.status.register(fs)
+	fs.Func("iface", "`interface` to other hosts, by name or IP (default: the default route's)", func(s string) error {
+		o.uplink.Ifaces = append(o.uplink.Ifaces, s)
+		return nil
+	})
+	fs.StringVar(&o.uplink.CanReach, "iface-can-reach", "", "`IP` that the interface to other hosts reaches")
+	fs.IntVar(&o.port, "port", 0, "UDP `port` that other hosts send to (default: that of the network's backend)")
+	fs.BoolVar(&o.etcd, "etcd", true, "check etcd, too")
+}
+
+// facts is the state of the host that several checks judge.
+type facts struct {
+	flags     *doctorFlags
+	uplink    uplink.Uplink
+	uplinkErr error
+	report    *status.Report // nil: no daemon answers, because of reportErr
+	reportErr error
+	config    *subnet.Config // nil: unknown
+	store     storeFacts
+}
+
+// storeFacts is the state of the store. It is zero if -etcd is false.
+type storeFacts struct {
+	err       error // the store cannot be read
+	configErr error // the configuration is not valid
+	api       string
+	latency   time.Duration
+}
+
+func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
+	f := &facts{flags: flags}
+	f.uplink, f.uplinkErr = uplink.Find(flags.uplink)
+	if flags.status.addr != "" {
+		f.report, _, f.reportErr = flags.status.report(ctx)
+	}
+	if flags.etcd {
+		f.store.err = flags.store.do(ctx, nil, f.readStore)
+	}
+	return f
+}
+
+func (f *facts) readStore(ctx context.Context, st store.Store) error {
+	var text []byte
+	var latencies []time.Duration
+	for range storeReads {
+		began := time.Now()
+		read, err := st.Config(ctx)
+		if err != nil {
+			return err
+		}
+		text, latencies = read, append(latencies, time.Since(began))
+	}
+	slices.Sort(latencies)
+	f.store.api, f.store.latency = st.API, latencies[storeReads/2].Round(10*time.Microsecond)
+	if f.config, f.store.configErr = subnet.ParseConfig(text); f.store.configErr != nil {
+		f.config = nil
+	}
+	return nil
+}
+
+// endpoint returns the backend and the UDP port that it receives at, 0 if it has
+// none.
+func (f *facts) endpoint() (backend string, port int) {
+	backend = "udp"
+	if f.config != nil {
+		backend = f.config.BackendType
+		var options struct{ Port, ListenPort int }
+		if err := json.Unmarshal(f.config.Backend, &options); err == nil { // else checkStore reports it
+			port = max(options.Port, options.ListenPort)
+		}
+	} else if f.report != nil && f.report.Backend != nil {
+		backend = f.report.Backend.Type
+	}
+	standard := all.Ports()[backend]
+	switch {
+	case standard == 0:
+		return backend, 0
+	case f.flags.port != 0:
+		port = f.flags.port
+	case port == 0:
+		port = standard
+	}
+	return backend, port
+}

@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+
+	"github.com/coreos/flannel/pkg/subnetfile"
+)
+
+const defaultSubnetFile = "/run/flannel/subnet.env"
+
+// subnetFileFlag registers -subnet-file.
+func subnetFileFlag(fs *flag.FlagSet) *string {
+	return fs.String("subnet-file", defaultSubnetFile, "`file` that flannel writes the subnet to")
+}
+
+// readSubnetFile returns the daemon's subnet.env.
+func readSubnetFile(path string) (subnetfile.Env, error) {
+	env, err := subnetfile.Read(path)
+	if err != nil {
+		return env, fmt.Errorf("read subnet, is flannel ready? %w", err)
+	}
+	return env, nil
+}
+
+// bridgeAddr returns the address of a container bridge in the subnet.
+func bridgeAddr(env subnetfile.Env) netip.Prefix {
+	return netip.PrefixFrom(env.Subnet.Addr().Next(), env.Subnet.Bits())
+}

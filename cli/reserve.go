@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+var reserveCommand = command{
+	name: "reserve", args: "SUBNET [IP]", summary: "reserve a subnet for one host, without expiry",
+	detail: "IP is the host's public IP. If a host has a lease of the subnet, the reservation is that host's,\nand IP may be left out.",
+	prepare: func(p *Program, fs *flag.FlagSet) action {
+		var s storeFlags
+		s.register(fs)
+		asJSON := fs.Bool("json", false, "print JSON")
+		return func(ctx context.Context, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return flag.ErrHelp
+			}
+			want, err := parseSubnet(args[0])
+			if err != nil {
+				return err
+			}
+			var ip netip.Addr
+			if len(args) == 2 {
+				if ip, err = netip.ParseAddr(args[1]); err != nil || !ip.Is4() {
+					return fmt.Errorf("%q is not the IPv4 address of a host", args[1])
+				}
+			}
+			return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
+				l, changed, err := reserve(ctx, st, want, ip)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(p.Stdout, leaseChange{Changed: changed, Lease: newLeaseJSON(l)})
+				}
+				already := ""
+				if !changed {
+					already = " already"
+				}
+				_, err = fmt.Fprintf(p.Stdout, "%v is reserved for %v%s\n", want, l.Attrs.PublicIP, already)
+				return err
+			})
+		}
+	},
+}
+
+// reserve makes want a reservation. changed is false if want was one before.
+func reserve(ctx context.Context, st store.Store, want netip.Prefix, ip netip.Addr) (l subnet.Lease, changed bool, err error) {
+	text, err := st.Config(ctx)
+	if err != nil {
+		return l, false, err
+	}
+	config, err := subnet.ParseConfig(text)
+	if err != nil {
+		return l, false, fmt.Errorf("use network configuration: %w", err)
+	}
+	if want.Bits() != config.SubnetLen || !config.Network.Contains(want.Addr()) {
+		return l, false, fmt.Errorf("%v is not a /%d of the network %v", want, config.SubnetLen, config.Network)
+	}
+	leases, _, err := st.List(ctx)
+	if err != nil {
+		return l, false, err
+	}
+	l = subnet.Lease{Subnet: want, Attrs: subnet.Attrs{PublicIP: ip}}
+	for _, have := range leases {
+		switch {
+		case have.Subnet == want && ip.IsValid() && have.Attrs.PublicIP != ip:
+			return l, false, fmt.Errorf("subnet is taken: %v; stop flannel on that host and use \"flannel release\" first", have)
+		case have.Subnet == want && have.Reserved:
+			return have, false, nil
+		case have.Subnet == want:
+			l = have
+		case have.Subnet.Overlaps(want):
+			return l, false, fmt.Errorf("%v overlaps %v", want, have)
+		}
+	}
+	if !l.Attrs.PublicIP.IsValid() {
+		return l, false, fmt.Errorf("no lease for %v: add the public IP of the host to reserve it for", want)
+	}
+	l, err = st.Reserve(ctx, l)
+	return l, err == nil, err
+}
