@@ -1,10 +1,10 @@
-// Package backend is the contract between the control plane, which decides who
-// owns which subnet, and the data plane, which carries packets to it.
+// Package backend is the contract between the control plane, which decides which
+// host owns which subnet, and the data plane, which carries packets.
 //
 //	subnet.Manager ──[]subnet.Event──► Network.Apply ──► route table or kernel state
 //
-// Nothing else passes between the two. Each folder below is one backend; none
-// imports another, and none knows how leases are stored.
+// Only events pass between the two. Each folder below is one backend. A backend
+// imports no other backend, and no store.
 package backend
 
 import (
@@ -23,103 +23,107 @@ import (
 // section 3.2).
 const MinMTU = 68
 
-// Config is what a backend is made from.
+// Config is the input of a backend's constructor. The constructor does not change it.
 type Config struct {
-	// Network is the overlay's whole address range; SubnetLen the prefix length
-	// that hosts' subnets are cut to. Leases of another length may exist, left
-	// from an earlier configuration.
+	// Network is the overlay's address range. SubnetLen is the prefix length of new
+	// subnets; leases from an earlier configuration may have another length.
 	Network   netip.Prefix
 	SubnetLen int
 	// Options is the network configuration's Backend object, nil if absent.
 	Options json.RawMessage
-	// Uplink is the interface that encapsulated packets leave by.
+	// Uplink is the interface to the other hosts.
 	Uplink uplink.Uplink
-	// PublicIP is the address that other hosts send to; it differs from
-	// Uplink.Addr behind a 1:1 NAT.
+	// PublicIP is the address that other hosts send to. It differs from Uplink.Addr
+	// behind a 1:1 NAT.
 	PublicIP netip.Addr
 	// Port, if not 0, takes precedence over the port in Options.
 	Port int
 	// DataPath is the -udp-datapath flag.
 	DataPath string
-	// StateDir is a folder for what must outlive a reboot, RunDir one for what
-	// must not; both may have to be made.
+	// StateDir is a folder for state that outlives a reboot, RunDir for state that
+	// does not. A backend makes them if they do not exist.
 	StateDir, RunDir string
-	// Reconciled, if not nil, is told how long it took each time to compare the
-	// kernel's devices and routes with what they should be, and to mend them.
+	// Reconciled, if not nil, is called after each comparison and repair of the
+	// kernel's devices and routes, with its duration. It must not block.
 	Reconciled func(time.Duration)
 }
 
-// Backend makes one kind of network. Its constructor checks the configuration
-// and touches nothing.
+// Backend makes one kind of network. Its constructor checks the configuration,
+// and changes nothing on the host. One goroutine calls the methods.
 type Backend interface {
-	// Attrs is what the lease shall tell the other hosts.
+	// Attrs returns the attributes that the lease must have.
 	Attrs() subnet.Attrs
-	// Up makes devices, addresses and routes for the lease, and what it made is
-	// gone again if it returns an error. No packet moves before Run.
+	// Up makes devices, addresses and routes for the lease, and removes them if it
+	// returns an error. The caller owns the Network and closes it. The Network
+	// carries no packets before Run.
 	Up(ctx context.Context, l subnet.Lease) (Network, error)
 }
 
-// ErrGone is Network.Run's: somebody deleted the device that packets went by.
+// ErrGone is an error of Network.Run: the device was deleted. The caller may call
+// Up again.
 var ErrGone = errors.New("the device was deleted")
 
-// Network carries packets between our subnet and those of the peers.
+// Network carries packets between this host's subnet and those of the peers. All
+// methods but Run, Apply and Close may be called concurrently, until Close.
 type Network interface {
-	// MTU is the largest packet, in bytes, that containers may send.
+	// MTU returns the largest packet, in bytes, that containers may send. It is
+	// constant.
 	MTU() int
-	// Apply changes the set of peers. One caller at a time (subnet.Manager.Watch);
-	// it may run beside Run and Stats. It does not block on the network.
+	// Apply changes the set of peers. It has one caller at a time
+	// (subnet.Manager.Watch), and may run beside all methods but Close. It does not
+	// wait for the network, and does not keep the slice.
 	Apply([]subnet.Event)
-	// Run moves packets until ctx ends (nil) or something it cannot mend breaks
-	// (the error). Every goroutine that it started has ended when it returns.
-	// ErrGone: a new network will do.
+	// Run carries packets until ctx ends, and then returns nil. It is called once at
+	// most. Errors: a failure that it cannot repair; ErrGone. When it returns, all
+	// goroutines that it started have ended.
 	Run(ctx context.Context) error
-	// Stats is a snapshot for status and metrics; safe at any time before Close.
-	// Its cost grows with the number of peers.
+	// Stats returns a snapshot that the caller owns. Its cost grows with the number
+	// of peers.
 	Stats() Stats
 	Checker
-	// DataPath is that of Stats, at a cost that does not grow. It takes the locks
-	// that Apply takes, so that whoever asks learns of one that hangs.
+	// DataPath returns Stats.DataPath at a constant cost. It takes the locks of
+	// Apply, so that a caller with a time limit detects a deadlock.
 	DataPath() string
-	// Close releases what the process holds. It is called once, after Run has
-	// returned, or without Run. What the kernel carries packets with by itself
-	// (devices, routes) stays, so that the next run takes it over and no packet
-	// is lost in between; what cannot work without us goes.
+	// Close releases the resources of the process. It is called once, after Run has
+	// returned or without Run, and after all other methods. Kernel state that
+	// carries packets without the process (devices, routes) stays, and the next run
+	// adopts it without packet loss. Other kernel state is removed.
 	io.Closer
 }
 
-// Checker finds out whether packets can be exchanged with the peers, as far as
-// this host has a hand in it.
+// Checker checks this host's part of the paths to the peers.
 type Checker interface {
 	// Check compares device, routes, and the data path's own table of peers with
-	// what they should be, and changes nothing. The error says what differs, in
-	// one line or several; most of it is mended in a moment. It asks the kernel
-	// and does not wait for the network: milliseconds for a thousand peers. It
-	// is safe at any time before Close.
+	// the desired state, and changes nothing. The error has a line for each
+	// difference; Run repairs most of them within a second. Check reads from the
+	// kernel and does not wait for the network: it takes milliseconds for a thousand
+	// peers.
 	Check() error
 }
 
-// Announcer is a Network whose lease comes to tell other things while it runs.
+// Announcer is a Network that changes its lease's attributes while it runs.
 type Announcer interface {
 	// Announce is called once, before Run and the first Apply. The Network calls
-	// publish, from any goroutine, whenever what the lease must tell from now on
-	// has changed; publish does not wait for the store (subnet.Manager.Publish).
+	// publish, from any goroutine, with the new attributes after each change.
+	// publish does not wait for the store (subnet.Manager.Publish).
 	Announce(publish func(subnet.Attrs))
 }
 
 // Rekeyer is a Network with a key that can be replaced while it runs.
 type Rekeyer interface {
-	// Rekey makes a new key, puts it to use and returns what the lease must tell
-	// from now on (subnet.Manager.Publish). Packets in flight are not lost.
+	// Rekey makes a new key, uses it, and returns the new attributes of the lease,
+	// which the caller publishes (subnet.Manager.Publish). Packets in flight are not
+	// lost. It may be called concurrently with all methods but Close.
 	Rekey() (subnet.Attrs, error)
 }
 
 // Stats counts packets since the start. Bytes are those of the inner packets.
 type Stats struct {
-	// DataPath names what moves the packets, and Reason why it was chosen.
+	// DataPath is the name of the data path; Reason is why it was chosen.
 	DataPath, Reason string
 	Peers            []PeerStats
 	// Drops counts refused packets by reason. Each reason that can occur is
-	// present from the start, so that a zero is a measured zero.
+	// present from the start with 0.
 	Drops map[string]uint64
 }
 
@@ -129,11 +133,11 @@ type PeerStats struct {
 	PublicIP           netip.Addr
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
-	// Uncounted: nobody counts them. The kernel does not, for a route or a
-	// forwarding entry, and WireGuard counts bytes on the wire, handshakes
-	// included.
+	// Uncounted is true if the counters are not available. The kernel has none for
+	// a route or a forwarding entry; WireGuard's include the bytes of its own
+	// headers and handshakes.
 	Uncounted bool
-	// Problem says why packets cannot be exchanged with this peer, as far as
-	// is known; empty: nothing is.
+	// Problem is the known reason why no packets can be exchanged with this peer;
+	// empty: none.
 	Problem string
 }

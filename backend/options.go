@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Decode reads Options into a backend's own struct, and leaves that as it is
-// where there are none; keys match without regard to case, unknown ones are
-// ignored. The error names the key, its value, and what that must be; a backend
-// with a secret among its options must not use it.
+// Decode decodes Options into a backend's own struct, and leaves fields without an
+// option as they are. The case of keys does not matter; unknown keys are ignored.
+// The error names the key, its value, and the valid values: a backend with a secret
+// among its options must not use Decode.
 func (c Config) Decode(into any) error {
 	if c.Options == nil {
 		return nil
@@ -27,7 +27,7 @@ func (c Config) Decode(into any) error {
 	return nil
 }
 
-// option is the text of one option's value, "" if there is none.
+// option returns the JSON of an option's value, "" if there is none.
 func (c Config) option(name string) string {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(c.Options, &all) != nil {
@@ -41,7 +41,7 @@ func (c Config) option(name string) string {
 	return ""
 }
 
-// describe says which JSON values go into a Go type.
+// describe returns the JSON values that a Go type takes.
 func describe(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:

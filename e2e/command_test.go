@@ -40,7 +40,7 @@ func TestCommands(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b := c.node("a"), c.node("b")
 	a.commandSays(3, "not ready in time", "wait", "-timeout=300ms")
-	a.commandSays(1, "is it running?", "status")
+	a.commandSays(1, "is the daemon running?", "status")
 	c.joinPair(a, b)
 	a.commandSays(0, "", "wait", "-timeout=30s")
 	a.commandSays(0, "ready", "status")
@@ -99,7 +99,7 @@ func TestCleanup(t *testing.T) {
 			if pins := pinsOf(t, a); len(pins) > 0 {
 				t.Errorf("pins are left: %q", pins)
 			}
-			a.commandSays(0, "there is nothing to remove", "cleanup", file)
+			a.commandSays(0, "nothing to remove", "cleanup", file)
 		})
 	}
 }

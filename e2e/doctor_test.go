@@ -9,7 +9,7 @@ import (
 )
 
 // diagnosis is what flannel doctor -json prints.
-type diagnosis []struct{ Check, Verdict, Found, Mend string }
+type diagnosis []struct{ Check, Verdict, Found, Fix string }
 
 // doctor runs flannel doctor on the node, by a program before it if there is one.
 func (n *node) doctor(c *cluster, before ...string) (diagnosis, int) {
@@ -26,21 +26,21 @@ func (n *node) doctor(c *cluster, before ...string) (diagnosis, int) {
 	return d, 0
 }
 
-// finds waits until a check of the doctor's has a verdict and says, or means to
-// mend it by, certain words.
-func (n *node) finds(c *cluster, check, verdict, words string, before ...string) (mend string) {
+// finds waits until a check has a verdict, and certain words in its finding or its
+// fix, which it returns.
+func (n *node) finds(c *cluster, check, verdict, words string, before ...string) (fix string) {
 	n.t.Helper()
 	eventually(n.t, fmt.Sprintf("doctor says %s of %s", verdict, check), func() error {
 		d, code := n.doctor(c, before...)
-		i := slices.IndexFunc(d, func(f struct{ Check, Verdict, Found, Mend string }) bool { return f.Check == check })
-		if i < 0 || d[i].Verdict != verdict || !strings.Contains(d[i].Found+"\n"+d[i].Mend, words) ||
-			verdict == "fail" && code != 3 || verdict != "ok" && d[i].Mend == "" {
+		i := slices.IndexFunc(d, func(f struct{ Check, Verdict, Found, Fix string }) bool { return f.Check == check })
+		if i < 0 || d[i].Verdict != verdict || !strings.Contains(d[i].Found+"\n"+d[i].Fix, words) ||
+			verdict == "fail" && code != 3 || verdict != "ok" && d[i].Fix == "" {
 			return fmt.Errorf("code %d, %+v, want %q", code, d, words)
 		}
-		mend = d[i].Mend
+		fix = d[i].Fix
 		return nil
 	})
-	return mend
+	return fix
 }
 
 // shell runs a line of commands on the node's host.
@@ -53,8 +53,8 @@ func (n *node) shell(line string) {
 	}
 }
 
-// Each fault that can be had in a network namespace is found, with what mends
-// it, and is no longer found after that.
+// Each fault that a network namespace can have is found, and no longer after the
+// command of its finding.
 func TestDoctorFindsFaults(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b := c.node("a"), c.node("b")
@@ -67,19 +67,17 @@ func TestDoctorFindsFaults(t *testing.T) {
 	a.finds(c, "path MTU", "ok", "packets of 1472 bytes")
 
 	for _, fault := range []struct{ check, inject, verdict, words, heal string }{
-		{"ip_forward", "sysctl -w net.ipv4.ip_forward=0", "fail", "sysctl -w net.ipv4.ip_forward=1", "MEND"},
-		{"rp_filter", "sysctl -w net.ipv4.conf.all.rp_filter=1", "warn", "is strict on flannel0", "MEND"},
-		{"offloads", "ethtool -K eth0 gro off tso off", "warn", "gro and tso is off", "MEND"},
-		{"uplink", "ip link set eth0 mtu 1300", "warn", "1280", "MEND"},
-		{"firewall", "nft 'add table inet fw; add chain inet fw in { type filter hook input priority 0; policy accept; }; add rule inet fw in udp dport 8285 drop'",
-			"fail", "drops UDP port 8285", "MEND"},
-		{"firewall", "iptables -A INPUT -p udp --dport 8285 -j REJECT", "fail", "drops UDP port 8285", "MEND"},
-		{"firewall", "nft 'add chain inet fw strict { type filter hook input priority 1; policy drop; }; add rule inet fw strict meta l4proto { icmp, tcp } accept'",
-			"warn", "drops by default", "MEND"},
+		{"ip_forward", "sysctl -w net.ipv4.ip_forward=0", "fail", "sysctl -w net.ipv4.ip_forward=1", "FIX"},
+		{"rp_filter", "sysctl -w net.ipv4.conf.all.rp_filter=1", "warn", "is strict on flannel0", "FIX"},
+		{"offloads", "ethtool -K eth0 gro off tso off", "warn", "gro and tso is off", "FIX"},
+		{"uplink", "ip link set eth0 mtu 1300", "warn", "1280", "FIX"},
+		{"firewall", "nft 'add table inet fw; add chain inet fw strict { type filter hook input priority 1; policy drop; }; add rule inet fw strict meta l4proto { icmp, tcp } accept'",
+			"warn", "policy drop", "FIX"},
+		{"firewall", "iptables -P FORWARD DROP", "warn", "no rule accepts the network 10.5.0.0/16", "FIX"},
 	} {
 		a.shell(fault.inject)
-		mend := a.finds(c, fault.check, fault.verdict, fault.words)
-		heal := strings.Replace(fault.heal, "MEND", mend, 1) // the command that it names does mend it
+		fix := a.finds(c, fault.check, fault.verdict, fault.words)
+		heal := strings.Replace(fault.heal, "FIX", fix, 1) // the finding's command
 		a.shell(heal)
 		a.finds(c, fault.check, "ok", "")
 	}
@@ -92,17 +90,17 @@ func TestDoctorFindsFaults(t *testing.T) {
 
 	// A way that carries less than it says, and one that carries nothing.
 	c.lab.Router().SetMTU("port3", 1400)
-	a.finds(c, "path MTU", "fail", "large ones vanish")
+	a.finds(c, "path MTU", "fail", "large packets are lost")
 	c.lab.Router().SetMTU("port3", 1500)
 	a.finds(c, "path MTU", "ok", "")
 	db.stop()
 	b.command("cleanup", "-subnet-file="+b.envFile)
 	a.finds(c, "peers", "fail", "but their hosts do")
 	b.Down("eth0")
-	a.finds(c, "peers", "fail", "the way to them is cut")
+	a.finds(c, "peers", "fail", "the path to them is cut")
 
 	c.configure(`{"Network": "10.5.0.0/40"}`)
-	a.finds(c, "etcd", "fail", "cannot work")
+	a.finds(c, "etcd", "fail", "is not valid")
 	c.keys.del(t, "config")
 	a.finds(c, "etcd", "fail", "has no network configuration")
 	c.etcd.Stop()

@@ -33,16 +33,16 @@ func TestPing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const whole = "largest packet 1472, which is all"
+	const whole = "largest packet 1472, the largest that containers send"
 	for _, to := range []string{b.subnet().String(), b.Addr().Addr().String(), b.containerAddr().String(), name,
 		classicSubnet.String(), classic.Addr().Addr().String()} {
 		a.pings(c, 0, "3 sent, 3 received, 0% lost; round trip", to)
 		a.pings(c, 0, whole, to)
 	}
 	for who, why := range map[string]string{
-		a.subnet().String():        "own subnet",
-		a.containerAddr().String(): "this host's own",
-		a.Addr().Addr().String():   "this host's own",
+		a.subnet().String():        "the subnet of this host",
+		a.containerAddr().String(): "an address of this host",
+		a.Addr().Addr().String():   "an address of this host",
 		"10.5.250.3":               "no host of the overlay",
 		"10.5.1.0/33":              "is not a subnet",
 		"::1":                      "is not an IPv4 address",
@@ -50,7 +50,7 @@ func TestPing(t *testing.T) {
 	} {
 		a.pings(c, 1, why, who)
 	}
-	a.pings(c, 1, "wants HOST|SUBNET")
+	a.pings(c, 1, "usage: flannel ping HOST|SUBNET")
 	a.pings(c, 1, "negative", "-c=-1", name)
 	a.pings(c, 1, "not in 1ms to 1h", "-i=0", name)
 	a.pings(c, 0, whole, "-status-addr=127.0.0.1:1", b.subnet().String()) // of the store and subnet.env alone
@@ -74,7 +74,7 @@ func TestPing(t *testing.T) {
 		t.Errorf("code %d, %s", code, out)
 	}
 	b.Down("eth0")
-	a.pings(c, 3, "no reply: nothing comes back", "-timeout=0.2", b.subnet().String())
+	a.pings(c, 3, "no reply: no packet returns", "-timeout=0.2", b.subnet().String())
 }
 
 // Without a device of flannel's, the containers' bridge answers.

@@ -99,7 +99,7 @@ func testRekey(t *testing.T, datapath string) {
 	c.use(`{"Type": "wireguard", "Datapath": "` + datapath + `"}`)
 	a, b := c.node("a"), c.node("b")
 	file := "-subnet-file=" + a.envFile
-	a.commandSays(1, "is it running", "rekey", file)
+	a.commandSays(1, "is the daemon running", "rekey", file)
 	da, _ := c.joinPair(a, b)
 	socket := control.Path(a.envFile)
 	eventually(t, "the control socket is there, for its owner alone", func() error {
@@ -176,5 +176,5 @@ func TestRekeyRefuses(t *testing.T) {
 		return err
 	})
 	a.commandSays(1, "backend udp has no key to replace; wireguard has", "rekey", file)
-	a.commandSays(1, `argument "now" is too much`, "rekey", file, "now")
+	a.commandSays(1, `unexpected argument "now"`, "rekey", file, "now")
 }

@@ -134,7 +134,7 @@ func TestTranscript(t *testing.T) {
 	})
 	tr.shell("host1", a, `curl -s http://127.0.0.1:8286/api/v1/status | grep -m3 '"text"'`)
 	out, _ := a.command("doctor", "-etcd-endpoints=http://"+url)
-	tr.types("host1", "flannel doctor | grep -v ^ok", out, "warn", "fail", "mend")
+	tr.types("host1", "flannel doctor | grep -v ^ok", out, "warn", "fail", "fix:")
 	tr.note("```\n\nThe other host says of itself that it is not ready:\n\n```\n")
 	b.readiness(503, "interface eth0 is down")
 	tr.shell("host2", b, "curl -s http://127.0.0.1:8286/readyz | head -1")

@@ -1,5 +1,5 @@
-// Package alloc is the backend that leases a subnet and carries nothing: for
-// networks whose routers know the way already, such as a cloud's route table.
+// Package alloc is the backend that leases a subnet and carries no packets. It is
+// for networks whose routers have routes already, such as a cloud's route table.
 package alloc
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// New returns the alloc backend; it has no options.
+// New returns the alloc backend, which has no options.
 func New(c backend.Config) (backend.Backend, error) { return allocBackend{c}, nil }
 
 type allocBackend struct{ config backend.Config }
@@ -20,17 +20,14 @@ func (b allocBackend) Up(context.Context, subnet.Lease) (backend.Network, error)
 	return network{mtu: b.config.Uplink.MTU}, nil
 }
 
-// network is the uplink as it is: nothing is encapsulated, so nothing is lost
-// of its MTU.
+// network has the uplink's MTU, since it encapsulates nothing.
 type network struct{ mtu int }
 
 func (n network) MTU() int           { return n.mtu }
 func (network) DataPath() string     { return "none" }
 func (network) Apply([]subnet.Event) {}
+func (network) Check() error         { return nil } // it has no kernel state
 func (network) Close() error         { return nil }
-
-// Check has nothing to look at: there is no device, and no route is ours.
-func (network) Check() error { return nil }
 
 func (network) Run(ctx context.Context) error {
 	<-ctx.Done()

@@ -1,6 +1,7 @@
-// Package control is how a command of this host changes what the daemon does:
-// HTTP over a unix socket beside subnet.env, which only the daemon's own user,
-// root, can open. The status server, which others may reach, changes nothing.
+// Package control carries requests from commands on this host to the daemon: HTTP
+// over a unix socket beside subnet.env. Only the daemon's own user, root, can open
+// the socket. The status server, which others may reach, accepts no requests that
+// change anything.
 //
 //	flannel rekey ──POST /rekey──► /run/flannel/subnet.sock ──► daemon
 package control
@@ -27,37 +28,38 @@ import (
 )
 
 const (
-	// answerLimit is how long an action may take, and a question may wait.
-	answerLimit = 15 * time.Second
-	// maxAnswer is more than any answer has, in bytes.
-	maxAnswer = 1 << 16
+	// requestLimit bounds one request with its action.
+	requestLimit = 15 * time.Second
+	// maxResponse is the largest response in bytes.
+	maxResponse = 1 << 16
 )
 
-// Rekeyed says what a replacement of the backend's key has changed. Before and
-// After are the data of our lease, as the other hosts read it.
+// Rekeyed is the result of a replacement of the backend's key. Before and After
+// are the backend data of this host's lease, which the other hosts read.
 type Rekeyed struct {
 	Subnet netip.Prefix    `json:"subnet"`
 	Before json.RawMessage `json:"before"`
 	After  json.RawMessage `json:"after"`
 }
 
-// Actions are what the daemon can be told to do. They are called from several
-// goroutines at once; their errors go to who asked.
+// Actions are the daemon's functions for requests. Server calls them from several
+// goroutines at once, and sends their errors to the client.
 type Actions struct {
 	Rekey func(context.Context) (Rekeyed, error)
 }
 
-// Path is the socket of the daemon that writes subnetFile: /run/flannel/subnet.env
-// gives /run/flannel/subnet.sock. Two daemons differ in that file.
+// Path returns the socket of the daemon that writes subnetFile:
+// /run/flannel/subnet.sock for /run/flannel/subnet.env. Each daemon of a host has
+// its own subnet file.
 func Path(subnetFile string) string { return strings.TrimSuffix(subnetFile, ".env") + ".sock" }
 
-// Server takes orders while Run runs.
+// Server serves requests while Run runs.
 type Server struct {
 	path    string
 	handler http.Handler
 }
 
-// New makes the server of a socket.
+// New returns a server for the socket at path.
 func New(path string, a Actions) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /rekey", func(w http.ResponseWriter, r *http.Request) {
@@ -67,14 +69,14 @@ func New(path string, a Actions) *Server {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(done) // a client that has gone
+		_ = json.NewEncoder(w).Encode(done) // fails if the client has closed the connection
 	})
 	return &Server{path, mux}
 }
 
-// Run serves until ctx ends, which gives nil; or it returns the error that kept
-// it from serving. The socket is gone when it returns, and the context of an action
-// that is still under way has ended.
+// Run serves until ctx ends, and then returns nil. Other errors: it cannot listen
+// or serve. When it returns, the socket is removed, and the contexts of running
+// actions have ended.
 func (s *Server) Run(ctx context.Context) error {
 	ln, err := s.listen(ctx)
 	if err != nil {
@@ -84,21 +86,21 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: answerLimit, WriteTimeout: answerLimit}
+	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: requestLimit, WriteTimeout: requestLimit}
 	if err := httpd.Serve(ctx, ln, srv); err != nil {
 		return fmt.Errorf("serve on %s: %w", s.path, err)
 	}
 	return nil
 }
 
-// listen makes the socket, in place of one that a run which was killed has left.
+// listen makes the socket. It replaces the socket of a daemon that was killed.
 func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		// Linux makes the socket's file with the mode that the socket has before
-		// it is bound (net/unix/af_unix.c): nobody gets in before a chmod.
+		// bind(2) gives the file the mode of the socket (net/unix/af_unix.c), so
+		// there is no time at which others can open it.
 		if failed := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); failed != nil {
 			return failed
 		}
@@ -110,7 +112,7 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	}
 	c, dialled := new(net.Dialer).DialContext(ctx, "unix", s.path)
 	if dialled == nil {
-		return nil, errors.Join(errors.New("another daemon serves it; give each its -subnet-file"), c.Close())
+		return nil, errors.Join(errors.New("another daemon serves it; use another -subnet-file"), c.Close())
 	}
 	if info, err := os.Lstat(s.path); err != nil || info.Mode().Type() != fs.ModeSocket || !errors.Is(dialled, unix.ECONNREFUSED) {
 		return nil, errors.Join(dialled, err)
@@ -121,39 +123,39 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	return lc.Listen(ctx, "unix", s.path)
 }
 
-// Rekey has the daemon at a socket replace its key.
+// Rekey requests the daemon at the socket to replace its key.
 func Rekey(ctx context.Context, path string) (done Rekeyed, err error) {
 	return done, post(ctx, path, "rekey", &done)
 }
 
-// post tells the daemon what to do, and decodes its answer.
-func post(ctx context.Context, path, what string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+// post requests an action and decodes the response.
+func post(ctx context.Context, path, action string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://flannel/"+what, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://flannel/"+action, nil)
 	if err != nil {
 		return err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("tell the daemon, which only root may: %w", err)
+		return fmt.Errorf("send request to the daemon, which needs root: %w", err)
 	case err != nil:
-		return fmt.Errorf("tell the daemon, is it running with this -subnet-file? %w", err)
+		return fmt.Errorf("send request to the daemon, is the daemon running with this -subnet-file? %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	switch {
 	case err != nil:
-		return fmt.Errorf("read the daemon's answer: %w", err)
+		return fmt.Errorf("read the daemon's response: %w", err)
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("the daemon refuses: %s", strings.TrimSpace(string(body)))
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
+		return fmt.Errorf("read the daemon's response: %w", err)
 	}
 	return nil
 }

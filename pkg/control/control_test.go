@@ -58,7 +58,7 @@ func TestRekey(t *testing.T) {
 	}
 	failure = refused
 	if _, err := Rekey(t.Context(), path); err == nil || !strings.Contains(err.Error(), refused.Error()) {
-		t.Errorf("%v, want what the daemon says", err)
+		t.Errorf("%v, want the error of the action", err)
 	}
 	if err := New(path, Actions{}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
@@ -86,11 +86,11 @@ func TestStopUnderWay(t *testing.T) {
 	<-begun
 	stop()
 	if err := <-asked; err == nil {
-		t.Error("it was answered")
+		t.Error("a response after the end")
 	}
 }
 
-// What a killed run has left is replaced; what is no socket is not.
+// Run replaces the socket of a killed run, and no other file.
 func TestLeftOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

@@ -1,6 +1,6 @@
-// Package envflag lets every flag be an environment variable as well: its name
-// in capitals with _ for -, behind a prefix. -etcd-prefix is
-// FLANNELD_ETCD_PREFIX. The command line wins.
+// Package envflag sets flags from environment variables. The variable of a flag is
+// Prefix and the flag's name in capitals with _ for -: FLANNELD_ETCD_PREFIX for
+// -etcd-prefix. The command line wins.
 package envflag
 
 import (
@@ -11,19 +11,19 @@ import (
 	"strings"
 )
 
-// Prefix begins the name of every variable.
+// Prefix begins the name of each variable.
 const Prefix = "FLANNELD_"
 
-// Name is the environment variable of a flag.
+// Name returns the environment variable of a flag.
 func Name(flag string) string {
 	return Prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// Set sets each flag of fs that its command line did not give from its
-// variable, if that is not empty, and returns the names of all flags that are
-// given. aliases are groups of flags that mean the same: one of them on the
-// command line wins over all of them in the environment. Flags that except
-// names are the command line's alone. Errors: what the flag says of the value.
+// Set sets each flag of fs that the command line does not set from its variable,
+// unless that is empty. It returns the names of all flags that are set. aliases
+// are groups of flags with one meaning: one of them on the command line wins over
+// all of them in the environment. Set reads no variables for the flags in except.
+// The error joins those of all variables with invalid values.
 func Set(fs *flag.FlagSet, aliases [][]string, except ...string) (map[string]bool, error) {
 	given, shadowed := make(map[string]bool), make(map[string]bool)
 	for _, name := range except {
