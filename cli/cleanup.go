@@ -19,7 +19,7 @@ var cleanupCommand = command{
 		var s statusClient
 		s.register(fs)
 		file := subnetFileFlag(fs)
-		given := fs.String("network", "", "`CIDR` of the network, if -subnet-file does not exist")
+		given := fs.String("network", "", "`CIDR` of the network, instead of the one in -subnet-file")
 		dryRun := fs.Bool("dry-run", false, "print what would be removed, and remove nothing")
 		force := fs.Bool("force", false, "run although a daemon runs; its devices stay")
 		asJSON := fs.Bool("json", false, "print JSON")

@@ -27,26 +27,23 @@ var configCommand = command{
 		s.register(fs)
 		asJSON := fs.Bool("json", false, "print JSON: the configuration with its defaults; for set, the changes")
 		return func(ctx context.Context, args []string) error {
-			switch {
-			case len(args) == 1 && args[0] == "get":
+			read := func(print func(text []byte) error) error {
 				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 					text, err := st.Config(ctx)
 					if err != nil {
 						return err
 					}
-					if *asJSON {
-						return printConfig(p, text, true)
-					}
-					_, err = fmt.Fprintf(p.Stdout, "%s\n", bytes.TrimSpace(text))
-					return err
+					return print(text)
 				})
-			case len(args) == 1 && args[0] == "check":
-				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
-					text, err := st.Config(ctx)
-					if err != nil {
-						return err
-					}
-					return printConfig(p, text, *asJSON)
+			}
+			check := func(text []byte) error { return checkConfig(p, text, *asJSON) }
+			switch {
+			case len(args) == 1 && (args[0] == "check" || args[0] == "get" && *asJSON):
+				return read(check)
+			case len(args) == 1 && args[0] == "get":
+				return read(func(text []byte) error {
+					_, err := fmt.Fprintf(p.Stdout, "%s\n", bytes.TrimSpace(text))
+					return err
 				})
 			case len(args) == 2 && (args[0] == "check" || args[0] == "set"):
 				text, err := configText(args[1])
@@ -54,7 +51,7 @@ var configCommand = command{
 					return err
 				}
 				if args[0] == "check" {
-					return printConfig(p, text, *asJSON)
+					return check(text)
 				}
 				c, err := subnet.ParseConfig(text)
 				if err != nil {
@@ -67,6 +64,7 @@ var configCommand = command{
 	},
 }
 
+// configText returns the JSON of a CONFIG argument.
 func configText(arg string) ([]byte, error) {
 	if name, isFile := strings.CutPrefix(arg, "@"); isFile {
 		f := os.Stdin
@@ -86,7 +84,8 @@ func configText(arg string) ([]byte, error) {
 	return []byte(arg), nil
 }
 
-func printConfig(p *Program, text []byte, asJSON bool) error {
+// checkConfig prints the meaning of a configuration if it is valid.
+func checkConfig(p *Program, text []byte, asJSON bool) error {
 	c, err := subnet.ParseConfig(text)
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)

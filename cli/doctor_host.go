@@ -111,23 +111,28 @@ func checkForwarding() finding {
 // checkReversePath checks rp_filter. The kernel uses the larger of the value for
 // all interfaces and the interface's own (Documentation/networking/ip-sysctl.rst).
 func checkReversePath() finding {
-	devices, err := filepath.Glob("/proc/sys/net/ipv4/conf/flannel*/rp_filter")
-	if err != nil || len(devices) == 0 {
+	paths, err := filepath.Glob("/proc/sys/net/ipv4/conf/*/rp_filter")
+	if err != nil {
+		return finding{}
+	}
+	device := func(path string) string { return filepath.Base(filepath.Dir(path)) }
+	paths = slices.DeleteFunc(paths, func(path string) bool { return !netdev.IsFlannel(device(path)) })
+	if len(paths) == 0 {
 		return finding{} // a new device gets the default
 	}
 	common, err := sysctl("net.ipv4.conf.all.rp_filter")
 	if err != nil {
 		return warn("sysctl net.ipv4.conf.all.rp_filter", "cannot be read: %v", err)
 	}
-	for _, path := range devices {
+	for _, path := range paths {
 		own, err := os.ReadFile(path)
 		if err != nil {
 			continue // the device was deleted
 		}
 		if max(common, strings.TrimSpace(string(own))) == "1" {
-			device := filepath.Base(filepath.Dir(path))
-			return warn(fmt.Sprintf("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2", device),
-				"is strict on %s: the kernel drops packets from addresses without a route to it, such as those of hosts", device)
+			name := device(path)
+			return warn(fmt.Sprintf("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2", name),
+				"is strict on %s: the kernel drops packets from addresses without a route to it, such as those of hosts", name)
 		}
 	}
 	return okay("is not strict on flannel's device")

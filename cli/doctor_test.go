@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// An etcd that is slow, and whose clock is wrong.
+// doctor warns of a slow etcd, and of a clock that differs from etcd's.
 func TestDoctorOfSlowStoreWithWrongClock(t *testing.T) {
 	const config = `{"Network": "10.5.0.0/16"}`
 	for name, fault := range map[string]struct {

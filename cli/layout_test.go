@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// unloaded is an importer of empty packages: the test needs no name of theirs.
+// unloaded imports empty packages. The test uses no names of imports.
 type unloaded struct{}
 
 func (unloaded) Import(name string) (*types.Package, error) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// tool runs a program with text as its standard input, and returns what it says.
+// tool runs a program with text as its standard input, and returns its output.
 func tool(t *testing.T, text, name string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -25,7 +25,7 @@ func tool(t *testing.T, text, name string, args ...string) string {
 	return string(out)
 }
 
-// The manual has every command and every flag, and roff finds no fault in it.
+// The manual has every command and every flag, and groff reports no fault.
 func TestManual(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	code, source, errs := call(t, "man")
@@ -35,7 +35,7 @@ func TestManual(t *testing.T) {
 	if faults := tool(t, source, "groff", "-ww", "-man", "-Tutf8", "-z"); faults != "" {
 		t.Errorf("groff: %s", faults)
 	}
-	// A letter that is struck twice is bold, one over a line is underlined.
+	// groff overstrikes bold and underlined letters.
 	page := regexp.MustCompile(".\b").ReplaceAllString(tool(t, source, "groff", "-P", "-c", "-man", "-Tascii"), "")
 	for _, want := range []string{"2023-11-14", "-subnet-lease-ttl", "FLANNELD_ETCD_PREFIX", `{"Network": "10.5.0.0/16", "Backend": {"Type": "udp"}}`} {
 		if !strings.Contains(page, want) {
@@ -59,7 +59,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// Both shells take what completion prints.
+// bash and zsh accept the scripts.
 func TestCompletion(t *testing.T) {
 	_, script, _ := call(t, "completion", "bash")
 	for line, want := range map[string]string{
@@ -96,7 +96,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// daemonFlags is a daemon's set with one flag that a command shares.
+// daemonFlags returns flags of a daemon, some of which commands share.
 func daemonFlags() *flag.FlagSet {
 	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
 	new(storeFlags).register(fs)

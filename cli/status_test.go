@@ -12,7 +12,7 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 )
 
-// daemonOf serves what the daemon would.
+// daemonOf serves the status of a daemon.
 func daemonOf(t *testing.T, s status.Snapshot) string {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -86,7 +86,7 @@ func TestStatusNotReady(t *testing.T) {
 	}
 }
 
-// What cannot be understood is refused in one line, which says what to do.
+// Wrong input is an error of one line that names the remedy.
 func TestWrongInput(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		{"statsu", "did you mean status?"},
@@ -115,7 +115,7 @@ func TestWrongInput(t *testing.T) {
 	}
 }
 
-// What pings have measured is in both.
+// Both outputs show the results of probes.
 func TestPeersAsProbed(t *testing.T) {
 	peer := func(subnet string, m *status.Probe) status.Peer {
 		return status.Peer{Subnet: netip.MustParsePrefix(subnet), PublicIP: netip.MustParseAddr("192.0.2.2"), Probe: m}

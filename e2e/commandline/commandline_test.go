@@ -12,7 +12,7 @@ import (
 	"github.com/coreos/flannel/pkg/envflag"
 )
 
-// The scripts in testdata run the built program's command line as an operator would.
+// The scripts in testdata run the built program.
 func TestScripts(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "flannel")
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "github.com/coreos/flannel")

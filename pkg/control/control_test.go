@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var answer = Rekeyed{netip.MustParsePrefix("10.5.1.0/24"), json.RawMessage(`{"PublicKey":"a"}`), json.RawMessage(`{"PublicKey":"b"}`)}
 
-// run serves at path until the function that it returns is called.
+// run serves at path until stop is called.
 func run(t *testing.T, path string, a Actions) (stop func()) {
 	t.Helper()
 	s := New(path, a)
@@ -69,7 +69,7 @@ func TestRekey(t *testing.T) {
 	}
 }
 
-// An action under way ends with the server.
+// A running action ends with the server.
 func TestStopUnderWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	begun := make(chan struct{})
@@ -78,14 +78,14 @@ func TestStopUnderWay(t *testing.T) {
 		<-ctx.Done()
 		return Rekeyed{}, ctx.Err()
 	}})
-	asked := make(chan error, 1)
+	called := make(chan error, 1)
 	go func() {
 		_, err := Rekey(t.Context(), path)
-		asked <- err
+		called <- err
 	}()
 	<-begun
 	stop()
-	if err := <-asked; err == nil {
+	if err := <-called; err == nil {
 		t.Error("a response after the end")
 	}
 }
