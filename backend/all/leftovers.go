@@ -31,6 +31,7 @@ type Leftover struct {
 	Name string `json:"name"`
 }
 
+// String returns kind and name, such as "device flannel.1".
 func (l Leftover) String() string { return l.Kind + " " + l.Name }
 
 // Leftovers lists the kernel state of all backends for network, in the network
