@@ -16,7 +16,7 @@ func TestLeftovers(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("a")
 	network, other := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
-	for line := range strings.Lines(`
+	shell(t, h, `
 		ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0
 		ip addr add 10.5.1.0/32 dev flannel.1
 		ip link add flannel.2 type vxlan id 2 dstport 8473 dev eth0
@@ -26,15 +26,7 @@ func TestLeftovers(t *testing.T) {
 		ip route add 10.6.3.0/24 via 192.168.77.102 dev eth0 proto 85
 		nft add table ip flannel-10.5.0.0-16
 		nft add table ip flannel-10.6.0.0-16
-	`) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		if out, err := h.Command(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", strings.TrimSpace(line), err, out)
-		}
-	}
+	`)
 	list := func(n netip.Prefix) (names []string) {
 		t.Helper()
 		if err := h.Do(func() error {
@@ -88,4 +80,18 @@ func TestLeftovers(t *testing.T) {
 	}
 	expect(network)
 	expect(other, others...)
+}
+
+// shell runs lines of commands on the host.
+func shell(t *testing.T, h *netnstest.Host, lines string) {
+	t.Helper()
+	for line := range strings.Lines(lines) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		if out, err := h.Command(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.TrimSpace(line), err, out)
+		}
+	}
 }
