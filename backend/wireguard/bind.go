@@ -17,20 +17,19 @@ import (
 )
 
 const (
-	// socketBuffer is asked for in each direction, in bytes; wireguard-go's own
-	// sockets have the same.
+	// socketBuffer is the size of each direction's socket buffer, in bytes, as
+	// wireguard-go's own sockets have it.
 	socketBuffer = 7 << 20
-	// receiveBatch is the most messages that are taken with one system call.
+	// receiveBatch is the most messages that one system call receives.
 	receiveBatch = 16
-	// knownSenders is how many senders' endpoints are kept for their next
-	// datagrams. With more, some are made anew for each message.
-	knownSenders = 256
+	// endpointCache is how many senders' endpoints are kept. With more senders,
+	// some messages allocate one.
+	endpointCache = 256
 )
 
-// bind is the socket of a tunnel in user space, and what it sends and receives
-// by; wireguard-go has one of its own, which copies each datagram once more on
-// its way out and allocates for each on its way in. It is for IPv4, as all hosts'
-// public addresses are.
+// bind is the UDP socket of a tunnel in user space. wireguard-go's own copies each
+// outgoing datagram once more and allocates for each incoming one. bind is for
+// IPv4, as are all public addresses.
 type bind struct {
 	mu   sync.Mutex // guards conn
 	conn *udpsock.Conn
@@ -55,8 +54,8 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	}
 	b.conn = c
 	b.senders = &sync.Pool{New: func() any { return udpsock.NewSender(c) }}
-	in := &inbound{receiver: udpsock.NewReceiver(c, receiveBatch)}
-	return []conn.ReceiveFunc{in.receive}, c.LocalAddr().Port(), nil
+	r := &receiver{socket: udpsock.NewReceiver(c, receiveBatch)}
+	return []conn.ReceiveFunc{r.receive}, c.LocalAddr().Port(), nil
 }
 
 // Close implements conn.Bind.
@@ -110,8 +109,8 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	s := senders.Get().(*udpsock.Sender)
 	err := send(s, bufs, e.dest())
-	// Perhaps this host has lost the address; the route knows one that it has.
-	if errors.Is(err, unix.ENETUNREACH) && !e.forgot.Load() {
+	// This host may have lost the source address; the route selects another.
+	if errors.Is(err, unix.ENETUNREACH) && !e.srcCleared.Load() {
 		e.ClearSrc()
 		err = send(s, bufs, e.dest())
 	}
@@ -119,11 +118,10 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	return err
 }
 
-// send sends datagrams of any lengths in their order. Its error is that of the
-// first that could not be sent.
+// send sends datagrams of any lengths, in order.
 func send(s *udpsock.Sender, bufs [][]byte, to *udpsock.Dest) (err error) {
 	for len(bufs) > 0 {
-		n := alike(bufs)
+		n := segments(bufs)
 		if _, ok := s.Add(to, bufs[:n], len(bufs[0]), n); ok {
 			bufs = bufs[n:]
 			continue
@@ -133,8 +131,9 @@ func send(s *udpsock.Sender, bufs [][]byte, to *udpsock.Dest) (err error) {
 	return errors.Join(err, flush(s))
 }
 
-// alike is how many of bufs, from the first on, make one message.
-func alike(bufs [][]byte) int {
+// segments returns how many of bufs, from the first on, fit into one message: all
+// but the last of one size.
+func segments(bufs [][]byte) int {
 	size, bytes := len(bufs[0]), 0
 	for i, b := range bufs {
 		bytes += len(b)
@@ -158,57 +157,56 @@ func flush(s *udpsock.Sender) error {
 	return err
 }
 
-// inbound takes datagrams from the socket. It is for wireguard-go's one
-// goroutine that receives.
-type inbound struct {
-	receiver *udpsock.Receiver
-	next, n  int             // of the messages that were received
-	message  udpsock.Message // what is left of the one before next
-	from     *endpoint       // its sender
-	known    [knownSenders]*endpoint
+// receiver splits the socket's messages into datagrams. It is for wireguard-go's
+// one receiving goroutine.
+type receiver struct {
+	socket    *udpsock.Receiver
+	next, n   int             // the next message, and how many were received
+	message   udpsock.Message // the rest of the one before next
+	from      *endpoint       // its sender
+	endpoints [endpointCache]*endpoint
 }
 
 // receive implements conn.ReceiveFunc.
-func (in *inbound) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	count := 0
 	for count == 0 {
-		if in.next == in.n && len(in.message.Data) == 0 {
-			// First what was received before shall be decrypted and written:
-			// its buffers come back while they still are in the cache.
+		if r.next == r.n && len(r.message.Data) == 0 {
+			// Yield, so that the workers decrypt and write the last batch while its
+			// buffers are in the cache.
 			runtime.Gosched()
-			n, err := in.receiver.Receive()
+			n, err := r.socket.Receive()
 			if err != nil {
 				return 0, fmt.Errorf("receive datagrams: %w", err)
 			}
-			in.next, in.n = 0, n
+			r.next, r.n = 0, n
 		}
-		for ; count < len(bufs) && in.advance(); count++ {
-			m := &in.message
+		for ; count < len(bufs) && r.advance(); count++ {
+			m := &r.message
 			size := min(m.SegLen, len(m.Data))
-			sizes[count], eps[count] = copy(bufs[count], m.Data[:size]), in.from
+			sizes[count], eps[count] = copy(bufs[count], m.Data[:size]), r.from
 			m.Data = m.Data[size:]
 		}
 	}
 	return count, nil
 }
 
-// advance goes on to the next message where there is nothing left of this one,
-// and reports whether there is something now.
-func (in *inbound) advance() bool {
-	for len(in.message.Data) == 0 && in.next < in.n {
-		in.message = in.receiver.Message(in.next)
-		in.next++
-		in.from = in.sender(&in.message)
+// advance moves to the next message if the current one is used up, and reports
+// whether there is data.
+func (r *receiver) advance() bool {
+	for len(r.message.Data) == 0 && r.next < r.n {
+		r.message = r.socket.Message(r.next)
+		r.next++
+		r.from = r.endpoint(&r.message)
 	}
-	return len(in.message.Data) > 0
+	return len(r.message.Data) > 0
 }
 
-// sender is where a message came from: the same endpoint as the last time, if
-// that is known.
-func (in *inbound) sender(m *udpsock.Message) *endpoint {
-	e := &in.known[(m.From^uint32(m.FromPort))%knownSenders]
+// endpoint returns the sender of m, from the cache if possible.
+func (r *receiver) endpoint(m *udpsock.Message) *endpoint {
+	e := &r.endpoints[(m.From^uint32(m.FromPort))%endpointCache]
 	from, to := netip.AddrPortFrom(addr4(m.From), m.FromPort), addr4(m.To)
-	if *e == nil || (*e).addr != from || (*e).local != to || (*e).forgot.Load() {
+	if *e == nil || (*e).addr != from || (*e).local != to || (*e).srcCleared.Load() {
 		*e = newEndpoint(from, to)
 	}
 	return *e
@@ -220,15 +218,15 @@ func addr4(a uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// endpoint is where a peer is, and at which of this host's addresses it sees us.
-// Our datagrams leave from there, lest a firewall or NAT takes them for
-// somebody else's.
+// endpoint is a peer's address, and the address of this host that the peer sends
+// to. Our datagrams leave from there, so that a firewall or NAT on the way knows
+// the flow.
 type endpoint struct {
 	addr  netip.AddrPort
 	local netip.Addr // zero: not known
-	// forgot is set once local is not to be used any more.
-	forgot        atomic.Bool
-	plain, source *udpsock.Dest
+	// srcCleared is set once local must not be used any more.
+	srcCleared     atomic.Bool
+	plain, withSrc *udpsock.Dest
 }
 
 var _ conn.Endpoint = (*endpoint)(nil)
@@ -236,22 +234,22 @@ var _ conn.Endpoint = (*endpoint)(nil)
 func newEndpoint(addr netip.AddrPort, local netip.Addr) *endpoint {
 	e := &endpoint{addr: addr, local: local, plain: udpsock.NewDest(addr.Addr().As4(), addr.Port())}
 	if !local.IsValid() {
-		e.forgot.Store(true)
+		e.srcCleared.Store(true)
 		return e
 	}
-	e.source = e.plain.From(local.As4())
+	e.withSrc = e.plain.From(local.As4())
 	return e
 }
 
 func (e *endpoint) dest() *udpsock.Dest {
-	if e.forgot.Load() {
+	if e.srcCleared.Load() {
 		return e.plain
 	}
-	return e.source
+	return e.withSrc
 }
 
 // ClearSrc implements conn.Endpoint.
-func (e *endpoint) ClearSrc() { e.forgot.Store(true) }
+func (e *endpoint) ClearSrc() { e.srcCleared.Store(true) }
 
 // SrcToString implements conn.Endpoint.
 func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
@@ -270,7 +268,7 @@ func (e *endpoint) DstIP() netip.Addr { return e.addr.Addr() }
 
 // SrcIP implements conn.Endpoint.
 func (e *endpoint) SrcIP() netip.Addr {
-	if e.forgot.Load() {
+	if e.srcCleared.Load() {
 		return netip.Addr{}
 	}
 	return e.local

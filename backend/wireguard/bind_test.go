@@ -112,7 +112,7 @@ func TestBindCarriesDatagrams(t *testing.T) {
 			t.Errorf("%s: the same sender has another endpoint", name)
 		}
 	}
-	// The answer comes from where the question went to, until that is forgotten.
+	// A datagram leaves from the address that the last one went to, until ClearSrc.
 	for _, want := range []string{"127.0.0.2", "127.0.0.1"} {
 		b.send([][]byte{{1}}, first)
 		if _, from := a.take(1); from.DstIP() != netip.MustParseAddr(want) {
@@ -122,7 +122,7 @@ func TestBindCarriesDatagrams(t *testing.T) {
 	}
 	a.send([][]byte{{1}}, to)
 	if _, from := b.take(1); from == first || !from.SrcIP().IsValid() {
-		t.Error("an address that was forgotten once is never learnt again")
+		t.Error("the source address is not set again after ClearSrc")
 	}
 	// A sender that asks at another address is answered from that one.
 	other := netip.MustParseAddr("127.0.0.3")
@@ -150,7 +150,7 @@ func TestBindSurvivesLossOfAddress(t *testing.T) {
 		}
 	}
 	if gone.SrcIP().IsValid() {
-		t.Error("the address is not forgotten")
+		t.Error("the source address is not cleared")
 	}
 }
 

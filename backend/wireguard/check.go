@@ -19,14 +19,14 @@ func (n *network) checkPeers() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.tunnel == nil {
-		return fmt.Errorf("there is no tunnel behind %s", deviceName)
+		return fmt.Errorf("device %s has no tunnel", deviceName)
 	}
-	if !n.synced {
+	if !n.applied {
 		return nil
 	}
 	wrong, err := n.differing(false)
 	if err == nil && len(wrong) > 0 {
-		err = fmt.Errorf("%d peers of %s are not as they should be, such as %v", len(wrong), deviceName, wrong[0].PublicKey)
+		err = fmt.Errorf("%d peers of %s differ from their leases, such as %v", len(wrong), deviceName, wrong[0].PublicKey)
 	}
 	return err
 }

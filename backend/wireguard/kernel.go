@@ -10,7 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// kernelTunnel is the kernel's own implementation, which goes on without us.
+// kernelTunnel is the kernel's own implementation, which outlives the process.
 type kernelTunnel struct{ client *wgctrl.Client }
 
 func openKernel(h *netlink.Handle) (tunnel, error) {
@@ -36,9 +36,10 @@ func (k *kernelTunnel) peers() ([]wgtypes.Peer, error) {
 	return d.Peers, nil
 }
 
-// begin turns keepalives on, of which the first is sent at once, with a
-// handshake if there is no session (set_peer in drivers/net/wireguard/netlink.c).
-func (k *kernelTunnel) begin(peers []wgtypes.Peer, _ bool) error {
+// initiate turns keepalives on and back to what they were. The kernel sends the
+// first one at once, with a handshake if there is no session (set_peer in
+// drivers/net/wireguard/netlink.c).
+func (k *kernelTunnel) initiate(peers []wgtypes.Peer, _ bool) error {
 	if len(peers) == 0 {
 		return nil
 	}

@@ -15,10 +15,10 @@ import (
 // keyFile holds the private key, as "wg genkey" prints it, for root alone.
 const keyFile = "wgkey"
 
-// keyMode: nobody but its owner reads a key, and nobody writes it by mistake.
+// keyMode lets only the owner read the key, and protects it from edits.
 const keyMode = 0o400
 
-// loadKey reads the private key in dir, or makes one.
+// loadKey reads the private key in dir. It makes one if there is none.
 func loadKey(dir string) (wgtypes.Key, error) {
 	path := filepath.Join(dir, keyFile)
 	text, err := os.ReadFile(path)
@@ -29,7 +29,7 @@ func loadKey(dir string) (wgtypes.Key, error) {
 		return wgtypes.Key{}, fmt.Errorf("read private key: %w", err)
 	}
 	key, err := wgtypes.ParseKey(strings.TrimSpace(string(text)))
-	if err != nil { // which may quote it
+	if err != nil { // err may quote the key
 		return wgtypes.Key{}, fmt.Errorf("read private key: %s does not hold one; delete it to get a new key", path)
 	}
 	if err := os.Chmod(path, keyMode); err != nil {
@@ -38,7 +38,7 @@ func loadKey(dir string) (wgtypes.Key, error) {
 	return key, nil
 }
 
-// makeKey puts a new key in dir, in place of one that may be there.
+// makeKey writes a new key to dir, in place of an old one.
 func makeKey(dir string) (wgtypes.Key, error) {
 	key, err := wgtypes.GeneratePrivateKey()
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -23,28 +22,28 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// network is the backend at work for one lease.
+// network is the data plane of one lease.
 type network struct {
-	config  backend.Config
-	options options
-	mtu     int
-	address netip.Prefix // of the device
-	claim   io.Closer
-	links   *netlink.Handle
-	keeper  *rtnl.Keeper
-	greeter *greeter
+	config    backend.Config
+	options   options
+	mtu       int
+	address   netip.Prefix // of the device
+	lock      io.Closer    // on the device's name
+	links     *netlink.Handle
+	keeper    *rtnl.Keeper
+	initiator *initiator
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
 	key              wgtypes.Key
-	wanted           bool // the tunnel: false while only the prohibit route is
+	up               bool // the tunnel is desired, not only the prohibit route
 	tunnel           tunnel
-	datapath, reason string
+	dataPath, reason string
 	peers            map[netip.Prefix]*peer
-	retiring         map[wgtypes.Key]wgtypes.Key // keys that peers have replaced, by what; removed a little later
-	synced           bool                        // the first set of peers was applied
+	replaced         map[wgtypes.Key]wgtypes.Key // old key of a peer → new key; see dropOldKeys
+	applied          bool                        // the first set of peers was applied
 }
 
-var _ backend.Rekeyer = (*network)(nil)
+var _ backend.Network = (*network)(nil)
 
 // failClosed sets the prohibit route.
 func (n *network) failClosed() error {
@@ -52,10 +51,10 @@ func (n *network) failClosed() error {
 	return n.keeper.Sync()
 }
 
-// openUp makes the tunnel and the route into it.
-func (n *network) openUp() error {
+// open makes the tunnel and the route into it.
+func (n *network) open() error {
 	n.mu.Lock()
-	n.wanted = true
+	n.up = true
 	n.mu.Unlock()
 	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
 		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
@@ -63,7 +62,7 @@ func (n *network) openUp() error {
 	return n.keeper.Sync()
 }
 
-// prohibit is below every other route to the network.
+// prohibit is the route that applies while there is no other to the network.
 func (n *network) prohibit() rtnl.Route {
 	return rtnl.Route{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
 }
@@ -73,65 +72,48 @@ func (n *network) MTU() int { return n.mtu }
 func (n *network) Apply(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := desired(n.peers, n.options)
-	var fresh []wgtypes.Key
+	before := desiredPeers(n.peers, n.options)
+	var newKeys []wgtypes.Key
 	for _, e := range events {
 		old := n.peers[e.Lease.Subnet]
 		delete(n.peers, e.Lease.Subnet)
 		if e.Type == subnet.Removed {
 			continue
 		}
-		p := read(*e.Lease, n.key.PublicKey())
-		if p.fault != nil {
-			ratelog.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.fault)
+		p := parsePeer(*e.Lease, n.key.PublicKey())
+		if p.problem != nil {
+			ratelog.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.problem)
 		}
 		n.peers[p.subnet] = p
-		if old != nil && old.key != p.key && p.fault == nil {
-			fresh = append(fresh, p.key)
-			n.retiring[old.key] = p.key
-			n.greeter.note(0, p.key)
+		if old != nil && old.key != p.key && p.problem == nil {
+			newKeys = append(newKeys, p.key)
+			n.replaced[old.key] = p.key
+			n.initiator.enqueue(0, p.key)
 		}
 	}
-	if err := errors.Join(n.introduce(fresh), n.apply(before)); err != nil {
+	if err := errors.Join(n.addKeys(newKeys), n.apply(before)); err != nil {
 		ratelog.Errorf("set peers: %v", err)
-		n.keeper.Wake() // prepare makes it good
+		n.keeper.Wake() // prepare repairs it
 	}
 }
 
-// introduce tells the tunnel of keys, without a subnet. wireguard-go drops
-// packets to a key that it is still being told of; so it gets the subnet, which
-// takes it from the key before, in a second step.
-func (n *network) introduce(keys []wgtypes.Key) error {
-	if len(keys) == 0 || n.tunnel == nil || !n.synced {
-		return nil // as a rule; or apply says so; or no packet flows yet
-	}
-	want := desired(n.peers, n.options)
-	var peers []wgtypes.PeerConfig
-	for _, key := range keys {
-		if c, ok := want[key]; ok {
-			peers = append(peers, c.config(key, nil))
-		}
-	}
-	return n.configure(peers)
-}
-
-// apply brings the tunnel from what was desired before to what is; at first,
-// from whatever it has.
-func (n *network) apply(before map[wgtypes.Key]claim) error {
+// apply changes the tunnel's peers from before to the desired ones. The first
+// call compares with what the tunnel has.
+func (n *network) apply(before map[wgtypes.Key]peerConfig) error {
 	if n.tunnel == nil {
 		return errors.New("there is no tunnel")
 	}
-	if !n.synced {
-		n.synced = true
-		n.greetAll()
+	if !n.applied {
+		n.applied = true
+		n.handshakeAll()
 		return n.reconcile(true)
 	}
-	return n.configure(n.changes(before, desired(n.peers, n.options)))
+	return n.configure(n.retainOldKeys(diffPeers(before, desiredPeers(n.peers, n.options)), before))
 }
 
-// reconcile makes the tunnel's peers those that are desired. A peer whose
-// packets come from elsewhere is answered there (roaming, section 2.1 of the
-// paper), so endpoints are compared at first only.
+// reconcile makes the tunnel's peers the desired ones. WireGuard answers a peer
+// at the address that its packets come from (roaming, section 2.1 of the paper),
+// so only the first call compares endpoints.
 func (n *network) reconcile(first bool) error {
 	differing, err := n.differing(first)
 	if err != nil {
@@ -140,34 +122,20 @@ func (n *network) reconcile(first bool) error {
 	return n.configure(differing)
 }
 
-// differing is what makes the tunnel's peers those that are desired.
+// differing returns the changes that make the tunnel's peers the desired ones.
 func (n *network) differing(first bool) ([]wgtypes.PeerConfig, error) {
 	peers, err := n.tunnel.peers()
 	if err != nil {
 		return nil, fmt.Errorf("list peers of %s: %w", deviceName, err)
 	}
-	have, want := present(peers), desired(n.peers, n.options)
+	have, want := decodeConfigs(peers), desiredPeers(n.peers, n.options)
 	for key, c := range have {
 		if w, known := want[key]; known && !first {
 			c.endpoint = w.endpoint
 			have[key] = c
 		}
 	}
-	return n.changes(have, want), nil
-}
-
-// changes only takes the subnets from keys that are to be removed later.
-func (n *network) changes(before, after map[wgtypes.Key]claim) (peers []wgtypes.PeerConfig) {
-	for _, p := range changes(before, after) {
-		if _, later := n.retiring[p.PublicKey]; later && p.Remove {
-			if len(before[p.PublicKey].allowed) == 0 {
-				continue
-			}
-			p = wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, ReplaceAllowedIPs: true}
-		}
-		peers = append(peers, p)
-	}
-	return peers
+	return n.retainOldKeys(diffPeers(have, want), have), nil
 }
 
 func (n *network) configure(peers []wgtypes.PeerConfig) error {
@@ -180,11 +148,12 @@ func (n *network) configure(peers []wgtypes.PeerConfig) error {
 	return nil
 }
 
-// prepare is called before each pass.
+// prepare makes device, tunnel and peers as they should be before each pass of
+// the keeper.
 func (n *network) prepare() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.wanted {
+	if !n.up {
 		return nil
 	}
 	exists, err := rtnl.LinkExists(n.links, deviceName)
@@ -192,7 +161,7 @@ func (n *network) prepare() error {
 		return err
 	}
 	if n.tunnel != nil && !exists {
-		ratelog.Warningf("make the tunnel anew device=%s reason=%q", deviceName, "it was deleted")
+		ratelog.Warningf("recreate tunnel device=%s reason=%q", deviceName, "it was deleted")
 		if err := n.closeTunnel(); err != nil {
 			ratelog.Warningf("close tunnel: %v", err)
 		}
@@ -201,7 +170,7 @@ func (n *network) prepare() error {
 		if err := n.makeTunnel(); err != nil {
 			return err
 		}
-		n.greetAll()
+		n.handshakeAll()
 	}
 	link, err := n.links.LinkByName(deviceName)
 	if err != nil {
@@ -210,14 +179,14 @@ func (n *network) prepare() error {
 	if err := rtnl.EnsureUp(n.links, link, n.address, n.mtu); err != nil {
 		return err
 	}
-	if !n.synced {
-		return nil // peers of an earlier run stay until we know better
+	if !n.applied {
+		return nil // peers of an earlier run stay until the first Apply
 	}
 	return n.reconcile(false)
 }
 
 func (n *network) makeTunnel() (err error) {
-	n.tunnel, n.datapath, n.reason, err = openTunnel(n.links, n.options.Datapath, n.mtu)
+	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.links, n.options.dataPath, n.mtu)
 	if err != nil {
 		n.tunnel = nil
 		return err
@@ -226,7 +195,7 @@ func (n *network) makeTunnel() (err error) {
 	if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &n.key, ListenPort: &port}); err != nil {
 		return errors.Join(fmt.Errorf("set key and port %d of %s: %w", port, deviceName, err), n.closeTunnel())
 	}
-	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", deviceName, n.datapath, n.reason, port, n.key.PublicKey(), n.mtu)
+	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", deviceName, n.dataPath, n.reason, port, n.key.PublicKey(), n.mtu)
 	return nil
 }
 
@@ -239,39 +208,11 @@ func (n *network) closeTunnel() error {
 	return err
 }
 
-// Rekey replaces the private key by a new one and returns the attributes to
-// publish. Packets under way still arrive; those that follow wait in the tunnel
-// until the peers have read the new public key and begun a session, as many as
-// WireGuard's queue takes (128 or 1024 for each peer). Our own beginnings go out
-// before that, in vain: after them WireGuard makes no other for five seconds,
-// that could meet the peer's.
-func (n *network) Rekey() (subnet.Attrs, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	key, err := makeKey(n.config.RunDir)
-	if err != nil {
-		return subnet.Attrs{}, err
-	}
-	if n.tunnel != nil {
-		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
-			// The lease tells the old one until the next start, which reads the new.
-			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
-		}
-	}
-	n.key = key
-	recent := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < inUse }
-	if _, err := n.beginWhere(recent, false); err != nil {
-		ratelog.Warningf("begin sessions with peers: %v", err)
-	}
-	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
-	return attrs(n.config, n.options, key), nil
-}
-
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.keeper.Run(ctx) })
-	g.Go(func() error { return n.greet(ctx) })
+	g.Go(func() error { return n.runHandshakes(ctx) })
 	return g.Wait()
 }
 
@@ -279,43 +220,36 @@ func (n *network) Run(ctx context.Context) error {
 func (n *network) DataPath() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.datapath
+	return n.dataPath
 }
 
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: n.datapath, Reason: n.reason}
+	s := backend.Stats{DataPath: n.dataPath, Reason: n.reason}
 	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
 		p := n.peers[dst]
 		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
-		if p.fault != nil {
-			stats.Problem = p.fault.Error()
+		if p.problem != nil {
+			stats.Problem = p.problem.Error()
 		}
 		s.Peers = append(s.Peers, stats)
 	}
 	return s
 }
 
-// Close leaves the kernel's tunnel to the kernel; one in user space ends. The
+// Close leaves the kernel's tunnel in place; one in user space ends. The
 // prohibit route stays in either case.
 func (n *network) Close() error {
-	return errors.Join(n.keeper.Close(), tunnelOf{n}.Close(), handle{n.links}.Close(), n.claim.Close())
-}
-
-// tunnelOf closes a network's tunnel.
-type tunnelOf struct{ n *network }
-
-func (t tunnelOf) Close() error {
-	t.n.mu.Lock()
-	defer t.n.mu.Unlock()
-	return t.n.closeTunnel()
-}
-
-// handle is a netlink handle as a closer.
-type handle struct{ *netlink.Handle }
-
-func (h handle) Close() error {
-	h.Handle.Close()
-	return nil
+	var errs []error
+	if n.keeper != nil {
+		errs = append(errs, n.keeper.Close())
+	}
+	n.mu.Lock()
+	errs = append(errs, n.closeTunnel())
+	n.mu.Unlock()
+	if n.links != nil {
+		n.links.Close()
+	}
+	return errors.Join(append(errs, n.lock.Close())...)
 }

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// DefaultPort is where every generation listens unless told otherwise.
+	// DefaultPort is the UDP port of every generation of flannel.
 	DefaultPort = 51820
 	// encapsulation is the most that WireGuard adds to a packet, in bytes: IPv6
-	// 40, UDP 8, its own header and tag 32. Over IPv4 it is 20 less, but all
-	// generations reckon so, and the MTU must be the same on all hosts.
+	// 40, UDP 8, its own header and tag 32. IPv4 takes 20 less, but every
+	// generation subtracts 80, and the MTU must be the same on all hosts.
 	encapsulation = 80
 )
 
-// Values of the option Datapath.
+// Values of the option Datapath: auto prefers the kernel.
 const (
 	auto      = "auto"
 	kernel    = "kernel"
@@ -31,16 +31,17 @@ const (
 
 // options is the configuration's Backend object.
 type options struct {
-	// ListenPort is our UDP port; peers read it in our lease.
+	// ListenPort is our UDP port, which our lease publishes.
 	ListenPort int
-	// MTU is that of the network between the hosts; 0: the uplink's.
+	// MTU is that of the network between the hosts, in bytes; the default is the
+	// uplink's.
 	MTU int
-	// psk is a key that all hosts share besides their own; zero: none.
+	// psk is the preshared key of all hosts; zero: none.
 	psk wgtypes.Key
-	// keepalive is how often to send something to each peer; 0: never.
+	// keepalive is the interval between keepalives to each peer; 0: none.
 	keepalive time.Duration
-	// Datapath is auto, kernel or userspace.
-	Datapath string
+	// dataPath is auto, kernel or userspace.
+	dataPath string
 }
 
 // parseOptions never quotes the object in an error: it may hold a secret.
@@ -58,12 +59,12 @@ func parseOptions(c backend.Config) (options, error) {
 			if errors.As(err, &kind) && kind.Field != "" {
 				return options{}, fmt.Errorf("option %s of Backend must not be a JSON %s", kind.Field, kind.Value)
 			}
-			return options{}, errors.New("object Backend is not one that wireguard understands")
+			return options{}, errors.New("object Backend does not parse")
 		}
 	}
 	o := options{
 		ListenPort: cmp.Or(c.Port, raw.ListenPort, DefaultPort), MTU: cmp.Or(raw.MTU, c.Uplink.MTU),
-		keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, Datapath: raw.Datapath,
+		keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, dataPath: raw.Datapath,
 	}
 	if raw.PSK != "" {
 		psk, err := wgtypes.ParseKey(raw.PSK)
@@ -79,8 +80,8 @@ func parseOptions(c backend.Config) (options, error) {
 		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: WireGuard takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
 	case raw.PersistentKeepaliveInterval < 0 || raw.PersistentKeepaliveInterval > math.MaxUint16:
 		return o, fmt.Errorf("Backend.PersistentKeepaliveInterval %d is not in 0 to %d seconds", raw.PersistentKeepaliveInterval, math.MaxUint16)
-	case o.Datapath != auto && o.Datapath != kernel && o.Datapath != userspace:
-		return o, fmt.Errorf("Backend.Datapath %q is not known; known are %s, %s, %s", o.Datapath, auto, kernel, userspace)
+	case o.dataPath != auto && o.dataPath != kernel && o.dataPath != userspace:
+		return o, fmt.Errorf("Backend.Datapath %q is not known; known are %s, %s, %s", o.dataPath, auto, kernel, userspace)
 	}
 	return o, nil
 }

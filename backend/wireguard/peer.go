@@ -17,79 +17,79 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// peer is what a lease says.
+// peer is the content of a lease.
 type peer struct {
 	subnet   netip.Prefix
 	publicIP netip.Addr
 	key      wgtypes.Key
 	port     int
-	// fault is why the tunnel is told nothing of it.
-	fault error
+	// problem is why the tunnel does not get the peer; nil: none.
+	problem error
 }
 
-// read decodes a lease; own is our public key.
-func read(l subnet.Lease, own wgtypes.Key) *peer {
+// parsePeer decodes a lease; own is our public key.
+func parsePeer(l subnet.Lease, own wgtypes.Key) *peer {
 	p := &peer{subnet: l.Subnet, publicIP: l.Attrs.PublicIP}
 	var data leaseData
-	if p.fault = json.Unmarshal(l.Attrs.BackendData, &data); p.fault != nil {
-		p.fault = fmt.Errorf("decode BackendData %q: %w", l.Attrs.BackendData, p.fault)
+	if p.problem = json.Unmarshal(l.Attrs.BackendData, &data); p.problem != nil {
+		p.problem = fmt.Errorf("decode BackendData %q: %w", l.Attrs.BackendData, p.problem)
 		return p
 	}
 	var err error
 	if p.key, err = wgtypes.ParseKey(data.PublicKey); err != nil {
-		p.fault = fmt.Errorf("PublicKey %q is not a key", data.PublicKey)
+		p.problem = fmt.Errorf("PublicKey %q is not a key", data.PublicKey)
 		return p
 	}
 	p.port = cmp.Or(data.Port, DefaultPort)
 	switch {
 	case p.port < 0 || p.port > math.MaxUint16:
-		p.fault = fmt.Errorf("its Port %d is not a port", data.Port)
+		p.problem = fmt.Errorf("its Port %d is not a port", data.Port)
 	case p.key == own:
-		p.fault = errors.New("it has our own key: is it a copy of this host?")
+		p.problem = errors.New("it has our own key: is it a copy of this host?")
 	}
 	return p
 }
 
-// claim is what one key is for: WireGuard knows peers by their keys, and a host
-// may have several subnets.
-type claim struct {
+// peerConfig is the tunnel's configuration of one key. WireGuard identifies peers
+// by their keys, and a host may have several subnets.
+type peerConfig struct {
 	endpoint  netip.AddrPort
-	allowed   []netip.Prefix // in order
+	allowed   []netip.Prefix // sorted
 	psk       wgtypes.Key    // zero: none
 	keepalive time.Duration
 }
 
-func (c claim) equal(d claim) bool {
+func (c peerConfig) equal(d peerConfig) bool {
 	return c.endpoint == d.endpoint && slices.Equal(c.allowed, d.allowed) && c.psk == d.psk && c.keepalive == d.keepalive
 }
 
-// desired is what peers want of the tunnel. Of hosts with one key, that of the
-// first subnet counts.
-func desired(peers map[netip.Prefix]*peer, o options) map[wgtypes.Key]claim {
-	claims := make(map[wgtypes.Key]claim, len(peers))
+// desiredPeers returns the configuration that the tunnel should have. If several
+// hosts have one key, the host of the first subnet gets it.
+func desiredPeers(peers map[netip.Prefix]*peer, o options) map[wgtypes.Key]peerConfig {
+	configs := make(map[wgtypes.Key]peerConfig, len(peers))
 	for _, dst := range slices.SortedFunc(maps.Keys(peers), netip.Prefix.Compare) {
 		p := peers[dst]
-		if p.fault != nil {
+		if p.problem != nil {
 			continue
 		}
 		endpoint := netip.AddrPortFrom(p.publicIP, uint16(p.port))
-		c, known := claims[p.key]
+		c, known := configs[p.key]
 		if !known {
-			c = claim{endpoint: endpoint, psk: o.psk, keepalive: o.keepalive}
+			c = peerConfig{endpoint: endpoint, psk: o.psk, keepalive: o.keepalive}
 		}
 		if c.endpoint == endpoint {
 			c.allowed = append(c.allowed, dst)
 		}
-		claims[p.key] = c
+		configs[p.key] = c
 	}
-	return claims
+	return configs
 }
 
-// present is what a tunnel has.
-func present(peers []wgtypes.Peer) map[wgtypes.Key]claim {
-	claims := make(map[wgtypes.Key]claim, len(peers))
+// decodeConfigs returns the configuration that a tunnel has.
+func decodeConfigs(peers []wgtypes.Peer) map[wgtypes.Key]peerConfig {
+	configs := make(map[wgtypes.Key]peerConfig, len(peers))
 	for _, p := range peers {
-		c := claim{psk: p.PresharedKey, keepalive: p.PersistentKeepaliveInterval}
+		c := peerConfig{psk: p.PresharedKey, keepalive: p.PersistentKeepaliveInterval}
 		if p.Endpoint != nil {
 			a := p.Endpoint.AddrPort()
 			c.endpoint = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
@@ -100,13 +100,13 @@ func present(peers []wgtypes.Peer) map[wgtypes.Key]claim {
 			c.allowed = append(c.allowed, netip.PrefixFrom(ip.Unmap(), ones))
 		}
 		slices.SortFunc(c.allowed, netip.Prefix.Compare)
-		claims[p.PublicKey] = c
+		configs[p.PublicKey] = c
 	}
-	return claims
+	return configs
 }
 
-// config is the claim as the tunnel is told it, with these subnets.
-func (c claim) config(key wgtypes.Key, allowed []netip.Prefix) wgtypes.PeerConfig {
+// encode returns c for key, with these subnets.
+func (c peerConfig) encode(key wgtypes.Key, allowed []netip.Prefix) wgtypes.PeerConfig {
 	p := wgtypes.PeerConfig{
 		PublicKey: key, PresharedKey: &c.psk, Endpoint: net.UDPAddrFromAddrPort(c.endpoint),
 		PersistentKeepaliveInterval: &c.keepalive, ReplaceAllowedIPs: true,
@@ -117,11 +117,10 @@ func (c claim) config(key wgtypes.Key, allowed []netip.Prefix) wgtypes.PeerConfi
 	return p
 }
 
-// changes turns one set of claims into another. Removals come last: a subnet
-// belongs to one key at a time, and goes over to another without a moment in
-// which it is nobody's and its packets are dropped. What is the same stays
-// untouched, and with it the session.
-func changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
+// diffPeers returns the changes from before to after. Removals come last: a
+// subnet belongs to one key at a time and passes to another key without a gap in
+// which its packets are dropped. An unchanged peer keeps its session.
+func diffPeers(before, after map[wgtypes.Key]peerConfig) []wgtypes.PeerConfig {
 	var remove, set []wgtypes.PeerConfig
 	for key := range before {
 		if _, stays := after[key]; !stays {
@@ -132,7 +131,7 @@ func changes(before, after map[wgtypes.Key]claim) []wgtypes.PeerConfig {
 		if b, known := before[key]; known && b.equal(c) {
 			continue
 		}
-		set = append(set, c.config(key, c.allowed))
+		set = append(set, c.encode(key, c.allowed))
 	}
 	return append(set, remove...)
 }

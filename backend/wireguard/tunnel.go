@@ -10,35 +10,34 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// tunnel is one implementation of WireGuard at work behind the device.
+// tunnel is the device in one implementation of WireGuard.
 type tunnel interface {
-	// configure changes what c names and leaves the rest.
+	// configure changes what c sets and leaves the rest.
 	configure(c wgtypes.Config) error
-	// peers are those that it has.
+	// peers returns the configured peers.
 	peers() ([]wgtypes.Peer, error)
-	// begin begins a session with each of these peers. WireGuard does so once in
-	// five seconds (REKEY_TIMEOUT); again has it done even so, if the
-	// implementation can.
-	begin(peers []wgtypes.Peer, again bool) error
+	// initiate starts a handshake with each of peers. WireGuard limits this to one
+	// in 5 s (REKEY_TIMEOUT); force overrides the limit where the implementation can.
+	initiate(peers []wgtypes.Peer, force bool) error
 	// Close ends what cannot go on without this process.
 	io.Closer
 }
 
-// errNoKernel: the kernel has no WireGuard.
+// errNoKernel is the error of a kernel without WireGuard.
 var errNoKernel = errors.New("the kernel has no WireGuard")
 
-// openTunnel makes the device by the best implementation there is, and says
-// which it is and why.
-func openTunnel(h *netlink.Handle, datapath string, mtu int) (t tunnel, name, reason string, err error) {
+// openTunnel makes the device by the best available implementation, and returns
+// the implementation's name and the reason for the choice.
+func openTunnel(h *netlink.Handle, dataPath string, mtu int) (t tunnel, name, reason string, err error) {
 	reason = "named by Backend.Datapath"
-	if datapath != userspace {
+	if dataPath != userspace {
 		if t, err = openKernel(h); err == nil {
-			if datapath == auto {
+			if dataPath == auto {
 				reason = "the kernel has WireGuard"
 			}
 			return t, kernel, reason, nil
 		}
-		if datapath == kernel || !errors.Is(err, errNoKernel) {
+		if dataPath == kernel || !errors.Is(err, errNoKernel) {
 			return nil, "", "", err
 		}
 		reason = errNoKernel.Error()
@@ -47,7 +46,7 @@ func openTunnel(h *netlink.Handle, datapath string, mtu int) (t tunnel, name, re
 	return t, userspace, reason, err
 }
 
-// ensureLink makes the kernel's device unless there is one.
+// ensureLink makes the kernel's device if there is none.
 func ensureLink(h *netlink.Handle) error {
 	link, err := h.LinkByName(deviceName)
 	switch {
@@ -61,7 +60,7 @@ func ensureLink(h *netlink.Handle) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = deviceName
 	err = h.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
-	// An unknown kind of device (net/core/rtnetlink.c, rtnl_newlink).
+	// The kernel does not know the kind of device (net/core/rtnetlink.c, rtnl_newlink).
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return errNoKernel
 	}

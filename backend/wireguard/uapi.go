@@ -12,10 +12,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// The userspace implementation is configured by lines KEY=VALUE (see
-// https://www.wireguard.com/xplatform/), of which this is what we use.
-
-// encode writes c as such lines.
+// encode writes c as lines KEY=VALUE, the configuration protocol of WireGuard in
+// user space (https://www.wireguard.com/xplatform/).
 func encode(c wgtypes.Config) string {
 	var b strings.Builder
 	line := func(key string, value any) { fmt.Fprintf(&b, "%s=%v\n", key, value) }
@@ -53,7 +51,8 @@ func encode(c wgtypes.Config) string {
 	return b.String()
 }
 
-// decodePeers reads what we set of the peers, and their last handshake, out of a device's state.
+// decodePeers reads the peers in a device's state: what encode can set, and the
+// last handshake.
 func decodePeers(state string) ([]wgtypes.Peer, error) {
 	var peers []wgtypes.Peer
 	for line := range strings.Lines(state) {
@@ -69,7 +68,7 @@ func decodePeers(state string) ([]wgtypes.Peer, error) {
 			peers = append(peers, wgtypes.Peer{PublicKey: wgtypes.Key(b)})
 		}
 		if len(peers) == 0 {
-			continue // the device's own
+			continue // a key of the device
 		}
 		p := &peers[len(peers)-1]
 		switch key {

@@ -12,18 +12,18 @@ import (
 	"github.com/coreos/flannel/pkg/ratelog"
 )
 
-// userspaceTunnel is wireguard-go inside our process, between a TUN device that
-// goes with it and a bind.
+// userspaceTunnel is wireguard-go inside this process, between a TUN device and a
+// bind. The device ends with the process.
 type userspaceTunnel struct{ device *device.Device }
 
-// openUserspace starts the implementation's workers; Close waits for them. No
-// packet moves before it has peers.
+// openUserspace starts wireguard-go's workers; Close waits for them. No packet
+// moves before the first peer is configured.
 func openUserspace(mtu int) (tunnel, error) {
 	t, err := tun.CreateTUN(deviceName, mtu)
 	if err != nil {
 		return nil, fmt.Errorf("open tunnel device %s: %w; it needs /dev/net/tun and CAP_NET_ADMIN", deviceName, err)
 	}
-	return &userspaceTunnel{device.NewDevice(polite{t}, new(bind), &device.Logger{
+	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, new(bind), &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if log.V(3) {
 				log.Infof("wireguard: "+format, args...)
@@ -33,23 +33,23 @@ func openUserspace(mtu int) (tunnel, error) {
 	})}, nil
 }
 
-// polite is a TUN device whose reader lets go of the processor before it reads
-// on. What it has read is encrypted and sent meanwhile, while it is in the cache;
-// else thousands of packets queue up behind it, with 64 KiB of memory each.
-type polite struct{ tun.Device }
+// yieldingTUN is a TUN device whose reader yields the processor before each read.
+// The workers then encrypt and send the last batch while it is in the cache.
+// Otherwise thousands of packets queue up, with 64 KiB of memory each.
+type yieldingTUN struct{ tun.Device }
 
 // Read implements tun.Device.
-func (p polite) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+func (y yieldingTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	runtime.Gosched()
-	return p.Device.Read(bufs, sizes, offset)
+	return y.Device.Read(bufs, sizes, offset)
 }
 
 func (u *userspaceTunnel) configure(c wgtypes.Config) error {
 	if err := u.device.IpcSet(encode(c)); err != nil {
 		return err
 	}
-	// Here rather than when the interface comes up, so that a port that is
-	// taken is an error.
+	// Up binds the port here rather than when the interface comes up, so that a
+	// port in use is an error.
 	return u.device.Up()
 }
 
@@ -61,16 +61,16 @@ func (u *userspaceTunnel) peers() ([]wgtypes.Peer, error) {
 	return decodePeers(state)
 }
 
-func (u *userspaceTunnel) begin(peers []wgtypes.Peer, again bool) error {
+func (u *userspaceTunnel) initiate(peers []wgtypes.Peer, force bool) error {
 	for _, p := range peers {
 		peer := u.device.LookupPeer(device.NoisePublicKey(p.PublicKey))
 		if peer == nil {
-			continue // it has just been removed
+			continue // it was removed since
 		}
-		if again {
+		if force {
 			peer.ExpireCurrentKeypairs()
 		}
-		_ = peer.SendHandshakeInitiation(false) // it logs that itself
+		_ = peer.SendHandshakeInitiation(false) // it logs its error
 	}
 	return nil
 }

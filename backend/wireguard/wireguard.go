@@ -2,17 +2,28 @@
 // through WireGuard tunnels (https://www.wireguard.com/papers/wireguard.pdf).
 //
 //	container → bridge → route Network dev flannel-wg ─► WireGuard ─► UDP :51820
-//	                     route Network prohibit (when the former is away)
+//	                     route Network prohibit (without the former)
 //
-// Each host makes a key of its own and tells the public half in its lease; the
-// peer's subnet is the range of addresses that its key may use. The kernel's
-// implementation is used where there is one, else wireguard-go inside this
-// process.
+// Each host has a key of its own and publishes the public half in its lease. The
+// peer's subnet is the key's AllowedIPs. The kernel's implementation is used where
+// there is one, else wireguard-go inside this process.
 //
-// It fails closed. The prohibit route is there before the tunnel is, and stays
-// when the daemon stops or dies: a packet that finds no tunnel is answered with
-// an ICMP error and never leaves in clear text. Only another backend's start
-// takes the route away.
+// The backend fails closed. The prohibit route is set before the tunnel exists and
+// stays after the daemon has ended. A packet that finds no tunnel gets an ICMP
+// error and never leaves in clear text. Only the start of another backend removes
+// the route.
+//
+// A rekey loses no packet once the peer knows the new key. The keys of a peer pass
+// through these states:
+//
+//	absent ──► added ──────► current ─────► old ────────► removed
+//	           (no subnet)   (subnet)       (no subnet)
+//
+//	added    a lease names the key; a handshake with it begins at once (addKeys)
+//	current  the subnet moves to the key in one step (diffPeers)
+//	old      the lease names a newer key; packets queued for this key still leave
+//	removed  the handshake with the newer key succeeded or was given up (dropOldKeys),
+//	         or the lease ended
 package wireguard
 
 import (
@@ -20,7 +31,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 
 	log "github.com/golang/glog"
@@ -37,7 +47,7 @@ import (
 // Type is the value of the configuration's Backend.Type.
 const Type = "wireguard"
 
-// deviceName is that of all generations.
+// deviceName is the same in every generation of flannel.
 const deviceName = netdev.WireGuard
 
 // leaseData is the lease's BackendData.
@@ -46,7 +56,8 @@ type leaseData struct {
 	Port      int
 }
 
-// New checks the options and reads the private key, or makes it.
+// New checks the options and reads the private key. It makes the key if there is
+// none.
 func New(c backend.Config) (backend.Backend, error) {
 	o, err := parseOptions(c)
 	if err != nil {
@@ -56,65 +67,62 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guard{c, o, key}, nil
+	return &wgBackend{c, o, key}, nil
 }
 
-// guard is the backend before it has a lease.
-type guard struct {
+// wgBackend is the backend before it has a lease.
+type wgBackend struct {
 	config  backend.Config
 	options options
 	key     wgtypes.Key
 }
 
-func (g *guard) Attrs() subnet.Attrs { return attrs(g.config, g.options, g.key) }
+// Attrs implements backend.Backend.
+func (b *wgBackend) Attrs() subnet.Attrs { return attrs(b.config, b.options, b.key) }
 
-// attrs is what peers must know of the host with that private key. The data
-// always encodes: it is a string and a number.
+// attrs returns what peers need to know of the host with that private key. The
+// data always encodes: it is a string and a number.
 func attrs(c backend.Config, o options, key wgtypes.Key) subnet.Attrs {
 	data, _ := json.Marshal(leaseData{key.PublicKey().String(), o.ListenPort})
 	return subnet.Attrs{PublicIP: c.PublicIP, BackendType: Type, BackendData: data}
 }
 
-// Up leaves the prohibit route in place even where it fails.
-func (g *guard) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err error) {
-	n := &network{
-		config: g.config, options: g.options, mtu: g.options.MTU - encapsulation,
-		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
-		key:     g.key, greeter: newGreeter(), peers: make(map[netip.Prefix]*peer), retiring: make(map[wgtypes.Key]wgtypes.Key),
-	}
-	var closers []io.Closer
-	defer func() {
-		for _, c := range closers {
-			if err != nil {
-				err = errors.Join(err, c.Close())
-			}
-		}
-	}()
-	if n.claim, err = netdev.Lock(deviceName); err != nil {
+// Up implements backend.Backend. The prohibit route stays in place even if Up
+// fails.
+func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err error) {
+	lock, err := netdev.Lock(deviceName)
+	if err != nil {
 		return nil, fmt.Errorf("%w: a host has one network with backend %s", err, Type)
 	}
-	closers = append(closers, n.claim)
+	n := &network{
+		config: b.config, options: b.options, mtu: b.options.MTU - encapsulation,
+		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
+		lock:    lock, initiator: newInitiator(),
+		key: b.key, peers: make(map[netip.Prefix]*peer), replaced: make(map[wgtypes.Key]wgtypes.Key),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
 	if n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	closers = append(closers, handle{n.links})
-	n.keeper, err = rtnl.New(rtnl.Config{Network: g.config.Network, Device: deviceName, Uplink: g.config.Uplink.Name, Prepare: n.prepare, Passed: g.config.Reconciled})
+	n.keeper, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, n.keeper)
 	if err := n.failClosed(); err != nil {
 		return nil, err
 	}
-	closers = append(closers, tunnelOf{n})
-	if err := n.openUp(); err != nil {
+	if err := n.open(); err != nil {
 		return nil, err
 	}
 	return n, nil
 }
 
-// Remove deletes what an earlier run for network has left: the kernel's
-// device, unless a running flannel has it, and the prohibit route.
+// Remove deletes what an earlier run for network left: the kernel's device,
+// unless a running flannel uses it, and the prohibit route.
 func Remove(ctx context.Context, network netip.Prefix) error {
 	return errors.Join(
 		removeDevice(network),
@@ -137,14 +145,14 @@ func removeDevice(network netip.Prefix) (err error) {
 	if within, err := rtnl.Within(h, link, network); err != nil || !within || link.Type() != "wireguard" {
 		return err
 	}
-	claim, err := netdev.Lock(deviceName)
+	lock, err := netdev.Lock(deviceName)
 	if errors.Is(err, netdev.ErrLocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, claim.Close()) }()
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	log.Infof("remove device of an earlier run device=%s", deviceName)
 	if err := h.LinkDel(link); err != nil {
 		return fmt.Errorf("delete device %s: %w", deviceName, err)

@@ -44,10 +44,10 @@ func key(t *testing.T, text string) wgtypes.Key {
 
 func TestOptions(t *testing.T) {
 	for text, want := range map[string]options{
-		`{"Type": "wireguard"}`: {ListenPort: 51820, MTU: 1500, Datapath: "auto"},
+		`{"Type": "wireguard"}`: {ListenPort: 51820, MTU: 1500, dataPath: "auto"},
 		`{"listenport": 1, "mtu": 9000, "psk": "` + psk + `", "PersistentKeepaliveInterval": 25, "datapath": "userspace"}`: {
-			ListenPort: 1, MTU: 9000, psk: key(t, psk), keepalive: 25 * time.Second, Datapath: "userspace"},
-		`{"ListenPort": 0, "MTU": 0, "PSK": ""}`: {ListenPort: 51820, MTU: 1500, Datapath: "auto"},
+			ListenPort: 1, MTU: 9000, psk: key(t, psk), keepalive: 25 * time.Second, dataPath: "userspace"},
+		`{"ListenPort": 0, "MTU": 0, "PSK": ""}`: {ListenPort: 51820, MTU: 1500, dataPath: "auto"},
 	} {
 		if got, err := parseOptions(config(t, text)); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
@@ -69,7 +69,7 @@ func TestPortFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	if data := string(b.Attrs().BackendData); !strings.Contains(data, `"Port":9000}`) {
-		t.Errorf("the lease tells %s", data)
+		t.Errorf("the lease has %s", data)
 	}
 }
 
@@ -132,21 +132,21 @@ func lease(p, host, key string, port int) subnet.Lease {
 func TestReadPeer(t *testing.T) {
 	own := key(t, psk)
 	const other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
-	if p := read(lease("10.5.2.0/24", "192.0.2.2", other, 0), own); p.fault != nil || p.port != 51820 {
+	if p := parsePeer(lease("10.5.2.0/24", "192.0.2.2", other, 0), own); p.problem != nil || p.port != 51820 {
 		t.Errorf("%+v", p)
 	}
 	for _, l := range []subnet.Lease{
 		lease("10.5.2.0/24", "192.0.2.2", psk, 1), lease("10.5.2.0/24", "192.0.2.2", "short", 1),
 		lease("10.5.2.0/24", "192.0.2.2", other, 70000), {Subnet: netip.MustParsePrefix("10.5.2.0/24")},
 	} {
-		if p := read(l, own); p.fault == nil {
+		if p := parsePeer(l, own); p.problem == nil {
 			t.Errorf("%+v is a peer", l)
 		}
 	}
 }
 
-// The changes turn one set into another, and touch nothing else.
-func TestChanges(t *testing.T) {
+// The changes make one set into another, without unchanged peers.
+func TestDiffPeers(t *testing.T) {
 	k := func(n byte) wgtypes.Key { return wgtypes.Key{n} }
 	p := func(text string) []netip.Prefix {
 		var all []netip.Prefix
@@ -156,19 +156,19 @@ func TestChanges(t *testing.T) {
 		return all
 	}
 	here, there := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
-	before := map[wgtypes.Key]claim{
+	before := map[wgtypes.Key]peerConfig{
 		k(1): {endpoint: here, allowed: p("10.5.1.0/24")},
 		k(2): {endpoint: here, allowed: p("10.5.2.0/24")},
 		k(3): {endpoint: here, allowed: p("10.5.3.0/24")},
 		k(4): {endpoint: here, allowed: p("10.5.4.0/24")},
 	}
-	after := map[wgtypes.Key]claim{
+	after := map[wgtypes.Key]peerConfig{
 		k(1): {endpoint: here, allowed: p("10.5.1.0/24")},
 		k(3): {endpoint: there, allowed: p("10.5.3.0/24")},
 		k(4): {endpoint: here, allowed: p("10.5.4.0/24"), psk: k(9)},
 		k(5): {endpoint: here, allowed: p("10.5.2.0/24 10.5.5.0/24")},
 	}
-	got := changes(before, after)
+	got := diffPeers(before, after)
 	if len(got) != 4 || !got[3].Remove || got[3].PublicKey != k(2) {
 		t.Fatalf("%+v, want three, then the removal", got)
 	}
@@ -181,7 +181,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// site is a network at work on a host with a container's address.
+// site is a host with a network and a container's address.
 type site struct {
 	*testing.T
 	host    *netnstest.Host
@@ -205,7 +205,7 @@ func newSite(t *testing.T, lab *netnstest.Lab, n byte) *site {
 	return s
 }
 
-// newSites are three that know each other.
+// newSites returns three sites that have each other's leases.
 func newSites(t *testing.T) (a, b, c *site) {
 	t.Helper()
 	lab := netnstest.New(t)
@@ -275,8 +275,8 @@ func TestPeersReadBack(t *testing.T) {
 		lease("10.5.4.0/24", "192.168.77.4", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=", 0))
 	have, err := s.network.tunnel.peers()
 	s.check(err)
-	want := desired(s.network.peers, s.network.options)
-	if got := present(have); !reflect.DeepEqual(got, want) || len(want) != 2 {
+	want := desiredPeers(s.network.peers, s.network.options)
+	if got := decodeConfigs(have); !reflect.DeepEqual(got, want) || len(want) != 2 {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	s.network.Apply([]subnet.Event{{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: netip.MustParsePrefix("10.5.4.0/24")}}})
@@ -286,16 +286,16 @@ func TestPeersReadBack(t *testing.T) {
 	}
 }
 
-// A new key while packets flow between three hosts, of which one learns it
-// later: no packet is lost.
+// Three new keys in a row lose no packet between three hosts, even if one host
+// reads each key later.
 func TestRekey(t *testing.T) {
 	netnstest.Require(t)
 	a, b, c := newSites(t)
 	for _, s := range []*site{a, b, c} {
 		s.run()
 	}
-	a.meets(time.Time{}, b, c)
-	b.meets(time.Time{}, c)
+	a.awaitSessions(time.Time{}, b, c)
+	b.awaitSessions(time.Time{}, c)
 	a.ping(b, "-c", "1")
 	a.ping(c, "-c", "1")
 	b.ping(c, "-c", "1")
@@ -309,7 +309,7 @@ func TestRekey(t *testing.T) {
 		attrs, err := a.network.Rekey()
 		a.check(err)
 		a.lease.Attrs = attrs
-		a.ping(a, "-c", "2", "-i", "0.02") // the news takes its time
+		a.ping(a, "-c", "2", "-i", "0.02") // some time passes
 		b.learn(a.lease)
 		a.ping(b, "-c", "1", "-W", "10")
 		a.ping(a, "-c", "2", "-i", "0.02")
@@ -328,15 +328,15 @@ func TestRekey(t *testing.T) {
 	}
 }
 
-// refusing is a tunnel that takes no configuration.
+// refusing is a tunnel whose configure fails.
 type refusing struct{ tunnel }
 
 var errRefused = errors.New("refused")
 
 func (refusing) configure(wgtypes.Config) error { return errRefused }
 
-// A tunnel that does not take the new key has the old one, and so has one that
-// is made in its place: it is what the lease tells.
+// If the tunnel refuses the new key, the network keeps the old one, as the lease
+// does.
 func TestRekeyRefused(t *testing.T) {
 	before := key(t, psk)
 	n := &network{config: config(t, `{}`), key: before, tunnel: refusing{}}
@@ -344,11 +344,11 @@ func TestRekeyRefused(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if n.key != before {
-		t.Error("the key is not the one that the tunnel has")
+		t.Error("the key differs from the tunnel's")
 	}
 }
 
-// flood is a ping each millisecond, two thousand in all.
+// flood is a ping each millisecond, 2,000 in all.
 type flood struct {
 	cmd *netnstest.Cmd
 	out strings.Builder
@@ -362,8 +362,8 @@ func startFlood(t *testing.T, from, to *site) *flood {
 	return f
 }
 
-// A port that is taken is an error, and the network stays closed.
-func TestPortIsTaken(t *testing.T) {
+// A port in use is an error, and the network stays closed.
+func TestPortInUse(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("a")
 	taken, err := h.ListenPacket(t.Context(), "udp4", ":51820")

@@ -19,11 +19,11 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// meets waits until s and each of peers have a session with each other that was
-// made after since; none of them has anything to send. A peer goes on with the
-// session before until it has received something by the new one, which is later
-// than s knows of it (section 5.4.5 of the paper).
-func (s *site) meets(since time.Time, peers ...*site) {
+// awaitSessions waits until s and each of peers have a session with each other that
+// began after since. Nothing else sends packets meanwhile. The responder uses its old session
+// until the first packet of the new one arrives, later than s knows of it (section
+// 5.4.5 of the paper).
+func (s *site) awaitSessions(since time.Time, peers ...*site) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
 	defer cancel()
@@ -34,14 +34,14 @@ func (s *site) meets(since time.Time, peers ...*site) {
 			select {
 			case <-again.C:
 			case <-ctx.Done():
-				s.Fatalf("since %v: host %s has a session with %s of %v, and that one of %v",
+				s.Fatalf("since %v: host %s has a session with %s of %v, the peer one of %v",
 					since, s.host.Name(), p.host.Name(), s.session(p), p.session(s))
 			}
 		}
 	}
 }
 
-// session is when the tunnel got its last session with peer's; zero: it has none.
+// session returns the time of the last handshake with peer; zero: none.
 func (s *site) session(peer *site) time.Time {
 	s.Helper()
 	key := peer.network.key.PublicKey()
@@ -53,7 +53,7 @@ func (s *site) session(peer *site) time.Time {
 	return time.Time{}
 }
 
-// tunnelPeers are those of the tunnel.
+// tunnelPeers returns the tunnel's peers.
 func (s *site) tunnelPeers() []wgtypes.Peer {
 	s.Helper()
 	s.network.mu.Lock()
@@ -63,14 +63,13 @@ func (s *site) tunnelPeers() []wgtypes.Peer {
 	return peers
 }
 
-// A tunnel in user space knows no sessions after a restart, or when it was made
-// anew, but its peers go on with those that they had. They are told at once,
-// not when they have waited in vain for fifteen seconds.
-func TestPeersHearOfANewTunnel(t *testing.T) {
+// A new tunnel in user space has no sessions, but its peers still use their old ones.
+// It initiates handshakes at once, so that the peers need not wait 15 s.
+func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 	netnstest.Require(t)
 	a, b, c := newSites(t)
 	stop := a.run()
-	a.meets(time.Time{}, b, c)
+	a.awaitSessions(time.Time{}, b, c)
 	b.ping(a, "-c", "1")
 	c.ping(a, "-c", "1")
 
@@ -80,15 +79,15 @@ func TestPeersHearOfANewTunnel(t *testing.T) {
 	a.up()
 	a.learn(b.lease, c.lease)
 	stop = a.run()
-	a.meets(gone, b, c)
-	b.ping(a, "-c", "1", "-W", "5") // one packet, which must not be lost
+	a.awaitSessions(gone, b, c)
+	b.ping(a, "-c", "1", "-W", "5") // a single packet
 	c.ping(a, "-c", "1", "-W", "5")
 
 	stop()
 	a.check(a.network.Close())
 	a.up()
 	a.learn(b.lease, c.lease)
-	a.network.greeter.take() // what follows is about the next tunnel
+	a.network.initiator.take() // only the next tunnel matters below
 	out, err := a.host.Command(t.Context(), "ip", "link", "del", deviceName).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -96,23 +95,22 @@ func TestPeersHearOfANewTunnel(t *testing.T) {
 	gone = time.Now()
 	a.check(a.host.Do(a.network.keeper.Sync)) // Run would do it in the network namespace of its goroutine
 	a.run()
-	a.meets(gone, b, c)
+	a.awaitSessions(gone, b, c)
 	b.ping(a, "-c", "1", "-W", "5")
 	c.ping(a, "-c", "1", "-W", "5")
 }
 
-// WireGuard begins a session once in five seconds, whatever is asked of it, so
-// that two hosts that began at once and got none begin at once again. Here a
-// beginning is in vain as nobody hears it.
-func TestBeginsAgain(t *testing.T) {
+// WireGuard initiates once in 5 s, so two hosts whose initiations collided would
+// collide again; force overrides that. Here no peer receives the initiation.
+func TestForcedInitiation(t *testing.T) {
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
 	b.learn(a.lease)
 	public := b.network.key.PublicKey()
 	a.learn(lease(b.lease.Subnet.String(), b.host.Addr().Addr().String(), public.String(), 1))
-	sent := func(again bool) int {
-		if n, err := a.network.begin([]wgtypes.Key{public}, again); n != 1 || err != nil {
+	sent := func(force bool) int {
+		if n, err := a.network.initiate([]wgtypes.Key{public}, force); n != 1 || err != nil {
 			t.Fatalf("%d peers without a session, error %v", n, err)
 		}
 		state, err := a.network.tunnel.(*userspaceTunnel).device.IpcGet()
@@ -124,17 +122,17 @@ func TestBeginsAgain(t *testing.T) {
 	}
 	first := sent(false)
 	if first == 0 || sent(false) != first {
-		t.Error("it does not begin just once")
+		t.Error("unforced initiations are not limited to one")
 	}
 	a.learn(b.lease)
 	if sent(true) != 2*first {
-		t.Error("it does not begin again")
+		t.Error("a forced initiation was not sent")
 	}
-	a.meets(time.Time{}, b)
+	a.awaitSessions(time.Time{}, b)
 }
 
-// Whatever leases come, change and go: the tunnel has what they say, and
-// nothing else.
+// The tunnel has exactly the leases' peers after random additions, changes and
+// removals.
 func TestRandomLeases(t *testing.T) {
 	netnstest.Require(t)
 	s := newSite(t, netnstest.New(t), 1)
@@ -155,11 +153,11 @@ func TestRandomLeases(t *testing.T) {
 		leases[dst] = lease(text, fmt.Sprintf("192.168.77.%d", 100+n), wgtypes.Key{1, byte(n)}.String(), 50000+n)
 		s.learn(leases[dst])
 	}
-	// Keys that were replaced go a little later, when the new ones are greeted.
-	s.check(s.network.retire(slices.Collect(maps.Values(s.network.retiring))))
+	// Replaced keys stay until the handshake with the new ones.
+	s.check(s.network.dropOldKeys(slices.Collect(maps.Values(s.network.replaced))))
 	want := make(map[string]string) // subnet → key and endpoint
 	for dst, l := range leases {
-		p := read(l, wgtypes.Key{})
+		p := parsePeer(l, wgtypes.Key{})
 		want[dst.String()] = fmt.Sprintf("%v %v", p.key, netip.AddrPortFrom(p.publicIP, uint16(p.port)))
 	}
 	have := make(map[string]string)
@@ -176,33 +174,34 @@ func TestRandomLeases(t *testing.T) {
 	}
 }
 
-// The peers of a large network are not all greeted: most of them may be away.
-func TestGreetingsAreBounded(t *testing.T) {
-	n := &network{greeter: newGreeter(), peers: make(map[netip.Prefix]*peer)}
-	greeted := func() (keys int) {
-		n.greetAll()
-		for _, b := range n.greeter.take() {
+// A new tunnel does not initiate with all peers of a large network: most may be
+// absent.
+func TestHandshakesAreBounded(t *testing.T) {
+	n := &network{initiator: newInitiator(), peers: make(map[netip.Prefix]*peer)}
+	queued := func() (keys int) {
+		n.handshakeAll()
+		for _, b := range n.initiator.take() {
 			keys += len(b.keys)
 		}
 		return keys
 	}
-	for i := range 3 * greetMost {
+	for i := range 3 * maxHandshakes {
 		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 		n.peers[dst] = &peer{subnet: dst, key: wgtypes.Key{1, byte(i >> 8), byte(i)}}
 		if i != 2 {
 			continue
 		}
-		if got := greeted(); got != 3 {
-			t.Errorf("%d of 3 are greeted", got)
+		if got := queued(); got != 3 {
+			t.Errorf("%d of 3 peers are queued", got)
 		}
 	}
-	if got := greeted(); got != greetMost {
-		t.Errorf("%d are greeted, want %d", got, greetMost)
+	if got := queued(); got != maxHandshakes {
+		t.Errorf("%d peers are queued, want %d", got, maxHandshakes)
 	}
 }
 
-// Of two hosts with new tunnels one begins, and the other only later.
-func TestGreetingsDoNotMeet(t *testing.T) {
+// Of two hosts with new tunnels one initiates at once, the other later.
+func TestHandshakesDoNotCross(t *testing.T) {
 	for range 20 {
 		var keys [2]wgtypes.Key
 		for i := range keys {
@@ -215,14 +214,14 @@ func TestGreetingsDoNotMeet(t *testing.T) {
 		var after [2]time.Duration
 		for i := range keys {
 			dst := netip.MustParsePrefix("10.5.1.0/24")
-			n := &network{greeter: newGreeter(), key: keys[i], peers: map[netip.Prefix]*peer{dst: {subnet: dst, key: keys[1-i].PublicKey()}}}
-			n.greetAll()
-			for _, b := range n.greeter.take() {
+			n := &network{initiator: newInitiator(), key: keys[i], peers: map[netip.Prefix]*peer{dst: {subnet: dst, key: keys[1-i].PublicKey()}}}
+			n.handshakeAll()
+			for _, b := range n.initiator.take() {
 				after[i] = b.after
 			}
 		}
-		if min(after[0], after[1]) != 0 || max(after[0], after[1]) < greetPause {
-			t.Fatalf("they begin after %v", after)
+		if min(after[0], after[1]) != 0 || max(after[0], after[1]) < handshakeRetry {
+			t.Fatalf("they initiate after %v", after)
 		}
 	}
 }

@@ -1,0 +1,94 @@
+package wireguard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	log "github.com/golang/glog"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/subnet"
+)
+
+// sessionLifetime is how long a session may carry packets (REJECT_AFTER_TIME,
+// section 6.1 of the paper).
+const sessionLifetime = 3 * time.Minute
+
+var _ backend.Rekeyer = (*network)(nil)
+
+// Rekey replaces the private key by a new one and returns the attributes to
+// publish. Packets in flight still arrive. Later ones wait in the tunnel until
+// the peers know the new public key and have a session; WireGuard's queue takes
+// 128 or 1024 for each peer. Rekey also spends our own initiations, in vain:
+// WireGuard sends none for 5 s after them, so none crosses the peer's.
+func (n *network) Rekey() (subnet.Attrs, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key, err := makeKey(n.config.RunDir)
+	if err != nil {
+		return subnet.Attrs{}, err
+	}
+	if n.tunnel != nil {
+		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
+			// The lease keeps the old key until the next start, which reads the new.
+			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
+		}
+	}
+	n.key = key
+	inUse := func(p wgtypes.Peer) bool { return time.Since(p.LastHandshakeTime) < sessionLifetime }
+	if _, err := n.initiateWhere(inUse, false); err != nil {
+		ratelog.Warningf("initiate sessions with peers: %v", err)
+	}
+	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
+	return attrs(n.config, n.options, key), nil
+}
+
+// addKeys adds the new keys of known peers to the tunnel, without a subnet.
+// wireguard-go drops packets to a key while it adds it, so the subnet moves to
+// the key in a second step.
+func (n *network) addKeys(keys []wgtypes.Key) error {
+	if len(keys) == 0 || n.tunnel == nil || !n.applied {
+		return nil // no key, or no packet flows yet
+	}
+	want := desiredPeers(n.peers, n.options)
+	var peers []wgtypes.PeerConfig
+	for _, key := range keys {
+		if c, ok := want[key]; ok {
+			peers = append(peers, c.encode(key, nil))
+		}
+	}
+	return n.configure(peers)
+}
+
+// retainOldKeys returns peers with the removal of each replaced key made into
+// the removal of its subnets: to remove a key discards the packets that wait for
+// encryption with it.
+func (n *network) retainOldKeys(peers []wgtypes.PeerConfig, before map[wgtypes.Key]peerConfig) []wgtypes.PeerConfig {
+	var retained []wgtypes.PeerConfig
+	for _, p := range peers {
+		if _, old := n.replaced[p.PublicKey]; old && p.Remove {
+			if len(before[p.PublicKey].allowed) == 0 {
+				continue
+			}
+			p = wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, ReplaceAllowedIPs: true}
+		}
+		retained = append(retained, p)
+	}
+	return retained
+}
+
+// dropOldKeys removes from the tunnel the keys that were replaced by one of keys.
+func (n *network) dropOldKeys(keys []wgtypes.Key) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := len(n.replaced)
+	maps.DeleteFunc(n.replaced, func(_, by wgtypes.Key) bool { return slices.Contains(keys, by) })
+	if n.tunnel == nil || len(n.replaced) == before {
+		return nil
+	}
+	return n.reconcile(false)
+}
