@@ -223,7 +223,7 @@ func (w *watcher) follow(ctx context.Context, rev Rev) error {
 			return nil
 		}
 		pause := b.NextBackOff()
-		if now := time.Now(); now.Sub(said) >= backoff.SayEvery {
+		if now := time.Now(); now.Sub(said) >= backoff.LogInterval {
 			said = now
 			ratelog.Warningf("watch leases: broken, resume rev=%d reason=%q", rev, err)
 		}

@@ -1,6 +1,5 @@
-// Package backoff retries what failed at growing, jittered intervals, and says
-// from time to time what is being waited for, so that a host that waits does
-// not look like a host that hangs.
+// Package backoff retries failed operations at growing, jittered intervals, and
+// logs the failure from time to time, so that waiting does not look like hanging.
 package backoff
 
 import (
@@ -14,21 +13,20 @@ import (
 )
 
 const (
-	// first and most bound the interval before jitter, which is ±50 %. The cap
-	// keeps the way back short: a store that returns is noticed within 2.3 s.
-	first = 100 * time.Millisecond
-	most  = 1500 * time.Millisecond
-	// SayEvery is how often a lasting failure is logged again.
-	SayEvery = 30 * time.Second
+	// minInterval and maxInterval bound the interval before its jitter of ±50 %. A
+	// store that returns is noticed within 2.3 s.
+	minInterval = 100 * time.Millisecond
+	maxInterval = 1500 * time.Millisecond
+	// LogInterval is the time between log lines of a lasting failure.
+	LogInterval = 30 * time.Second
 )
 
-// Retry calls op until it succeeds, ctx ends (the error is ctx's cause, and the
-// last failure) or op returns an error wrapped in Permanent (the error is what
-// was wrapped). What
-// names the aim in the log, as in "wait for network configuration": the first
-// failure is logged at once, then one every 30 s.
+// Retry calls op until it succeeds, ctx ends or op returns an error from
+// Permanent. The error is ctx's cause with the last failure, or the error that was
+// given to Permanent. What names the operation in the log, e.g. "wait for network
+// configuration". Retry logs the first failure, and one every LogInterval.
 func Retry[T any](ctx context.Context, what string, op func() (T, error)) (T, error) {
-	var said time.Time
+	var logged time.Time
 	var last error
 	began := time.Now()
 	result, err := backoff.Retry(ctx, op,
@@ -36,8 +34,8 @@ func Retry[T any](ctx context.Context, what string, op func() (T, error)) (T, er
 		backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, _ time.Duration) {
 			last = err
-			if now := time.Now(); said.IsZero() || now.Sub(said) >= SayEvery {
-				said = now
+			if now := time.Now(); logged.IsZero() || now.Sub(logged) >= LogInterval {
+				logged = now
 				log.Warningf("%s: waiting=%v reason=%q", what, now.Sub(began).Round(time.Second), err)
 			}
 		}))
@@ -47,13 +45,12 @@ func Retry[T any](ctx context.Context, what string, op func() (T, error)) (T, er
 	return result, err
 }
 
-// Permanent marks an error that no retry can mend.
+// Permanent marks an error that ends Retry.
 func Permanent(err error) error { return backoff.Permanent(err) }
 
-// New returns the sequence of intervals that Retry uses, for loops that are
-// not one operation repeated.
+// New returns the intervals of Retry, for loops of another form.
 func New() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = first, most
+	b.InitialInterval, b.MaxInterval = minInterval, maxInterval
 	return b
 }

@@ -1,4 +1,4 @@
-// Package httpd runs an HTTP server for as long as a context lives.
+// Package httpd runs an HTTP server until a context ends.
 package httpd
 
 import (
@@ -9,13 +9,12 @@ import (
 	"time"
 )
 
-// shutdownLimit is how long requests under way may take when ctx ends.
+// shutdownLimit is how long running requests may take after ctx has ended.
 const shutdownLimit = time.Second
 
-// Serve has srv answer on ln until ctx ends, which gives nil; or it returns the
-// error that ended it before. Requests have a context that ends with ctx; those
-// that go on regardless are cut off. ln is closed and no connection is left when
-// it returns. srv is Serve's alone.
+// Serve runs srv on ln until ctx ends (nil) or serving fails. The requests' context
+// ends with ctx; a request that ignores it is cut off. When Serve returns, ln is
+// closed and no connection is open. Nothing else may use srv.
 func Serve(ctx context.Context, ln net.Listener, srv *http.Server) error {
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	served := make(chan error, 1)

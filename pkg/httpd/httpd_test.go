@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestServeCutsOffWhatGoesOn(t *testing.T) {
+func TestServeCutsOffRunningRequests(t *testing.T) {
 	ln := listen(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -34,7 +34,7 @@ func TestServeCutsOffWhatGoesOn(t *testing.T) {
 	}
 }
 
-func TestServeSaysWhyItCannot(t *testing.T) {
+func TestServeError(t *testing.T) {
 	ln := listen(t)
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Package nodeid gives a host an identity that outlives reboots, new addresses
-// and new leases: a random number, made once and kept in a file.
+// Package nodeid gives a host an identity that survives reboots, new addresses and
+// new leases: a random number, made once and kept in a file.
 package nodeid
 
 import (
@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // size is the length of an identity, in bytes; the file holds it as lower-case
@@ -22,14 +24,17 @@ type ID [size]byte
 
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// Load returns the identity in <dir>/node-id; where there is none, it makes
-// one, and the folder too. Of processes that do so at once all get the same.
-// A damaged file is an error: a new identity would look like a new host.
+// fileName is the file's name in the state folder.
+const fileName = "node-id"
+
+// Load returns the identity in <dir>/node-id. If there is no file, Load makes it
+// and the folder. Concurrent calls, also of several processes, return the same
+// identity. A damaged file is an error: a new identity would look like a new host.
 func Load(dir string) (ID, error) {
-	path := filepath.Join(dir, "node-id")
+	path := filepath.Join(dir, fileName)
 	id, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := create(dir, path); err != nil {
+		if err := create(path); err != nil {
 			return ID{}, fmt.Errorf("make node id: %w", err)
 		}
 		id, err = read(path)
@@ -40,10 +45,10 @@ func Load(dir string) (ID, error) {
 	return id, nil
 }
 
-// Replace gives the host in <dir>/node-id a new identity in place of one that
-// another host has as well, as after a copy of its disk.
+// Replace writes a new identity to <dir>/node-id. It is for a host whose identity
+// another host has as well, after a copy of its disk.
 func Replace(dir string) (ID, error) {
-	if err := os.Remove(filepath.Join(dir, "node-id")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, fileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ID{}, fmt.Errorf("replace node id: %w", err)
 	}
 	return Load(dir)
@@ -61,32 +66,30 @@ func read(path string) (id ID, err error) {
 	return ID(b), nil
 }
 
-// create puts a whole file in place, or leaves the one that is there: a link,
-// unlike a rename, never replaces.
-func create(dir, path string) (err error) {
+// create writes a new identity to path, or leaves the file that is there: link(2),
+// unlike rename(2), never replaces a file.
+func create(path string) (err error) {
+	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".node-id-")
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	defer func() { err = errors.Join(err, f.Cleanup()) }()
 	var id ID
 	rand.Read(id[:]) // never fails (crypto/rand)
-	_, err = fmt.Fprintln(f, id)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err != nil {
+	if _, err := fmt.Fprintln(f, id); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(dir)
-}
-
-// syncDir makes the new name outlive a crash.
-func syncDir(dir string) error {
+	// The new name survives a power failure once its folder is on disk.
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

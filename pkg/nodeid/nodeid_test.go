@@ -27,7 +27,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestLoadAtOnce(t *testing.T) {
+func TestConcurrentLoads(t *testing.T) {
 	dir := t.TempDir()
 	ids := make([]ID, 20)
 	var wg sync.WaitGroup

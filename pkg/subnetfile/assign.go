@@ -7,11 +7,11 @@ import (
 
 var errQuote = errors.New("unterminated quote")
 
-// assignments splits a file of NAME=value lines as sh and systemd both do
-// (POSIX.1-2017, Shell Command Language 2.2; systemd.exec(5), EnvironmentFile):
+// assignments parses NAME=value lines as sh and systemd both do (POSIX.1-2017,
+// Shell Command Language 2.2; systemd.exec(5), EnvironmentFile). It accepts
 // comments, 'single' and "double" quotes, which may span lines, and \ before a
-// character or at the end of a line. The last assignment of a name counts. A
-// line with no = is passed over, as systemd does.
+// character or at the end of a line. The last assignment of a name counts. A line
+// without = is ignored, as systemd does.
 func assignments(text string) (map[string]string, error) {
 	vars := make(map[string]string)
 	for text != "" {
@@ -36,8 +36,8 @@ func assignments(text string) (map[string]string, error) {
 	return vars, nil
 }
 
-// unquote reads one value, up to a newline outside quotes, and says how many
-// bytes of s it took.
+// unquote reads one value, up to a newline outside quotes, and returns how many
+// bytes of s it used.
 func unquote(s string) (value string, n int, err error) {
 	var b strings.Builder
 	var quote byte
@@ -50,7 +50,7 @@ func unquote(s string) (value string, n int, err error) {
 			if s[i] == '\n' {
 				continue
 			}
-			// Inside double quotes, \ is special before these only.
+			// Inside double quotes, \ is special only before these.
 			if quote == '"' && !strings.ContainsRune("$`\"\\", rune(s[i])) {
 				b.WriteByte('\\')
 			}

@@ -1,13 +1,13 @@
-// Package subnetfile writes and reads subnet.env, by which the host's container
-// engine learns which addresses and which MTU to use:
+// Package subnetfile writes and reads subnet.env, the addresses and the MTU that
+// the host's container engine has to use:
 //
 //	FLANNEL_NETWORK=10.5.0.0/16
 //	FLANNEL_SUBNET=10.5.72.1/24
 //	FLANNEL_MTU=1472
 //	FLANNEL_IPMASQ=false
 //
-// The file can be sourced by sh and named as EnvironmentFile in a systemd unit.
-// The daemon itself reads it at start, to ask for the subnet that it had.
+// sh can source the file, and a systemd unit can name it as EnvironmentFile. The
+// daemon reads it at start, to ask for the same subnet.
 package subnetfile
 
 import (
@@ -30,47 +30,47 @@ const (
 	keyIPMasq  = "FLANNEL_IPMASQ"
 )
 
-// maxSize is more than anybody's environment file has, in bytes.
+// maxSize is the largest file that Read accepts, in bytes.
 const maxSize = 1 << 16
 
-// Env is what the file says.
+// Env is the content of the file.
 type Env struct {
-	// Network is the overlay's whole range; invalid if a file that Read met,
-	// written by an early flannel, does not tell it.
+	// Network is the overlay's whole range. Read leaves it invalid for a file of an
+	// early flannel that does not have it.
 	Network netip.Prefix
-	// Subnet is this host's, e.g. 10.5.72.0/24. The file names it by its first
-	// usable address, 10.5.72.1/24, which a bridge is to have.
+	// Subnet is this host's, e.g. 10.5.72.0/24. The file has its first usable
+	// address, 10.5.72.1/24, which is meant for a bridge.
 	Subnet netip.Prefix
-	// MTU is the largest packet, in bytes, that a container may send; 0 if a file
-	// that Read met does not tell it.
+	// MTU is the largest packet, in bytes, that a container may send; 0 if the file
+	// does not have it.
 	MTU int
-	// IPMasq says that flannel masquerades what leaves the overlay, so that the
-	// container engine must not.
+	// IPMasq is true if flannel masquerades packets that leave the overlay. The
+	// container engine must not do so then.
 	IPMasq bool
 }
 
-// Write puts e at path, mode 0644. A reader sees the old file or the new one,
-// never a part: the text goes to a temporary file in the same folder, reaches
-// the disk, and is then renamed. Missing folders are made with mode 0755.
+// Write replaces the file at path, with mode 0644. A reader sees the old file or
+// the new one: the text is synced to a temporary file in the same folder, which is
+// then renamed. Write makes missing folders, with mode 0755.
 func Write(path string, e Env) error {
 	if !e.Network.IsValid() || !e.Subnet.IsValid() {
 		return fmt.Errorf("write %s: network %v or subnet %v is not valid", path, e.Network, e.Subnet)
 	}
-	// A rename would put a file in the place of a device node, such as /dev/null.
+	// A rename would replace a device node, such as /dev/null, by a file.
 	if i, err := os.Lstat(path); err == nil && !i.Mode().IsRegular() && i.Mode()&os.ModeSymlink == 0 {
-		return fmt.Errorf("write %s: it is there, and not a regular file but %v", path, i.Mode().Type())
+		return fmt.Errorf("write %s: it is not a regular file but %v", path, i.Mode().Type())
 	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	// The engine that reads the file may run as another user: neither the umask
-	// nor an older file's mode counts.
+	// The container engine may run as another user, so neither the umask nor the
+	// old file's mode applies.
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer f.Cleanup() // of the temporary file; does nothing once it is renamed
+	defer f.Cleanup() // removes the temporary file unless it was renamed
 	_, err = fmt.Fprintf(f, "%s=%v\n%s=%v\n%s=%d\n%s=%t\n", keyNetwork, e.Network.Masked(),
 		keySubnet, firstUsable(e.Subnet), keyMTU, e.MTU, keyIPMasq, e.IPMasq)
 	if err == nil {
@@ -82,7 +82,7 @@ func Write(path string, e Env) error {
 	return nil
 }
 
-// firstUsable is p's first address that a host may have, with p's length.
+// firstUsable returns the first host address of p, with p's length.
 func firstUsable(p netip.Prefix) netip.Prefix {
 	addr := p.Masked().Addr()
 	if !p.IsSingleIP() {
@@ -91,9 +91,9 @@ func firstUsable(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(addr, p.Bits())
 }
 
-// Read gives what the file at path says. Keys that are not ours are ignored,
-// and of ours only FLANNEL_SUBNET has to be there; but a value that is there
-// and does not parse is an error. A missing file is fs.ErrNotExist.
+// Read returns the content of the file at path. It ignores other keys. Only
+// FLANNEL_SUBNET is mandatory, but any value that does not parse is an error. The
+// error for a missing file is fs.ErrNotExist.
 func Read(path string) (Env, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -138,7 +138,7 @@ func parse(text string) (Env, error) {
 		}
 	}
 	if !e.Subnet.IsValid() {
-		return Env{}, fmt.Errorf("no %s in it", keySubnet)
+		return Env{}, fmt.Errorf("no %s", keySubnet)
 	}
 	return e, nil
 }

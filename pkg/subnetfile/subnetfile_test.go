@@ -45,7 +45,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestWriteReplaces holds the old file open: its content must stay.
+// TestWriteReplaces holds the old file open, whose content must not change.
 func TestWriteReplaces(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subnet.env")
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
@@ -170,8 +170,8 @@ func TestReadErrors(t *testing.T) {
 	}
 }
 
-// FuzzRead: no input makes the reader fail badly, and what it understands
-// survives being written and read again.
+// FuzzRead checks that Read never panics, and that Write and Read keep what it
+// returns.
 func FuzzRead(f *testing.F) {
 	f.Add(sampleText)
 	f.Add("export FLANNEL_SUBNET='10.5.72.1'\"/24\"\\\n\nFLANNEL_NETWORK=10.5.0.0/16")
@@ -191,7 +191,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// A rename would put a file in the place of what is no file.
+// Write does not replace a pipe by a file.
 func TestWriteRefusesWhatIsNoFile(t *testing.T) {
 	e := Env{Network: netip.MustParsePrefix("10.5.0.0/16"), Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1472}
 	pipe := filepath.Join(t.TempDir(), "pipe")
@@ -202,6 +202,6 @@ func TestWriteRefusesWhatIsNoFile(t *testing.T) {
 		t.Error("a pipe was replaced")
 	}
 	if i, err := os.Lstat(pipe); err != nil || i.Mode()&os.ModeNamedPipe == 0 {
-		t.Errorf("the pipe became %v, %v", i, err)
+		t.Errorf("the pipe is now %v, %v", i, err)
 	}
 }
