@@ -18,11 +18,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// shots names a folder that the pictures of the page go to, for a person to
-// look at; empty: none are kept.
+// shots names the environment variable with a folder for screenshots of the page;
+// empty: no screenshots.
 const shots = "FLANNEL_SCREENSHOTS"
 
-// browser is a tab of headless Chromium.
+// browser returns a tab of headless Chromium.
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -46,7 +46,7 @@ func do(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
 	}
 }
 
-// contrast lists the pairs of text and ground whose contrast (WCAG 2.2, success
+// contrast lists the pairs of text and background whose contrast (WCAG 2.2, success
 // criterion 1.4.3) is less than 4.5.
 const contrast = `(() => {
 	const style = getComputedStyle(document.documentElement);
@@ -63,7 +63,7 @@ const contrast = `(() => {
 	return bad.join(", ");
 })()`
 
-// screenshot keeps a picture of the page, and holds it to its width.
+// screenshot checks the page's width and contrast, and writes a screenshot.
 func screenshot(t *testing.T, ctx context.Context, name string, width int64, scheme string) {
 	t.Helper()
 	var wide bool
@@ -77,7 +77,7 @@ func screenshot(t *testing.T, ctx context.Context, name string, width int64, sch
 		chromedp.FullScreenshot(&png, 100),
 	)
 	if dim != "" {
-		t.Errorf("%s: too little contrast, WCAG 2.2 asks for 4.5: %s", name, dim)
+		t.Errorf("%s: too little contrast, WCAG 2.2 requires 4.5: %s", name, dim)
 	}
 	if wide {
 		t.Errorf("%s: the page is wider than %d pixels", name, width)
@@ -89,7 +89,7 @@ func screenshot(t *testing.T, ctx context.Context, name string, width int64, sch
 	}
 }
 
-// many is a daemon with n peers: most answer, some are lossy, some are silent.
+// many returns a snapshot with n peers: most answer, some are lossy, some silent.
 func many(n int) Snapshot {
 	s := working()
 	s.HeldPeers, s.ConfigRefused = 0, ""
@@ -144,7 +144,7 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	points := 3
 	if os.Getenv(shots) != "" {
-		points = 20 // to look at
+		points = 20 // a full chart
 	}
 	serving, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
@@ -159,8 +159,7 @@ func TestPageInBrowser(t *testing.T) {
 	screenshot(t, ctx, "dark", 1280, "dark")
 	screenshot(t, ctx, "desktop", 1280, "light")
 
-	// With the keyboard: the first stop skips to the peers, and all show where
-	// one is.
+	// The first tab stop skips to the peers. Each stop has a visible outline.
 	for _, stop := range []string{"skip", "find", "sort", "faulty", "SUMMARY", "events", "metrics"} {
 		do(t, ctx, chromedp.KeyEvent("\t"), until(`(e => [e.className, e.id, e.tagName, e.getAttribute("href")].includes("`+stop+`") && getComputedStyle(e).outlineStyle !== "none")(document.activeElement)`))
 	}
@@ -191,7 +190,7 @@ func TestPageInBrowser(t *testing.T) {
 	if err := <-ran; err != nil {
 		t.Errorf("Run: %v", err)
 	}
-	do(t, ctx, until(`state.textContent === "daemon gone" && !gone_.hidden`))
+	do(t, ctx, until(`state.textContent === "daemon not answering" && !gone_.hidden`))
 	screenshot(t, ctx, "gone", 1280, "light")
 }
 

@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// capacity is how many events are remembered.
+// capacity is how many events an EventLog keeps.
 const capacity = 100
 
-// EventLog remembers the last 100 events. The zero EventLog is empty and ready for use;
-// its methods are safe for concurrent use.
+// EventLog keeps the last 100 events. The zero EventLog is empty. Its methods are
+// safe for concurrent use.
 type EventLog struct {
 	mu     sync.Mutex
-	events []Event // the oldest first
+	events []Event // oldest first
 }
 
-// Add remembers text as happening now.
-func (r *EventLog) Add(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.events) == capacity {
-		r.events = slices.Delete(r.events, 0, 1)
+// Add adds an event that happens now.
+func (l *EventLog) Add(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.events) == capacity {
+		l.events = slices.Delete(l.events, 0, 1)
 	}
-	r.events = append(r.events, Event{time.Now(), text})
+	l.events = append(l.events, Event{time.Now(), text})
 }
 
-// Recent returns what is remembered, the latest first.
-func (r *EventLog) Recent() []Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	recent := slices.Clone(r.events)
+// Recent returns the events, the latest first.
+func (l *EventLog) Recent() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	recent := slices.Clone(l.events)
 	slices.Reverse(recent)
 	return recent
 }

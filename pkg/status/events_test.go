@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-func TestEventLogForgetsTheOldest(t *testing.T) {
-	var r EventLog
+func TestEventLogDropsTheOldest(t *testing.T) {
+	var l EventLog
 	for i := range capacity + 5 {
-		r.Add(fmt.Sprint(i))
+		l.Add(fmt.Sprint(i))
 	}
-	got := r.Recent()
+	got := l.Recent()
 	if len(got) != capacity || got[0].Text != fmt.Sprint(capacity+4) || got[capacity-1].Text != "5" {
 		t.Errorf("%d events, from %q to %q", len(got), got[0].Text, got[len(got)-1].Text)
 	}

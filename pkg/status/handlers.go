@@ -13,12 +13,12 @@ import (
 	log "github.com/golang/glog"
 )
 
-// page is the page for people: a file of HTML, one of style, one of script.
+// page is the web page: HTML, style and script.
 //
 //go:embed page
 var page embed.FS
 
-// policy lets the page load nothing but its own files.
+// policy lets the page load only its own files.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func (c Config) handler() http.Handler {
@@ -44,9 +44,9 @@ func (c Config) handler() http.Handler {
 	return mux
 }
 
-// healthz says that the process is alive. It asks the source and leaves aside
-// what that says: a daemon that is stuck gives no answer, and what an answer
-// may complain of, a restart does not mend.
+// healthz answers 200 while the process is alive. It calls source, so that a stuck
+// daemon gives no answer, but ignores the snapshot: a restart would not repair what
+// the snapshot may report.
 func healthz(source Source) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		source()
@@ -71,12 +71,12 @@ func (c Config) api() http.HandlerFunc {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		if err := e.Encode(c.report()); err != nil {
-			log.V(1).Infof("answer status request: %v", err) // the client is gone
+			log.V(1).Infof("answer status request: %v", err) // the client has gone away
 		}
 	}
 }
 
-// report asks the source, and gives lists that are empty rather than null.
+// report returns the current Report, with empty lists rather than null.
 func (c Config) report() Report {
 	s := c.Source()
 	if s.NotReady == nil {

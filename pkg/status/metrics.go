@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes is how many scrapes may go on at once.
+// maxScrapes bounds concurrent scrapes.
 const maxScrapes = 4
 
 func (c Config) metrics() http.Handler {
@@ -23,12 +23,12 @@ func (c Config) metrics() http.Handler {
 		reg.MustRegister(c.Reconciles.seconds)
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
-		// One series that is wrong must not hide the others.
+		// One invalid series must not hide the others.
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes, Timeout: answerLimit,
 	})
 }
 
-// metric is one of ours: its description, and whether it only grows.
+// metric is a metric of flannel: its description and kind.
 type metric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
@@ -43,38 +43,38 @@ func counter(name, help string, labels ...string) metric {
 }
 
 var (
-	buildInfo  = gauge("build_info", "Always 1; the labels tell the version of the program and of Go.", "version", "goversion")
-	ready      = gauge("ready", "1 if the host's network is complete, as /readyz has it.")
-	nodeInfo   = gauge("node_info", "Always 1; the labels tell the interface that packets to other hosts leave by.", "iface", "public_ip")
-	leaseInfo  = gauge("lease_info", "Always 1; the label tells the subnet that this host has leased. Absent while there is none.", "subnet")
-	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.")
+	buildInfo  = gauge("build_info", "Always 1; the labels are the versions of the program and of Go.", "version", "goversion")
+	ready      = gauge("ready", "1 if the host's network is complete, as in /readyz.")
+	nodeInfo   = gauge("node_info", "Always 1; the labels are the interface to the other hosts and this host's address.", "iface", "public_ip")
+	leaseInfo  = gauge("lease_info", "Always 1; the label is the subnet that this host has leased. Absent without a lease.", "subnet")
+	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not expire.")
 	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
 	storeSince = gauge("store_since_timestamp_seconds", "When flannel_store_reachable last changed. Absent before the first round trip.")
-	badData    = counter("bad_lease_data_total", "How often a key or value in the lease store was left out, because it did not parse or contradicted another.")
-	refused    = gauge("config_refused", "1 if the network configuration was changed in a way that takes a restart, or cannot be had.")
-	heldPeers  = gauge("held_peers", "Peers that the store has lost in a mass disappearance, and that are kept for the time being.")
-	dataPath   = gauge("datapath_info", "Always 1; the labels tell the backend and what moves its packets.", "backend", "datapath")
+	badData    = counter("bad_lease_data_total", "Keys and values in the lease store that were ignored, because they did not parse or contradicted another.")
+	refused    = gauge("config_refused", "1 if a changed network configuration is not in force, because it needs a restart or is invalid.")
+	heldPeers  = gauge("held_peers", "Peers that are kept for now although they disappeared from the store in a mass disappearance.")
+	dataPath   = gauge("datapath_info", "Always 1; the labels are the backend and its data path.", "backend", "datapath")
 	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
-	peers      = gauge("peers", "Number of other hosts that packets can be sent to.")
-	dropped    = counter("dropped_packets_total", "Packets that were refused, by reason.", "reason")
-	peerInfo   = gauge("peer_info", "Always 1; the labels tell which host has which subnet.", "subnet", "public_ip")
+	peers      = gauge("peers", "Number of peers, the other hosts with a subnet.")
+	dropped    = counter("dropped_packets_total", "Dropped packets, by reason.", "reason")
+	peerInfo   = gauge("peer_info", "Always 1; the labels are a peer's subnet and address.", "subnet", "public_ip")
 	peerTxPkts = counter("peer_transmit_packets_total", "Containers' packets sent to the host of a subnet.", "subnet")
 	peerTx     = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
 	peerRxPkts = counter("peer_receive_packets_total", "Containers' packets received from the host of a subnet.", "subnet")
 	peerRx     = counter("peer_receive_bytes_total", "Bytes of containers' packets received from the host of a subnet.", "subnet")
 	peerRTT    = gauge("peer_probe_round_trip_seconds", "Last round trip of a ping to the host of a subnet, through the overlay.", "subnet")
 	peerLoss   = gauge("peer_probe_loss_ratio", "Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.", "subnet")
-	peerMTU    = gauge("peer_probe_mtu_bytes", "Largest packet that came through to the host of a subnet. Absent until it is known.", "subnet")
+	peerMTU    = gauge("peer_probe_mtu_bytes", "Largest packet that reaches the host of a subnet. Absent until it is known.", "subnet")
 	peerUp     = gauge("peer_probe_answered", "0 while the last three pings to the host of a subnet had no answer.", "subnet")
 )
 
-// all are the metrics that collector may give.
+// all lists every metric of collector.
 var all = []metric{
 	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
 }
 
-// collector makes metrics of a snapshot at each scrape.
+// collector makes the metrics from a snapshot, at each scrape.
 type collector struct {
 	source  Source
 	version string
@@ -98,13 +98,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := c.source()
 	send(buildInfo, 1, c.version, runtime.Version())
-	send(ready, truth(s.ready()))
-	send(storeUp, truth(s.Store.Reachable), s.Store.API)
+	send(ready, boolToFloat(s.ready()))
+	send(storeUp, boolToFloat(s.Store.Reachable), s.Store.API)
 	if !s.Store.Since.IsZero() {
 		send(storeSince, float64(s.Store.Since.UnixMilli())/1000)
 	}
 	send(badData, float64(s.BadLeaseData))
-	send(refused, truth(s.ConfigRefused != ""))
+	send(refused, boolToFloat(s.ConfigRefused != ""))
 	send(heldPeers, float64(s.HeldPeers))
 	if s.Node.Iface != "" {
 		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
@@ -135,7 +135,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		if r := p.Probe; r != nil {
 			send(peerLoss, r.Loss, subnet)
-			send(peerUp, truth(!r.Silent), subnet)
+			send(peerUp, boolToFloat(!r.Silent), subnet)
 			if r.RTTSeconds > 0 {
 				send(peerRTT, r.RTTSeconds, subnet)
 			}
@@ -146,7 +146,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func truth(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}

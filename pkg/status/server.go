@@ -11,47 +11,47 @@ import (
 )
 
 const (
-	// Our answers are small, and no client needs longer to ask or to listen.
+	// The limits suit small answers.
 	headerLimit = 5 * time.Second
 	answerLimit = 30 * time.Second
 	idleLimit   = 2 * time.Minute
 )
 
-// Config is what a status server is made from.
+// Config configures a Server.
 type Config struct {
 	// Addr is the TCP address to listen on, HOST:PORT (-status-addr).
 	Addr string
-	// Version is the program's; Began is when it started.
+	// Version is the program's. Began is its start.
 	Version string
 	Began   time.Time
 	Source  Source
-	// Reconciles, if not nil, is among the metrics.
+	// Reconciles, if not nil, is one of the metrics.
 	Reconciles *Reconciles
 	// Pprof serves /debug/pprof/ too (-status-pprof).
 	Pprof bool
 }
 
-// Server answers HTTP requests while Run runs.
+// Server serves HTTP while Run runs.
 type Server struct {
 	flag, addr string
 	handler    http.Handler
 }
 
-// New makes the server of all pages.
+// New returns the server of all paths.
 func New(c Config) *Server {
 	return &Server{flag: "-status-addr", addr: c.Addr, handler: c.handler()}
 }
 
-// NewHealthz makes a server of /healthz alone, for -healthz-ip and
-// -healthz-port, which other hosts may reach.
+// NewHealthz returns a server of /healthz alone, for -healthz-ip and -healthz-port.
+// Other hosts may reach it.
 func NewHealthz(addr string, source Source) *Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", healthz(source))
 	return &Server{flag: "-healthz-ip, -healthz-port", addr: addr, handler: mux}
 }
 
-// Run serves until ctx ends, which gives nil; or it returns the error that kept
-// it from serving. No connection is left when it returns.
+// Run serves until ctx ends (nil) or serving fails. No connection is open when it
+// returns.
 func (s *Server) Run(ctx context.Context) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.addr)

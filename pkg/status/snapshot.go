@@ -1,14 +1,13 @@
-// Package status tells the outside how the daemon is doing, over HTTP:
+// Package status serves the daemon's state over HTTP:
 //
-//	/               a page for people
+//	/               web page
 //	/healthz        200 while the process is alive
-//	/readyz         200, or 503 and what is still missing, a line each
+//	/readyz         200, or 503 and the missing conditions, a line each
 //	/metrics        Prometheus metrics, names beginning with flannel_
 //	/api/v1/status  Report as JSON
 //	/api/v1/stream  Report as a server-sent event, every 2 s
 //
-// Nothing is pushed here: each request asks the daemon for a Snapshot. All of
-// it is read only.
+// Each request takes a Snapshot of the daemon. No request changes anything.
 package status
 
 import (
@@ -18,14 +17,14 @@ import (
 	"time"
 )
 
-// Source gives the state of the daemon at the moment of the call. It is called
-// from several goroutines at once, and must not wait for the network.
+// Source returns the current state of the daemon. It is called concurrently, and
+// must not wait for the network.
 type Source func() Snapshot
 
 // Snapshot is the state of the daemon at one moment.
 type Snapshot struct {
-	// NotReady are the conditions that are missing for work, in words, e.g.
-	// "waiting for a network configuration". None missing is ready.
+	// NotReady lists the missing conditions in words, e.g. "waiting for a network
+	// configuration". The daemon is ready if it is empty.
 	NotReady []string `json:"not_ready"`
 	Node     Node     `json:"node"`
 	// Lease is nil until there is one.
@@ -33,35 +32,34 @@ type Snapshot struct {
 	Store Store  `json:"store"`
 	// Backend is nil until the network is up.
 	Backend *Backend `json:"backend"`
-	// BadLeaseData counts how often a key or value in the store was left out,
-	// because it did not parse or contradicted another.
+	// BadLeaseData counts keys and values in the store that were ignored, because
+	// they did not parse or contradicted another.
 	BadLeaseData uint64 `json:"bad_lease_data"`
-	// ConfigRefused says why a changed network configuration is not in force;
-	// empty while there is none.
+	// ConfigRefused is why a changed network configuration is not in force; empty
+	// if there is none.
 	ConfigRefused string `json:"config_refused"`
-	// HeldPeers is how many peers the store has lost in a mass disappearance,
-	// and packets go to all the same for the time being.
+	// HeldPeers is how many peers are kept for now although they disappeared from
+	// the store in a mass disappearance.
 	HeldPeers int `json:"held_peers"`
-	// Events are the last things that happened, the latest first.
+	// Events are the recent events, the latest first.
 	Events []Event `json:"events"`
 }
 
-// Event is one thing that happened, in words.
+// Event is a change of the daemon's state, in words.
 type Event struct {
 	Time time.Time `json:"time"`
 	Text string    `json:"text"`
 }
 
-// Node is this host as its peers know it; zero until the interface is chosen.
+// Node is this host as its peers see it; zero until the uplink is known.
 type Node struct {
 	PublicIP netip.Addr `json:"public_ip"`
-	// Iface is the interface that encapsulated packets leave by, MTU its MTU in
-	// bytes.
+	// Iface is the interface to the other hosts. MTU is its MTU in bytes.
 	Iface string `json:"iface"`
 	MTU   int    `json:"mtu"`
 }
 
-// Lease is the claim on our subnet.
+// Lease is the lease of our subnet.
 type Lease struct {
 	Subnet netip.Prefix `json:"subnet"`
 	// ExpiresAt is absent for a reservation, which does not expire.
@@ -69,12 +67,12 @@ type Lease struct {
 	Reserved  bool      `json:"reserved"`
 }
 
-// Store is our connection to where the leases are kept.
+// Store is the connection to the lease store.
 type Store struct {
-	// API is "2" or "3"; empty until it is known.
+	// API is etcd's, "2" or "3"; empty until it is known.
 	API string `json:"api"`
-	// Reachable tells how the last round trip ended, Since when it began to be
-	// so; absent before the first.
+	// Reachable is true if the last round trip succeeded. Since is when Reachable
+	// last changed; absent before the first round trip.
 	Reachable bool      `json:"reachable"`
 	Since     time.Time `json:"since,omitzero"`
 }
@@ -83,12 +81,12 @@ type Store struct {
 type Backend struct {
 	// Type is the configuration's, e.g. "udp".
 	Type string `json:"type"`
-	// DataPath is what moves the packets, and DataPathReason why it was chosen.
+	// DataPath is what moves the packets. DataPathReason is why it was chosen.
 	DataPath       string `json:"datapath"`
 	DataPathReason string `json:"datapath_reason"`
 	// MTU is the largest packet, in bytes, that a container may send.
 	MTU int `json:"mtu"`
-	// Drops counts refused packets by reason.
+	// Drops counts dropped packets by reason.
 	Drops map[string]uint64 `json:"drops"`
 	Peers []Peer            `json:"peers"`
 }
@@ -102,31 +100,31 @@ type Peer struct {
 	TxBytes   uint64       `json:"tx_bytes"`
 	RxPackets uint64       `json:"rx_packets"`
 	RxBytes   uint64       `json:"rx_bytes"`
-	// Uncounted: the four above are zero because the backend does not count.
+	// Uncounted is true if the backend does not count; the four above are zero then.
 	Uncounted bool `json:"uncounted,omitempty"`
-	// Problem is why packets cannot be exchanged with this peer; empty: nothing
+	// Problem is why packets cannot be exchanged with this peer; empty if no reason
 	// is known.
 	Problem string `json:"problem,omitempty"`
-	// Probe is nil where the peer is not probed, or not yet.
+	// Probe is nil if the peer is not probed, or not yet.
 	Probe *Probe `json:"probe,omitempty"`
 }
 
-// Probe is what pings through the overlay have measured.
+// Probe is the result of pings through the overlay.
 type Probe struct {
-	// RTTSeconds is the last round trip; 0: there was none yet.
+	// RTTSeconds is the last round trip; 0 before the first.
 	RTTSeconds float64 `json:"rtt_seconds"`
 	// Loss is the share of the last 20 probes without an answer, 0 to 1.
 	Loss float64 `json:"loss"`
-	// MTU is the largest packet in bytes that came through; 0: not known yet.
+	// MTU is the largest packet, in bytes, that reaches the peer; 0 until it is known.
 	MTU int `json:"mtu"`
-	// Silent is true while the last three had no answer, Since when that or the
-	// opposite began. A peer may be silent because of its firewall alone.
+	// Silent is true while the last three had no answer. Since is when Silent last
+	// changed. A peer may be silent only because of its firewall.
 	Silent bool      `json:"silent"`
 	Since  time.Time `json:"since,omitzero"`
 }
 
-// Report is the JSON that /api/v1/status answers with. Fields may be added to
-// it; those that are there keep name and meaning.
+// Report is the JSON of /api/v1/status. Fields may be added; the present ones keep
+// name and meaning.
 type Report struct {
 	Version string `json:"version"`
 	// UptimeSeconds is whole seconds since the start.
@@ -135,23 +133,25 @@ type Report struct {
 	Snapshot
 }
 
-// warnings are what /readyz tells besides: each is no fault of this host, or one
-// that packets go on in spite of. To call the host unready would take containers
-// away that may well work.
+// warnings returns the faults that /readyz lists without becoming 503: packets
+// still flow, or the fault is another host's. An orchestrator would take containers
+// that work away from an unready host.
 func (s Snapshot) warnings() []string {
-	var said []string
-	warn := func(format string, args ...any) { said = append(said, "warning: "+fmt.Sprintf(format, args...)) }
+	var warnings []string
+	warn := func(format string, args ...any) {
+		warnings = append(warnings, "warning: "+fmt.Sprintf(format, args...))
+	}
 	if !s.Store.Reachable && !s.Store.Since.IsZero() {
-		warn("the store does not answer since %s; changes of peers are not learnt", s.Store.Since.UTC().Format(time.RFC3339))
+		warn("the store has not answered since %s; peers are as they were then", s.Store.Since.UTC().Format(time.RFC3339))
 	}
 	if s.HeldPeers > 0 {
-		warn("the store has lost %d peers at once; packets to them go on for the time being", s.HeldPeers)
+		warn("%d peers disappeared from the store at once; packets still go to them", s.HeldPeers)
 	}
 	if s.ConfigRefused != "" {
 		warn("a changed configuration is not in force: %s", s.ConfigRefused)
 	}
 	if s.Backend == nil {
-		return said
+		return warnings
 	}
 	var silent, faulty []string
 	for _, p := range s.Backend.Peers {
@@ -163,20 +163,20 @@ func (s Snapshot) warnings() []string {
 		}
 	}
 	if len(faulty) > 0 {
-		warn("%d of %d peers cannot be reached: %s", len(faulty), len(s.Backend.Peers), first(faulty))
+		warn("%d of %d peers cannot be reached: %s", len(faulty), len(s.Backend.Peers), join(faulty))
 	}
 	if len(silent) > 0 {
-		warn("%d of %d peers do not answer through the overlay: %s", len(silent), len(s.Backend.Peers), first(silent))
+		warn("%d of %d peers do not answer through the overlay: %s", len(silent), len(s.Backend.Peers), join(silent))
 	}
-	return said
+	return warnings
 }
 
-// named is how many peers one line names.
-const named = 5
+// maxNames is how many peers one line names.
+const maxNames = 5
 
-func first(names []string) string {
-	if len(names) > named {
-		names = append(names[:named:named], "…")
+func join(names []string) string {
+	if len(names) > maxNames {
+		names = append(names[:maxNames:maxNames], "…")
 	}
 	return strings.Join(names, ", ")
 }

@@ -15,15 +15,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long a test waits for what must come.
+// patience bounds each wait of a test.
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	// The log package has a goroutine for its files from the first moment on.
+	// The log package starts a goroutine for its files when it is loaded.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// starting is a daemon that has no lease yet.
+// starting returns the snapshot of a daemon without a lease.
 func starting() Snapshot {
 	return Snapshot{NotReady: []string{"waiting for a network configuration", "no lease yet"}}
 }
@@ -87,10 +87,10 @@ func TestHealthAndReadiness(t *testing.T) {
 	}{
 		"starting":   {starting(), 503, "waiting for a network configuration\nno lease yet\n"},
 		"well":       {well, 200, "ok\n"},
-		"store away": {away, 200, "ok\nwarning: the store does not answer since 2024-05-06T07:08:09Z; changes of peers are not learnt\n"},
-		"held and refused": {working(), 200, "ok\nwarning: the store has lost 2 peers at once; packets to them go on for the time being\n" +
+		"store away": {away, 200, "ok\nwarning: the store has not answered since 2024-05-06T07:08:09Z; peers are as they were then\n"},
+		"held and refused": {working(), 200, "ok\nwarning: 2 peers disappeared from the store at once; packets still go to them\n" +
 			"warning: a changed configuration is not in force: takes effect at the next start\n"},
-		"device down": {down, 503, "device flannel0 is down\nwarning: the store does not answer since 2024-05-06T07:08:09Z; changes of peers are not learnt\n"},
+		"device down": {down, 503, "device flannel0 is down\nwarning: the store has not answered since 2024-05-06T07:08:09Z; peers are as they were then\n"},
 		"peers": {peers, 200, "ok\nwarning: 1 of 9 peers cannot be reached: 10.5.0.0/24 (its VNI is 2, ours is 1)\n" +
 			"warning: 7 of 9 peers do not answer through the overlay: 10.5.1.0/24, 10.5.2.0/24, 10.5.3.0/24, 10.5.4.0/24, 10.5.5.0/24, …\n"},
 	} {
@@ -230,35 +230,35 @@ func TestAPI(t *testing.T) {
 }
 
 const workingMetrics = `
-# HELP flannel_bad_lease_data_total How often a key or value in the lease store was left out, because it did not parse or contradicted another.
+# HELP flannel_bad_lease_data_total Keys and values in the lease store that were ignored, because they did not parse or contradicted another.
 # TYPE flannel_bad_lease_data_total counter
 flannel_bad_lease_data_total 5
-# HELP flannel_config_refused 1 if the network configuration was changed in a way that takes a restart, or cannot be had.
+# HELP flannel_config_refused 1 if a changed network configuration is not in force, because it needs a restart or is invalid.
 # TYPE flannel_config_refused gauge
 flannel_config_refused 1
-# HELP flannel_datapath_info Always 1; the labels tell the backend and what moves its packets.
+# HELP flannel_datapath_info Always 1; the labels are the backend and its data path.
 # TYPE flannel_datapath_info gauge
 flannel_datapath_info{backend="udp",datapath="offload"} 1
-# HELP flannel_dropped_packets_total Packets that were refused, by reason.
+# HELP flannel_dropped_packets_total Dropped packets, by reason.
 # TYPE flannel_dropped_packets_total counter
 flannel_dropped_packets_total{reason="malformed"} 0
 flannel_dropped_packets_total{reason="no_route"} 3
-# HELP flannel_held_peers Peers that the store has lost in a mass disappearance, and that are kept for the time being.
+# HELP flannel_held_peers Peers that are kept for now although they disappeared from the store in a mass disappearance.
 # TYPE flannel_held_peers gauge
 flannel_held_peers 2
-# HELP flannel_lease_expiration_timestamp_seconds When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not end.
+# HELP flannel_lease_expiration_timestamp_seconds When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not expire.
 # TYPE flannel_lease_expiration_timestamp_seconds gauge
 flannel_lease_expiration_timestamp_seconds 4.1025422455e+09
-# HELP flannel_lease_info Always 1; the label tells the subnet that this host has leased. Absent while there is none.
+# HELP flannel_lease_info Always 1; the label is the subnet that this host has leased. Absent without a lease.
 # TYPE flannel_lease_info gauge
 flannel_lease_info{subnet="10.5.72.0/24"} 1
 # HELP flannel_mtu_bytes Largest packet that a container may send.
 # TYPE flannel_mtu_bytes gauge
 flannel_mtu_bytes 1472
-# HELP flannel_node_info Always 1; the labels tell the interface that packets to other hosts leave by.
+# HELP flannel_node_info Always 1; the labels are the interface to the other hosts and this host's address.
 # TYPE flannel_node_info gauge
 flannel_node_info{iface="eth0",public_ip="192.0.2.10"} 1
-# HELP flannel_peer_info Always 1; the labels tell which host has which subnet.
+# HELP flannel_peer_info Always 1; the labels are a peer's subnet and address.
 # TYPE flannel_peer_info gauge
 flannel_peer_info{public_ip="192.0.2.11",subnet="10.5.9.0/24"} 1
 # HELP flannel_peer_probe_answered 0 while the last three pings to the host of a subnet had no answer.
@@ -267,7 +267,7 @@ flannel_peer_probe_answered{subnet="10.5.9.0/24"} 1
 # HELP flannel_peer_probe_loss_ratio Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.
 # TYPE flannel_peer_probe_loss_ratio gauge
 flannel_peer_probe_loss_ratio{subnet="10.5.9.0/24"} 0.05
-# HELP flannel_peer_probe_mtu_bytes Largest packet that came through to the host of a subnet. Absent until it is known.
+# HELP flannel_peer_probe_mtu_bytes Largest packet that reaches the host of a subnet. Absent until it is known.
 # TYPE flannel_peer_probe_mtu_bytes gauge
 flannel_peer_probe_mtu_bytes{subnet="10.5.9.0/24"} 1472
 # HELP flannel_peer_probe_round_trip_seconds Last round trip of a ping to the host of a subnet, through the overlay.
@@ -285,13 +285,13 @@ flannel_peer_transmit_bytes_total{subnet="10.5.9.0/24"} 200
 # HELP flannel_peer_transmit_packets_total Containers' packets sent to the host of a subnet.
 # TYPE flannel_peer_transmit_packets_total counter
 flannel_peer_transmit_packets_total{subnet="10.5.9.0/24"} 1
-# HELP flannel_peers Number of other hosts that packets can be sent to.
+# HELP flannel_peers Number of peers, the other hosts with a subnet.
 # TYPE flannel_peers gauge
 flannel_peers 1
-# HELP flannel_ready 1 if the host's network is complete, as /readyz has it.
+# HELP flannel_ready 1 if the host's network is complete, as in /readyz.
 # TYPE flannel_ready gauge
 flannel_ready 1
-# HELP flannel_reconcile_duration_seconds How long it took to bring routes and tables in line, by what asked for it: store (leases have changed) or kernel (the host was compared with what it should be, and mended).
+# HELP flannel_reconcile_duration_seconds Time to reconcile routes and tables, by trigger: store (leases changed) or kernel (the host was compared with the desired state, and repaired).
 # TYPE flannel_reconcile_duration_seconds histogram
 flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.0001"} 0
 flannel_reconcile_duration_seconds_bucket{trigger="kernel",le="0.001"} 0
@@ -385,7 +385,7 @@ func TestRun(t *testing.T) {
 	ran := make(chan error, 1)
 	go func() { ran <- New(c).serve(ctx, ln) }()
 
-	// A request that does not end must not keep Run from ending.
+	// Run ends while a request hangs.
 	asked := make(chan error, 1)
 	go func() {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+ln.Addr().String()+"/healthz", nil)
@@ -412,7 +412,7 @@ func TestRun(t *testing.T) {
 	}
 	close(hang)
 	if err := <-asked; err == nil {
-		t.Error("the request that hung was answered though Run had ended")
+		t.Error("the hanging request was answered after Run had ended")
 	}
 }
 

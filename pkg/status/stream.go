@@ -9,14 +9,14 @@ import (
 	log "github.com/golang/glog"
 )
 
-// streamEvery is how often the page is told anew.
+// streamEvery is the interval between two reports of a stream.
 const streamEvery = 2 * time.Second
 
-// maxStreams is how many pages may be open at once.
+// maxStreams bounds concurrent streams.
 const maxStreams = 16
 
-// stream answers with a Report every two seconds until the client or the server
-// ends it, as server-sent events (HTML standard, section 9.2).
+// stream sends a Report every 2 s until the client or the server ends it, as
+// server-sent events (HTML standard, section 9.2).
 func (c Config) stream() http.HandlerFunc {
 	slots := make(chan struct{}, maxStreams)
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -33,8 +33,8 @@ func (c Config) stream() http.HandlerFunc {
 		tick := time.NewTicker(streamEvery)
 		defer tick.Stop()
 		for {
-			if err := c.tell(w, out); err != nil {
-				log.V(1).Infof("answer stream request: %v", err) // the client is gone
+			if err := c.sendEvent(w, out); err != nil {
+				log.V(1).Infof("answer stream request: %v", err) // the client has gone away
 				return
 			}
 			select {
@@ -46,12 +46,12 @@ func (c Config) stream() http.HandlerFunc {
 	}
 }
 
-func (c Config) tell(w http.ResponseWriter, out *http.ResponseController) error {
+func (c Config) sendEvent(w http.ResponseWriter, out *http.ResponseController) error {
 	data, err := json.Marshal(c.report())
 	if err != nil {
 		return err
 	}
-	// The server's limit is for answers that end.
+	// The server's limit is for answers of one report.
 	if err := out.SetWriteDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}

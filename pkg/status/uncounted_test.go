@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What nobody counts is not told as zero.
+// Counters of an uncounted peer are absent, not zero.
 func TestUncountedPeerHasNoCounters(t *testing.T) {
 	for _, uncounted := range []bool{false, true} {
 		peer := Peer{Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("192.0.2.2"), Uncounted: uncounted}
