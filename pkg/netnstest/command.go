@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// waitDelay bounds how long Wait reads the output of a process that has ended
-// and left a child with its pipes open.
+// waitDelay bounds how long Wait reads the output of an ended process whose child
+// holds its pipes open.
 const waitDelay = 5 * time.Second
 
 // Cmd is an [exec.Cmd] that runs inside a host.
@@ -17,16 +17,16 @@ type Cmd struct {
 	host *Host
 }
 
-// Command prepares a program to run inside the host. It is killed when ctx
-// ends, and at the latest with the lab.
+// Command prepares a program to run inside the host. The end of ctx or of the lab
+// kills it.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.WaitDelay = waitDelay
 	return &Cmd{Cmd: c, host: h}
 }
 
-// Start starts the program. A child inherits the namespaces of the thread that
-// forks, and the runtime forks on the thread of the goroutine that calls.
+// Start starts the program. A child inherits the namespaces of the forking thread,
+// which is the calling goroutine's.
 func (c *Cmd) Start() error { return c.host.Do(c.Cmd.Start) }
 
 // Run starts the program and waits for it.

@@ -1,5 +1,5 @@
-// Package netnstest makes hosts on one machine: network namespaces, wired
-// together by veth pairs and bridges, in which real programs run.
+// Package netnstest makes hosts on one machine: network namespaces that veth pairs
+// and bridges connect, and in which real programs run.
 //
 //	           ┌──────────── switch namespace ────────────┐
 //	           │  lab0, bridge, 192.168.77.254/24 (router)│
@@ -14,18 +14,16 @@
 //	│ eth0 10.5.72.2/24    │
 //	└──────────────────────┘
 //
-// A network namespace belongs to a thread, and a goroutine moves between
-// threads. So whoever enters a namespace locks the goroutine to its thread
-// first, leaves the namespace before unlocking, and keeps the lock where
-// leaving fails: the runtime then ends the thread with the goroutine, and no
-// other goroutine wakes up in a strange network. [Host.Do] is the only place
-// that does this. What is opened inside (a socket, a process, a TUN) stays in
-// the namespace and may be used from anywhere; goroutines started inside are
-// outside.
+// A thread has a network namespace, and a goroutine moves between threads. So
+// [Host.Do] locks the goroutine to its thread before it enters a namespace, and
+// unlocks it after it has left. If leaving fails, the goroutine stays locked, and
+// the thread ends with it: no other goroutine runs in the wrong namespace. A
+// socket, process or TUN that is opened inside stays in the namespace and may be
+// used from anywhere. A goroutine that is started inside runs outside.
 //
 // Namespaces have names below /run/netns, so that "ip netns exec" works on
-// them. The names carry the id and start time of the process that made them:
-// two runs never meet, and [New] removes what runs that were killed have left.
+// them. The names contain the id and start time of the process that made them, so
+// two runs never collide, and [New] removes the leftovers of runs that were killed.
 //
-// Tests and other programs use it alike; the latter give their own [Scope].
+// A test passes its *testing.T as [Scope], another program a [Program].
 package netnstest

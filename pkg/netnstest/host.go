@@ -3,6 +3,7 @@ package netnstest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,9 +15,9 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// Host is a network namespace. Its methods may be called from any goroutine,
-// but those that change the host and return no error end the scope where they
-// fail, and so are for the scope's goroutine.
+// Host is a network namespace. Its methods are safe for concurrent use. Those that
+// change the host and return no error end the scope if they fail, so only the
+// scope's goroutine may call them.
 type Host struct {
 	lab  *Lab
 	name string // within the lab
@@ -26,7 +27,7 @@ type Host struct {
 	addr netip.Prefix
 }
 
-// Name is what the lab calls the host.
+// Name is the host's name in the lab.
 func (h *Host) Name() string { return h.name }
 
 // Netns is the namespace's name for "ip netns exec".
@@ -36,17 +37,16 @@ func (h *Host) Netns() string { return h.full }
 // for a bare namespace.
 func (h *Host) Addr() netip.Prefix { return h.addr }
 
-// Netlink is a route netlink handle inside the host. It goes with the lab.
+// Netlink is a route netlink handle inside the host. The lab closes it.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }
 
-// Do runs f inside the host, on the calling goroutine. Files, sockets and
-// processes that f opens stay inside; goroutines that f starts do not run
-// inside. The files of /proc/sys/net are those of the host, and
-// /proc/thread-self/net must be read for /proc/net.
+// Do runs f inside the host, on the calling goroutine. Files, sockets and processes
+// that f opens stay inside; goroutines that f starts are outside. /proc/sys/net is
+// the host's. For /proc/net, f must read /proc/thread-self/net.
 func (h *Host) Do(f func() error) error { return within(h.ns, f) }
 
-// Dial connects from inside the host. The address must be a literal one: a
-// name would be looked up on goroutines that are not inside.
+// Dial connects from inside the host. The address must not be a name: goroutines
+// outside the host would look it up.
 func (h *Host) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
 	err = h.Do(func() error {
 		var d net.Dialer
@@ -76,8 +76,7 @@ func (h *Host) ListenPacket(ctx context.Context, network, address string) (p net
 	return p, err
 }
 
-// HTTP is a client whose connections are made inside the host, one for each
-// request.
+// HTTP returns a client that connects inside the host, anew for each request.
 func (h *Host) HTTP() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: h.Dial, DisableKeepAlives: true}}
 }
@@ -86,9 +85,7 @@ func (h *Host) HTTP() *http.Client {
 func (h *Host) Sysctl(key, value string) {
 	h.lab.scope.Helper()
 	path := filepath.Join("/proc/sys", filepath.FromSlash(strings.ReplaceAll(key, ".", "/")))
-	if err := h.Do(func() error { return os.WriteFile(path, []byte(value), 0) }); err != nil {
-		h.lab.scope.Fatalf("host %s: set %s=%s: %v", h.name, key, value, err)
-	}
+	h.check(h.Do(func() error { return os.WriteFile(path, []byte(value), 0) }), "set %s=%s", key, value)
 }
 
 // HasLink reports whether the host has an interface of that name.
@@ -98,8 +95,14 @@ func (h *Host) HasLink(name string) bool {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return false
 	}
-	if err != nil {
-		h.lab.scope.Fatalf("host %s: look for interface %s: %v", h.name, name, err)
-	}
+	h.check(err, "look for interface %s", name)
 	return true
+}
+
+// check ends the scope if err is not nil.
+func (h *Host) check(err error, format string, args ...any) {
+	h.lab.scope.Helper()
+	if err != nil {
+		h.lab.scope.Fatalf("host %s: %s: %v", h.name, fmt.Sprintf(format, args...), err)
+	}
 }

@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// labs numbers the labs of this process, for their namespaces' names.
+// labs counts the labs of this process; the number is part of their namespaces'
+// names.
 var labs atomic.Uint32
 
-// The network that joins a lab's hosts: host number n has the n-th address,
-// the switch the last, which is everybody's default gateway.
+// The network of a lab's hosts: host number n has the n-th address. The switch has
+// the last, which is the default gateway.
 var (
 	underlay = netip.MustParsePrefix("192.168.77.0/24")
 	router   = netip.MustParseAddr("192.168.77.254")
@@ -26,11 +27,10 @@ var (
 // Uplink is the name of each host's interface to the switch.
 const Uplink = "eth0"
 
-// switchBridge is the bridge that the hosts' uplinks are ports of.
+// switchBridge is the bridge between the hosts' uplinks.
 const switchBridge = "lab0"
 
-// Lab is a set of hosts on one switch. Its methods are for one goroutine,
-// those of its hosts for any.
+// Lab is a set of hosts on one switch. Only one goroutine may call its methods.
 type Lab struct {
 	scope  Scope
 	prefix string // of the namespaces' names
@@ -38,16 +38,16 @@ type Lab struct {
 	mu    sync.Mutex
 	hosts []*Host
 
-	hub   *Host // the switch's namespace
-	ports int
+	router *Host // the switch's namespace
+	ports  int
 }
 
-// New makes a lab that ends with the scope: every process in its namespaces is
-// killed then, and every namespace and device is gone. It first removes what
-// dead runs have left.
+// New makes a lab. The end of the scope kills every process in its namespaces and
+// removes every namespace and device. New first removes the leftovers of runs that
+// were killed.
 func New(s Scope) *Lab {
 	s.Helper()
-	if err := sweep(); err != nil {
+	if err := removeOrphans(); err != nil {
 		s.Fatalf("remove namespaces of earlier runs: %v", err)
 	}
 	run, err := runPrefix()
@@ -61,15 +61,15 @@ func New(s Scope) *Lab {
 			s.Logf("close lab: %v", err)
 		}
 	})
-	l.hub = l.Namespace("switch")
-	l.hub.addr = netip.PrefixFrom(router, underlay.Bits())
-	l.hub.Bridge(switchBridge, l.hub.addr, 0)
+	l.router = l.Namespace("switch")
+	l.router.addr = netip.PrefixFrom(router, underlay.Bits())
+	l.router.Bridge(switchBridge, l.router.addr, 0)
 	return l
 }
 
-// Router is the namespace of the switch. Its bridge has the hosts' default
-// gateway; what else it is given plays the outside world.
-func (l *Lab) Router() *Host { return l.hub }
+// Router is the namespace of the switch. Its bridge has the address of the default
+// gateway. Tests add interfaces to it for the world outside.
+func (l *Lab) Router() *Host { return l.router }
 
 // Host makes a host with an uplink to the switch, an address, and a default
 // route. The name must be new in the lab.
@@ -81,8 +81,8 @@ func (l *Lab) Host(name string) *Host {
 	return h
 }
 
-// Unwired makes a host whose uplink is up, and has neither address nor route
-// yet. Its Addr says which address is kept for it.
+// Unwired makes a host whose uplink is up and has neither address nor route yet.
+// Addr is the address that is reserved for it.
 func (l *Lab) Unwired(name string) *Host {
 	l.scope.Helper()
 	h := l.Namespace(name)
@@ -96,12 +96,12 @@ func (l *Lab) Unwired(name string) *Host {
 	}
 	h.addr = netip.PrefixFrom(addr, underlay.Bits())
 	port := fmt.Sprintf("port%d", l.ports)
-	l.Wire(l.hub, port, h, Uplink, 0)
-	l.hub.enslave(port, switchBridge)
+	l.Wire(l.router, port, h, Uplink, 0)
+	l.router.enslave(port, switchBridge)
 	return h
 }
 
-// Namespace makes a namespace with nothing in it but its loopback, which is up.
+// Namespace makes a namespace with only a loopback, which is up.
 func (l *Lab) Namespace(name string) *Host {
 	l.scope.Helper()
 	l.mu.Lock()
@@ -123,8 +123,8 @@ func (l *Lab) Namespace(name string) *Host {
 	return h
 }
 
-// Wire joins two namespaces by a veth pair with both ends up. An mtu of 0
-// leaves the kernel's default of 1500.
+// Wire connects two namespaces by a veth pair with both ends up. An mtu of 0 is
+// the kernel's default of 1500.
 func (l *Lab) Wire(a *Host, ifA string, b *Host, ifB string, mtu int) {
 	l.scope.Helper()
 	attrs := netlink.NewLinkAttrs()
@@ -145,7 +145,7 @@ func (l *Lab) close() error {
 	for _, h := range slices.Backward(l.hosts) {
 		killed, err := killAll(filepath.Join(netnsDir, h.full))
 		for _, p := range killed {
-			l.scope.Logf("host %s: killed left-over process %s", h.name, p)
+			l.scope.Logf("host %s: killed leftover process %s", h.name, p)
 		}
 		if h.nl != nil {
 			h.nl.Close()

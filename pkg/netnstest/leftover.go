@@ -16,9 +16,8 @@ import (
 // netnstest-<pid>-<start time>-<lab>-<host>.
 const namePrefix = "netnstest-"
 
-// runPrefix is namePrefix with this process's identity. A process id alone
-// comes round again; with the start time it does not within one boot, and
-// /run is empty after the next.
+// runPrefix returns namePrefix with this process's id and start time, which are
+// unique within one boot. /run is empty after the next.
 func runPrefix() (string, error) {
 	pid := os.Getpid()
 	start, err := startTime(pid)
@@ -28,9 +27,9 @@ func runPrefix() (string, error) {
 	return fmt.Sprintf("%s%d-%s-", namePrefix, pid, start), nil
 }
 
-// startTime is field 22 of /proc/<pid>/stat, in clock ticks since boot (see
-// proc_pid_stat(5)). The second field, the program's name, may hold blanks and
-// brackets, so count from the last bracket.
+// startTime returns field 22 of /proc/<pid>/stat, in clock ticks since boot
+// (proc_pid_stat(5)). The second field, the program's name, may contain blanks and
+// brackets, so fields are counted from the last bracket.
 func startTime(pid int) (string, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -43,7 +42,7 @@ func startTime(pid int) (string, error) {
 	return string(fields[19]), nil
 }
 
-// orphaned reports whether name was made by a run that is dead.
+// orphaned reports whether the run that made name is dead.
 func orphaned(name string) bool {
 	rest, ours := strings.CutPrefix(name, namePrefix)
 	if !ours {
@@ -61,8 +60,8 @@ func orphaned(name string) bool {
 	return errors.Is(err, os.ErrNotExist) || err == nil && start != parts[1]
 }
 
-// sweep removes the namespaces of dead runs, and the processes in them.
-func sweep() error {
+// removeOrphans removes the namespaces of dead runs, and the processes in them.
+func removeOrphans() error {
 	entries, err := os.ReadDir(netnsDir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -75,19 +74,15 @@ func sweep() error {
 		if !orphaned(e.Name()) {
 			continue
 		}
-		if _, err := killAll(filepath.Join(netnsDir, e.Name())); err != nil {
-			errs = append(errs, err)
-		}
-		// Another run may be sweeping too; what it took away is no error.
-		if err := remove(e.Name()); err != nil {
-			errs = append(errs, err)
-		}
+		_, err := killAll(filepath.Join(netnsDir, e.Name()))
+		// If another run has removed it meanwhile, that is no error.
+		errs = append(errs, err, remove(e.Name()))
 	}
 	return errors.Join(errs...)
 }
 
-// killAll ends every process whose main thread is in the namespace at path, waits until
-// they are gone, and names them.
+// killAll kills every process whose main thread is in the namespace at path, waits
+// for their ends, and returns their names.
 func killAll(path string) ([]string, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat(path, &ns); err != nil {
@@ -108,9 +103,7 @@ func killAll(path string) ([]string, error) {
 			continue
 		}
 		name, err := kill(pid, &ns)
-		if err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, err)
 		if name != "" {
 			killed = append(killed, name)
 		}
@@ -126,12 +119,12 @@ func inNamespace(pid int, ns *unix.Stat_t) bool {
 	return err == nil && s.Dev == ns.Dev && s.Ino == ns.Ino
 }
 
-// kill ends pid if it is still in the namespace, and waits. A pidfd stays with
-// its process, so a number that was given to another one is not hit.
+// kill kills pid if it is still in the namespace, and waits for its end. A pidfd
+// stays with its process, so a new process with the same id is not killed.
 func kill(pid int, ns *unix.Stat_t) (string, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return "", nil // gone
+		return "", nil // it has ended
 	}
 	defer unix.Close(fd)
 	if !inNamespace(pid, ns) {

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crashEnv makes the test binary play a run that is killed in mid-air.
+// crashEnv makes the test binary a run that is to be killed.
 const crashEnv = "NETNSTEST_CRASH"
 
 func TestMain(m *testing.M) {
@@ -30,10 +30,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// crash makes a lab with a process in it, tells the process's id, and waits to
-// be killed.
+// crash makes a lab with a process in it, prints the process's id, and waits to be
+// killed.
 func crash() {
-	h := New(immortal{}).Host("crashed")
+	h := New(endless{}).Host("crashed")
 	c := h.Command(context.Background(), "sleep", "10")
 	if err := c.Start(); err != nil {
 		fmt.Println(err)
@@ -43,13 +43,13 @@ func crash() {
 	select {}
 }
 
-// immortal is a scope that never ends.
-type immortal struct{}
+// endless is a scope that never ends.
+type endless struct{}
 
-func (immortal) Helper()                   {}
-func (immortal) Logf(string, ...any)       {}
-func (immortal) Cleanup(func())            {}
-func (immortal) Fatalf(f string, a ...any) { fmt.Printf(f+"\n", a...); os.Exit(1) }
+func (endless) Helper()                   {}
+func (endless) Logf(string, ...any)       {}
+func (endless) Cleanup(func())            {}
+func (endless) Fatalf(f string, a ...any) { fmt.Printf(f+"\n", a...); os.Exit(1) }
 
 // here identifies the namespace of the thread that runs the caller.
 func here(t *testing.T) uint64 {
@@ -104,7 +104,7 @@ func TestContainersBehindBridges(t *testing.T) {
 	ca := a.Container("container-of-a", "docker0", netip.PrefixFrom(gwA.Next(), 24), gwA, 1472)
 	cb := b.Container("container-of-b", "docker0", netip.PrefixFrom(gwB.Next(), 24), gwB, 1472)
 	if err := ping(t, ca, cb.Addr().Addr()); err == nil {
-		t.Fatal("containers met without a route between their hosts")
+		t.Fatal("containers reached each other without a route between their hosts")
 	}
 	a.AddRoute(netB, b.Addr().Addr(), "")
 	b.AddRoute(netA, a.Addr().Addr(), "")
@@ -269,7 +269,7 @@ func TestSysctlIsTheHosts(t *testing.T) {
 	}
 }
 
-func TestNothingStaysBehind(t *testing.T) {
+func TestNoLeftovers(t *testing.T) {
 	Require(t)
 	var name string
 	var c *Cmd
@@ -320,7 +320,7 @@ func TestCommandHonoursItsContext(t *testing.T) {
 	}
 }
 
-func TestNewRemovesWhatDeadRunsLeft(t *testing.T) {
+func TestNewRemovesLeftoversOfDeadRuns(t *testing.T) {
 	Require(t)
 	run := exec.Command(os.Args[0])
 	run.Env = append(os.Environ(), crashEnv+"=1")
@@ -338,11 +338,11 @@ func TestNewRemovesWhatDeadRunsLeft(t *testing.T) {
 	}
 	var sleeper int
 	if _, err := fmt.Sscan(line, &sleeper); err != nil {
-		t.Fatalf("run said %q", line)
+		t.Fatalf("run printed %q", line)
 	}
 	mine := fmt.Sprintf("%s%d-", namePrefix, run.Process.Pid)
 
-	// A run that lives keeps what it has.
+	// A living run keeps its namespaces.
 	New(t)
 	if got := namespaces(t, mine); len(got) != 2 {
 		t.Errorf("a living run has %q; want two namespaces", got)

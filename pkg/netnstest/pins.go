@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinsDir is where flannel keeps its eBPF programs, below a directory for each
-// network namespace and device. They outlive process and namespace.
+// pinsDir holds flannel's pinned eBPF programs, in a directory for each network
+// namespace and device. Pins outlive process and namespace.
 const pinsDir = "/sys/fs/bpf/flannel"
 
-// Pins returns the folders in which flannel's programs of the host are pinned.
+// Pins returns the directories of the host's pinned programs.
 func (h *Host) Pins() ([]string, error) {
 	var cookie uint64
 	err := h.Do(func() error {
@@ -31,7 +31,7 @@ func (h *Host) Pins() ([]string, error) {
 	return filepath.Glob(fmt.Sprintf("%s/netns-%d-*", pinsDir, cookie))
 }
 
-// unpin removes what was pinned for devices of the host.
+// unpin removes the pins of the host's devices.
 func unpin(h *Host) error {
 	dirs, err := h.Pins()
 	if err != nil || len(dirs) == 0 {
@@ -42,7 +42,7 @@ func unpin(h *Host) error {
 			return fmt.Errorf("remove pins: %w", err)
 		}
 	}
-	// Of the other namespaces' directory only the last one can.
+	// The common directory goes with the last namespace's pins.
 	err = os.Remove(pinsDir)
 	for _, others := range []error{unix.ENOTEMPTY, unix.ENOENT, unix.EBUSY} {
 		if errors.Is(err, others) {

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Program is the [Scope] and [Skipper] of a program that is no test. The zero
-// value discards what is logged.
+// Program is the [Scope] and [Skipper] of a program that is not a test. The zero
+// value discards its log.
 type Program struct {
 	// Log receives the lines of Logf.
 	Log io.Writer
@@ -18,8 +18,8 @@ type Program struct {
 	err      error
 }
 
-// Do runs f and then what Cleanup was given, last first, also after a Fatalf.
-// It returns f's error, or what Fatalf was told; a skip is an error, too.
+// Do runs f and then the functions of Cleanup, last first, also after a Fatalf. It
+// returns the error of f or of Fatalf; a skip is an error too.
 func (p *Program) Do(f func() error) error {
 	done := make(chan struct{})
 	go func() { // Fatalf ends the goroutine
@@ -54,5 +54,5 @@ func (p *Program) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// Skipf ends Do with an error: who cannot run at all has failed.
+// Skipf ends Do with an error, as a program that cannot run has failed.
 func (p *Program) Skipf(format string, args ...any) { p.Fatalf(format, args...) }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scope is what a lab lives in: the part of [testing.TB] that it needs.
+// Scope is the part of [testing.TB] that a lab needs.
 type Scope interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -24,7 +24,7 @@ type Skipper interface {
 	Skipf(format string, args ...any)
 }
 
-// Require skips the test where this process may not make network namespaces.
+// Require skips the test if this process may not make network namespaces.
 func Require(t Skipper) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -35,8 +35,7 @@ func Require(t Skipper) {
 	}
 }
 
-// tryUnshare makes a namespace on a thread that it then throws away: the
-// goroutine ends locked.
+// tryUnshare makes a namespace on a thread that ends with its locked goroutine.
 func tryUnshare() error {
 	result := make(chan error)
 	go func() {

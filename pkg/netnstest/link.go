@@ -5,63 +5,50 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Up sets an interface up.
 func (h *Host) Up(link string) {
 	h.lab.scope.Helper()
-	if err := h.nl.LinkSetUp(h.link(link)); err != nil {
-		h.lab.scope.Fatalf("host %s: set %s up: %v", h.name, link, err)
-	}
+	h.check(h.nl.LinkSetUp(h.link(link)), "set %s up", link)
 }
 
 // Down sets an interface down.
 func (h *Host) Down(link string) {
 	h.lab.scope.Helper()
-	if err := h.nl.LinkSetDown(h.link(link)); err != nil {
-		h.lab.scope.Fatalf("host %s: set %s down: %v", h.name, link, err)
-	}
+	h.check(h.nl.LinkSetDown(h.link(link)), "set %s down", link)
 }
 
 // SetMTU sets an interface's MTU in bytes.
 func (h *Host) SetMTU(link string, mtu int) {
 	h.lab.scope.Helper()
-	if err := h.nl.LinkSetMTU(h.link(link), mtu); err != nil {
-		h.lab.scope.Fatalf("host %s: set MTU of %s to %d: %v", h.name, link, mtu, err)
-	}
+	h.check(h.nl.LinkSetMTU(h.link(link), mtu), "set MTU of %s to %d", link, mtu)
 }
 
-// AddAddr gives an interface an address.
+// AddAddr adds an address to an interface.
 func (h *Host) AddAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	if err := h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
-		h.lab.scope.Fatalf("host %s: add address %v to %s: %v", h.name, addr, link, err)
-	}
+	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: ipNet(addr)}), "add address %v to %s", addr, link)
 }
 
-// DelAddr takes an interface's address away.
+// DelAddr deletes an address of an interface.
 func (h *Host) DelAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	if err := h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
-		h.lab.scope.Fatalf("host %s: delete address %v of %s: %v", h.name, addr, link, err)
-	}
+	h.check(h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: ipNet(addr)}), "delete address %v of %s", addr, link)
 }
 
-// AddRoute adds a route to dst via a gateway, or, where via is the zero Addr,
-// straight out of link. The kernel finds the link of a gateway itself.
+// AddRoute adds a route to dst via a gateway, or directly over link if via is the
+// zero Addr. The kernel finds the link of a gateway.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr, link string) {
 	h.lab.scope.Helper()
-	if err := h.nl.RouteAdd(h.route(dst, via, link)); err != nil {
-		h.lab.scope.Fatalf("host %s: add route %v: %v", h.name, dst, err)
-	}
+	h.check(h.nl.RouteAdd(h.route(dst, via, link)), "add route %v", dst)
 }
 
-// DelRoute takes away what AddRoute added.
+// DelRoute deletes a route of AddRoute.
 func (h *Host) DelRoute(dst netip.Prefix, via netip.Addr, link string) {
 	h.lab.scope.Helper()
-	if err := h.nl.RouteDel(h.route(dst, via, link)); err != nil {
-		h.lab.scope.Fatalf("host %s: delete route %v: %v", h.name, dst, err)
-	}
+	h.check(h.nl.RouteDel(h.route(dst, via, link)), "delete route %v", dst)
 }
 
 func (h *Host) route(dst netip.Prefix, via netip.Addr, link string) *netlink.Route {
@@ -79,16 +66,14 @@ func (h *Host) route(dst netip.Prefix, via netip.Addr, link string) *netlink.Rou
 	return r
 }
 
-// Bridge makes a bridge as Docker makes docker0: addr is the containers'
-// gateway, and the host forwards. An mtu of 0 leaves the kernel's default.
+// Bridge makes a bridge as Docker makes docker0: addr is the containers' gateway,
+// and the host forwards. An mtu of 0 is the kernel's default.
 func (h *Host) Bridge(name string, addr netip.Prefix, mtu int) {
 	h.lab.scope.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	attrs.MTU = mtu
-	if err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
-		h.lab.scope.Fatalf("host %s: add bridge %s: %v", h.name, name, err)
-	}
+	h.check(h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}), "add bridge %s", name)
 	h.AddAddr(name, addr)
 	h.Up(name)
 	h.Sysctl("net.ipv4.ip_forward", "1")
@@ -99,11 +84,8 @@ func (h *Host) Bridge(name string, addr netip.Prefix, mtu int) {
 func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.Addr, mtu int) *Host {
 	h.lab.scope.Helper()
 	c := h.lab.Namespace(name)
-	// The name of a port is of no meaning, and 15 bytes are all that it may have.
 	port := "veth-" + name
-	if len(port) > 15 {
-		port = port[:15]
-	}
+	port = port[:min(len(port), unix.IFNAMSIZ-1)]
 	h.lab.Wire(h, port, c, "eth0", mtu)
 	h.enslave(port, bridge)
 	c.AddAddr("eth0", addr)
@@ -114,17 +96,13 @@ func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.A
 
 func (h *Host) enslave(port, bridge string) {
 	h.lab.scope.Helper()
-	if err := h.nl.LinkSetMaster(h.link(port), h.link(bridge)); err != nil {
-		h.lab.scope.Fatalf("host %s: add %s to bridge %s: %v", h.name, port, bridge, err)
-	}
+	h.check(h.nl.LinkSetMaster(h.link(port), h.link(bridge)), "add %s to bridge %s", port, bridge)
 }
 
 func (h *Host) link(name string) netlink.Link {
 	h.lab.scope.Helper()
 	l, err := h.nl.LinkByName(name)
-	if err != nil {
-		h.lab.scope.Fatalf("host %s: find interface %s: %v", h.name, name, err)
-	}
+	h.check(err, "find interface %s", name)
 	return l
 }
 
