@@ -1,13 +1,13 @@
-// Command bench measures ways of carrying packets between two hosts: the bare
-// link, each backend and data path of flannel, and what a backend does made by
-// hand: routes, kernel VXLAN, wireguard-go.
-// All run on this machine, in network namespaces, in turns:
+// Command bench measures transports between two hosts: the bare link, each backend
+// and data path of flannel, and the same set up by hand: routes, kernel VXLAN,
+// wireguard-go. All run on this machine, in network namespaces, in interleaved
+// rounds:
 //
 //	round 1: raw, kernel-vxlan, udp-plain, …; round 2: raw, kernel-vxlan, …
 //
-// so that what else changes on the machine hits all alike. It prints medians,
-// lowest and highest values, and ratios to kernel VXLAN of the same run, which
-// are what can be compared between machines.
+// A change of the machine's load thus affects all alike. bench prints medians,
+// lowest and highest values, and ratios to kernel VXLAN of the same run. Only the
+// ratios can be compared between machines.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second Ctrl-C kills; the next run clears up then.
+	// A second Ctrl-C kills; the next run removes the leftovers.
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -50,8 +50,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		r.Judge(targets())
-		return show(o, r, stdout)
+		r.Evaluate(targets())
+		return report(o, r, stdout)
 	}
 	programs := o.programs
 	for _, path := range []*string{&programs.Flannel, &programs.WireGuardGo} {
@@ -79,11 +79,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if b.result.Rounds == 0 {
 		return err
 	}
-	return errors.Join(err, show(o, b.result, stdout))
+	return errors.Join(err, report(o, b.result, stdout))
 }
 
-// show prints and writes a result.
-func show(o *options, r *result.Result, stdout io.Writer) error {
+// report prints a result, and writes its files.
+func report(o *options, r *result.Result, stdout io.Writer) error {
 	links := make(map[string]string)
 	for _, l := range rig.Links() {
 		links[l.Name] = l.About

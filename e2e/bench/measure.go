@@ -7,18 +7,18 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-// measure is one load, and the figures that it gives.
+// measure is one load, and the figures that it yields.
 type measure struct {
 	name    string
 	figures []result.Figure
-	// run gives the figures' values in their order.
+	// run returns the figures' values in order.
 	run func(ctx context.Context, a, b load.End, o *options) ([]float64, error)
 }
 
-// is reports whether it is the same as another.
+// is reports whether m is the same measure as other.
 func (m measure) is(other measure) bool { return m.name == other.name }
 
-// measures are all that there are, in the order in which they are taken.
+// measures returns all measures, in the order of a trial.
 func measures() []measure {
 	return []measure{
 		transfer("tcp1", "TCP, 1 stream, a→b", 1, false),

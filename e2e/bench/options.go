@@ -19,24 +19,24 @@ import (
 type options struct {
 	programs rig.Programs
 
-	// turns are what each round consists of.
-	turns []turn
-	// wanted are the subjects that were named, which must not be left out.
-	wanted []string
+	// trials are the trials of each round.
+	trials []trial
+	// required are the subjects named by -subjects, which must not be left out.
+	required []string
 
 	rounds, seconds int
 	congestion      string
 	quick           bool
 	json, chart     string
-	// from is a result to show in place of a measurement; "": measure.
+	// from is an earlier run's result to report; "": measure.
 	from string
 }
 
-// maxRoutes is what the made-up peers' network has room for, with a margin.
+// maxRoutes is within the number of addresses for simulated peers.
 const maxRoutes = 60000
 
-// parseOptions reads the arguments. Errors: flag.ErrHelp after the usage went
-// to usage, or what is wrong.
+// parseOptions reads the arguments. For -help, it writes to usage and returns
+// flag.ErrHelp.
 func parseOptions(args []string, usage io.Writer) (*options, error) {
 	o := &options{}
 	var plan, subjects, names, links, routes string
@@ -70,7 +70,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 		return nil, fmt.Errorf("argument %q is not a flag (see bench -help)", fs.Arg(0))
 	}
 	if plan == "short" && (given(fs, "links") || given(fs, "routes")) {
-		return nil, errors.New("-plan short has links and routes of its own: leave -links and -routes out")
+		return nil, errors.New("-plan short sets links and routes: omit -links and -routes")
 	}
 	for _, name := range slices.Sorted(maps.Keys(defaults(plan, o.quick))) {
 		if !given(fs, name) {
@@ -79,10 +79,11 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 			}
 		}
 	}
-	return o, o.choose(plan, subjects, names, links, routes)
+	return o, o.selectTrials(plan, subjects, names, links, routes)
 }
 
-// defaults are those that a plan, or -quick, has in place of the usual ones.
+// defaults returns the flags' defaults of a plan or of -quick that differ from the
+// usual ones.
 func defaults(plan string, quick bool) map[string]string {
 	switch {
 	case quick && plan == "short":
@@ -100,7 +101,7 @@ func given(fs *flag.FlagSet, name string) (found bool) {
 	return found
 }
 
-func (o *options) choose(plan, subjects, names, links, routes string) error {
+func (o *options) selectTrials(plan, subjects, names, links, routes string) error {
 	if o.rounds < 1 || o.seconds < 1 {
 		return fmt.Errorf("-rounds %d and -seconds %d must be 1 or more", o.rounds, o.seconds)
 	}
@@ -110,7 +111,7 @@ func (o *options) choose(plan, subjects, names, links, routes string) error {
 	}
 	if subjects != "" {
 		for _, s := range chosen {
-			o.wanted = append(o.wanted, s.Name)
+			o.required = append(o.required, s.Name)
 		}
 	}
 	measured, err := pick("measures", names, measures(), measureName)
@@ -123,20 +124,20 @@ func (o *options) choose(plan, subjects, names, links, routes string) error {
 		if err != nil {
 			return err
 		}
-		o.turns = all(scenarios, chosen, measured)
+		o.trials = cross(scenarios, chosen, measured)
 	case "short":
-		o.turns = only(short(), chosen, measured)
+		o.trials = restrict(short(), chosen, measured)
 	default:
 		return fmt.Errorf("-plan: %q is not one of all, short", plan)
 	}
-	if len(o.turns) == 0 {
-		return fmt.Errorf("-plan %s has nothing of what -subjects and -measures choose", plan)
+	if len(o.trials) == 0 {
+		return fmt.Errorf("-plan %s has none of the chosen -subjects and -measures", plan)
 	}
 	return nil
 }
 
-// scenarios are each link with the first number of routes, then the first link
-// with the others.
+// scenarios returns each link with the first number of routes, then the first link
+// with the other numbers.
 func scenarios(links, routes string) ([]result.Scenario, error) {
 	variants, err := pick("links", links, rig.Links(), linkName)
 	if err != nil {
@@ -164,8 +165,8 @@ func subjectName(s rig.Subject) string { return s.Name }
 func measureName(m measure) string     { return m.name }
 func linkName(l rig.Link) string       { return l.Name }
 
-// pick chooses those of all that a comma-separated list names, in the order of
-// all; an empty list is all.
+// pick returns the elements of all that a comma-separated list names, in the order
+// of all. An empty list is all.
 func pick[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
 	if list == "" {
 		return all, nil
@@ -178,7 +179,7 @@ func pick[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
 		}
 		wanted = append(wanted, item)
 	}
-	return named(wanted, all, name), nil
+	return withNames(wanted, all, name), nil
 }
 
 func listNames[T any](all []T, name func(T) string) string {
@@ -189,8 +190,8 @@ func listNames[T any](all []T, name func(T) string) string {
 	return strings.Join(names, ", ")
 }
 
-// defaultCongestion is the machine's own. A network namespace begins with that
-// of its maker.
+// defaultCongestion returns this namespace's congestion control, which a new
+// network namespace inherits.
 func defaultCongestion() string {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
 	if err != nil {

@@ -22,7 +22,7 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds < 5 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.wanted) != 0 {
+	if o.rounds < 5 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.required) != 0 {
 		t.Errorf("defaults are %+v", o)
 	}
 	want := []result.Scenario{{Link: "on", Routes: 1}, {Link: "off", Routes: 1}, {Link: "on", Routes: 1000}, {Link: "on", Routes: 10000}}
@@ -37,7 +37,7 @@ func TestOptions(t *testing.T) {
 	if o.rounds != 2 || o.seconds != 1 || subjectsOf(o) != "raw, udp-plain" || measuresOf(o) != "tcp4" {
 		t.Errorf("what is given gives way: %+v", o)
 	}
-	if diff := cmp.Diff([]string{"raw", "udp-plain"}, o.wanted); diff != "" {
+	if diff := cmp.Diff([]string{"raw", "udp-plain"}, o.required); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]result.Scenario{{Link: "off", Routes: 7}, {Link: "off", Routes: 9}}, scenariosOf(o)); diff != "" {
@@ -46,17 +46,17 @@ func TestOptions(t *testing.T) {
 }
 
 func subjectsOf(o *options) string {
-	return strings.Join(inTurns(o.turns, func(t turn) string { return t.subject.Name }), ", ")
+	return strings.Join(distinct(o.trials, func(t trial) string { return t.subject.Name }), ", ")
 }
 
 func scenariosOf(o *options) []result.Scenario {
-	return inTurns(o.turns, func(t turn) result.Scenario { return t.at })
+	return distinct(o.trials, func(t trial) result.Scenario { return t.at })
 }
 
 func measuresOf(o *options) string {
 	var found []measure
 	for _, m := range measures() {
-		if slices.ContainsFunc(o.turns, func(t turn) bool { return slices.ContainsFunc(t.measures, m.is) }) {
+		if slices.ContainsFunc(o.trials, func(t trial) bool { return slices.ContainsFunc(t.measures, m.is) }) {
 			found = append(found, m)
 		}
 	}
@@ -69,18 +69,18 @@ func TestShortPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 5 || o.seconds != 1 || len(o.wanted) != 0 {
+	if o.rounds != 5 || o.seconds != 1 || len(o.required) != 0 {
 		t.Errorf("%d rounds of %d s, want 5 of 1", o.rounds, o.seconds)
 	}
 	r := &result.Result{}
-	for _, turn := range o.turns {
+	for _, turn := range o.trials {
 		for _, m := range turn.measures {
 			for _, f := range m.figures {
 				r.Add(turn.at, turn.subject.Name, f.Name, 1)
 			}
 		}
 	}
-	r.Judge(targets())
+	r.Evaluate(targets())
 	if len(r.Outcomes) != len(targets()) {
 		t.Errorf("%d targets are judged, of %d", len(r.Outcomes), len(targets()))
 	}
@@ -97,8 +97,8 @@ func TestShortPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 1 || subjectsOf(o) != "udp-kernel, host-gw" || measuresOf(o) != "tcp1r, udp64" || len(o.turns) != 5 {
-		t.Errorf("%d rounds of %d turns: %s: %s", o.rounds, len(o.turns), subjectsOf(o), measuresOf(o))
+	if o.rounds != 1 || subjectsOf(o) != "udp-kernel, host-gw" || measuresOf(o) != "tcp1r, udp64" || len(o.trials) != 5 {
+		t.Errorf("%d rounds of %d trials: %s: %s", o.rounds, len(o.trials), subjectsOf(o), measuresOf(o))
 	}
 }
 

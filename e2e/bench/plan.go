@@ -7,28 +7,28 @@ import (
 	"github.com/coreos/flannel/e2e/bench/rig"
 )
 
-// turn is a subject in a scenario, and what is measured there.
-type turn struct {
+// trial is a subject in a scenario, with its measures.
+type trial struct {
 	at       result.Scenario
 	subject  rig.Subject
 	measures []measure
 }
 
-// all measures each subject in each scenario.
-func all(scenarios []result.Scenario, subjects []rig.Subject, measures []measure) []turn {
-	var turns []turn
+// cross returns a trial for each subject in each scenario.
+func cross(scenarios []result.Scenario, subjects []rig.Subject, measures []measure) []trial {
+	var trials []trial
 	for _, at := range scenarios {
 		for _, s := range subjects {
-			turns = append(turns, turn{at, s, measures})
+			trials = append(trials, trial{at, s, measures})
 		}
 	}
-	return turns
+	return trials
 }
 
-// short measures each thing where something is said of it: all of what carries
-// UDP on the usual link, the rest as far as it has a target.
-func short() []turn {
-	var turns []turn
+// short returns the trials that the documents cite: everything of udp on the usual
+// link, and of the rest what has a target.
+func short() []trial {
+	var trials []trial
 	for _, part := range []struct {
 		at       result.Scenario
 		subjects []string
@@ -43,29 +43,29 @@ func short() []turn {
 		{result.Scenario{Link: "off", Routes: 1}, []string{rig.Reference, "udp-plain", "udp-offload", "udp-kernel"},
 			[]string{"tcp1", "tcp4", "udp64", "udp-rr"}},
 	} {
-		subjects := named(part.subjects, rig.Subjects(), subjectName)
-		turns = append(turns, all([]result.Scenario{part.at}, subjects, named(part.measures, measures(), measureName))...)
+		subjects := withNames(part.subjects, rig.Subjects(), subjectName)
+		trials = append(trials, cross([]result.Scenario{part.at}, subjects, withNames(part.measures, measures(), measureName))...)
 	}
-	return turns
+	return trials
 }
 
-// only leaves those subjects and measures of the turns that are chosen.
-func only(turns []turn, subjects []rig.Subject, measures []measure) []turn {
-	var left []turn
-	for _, t := range turns {
+// restrict returns the trials reduced to these subjects and measures.
+func restrict(trials []trial, subjects []rig.Subject, measures []measure) []trial {
+	var left []trial
+	for _, t := range trials {
 		var both []measure
 		for _, m := range t.measures {
-			both = append(both, named([]string{m.name}, measures, measureName)...)
+			both = append(both, withNames([]string{m.name}, measures, measureName)...)
 		}
-		if len(both) > 0 && len(named([]string{t.subject.Name}, subjects, subjectName)) > 0 {
-			left = append(left, turn{t.at, t.subject, both})
+		if len(both) > 0 && len(withNames([]string{t.subject.Name}, subjects, subjectName)) > 0 {
+			left = append(left, trial{t.at, t.subject, both})
 		}
 	}
 	return left
 }
 
-// named are those of all that have one of names, in the order of all.
-func named[T any](names []string, all []T, name func(T) string) []T {
+// withNames returns the elements of all that have one of names, in the order of all.
+func withNames[T any](names []string, all []T, name func(T) string) []T {
 	var found []T
 	for _, t := range all {
 		if slices.Contains(names, name(t)) {
@@ -75,10 +75,10 @@ func named[T any](names []string, all []T, name func(T) string) []T {
 	return found
 }
 
-// inTurns collects what key says of each turn, without repeats, in order.
-func inTurns[K comparable](turns []turn, key func(turn) K) []K {
+// distinct returns the keys of the trials, without repeats, in order.
+func distinct[K comparable](trials []trial, key func(trial) K) []K {
 	var keys []K
-	for _, t := range turns {
+	for _, t := range trials {
 		if k := key(t); !slices.Contains(keys, k) {
 			keys = append(keys, k)
 		}

@@ -13,12 +13,11 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// quietLimit is how long to wait before each subject's turn for the machine to
-// have nothing else to do.
+// quietLimit bounds the wait for an idle machine before each trial.
 const quietLimit = 10 * time.Second
 
-// retries is how often a measurement that failed is repeated: a request that is
-// lost ends sockperf's ping-pong, and a tunnel promises no more than UDP does.
+// retries is how often a failed measurement is repeated. A lost request ends
+// sockperf's ping-pong, and a tunnel may lose packets, as UDP may.
 const retries = 2
 
 // bench is one run.
@@ -29,7 +28,7 @@ type bench struct {
 	result  *result.Result
 }
 
-// newResult is a result without cells.
+// newResult returns a result without cells.
 func newResult(ctx context.Context, o *options) (*result.Result, error) {
 	m, err := machine.Describe(ctx)
 	if err != nil {
@@ -37,32 +36,31 @@ func newResult(ctx context.Context, o *options) (*result.Result, error) {
 	}
 	r := &result.Result{Machine: m, Seconds: o.seconds, Congestion: o.congestion,
 		Reference: rig.Reference, LeftOut: make(map[string]string),
-		Scenarios: inTurns(o.turns, func(t turn) result.Scenario { return t.at })}
+		Scenarios: distinct(o.trials, func(t trial) result.Scenario { return t.at })}
 	for _, m := range measures() {
-		if slices.ContainsFunc(o.turns, func(t turn) bool { return slices.ContainsFunc(t.measures, m.is) }) {
+		if slices.ContainsFunc(o.trials, func(t trial) bool { return slices.ContainsFunc(t.measures, m.is) }) {
 			r.Figures = append(r.Figures, m.figures...)
 		}
 	}
 	return r, nil
 }
 
-// run measures all rounds. Where it fails, the result holds the rounds that
-// were complete.
+// run measures all rounds. If it fails, the result has the complete rounds.
 func (b *bench) run(ctx context.Context) error {
 	rounds := 0
 	defer func() {
 		b.result.Complete(rounds)
-		b.result.Judge(targets())
+		b.result.Evaluate(targets())
 	}()
-	turns, err := b.present(ctx)
+	trials, err := b.available(ctx)
 	if err != nil {
 		return err
 	}
 	for ; rounds < b.options.rounds; rounds++ {
 		began := time.Now()
-		for _, t := range turns {
+		for _, t := range trials {
 			b.Logf("round %d of %d: link %s, %d routes: %s", rounds+1, b.options.rounds, t.at.Link, t.at.Routes, t.subject.Name)
-			if err := b.turn(ctx, t); err != nil {
+			if err := b.measure(ctx, t); err != nil {
 				return err
 			}
 		}
@@ -73,37 +71,37 @@ func (b *bench) run(ctx context.Context) error {
 	return nil
 }
 
-// present are the turns whose subjects can be had here.
-func (b *bench) present(ctx context.Context) ([]turn, error) {
-	var turns []turn
-	for _, name := range inTurns(b.options.turns, func(t turn) string { return t.subject.Name }) {
-		its := slices.DeleteFunc(slices.Clone(b.options.turns), func(t turn) bool { return t.subject.Name != name })
-		err := b.try(ctx, its[0])
+// available returns the trials whose subjects this machine supports.
+func (b *bench) available(ctx context.Context) ([]trial, error) {
+	for _, name := range distinct(b.options.trials, func(t trial) string { return t.subject.Name }) {
+		trials := slices.DeleteFunc(slices.Clone(b.options.trials), func(t trial) bool { return t.subject.Name != name })
+		err := b.check(ctx, trials[0])
 		refused := (*rig.RefusedError)(nil)
 		switch {
 		case err == nil:
-			s := its[0].subject
+			s := trials[0].subject
 			b.result.Subjects = append(b.result.Subjects, result.Subject{Name: s.Name, About: s.About, ByHand: s.ByHand})
-		case errors.As(err, &refused) && !slices.Contains(b.options.wanted, name):
+		case errors.As(err, &refused) && !slices.Contains(b.options.required, name):
 			b.Logf("leave out %s: %v", name, refused)
 			b.result.LeftOut[name] = refused.Reason
 		default:
 			return nil, err
 		}
 	}
-	for _, t := range b.options.turns {
+	var trials []trial
+	for _, t := range b.options.trials {
 		if _, out := b.result.LeftOut[t.subject.Name]; !out {
-			turns = append(turns, t)
+			trials = append(trials, t)
 		}
 	}
-	if len(turns) == 0 {
-		return nil, errors.New("no subject can be had here")
+	if len(trials) == 0 {
+		return nil, errors.New("this machine supports no subject")
 	}
-	return turns, nil
+	return trials, nil
 }
 
-// try brings a turn's subject up.
-func (b *bench) try(ctx context.Context, t turn) error {
+// check brings a trial's subject up and down.
+func (b *bench) check(ctx context.Context, t trial) error {
 	pair, err := b.pair(ctx, t)
 	if err != nil {
 		return err
@@ -112,13 +110,13 @@ func (b *bench) try(ctx context.Context, t turn) error {
 	return errors.Join(err, pair.Down())
 }
 
-func (b *bench) pair(ctx context.Context, t turn) (*rig.Pair, error) {
-	link := named([]string{t.at.Link}, rig.Links(), linkName)[0]
+func (b *bench) pair(ctx context.Context, t trial) (*rig.Pair, error) {
+	link := withNames([]string{t.at.Link}, rig.Links(), linkName)[0]
 	return b.rig.Pair(ctx, t.subject, link, t.at.Routes)
 }
 
-// turn measures a subject once in a scenario.
-func (b *bench) turn(ctx context.Context, t turn) (err error) {
+// measure takes a trial's measures once.
+func (b *bench) measure(ctx context.Context, t trial) (err error) {
 	pair, err := b.pair(ctx, t)
 	if err != nil {
 		return err

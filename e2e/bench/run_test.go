@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	if os.Geteuid() != 0 {
-		return m.Run() // what needs the program is skipped
+		return m.Run() // tests that need the program are skipped
 	}
 	dir, err := os.MkdirTemp("", "bench-test-")
 	if err != nil {
@@ -51,7 +51,7 @@ func require(t *testing.T) {
 	}
 }
 
-// measured runs the program and returns what it has written.
+// measured runs the program and returns its result, table and chart.
 func measured(t *testing.T, args ...string) (r *result.Result, table, svg string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -76,8 +76,8 @@ func measured(t *testing.T, args ...string) (r *result.Result, table, svg string
 	return r, out.String(), string(drawn)
 }
 
-// complete checks that every cell has a figure. How large it is, is nothing
-// that a test on a busy machine can judge.
+// complete checks that every cell has a figure. A test on a busy machine cannot
+// check its size.
 func complete(t *testing.T, r *result.Result, table string) {
 	t.Helper()
 	for _, at := range r.Scenarios {
@@ -117,7 +117,7 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-// TestQuick has the other measures.
+// TestQuick covers the other measures.
 func TestAllMeasuresLinksAndRounds(t *testing.T) {
 	require(t)
 	r, table, _ := measured(t, "-subjects=raw,kernel-vxlan", "-measures=tcp1r,tcp4,tcp4r,udp1400,tcp-rr")
@@ -125,12 +125,12 @@ func TestAllMeasuresLinksAndRounds(t *testing.T) {
 	r, table, _ = measured(t, "-subjects=raw,kernel-vxlan", "-measures=tcp1", "-links=on,off,csum", "-routes=1,100", "-rounds=2")
 	complete(t, r, table)
 	if len(r.Scenarios) != 4 || r.Rounds != 2 || len(r.Foreign) != 2*4*2 {
-		t.Errorf("%d scenarios, %d rounds, %d turns", len(r.Scenarios), r.Rounds, len(r.Foreign))
+		t.Errorf("%d scenarios, %d rounds, %d trials", len(r.Scenarios), r.Rounds, len(r.Foreign))
 	}
 }
 
-// What cannot be had is left out, but not in silence where it was asked for by
-// name.
+// An unsupported subject is left out, with its reason. It is an error if -subjects
+// names it.
 func TestRefused(t *testing.T) {
 	require(t)
 	refuser := filepath.Join(t.TempDir(), "flannel")
@@ -150,8 +150,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A measurement that fails is repeated, and told of; one that goes on failing
-// ends the run.
+// A failed measurement is repeated and counted. One that keeps failing ends the run.
 func TestRepeats(t *testing.T) {
 	require(t)
 	iperf3, err := exec.LookPath("iperf3")
@@ -181,8 +180,8 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends the run at any time, keeps the rounds that are complete, and
-// leaves nothing.
+// Ctrl-C ends the run at any time, keeps the complete rounds, and leaves nothing
+// behind.
 func TestInterrupted(t *testing.T) {
 	require(t)
 	tmp := t.TempDir()
@@ -220,7 +219,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// trigger is a log that calls f when it says something.
+// trigger is a log that calls f at a text.
 type trigger struct {
 	on string
 	f  func()

@@ -2,8 +2,8 @@ package main
 
 import "github.com/coreos/flannel/e2e/bench/result"
 
-// targets are what each way of carrying packets is to reach, in relation to
-// another of the same run.
+// targets are the goals of the subjects, as ratios to another subject of the same
+// run.
 func targets() []result.Target {
 	const (
 		raw     = "raw"

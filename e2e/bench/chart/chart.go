@@ -1,6 +1,6 @@
-// Package chart draws a result of the benchmark: the ratios of all subjects to
-// the reference. It is legible on a light and on a dark page: it has no
-// background, and its ink is of medium brightness.
+// Package chart draws a result of the benchmark: the ratios of all subjects to the
+// reference. The chart has no background and colors of medium brightness, so that
+// it is legible on a light and on a dark page.
 package chart
 
 import (
@@ -26,12 +26,12 @@ const (
 	pad         = 4 * vg.Millimeter
 )
 
-// ink has a contrast of more than 4 to white and to the dark of GitHub's pages.
+// ink has a contrast of more than 4 to white and to GitHub's dark background.
 var ink = color.NRGBA{R: 0x7a, G: 0x7a, B: 0x7a, A: 0xff}
 
-// WriteFile draws r into a file, as SVG. Each link has a row, with what is
-// better the more of it there is on the left, the rest on the right; where
-// several numbers of routes were measured, a last row shows what they cost.
+// WriteFile draws r into a file, as SVG. Each link has a row: on the left the
+// figures of which more is better, on the right the others. If there are several
+// numbers of routes, a last row shows their effect.
 func WriteFile(path string, r *result.Result) error {
 	rows, err := panels(r)
 	if err != nil {
@@ -55,7 +55,7 @@ func WriteFile(path string, r *result.Result) error {
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return fmt.Errorf("draw chart: %w", err)
 	}
-	// Where the font is not installed, one with the same measures takes its place.
+	// Arial has the same metrics, for machines without the font.
 	drawn := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,sans-serif"))
 	if err := renameio.WriteFile(path, drawn, 0o644); err != nil {
 		return fmt.Errorf("draw chart: %w", err)
@@ -73,7 +73,7 @@ func panels(r *result.Result) ([][]*plot.Plot, error) {
 			continue
 		}
 		first[s.Link] = true
-		row, err := pair(func(sense result.Sense, legend bool) (*plot.Plot, error) { return ratios(r, s, sense, legend) })
+		row, err := panelRow(func(sense result.Sense, legend bool) (*plot.Plot, error) { return ratios(r, s, sense, legend) })
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +82,7 @@ func panels(r *result.Result) ([][]*plot.Plot, error) {
 		}
 	}
 	if several {
-		row, err := pair(func(sense result.Sense, legend bool) (*plot.Plot, error) { return overRoutes(r, sense, legend) })
+		row, err := panelRow(func(sense result.Sense, legend bool) (*plot.Plot, error) { return overRoutes(r, sense, legend) })
 		if err != nil {
 			return nil, err
 		}
@@ -93,9 +93,9 @@ func panels(r *result.Result) ([][]*plot.Plot, error) {
 	return rows, nil
 }
 
-// pair is the two panels of a row, the first of them with a legend; nil if both
-// are empty.
-func pair(f func(sense result.Sense, legend bool) (*plot.Plot, error)) ([]*plot.Plot, error) {
+// panelRow returns the two panels of a row, the first of them with a legend; nil if
+// both are empty.
+func panelRow(f func(sense result.Sense, legend bool) (*plot.Plot, error)) ([]*plot.Plot, error) {
 	row := make([]*plot.Plot, 2)
 	for i, sense := range []result.Sense{result.More, result.Less} {
 		p, err := f(sense, row[0] == nil)
@@ -110,10 +110,10 @@ func pair(f func(sense result.Sense, legend bool) (*plot.Plot, error)) ([]*plot.
 	return row, nil
 }
 
-// newPlot is an empty panel in the chart's style.
+// newPlot returns an empty panel in the chart's style.
 func newPlot(title, y string) *plot.Plot {
 	p := plot.New()
-	p.BackgroundColor = nil // none at all
+	p.BackgroundColor = nil // transparent
 	p.Title.Text, p.Y.Label.Text = title, y
 	p.Title.Padding = 2 * vg.Millimeter
 	for _, s := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle,
@@ -136,14 +136,13 @@ func style(s text.Style, size font.Length) text.Style {
 	return s
 }
 
-// hue is the colour of a subject. All are of medium brightness; but for the
-// second and the last two, they are those of Okabe and Ito, which the colour-blind
-// can tell apart.
-func hue(r *result.Result, s result.Subject) color.Color {
-	hues := []color.NRGBA{
+// subjectColor returns the color of a subject, of medium brightness. All but the
+// second and the last two are of Okabe and Ito's palette for the color-blind.
+func subjectColor(r *result.Result, s result.Subject) color.Color {
+	colors := []color.NRGBA{
 		{0x99, 0x99, 0x99, 0xff}, {0xa6, 0x76, 0x1d, 0xff}, {0x00, 0x72, 0xb2, 0xff}, {0xd5, 0x5e, 0x00, 0xff},
 		{0x00, 0x9e, 0x73, 0xff}, {0xe6, 0x9f, 0x00, 0xff}, {0xcc, 0x79, 0xa7, 0xff}, {0x56, 0xb4, 0xe9, 0xff},
 		{0x75, 0x70, 0xb3, 0xff}, {0x66, 0xa6, 0x1e, 0xff},
 	}
-	return hues[slices.Index(r.Subjects, s)%len(hues)]
+	return colors[slices.Index(r.Subjects, s)%len(colors)]
 }

@@ -115,7 +115,7 @@ func TestBars(t *testing.T) {
 			t.Errorf("bar of %s is %v high, want %v", subject, got, want)
 		}
 	}
-	ticks := powers{}.Ticks(-1.5, 2)
+	ticks := log2Ticks{}.Ticks(-1.5, 2)
 	var labels []string
 	for _, tick := range ticks {
 		labels = append(labels, tick.Label)
@@ -127,7 +127,7 @@ func TestBars(t *testing.T) {
 
 func TestHuesDiffer(t *testing.T) {
 	r := sample()
-	if hue(r, r.Subjects[0]) == hue(r, r.Subjects[1]) || hue(r, r.Subjects[1]) == hue(r, r.Subjects[2]) {
+	if subjectColor(r, r.Subjects[0]) == subjectColor(r, r.Subjects[1]) || subjectColor(r, r.Subjects[1]) == subjectColor(r, r.Subjects[2]) {
 		t.Error("two subjects look alike")
 	}
 }

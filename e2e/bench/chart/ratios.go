@@ -13,19 +13,19 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-// barRoom is what the bars of one figure share, and allBars those of all
-// figures of a panel, which leaves room for the axis and between the figures.
+// groupWidth is the most width for the bars of one figure, panelBars for those of a
+// panel, which leaves room for the axis and between the figures.
 const (
-	barRoom = 1.4 * vg.Centimeter
-	allBars = 9 * vg.Centimeter
+	groupWidth = 1.4 * vg.Centimeter
+	panelBars  = 9 * vg.Centimeter
 )
 
-// ratios draws a group of bars for each figure of one sense: up from 1 for more
-// than the reference, down for less, in powers of two, so that a half is as far
-// from 1 as twice. nil if there is nothing to draw.
+// ratios draws a group of bars for each figure of one sense, on a logarithmic axis:
+// up from 1 for more than the reference, down for less. It returns nil if there is
+// nothing to draw.
 func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend bool) (*plot.Plot, error) {
 	figures := figuresOf(r, at, sense)
-	subjects := others(r, at, figures)
+	subjects := comparedSubjects(r, at, figures)
 	if len(figures) == 0 || len(subjects) == 0 {
 		return nil, nil
 	}
@@ -34,7 +34,7 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 	for i, f := range figures {
 		names[i] = strings.TrimSuffix(f.Name, "-p50")
 	}
-	width := min(barRoom, allBars/vg.Length(len(figures))) / vg.Length(len(subjects))
+	width := min(groupWidth, panelBars/vg.Length(len(figures))) / vg.Length(len(subjects))
 	lowest, highest := 0.0, 0.0
 	for i, s := range subjects {
 		values := make(plotter.Values, len(figures))
@@ -46,7 +46,7 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 		if err != nil {
 			return nil, err
 		}
-		bars.Color = hue(r, s)
+		bars.Color = subjectColor(r, s)
 		bars.LineStyle.Width = 0
 		bars.Offset = width * (vg.Length(i) - vg.Length(len(subjects)-1)/2)
 		p.Add(bars)
@@ -62,14 +62,14 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 	if legend { // above the highest bar, a line for each subject
 		p.Y.Max += (p.Y.Max - p.Y.Min + 1) * 0.09 * float64(len(subjects))
 	}
-	p.Y.Tick.Marker = powers{}
+	p.Y.Tick.Marker = log2Ticks{}
 	one := plotter.NewFunction(func(float64) float64 { return 0 })
 	one.Color, one.Width = ink, vg.Points(1)
 	p.Add(one)
 	return p, nil
 }
 
-// figuresOf are those of one sense that the reference has, too.
+// figuresOf returns the figures of one sense that the reference has as well.
 func figuresOf(r *result.Result, at result.Scenario, sense result.Sense) []result.Figure {
 	var figures []result.Figure
 	for _, f := range r.Figures {
@@ -80,8 +80,9 @@ func figuresOf(r *result.Result, at result.Scenario, sense result.Sense) []resul
 	return figures
 }
 
-// others are all subjects but the reference that have one of the figures.
-func others(r *result.Result, at result.Scenario, figures []result.Figure) []result.Subject {
+// comparedSubjects returns the subjects, except the reference, that have one of the
+// figures.
+func comparedSubjects(r *result.Result, at result.Scenario, figures []result.Figure) []result.Subject {
 	var subjects []result.Subject
 	for _, s := range r.Subjects {
 		has := func(f result.Figure) bool { return r.Cell(at, s.Name, f.Name) != nil }
@@ -92,7 +93,8 @@ func others(r *result.Result, at result.Scenario, figures []result.Figure) []res
 	return subjects
 }
 
-// log2Ratio is 0 for the same as the reference, and where there is no ratio.
+// log2Ratio returns the binary logarithm of the ratio to the reference; 0 if there
+// is none.
 func log2Ratio(r *result.Result, at result.Scenario, subject, figure string) float64 {
 	if c := r.Cell(at, subject, figure); c != nil {
 		if q, ok := r.Ratio(c); ok && q > 0 {
@@ -102,10 +104,10 @@ func log2Ratio(r *result.Result, at result.Scenario, subject, figure string) flo
 	return 0
 }
 
-// powers labels an axis of binary logarithms: ¼, ½, 1, 2, 4.
-type powers struct{}
+// log2Ticks labels an axis of binary logarithms: ¼, ½, 1, 2, 4.
+type log2Ticks struct{}
 
-func (powers) Ticks(lowest, highest float64) []plot.Tick {
+func (log2Ticks) Ticks(lowest, highest float64) []plot.Tick {
 	var ticks []plot.Tick
 	for v := math.Ceil(lowest); v <= highest; v++ {
 		label := fmt.Sprintf("%.0f", math.Exp2(v))

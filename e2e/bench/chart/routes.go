@@ -11,9 +11,9 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-// overRoutes draws how the first figure of one sense changes with the number of
-// routes: a line for each subject, in relation to its own value at the first
-// number. nil if there is nothing to draw.
+// overRoutes draws the first figure of one sense over the number of routes: a line
+// for each subject, relative to its own value at the first number. It returns nil if
+// there is nothing to draw.
 func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, error) {
 	first := r.Scenarios[0]
 	figures := figuresOf(r, first, sense)
@@ -41,14 +41,14 @@ func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, 
 			numbers = append(numbers, strconv.Itoa(at.Routes))
 		}
 		if len(points) < 2 {
-			continue // measured with the first number alone
+			continue // only the first number was measured
 		}
 		drawn = true
 		line, dots, err := plotter.NewLinePoints(points)
 		if err != nil {
 			return nil, err
 		}
-		line.Color, line.Width, dots.Color = hue(r, s), vg.Points(1.5), hue(r, s)
+		line.Color, line.Width, dots.Color = subjectColor(r, s), vg.Points(1.5), subjectColor(r, s)
 		p.Add(line, dots)
 		if legend {
 			p.Legend.Add(s.Name, line)

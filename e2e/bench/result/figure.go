@@ -1,14 +1,13 @@
-// Package result holds what a run of the benchmark has found: figures of
-// subjects in scenarios, with their samples, as a table and as JSON.
+// Package result holds the result of a benchmark run: figures of subjects in
+// scenarios, with their samples. It prints a table, and reads and writes JSON.
 //
-// Glossary: a subject is one way of carrying packets between two hosts, a
-// scenario the circumstances under which it is measured, a figure what is
-// measured, a cell a figure of a subject in a scenario, a sample a cell's value
-// in one round. The reference is the subject to whose medians all others' are
-// put in relation.
+// Glossary: a subject is a transport between two hosts. A scenario is the link and
+// the number of routes. A figure is a measured quantity. A cell is a figure of a
+// subject in a scenario. A sample is a cell's value in one round. All medians are
+// compared with those of the reference, one of the subjects.
 package result
 
-// Sense says which way a figure is good.
+// Sense is the direction in which a figure is better.
 type Sense string
 
 const (
@@ -16,34 +15,34 @@ const (
 	More Sense = "more"
 	// Less is better: latency, cost.
 	Less Sense = "less"
-	// Share is a part of something, 0 to 100 %, of which less is better and
-	// whose ratio to another share says nothing.
+	// Share is a percentage, of which less is better. Its ratio to another share is
+	// meaningless.
 	Share Sense = "share"
 )
 
-// Figure is something that is measured.
+// Figure is a measured quantity.
 type Figure struct {
 	// Name is short and unique, e.g. "tcp1-cpu".
 	Name string `json:"name"`
-	// Title is for people, e.g. "TCP, 1 stream, cost".
+	// Title is the table's, e.g. "TCP, 1 stream, cost".
 	Title string `json:"title"`
 	// Unit is that of the samples, e.g. "CPU s/Gb".
 	Unit   string `json:"unit"`
 	Better Sense  `json:"better"`
 }
 
-// Subject is one way of carrying packets.
+// Subject is a transport between two hosts.
 type Subject struct {
 	Name  string `json:"name"`
 	About string `json:"about"`
-	// ByHand names the subject that is the same thing set up by hand.
+	// ByHand names the subject that is the same transport set up by hand.
 	ByHand string `json:"by_hand,omitempty"`
 }
 
 // Scenario is the circumstances of a measurement.
 type Scenario struct {
-	// Link names the variant of the link between the hosts, Routes is how many
-	// peers each host has a route to.
+	// Link names the variant of the link between the hosts. Routes is how many peers
+	// each host has a route to.
 	Link   string `json:"link"`
 	Routes int    `json:"routes"`
 }

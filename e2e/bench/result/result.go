@@ -11,12 +11,11 @@ import (
 	"github.com/coreos/flannel/e2e/bench/machine"
 )
 
-// Result is what a run has found. Build it with New, Add and Background; its
-// methods are for one goroutine.
+// Result is the result of a run. It is not safe for concurrent use.
 type Result struct {
 	Machine machine.Description `json:"machine"`
-	// Rounds is how many samples a cell has that was measured to the end,
-	// Seconds how long each measurement took.
+	// Rounds is the number of samples of each cell. Seconds is the length of each
+	// measurement.
 	Rounds  int `json:"rounds"`
 	Seconds int `json:"seconds"`
 	// Congestion is TCP's congestion control.
@@ -24,14 +23,14 @@ type Result struct {
 	// Reference is a subject's name.
 	Reference string    `json:"reference"`
 	Subjects  []Subject `json:"subjects"`
-	// LeftOut are the subjects that cannot be had here, and why.
+	// LeftOut maps subjects that the machine does not support to the reason.
 	LeftOut   map[string]string `json:"left_out,omitempty"`
 	Scenarios []Scenario        `json:"scenarios"`
 	Figures   []Figure          `json:"figures"`
 	Cells     []*Cell           `json:"cells"`
 	Outcomes  []Outcome         `json:"targets,omitempty"`
-	// Foreign are the shares of the machine, 0 to 1, that others used just
-	// before each subject's turn.
+	// Foreign lists the shares of the machine, 0 to 1, that other programs used just
+	// before each trial.
 	Foreign []float64 `json:"foreign_load"`
 	// Repeated is how many measurements failed and were repeated.
 	Repeated int `json:"repeated,omitempty"`
@@ -59,7 +58,7 @@ func (r *Result) Add(s Scenario, subject, figure string, value float64) {
 	c.Median, c.Min, c.Max = Median(c.Samples), slices.Min(c.Samples), slices.Max(c.Samples)
 }
 
-// Cell finds a cell; nil where nothing has been measured.
+// Cell returns a cell; nil if there is none.
 func (r *Result) Cell(s Scenario, subject, figure string) *Cell {
 	i := slices.IndexFunc(r.Cells, func(c *Cell) bool {
 		return c.Scenario == s && c.Subject == subject && c.Figure == figure
@@ -70,11 +69,12 @@ func (r *Result) Cell(s Scenario, subject, figure string) *Cell {
 	return r.Cells[i]
 }
 
-// Ratio is the cell's median over that of the reference in the same scenario;
-// ok is false where there is none.
+// Ratio returns the cell's median over that of the reference in the same scenario;
+// ok is false if there is none.
 func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) { return r.over(c, r.Reference) }
 
-// RatioByHand is the cell's median over that of the same thing set up by hand.
+// RatioByHand returns the cell's median over that of the same transport set up by
+// hand.
 func (r *Result) RatioByHand(c *Cell) (ratio float64, ok bool) {
 	i := slices.IndexFunc(r.Subjects, func(s Subject) bool { return s.Name == c.Subject })
 	if i < 0 {
@@ -83,7 +83,7 @@ func (r *Result) RatioByHand(c *Cell) (ratio float64, ok bool) {
 	return r.over(c, r.Subjects[i].ByHand)
 }
 
-// over is the cell's median over that of subject in the same scenario.
+// over returns the cell's median over that of subject in the same scenario.
 func (r *Result) over(c *Cell, subject string) (ratio float64, ok bool) {
 	other := r.Cell(c.Scenario, subject, c.Figure)
 	if other == nil || other.Median == 0 || r.sense(c.Figure) == Share {
@@ -101,8 +101,8 @@ func (r *Result) sense(figure string) Sense {
 	return ""
 }
 
-// Complete drops what an interrupted round has left: afterwards every cell has
-// rounds samples, and those that have fewer are gone.
+// Complete drops the samples of an interrupted round, and the cells with fewer than
+// rounds samples.
 func (r *Result) Complete(rounds int) {
 	r.Rounds = rounds
 	r.Cells = slices.DeleteFunc(r.Cells, func(c *Cell) bool { return len(c.Samples) < rounds || rounds == 0 })
@@ -124,7 +124,7 @@ func (r *Result) WriteFile(path string) error {
 	return nil
 }
 
-// Read reads what WriteFile has written.
+// Read reads a file of WriteFile.
 func Read(path string) (*Result, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -132,15 +132,16 @@ func Read(path string) (*Result, error) {
 	}
 	r := new(Result)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("read result %s: %w; it must be what -json has written", path, err)
+		return nil, fmt.Errorf("read result %s: %w; it must be a file of -json", path, err)
 	}
 	if r.Rounds == 0 || len(r.Cells) == 0 {
-		return nil, fmt.Errorf("read result %s: there is no figure in it; it must be what -json has written", path)
+		return nil, fmt.Errorf("read result %s: it has no figure; it must be a file of -json", path)
 	}
 	return r, nil
 }
 
-// Median is the middle value, or the mean of the two in the middle; 0 of none.
+// Median returns the middle value, or the mean of the two in the middle; 0 if there
+// is none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0

@@ -37,7 +37,7 @@ func sample() *Result {
 		r.Add(one, "ours", "cost", v)
 		r.Add(many, "ours", "cost", v*1.1)
 	}
-	r.Judge([]Target{
+	r.Evaluate([]Target{
 		{"tcp", "ours", one, "vxlan", one, 0.5},
 		{"tcp", "ours", one, "vxlan", one, 0.51},
 		{"cost", "ours", many, "ours", one, 1.05},
@@ -111,7 +111,7 @@ func TestTargets(t *testing.T) {
 	}
 	r.Add(one, "ours", "tcp", 30)
 	r.Add(one, "vxlan", "tcp", 10)
-	r.Judge([]Target{{"tcp", "ours", one, "vxlan", one, 1}})
+	r.Evaluate([]Target{{"tcp", "ours", one, "vxlan", one, 1}})
 	want := []Outcome{{Target{"tcp", "ours", one, "vxlan", one, 1}, 0.6, 0.5, 3, false}}
 	if diff := cmp.Diff(want, r.Outcomes); diff != "" {
 		t.Error(diff)
@@ -150,7 +150,7 @@ func TestPrint(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 0.01234: "0.0123", 0.9996: "1.00", 1: "1.00", 9.995: "9.99", 9.996: "10.0", 12.34: "12.3", 99.96: "100", 123.4: "123", 43210: "43210"} {
-		if got := short(v); got != want {
+		if got := formatNumber(v); got != want {
 			t.Errorf("%v is spelt %s, want %s", v, got, want)
 		}
 	}

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Print writes the machine's description and a table for each scenario. links
-// says in words what a link variant is.
+// Print writes the machine's description and a table for each scenario. links maps
+// the link variants to their descriptions.
 func (r *Result) Print(w io.Writer, links map[string]string) error {
 	m := r.Machine
 	fmt.Fprintf(w, "%s, %d cores; Linux %s; %s; %s; %s; %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Iperf3, m.Sockperf, m.Date.Format(time.DateOnly))
-	fmt.Fprintf(w, "%d interleaved rounds of %d s a measurement; TCP %s; other load before the turns: median %s, at most %s\n",
+	fmt.Fprintf(w, "%d interleaved rounds of %d s a measurement; TCP %s; other load before the trials: median %s, at most %s\n",
 		r.Rounds, r.Seconds, r.Congestion, percent(Median(r.Foreign)), percent(highest(r.Foreign)))
 	if r.Repeated > 0 {
 		fmt.Fprintf(w, "measurements that failed and were repeated: %d\n", r.Repeated)
@@ -60,28 +60,28 @@ func (r *Result) printFigure(w io.Writer, s Scenario, f Figure) {
 		if c == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, short(c.Median), short(c.Min), short(c.Max), quotient(r.Ratio(c)), quotient(r.RatioByHand(c)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, formatNumber(c.Median), formatNumber(c.Min), formatNumber(c.Max), formatRatio(r.Ratio(c)), formatRatio(r.RatioByHand(c)))
 		title = ""
 	}
 }
 
-// quotient spells a ratio, if there is one.
-func quotient(ratio float64, ok bool) string {
+// formatRatio formats a ratio, or "-" if there is none.
+func formatRatio(ratio float64, ok bool) string {
 	if !ok {
 		return "-"
 	}
-	return short(ratio)
+	return formatNumber(ratio)
 }
 
-// short spells v with three significant digits, or all those before the point.
-func short(v float64) string {
+// formatNumber formats v with three significant digits, or all those before the point.
+func formatNumber(v float64) string {
 	if v == 0 {
 		return "0"
 	}
 	// %.2e rounds to three digits, which may make one more before the point.
 	exponent := 0
 	if _, e, ok := strings.Cut(strconv.FormatFloat(v, 'e', 2, 64), "e"); ok {
-		exponent, _ = strconv.Atoi(e) // it has just been formatted
+		exponent, _ = strconv.Atoi(e) // FormatFloat has written it
 	}
 	return strconv.FormatFloat(v, 'f', max(0, 2-exponent), 64)
 }

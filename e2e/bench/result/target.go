@@ -7,8 +7,8 @@ import (
 	"text/tabwriter"
 )
 
-// Target says how a cell's median shall relate to another's: be at least Limit
-// times as much where more is better, at most where less is.
+// Target is a goal for the ratio of a cell's median to another's: at least Limit if
+// more is better, at most if less is.
 type Target struct {
 	Figure  string   `json:"figure"`
 	Subject string   `json:"subject"`
@@ -19,19 +19,19 @@ type Target struct {
 	Limit  float64  `json:"limit"`
 }
 
-// Outcome is what a target's cells have.
+// Outcome is the measured ratio of a target.
 type Outcome struct {
 	Target
-	// Ratio is that of the medians, Min and Max are the extremes of the ratios
-	// in each round.
+	// Ratio is that of the medians. Min and Max are the extremes of the rounds'
+	// ratios.
 	Ratio float64 `json:"ratio"`
 	Min   float64 `json:"min"`
 	Max   float64 `json:"max"`
 	Met   bool    `json:"met"`
 }
 
-// Judge fills Outcomes with those targets that the run has the cells for.
-func (r *Result) Judge(targets []Target) {
+// Evaluate sets Outcomes, for the targets that the run has the cells of.
+func (r *Result) Evaluate(targets []Target) {
 	r.Outcomes = nil
 	for _, t := range targets {
 		c, other := r.Cell(t.At, t.Subject, t.Figure), r.Cell(t.OverAt, t.Over, t.Figure)
@@ -71,7 +71,7 @@ func (r *Result) printOutcomes(w io.Writer) error {
 			what = fmt.Sprintf("%s, %d routes ÷ %d", o.Subject, o.At.Routes, o.OverAt.Routes)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\n", o.Figure, what,
-			sign, short(o.Limit), short(o.Ratio), short(o.Min), short(o.Max), met)
+			sign, formatNumber(o.Limit), formatNumber(o.Ratio), formatNumber(o.Min), formatNumber(o.Max), met)
 	}
 	return t.Flush()
 }
