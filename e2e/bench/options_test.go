@@ -35,7 +35,7 @@ func TestOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.rounds != 2 || o.seconds != 1 || subjectsOf(o) != "raw, udp-plain" || measuresOf(o) != "tcp4" {
-		t.Errorf("what is given gives way: %+v", o)
+		t.Errorf("a given flag is overridden: %+v", o)
 	}
 	if diff := cmp.Diff([]string{"raw", "udp-plain"}, o.required); diff != "" {
 		t.Error(diff)
@@ -63,7 +63,7 @@ func measuresOf(o *options) string {
 	return listNames(found, measureName)
 }
 
-// The short plan has all that a target is about, so that each is judged.
+// The short plan has the cells of every target.
 func TestShortPlan(t *testing.T) {
 	o, err := parseOptions([]string{"-plan=short"}, nil)
 	if err != nil {
@@ -73,16 +73,16 @@ func TestShortPlan(t *testing.T) {
 		t.Errorf("%d rounds of %d s, want 5 of 1", o.rounds, o.seconds)
 	}
 	r := &result.Result{}
-	for _, turn := range o.trials {
-		for _, m := range turn.measures {
+	for _, t := range o.trials {
+		for _, m := range t.measures {
 			for _, f := range m.figures {
-				r.Add(turn.at, turn.subject.Name, f.Name, 1)
+				r.Add(t.at, t.subject.Name, f.Name, 1)
 			}
 		}
 	}
 	r.Evaluate(targets())
 	if len(r.Outcomes) != len(targets()) {
-		t.Errorf("%d targets are judged, of %d", len(r.Outcomes), len(targets()))
+		t.Errorf("%d targets are evaluated, of %d", len(r.Outcomes), len(targets()))
 	}
 	for _, c := range r.Cells {
 		if len(c.Samples) != 1 {
@@ -126,7 +126,7 @@ func TestWrongOptions(t *testing.T) {
 	}
 }
 
-// An earlier result is shown, judged and drawn without root and without tools.
+// An earlier result is reported, evaluated and drawn without root and tools.
 func TestFrom(t *testing.T) {
 	chart := filepath.Join(t.TempDir(), "chart.svg")
 	var out bytes.Buffer
@@ -168,7 +168,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// A figure's name finds its cell, so there must be but one of each.
+// Figures have unique names.
 func TestNamesAreUnique(t *testing.T) {
 	var names []string
 	for _, m := range measures() {

@@ -1,11 +1,10 @@
-// Command classicpeer is a host that speaks the formats that the overlay's
-// hosts have in common, and nothing else: one bare IPv4 packet in a UDP
-// datagram, lease keys in etcd over plain HTTP. It is written from the
-// description of those formats alone and shares no code with the daemon, so
-// that the two can be held against each other.
+// Command classicpeer is a host that implements only the formats that all
+// generations share: one bare IPv4 packet in a UDP datagram, and lease keys in etcd
+// over plain HTTP. It is written from the description of these formats and shares no
+// code with the daemon, so that the daemon can be tested against it.
 //
-// Like the first generation it trusts every datagram, moves a packet at a
-// time, and reads into a buffer of its tunnel's MTU: what is larger is cut.
+// Like the first generation, it trusts every datagram and moves a packet at a time.
+// It reads into a buffer of its tunnel's MTU and so truncates larger packets.
 //
 //	classicpeer -etcd http://192.168.77.1:2379 -api 2 -subnet 10.5.9.0/24 -public-ip 192.168.77.2
 //
@@ -84,10 +83,10 @@ func run(ctx context.Context, args []string) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	failed := make(chan error, 3)
-	wg.Go(func() { failed <- p.out(tun, socket) })
-	wg.Go(func() { failed <- p.in(tun, socket) })
-	wg.Go(func() { failed <- p.follow(ctx) })
-	// The deferred closing ends the loops; it comes before the wait.
+	wg.Go(func() { failed <- p.send(tun, socket) })
+	wg.Go(func() { failed <- p.receive(tun, socket) })
+	wg.Go(func() { failed <- p.syncRoutes(ctx) })
+	// Closing these ends the loops; it runs before the wait.
 	defer socket.Close()
 	defer tun.Close()
 	select {
@@ -98,8 +97,8 @@ func run(ctx context.Context, args []string) error {
 	}
 }
 
-// out carries packets from the tunnel to the hosts.
-func (p *peer) out(tun *os.File, socket *net.UDPConn) error {
+// send moves packets from the tunnel to the hosts.
+func (p *peer) send(tun *os.File, socket *net.UDPConn) error {
 	buf := make([]byte, p.mtu)
 	for {
 		n, err := tun.Read(buf)
@@ -110,14 +109,14 @@ func (p *peer) out(tun *os.File, socket *net.UDPConn) error {
 			continue
 		}
 		if host := p.route(netip.AddrFrom4([4]byte(buf[16:20]))); host.IsValid() {
-			// A lost datagram is the sender's to repeat.
+			// A failed datagram is a lost packet.
 			_, _ = socket.WriteToUDPAddrPort(buf[:n], netip.AddrPortFrom(host, port))
 		}
 	}
 }
 
-// in carries datagrams from the hosts to the tunnel, whoever sent them.
-func (p *peer) in(tun *os.File, socket *net.UDPConn) error {
+// receive moves datagrams from any sender to the tunnel.
+func (p *peer) receive(tun *os.File, socket *net.UDPConn) error {
 	buf := make([]byte, p.mtu)
 	for {
 		n, _, err := socket.ReadFromUDPAddrPort(buf)

@@ -19,7 +19,7 @@ const (
 	pollEvery = 50 * time.Millisecond
 )
 
-// store is where leases are kept. Keys are like 10.5.9.0-24, values like
+// store is the lease store. Keys are like 10.5.9.0-24, values like
 // {"PublicIP":"192.168.77.2"}.
 type store interface {
 	putLease(ctx context.Context, subnet netip.Prefix, publicIP netip.Addr) error
@@ -27,9 +27,9 @@ type store interface {
 	leases(ctx context.Context) (map[string]string, error)
 }
 
-// follow keeps the routes equal to the leases in the store until ctx ends. What
-// the store says now and then is enough for a test's peer.
-func (p *peer) follow(ctx context.Context) error {
+// syncRoutes keeps the routes equal to the leases in the store until ctx ends. It
+// polls, which suffices for a test.
+func (p *peer) syncRoutes(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -61,7 +61,7 @@ func (p *peer) follow(ctx context.Context) error {
 
 func leaseKey(subnet netip.Prefix) string { return strings.Replace(subnet.String(), "/", "-", 1) }
 
-// storeV2 is etcd's first API: keys with a TTL of their own.
+// storeV2 is etcd's v2 API: keys with a TTL of their own.
 type storeV2 struct{ endpoint, prefix string }
 
 func (s storeV2) dir() string { return s.endpoint + "/v2/keys" + s.prefix + "/subnets" }
@@ -89,8 +89,8 @@ func (s storeV2) leases(ctx context.Context) (map[string]string, error) {
 	return found, nil
 }
 
-// storeV3 is etcd's third API through its JSON gateway, which has bytes in
-// base64 and 64-bit numbers as strings; encoding/json does the former.
+// storeV3 is etcd's v3 API through its JSON gateway, which has bytes in base64 and
+// 64-bit numbers as strings. encoding/json encodes bytes so.
 type storeV3 struct{ endpoint, prefix string }
 
 func (s storeV3) putLease(ctx context.Context, subnet netip.Prefix, publicIP netip.Addr) error {

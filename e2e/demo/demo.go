@@ -19,11 +19,11 @@ import (
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
-// statusURL is where a daemon answers, inside its host.
+// statusURL is a daemon's status server, inside its host.
 const statusURL = "http://127.0.0.1:8286"
 
-// leaveLimit is how long a daemon may take to end before it is killed.
-const leaveLimit = 5 * time.Second
+// stopTimeout bounds the end of a daemon before it is killed.
+const stopTimeout = 5 * time.Second
 
 type demo struct {
 	*netnstest.Program
@@ -36,15 +36,15 @@ type demo struct {
 type node struct {
 	*netnstest.Host
 	envFile, logFile string
-	ended            chan struct{} // closed when the daemon is gone
+	ended            chan struct{} // closed after the daemon has ended
 
 	env       subnetfile.Env
 	container *netnstest.Host
 	dataPath  string
 }
 
-// raise brings up hosts, daemons and containers.
-func (d *demo) raise(ctx context.Context) {
+// start starts hosts, daemons and containers.
+func (d *demo) start(ctx context.Context) {
 	dir, err := os.MkdirTemp("", "flannel-demo-")
 	if err != nil {
 		d.Fatalf("make folder: %v", err)
@@ -68,47 +68,47 @@ func (d *demo) raise(ctx context.Context) {
 		} else {
 			args = append(args, "-etcd-endpoints=http://"+store)
 		}
-		d.start(n, args)
+		d.startDaemon(n, args)
 	}
 	for _, n := range d.nodes {
-		d.await(ctx, n)
+		d.awaitReady(ctx, n)
 		d.addContainer(n)
 	}
 }
 
-// start runs the daemon of n until the scope ends.
-func (d *demo) start(n *node, args []string) {
+// startDaemon starts the daemon of n, which ends with the scope.
+func (d *demo) startDaemon(n *node, args []string) {
 	log, err := os.Create(n.logFile)
 	if err != nil {
 		d.Fatalf("make log: %v", err)
 	}
 	defer log.Close()
-	// Not the demo's context: the daemon shall leave as it does in real life.
+	// The daemon ends by a signal, as in production, not with the demo's context.
 	cmd := n.Command(context.Background(), d.program, args...)
 	cmd.Stderr = log
-	// Ctrl-C is for the demo alone, which then asks the daemons to leave.
+	// Ctrl-C reaches only the demo, which then stops the daemons.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		d.Fatalf("start daemon on %s: %v", n.Name(), err)
 	}
 	go func() {
 		defer close(n.ended)
-		_ = cmd.Wait() // await reports it
+		_ = cmd.Wait() // awaitReady reports it
 	}()
 	d.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		select {
 		case <-n.ended:
-		case <-time.After(leaveLimit):
-			d.Logf("daemon on %s does not leave; killing it", n.Name())
+		case <-time.After(stopTimeout):
+			d.Logf("daemon on %s does not end; killing it", n.Name())
 			_ = cmd.Process.Kill()
 			<-n.ended
 		}
 	})
 }
 
-// await returns when the daemon of n is ready.
-func (d *demo) await(ctx context.Context, n *node) {
+// awaitReady waits until the daemon of n is ready.
+func (d *demo) awaitReady(ctx context.Context, n *node) {
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -133,7 +133,7 @@ func (d *demo) await(ctx context.Context, n *node) {
 	}
 }
 
-// readStatus asks the daemon what it is doing; an error if it is not ready.
+// readStatus reads the daemon's status; an error if it is not ready.
 func (n *node) readStatus(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, statusURL+"/api/v1/status", nil)
 	if err != nil {
@@ -152,13 +152,13 @@ func (n *node) readStatus(ctx context.Context) error {
 		return fmt.Errorf("read status: %w", err)
 	}
 	if !status.Ready {
-		return errors.New("its status says so")
+		return errors.New("its status is not ready")
 	}
 	n.dataPath = status.Backend.DataPath
 	return nil
 }
 
-// addContainer does what Docker does with --bip and --mtu.
+// addContainer adds a bridge and a container as Docker does with --bip and --mtu.
 func (d *demo) addContainer(n *node) {
 	gateway := n.env.Subnet.Addr().Next()
 	bits := n.env.Subnet.Bits()
@@ -167,7 +167,7 @@ func (d *demo) addContainer(n *node) {
 		netip.PrefixFrom(gateway.Next(), bits), gateway, n.env.MTU)
 }
 
-// fail shows the end of the log of n as well.
+// fail logs the end of the log of n, and ends the demo.
 func (d *demo) fail(n *node, format string, args ...any) {
 	if log, err := os.ReadFile(n.logFile); err == nil {
 		const last = 10

@@ -1,7 +1,7 @@
-// Command demo shows the overlay at work on one machine: three hosts in network
-// namespaces, a daemon on each, an etcd inside the first one's, and a container
-// on each behind a bridge made from subnet.env. It pings every container from
-// every other, prints what it found, and takes all of it down again.
+// Command demo runs the overlay on one machine: three hosts in network namespaces,
+// each with a daemon and a container behind a bridge made from subnet.env, and an
+// etcd in the first host's daemon. It pings every container from every other,
+// prints the results, and removes everything.
 package main
 
 import (
@@ -17,17 +17,17 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// network is the overlay that the hosts share.
+// network is the overlay.
 const network = "10.5.0.0/16"
 
-// hosts is how many there are.
+// hosts is the number of hosts.
 const hosts = 3
 
-// patience bounds the whole of the way to the table.
-const patience = 2 * time.Minute
+// tableTimeout bounds the time from the start to the table.
+const tableTimeout = 2 * time.Minute
 
 func main() {
-	program := flag.String("flannel", "bin/flannel", "the program to show")
+	program := flag.String("flannel", "bin/flannel", "the program to run")
 	keep := flag.Bool("keep", false, "stay up until Ctrl-C, to look around")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -35,10 +35,10 @@ func main() {
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second Ctrl-C kills; the next run clears up then.
+	// A second Ctrl-C kills; the next run removes the leftovers.
 	context.AfterFunc(ctx, stop)
 	code := 0
-	if err := show(ctx, *program, *keep, os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, *program, *keep, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		code = 1
 	}
@@ -46,13 +46,13 @@ func main() {
 	os.Exit(code)
 }
 
-func show(ctx context.Context, program string, keep bool, stdout, stderr io.Writer) error {
+func run(ctx context.Context, program string, keep bool, stdout, stderr io.Writer) error {
 	d := &demo{Program: &netnstest.Program{Log: stderr}, program: program, out: stdout}
 	return d.Do(func() error {
 		netnstest.Require(d)
-		limited, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, tableTimeout)
 		defer cancel()
-		d.raise(limited)
+		d.start(limited)
 		d.printHosts()
 		err := d.printPings(limited)
 		if keep {

@@ -23,8 +23,8 @@ func (d *demo) printHosts() {
 	fmt.Fprintln(d.out)
 }
 
-// printPings pings every container from every other. A pair that does not reach
-// each other is an error.
+// printPings pings every container from every other. A ping without an answer is an
+// error.
 func (d *demo) printPings(ctx context.Context) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', 0)
 	fmt.Fprint(w, "ROUND TRIP, ms")
@@ -62,7 +62,8 @@ func (d *demo) printPings(ctx context.Context) error {
 	return nil
 }
 
-// ping is the average round trip of a few packets between two containers.
+// ping returns the average round trip of a few packets between two containers, in
+// milliseconds.
 func ping(ctx context.Context, from, to *node) (string, error) {
 	cmd := from.container.Command(ctx, "ping", "-n", "-q", "-c", "5", "-i", "0.05", "-w", "5", to.container.Addr().Addr().String())
 	out, err := cmd.Output()
@@ -71,7 +72,7 @@ func ping(ctx context.Context, from, to *node) (string, error) {
 	}
 	average := rtt.FindSubmatch(out)
 	if average == nil {
-		return "", fmt.Errorf("ping does not tell the round trip: %s", out)
+		return "", fmt.Errorf("no round trip in the output of ping: %s", out)
 	}
 	return string(average[1]), nil
 }

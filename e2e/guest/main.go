@@ -1,12 +1,12 @@
-// Command guest is what runs in the containers of the tests: one static binary,
-// the whole image.
+// Command guest runs in the containers of the tests. The static binary is the whole
+// image.
 //
 //	guest serve                          answer on TCP and UDP port 5000
 //	guest udp ADDR:PORT SIZE [fragment]  one datagram of SIZE bytes and its echo
 //	guest tcp ADDR:PORT SIZE             SIZE bytes and their echo
 //
-// A server of TCP begins with a line that says who it sees the client as; the
-// client prints it.
+// The TCP server begins with a line that has the client's address. The client prints
+// it.
 package main
 
 import (
@@ -31,9 +31,8 @@ import (
 
 const (
 	port = ":5000"
-	// patience is how long a client waits for a connection, and for each
-	// answer.
-	patience = 5 * time.Second
+	// timeout bounds a client's wait for a connection and for each answer.
+	timeout = 5 * time.Second
 )
 
 func main() {
@@ -48,7 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return serve(ctx)
 	}
 	if len(args) < 3 {
-		return errors.New("want serve, or udp or tcp with an address and a size")
+		return errors.New("usage: serve, or udp or tcp with an address and a size")
 	}
 	size, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -103,12 +102,12 @@ func echoDatagrams(p net.PacketConn) error {
 		if err != nil {
 			return err
 		}
-		// One answer that cannot be sent must not end the server.
+		// A failed answer does not end the server.
 		_, _ = p.WriteTo(buf[:n], from)
 	}
 }
 
-// echoStream sees to its own client only: its failure is the client's as well.
+// echoStream serves one client, which sees a failure itself.
 func echoStream(c net.Conn) {
 	defer c.Close()
 	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
@@ -121,7 +120,7 @@ func echoStream(c net.Conn) {
 	_, _ = io.Copy(c, c)
 }
 
-// payload is not compressible, and no part of it looks like another.
+// payload returns random bytes, no part of which equals another.
 func payload(size int) []byte {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
@@ -129,8 +128,8 @@ func payload(size int) []byte {
 }
 
 func sendDatagram(ctx context.Context, addr string, size int, fragment bool) error {
-	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		mode := unix.IP_PMTUDISC_DO // too large is an error, here or on the way
+	d := net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		mode := unix.IP_PMTUDISC_DO // a packet above the path's MTU is an error
 		if fragment {
 			mode = unix.IP_PMTUDISC_DONT
 		}
@@ -150,7 +149,7 @@ func sendDatagram(ctx context.Context, addr string, size int, fragment bool) err
 	if _, err := c.Write(sent); err != nil {
 		return fmt.Errorf("send %d bytes: %w", size, err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	echo := make([]byte, 1<<16)
@@ -159,26 +158,26 @@ func sendDatagram(ctx context.Context, addr string, size int, fragment bool) err
 		return fmt.Errorf("wait for the echo of %d bytes: %w", size, err)
 	}
 	if !bytes.Equal(echo[:n], sent) {
-		return fmt.Errorf("the echo of %d bytes has %d, or others", size, n)
+		return fmt.Errorf("the echo of %d bytes differs, it has %d", size, n)
 	}
 	return nil
 }
 
 func sendStream(ctx context.Context, addr string, size int, out io.Writer) error {
-	d := net.Dialer{Timeout: patience}
+	d := net.Dialer{Timeout: timeout}
 	conn, err := d.DialContext(ctx, "tcp4", addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	c := conn.(*net.TCPConn)
-	if err := c.SetDeadline(time.Now().Add(10 * patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(10 * timeout)); err != nil {
 		return err
 	}
 	r := bufio.NewReader(c)
 	seen, err := r.ReadString('\n')
 	if err != nil {
-		return fmt.Errorf("read who we are: %w", err)
+		return fmt.Errorf("read our address: %w", err)
 	}
 	sent := payload(size)
 	var g errgroup.Group
@@ -194,7 +193,7 @@ func sendStream(ctx context.Context, addr string, size int, out io.Writer) error
 		return err
 	}
 	if want := sha256.Sum256(sent); !bytes.Equal(echo.Sum(nil), want[:]) {
-		return fmt.Errorf("the echo of %d bytes has %d, or others", size, n)
+		return fmt.Errorf("the echo of %d bytes differs, it has %d", size, n)
 	}
 	_, err = fmt.Fprintln(out, strings.TrimSpace(seen))
 	return err

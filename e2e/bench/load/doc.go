@@ -1,19 +1,17 @@
-// Package load puts load on the way between two hosts and measures what comes
-// through.
+// Package load generates load between two hosts and measures what arrives.
 //
 //	TCP throughput       iperf3
 //	packets per second   sockperf sends as fast as it can; a sink of our own counts
 //	request-response     sockperf ping-pong
 //
-// Why a sink of our own: at 64 bytes, the receivers of iperf3 and sockperf, one
-// or two system calls a packet, are slower than the ways that they are to
-// measure, and drop what a faster one would have taken. Ours takes 64 packets
-// a call and has a large buffer, so that what it counts is what the way has
-// delivered.
+// The receivers of iperf3 and sockperf need one or two system calls a packet. At 64
+// bytes they are slower than the measured transports and drop packets. The sink
+// receives 64 packets a call into a large buffer, so it counts what the transport
+// has delivered.
 //
-// The cost of a transfer is the busy time of the whole machine while the
-// client runs. Sender, receiver and both hosts are on the one machine, so the
-// cost is that of both ends, the load's own part included.
+// The cost of a transfer is the busy time of the whole machine while the client
+// runs. Both hosts are on this machine, so it includes sender, receiver and the
+// load's own part.
 package load
 
 import (
@@ -22,16 +20,14 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// End is one end of the way that is measured: a host, and the address there
-// that the load is bound to.
+// End is a host and the address there that the load binds to.
 type End struct {
 	*netnstest.Host
 	Addr netip.Addr
 }
 
-// Where servers listen, each tool's default. Each runs alone in its namespace;
-// but a port whose connections iperf3 has just closed is not free for sockperf,
-// which does not set SO_REUSEADDR.
+// The servers' ports, each tool's default. They differ because sockperf does not
+// set SO_REUSEADDR, so it cannot use a port whose connections iperf3 has just closed.
 const (
 	iperfPort    = 5201
 	sockperfPort = 11111

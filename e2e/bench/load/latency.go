@@ -8,24 +8,23 @@ import (
 )
 
 const (
-	// messageSize is that of a request and of its response, in bytes.
+	// messageSize is the size of request and response, in bytes.
 	messageSize = 64
-	// trimmed is how much longer than asked for sockperf must run, in seconds:
-	// it leaves the first 400 ms out, and of one second leaves nothing.
+	// trimmed is how much longer sockperf must run, in seconds: it omits the first
+	// 400 ms, and a run of 1 s has no result.
 	trimmed = 1
 )
 
-// RoundTrip is how long a response takes to come, in microseconds.
+// RoundTrip is the time from request to response, in microseconds.
 type RoundTrip struct{ P50, P99 float64 }
 
-// PingPong sends small requests, each when the response to the one before is
-// there, over "udp" or "tcp".
+// PingPong sends small requests over "udp" or "tcp", each after the response to the
+// last one.
 func PingPong(ctx context.Context, from, to End, network string, seconds int) (RoundTrip, error) {
 	seconds += trimmed
 	server := []string{"server", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort)}
-	// Half of what it would print otherwise is the "latency": rtt says what was
-	// measured. The clock is the kernel's, since a virtual TSC may be of a rate
-	// that /proc/cpuinfo does not tell.
+	// sockperf prints half the round trip without --full-rtt. It uses the kernel's
+	// clock, as /proc/cpuinfo may have the wrong rate of a virtual TSC.
 	pinger := []string{"ping-pong", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort),
 		"--client_ip", from.Addr.String(), "-m", strconv.Itoa(messageSize), "-t", strconv.Itoa(seconds),
 		"--full-rtt", "--no-rdtsc"}

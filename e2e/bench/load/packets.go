@@ -7,17 +7,17 @@ import (
 	"strconv"
 )
 
-// Delivery is what became of packets that were sent at the highest rate.
+// Delivery is the result of sending packets at the highest rate.
 type Delivery struct {
-	// Rate is how many arrived, in thousands a second; Loss what did not, in
-	// percent of those sent.
+	// Rate is the received packets, in thousands a second. Loss is the lost ones, in
+	// percent of the sent ones.
 	Rate, Loss float64
-	// CPU is in microseconds of a processor for each that arrived.
+	// CPU is the cost, in microseconds of a processor for each received packet.
 	CPU float64
 }
 
-// Packets sends UDP packets with size bytes of payload as fast as the sender
-// can, one system call each.
+// Packets sends UDP packets with size bytes of payload as fast as possible, with a
+// system call each.
 func Packets(ctx context.Context, from, to End, size, seconds int) (Delivery, error) {
 	sink, err := openSink(ctx, to)
 	if err != nil {
@@ -55,7 +55,7 @@ func delivery(received, sent, elapsed, busy float64) Delivery {
 
 var throughput = regexp.MustCompile(`Total of ([0-9]+) messages sent in ([0-9.]+) sec`)
 
-// parseThroughput reads how many packets were sent in how many seconds.
+// parseThroughput returns the number of sent packets and the time.
 func parseThroughput(out []byte) (sent, seconds float64, err error) {
 	m := throughput.FindSubmatch(out)
 	if m == nil {

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLimit is how long a server may take until it listens, spareTime how
-// much longer than asked for a client may run.
+// startTimeout bounds the start of a server. spareTime is how much longer than its
+// seconds a client may run.
 const (
-	startLimit = 10 * time.Second
-	spareTime  = 20 * time.Second
+	startTimeout = 10 * time.Second
+	spareTime    = 20 * time.Second
 )
 
 // server is a load generator's receiving program.
@@ -39,7 +39,7 @@ func serve(ctx context.Context, at End, network string, port uint16, name string
 	}
 	go func() {
 		defer close(s.done)
-		_ = cmd.Wait() // it is killed, or the client tells
+		_ = cmd.Wait() // it is killed, or the client reports it
 	}()
 	if err := s.awaitListening(ctx, at, network, port); err != nil {
 		s.close()
@@ -55,7 +55,7 @@ func (s *server) close() {
 }
 
 func (s *server) awaitListening(ctx context.Context, at End, network string, port uint16) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
@@ -73,8 +73,8 @@ func (s *server) awaitListening(ctx context.Context, at End, network string, por
 	}
 }
 
-// States of a socket (include/net/tcp_states.h). A UDP socket without a peer is
-// "closed".
+// States of a socket (include/net/tcp_states.h). A UDP socket without a peer is in
+// state "close".
 const (
 	stateClose  = 7
 	stateListen = 10
@@ -96,8 +96,7 @@ func listening(at End, network string, port uint16) (found bool, err error) {
 	return found, err
 }
 
-// client runs a program at an end until it has sent for seconds, and returns
-// what it printed.
+// client runs a program at an end for seconds, and returns its output.
 func client(ctx context.Context, at End, seconds int, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+spareTime)
 	defer cancel()

@@ -16,24 +16,23 @@ import (
 )
 
 const (
-	// sinkBatch is how many packets the sink takes with one system call.
+	// sinkBatch is how many packets one system call receives.
 	sinkBatch = 64
-	// sinkBuffer is the socket's, in bytes. The kernel charges some 800 bytes
-	// for a small packet, so that this holds about 10,000.
+	// sinkBuffer is the size of the socket buffer, in bytes. The kernel charges some
+	// 800 bytes for a small packet, so it holds about 10,000.
 	sinkBuffer = 8 << 20
-	// silence is how long nothing may arrive until all has.
-	silence = 100 * time.Millisecond
+	// drainPause without a packet is the end of the packets.
+	drainPause = 100 * time.Millisecond
 )
 
-// sink counts the packets that arrive at a UDP port. Its goroutine ends with
-// close.
+// sink counts the packets at a UDP port. close ends its goroutine.
 type sink struct {
 	conn  net.PacketConn
 	count atomic.Uint64
-	// first receives a meter that runs since the first packet: sockperf sleeps
-	// for two seconds before it sends.
+	// first receives a meter that was started with the first packet: sockperf sleeps
+	// for 2 s before it sends.
 	first chan *machine.Meter
-	done  chan error // receives how the goroutine ended
+	done  chan error // receives the goroutine's error
 }
 
 func openSink(ctx context.Context, at End) (*sink, error) {
@@ -50,7 +49,7 @@ func openSink(ctx context.Context, at End) (*sink, error) {
 	return s, nil
 }
 
-// forceBuffer exceeds net.core.rmem_max, which root may (socket(7)).
+// forceBuffer exceeds net.core.rmem_max, as root may (socket(7)).
 func forceBuffer(conn net.PacketConn) error {
 	raw, err := conn.(*net.UDPConn).SyscallConn()
 	if err != nil {
@@ -65,7 +64,7 @@ func forceBuffer(conn net.PacketConn) error {
 
 func (s *sink) run() error {
 	messages := make([]ipv4.Message, sinkBatch)
-	// Nobody reads the payload; the kernel cuts off what does not fit.
+	// The kernel truncates the payload, which is not read.
 	for i := range messages {
 		messages[i].Buffers = [][]byte{make([]byte, 1)}
 	}
@@ -88,7 +87,7 @@ func (s *sink) run() error {
 	}
 }
 
-// busy is the work of all processors since the first packet, in seconds.
+// busy returns the busy time of all processors since the first packet, in seconds.
 func (s *sink) busy() (float64, error) {
 	select {
 	case meter := <-s.first:
@@ -99,10 +98,10 @@ func (s *sink) busy() (float64, error) {
 	}
 }
 
-// drain waits until nothing more arrives, and returns how many did.
+// drain waits for the end of the packets, and returns their number.
 func (s *sink) drain(ctx context.Context) (uint64, error) {
 	for before := s.count.Load(); ; {
-		wait := time.NewTimer(silence)
+		wait := time.NewTimer(drainPause)
 		select {
 		case <-wait.C:
 		case err := <-s.done:

@@ -9,27 +9,27 @@ import (
 	"github.com/coreos/flannel/e2e/bench/machine"
 )
 
-// Transfer says what to transfer over TCP.
+// Transfer is the parameters of a TCP transfer.
 type Transfer struct {
-	// Streams is how many connections share the way.
+	// Streams is the number of parallel connections.
 	Streams int
 	// Reverse makes the data flow from the server to the client.
 	Reverse bool
-	// Congestion is a congestion control of the kernel, e.g. "cubic".
+	// Congestion is the kernel's congestion control, e.g. "cubic".
 	Congestion string
-	// Seconds is how long.
+	// Seconds is the length of the transfer.
 	Seconds int
 }
 
-// Throughput is what came through.
+// Throughput is the result of a transfer.
 type Throughput struct {
-	// Gbps is 10⁹ bits of the application in a second, as received.
+	// Gbps is the received payload, in 10⁹ bits per second.
 	Gbps float64
-	// CPU is in seconds of a processor for each 10⁹ bits.
+	// CPU is the cost, in seconds of a processor for each 10⁹ bits.
 	CPU float64
 }
 
-// TCP transfers as much as it can from client to server, both of iperf3.
+// TCP measures a transfer between iperf3's client and server.
 func TCP(ctx context.Context, from, to End, t Transfer) (Throughput, error) {
 	s, err := serve(ctx, to, "tcp", iperfPort, "iperf3", "-s", "-1", "-B", to.Addr.String(), "-p", strconv.Itoa(iperfPort))
 	if err != nil {
@@ -60,7 +60,7 @@ func TCP(ctx context.Context, from, to End, t Transfer) (Throughput, error) {
 	return Throughput{Gbps: bps / 1e9, CPU: busy / (bits / 1e9)}, nil
 }
 
-// parseIperf3 reads what the receiver saw.
+// parseIperf3 returns the receiver's figures.
 func parseIperf3(out []byte) (bits, bps float64, err error) {
 	var report struct {
 		Error string

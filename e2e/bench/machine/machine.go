@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Description is what somebody else must know to judge the figures.
+// Description is the context of the figures for readers elsewhere.
 type Description struct {
-	// CPU is the model, Cores how many of it this process may use.
+	// CPU is the model. Cores is how many of its cores this process may use.
 	CPU   string `json:"cpu"`
 	Cores int    `json:"cores"`
-	// Kernel is the release, Go the version that built the benchmark; the tools
-	// are named with their versions.
+	// Kernel is the release. Go is the version that built the benchmark. Iperf3 and
+	// Sockperf are the tools' names and versions.
 	Kernel   string    `json:"kernel"`
 	Go       string    `json:"go"`
 	Iperf3   string    `json:"iperf3"`
@@ -28,7 +28,7 @@ type Description struct {
 	Date     time.Time `json:"date"`
 }
 
-// Describe looks at this machine.
+// Describe describes this machine.
 func Describe(ctx context.Context) (Description, error) {
 	fs, err := procfs.NewFS(procfs.DefaultMountPoint)
 	if err != nil {
@@ -60,11 +60,11 @@ func Describe(ctx context.Context) (Description, error) {
 	return d, nil
 }
 
-// version is the first line of what a tool says of itself, without ornaments.
+// version returns a tool's name and version, from the first line of --version.
 func version(ctx context.Context, tool string) (string, error) {
 	out, err := exec.CommandContext(ctx, tool, "--version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w: %s", tool, err, out)
+		return "", fmt.Errorf("get version of %s: %w: %s", tool, err, out)
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	line, _, _ = strings.Cut(line, " (")

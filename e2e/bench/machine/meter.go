@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Meter measures the work of all processors between two moments: that of every
-// process, and that of the kernel in interrupts and softirqs, which no process
-// is charged for. It counts in ticks of 10 ms (USER_HZ, see proc_stat(5)).
+// Meter measures the busy time of all processors since its start: that of every
+// process, and that of the kernel in interrupts and softirqs, which is no process's.
+// Its unit is a tick of 10 ms (USER_HZ, proc_stat(5)).
 type Meter struct {
 	fs    procfs.FS
 	start procfs.CPUStat
@@ -37,8 +37,8 @@ func (m *Meter) read() (procfs.CPUStat, error) {
 	return s.CPUTotal, nil
 }
 
-// Busy is the processor time since the start, in seconds, and the share of all
-// that there was, 0 to 1. What a hypervisor stole is in neither.
+// Busy returns the busy time since the start, in seconds, and its share of all
+// processor time, 0 to 1. Both exclude time that a hypervisor stole.
 func (m *Meter) Busy() (seconds, share float64, err error) {
 	now, err := m.read()
 	if err != nil {
@@ -47,25 +47,25 @@ func (m *Meter) Busy() (seconds, share float64, err error) {
 	seconds = busy(now) - busy(m.start)
 	idle := now.Idle + now.Iowait - m.start.Idle - m.start.Iowait
 	if seconds+idle > 0 {
-		// Rounding may make idle a little less than nothing.
+		// Rounding may make idle negative.
 		share = min(1, seconds/(seconds+idle))
 	}
 	return seconds, share, nil
 }
 
-// busy leaves out Guest and GuestNice: they are in User and Nice already.
+// busy omits Guest and GuestNice, which are parts of User and Nice.
 func busy(s procfs.CPUStat) float64 { return s.User + s.Nice + s.System + s.IRQ + s.SoftIRQ }
 
 const (
-	// lookFor is how long AwaitQuiet looks before it judges.
-	lookFor = 250 * time.Millisecond
-	// quiet is the share of the machine that others may use.
-	quiet = 0.04
+	// sampleTime is the length of each of AwaitQuiet's measurements.
+	sampleTime = 250 * time.Millisecond
+	// quietShare is the busy share below which the machine is quiet.
+	quietShare = 0.04
 )
 
-// AwaitQuiet returns when the machine does next to nothing, so that what went
-// before does not weigh on what is measured next, and at the latest after
-// limit. It returns the last share that it saw, 0 to 1.
+// AwaitQuiet waits until the machine is quiet, at most for limit, so that earlier
+// work does not disturb the next measurement. It returns the last busy share, 0 to
+// 1.
 func AwaitQuiet(ctx context.Context, limit time.Duration) (float64, error) {
 	deadline := time.Now().Add(limit)
 	for {
@@ -73,15 +73,15 @@ func AwaitQuiet(ctx context.Context, limit time.Duration) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		look := time.NewTimer(lookFor)
+		timer := time.NewTimer(sampleTime)
 		select {
-		case <-look.C:
+		case <-timer.C:
 		case <-ctx.Done():
-			look.Stop()
+			timer.Stop()
 			return 0, ctx.Err()
 		}
 		_, share, err := m.Busy()
-		if err != nil || share <= quiet || !time.Now().Before(deadline) {
+		if err != nil || share <= quietShare || !time.Now().Before(deadline) {
 			return share, err
 		}
 	}

@@ -13,24 +13,24 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// daemons is the flannel to be, on both hosts of a pair.
+// daemons configures the flannel on both hosts of a pair.
 type daemons struct {
 	typ string // Backend.Type
-	// dataPath is for -udp-datapath; empty for other backends.
+	// dataPath is the value of -udp-datapath; empty for other backends.
 	dataPath string
 	// data is the BackendData of peer number n; nil for none.
 	data func(n int) any
 }
 
-// running is a daemon on each host.
+// running is the transport of a daemon on each host.
 type running struct {
 	pair  *Pair
 	nodes [2]*node
 }
 
-// open puts the leases of the made-up peers into the store; the daemons start
-// with each up.
-func (d daemons) open(ctx context.Context, p *Pair) (way, error) {
+// open puts the leases of the simulated peers into the store. Each up starts the
+// daemons.
+func (d daemons) open(ctx context.Context, p *Pair) (transport, error) {
 	store, err := p.rig.openStore(ctx)
 	if err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func (d daemons) open(ctx context.Context, p *Pair) (way, error) {
 	return r, nil
 }
 
-// addPeers makes leases so that each real host has routes peers, the other real
-// one among them.
+// addPeers puts so many leases that each real host has that many routes, that to
+// the other real host included.
 func (d daemons) addPeers(ctx context.Context, s *store, prefix string, routes int) error {
 	var leases []lease
 	for n := 2; n <= routes; n++ {
@@ -90,16 +90,16 @@ func (r *running) up(ctx context.Context) ([2]netip.Addr, error) {
 		}
 		env, err := subnetfile.Read(n.envFile)
 		if err != nil {
-			return addrs, fmt.Errorf("read what the daemon on %s has written: %w", n.host.Name(), err)
+			return addrs, fmt.Errorf("read subnet.env of %s: %w", n.host.Name(), err)
 		}
-		addrs[i] = giveBridge(n.host, env)
+		addrs[i] = ensureBridge(n.host, env)
 	}
 	return addrs, nil
 }
 
-// giveBridge does what Docker does with --bip, when first asked: a restarted
-// daemon keeps its subnet.
-func giveBridge(h *netnstest.Host, env subnetfile.Env) netip.Addr {
+// ensureBridge makes the bridge as Docker does with --bip, on the first start: a
+// restarted daemon keeps its subnet.
+func ensureBridge(h *netnstest.Host, env subnetfile.Env) netip.Addr {
 	gateway := firstAddr(env.Subnet)
 	if !h.HasLink("docker0") {
 		h.Bridge("docker0", gateway, env.MTU)

@@ -11,7 +11,7 @@ type Link struct {
 	features    []string // arguments of ethtool -K, for both ends
 }
 
-// Links are the variants, the usual one first.
+// Links returns the variants, the usual one first.
 func Links() []Link {
 	return []Link{
 		{Name: "on", About: "all offloads of veth on: super-packets cross it whole"},
@@ -28,7 +28,7 @@ func Links() []Link {
 	}
 }
 
-// apply gives both ends of the pair's link the features of l.
+// apply sets the features of l at both ends of the pair's link.
 func (p *Pair) apply(ctx context.Context, l Link) error {
 	if len(l.features) == 0 {
 		return nil

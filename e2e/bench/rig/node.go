@@ -14,27 +14,27 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// readyLimit is how long a daemon may take to be ready.
-const readyLimit = 30 * time.Second
+// readyTimeout bounds the start of a daemon.
+const readyTimeout = 30 * time.Second
 
-// RefusedError tells that a subject cannot be had here: the daemon does not know
-// the backend or data path, or a program is missing.
+// RefusedError is the error of a subject that this machine does not support: the
+// daemon refuses the backend or data path, or a program is missing.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
 
-// node is a daemon on a host, over several runs of it.
+// node is a daemon on a host. It may be started and stopped several times.
 type node struct {
 	host             *netnstest.Host
 	program          string
 	args             []string
 	envFile, logFile string
 
-	process *process // nil while there is none
+	process *process // nil: it does not run
 }
 
-// start runs the daemon and waits until it is ready. A *RefusedError says that
-// it ended before.
+// start starts the daemon and waits until it is ready. It returns a *RefusedError
+// if the daemon ends before.
 func (n *node) start(ctx context.Context) error {
 	dir := filepath.Dir(n.logFile)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -52,26 +52,26 @@ func (n *node) start(ctx context.Context) error {
 	defer os.Remove(notify.LocalAddr().String())
 	defer notify.Close()
 
-	// Not ctx: stop ends it as a service manager does.
+	// stop ends the daemon, as a service manager does, not ctx.
 	cmd := n.host.Command(context.WithoutCancel(ctx), n.program, n.args...)
 	cmd.Stderr = log
-	cmd.Env = append(foreignEnv(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
+	cmd.Env = append(daemonEnv(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
 	if n.process, err = launch(cmd); err != nil {
 		return fmt.Errorf("start daemon on %s: %w", n.host.Name(), err)
 	}
 	return n.awaitReady(ctx, notify)
 }
 
-// foreignEnv is our environment without flannel's own variables, which would
-// change what is measured.
-func foreignEnv() []string {
+// daemonEnv returns our environment without flannel's variables, which would change
+// the measured program.
+func daemonEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "FLANNELD_") })
 }
 
-// listenNotify opens a socket such as systemd has for READY=1 (sd_notify(3)).
+// listenNotify opens a socket for READY=1, as systemd does (sd_notify(3)).
 func listenNotify() (*net.UnixConn, error) {
-	// A name in the abstract namespace would be the host's own: it goes with
-	// the network namespace. One in the file system may have 107 bytes.
+	// Abstract names belong to a network namespace, so the socket needs a path, of
+	// at most 107 bytes.
 	f, err := os.CreateTemp("", "bench-notify-")
 	if err != nil {
 		return nil, fmt.Errorf("name notify socket: %w", err)
@@ -84,7 +84,7 @@ func listenNotify() (*net.UnixConn, error) {
 }
 
 func (n *node) awaitReady(ctx context.Context, notify *net.UnixConn) error {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	ready := make(chan error, 1)
 	go func() { ready <- readReady(notify) }()
@@ -93,9 +93,9 @@ func (n *node) awaitReady(ctx context.Context, notify *net.UnixConn) error {
 	case err = <-ready:
 		return err
 	case <-n.process.ended:
-		err = &RefusedError{n.lastWords()}
+		err = &RefusedError{n.lastLogLine()}
 	case <-ctx.Done():
-		err = fmt.Errorf("daemon on %s is not ready: %w; its log ends with: %s", n.host.Name(), ctx.Err(), n.lastWords())
+		err = fmt.Errorf("daemon on %s is not ready: %w; its log ends with: %s", n.host.Name(), ctx.Err(), n.lastLogLine())
 	}
 	notify.Close()
 	<-ready
@@ -117,8 +117,8 @@ func readReady(notify io.Reader) error {
 	}
 }
 
-// lastWords is the last line of the log, without glog's header.
-func (n *node) lastWords() string {
+// lastLogLine returns the last line of the log, without glog's header.
+func (n *node) lastLogLine() string {
 	text, err := os.ReadFile(n.logFile)
 	if err != nil {
 		return err.Error()
@@ -131,7 +131,7 @@ func (n *node) lastWords() string {
 	return last
 }
 
-// stop ends the daemon, if there is one.
+// stop ends the daemon, if it runs.
 func (n *node) stop() error {
 	p := n.process
 	n.process = nil

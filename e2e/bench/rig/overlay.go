@@ -6,14 +6,13 @@ import (
 	"net/netip"
 )
 
-// overlay is the network that all subjects share, and subnetLen the length of
-// the subnets in it.
+// overlay is the network of all subjects, subnetLen the length of its subnets.
 var overlay = netip.MustParsePrefix("10.0.0.0/8")
 
 const subnetLen = 24
 
-// peersOf are the numbers of the peers that host self has a route to: the other
-// real one first, then the made-up ones.
+// peersOf returns the numbers of the peers that host self has a route to: the other
+// real host first, then the simulated ones.
 func peersOf(self, routes int) []int {
 	peers := []int{1 - self}
 	for n := 2; n <= routes; n++ {
@@ -22,20 +21,20 @@ func peersOf(self, routes int) []int {
 	return peers
 }
 
-// peerSubnet is the subnet of peer number n. 0 and 1 are real, but where a
-// daemon runs, it has chosen another.
+// peerSubnet returns the subnet of peer number n. The daemons of the real hosts, 0
+// and 1, choose other ones.
 func peerSubnet(n int) netip.Prefix {
 	const size = 1 << (32 - subnetLen)
 	return netip.PrefixFrom(nth(overlay.Addr(), (n+1)*size), subnetLen)
 }
 
-// bridgeAddrs are those of the real hosts' bridges where no daemon has chosen
+// bridgeAddrs returns the addresses of the real hosts' bridges if no daemon chooses
 // the subnets.
 func bridgeAddrs() [2]netip.Addr {
 	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}
 }
 
-// firstAddr is the subnet's first usable address, which its bridge has.
+// firstAddr returns the subnet's first usable address, which its bridge has.
 func firstAddr(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Addr().Next(), p.Bits())
 }
@@ -44,7 +43,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// nth is the address n behind a.
+// nth returns the n-th address after a.
 func nth(a netip.Addr, n int) netip.Addr {
 	b := a.As4()
 	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))

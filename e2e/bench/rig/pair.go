@@ -10,32 +10,32 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// linkName is the interface that the two hosts have in common.
+// linkName is the name of both ends of the link between the hosts.
 const linkName = "link0"
 
-// segment is the network of link0, so wide that it has room for the made-up
-// peers: all are on the link, which host-gw demands.
+// segment is the network of link0. It has addresses for the simulated peers, since
+// host-gw requires that all peers are on the link.
 var segment = netip.MustParsePrefix("172.20.0.0/16")
 
-// Pair is two hosts and a way of carrying packets between them.
+// Pair is two hosts and a transport between them.
 type Pair struct {
-	rig    *Rig
-	name   string
-	routes int
-	hosts  [2]*netnstest.Host
-	way    way
+	rig       *Rig
+	name      string
+	routes    int
+	hosts     [2]*netnstest.Host
+	transport transport
 }
 
-// way is what a subject is on a pair of hosts.
-type way interface {
-	// up lets packets through, and says which address the load is bound to on
-	// each host.
+// transport is a subject on a pair of hosts.
+type transport interface {
+	// up starts the transport, and returns the address on each host that the load
+	// binds to.
 	up(ctx context.Context) ([2]netip.Addr, error)
-	// down ends what up has started; without an up it does nothing.
+	// down stops what up has started. It does nothing if up was not called.
 	down() error
 }
 
-// wire makes the hosts and the link between them.
+// wire makes the hosts and the link.
 func (r *Rig) wire(name string, routes int) *Pair {
 	r.scope.Helper()
 	p := &Pair{rig: r, name: name, routes: routes}
@@ -49,38 +49,38 @@ func (r *Rig) wire(name string, routes int) *Pair {
 	return p
 }
 
-// publicIP is the address on the link of peer number n; 0 and 1 are real.
+// publicIP returns the address on the link of peer number n; 0 and 1 are real.
 func publicIP(n int) netip.Addr { return nth(segment.Addr(), n+1) }
 
-// Up lets packets through and waits until they pass both ways.
+// Up starts the transport and waits until packets pass in both directions.
 func (p *Pair) Up(ctx context.Context) (a, b load.End, err error) {
-	addrs, err := p.way.up(ctx)
+	addrs, err := p.transport.up(ctx)
 	if err != nil {
 		return load.End{}, load.End{}, fmt.Errorf("bring up %s: %w", p.name, err)
 	}
 	a, b = load.End{Host: p.hosts[0], Addr: addrs[0]}, load.End{Host: p.hosts[1], Addr: addrs[1]}
-	for _, way := range [][2]load.End{{a, b}, {b, a}} {
-		if err := meet(ctx, way[0], way[1]); err != nil {
+	for _, ends := range [][2]load.End{{a, b}, {b, a}} {
+		if err := awaitPing(ctx, ends[0], ends[1]); err != nil {
 			return load.End{}, load.End{}, fmt.Errorf("bring up %s: %w", p.name, err)
 		}
 	}
 	return a, b, nil
 }
 
-// Down ends what Up has started.
+// Down stops the transport.
 func (p *Pair) Down() error {
-	if err := p.way.down(); err != nil {
+	if err := p.transport.down(); err != nil {
 		return fmt.Errorf("take down %s: %w", p.name, err)
 	}
 	return nil
 }
 
-// meetLimit bounds the wait for the first packet: the host that started first
-// learns of the other a moment later.
-const meetLimit = 20 * time.Second
+// pingTimeout bounds the wait for the first packet: the first host to start needs a
+// moment to see the other's lease.
+const pingTimeout = 20 * time.Second
 
-func meet(ctx context.Context, from, to load.End) error {
-	ctx, cancel := context.WithTimeout(ctx, meetLimit)
+func awaitPing(ctx context.Context, from, to load.End) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()

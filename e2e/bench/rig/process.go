@@ -10,16 +10,17 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// leaveLimit is how long a program may take to end.
-const leaveLimit = 10 * time.Second
+// stopTimeout bounds the end of a program.
+const stopTimeout = 10 * time.Second
 
-// process is a program at work on a host.
+// process is a running program on a host.
 type process struct {
 	cmd   *netnstest.Cmd
-	ended chan struct{} // closed when cmd has been waited for
+	ended chan struct{} // closed after cmd.Wait
 }
 
-// launch starts cmd, out of Ctrl-C's reach: that is for the benchmark alone.
+// launch starts cmd in a process group of its own, so that Ctrl-C reaches only the
+// benchmark.
 func launch(cmd *netnstest.Cmd) (*process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -28,12 +29,12 @@ func launch(cmd *netnstest.Cmd) (*process, error) {
 	p := &process{cmd, make(chan struct{})}
 	go func() {
 		defer close(p.ended)
-		_ = p.cmd.Wait() // its log tells more
+		_ = p.cmd.Wait() // its log has the reason
 	}()
 	return p, nil
 }
 
-// stop ends the program as systemd does. Of nil it does nothing.
+// stop ends the program as systemd does. A nil process has ended.
 func (p *process) stop() error {
 	if p == nil {
 		return nil
@@ -41,7 +42,7 @@ func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end process: %w", err)
 	}
-	timer := time.NewTimer(leaveLimit)
+	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {
 	case <-p.ended:
@@ -49,6 +50,6 @@ func (p *process) stop() error {
 	case <-timer.C:
 		err := p.cmd.Process.Kill()
 		<-p.ended
-		return errors.Join(errors.New("it does not leave and was killed"), err)
+		return errors.Join(errors.New("it did not end and was killed"), err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package rig makes what the benchmark measures: for each subject and scenario
-// a pair of hosts in network namespaces, joined by a veth pair, and one way of
-// carrying packets between them.
+// Package rig makes the subjects of the benchmark: for each subject and scenario a
+// pair of hosts in network namespaces, a veth pair between them, and one transport
+// for packets.
 //
 //	┌─ host a ─────────────┐                      ┌─ host b ─────────────┐
 //	│ docker0 10.x.y.1/24  │                      │ docker0 10.x.z.1/24  │
@@ -12,8 +12,8 @@
 //	└──────────────┼───────┘                      └──────────────┼───────┘
 //	               └─ switch ─ host "store", with the leases ────┘
 //
-// What is measured crosses link0 alone; eth0 leads to the store. All further
-// peers are made up: their leases are real, and nobody is there.
+// The load crosses link0 alone; eth0 leads to the store. All further peers are
+// simulated: there are leases, but no hosts.
 package rig
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// Rig is all that one run of the benchmark makes. It ends with its scope. Its
-// methods are for the scope's goroutine.
+// Rig holds the pairs of one run of the benchmark, until its scope ends. Only the
+// scope's goroutine may call its methods.
 type Rig struct {
 	scope    netnstest.Scope
 	lab      *netnstest.Lab
@@ -35,23 +35,23 @@ type Rig struct {
 	pairs    map[string]*Pair
 }
 
-// Programs are the paths of what the benchmark runs.
+// Programs are the paths of the programs that the benchmark runs.
 type Programs struct {
-	// Flannel is what is measured.
+	// Flannel is the measured program.
 	Flannel string
-	// WireGuardGo is golang.zx2c4.com/wireguard's own program. Where there is
-	// none, it is not measured.
+	// WireGuardGo is golang.zx2c4.com/wireguard's own program. Its subject is left
+	// out if there is none.
 	WireGuardGo string
 }
 
-// New makes a rig without pairs. dir is a folder for the programs' files.
+// New returns a rig without pairs. dir is a folder for the programs' files.
 func New(scope netnstest.Scope, programs Programs, dir string) *Rig {
 	scope.Helper()
 	return &Rig{scope: scope, lab: netnstest.New(scope), programs: programs, dir: dir, pairs: make(map[string]*Pair)}
 }
 
-// Pair gives the pair of hosts for a subject, a link and a number of routes,
-// which it makes when first asked. The pair is down.
+// Pair returns the pair of hosts for a subject, a link and a number of routes. The
+// first call makes it. The pair is down.
 func (r *Rig) Pair(ctx context.Context, s Subject, link Link, routes int) (*Pair, error) {
 	r.scope.Helper()
 	name := fmt.Sprintf("%s-%s-%d", s.Name, link.Name, routes)
@@ -63,11 +63,11 @@ func (r *Rig) Pair(ctx context.Context, s Subject, link Link, routes int) (*Pair
 		return nil, err
 	}
 	var err error
-	if p.way, err = s.open(ctx, p); err != nil {
+	if p.transport, err = s.open(ctx, p); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", s.Name, err)
 	}
 	r.scope.Cleanup(func() {
-		if err := p.way.down(); err != nil {
+		if err := p.transport.down(); err != nil {
 			r.scope.Logf("take down %s: %v", name, err)
 		}
 	})
@@ -75,5 +75,5 @@ func (r *Rig) Pair(ctx context.Context, s Subject, link Link, routes int) (*Pair
 	return p, nil
 }
 
-// folder is where a host's daemon keeps its files.
+// folder returns the folder of a host's files.
 func (r *Rig) folder(h *netnstest.Host) string { return filepath.Join(r.dir, h.Name()) }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	if os.Geteuid() != 0 {
-		return m.Run() // what needs the programs is skipped
+		return m.Run() // tests that need the programs are skipped
 	}
 	dir, err := os.MkdirTemp("", "bench-rig-")
 	if err != nil {
@@ -83,7 +83,7 @@ func up(t *testing.T, p *Pair) (a, b load.End) {
 	return a, b
 }
 
-// made are the routes of h to one subnet each.
+// made returns the routes of h to one subnet each.
 func made(t *testing.T, h *netnstest.Host) int {
 	t.Helper()
 	routes, err := h.Netlink().RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -107,7 +107,7 @@ func TestRaw(t *testing.T) {
 	}
 	for _, e := range []load.End{a, b} {
 		if got := made(t, e.Host); got != 49 {
-			t.Errorf("%s: %d routes to made-up peers, want 49", e.Name(), got)
+			t.Errorf("%s: %d routes to simulated peers, want 49", e.Name(), got)
 		}
 	}
 }
@@ -142,7 +142,7 @@ func TestKernelVXLAN(t *testing.T) {
 			}
 		}
 	}
-	// What is measured goes through the tunnel.
+	// The load goes through the tunnel.
 	sent := bytesOf(t, a, vxlanDevice)
 	if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -221,7 +221,7 @@ func TestDaemons(t *testing.T) {
 			t.Errorf("%s = %s, lease %x: %v", kv.Key, kv.Value, kv.Lease, err)
 		}
 	}
-	// Another turn finds the same addresses.
+	// The next trial finds the same addresses.
 	pids := []int{processOf(t, p, 0), processOf(t, p, 1)}
 	if err := p.Down(); err != nil {
 		t.Fatal(err)
@@ -241,10 +241,10 @@ func TestDaemons(t *testing.T) {
 
 func processOf(t *testing.T, p *Pair, i int) int {
 	t.Helper()
-	return p.way.(*running).nodes[i].process.cmd.Process.Pid
+	return p.transport.(*running).nodes[i].process.cmd.Process.Pid
 }
 
-// Our own settings must not leak into what is measured.
+// Our own settings must not reach the measured daemon.
 func TestDaemonsIgnoreTheEnvironment(t *testing.T) {
 	t.Setenv("FLANNELD_ETCD_USERNAME", "without-password") // which the daemon refuses
 	up(t, pair(t, newRig(t), "udp-plain", Links()[0], 1))
@@ -265,12 +265,11 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// wireguard-go by hand takes as many peers as flannel has, and leaves nothing
-// running.
+// wireguard-go by hand has as many peers as flannel, and leaves no process.
 func TestWireGuardGo(t *testing.T) {
 	p := pair(t, newRig(t), "wireguard-go", Links()[0], 50)
 	a, b := up(t, p)
-	w := p.way.(*wireguardGo)
+	w := p.transport.(*wireguardGo)
 	for i, e := range []load.End{a, b} {
 		link, err := e.Netlink().LinkByName(w.ends[i].device)
 		if err != nil {
@@ -301,10 +300,10 @@ func TestWireGuardGo(t *testing.T) {
 	if sockets, err := filepath.Glob(fmt.Sprintf("/var/run/wireguard/wg%d-*", os.Getpid())); err != nil || len(sockets) > 0 {
 		t.Errorf("left behind: %v, %v", sockets, err)
 	}
-	up(t, p) // another turn
+	up(t, p) // the next trial
 }
 
-// A program that is not there is no failure of the run.
+// A missing program leaves out its subject, and does not fail the run.
 func TestWireGuardGoIsMissing(t *testing.T) {
 	netnstest.Require(t)
 	r := New(t, Programs{Flannel: programs.Flannel, WireGuardGo: filepath.Join(t.TempDir(), "none")}, t.TempDir())
@@ -323,7 +322,7 @@ func TestUpIsCancelled(t *testing.T) {
 	}
 }
 
-// The leases of made-up peers are such as real ones would make.
+// The leases of simulated peers equal those of real ones.
 func TestPeerData(t *testing.T) {
 	for _, c := range []struct {
 		data any

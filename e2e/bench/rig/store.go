@@ -16,18 +16,17 @@ import (
 )
 
 const (
-	// leaseTTL is that of the made-up peers, in seconds: longer than any run.
+	// leaseTTL is longer than any run, in seconds.
 	leaseTTL = 7 * 24 * 3600
-	// putBatch is how many keys go into one transaction; etcd's default limit is
-	// 128 (--max-txn-ops).
+	// putBatch is the number of keys in one transaction, etcd's default limit
+	// (--max-txn-ops).
 	putBatch = 128
-	// storeLimit bounds a call of the store.
-	storeLimit = 10 * time.Second
+	// storeTimeout bounds each request.
+	storeTimeout = 10 * time.Second
 )
 
-// store is the etcd that all daemons have in common. It is a flannel with an
-// embedded one, on a host that carries no packets, so that its work is nobody's
-// who is measured.
+// store is the etcd of all daemons: a flannel with an embedded etcd, on a host of
+// its own, so that its work is not part of any measured daemon's.
 type store struct {
 	url    string
 	client *clientv3.Client
@@ -36,7 +35,7 @@ type store struct {
 
 type lease struct{ key, value string }
 
-// openStore starts the store when first asked.
+// openStore starts the store on the first call.
 func (r *Rig) openStore(ctx context.Context) (*store, error) {
 	r.scope.Helper()
 	if r.store != nil {
@@ -56,7 +55,7 @@ func (r *Rig) openStore(ctx context.Context) (*store, error) {
 		}
 	})
 	if err := n.start(ctx); err != nil {
-		// Without a store there is nothing to leave out: the run is over.
+		// %s, as a *RefusedError would leave out only one subject.
 		return nil, fmt.Errorf("start store: %s", err)
 	}
 	s := &store{url: "http://" + addr}
@@ -72,7 +71,7 @@ func (r *Rig) openStore(ctx context.Context) (*store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	r.scope.Cleanup(func() { s.client.Close() })
-	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	granted, err := s.client.Grant(ctx, leaseTTL)
 	if err != nil {
@@ -98,7 +97,7 @@ func (s *store) put(ctx context.Context, prefix string, leases []lease) error {
 }
 
 func (s *store) commit(ctx context.Context, ops []clientv3.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if _, err := s.client.Txn(ctx).Then(ops...).Commit(); err != nil {
 		return fmt.Errorf("put leases into store: %w", err)

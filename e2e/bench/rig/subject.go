@@ -8,20 +8,18 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// Subject is one way of carrying packets between two hosts.
+// Subject is a transport between two hosts.
 type Subject struct {
 	Name, About string
-	// ByHand names the subject that is the same thing set up by hand; "": there
-	// is none.
+	// ByHand names the subject that is the same transport set up by hand; "": none.
 	ByHand string
-	open   func(context.Context, *Pair) (way, error)
+	open   func(context.Context, *Pair) (transport, error)
 }
 
-// Reference is the name of the subject that all others are compared with.
+// Reference names the subject that all others are compared with.
 const Reference = "kernel-vxlan"
 
-// Subjects are all that there are, in the order in which they are measured. A
-// further backend or data path is a further entry.
+// Subjects returns all subjects, in the order of measurement.
 func Subjects() []Subject {
 	return []Subject{
 		{Name: "raw", About: "no tunnel: the veth pair itself", open: openRaw},
@@ -37,7 +35,7 @@ func Subjects() []Subject {
 	}
 }
 
-// vxlanData is the BackendData of peer number n.
+// vxlanData returns the BackendData of peer number n.
 func vxlanData(n int) any {
 	return struct {
 		VNI     int
@@ -45,12 +43,12 @@ func vxlanData(n int) any {
 	}{1, peerMAC(n).String()}
 }
 
-// peerMAC is the hardware address of peer number n, a locally administered one.
+// peerMAC returns the hardware address of peer number n, a locally administered one.
 func peerMAC(n int) net.HardwareAddr {
 	return binary.BigEndian.AppendUint32(net.HardwareAddr{0x02, 0x00}, uint32(n))
 }
 
-// wireguardData is the BackendData of peer number n.
+// wireguardData returns the BackendData of peer number n.
 func wireguardData(n int) any {
 	return struct {
 		PublicKey string
@@ -58,8 +56,8 @@ func wireguardData(n int) any {
 	}{wireguardKey(n).String(), wireguardPort}
 }
 
-// wireguardKey is the public key of peer number n. Any 32 bytes are one (RFC
-// 7748 section 5).
+// wireguardKey returns the public key of peer number n. Any 32 bytes are a key (RFC
+// 7748, section 5).
 func wireguardKey(n int) (key wgtypes.Key) {
 	binary.LittleEndian.PutUint32(key[:], uint32(n))
 	return key

@@ -15,28 +15,27 @@ import (
 const (
 	vxlanDevice = "vxlan1"
 	vxlanVNI    = 1
-	// vxlanPort is that of flannel's vxlan backend and of Linux before there
-	// was one assigned (drivers/net/vxlan).
+	// vxlanPort is Linux's default, from before one was assigned (drivers/net/vxlan),
+	// and that of flannel's vxlan backend.
 	vxlanPort = 8472
 	// vxlanOverhead is the outer IPv4, UDP and VXLAN headers and the inner
 	// Ethernet header, in bytes (RFC 7348 section 5).
 	vxlanOverhead = 50
 )
 
-// openVXLAN makes a VXLAN device on each host, with a route, a neighbour and a
-// forwarding entry for each peer, and nothing that learns.
-func openVXLAN(_ context.Context, p *Pair) (way, error) {
+// openVXLAN makes a VXLAN device without learning on each host, with a route, a
+// neighbour and a forwarding entry for each peer.
+func openVXLAN(_ context.Context, p *Pair) (transport, error) {
 	for i, h := range p.hosts {
 		if err := addVXLAN(h, i, p.routes); err != nil {
 			return nil, err
 		}
 		h.Bridge("docker0", firstAddr(peerSubnet(i)), 0)
 	}
-	return standing(bridgeAddrs()), nil
+	return static(bridgeAddrs()), nil
 }
 
-// addVXLAN makes the device of host number self, and its entries for the other
-// real host and the made-up ones.
+// addVXLAN makes the device of host number self, with its entries for all peers.
 func addVXLAN(h *netnstest.Host, self, routes int) error {
 	nl := h.Netlink()
 	uplink, err := nl.LinkByName(linkName)

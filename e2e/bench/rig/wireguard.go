@@ -18,11 +18,11 @@ import (
 
 const (
 	wireguardPort = 51820
-	// wireguardOverhead is what flannel reckons with, and "wg-quick" too: outer
-	// IPv6 and UDP headers, WireGuard's own and its tag, in bytes.
+	// wireguardOverhead is the outer IPv6 and UDP headers, and WireGuard's own header
+	// and tag, in bytes. flannel and wg-quick subtract as much.
 	wireguardOverhead = 80
-	// socketLimit is how long wireguard-go may take to take its configuration.
-	socketLimit = 10 * time.Second
+	// configureTimeout bounds the wait for wireguard-go's control socket.
+	configureTimeout = 10 * time.Second
 )
 
 // wireguardGo is wireguard-go's own program on each host, with a peer for each
@@ -33,18 +33,18 @@ type wireguardGo struct {
 	control *wgctrl.Client
 }
 
-// wireguardEnd is one host's.
+// wireguardEnd is the wireguard-go on one host.
 type wireguardEnd struct {
 	host *netnstest.Host
 	addr netip.Prefix // of the device
-	// device has a name of its own on the whole machine: the control sockets of
-	// all network namespaces are in one folder, named after the devices.
+	// device is unique on the machine: the control sockets of all network namespaces
+	// are in one folder, by the devices' names.
 	device  string
 	config  wgtypes.Config
-	process *process // nil while there is none
+	process *process // nil: it does not run
 }
 
-func openWireGuard(_ context.Context, p *Pair) (way, error) {
+func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 	program := p.rig.programs.WireGuardGo
 	if _, err := os.Stat(program); err != nil {
 		return nil, &RefusedError{fmt.Sprintf("there is no wireguard-go (%v); ./bench builds it", err)}
@@ -109,7 +109,7 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", linkName, err)
 	}
-	// Not ctx: stop ends it, and it removes its socket.
+	// stop ends it, not ctx, so that it removes its socket.
 	cmd := e.host.Command(context.WithoutCancel(ctx), w.pair.rig.programs.WireGuardGo, "-f", e.device)
 	cmd.Stdout, cmd.Stderr = log, log
 	if e.process, err = launch(cmd); err != nil {
@@ -125,9 +125,9 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 	return nil
 }
 
-// configure waits until the program listens for its configuration.
+// configure waits for the control socket, and configures the device.
 func (w *wireguardGo) configure(ctx context.Context, e *wireguardEnd) error {
-	ctx, cancel := context.WithTimeout(ctx, socketLimit)
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
@@ -139,7 +139,7 @@ func (w *wireguardGo) configure(ctx context.Context, e *wireguardEnd) error {
 		select {
 		case <-again.C:
 		case <-e.process.ended:
-			return errors.New("it has ended: /dev/net/tun and CAP_NET_ADMIN are what it needs")
+			return errors.New("it has ended; it needs /dev/net/tun and CAP_NET_ADMIN")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
