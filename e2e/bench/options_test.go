@@ -111,10 +111,10 @@ func TestWrongOptions(t *testing.T) {
 		{"-routes=1,60001", `"60001" is not a number`},
 		{"-rounds=0", "-rounds 0"},
 		{"-plan=long", `"long" is not one of all, short`},
-		{"-plan=short -routes=7", "-plan short has links and routes of its own"},
-		{"-plan=short -links=on", "-plan short has links and routes of its own"},
+		{"-plan=short -routes=7", "-plan short sets links and routes"},
+		{"-plan=short -links=on", "-plan short sets links and routes"},
 		{"-plan=short -subjects=raw,vxlan -measures=udp1400,tcp-rr", ""},
-		{"-plan=short -subjects=vxlan -measures=tcp1r", "-plan short has nothing of what -subjects and -measures choose"},
+		{"-plan=short -subjects=vxlan -measures=tcp1r", "-plan short has none of the chosen -subjects and -measures"},
 		{"-seconds=0", "-seconds 0"},
 		{"fast", `"fast" is not a flag`},
 		{"-fast", "-fast"},
@@ -151,7 +151,7 @@ func TestFrom(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t.Context(), []string{"-from=" + empty}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "no figure in it") {
+	if err := run(t.Context(), []string{"-from=" + empty}, &out, io.Discard); err == nil || !strings.Contains(err.Error(), "it has no figure") {
 		t.Errorf("of no figures: %v", err)
 	}
 }
