@@ -21,20 +21,21 @@ type license struct {
 }
 
 var (
-	// legalFile are the names by which licences, and what they ask to be passed
-	// on with them, are found.
+	// legalFile matches the names of licences, and of files that must be passed on
+	// with them.
 	legalFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.].*)?$`)
-	// noticeFile are those that need not name a licence.
+	// noticeFile matches files without a licence text.
 	noticeFile = regexp.MustCompile(`(?i)^(notice|patents)`)
-	// sourceFile has such a name at times, and is none.
+	// sourceFile matches source files that legalFile matches as well.
 	sourceFile = regexp.MustCompile(`\.(go|s|h)$`)
 )
 
-// minCoverage is the share of a licence file, in percent, that must be text of
-// known licences; what remains is names and years.
+// minCoverage is the least share of a licence file, in percent, that is text of
+// known licences. The rest is names and years.
 const minCoverage = 75
 
-// findLicenses looks in the folders of m's packages and all above them in m.
+// findLicenses reads the licences in the folders of m's packages and their parents
+// in m.
 func (m *module) findLicenses() error {
 	folders := map[string]bool{m.dir: true}
 	for _, dir := range m.packages {
@@ -87,7 +88,7 @@ func (m *module) readFolder(dir string) error {
 func identify(text []byte) ([]string, error) {
 	c := licensecheck.Scan(text)
 	if c.Percent < minCoverage {
-		return nil, fmt.Errorf("only %.0f%% of the text is of a known licence", c.Percent)
+		return nil, fmt.Errorf("only %.0f%% of the text is a known licence", c.Percent)
 	}
 	var ids []string
 	for _, match := range c.Match {
@@ -101,7 +102,7 @@ func identify(text []byte) ([]string, error) {
 	return ids, nil
 }
 
-// id joins the SPDX identifiers of all of m's licences.
+// id returns the SPDX identifiers of m's licences.
 func (m *module) id() string {
 	var ids []string
 	for _, l := range m.licenses {
@@ -111,10 +112,9 @@ func (m *module) id() string {
 	return strings.Join(slices.Compact(ids), " AND ")
 }
 
-// standardLibrary stands for Go's own library and runtime, which are linked in
-// as well. It has no version here, since every builder brings his own, nor does
-// every installation of Go carry a licence file: the text is that of the
-// golang.org/x modules, which have the same authors.
+// standardLibrary returns a module for Go's standard library and runtime. Its version
+// is the builder's. An installation of Go may have no licence file, so the text is
+// that of the golang.org/x modules, which have the same authors.
 func standardLibrary(modules []*module) *module {
 	std := &module{path: "std", version: "(of the Go release that builds it)"}
 	for _, m := range modules {
@@ -135,7 +135,7 @@ func manifest(modules []*module) []byte {
 	return b.Bytes()
 }
 
-// licenseTexts gives each text once, under the names of all that have it.
+// licenseTexts returns each text once, below the names of its files.
 func licenseTexts(modules []*module) []byte {
 	owners := make(map[string][]string)
 	var order []string

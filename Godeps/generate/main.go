@@ -1,14 +1,13 @@
-// Command generate writes down what is linked into the flannel binary: each
-// module with its version and licence to Godeps/manifest.txt, and the texts of
-// those licences to Godeps/licenses.txt.
+// Command generate lists the modules in the flannel binary: each with its version
+// and licence in Godeps/manifest.txt, and the licences' texts in
+// Godeps/licenses.txt.
 //
 //	go run ./Godeps/generate          writes the two files
-//	go run ./Godeps/generate -check   fails where they are not current
+//	go run ./Godeps/generate -check   fails if they are not current
 //
-// It asks the go command for the packages of the program on every platform that
-// releases are built for, and looks for licence files in the folders of those
-// packages, in the module cache. A module whose licence it cannot tell is an
-// error.
+// The go command lists the program's packages on every platform of a release.
+// generate looks for licence files in these packages' folders, in the module cache.
+// A module without a known licence is an error.
 package main
 
 import (
@@ -20,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+
+	"github.com/google/renameio/v2"
 )
 
 func main() {
@@ -51,7 +52,7 @@ func run(ctx context.Context, check bool) error {
 // files are the generated files: path below the module's root to content.
 type files map[string][]byte
 
-// generate makes the files in memory.
+// generate returns the files.
 func generate(ctx context.Context, root string) (files, error) {
 	modules, err := linked(ctx, root)
 	if err != nil {
@@ -71,7 +72,7 @@ func generate(ctx context.Context, root string) (files, error) {
 
 func (f files) write(root string) error {
 	for name, content := range f {
-		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+		if err := renameio.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
 			return fmt.Errorf("write generated file: %w", err)
 		}
 	}

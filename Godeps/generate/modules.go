@@ -14,10 +14,10 @@ import (
 	"strings"
 )
 
-// platforms are those that releases are built for, as GOOS/GOARCH.
+// platforms are the platforms of a release, as GOOS/GOARCH.
 var platforms = []string{"linux/amd64", "linux/arm64"}
 
-// module is a module of which packages are used.
+// module is a module with its used packages.
 type module struct {
 	path, version string
 	dir           string
@@ -25,7 +25,7 @@ type module struct {
 	licenses      []license
 }
 
-// listed is what we read of the go command's answer about a package.
+// listed is a package in the output of go list.
 type listed struct {
 	ImportPath, Dir                    string
 	Imports, TestImports, XTestImports []string
@@ -35,7 +35,7 @@ type listed struct {
 	}
 }
 
-// moduleRoot is the folder of go.mod.
+// moduleRoot returns the folder of go.mod.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := goCommand(ctx, ".", platforms[0], "env", "GOMOD")
 	if err != nil {
@@ -44,8 +44,8 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
-// linked gives the modules that the program is made of, without our own, in
-// order of their paths.
+// linked returns the modules in the program, without our own, in order of their
+// paths.
 func linked(ctx context.Context, root string) ([]*module, error) {
 	var all []listed
 	for _, p := range platforms {
@@ -58,7 +58,7 @@ func linked(ctx context.Context, root string) ([]*module, error) {
 	return group(all), nil
 }
 
-// direct gives the modules that a package, a test or a tool of ours imports.
+// direct returns the modules that our packages, tests and tools import.
 func direct(ctx context.Context, root string) ([]*module, error) {
 	var imports []string
 	for _, p := range platforms {
@@ -84,7 +84,7 @@ func direct(ctx context.Context, root string) ([]*module, error) {
 	return group(packages), nil
 }
 
-// group gives the modules of packages, without our own and the standard library.
+// group returns the modules of packages, without our own and the standard library.
 func group(packages []listed) []*module {
 	byPath := make(map[string]*module)
 	for _, l := range packages {
@@ -106,7 +106,7 @@ func group(packages []listed) []*module {
 	return modules
 }
 
-// list asks the go command about packages.
+// list runs go list for a platform.
 func list(ctx context.Context, root, platform string, args ...string) ([]listed, error) {
 	args = append([]string{"list", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,Module"}, args...)
 	out, err := goCommand(ctx, root, platform, args...)
@@ -119,7 +119,7 @@ func list(ctx context.Context, root, platform string, args ...string) ([]listed,
 		if err := d.Decode(&l); errors.Is(err, io.EOF) {
 			return all, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("decode answer of go list: %w", err)
+			return nil, fmt.Errorf("decode output of go list: %w", err)
 		}
 		all = append(all, l)
 	}
