@@ -2,7 +2,6 @@ package rig
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 )
 
@@ -37,10 +36,6 @@ func bridgeAddrs() [2]netip.Addr {
 // firstAddr returns the subnet's first usable address, which its bridge has.
 func firstAddr(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Addr().Next(), p.Bits())
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // nth returns the n-th address after a.

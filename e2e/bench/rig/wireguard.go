@@ -82,7 +82,7 @@ func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 func wireguardPeer(n int, key wgtypes.Key) wgtypes.PeerConfig {
 	return wgtypes.PeerConfig{
 		PublicKey: key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(publicIP(n), wireguardPort)),
-		AllowedIPs: []net.IPNet{*ipNet(peerSubnet(n))},
+		AllowedIPs: []net.IPNet{*netnstest.IPNet(peerSubnet(n))},
 	}
 }
 
