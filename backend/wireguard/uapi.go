@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -56,61 +57,55 @@ func encode(c wgtypes.Config) string {
 func decodePeers(state string) ([]wgtypes.Peer, error) {
 	var peers []wgtypes.Peer
 	for line := range strings.Lines(state) {
-		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		if !ok {
-			continue
-		}
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		if key == "public_key" {
-			b, err := hex.DecodeString(value)
-			if err != nil || len(b) != wgtypes.KeyLen {
-				return nil, fmt.Errorf("decode peer: public key %q", value)
-			}
-			peers = append(peers, wgtypes.Peer{PublicKey: wgtypes.Key(b)})
+			peers = append(peers, wgtypes.Peer{})
 		}
 		if len(peers) == 0 {
 			continue // a key of the device
 		}
-		p := &peers[len(peers)-1]
-		switch key {
-		case "preshared_key":
-			b, err := hex.DecodeString(value)
-			if err != nil || len(b) != wgtypes.KeyLen {
-				return nil, fmt.Errorf("decode peer %v: preshared key", p.PublicKey)
-			}
-			p.PresharedKey = wgtypes.Key(b)
-		case "last_handshake_time_sec":
-			seconds, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("decode peer %v: last handshake: %w", p.PublicKey, err)
-			}
-			if seconds != 0 {
-				p.LastHandshakeTime = time.Unix(seconds, 0)
-			}
-		case "last_handshake_time_nsec": // follows the seconds, and is 0 with them
-			nanoseconds, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("decode peer %v: last handshake: %w", p.PublicKey, err)
-			}
-			p.LastHandshakeTime = p.LastHandshakeTime.Add(time.Duration(nanoseconds))
-		case "persistent_keepalive_interval":
-			seconds, err := strconv.Atoi(value)
-			if err != nil {
-				return nil, fmt.Errorf("decode peer %v: keepalive: %w", p.PublicKey, err)
-			}
-			p.PersistentKeepaliveInterval = time.Duration(seconds) * time.Second
-		case "endpoint":
-			addr, err := netip.ParseAddrPort(value)
-			if err != nil {
-				return nil, fmt.Errorf("decode peer %v: endpoint: %w", p.PublicKey, err)
-			}
-			p.Endpoint = net.UDPAddrFromAddrPort(addr)
-		case "allowed_ip":
-			_, ipNet, err := net.ParseCIDR(value)
-			if err != nil {
-				return nil, fmt.Errorf("decode peer %v: allowed IP: %w", p.PublicKey, err)
-			}
-			p.AllowedIPs = append(p.AllowedIPs, *ipNet)
+		if err := decode(&peers[len(peers)-1], key, value); err != nil {
+			return nil, fmt.Errorf("decode %s of peer %v: %w", key, peers[len(peers)-1].PublicKey, err)
 		}
 	}
 	return peers, nil
+}
+
+func decode(p *wgtypes.Peer, key, value string) (err error) {
+	var n int64
+	switch key {
+	case "public_key":
+		p.PublicKey, err = decodeKey(value)
+	case "preshared_key":
+		p.PresharedKey, err = decodeKey(value)
+	case "last_handshake_time_sec":
+		if n, err = strconv.ParseInt(value, 10, 64); n != 0 {
+			p.LastHandshakeTime = time.Unix(n, 0)
+		}
+	case "last_handshake_time_nsec": // follows the seconds, and is 0 with them
+		n, err = strconv.ParseInt(value, 10, 64)
+		p.LastHandshakeTime = p.LastHandshakeTime.Add(time.Duration(n))
+	case "persistent_keepalive_interval":
+		n, err = strconv.ParseInt(value, 10, 64)
+		p.PersistentKeepaliveInterval = time.Duration(n) * time.Second
+	case "endpoint":
+		var addr netip.AddrPort
+		addr, err = netip.ParseAddrPort(value)
+		p.Endpoint = net.UDPAddrFromAddrPort(addr)
+	case "allowed_ip":
+		var ipNet *net.IPNet
+		if _, ipNet, err = net.ParseCIDR(value); err == nil {
+			p.AllowedIPs = append(p.AllowedIPs, *ipNet)
+		}
+	}
+	return err
+}
+
+// decodeKey's error does not quote the key, which may be secret.
+func decodeKey(text string) (wgtypes.Key, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != wgtypes.KeyLen {
+		return wgtypes.Key{}, errors.New("it is not a key")
+	}
+	return wgtypes.Key(b), nil
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -36,7 +35,7 @@ type demo struct {
 type node struct {
 	*netnstest.Host
 	envFile, logFile string
-	ended            chan struct{} // closed after the daemon has ended
+	process          *netnstest.Process
 
 	env       subnetfile.Env
 	container *netnstest.Host
@@ -58,7 +57,6 @@ func (d *demo) start(ctx context.Context) {
 			Host:    h,
 			envFile: filepath.Join(dir, h.Name(), "subnet.env"),
 			logFile: filepath.Join(dir, h.Name()+".log"),
-			ended:   make(chan struct{}),
 		}
 		d.nodes = append(d.nodes, n)
 		args := []string{"-subnet-file=" + n.envFile, "-state-dir=" + filepath.Join(dir, h.Name())}
@@ -86,23 +84,12 @@ func (d *demo) startDaemon(n *node, args []string) {
 	// The daemon ends by a signal, as in production, not with the demo's context.
 	cmd := n.Command(context.Background(), d.program, args...)
 	cmd.Stderr = log
-	// Ctrl-C reaches only the demo, which then stops the daemons.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	if n.process, err = cmd.Launch(); err != nil {
 		d.Fatalf("start daemon on %s: %v", n.Name(), err)
 	}
-	go func() {
-		defer close(n.ended)
-		_ = cmd.Wait() // awaitReady reports it
-	}()
 	d.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		select {
-		case <-n.ended:
-		case <-time.After(stopTimeout):
-			d.Logf("daemon on %s does not end; killing it", n.Name())
-			_ = cmd.Process.Kill()
-			<-n.ended
+		if err := n.process.Stop(stopTimeout); err != nil {
+			d.Logf("stop daemon on %s: %v", n.Name(), err)
 		}
 	})
 }
@@ -118,7 +105,7 @@ func (d *demo) awaitReady(ctx context.Context, n *node) {
 		}
 		select {
 		case <-poll.C:
-		case <-n.ended:
+		case <-n.process.Ended():
 			d.fail(n, "daemon on %s ended", n.Name())
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.Canceled) {

@@ -14,8 +14,11 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// readyTimeout bounds the start of a daemon.
-const readyTimeout = 30 * time.Second
+// readyTimeout bounds the start of a daemon, stopTimeout the end of a program.
+const (
+	readyTimeout = 30 * time.Second
+	stopTimeout  = 10 * time.Second
+)
 
 // RefusedError is the error of a subject that this machine does not support: the
 // daemon refuses the backend or data path, or a program is missing.
@@ -30,7 +33,7 @@ type node struct {
 	args             []string
 	envFile, logFile string
 
-	process *process // nil: it does not run
+	process *netnstest.Process // nil: it does not run
 }
 
 // start starts the daemon and waits until it is ready. It returns a *RefusedError
@@ -56,7 +59,7 @@ func (n *node) start(ctx context.Context) error {
 	cmd := n.host.Command(context.WithoutCancel(ctx), n.program, n.args...)
 	cmd.Stderr = log
 	cmd.Env = append(daemonEnv(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
-	if n.process, err = launch(cmd); err != nil {
+	if n.process, err = cmd.Launch(); err != nil {
 		return fmt.Errorf("start daemon on %s: %w", n.host.Name(), err)
 	}
 	return n.awaitReady(ctx, notify)
@@ -92,7 +95,7 @@ func (n *node) awaitReady(ctx context.Context, notify *net.UnixConn) error {
 	select {
 	case err = <-ready:
 		return err
-	case <-n.process.ended:
+	case <-n.process.Ended():
 		err = &RefusedError{n.lastLogLine()}
 	case <-ctx.Done():
 		err = fmt.Errorf("daemon on %s is not ready: %w; its log ends with: %s", n.host.Name(), ctx.Err(), n.lastLogLine())
@@ -135,7 +138,7 @@ func (n *node) lastLogLine() string {
 func (n *node) stop() error {
 	p := n.process
 	n.process = nil
-	if err := p.stop(); err != nil {
+	if err := p.Stop(stopTimeout); err != nil {
 		return fmt.Errorf("stop daemon on %s: %w", n.host.Name(), err)
 	}
 	return nil

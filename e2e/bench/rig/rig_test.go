@@ -241,7 +241,7 @@ func TestDaemons(t *testing.T) {
 
 func processOf(t *testing.T, p *Pair, i int) int {
 	t.Helper()
-	return p.transport.(*running).nodes[i].process.cmd.Process.Pid
+	return p.transport.(*running).nodes[i].process.Process.Pid
 }
 
 // Our own settings must not reach the measured daemon.
@@ -290,7 +290,7 @@ func TestWireGuardGo(t *testing.T) {
 	if got := bytesOf(t, a, w.ends[0].device) - sent; got < 1000 {
 		t.Errorf("%d bytes went through the tunnel, want 1000 at least", got)
 	}
-	ended := w.ends[0].process.ended
+	ended := w.ends[0].process.Ended()
 	for range 2 { // the second has nothing to do
 		if err := p.Down(); err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ type wireguardEnd struct {
 	// are in one folder, by the devices' names.
 	device  string
 	config  wgtypes.Config
-	process *process // nil: it does not run
+	process *netnstest.Process // nil: it does not run
 }
 
 func openWireGuard(_ context.Context, p *Pair) (transport, error) {
@@ -112,7 +112,7 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 	// stop ends it, not ctx, so that it removes its socket.
 	cmd := e.host.Command(context.WithoutCancel(ctx), w.pair.rig.programs.WireGuardGo, "-f", e.device)
 	cmd.Stdout, cmd.Stderr = log, log
-	if e.process, err = launch(cmd); err != nil {
+	if e.process, err = cmd.Launch(); err != nil {
 		return err
 	}
 	if err := w.configure(ctx, e); err != nil {
@@ -138,7 +138,7 @@ func (w *wireguardGo) configure(ctx context.Context, e *wireguardEnd) error {
 		}
 		select {
 		case <-again.C:
-		case <-e.process.ended:
+		case <-e.process.Ended():
 			return errors.New("it has ended; it needs /dev/net/tun and CAP_NET_ADMIN")
 		case <-ctx.Done():
 			return ctx.Err()
@@ -151,7 +151,7 @@ func (w *wireguardGo) down() error {
 	for _, e := range w.ends {
 		p := e.process
 		e.process = nil
-		if err := p.stop(); err != nil {
+		if err := p.Stop(stopTimeout); err != nil {
 			errs = append(errs, fmt.Errorf("stop wireguard-go on %s: %w", e.host.Name(), err))
 		}
 	}
