@@ -142,14 +142,14 @@ func times(count, n int) (all []int) {
 // A local address that this host has lost stops nothing.
 func TestBindSurvivesLossOfAddress(t *testing.T) {
 	a, b := newEnd(t), newEnd(t)
-	gone := newEndpoint(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), b.port), netip.MustParseAddr("192.0.2.1"))
+	stale := newEndpoint(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), b.port), netip.MustParseAddr("192.0.2.1"))
 	for range 2 {
-		a.send([][]byte{{1}, {2}, {3}}, gone)
+		a.send([][]byte{{1}, {2}, {3}}, stale)
 		if got, _ := b.take(3); len(got) != 3 {
 			t.Errorf("%d datagrams", len(got))
 		}
 	}
-	if gone.SrcIP().IsValid() {
+	if stale.SrcIP().IsValid() {
 		t.Error("the source address is not cleared")
 	}
 }

@@ -75,27 +75,27 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 
 	stop()
 	a.check(a.network.Close())
-	gone := time.Now()
+	since := time.Now()
 	a.up()
-	a.learn(b.lease, c.lease)
+	a.apply(b.lease, c.lease)
 	stop = a.run()
-	a.awaitSessions(gone, b, c)
+	a.awaitSessions(since, b, c)
 	b.ping(a, "-c", "1", "-W", "5") // a single packet
 	c.ping(a, "-c", "1", "-W", "5")
 
 	stop()
 	a.check(a.network.Close())
 	a.up()
-	a.learn(b.lease, c.lease)
+	a.apply(b.lease, c.lease)
 	a.network.initiator.take() // only the next tunnel matters below
 	out, err := a.host.Command(t.Context(), "ip", "link", "del", deviceName).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	gone = time.Now()
+	since = time.Now()
 	a.check(a.host.Do(a.network.keeper.Sync)) // Run would do it in the network namespace of its goroutine
 	a.run()
-	a.awaitSessions(gone, b, c)
+	a.awaitSessions(since, b, c)
 	b.ping(a, "-c", "1", "-W", "5")
 	c.ping(a, "-c", "1", "-W", "5")
 }
@@ -106,9 +106,9 @@ func TestForcedInitiation(t *testing.T) {
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	a, b := newSite(t, lab, 0), newSite(t, lab, 1)
-	b.learn(a.lease)
+	b.apply(a.lease)
 	public := b.network.key.PublicKey()
-	a.learn(lease(b.lease.Subnet.String(), b.host.Addr().Addr().String(), public.String(), 1))
+	a.apply(lease(b.lease.Subnet.String(), b.host.Addr().Addr().String(), public.String(), 1))
 	sent := func(force bool) int {
 		if n, err := a.network.initiate([]wgtypes.Key{public}, force); n != 1 || err != nil {
 			t.Fatalf("%d peers without a session, error %v", n, err)
@@ -124,7 +124,7 @@ func TestForcedInitiation(t *testing.T) {
 	if first == 0 || sent(false) != first {
 		t.Error("unforced initiations are not limited to one")
 	}
-	a.learn(b.lease)
+	a.apply(b.lease)
 	if sent(true) != 2*first {
 		t.Error("a forced initiation was not sent")
 	}
@@ -136,7 +136,7 @@ func TestForcedInitiation(t *testing.T) {
 func TestRandomLeases(t *testing.T) {
 	netnstest.Require(t)
 	s := newSite(t, netnstest.New(t), 1)
-	s.learn()
+	s.apply()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -151,7 +151,7 @@ func TestRandomLeases(t *testing.T) {
 		}
 		n := random.IntN(30) // a host, which may have several subnets
 		leases[dst] = lease(text, fmt.Sprintf("192.168.77.%d", 100+n), wgtypes.Key{1, byte(n)}.String(), 50000+n)
-		s.learn(leases[dst])
+		s.apply(leases[dst])
 	}
 	// Replaced keys stay until the handshake with the new ones.
 	s.check(s.network.dropOldKeys(slices.Collect(maps.Values(s.network.replaced))))

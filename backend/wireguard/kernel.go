@@ -57,4 +57,5 @@ func (k *kernelTunnel) initiate(peers []wgtypes.Peer, _ bool) error {
 	return nil
 }
 
+// Close closes the control socket.
 func (k *kernelTunnel) Close() error { return k.client.Close() }

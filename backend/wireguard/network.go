@@ -67,8 +67,10 @@ func (n *network) prohibit() rtnl.Route {
 	return rtnl.Route{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
 }
 
+// MTU implements backend.Network.
 func (n *network) MTU() int { return n.mtu }
 
+// Apply implements backend.Network.
 func (n *network) Apply(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -208,6 +210,7 @@ func (n *network) closeTunnel() error {
 	return err
 }
 
+// Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
 	g, ctx := errgroup.WithContext(ctx)
@@ -223,6 +226,7 @@ func (n *network) DataPath() string {
 	return n.dataPath
 }
 
+// Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -238,8 +242,8 @@ func (n *network) Stats() backend.Stats {
 	return s
 }
 
-// Close leaves the kernel's tunnel in place; one in user space ends. The
-// prohibit route stays in either case.
+// Close implements backend.Network. The kernel's tunnel stays; one in user space
+// ends. The prohibit route stays in either case.
 func (n *network) Close() error {
 	var errs []error
 	if n.keeper != nil {

@@ -75,6 +75,7 @@ func (u *userspaceTunnel) initiate(peers []wgtypes.Peer, force bool) error {
 	return nil
 }
 
+// Close ends the device and waits for its workers.
 func (u *userspaceTunnel) Close() error {
 	u.device.Close()
 	<-u.device.Wait()

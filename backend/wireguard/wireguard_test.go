@@ -210,9 +210,9 @@ func newSites(t *testing.T) (a, b, c *site) {
 	t.Helper()
 	lab := netnstest.New(t)
 	a, b, c = newSite(t, lab, 0), newSite(t, lab, 1), newSite(t, lab, 2)
-	a.learn(b.lease, c.lease)
-	b.learn(a.lease, c.lease)
-	c.learn(a.lease, b.lease)
+	a.apply(b.lease, c.lease)
+	b.apply(a.lease, c.lease)
+	c.apply(a.lease, b.lease)
 	return a, b, c
 }
 
@@ -248,7 +248,7 @@ func (s *site) check(err error) {
 	}
 }
 
-func (s *site) learn(leases ...subnet.Lease) {
+func (s *site) apply(leases ...subnet.Lease) {
 	var events []subnet.Event
 	for _, l := range leases {
 		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
@@ -271,7 +271,7 @@ func TestPeersReadBack(t *testing.T) {
 	netnstest.Require(t)
 	s := newSite(t, netnstest.New(t), 1)
 	const other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
-	s.learn(lease("10.5.2.0/24", "192.168.77.2", other, 9), lease("10.5.3.0/24", "192.168.77.2", other, 9),
+	s.apply(lease("10.5.2.0/24", "192.168.77.2", other, 9), lease("10.5.3.0/24", "192.168.77.2", other, 9),
 		lease("10.5.4.0/24", "192.168.77.4", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=", 0))
 	have, err := s.network.tunnel.peers()
 	s.check(err)
@@ -310,10 +310,10 @@ func TestRekey(t *testing.T) {
 		a.check(err)
 		a.lease.Attrs = attrs
 		a.ping(a, "-c", "2", "-i", "0.02") // some time passes
-		b.learn(a.lease)
+		b.apply(a.lease)
 		a.ping(b, "-c", "1", "-W", "10")
 		a.ping(a, "-c", "2", "-i", "0.02")
-		c.learn(a.lease)
+		c.apply(a.lease)
 		c.ping(a, "-c", "1", "-W", "10")
 	}
 	for _, f := range floods {

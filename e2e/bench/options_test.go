@@ -136,7 +136,7 @@ func TestFrom(t *testing.T) {
 	}
 	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-offload ÷ kernel-vxlan, link on"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("what is shown does not have %q", want)
+			t.Errorf("the report does not have %q", want)
 		}
 	}
 	if svg, err := os.ReadFile(chart); err != nil || !bytes.Contains(svg, []byte(">udp-offload<")) {
@@ -163,7 +163,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, want := range []string{"-rounds", "-quick", "kernel-vxlan", "udp-rr", "csum"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("the help does not tell of %s", want)
+			t.Errorf("the help does not have %s", want)
 		}
 	}
 }

@@ -22,6 +22,7 @@ const size = 16
 // ID is a host's identity.
 type ID [size]byte
 
+// String returns the identity as lower-case hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // fileName is the file's name in the state folder.

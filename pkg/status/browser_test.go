@@ -119,29 +119,38 @@ func many(n int) Snapshot {
 	return s
 }
 
+// traffic is a source whose first peer sends and receives more at each snapshot.
+type traffic struct {
+	current atomic.Pointer[Snapshot]
+	calls   atomic.Uint64
+}
+
+func (f *traffic) set(s Snapshot) { f.current.Store(&s) }
+
+func (f *traffic) snapshot() Snapshot {
+	s := *f.current.Load()
+	if s.Backend == nil || len(s.Backend.Peers) == 0 {
+		return s
+	}
+	b := *s.Backend
+	b.Peers = append([]Peer(nil), b.Peers...)
+	n := f.calls.Add(1)
+	b.Peers[0].TxBytes += n*900_000 + n%3*400_000
+	b.Peers[0].RxBytes += n*1_700_000 + n%2*500_000
+	s.Backend = &b
+	return s
+}
+
 func TestPageInBrowser(t *testing.T) {
 	ctx := browser(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var state atomic.Pointer[Snapshot]
-	set := func(s Snapshot) { state.Store(&s) }
-	set(starting())
-	var traffic atomic.Uint64
+	state := new(traffic)
+	state.set(starting())
 	c := config(Snapshot{})
-	c.Source = func() Snapshot {
-		s := *state.Load()
-		if s.Backend != nil && len(s.Backend.Peers) > 0 {
-			b := *s.Backend
-			b.Peers = append([]Peer(nil), b.Peers...)
-			n := traffic.Add(1)
-			b.Peers[0].TxBytes += n*900_000 + n%3*400_000
-			b.Peers[0].RxBytes += n*1_700_000 + n%2*500_000
-			s.Backend = &b
-		}
-		return s
-	}
+	c.Source = state.snapshot
 	points := 3
 	if os.Getenv(shots) != "" {
 		points = 20 // a full chart
@@ -151,7 +160,7 @@ func TestPageInBrowser(t *testing.T) {
 	go func() { ran <- New(c).serve(serving, ln) }()
 
 	do(t, ctx, chromedp.Navigate("http://"+ln.Addr().String()+"/"), until(`state.textContent === "not ready" && missing.textContent.includes("no lease yet")`))
-	set(many(12))
+	state.set(many(12))
 	do(t, ctx, until(`state.textContent === "ready, 2 of 12 peers not reached" && document.querySelectorAll("#rows tr").length === 12`),
 		until(fmt.Sprintf(`rates.tx.length > %d`, points)))
 	screenshot(t, ctx, "phone", 360, "light")
@@ -168,7 +177,7 @@ func TestPageInBrowser(t *testing.T) {
 		chromedp.SetValue("#sort", "state"), chromedp.Evaluate(`table()`, nil),
 		until(`rows.children[2].children[0].textContent === "▲ loss"`), chromedp.SetValue("#sort", "subnet"))
 
-	set(many(1000))
+	state.set(many(1000))
 	do(t, ctx, until(`map.childNodes.length === 1000 && range.textContent === "1–50 of 1000"`),
 		chromedp.Click("#next"), until(`range.textContent === "51–100 of 1000"`),
 		chromedp.Click("#faulty"), until(`range.textContent.startsWith("1–50 of 18")`),
@@ -184,7 +193,7 @@ func TestPageInBrowser(t *testing.T) {
 		t.Errorf("the page loads %s", strings.Join(outside, ", "))
 	}
 
-	set(many(12))
+	state.set(many(12))
 	do(t, ctx, until(`map.childNodes.length === 12`))
 	stop()
 	if err := <-ran; err != nil {

@@ -107,6 +107,7 @@ func log2Ratio(r *result.Result, at result.Scenario, subject, figure string) flo
 // log2Ticks labels an axis of binary logarithms: ¼, ½, 1, 2, 4.
 type log2Ticks struct{}
 
+// Ticks implements plot.Ticker.
 func (log2Ticks) Ticks(lowest, highest float64) []plot.Tick {
 	var ticks []plot.Tick
 	for v := math.Ceil(lowest); v <= highest; v++ {

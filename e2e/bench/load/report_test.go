@@ -55,7 +55,7 @@ func TestDelivery(t *testing.T) {
 	if math.Abs(got.Rate-want.Rate) > 1e-9 || math.Abs(got.Loss-want.Loss) > 1e-9 || math.Abs(got.CPU-want.CPU) > 1e-9 {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	// A ping of somebody else's is no gain.
+	// More received packets than sent ones are no negative loss.
 	if got := delivery(1001, 1000, 1, 1); got.Loss != 0 {
 		t.Errorf("loss %v %%, want 0", got.Loss)
 	}

@@ -85,7 +85,7 @@ func TestRatio(t *testing.T) {
 	}{
 		{one, "ours", "tcp", 0.5, true},
 		{one, "vxlan", "tcp", 1, true},
-		{one, "ours", "loss", 0, false}, // a ratio of shares says nothing
+		{one, "ours", "loss", 0, false}, // a ratio of shares is meaningless
 		{many, "ours", "tcp", 0, false}, // that of another scenario is no reference
 	} {
 		if got, ok := r.Ratio(r.Cell(c.at, c.subject, c.figure)); got != c.want || ok != c.ok {
@@ -96,7 +96,7 @@ func TestRatio(t *testing.T) {
 		t.Errorf("ratio to what is set up by hand: %v, %v", got, ok)
 	}
 	if got, ok := r.RatioByHand(r.Cell(one, "vxlan", "tcp")); ok {
-		t.Errorf("ratio %v of what nobody sets up by hand", got)
+		t.Errorf("ratio %v of a subject without one by hand", got)
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 // daemon refuses the backend or data path, or a program is missing.
 type RefusedError struct{ Reason string }
 
+// Error implements error.
 func (e *RefusedError) Error() string { return e.Reason }
 
 // node is a daemon on a host. It may be started and stopped several times.
