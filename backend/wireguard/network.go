@@ -75,7 +75,6 @@ func (n *network) Apply(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := desiredPeers(n.peers, n.options)
-	var newKeys []wgtypes.Key
 	for _, e := range events {
 		old := n.peers[e.Lease.Subnet]
 		delete(n.peers, e.Lease.Subnet)
@@ -88,12 +87,11 @@ func (n *network) Apply(events []subnet.Event) {
 		}
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.problem == nil {
-			newKeys = append(newKeys, p.key)
 			n.replaced[old.key] = p.key
 			n.initiator.enqueue(0, p.key)
 		}
 	}
-	if err := errors.Join(n.addKeys(newKeys), n.apply(before)); err != nil {
+	if err := n.apply(before); err != nil {
 		ratelog.Errorf("set peers: %v", err)
 		n.keeper.Wake() // prepare repairs it
 	}
@@ -103,14 +101,15 @@ func (n *network) Apply(events []subnet.Event) {
 // call compares with what the tunnel has.
 func (n *network) apply(before map[wgtypes.Key]peerConfig) error {
 	if n.tunnel == nil {
-		return errors.New("there is no tunnel")
+		return fmt.Errorf("device %s has no tunnel", deviceName)
 	}
 	if !n.applied {
 		n.applied = true
 		n.handshakeAll()
 		return n.reconcile(true)
 	}
-	return n.configure(n.retainOldKeys(diffPeers(before, desiredPeers(n.peers, n.options)), before))
+	after := desiredPeers(n.peers, n.options)
+	return n.configure(append(n.addKeys(before, after), n.retainOldKeys(diffPeers(before, after), before)...))
 }
 
 // reconcile makes the tunnel's peers the desired ones. WireGuard answers a peer

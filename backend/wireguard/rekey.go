@@ -47,21 +47,17 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 	return attrs(n.config, n.options, key), nil
 }
 
-// addKeys adds the new keys of known peers to the tunnel, without a subnet.
-// wireguard-go drops packets to a key while it adds it, so the subnet moves to
-// the key in a second step.
-func (n *network) addKeys(keys []wgtypes.Key) error {
-	if len(keys) == 0 || n.tunnel == nil || !n.applied {
-		return nil // no key, or no packet flows yet
-	}
-	want := desiredPeers(n.peers, n.options)
-	var peers []wgtypes.PeerConfig
-	for _, key := range keys {
-		if c, ok := want[key]; ok {
+// addKeys returns the changes that add the keys that replace others, without a
+// subnet. wireguard-go drops packets to a key while it adds it, so the subnet moves
+// to the key in a later change.
+func (n *network) addKeys(before, after map[wgtypes.Key]peerConfig) (peers []wgtypes.PeerConfig) {
+	for _, key := range n.replaced {
+		_, known := before[key]
+		if c, wanted := after[key]; wanted && !known {
 			peers = append(peers, c.encode(key, nil))
 		}
 	}
-	return n.configure(peers)
+	return peers
 }
 
 // retainOldKeys returns peers with the removal of each replaced key made into

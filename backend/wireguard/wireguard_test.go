@@ -181,6 +181,20 @@ func TestDiffPeers(t *testing.T) {
 	}
 }
 
+// A new key is added before its subnet moves. A key in use is not: that would take
+// its subnets away.
+func TestAddKeys(t *testing.T) {
+	old, added, inUse := wgtypes.Key{1}, wgtypes.Key{2}, wgtypes.Key{3}
+	n := &network{replaced: map[wgtypes.Key]wgtypes.Key{old: added, {4}: inUse, {5}: {6}}}
+	subnets := []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
+	before := map[wgtypes.Key]peerConfig{old: {allowed: subnets}, inUse: {}}
+	after := map[wgtypes.Key]peerConfig{added: {allowed: subnets}, inUse: {}}
+	got := n.addKeys(before, after)
+	if len(got) != 1 || got[0].PublicKey != added || len(got[0].AllowedIPs) != 0 {
+		t.Errorf("%+v, want the key %v without a subnet", got, added)
+	}
+}
+
 // site is a host with a network and a container's address.
 type site struct {
 	*testing.T
