@@ -8,47 +8,47 @@ import (
 	"github.com/coreos/flannel/backend"
 )
 
-// What comparing the kernel with what it should be may cost: one part in this
-// many of the time, however often somebody asks. idleShare is for those who ask
-// all the time, while all is well; who sees a difference wants to see it go.
+// A check may use at most 1/dutyCycle of the time. A caller that checks all the
+// time, while the network is as it should be, uses at most 1/idleDutyCycle.
 const (
-	checkShare = 100
-	idleShare  = 10_000
+	dutyCycle     = 100
+	idleDutyCycle = 10_000
 )
 
-// checker remembers what a Network's Check has said for as long as that bound
-// asks: a tenth of a second where a check takes a millisecond.
-type checker struct {
-	mu    sync.Mutex // guards what follows; held over Check, so that many who ask at once are one
-	of    backend.Checker
-	ended time.Time
-	took  time.Duration
-	said  error
+// checkCache bounds the time that a Network's Check takes, however often its
+// result is read: at 1/100, a check that takes a millisecond runs ten times a second.
+type checkCache struct {
+	// mu guards what follows. It is held over Check: concurrent callers share one.
+	mu      sync.Mutex
+	checker backend.Checker
+	ended   time.Time
+	took    time.Duration
+	err     error
 }
 
-// ask says what differs now, or did when a check that the share allows was made
-// last; nil: nothing.
-func (c *checker) ask(n backend.Checker, share time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.said != nil {
-		share = min(share, checkShare)
+// check returns the result of c.Check: of a call now, or of the last one if the
+// duty cycle allows no other yet.
+func (cc *checkCache) check(c backend.Checker, duty time.Duration) error {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.err != nil { // its end is of interest to all callers
+		duty = min(duty, dutyCycle)
 	}
 	began := time.Now()
-	if n == c.of && began.Before(c.ended.Add(c.took*share)) {
-		return c.said
+	if c == cc.checker && began.Before(cc.ended.Add(cc.took*duty)) {
+		return cc.err
 	}
-	c.of, c.said = n, n.Check()
-	c.ended = time.Now()
-	c.took = c.ended.Sub(began)
-	return c.said
+	cc.checker, cc.err = c, c.Check()
+	cc.ended = time.Now()
+	cc.took = cc.ended.Sub(began)
+	return cc.err
 }
 
-// differences are in words, one each.
-func (d *daemon) differences(n backend.Network, share time.Duration) []string {
-	err := d.checks.ask(n, share)
+// differences returns the lines of check's error.
+func (cc *checkCache) differences(c backend.Checker, duty time.Duration) []string {
+	err := cc.check(c, duty)
 	if err == nil {
 		return nil
 	}
-	return strings.Split(err.Error(), "\n") // as errors.Join has them
+	return strings.Split(err.Error(), "\n") // as errors.Join joins them
 }

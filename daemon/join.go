@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	log "github.com/golang/glog"
@@ -14,63 +16,241 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/nodeid"
+	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// joined is a host's place in the network: whoever has one has a lease.
-type joined struct {
+// storeTimeout is how long a start waits for the store before it uses the
+// checkpoint: the time limit of one round trip.
+const storeTimeout = 5 * time.Second
+
+// membership is a host's place in the network: it holds a lease.
+type membership struct {
 	store   store.Store
 	config  *subnet.Config
 	backend backend.Backend
 	manager *subnet.Manager
 	lease   subnet.Lease
-	// former are the public IPs that this host had before with this lease.
-	former []netip.Addr
-	// networks are those of earlier runs, as far as they are known.
-	networks []netip.Prefix
+	// formerIPs are the public IPs that this host had before with this lease.
+	formerIPs []netip.Addr
+	// formerNetworks are those of earlier runs, as far as they are known.
+	formerNetworks []netip.Prefix
 }
 
-// join gets a lease from the store, and waits for the store as long as it
-// takes; but where the last run's lease has not ended, not longer than
-// storePatience: it goes on with that one then, and with the peers and the
-// configuration of that time. The caller closes the store.
-func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr) (joined, error) {
-	remembered := d.recall()
-	left := remembered.left(publicIP, clock.Now())
-	if left <= 0 {
-		return d.ask(ctx, up, publicIP, remembered, 0)
+// renew keeps the lease until ctx ends (nil) or it is lost (subnet.ErrLost).
+func (m *membership) renew(ctx context.Context) error { return m.manager.Renew(ctx, m.lease) }
+
+func (m *membership) close() {
+	if err := m.store.Close(); err != nil {
+		log.Warningf("close store: %v", err)
 	}
-	j, err := d.ask(ctx, up, publicIP, remembered, storePatience)
+}
+
+// joiner gets a lease in the network.
+type joiner struct {
+	options     *Options
+	state       *state
+	checkpoints *checkpointFile
+	peers       *peers
+
+	openStore  func(context.Context, store.Config) (store.Store, error)
+	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
+}
+
+func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
+	return &joiner{options: o, state: s, checkpoints: c, peers: p, openStore: store.Open,
+		newBackend: func(config *subnet.Config) (backend.Backend, error) {
+			now := s.get()
+			return newBackend(o, config, now.uplink, now.publicIP, reconciles.Kernel)
+		}}
+}
+
+// setUplink makes up the uplink to join by. The public IP follows, unless the
+// operator chose one.
+func (j *joiner) setUplink(up uplink.Uplink) {
+	publicIP := j.options.publicIP
+	if !publicIP.IsValid() {
+		publicIP = up.Addr
+	}
+	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
+	j.state.update(func(s *snapshot) { s.uplink, s.publicIP, s.uplinkProblem = up, publicIP, "" })
+}
+
+// join gets a lease from the store, and waits for the store without limit. If the
+// last run's lease has not ended, join waits for storeTimeout, then uses the
+// lease, peers and configuration of the checkpoint. The caller closes the result.
+func (j *joiner) join(ctx context.Context) (*membership, error) {
+	last := j.checkpoints.load()
+	remaining := last.remaining(j.state.get().publicIP, clock.Now())
+	if remaining <= 0 {
+		return j.joinFromStore(ctx, last, 0)
+	}
+	m, err := j.joinFromStore(ctx, last, storeTimeout)
 	if !errors.Is(err, subnet.ErrSilent) {
-		return j, err
+		return m, err
 	}
 	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends_in=%v reason=%q",
-		remembered.Lease.Subnet, len(remembered.Peers), left.Round(time.Second), err)
-	return d.resume(ctx, up, publicIP, remembered, left)
+		last.Lease.Subnet, len(last.Peers), remaining.Round(time.Second), err)
+	return j.joinFromCheckpoint(ctx, last, remaining)
 }
 
-// checkPublish refuses a -network that this host could not work with: once
-// published it would hold for all hosts, and none would overwrite it.
-func (d *daemon) checkPublish(up uplink.Uplink, publicIP netip.Addr) error {
-	if d.options.published == nil {
+// joinFromStore gets the configuration and a lease from the store. If the store
+// does not answer for timeout, the error is subnet.ErrSilent; 0: no limit.
+func (j *joiner) joinFromStore(ctx context.Context, last *checkpoint, timeout time.Duration) (_ *membership, err error) {
+	opening := ctx
+	if timeout > 0 {
+		limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no configuration within %v: %w", timeout, subnet.ErrSilent))
+		defer cancel()
+		opening = limited
+	}
+	if err := j.checkPublish(); err != nil {
+		return nil, err
+	}
+	m, err := j.open(opening, j.options.store.API, j.options.publish)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			m.close()
+		}
+	}()
+	if m.config, err = subnet.WaitConfig(opening, m.store); err != nil {
+		return nil, fmt.Errorf("use network configuration %s/config: %w", j.options.store.Prefix, err)
+	}
+	j.warnIfIgnored(m.config)
+	m.formerNetworks = j.formerNetworks(last, m.config.Network)
+	if err = j.acquire(ctx, m, last, timeout); errors.Is(err, subnet.ErrCloned) {
+		id, failed := nodeid.Replace(j.options.stateDir)
+		if failed != nil {
+			return nil, errors.Join(err, failed)
+		}
+		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
+		err = j.acquire(ctx, m, last, timeout) // with a new backend: its keys may come from the identity
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// joinFromCheckpoint joins without the store's answer, with a lease that ends
+// after remaining.
+func (j *joiner) joinFromCheckpoint(ctx context.Context, last *checkpoint, remaining time.Duration) (*membership, error) {
+	m, err := j.open(ctx, last.API, nil)
+	if err != nil {
+		return nil, err
+	}
+	m.config = &last.Config
+	m.formerNetworks = j.formerNetworks(last, m.config.Network)
+	if err := j.prepare(m, 0); err != nil {
+		m.close()
+		return nil, err
+	}
+	j.publishState(m)
+	m.lease = last.Lease
+	if !m.lease.Reserved {
+		m.lease.Expiration = time.Now().Add(remaining)
+	}
+	m.lease.Attrs = j.withIdentity(m.backend.Attrs())
+	m.manager.Adopt(m.lease, known(last.Peers))
+	return m, nil
+}
+
+// rejoin rebuilds m for another uplink. Lease and peers stay; the store takes the
+// lease's new attributes as soon as it answers. If the backend refuses the uplink
+// (*networkSetupError), the lease keeps its attributes.
+func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) error {
+	before := m.manager.Status()
+	var leases []*subnet.Lease // not known
+	if before.Synced {
+		leases = known(j.peers.leases())
+	}
+	// A connection from an address that the host has lost hangs until it times out.
+	again, err := j.open(ctx, m.store.API, nil)
+	if err != nil {
+		return err
+	}
+	m.close()
+	m.store, m.lease = again.store, before.Lease
+	j.setUplink(to)
+	refused := j.prepare(m, 0)
+	if refused == nil {
+		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
+			m.formerIPs = append(m.formerIPs, ip)
+		}
+		m.lease.Attrs = j.withIdentity(m.backend.Attrs())
+	}
+	m.manager.Adopt(m.lease, leases, m.formerIPs...)
+	j.publishState(m)
+	if refused != nil {
+		return &networkSetupError{fmt.Errorf("use interface %s: %w", to.Name, refused)}
+	}
+	return nil
+}
+
+// open returns a membership that has no more than a store.
+func (j *joiner) open(ctx context.Context, api string, publish []byte) (*membership, error) {
+	s, err := j.openStore(ctx, store.Config{StoreConfig: j.options.store.StoreConfig, API: api, Publish: publish})
+	if err != nil {
+		return nil, err
+	}
+	j.state.update(func(now *snapshot) { now.store = s })
+	return &membership{store: s}, nil
+}
+
+// prepare fills in the manager and the backend for the configuration. timeout is
+// that of the manager's Acquire.
+func (j *joiner) prepare(m *membership, timeout time.Duration) (err error) {
+	if m.config.IPv6Network != "" {
+		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", m.config.IPv6Network)
+	}
+	terms := j.options.terms
+	terms.Patience = timeout
+	m.manager = subnet.NewManager(m.store.Registry, m.config, terms)
+	m.backend, err = j.newBackend(m.config)
+	return err
+}
+
+// publishState shows configuration and manager to the other parts.
+func (j *joiner) publishState(m *membership) {
+	j.state.update(func(s *snapshot) { s.config, s.manager = m.config, m.manager })
+}
+
+// acquire prepares m and gets its lease from the store.
+func (j *joiner) acquire(ctx context.Context, m *membership, last *checkpoint, timeout time.Duration) error {
+	err := j.prepare(m, timeout)
+	j.publishState(m)
+	if err != nil {
+		return err
+	}
+	m.lease, err = m.manager.Acquire(ctx, j.withIdentity(m.backend.Attrs()), j.formerSubnet(last), last.subnets()...)
+	return err
+}
+
+// checkPublish refuses a -network that this host cannot use: once published, it
+// would hold for all hosts, and no host would overwrite it.
+func (j *joiner) checkPublish() error {
+	if j.options.published == nil {
 		return nil
 	}
-	if _, err := d.newBackend(d.options.published, up, publicIP); err != nil {
+	if _, err := j.newBackend(j.options.published); err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil
 }
 
-// warnOfOther says so where the store has another configuration than -network
-// would have published: that of the store holds, for all hosts.
-func (d *daemon) warnOfOther(stored *subnet.Config) {
-	ours := d.options.published
+// warnIfIgnored logs a warning if the stored configuration differs from -network:
+// the store's holds, for all hosts.
+func (j *joiner) warnIfIgnored(stored *subnet.Config) {
+	ours := j.options.published
 	if ours == nil {
 		return
 	}
-	// Backend is the text as somebody wrote it; its type is compared.
+	// Backend is the text as it was written; its type is compared.
 	a, b := *ours, *stored
 	a.Backend, b.Backend = nil, nil
 	if !reflect.DeepEqual(a, b) {
@@ -80,56 +260,10 @@ func (d *daemon) warnOfOther(stored *subnet.Config) {
 	}
 }
 
-// ask gets the configuration and a lease from the store. With patience, it fails
-// with subnet.ErrSilent where the store says nothing for so long.
-func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, patience time.Duration) (j joined, err error) {
-	opening := ctx
-	if patience > 0 {
-		limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no configuration within %v: %w", patience, subnet.ErrSilent))
-		defer cancel()
-		opening = limited
-	}
-	if err := d.checkPublish(up, publicIP); err != nil {
-		return joined{}, err
-	}
-	j.store, err = store.Open(opening, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
-	if err != nil {
-		return joined{}, err
-	}
-	defer func() {
-		if err != nil {
-			j.close()
-		}
-	}()
-	d.update(func(r *running) { r.store = j.store })
-	if j.config, err = subnet.WaitConfig(opening, j.store); err != nil {
-		return j, fmt.Errorf("use network configuration %s/config: %w", d.options.store.Prefix, err)
-	}
-	d.warnOfOther(j.config)
-	j.networks = d.previousNetworks(remembered, j.config.Network)
-	acquire := func() error {
-		if err := d.prepare(&j, up, publicIP, patience); err != nil {
-			return err
-		}
-		var err error
-		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), d.previousSubnet(remembered), remembered.subnets()...)
-		return err
-	}
-	if err = acquire(); errors.Is(err, subnet.ErrCloned) {
-		id, failed := nodeid.Replace(d.options.stateDir)
-		if failed != nil {
-			return j, errors.Join(err, failed)
-		}
-		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
-		err = acquire() // with another backend, too: its keys may come from the identity
-	}
-	return j, err
-}
-
-// identify adds who this host is to what its lease tells. Without an identity
-// the address alone says it, as in other flannels.
-func (d *daemon) identify(a subnet.Attrs) subnet.Attrs {
-	id, err := nodeid.Load(d.options.stateDir)
+// withIdentity adds the node's identity to the lease's attributes. Without one,
+// the address alone identifies the host, as in other flannels.
+func (j *joiner) withIdentity(a subnet.Attrs) subnet.Attrs {
+	id, err := nodeid.Load(j.options.stateDir)
 	if err != nil {
 		log.Warningf("go without a node id: %v; another host with the same public IP would not be noticed", err)
 		return a
@@ -141,43 +275,34 @@ func (d *daemon) identify(a subnet.Attrs) subnet.Attrs {
 	return a
 }
 
-// resume joins without the store's answer, with a lease that ends after left.
-func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, left time.Duration) (j joined, err error) {
-	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: remembered.API})
-	if err != nil {
-		return joined{}, err
+// readSubnetFile returns what the last run wrote to subnet.env; zero without the
+// file. A damaged file is logged and ignored.
+func (j *joiner) readSubnetFile() subnetfile.Env {
+	env, err := subnetfile.Read(j.options.subnetFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warningf("ignore previous subnet: %v", err)
 	}
-	d.update(func(r *running) { r.store = j.store })
-	j.config = &remembered.Config
-	if err := d.prepare(&j, up, publicIP, 0); err != nil {
-		j.close()
-		return joined{}, err
-	}
-	j.networks = d.previousNetworks(remembered, j.config.Network)
-	j.lease = remembered.Lease
-	if !j.lease.Reserved {
-		j.lease.Expiration = time.Now().Add(left)
-	}
-	j.lease.Attrs = d.identify(j.backend.Attrs())
-	j.manager.Adopt(j.lease, append([]*subnet.Lease{}, remembered.Peers...)) // none is known to be none
-	return j, nil
+	return env
 }
 
-// prepare makes what follows from the configuration. Patience is Acquire's.
-func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr, patience time.Duration) (err error) {
-	if j.config.IPv6Network != "" {
-		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", j.config.IPv6Network)
+// formerSubnet returns the last run's subnet, which Acquire prefers. A reboot
+// often empties the folder of subnet.env; the checkpoint remains.
+func (j *joiner) formerSubnet(last *checkpoint) netip.Prefix {
+	if p := j.readSubnetFile().Subnet; p.IsValid() || last == nil {
+		return p
 	}
-	terms := d.options.terms
-	terms.Patience = patience
-	j.manager = subnet.NewManager(j.store.Registry, j.config, terms)
-	d.update(func(r *running) { r.config, r.manager = j.config, j.manager })
-	j.backend, err = d.newBackend(j.config, up, publicIP)
-	return err
+	return last.Lease.Subnet
 }
 
-func (j joined) close() {
-	if err := j.store.Close(); err != nil {
-		log.Warningf("close store: %v", err)
+// formerNetworks returns the networks of earlier runs other than now.
+func (j *joiner) formerNetworks(last *checkpoint, now netip.Prefix) []netip.Prefix {
+	former := []netip.Prefix{j.readSubnetFile().Network}
+	if last != nil {
+		former = append(former, last.Config.Network)
 	}
+	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == now })
+	return slices.Compact(former)
 }
+
+// known returns leases, not nil: to Manager.Adopt, nil means that they are not known.
+func known(leases []*subnet.Lease) []*subnet.Lease { return append([]*subnet.Lease{}, leases...) }

@@ -18,15 +18,15 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// Options is the command line. Every flag is also an environment variable, see
-// package envflag; the command line wins.
+// Options are the daemon's options. Each flag is also an environment variable
+// (package envflag); the command line wins.
 type Options struct {
 	store store.Flags
 
 	embed       bool
 	embedListen string
-	// network is what -network says, publish the JSON to publish for it, and
-	// published what that means; nil without.
+	// network is the flag -network; publish is the JSON to publish for it, and
+	// published that JSON, parsed. Both are nil without the flag.
 	network   string
 	publish   []byte
 	published *subnet.Config
@@ -45,7 +45,7 @@ type Options struct {
 
 	statusAddr  string
 	statusPprof bool
-	statusGiven bool // the address is the operator's choice, not the default
+	statusGiven bool // the operator chose the address
 	healthzIP   string
 	healthzPort int
 
@@ -53,23 +53,22 @@ type Options struct {
 	Version bool
 }
 
-// flagRenewMargin is named in an error as well.
 const flagRenewMargin = "subnet-lease-renew-margin"
 
-// glogFlags are the flags of the log package that make sense for a daemon that
-// logs to standard error only.
+// glogFlags are the flags of package glog that apply to a daemon that logs to
+// standard error only.
 var glogFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "alsologtostderr", "stderrthreshold",
-	// Of these it only matters that a unit which names them still starts.
+	// These have no effect. They exist so that a unit that names them still starts.
 	"log_dir", "log_link", "logbuflevel"}
 
-// ParseOptions reads args, then the environment for what args do not give.
-// Errors: flag.ErrHelp after the usage went to usage, or what is wrong with
-// which flag or variable.
+// ParseOptions parses args, then the environment for the flags that args lack.
+// Errors: flag.ErrHelp, with the help written to usage; or the flag or variable
+// that is wrong, and why.
 func ParseOptions(args []string, usage io.Writer) (*Options, error) {
 	o := &Options{}
 	var margin int
 	fs := o.flagSet(&margin)
-	fs.SetOutput(io.Discard) // Parse's error says it all; run prints it once
+	fs.SetOutput(io.Discard) // main prints Parse's error
 	fs.Usage = func() {}
 	err := fs.Parse(args)
 	switch {
@@ -94,7 +93,7 @@ func ParseOptions(args []string, usage io.Writer) (*Options, error) {
 	return o, o.check(time.Duration(margin)*time.Minute, given[flagRenewMargin])
 }
 
-// Flags returns the daemon's flags, to be listed.
+// Flags returns the daemon's flags, for lists and completion.
 func Flags() *flag.FlagSet {
 	var margin int
 	return new(Options).flagSet(&margin)
@@ -141,7 +140,7 @@ func (o *Options) flagSet(margin *int) *flag.FlagSet {
 	return fs
 }
 
-// check completes the options and checks what no other package does.
+// check completes the options, and checks those that no other package checks.
 func (o *Options) check(margin time.Duration, marginGiven bool) error {
 	if o.terms.TTL < time.Second {
 		return fmt.Errorf("-subnet-lease-ttl %v is shorter than a second", o.terms.TTL)
@@ -185,8 +184,8 @@ func (o *Options) check(margin time.Duration, marginGiven bool) error {
 	return o.store.Complete()
 }
 
-// checkHealthz refuses an address that has to be looked up first, which may lead
-// elsewhere at each start, and two listeners on one port of the same address.
+// checkHealthz refuses a host name, which may resolve to another address at each
+// start, and two listeners on one port of the same address.
 func (o *Options) checkHealthz() error {
 	if _, err := netip.ParseAddr(o.healthzIP); err != nil {
 		return fmt.Errorf("-healthz-ip %q is not an IP address: give one of this host's, 127.0.0.1 for this host alone, or 0.0.0.0 for all", o.healthzIP)
@@ -202,8 +201,8 @@ func (o *Options) checkHealthz() error {
 	return nil
 }
 
-// checkEmbed refuses what -etcd-embed would pass over, and what is passed over
-// without it.
+// checkEmbed refuses flags that -etcd-embed would ignore, and one that has an
+// effect only with it.
 func (o *Options) checkEmbed(given map[string]bool) error {
 	if !o.embed {
 		if given["etcd-embed-listen"] {
@@ -223,8 +222,8 @@ func (o *Options) checkEmbed(given map[string]bool) error {
 	return nil
 }
 
-// parseNetwork makes publish of network: the JSON object as it is, or one made
-// around a CIDR.
+// parseNetwork fills publish from network: with the JSON object as it is, or with
+// one made of a CIDR.
 func (o *Options) parseNetwork() error {
 	if o.network == "" {
 		return nil

@@ -4,101 +4,101 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
+	"strings"
 	"time"
 
 	log "github.com/golang/glog"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/subnet"
 )
 
-// serveStatus runs the HTTP servers that the flags ask for.
-func (d *daemon) serveStatus(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	if addr := d.options.statusAddr; addr != "" {
-		s := status.New(status.Config{Addr: addr, Version: d.version, Began: d.began, Source: d.report, Reconciles: d.reconciles, Pprof: d.options.statusPprof})
-		g.Go(func() error {
-			err := s.Run(ctx)
-			if errors.Is(err, unix.EADDRINUSE) && !d.options.statusGiven {
-				log.Warningf("no status server: %v; a second daemon on this host needs -status-addr", err)
-				return nil
-			}
-			return err
-		})
-	}
-	if port := d.options.healthzPort; port != 0 {
-		s := status.NewHealthz(net.JoinHostPort(d.options.healthzIP, strconv.Itoa(port)), d.report)
-		g.Go(func() error { return s.Run(ctx) })
-	}
-	return g.Wait()
+// reporter describes the state: to the status page, systemd and the log.
+type reporter struct {
+	options *Options
+	state   *state
+	events  *status.EventLog
+	checks  checkCache
 }
 
-// report is the state of the daemon for the status servers. Its cost grows with
-// the number of peers, so what goes on all the time asks for the outline.
-func (d *daemon) report() status.Snapshot {
-	d.reports.RLock()
-	defer d.reports.RUnlock()
-	r := d.snapshot()
-	s, _ := d.describe(r, checkShare)
-	for _, e := range d.events.Recent() {
-		s.Events = append(s.Events, e)
-	}
-	if s.Lease != nil && r.network != nil {
-		s.Backend = r.backend()
-	}
-	return s
+func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
+	return &reporter{options: o, state: s, events: events}
 }
 
-// outline is the report without peers and events, whose cost grows with them.
-type outline struct {
+// full returns the whole report. Its cost grows with the number of peers, so
+// periodic work uses summary.
+func (r *reporter) full() (report status.Snapshot) {
+	r.state.read(func(s snapshot) {
+		report, _ = r.describe(s, dutyCycle)
+		report.Events = append(report.Events, r.events.Recent()...)
+		if report.Lease != nil && s.network != nil {
+			report.Backend = s.backend()
+		}
+	})
+	return report
+}
+
+// summary is the report without events and peers, whose cost grows with them.
+type summary struct {
 	status.Snapshot
 	peers    int    // how many the control plane knows
 	dataPath string // on one line; "" without a network
 }
 
-// outline is for those who ask all the time.
-func (d *daemon) outline() outline {
-	d.reports.RLock()
-	defer d.reports.RUnlock()
-	r := d.snapshot()
-	var o outline
-	if r.network != nil {
-		o.dataPath = r.network.DataPath()
-	}
-	o.Snapshot, o.peers = d.describe(r, idleShare)
-	return o
+// summary returns the summary for periodic work. It takes every lock of control
+// plane and data plane, so it hangs if one of them does.
+func (r *reporter) summary() (sum summary) {
+	r.state.read(func(s snapshot) {
+		if s.network != nil {
+			sum.dataPath = s.network.DataPath()
+		}
+		sum.Snapshot, sum.peers = r.describe(s, idleDutyCycle)
+	})
+	return sum
 }
 
-// describe is what report and outline both say of r, and the number of peers.
-func (d *daemon) describe(r running, share time.Duration) (s status.Snapshot, peers int) {
-	s.Node = status.Node{PublicIP: r.publicIP, Iface: r.uplink.Name, MTU: r.uplink.MTU}
+// statusLine returns one line on what the daemon does.
+func (r *reporter) statusLine() string {
+	s := r.summary()
+	switch {
+	case len(s.NotReady) > 0:
+		return s.NotReady[0]
+	case !s.Store.Reachable:
+		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, s.peers, s.Store.Since.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, s.peers, s.dataPath)
+}
+
+// describe returns what full and summary have in common, and the number of peers.
+// duty bounds the network's Check.
+func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot, peers int) {
+	s.Node = status.Node{PublicIP: now.publicIP, Iface: now.uplink.Name, MTU: now.uplink.MTU}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
-	if r.uplink.Index == 0 {
+	if now.uplink.Index == 0 {
 		missing("waiting for an interface with an address")
 		return s, peers
 	}
-	if r.uplinkProblem != "" {
-		missing("the interface to the other hosts cannot be used: %s", r.uplinkProblem)
+	if now.uplinkProblem != "" {
+		missing("the interface to the other hosts cannot be used: %s", now.uplinkProblem)
 	}
-	if r.store.Registry == nil {
-		missing("waiting for the store %v", d.options.store.Endpoints)
+	if now.store.Registry == nil {
+		missing("waiting for the store %v", r.options.store.Endpoints)
 		return s, peers
 	}
-	s.BadLeaseData = r.store.BadCount()
-	s.Store.API = r.store.API
-	if r.manager == nil {
-		missing("waiting for the network configuration %s/config", d.options.store.Prefix)
+	s.BadLeaseData = now.store.BadCount()
+	s.Store.API = now.store.API
+	if now.manager == nil {
+		missing("waiting for the network configuration %s/config", r.options.store.Prefix)
 		return s, peers
 	}
-	s.BadLeaseData += r.manager.BadCount()
-	control := r.manager.Status()
+	s.BadLeaseData += now.manager.BadCount()
+	control := now.manager.Status()
 	peers, s.HeldPeers, s.ConfigRefused = control.Peers, control.Held, control.ConfigRefused
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
@@ -110,28 +110,29 @@ func (d *daemon) describe(r running, share time.Duration) (s status.Snapshot, pe
 	if !l.Reserved && time.Now().After(l.Expiration) {
 		missing("the lease of %v expired at %v and could not be renewed", l.Subnet, l.Expiration.UTC().Format(time.RFC3339))
 	}
-	if r.network == nil {
+	if now.network == nil {
 		missing("waiting for the network device")
 		return s, peers
 	}
-	if !r.applied {
+	if !now.applied {
 		missing("waiting for the first full set of peers")
 		return s, peers
 	}
-	s.NotReady = append(s.NotReady, d.differences(r.network, share)...)
+	s.NotReady = append(s.NotReady, r.checks.differences(now.network, duty)...)
 	return s, peers
 }
 
-func (r running) backend() *status.Backend {
-	stats := r.network.Stats()
+// backend returns the report on the network, which is not nil.
+func (s snapshot) backend() *status.Backend {
+	stats := s.network.Stats()
 	b := &status.Backend{
-		Type: r.config.BackendType, DataPath: stats.DataPath, DataPathReason: stats.Reason,
-		MTU: r.network.MTU(), Drops: stats.Drops,
+		Type: s.config.BackendType, DataPath: stats.DataPath, DataPathReason: stats.Reason,
+		MTU: s.network.MTU(), Drops: stats.Drops,
 		Peers: make([]status.Peer, 0, len(stats.Peers)),
 	}
 	var probes map[netip.Prefix]probe.Result
-	if r.prober != nil {
-		probes = r.prober.Results()
+	if s.prober != nil {
+		probes = s.prober.Results()
 	}
 	for _, p := range stats.Peers {
 		var measured *status.Probe
@@ -145,4 +146,63 @@ func (r running) backend() *status.Backend {
 		})
 	}
 	return b
+}
+
+// readyLine is a log line with every choice that the start has made, and the
+// reason where the choice was not the operator's. It holds no password: endpoints
+// have no user in them (subnet.StoreConfig).
+func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
+	o, now, stats := r.options, r.state.get(), network.Stats()
+	expires := "never"
+	if !lease.Reserved {
+		expires = lease.Expiration.UTC().Format(time.RFC3339)
+	}
+	var b strings.Builder
+	b.WriteString("ready")
+	for _, pair := range []struct {
+		key, format string
+		value       any
+	}{
+		{"subnet", "%v", lease.Subnet},
+		{"network", "%v", config.Network},
+		{"backend", "%s", config.BackendType},
+		{"datapath", "%s", stats.DataPath},
+		{"mtu", "%d", network.MTU()},
+		{"peers", "%d", len(stats.Peers)},
+		{"subnet_file", "%s", o.subnetFile},
+		{"datapath_reason", "%q", stats.Reason},
+		{"iface", "%s", now.uplink.Name},
+		{"iface_reason", "%q", now.uplink.Reason},
+		{"public_ip", "%v", now.publicIP},
+		{"expires", "%s", expires},
+		{"node_id", "%s", lease.Attrs.NodeID},
+		{"ip_masq", "%t", o.ipMasq},
+		{"etcd", "%s", strings.Join(o.store.Endpoints, ",")},
+		{"etcd_api", "%s", now.store.API},
+		{"etcd_prefix", "%s", o.store.Prefix},
+		{"etcd_user", "%q", o.store.Username},
+		{"status_addr", "%s", o.statusAddr},
+		{"state_dir", "%s", o.stateDir},
+		{"probe_interval", "%v", o.probeInterval},
+	} {
+		fmt.Fprintf(&b, " %s="+pair.format, pair.key, pair.value)
+	}
+	return b.String()
+}
+
+// statusServer serves reports over HTTP.
+type statusServer struct {
+	server *status.Server
+	// optional: the operator did not choose the address, so one in use is no failure.
+	optional bool
+}
+
+// Run serves until ctx ends (nil) or the server fails.
+func (s *statusServer) Run(ctx context.Context) error {
+	err := s.server.Run(ctx)
+	if errors.Is(err, unix.EADDRINUSE) && s.optional {
+		log.Warningf("no status server: %v; a second daemon on this host needs -status-addr", err)
+		return nil
+	}
+	return err
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/clock"
-	"github.com/coreos/flannel/pkg/turn"
 )
 
 // Config is what a Prober is made from.
@@ -26,6 +25,9 @@ type Config struct {
 	Interval time.Duration
 	// Peers gives the subnets to probe, in order; it is called once a round.
 	Peers func() []netip.Prefix
+	// Changed, if not nil, is called when a peer falls silent, or answers again
+	// after that. It must return soon, and must not call the Prober.
+	Changed func(peer netip.Prefix, silent bool)
 }
 
 // Prober measures the way to each peer while Run runs.
@@ -39,8 +41,6 @@ type Prober struct {
 	sent  map[uint16]flight
 	seq   uint16
 	large time.Time // when the last large probe left
-	// turned are the peers that fell silent (true) or answer again (false).
-	turned turn.Notes
 }
 
 // endpoint takes probes to the peers and keeps the answers.
@@ -83,15 +83,11 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 	return all
 }
 
-// Turned returns the peers that have fallen silent, and those that answer again
-// after a silence, since the last call. Who is again what it was then is in
-// neither.
-func (p *Prober) Turned() (silent, heard []netip.Prefix) { return p.turned.Take() }
-
-// turn notes that a peer has fallen silent or answers again.
-func (p *Prober) turn(was bool, of *peer) {
-	if of.result.Silent != was && p.peers[of.subnet] == of {
-		p.turned.Note(of.subnet, of.result.Silent)
+// announce calls Changed if the peer was in the other state before. A peer that
+// has left Peers is not announced.
+func (p *Prober) announce(was bool, of *peer) {
+	if p.config.Changed != nil && of.result.Silent != was && p.peers[of.subnet] == of {
+		p.config.Changed(of.subnet, of.result.Silent)
 	}
 }
 
@@ -197,7 +193,6 @@ func (p *Prober) refresh() []*peer {
 		}
 	}
 	p.peers = peers
-	p.turned.Forget(func(s netip.Prefix) bool { return peers[s] == nil }) // it has left, which is told elsewhere
 	after := slices.IndexFunc(queue, func(to *peer) bool { return p.config.Subnet.Addr().Less(to.subnet.Addr()) })
 	return append(queue[max(0, after):], queue[:max(0, after)]...)
 }
@@ -226,7 +221,7 @@ func (p *Prober) collect(c endpoint) {
 		delete(p.sent, seq)
 		was := f.peer.result.Silent
 		f.missed(now)
-		p.turn(was, f.peer)
+		p.announce(was, f.peer)
 	}
 }
 
@@ -278,7 +273,7 @@ func (p *Prober) answer(d datagram, now time.Time) {
 			rtt = f.peer.result.RTT // the last one known
 		}
 		f.peer.answered(now, rtt)
-		p.turn(was, f.peer)
+		p.announce(was, f.peer)
 		return
 	}
 	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {

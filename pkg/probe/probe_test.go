@@ -30,9 +30,12 @@ var (
 )
 
 // start runs a Prober of theirs in h until the test ends.
-func start(t *testing.T, h *netnstest.Host, mtu int) *Prober {
+func start(t *testing.T, h *netnstest.Host, mtu int, changed ...func(netip.Prefix, bool)) *Prober {
 	t.Helper()
 	p := New(Config{Subnet: ours, MTU: mtu, Interval: 100 * time.Millisecond, Peers: func() []netip.Prefix { return []netip.Prefix{theirs} }})
+	for _, f := range changed {
+		p.config.Changed = f
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- h.Do(func() error { return p.Run(ctx) }) }()
@@ -60,10 +63,36 @@ func eventually(t *testing.T, p *Prober, what string, ok func(Result) bool) {
 	}
 }
 
-func turned(t *testing.T, p *Prober, silent, heard []netip.Prefix) {
+// changes collects the calls of Config.Changed.
+type changes struct {
+	mu             sync.Mutex
+	silent, answer []netip.Prefix
+}
+
+func (c *changes) add(peer netip.Prefix, silent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if silent {
+		c.silent = append(c.silent, peer)
+	} else {
+		c.answer = append(c.answer, peer)
+	}
+}
+
+// take returns the peers that fell silent, and those that answer again, since the
+// last call.
+func (c *changes) take() (silent, answer []netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	silent, answer = c.silent, c.answer
+	c.silent, c.answer = nil, nil
+	return silent, answer
+}
+
+func (c *changes) expect(t *testing.T, silent, answer []netip.Prefix) {
 	t.Helper()
-	if s, h := p.Turned(); !slices.Equal(s, silent) || !slices.Equal(h, heard) {
-		t.Errorf("silent %v, heard %v; want %v, %v", s, h, silent, heard)
+	if s, a := c.take(); !slices.Equal(s, silent) || !slices.Equal(a, answer) {
+		t.Errorf("silent %v, answering %v; want %v, %v", s, a, silent, answer)
 	}
 }
 
@@ -86,18 +115,19 @@ func TestAnswerSilenceAnswer(t *testing.T) {
 			a.Sysctl("net/ipv4/ping_group_range", group)
 			a.AddAddr("lo", host32(ours.Addr()))
 			b.AddAddr("lo", host32(theirs.Addr()))
-			p := start(t, a, 1472)
+			var c changes
+			p := start(t, a, 1472, c.add)
 			eventually(t, p, "answered", func(r Result) bool { return r.RTT > 0 && !r.Silent && r.Sent > 0 && !r.Since.IsZero() })
 			eventually(t, p, "whole", func(r Result) bool { return r.MTU == 1472 })
-			turned(t, p, nil, nil) // to be heard for the first time is no turn
+			c.expect(t, nil, nil) // a first answer is no change
 			b.Down(netnstest.Uplink)
 			eventually(t, p, "silent", func(r Result) bool { return r.Silent && r.Loss() > 0 })
-			turned(t, p, []netip.Prefix{theirs}, nil)
+			c.expect(t, []netip.Prefix{theirs}, nil)
 			b.Up(netnstest.Uplink)
 			b.AddRoute(ours, a.Addr().Addr(), "") // the kernel took it away with the link
 			eventually(t, p, "heard again", func(r Result) bool { return !r.Silent })
-			turned(t, p, nil, []netip.Prefix{theirs})
-			turned(t, p, nil, nil)
+			c.expect(t, nil, []netip.Prefix{theirs})
+			c.expect(t, nil, nil)
 		})
 	}
 }
@@ -218,6 +248,8 @@ func TestSilentInSevenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}
 		p := over(w, 3)
+		var c changes
+		p.config.Changed = c.add
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
 		go func() { ran <- p.Run(ctx) }()
@@ -235,7 +267,7 @@ func TestSilentInSevenSeconds(t *testing.T) {
 		w.cut = true
 		w.mu.Unlock()
 		<-time.After(3*2*time.Second + timeout + time.Millisecond)
-		if silent, _ := p.Turned(); len(silent) != 3 {
+		if silent, _ := c.take(); len(silent) != 3 {
 			t.Errorf("%v are silent, want all three", silent)
 		}
 		cancel()
@@ -414,6 +446,8 @@ func TestLateAnswerIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}
 		p := over(w, 3)
+		var c changes
+		p.config.Changed = c.add
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
 		go func() { ran <- p.Run(ctx) }()

@@ -1,0 +1,45 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// newBackend returns the backend that config names, for one uplink. reconciled is
+// backend.Config's.
+func newBackend(o *Options, config *subnet.Config, up uplink.Uplink, publicIP netip.Addr, reconciled func(time.Duration)) (backend.Backend, error) {
+	return all.New(config.BackendType, backend.Config{
+		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
+		Uplink: up, PublicIP: publicIP, Port: o.port, DataPath: o.dataPath,
+		StateDir: o.stateDir, RunDir: filepath.Dir(o.subnetFile),
+		Reconciled: reconciled,
+	})
+}
+
+// removeOthers removes what earlier runs left in the kernel and the backend of
+// config does not take over: that of other backends, and that of former networks.
+func removeOthers(ctx context.Context, config *subnet.Config, former []netip.Prefix) error {
+	errs := []error{all.RemoveAll(ctx, config.Network, config.BackendType)}
+	for _, network := range former {
+		errs = append(errs, all.RemoveAll(ctx, network))
+		if err := masq.Remove(network); err != nil {
+			log.V(1).Infof("look for old firewall rules: %v", err) // no nftables, no rules
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove what other backends have left: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	log "github.com/golang/glog"
+	"github.com/google/renameio/v2"
+
+	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+)
+
+const (
+	// checkpointInterval bounds how often the file is written.
+	checkpointInterval = 10 * time.Second
+	// checkpointHeader begins the file's first line, which a checksum ends. The
+	// number changes with the layout:
+	//
+	//	flannel-state 1 sha256:9f86d0…\n
+	//	{"JSON": "of the checkpoint"}
+	checkpointHeader = "flannel-state 1 sha256:"
+)
+
+// errDamaged: the file is there and is not what writeCheckpoint wrote.
+var errDamaged = errors.New("file is damaged")
+
+// checkpoint is what a start needs while the store is away.
+type checkpoint struct {
+	// Prefix, Endpoints and API identify the network and its store.
+	Prefix    string
+	Endpoints []string
+	API       string
+	Config    subnet.Config
+	Lease     subnet.Lease
+	Peers     []*subnet.Lease
+	// Written is when the checkpoint was written. Ends is when the lease ends, by
+	// the clock of that boot (subnet.Terms.Clock).
+	Written clock.Timestamp
+	Ends    time.Duration
+}
+
+// remaining returns the time left on the lease, or <= 0 if the lease is not
+// publicIP's. A nil checkpoint has none.
+func (c *checkpoint) remaining(publicIP netip.Addr, now clock.Timestamp) time.Duration {
+	switch {
+	case c == nil || c.Lease.Attrs.PublicIP != publicIP:
+		return 0
+	case c.Lease.Reserved:
+		return math.MaxInt64
+	}
+	passed, known := now.Since(c.Written)
+	if !known {
+		return 0
+	}
+	return c.Ends - c.Written.SinceBoot - passed
+}
+
+// subnets returns the subnets of the peers; none of a nil checkpoint.
+func (c *checkpoint) subnets() []netip.Prefix {
+	if c == nil {
+		return nil
+	}
+	var all []netip.Prefix
+	for _, l := range c.Peers {
+		all = append(all, l.Subnet)
+	}
+	return all
+}
+
+// checkpointFile is the checkpoint's file, of one network in one store. Only its
+// owner can read it: the configuration may hold a secret, such as a preshared key.
+type checkpointFile struct {
+	path  string
+	store store.Config
+}
+
+// newCheckpointFile names the file after the prefix: a host may be in several
+// networks, with a daemon for each.
+func newCheckpointFile(o *Options) *checkpointFile {
+	return &checkpointFile{filepath.Join(o.stateDir, "network-"+url.PathEscape(o.store.Prefix)), o.store.Config}
+}
+
+// load returns the last run's checkpoint. It returns nil without one, and for one
+// that is damaged or of another network or store.
+func (f *checkpointFile) load() *checkpoint {
+	var c checkpoint
+	err := readCheckpoint(f.path, &c)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		log.Warningf("ignore what was remembered: %v", err)
+		return nil
+	case c.Prefix != f.store.Prefix || !slices.Equal(c.Endpoints, f.store.Endpoints),
+		f.store.API != store.APIAuto && f.store.API != c.API, !c.Lease.Subnet.IsValid(), slices.Contains(c.Peers, nil):
+		return nil
+	}
+	return &c
+}
+
+// save replaces the file by c, which it completes with what identifies the store.
+func (f *checkpointFile) save(c checkpoint) error {
+	c.Prefix, c.Endpoints = f.store.Prefix, f.store.Endpoints
+	return writeCheckpoint(f.path, c)
+}
+
+// remove removes the file; it may be missing.
+func (f *checkpointFile) remove() error {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove checkpoint of lost lease: %w", err)
+	}
+	return nil
+}
+
+// writeCheckpoint replaces the file at path by v's JSON, and makes its folder if
+// it is missing. After a crash of the host the file is the old or the new one.
+func writeCheckpoint(path string, v any) error {
+	body, err := json.Marshal(v)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err == nil {
+		text := fmt.Appendf(nil, "%s%x\n%s", checkpointHeader, sha256.Sum256(body), body)
+		err = renameio.WriteFile(path, text, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	}
+	if err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	return nil
+}
+
+// readCheckpoint fills v from the file at path. Errors: fs.ErrNotExist,
+// errDamaged, or the failure to read.
+func readCheckpoint(path string, v any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read checkpoint: %w", err)
+	}
+	line, body, _ := bytes.Cut(text, []byte("\n"))
+	if string(line) != fmt.Sprintf("%s%x", checkpointHeader, sha256.Sum256(body)) {
+		return fmt.Errorf("read checkpoint %s: %w", path, errDamaged)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("read checkpoint %s: %w: %w", path, errDamaged, err)
+	}
+	return nil
+}
+
+// checkpointWriter saves lease and peers while the network runs.
+type checkpointWriter struct {
+	file  *checkpointFile
+	state *state
+	peers *peers
+
+	saved   checkpoint
+	version uint64 // of the peers that were saved
+}
+
+// newCheckpointWriter returns a writer for a member: state has a manager with a
+// lease. api is the store's.
+func newCheckpointWriter(f *checkpointFile, s *state, p *peers, api string) *checkpointWriter {
+	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}}
+}
+
+// Run saves what has changed every checkpointInterval, and when ctx ends.
+func (w *checkpointWriter) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-time.After(clock.UntilTick(checkpointInterval)):
+			w.save()
+		case <-ctx.Done():
+			w.save()
+			return nil
+		}
+	}
+}
+
+// save saves the checkpoint if something in it has changed. Expiration by the wall
+// clock does not count; a wall clock that was set does.
+func (w *checkpointWriter) save() {
+	status, now, version := w.state.get().manager.Status(), clock.Now(), w.peers.currentVersion()
+	if version == w.version && status.Lease.Rev == w.saved.Lease.Rev && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
+		return
+	}
+	w.version = version
+	w.saved.Lease, w.saved.Ends, w.saved.Written = status.Lease, status.Ends, now
+	c := w.saved
+	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
+	if err := w.file.save(c); err != nil {
+		ratelog.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
+	}
+}

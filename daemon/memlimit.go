@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+)
+
+const (
+	// startGCPercent is GOGC during the start; Go's default is 100.
+	startGCPercent = 25
+	// steadyGCPercent is GOGC after the start. The daemon allocates next to nothing
+	// then, so a low value costs no processor time.
+	steadyGCPercent = 10
+	// startEnds is how long the network has been complete, at least, when the start
+	// counts as over.
+	startEnds = 5 * time.Second
+)
+
+// setStartGC sets startGCPercent.
+func setStartGC(embedded bool) {
+	if tunesGC(embedded) {
+		debug.SetGCPercent(startGCPercent)
+	}
+}
+
+// tunesGC reports whether the daemon sets GOGC: not over the operator's value, and
+// not with an embedded etcd, which allocates all the time.
+func tunesGC(embedded bool) bool { return os.Getenv("GOGC") == "" && !embedded }
+
+// trimmer returns memory to the kernel, once, after the start: only the start
+// needs lists of all leases in several forms.
+type trimmer struct {
+	ready func() bool
+	tune  bool
+	trim  func(tune bool)
+}
+
+// newTrimmer returns the trimmer for one backend. WireGuard in user space
+// allocates for its packets: a low GOGC costs 5 % of the throughput of one TCP
+// stream, so that backend keeps startGCPercent.
+func newTrimmer(embedded bool, ready func() bool, backendType string) *trimmer {
+	return &trimmer{ready: ready, tune: tunesGC(embedded) && backendType != "wireguard", trim: trimMemory}
+}
+
+// Run waits until the start is over, trims once, and returns nil.
+func (t *trimmer) Run(ctx context.Context) error {
+	tick := time.NewTicker(startEnds)
+	defer tick.Stop()
+	for was, is := false, false; !was; was, is = is, t.ready() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	t.trim(t.tune)
+	return nil
+}
+
+func trimMemory(tune bool) {
+	if tune {
+		debug.SetGCPercent(steadyGCPercent)
+	}
+	runtime.GC() // FreeOSMemory runs a second one, which empties each sync.Pool
+	debug.FreeOSMemory()
+}

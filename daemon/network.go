@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/probe"
+	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/subnetfile"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// runner sets up and runs one network at a time.
+type runner struct {
+	options    *Options
+	state      *state
+	peers      *peers
+	observer   *observer
+	reporter   *reporter
+	reconciles *status.Reconciles
+
+	// The functions that reach the kernel and systemd.
+	follow func(context.Context, uplink.Choice, uplink.Uplink, func(problem error)) (uplink.Uplink, error)
+	remove func(ctx context.Context, backendType string, network netip.Prefix) error
+	notify func(message string)
+}
+
+func newRunner(o *Options, s *state, p *peers, ob *observer, r *reporter, reconciles *status.Reconciles) *runner {
+	return &runner{options: o, state: s, peers: p, observer: ob, reporter: r, reconciles: reconciles,
+		follow: uplink.Follow, remove: all.Remove, notify: notifySystemd}
+}
+
+// networkSetupError is why there is no network for the uplink as it is.
+type networkSetupError struct{ error }
+
+func (e *networkSetupError) Unwrap() error { return e.error }
+
+// uplinkChangedError ends a network that was set up for another uplink.
+type uplinkChangedError struct{ to uplink.Uplink }
+
+func (e *uplinkChangedError) Error() string {
+	return fmt.Sprintf("the uplink is now %s with address %v and MTU %d", e.to.Name, e.to.Addr, e.to.MTU)
+}
+
+// run sets up the network of m for the present uplink, and runs network and lease
+// until one fails or ctx ends. Errors: *networkSetupError, *uplinkChangedError,
+// backend.ErrGone, subnet.ErrLost, or the failure.
+func (r *runner) run(ctx context.Context, m *membership) error {
+	network, err := m.backend.Up(ctx, m.lease)
+	if err != nil {
+		return &networkSetupError{fmt.Errorf("set up backend %s for %v: %w", m.config.BackendType, m.lease.Subnet, err)}
+	}
+	r.state.update(func(s *snapshot) { s.network, s.applied, s.uplinkProblem = network, false, "" })
+	err = r.runNetwork(ctx, m, network)
+	r.state.removeNetwork()
+	return r.removeIfLost(ctx, m, errors.Join(err, network.Close()))
+}
+
+// runNetwork writes subnet.env, then runs what lives and dies with the network.
+func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.Network) error {
+	err := subnetfile.Write(r.options.subnetFile, subnetfile.Env{
+		Network: m.config.Network, Subnet: m.lease.Subnet, MTU: network.MTU(), IPMasq: r.options.ipMasq,
+	})
+	if err != nil {
+		return err
+	}
+	if a, ok := network.(backend.Announcer); ok {
+		a.Announce(m.manager.Publish)
+	}
+	return runTogether(ctx, network.Run, m.renew, m.manager.WatchConfig, r.watchUplink,
+		func(ctx context.Context) error { return r.probe(ctx, m, network) },
+		func(ctx context.Context) error {
+			return m.manager.Watch(ctx, m.lease, func(events []subnet.Event) {
+				began := time.Now()
+				network.Apply(events)
+				r.reconciles.Store(time.Since(began))
+				r.peers.apply(events)
+				r.announceReady(m, network)
+			})
+		})
+}
+
+// runTogether runs tasks side by side until one fails or ctx ends. It returns the
+// first error, after all of them have ended.
+func runTogether(ctx context.Context, tasks ...func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, task := range tasks {
+		g.Go(func() error { return task(ctx) })
+	}
+	return g.Wait()
+}
+
+// removeIfLost returns err. If the lease is lost, it first removes the kernel
+// state that would keep forwarding for a subnet that another host has now.
+func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) error {
+	if errors.Is(err, subnet.ErrLost) {
+		err = errors.Join(err, r.remove(ctx, m.config.BackendType, m.config.Network))
+	}
+	return err
+}
+
+// announceReady records that the network has its full set of peers. At the first
+// call it also logs the line "ready" and notifies systemd.
+func (r *runner) announceReady(m *membership, network backend.Network) {
+	first := false
+	r.state.update(func(s *snapshot) { first, s.ready, s.applied = !s.ready, true, true })
+	if first {
+		log.Info(r.reporter.readyLine(m.config, m.lease, network))
+		r.notify(sd.SdNotifyReady)
+	}
+}
+
+// watchUplink returns *uplinkChangedError when the uplink is another one or has
+// another address or MTU, and nil when ctx ends.
+func (r *runner) watchUplink(ctx context.Context) error {
+	next, err := r.follow(ctx, r.options.iface, r.state.get().uplink, func(problem error) {
+		r.state.update(func(s *snapshot) {
+			s.uplinkProblem = ""
+			if problem != nil {
+				s.uplinkProblem = problem.Error()
+			}
+		})
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	return &uplinkChangedError{next}
+}
+
+// probe probes the peers until ctx ends. A failure to probe is logged, and does
+// not end the network.
+func (r *runner) probe(ctx context.Context, m *membership, network backend.Network) error {
+	if r.options.probeInterval > 0 && m.config.BackendType != "alloc" { // alloc carries no packets
+		p := probe.New(probe.Config{
+			Subnet: m.lease.Subnet, MTU: network.MTU(), Interval: r.options.probeInterval, Peers: r.peers.subnets,
+			Changed: func(peer netip.Prefix, silent bool) {
+				if r.peers.has(peer) { // observer reports a peer that left as such
+					r.observer.peerSilent(peer, silent)
+				}
+			},
+		})
+		r.state.update(func(s *snapshot) { s.prober = p })
+		if err := p.Run(ctx); err != nil {
+			log.Warningf("peers are not probed: %v", err)
+			r.state.update(func(s *snapshot) { s.prober = nil })
+		}
+	}
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,179 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/status"
+)
+
+const (
+	// observeInterval is how often the state is compared with what it was.
+	observeInterval = 2 * time.Second
+	// maxNamed is how many peers one message names; it counts the others.
+	maxNamed = 5
+)
+
+// observer reports changes to the log and to the status page's events. Its cost
+// does not grow with the number of peers: peers that change are announced to it.
+type observer struct {
+	reporter *reporter
+	events   *status.EventLog
+	joined   transitions // peers that joined (true) or left (false)
+	silent   transitions // peers that fell silent (true) or answer again (false)
+}
+
+func newObserver(r *reporter, events *status.EventLog) *observer {
+	return &observer{reporter: r, events: events}
+}
+
+func (o *observer) peerJoined(peer netip.Prefix) { o.joined.add(peer, true) }
+
+// peerLeft also drops what is not reported yet of the peer's answers.
+func (o *observer) peerLeft(peer netip.Prefix) {
+	o.joined.add(peer, false)
+	o.silent.remove(peer)
+}
+
+func (o *observer) peerSilent(peer netip.Prefix, silent bool) { o.silent.add(peer, silent) }
+
+// Run reports changes until ctx ends.
+func (o *observer) Run(ctx context.Context) error {
+	before := o.reporter.summary()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(clock.UntilTick(observeInterval)):
+			now := o.reporter.summary()
+			for _, c := range append(changesBetween(before.Snapshot, now.Snapshot), o.peerChanges()...) {
+				if c.line != "" {
+					log.Info(c.line)
+				}
+				o.events.Add(c.sentence)
+			}
+			before = now
+		}
+	}
+}
+
+// change is one change: a line for the log, whose keys programs search, and a
+// sentence for the status page. line is empty where the cause of the change logs it.
+type change struct{ line, sentence string }
+
+// peerChanges returns the changes of peers since the last call, one for each kind:
+// a thousand peers that fall silent at once are one line.
+func (o *observer) peerChanges() []change {
+	joined, left := o.joined.drain()
+	silent, answering := o.silent.drain()
+	return slices.Concat(
+		summarizePeers("peers joined", "joined", "joined", joined),
+		summarizePeers("peers left", "left", "left", left),
+		summarizePeers("peers do not answer through the overlay", "does not answer through the overlay", "do not answer through the overlay", silent),
+		summarizePeers("peers answer again", "answers again", "answer again", answering))
+}
+
+// summarizePeers returns one change for all of subnets, none for none. line begins
+// the log line; one and several are the verbs of the sentence.
+func summarizePeers(line, one, several string, subnets []netip.Prefix) []change {
+	if len(subnets) == 0 {
+		return nil
+	}
+	slices.SortFunc(subnets, netip.Prefix.Compare)
+	first := subnets[:min(maxNamed, len(subnets))]
+	c := change{
+		fmt.Sprintf("%s count=%d subnets=%v", line, len(subnets), first),
+		fmt.Sprintf("Peer %v %s.", first[0], one),
+	}
+	if len(subnets) > 1 {
+		names := strings.Trim(strings.ReplaceAll(fmt.Sprint(first), " ", ", "), "[]")
+		if more := len(subnets) - len(first); more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
+		c.sentence = fmt.Sprintf("%d peers %s: %s.", len(subnets), several, names)
+	}
+	return []change{c}
+}
+
+// changesBetween returns the differences of two summaries.
+func changesBetween(before, now status.Snapshot) []change {
+	var changes []change
+	add := func(line, sentence string) { changes = append(changes, change{line, sentence}) }
+	if n := now.Node; n != before.Node && n.Iface != "" {
+		add("", fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", n.Iface, n.MTU, n.PublicIP))
+	}
+	if l := now.Lease; l != nil && (before.Lease == nil || before.Lease.Subnet != l.Subnet) {
+		add("", fmt.Sprintf("This host has the subnet %v.", l.Subnet))
+	} else if l != nil && l.ExpiresAt.After(before.Lease.ExpiresAt) {
+		add("", fmt.Sprintf("The lease of %v is renewed, until %s.", l.Subnet, l.ExpiresAt.UTC().Format("2 January 15:04 MST")))
+	}
+	if now.Store.Since.IsZero() == before.Store.Since.IsZero() && now.Store.Reachable != before.Store.Reachable {
+		if now.Store.Reachable {
+			add("the store answers again", "The store answers again.")
+		} else {
+			add("the store does not answer; packets go on", "The store does not answer; packets go on.")
+		}
+	}
+	if is, was := len(now.NotReady) == 0, len(before.NotReady) == 0; is != was {
+		if is {
+			add("the network is complete", "The network is complete.")
+		} else {
+			add(fmt.Sprintf("not ready reason=%q", now.NotReady[0]), "Not ready: "+now.NotReady[0]+".")
+		}
+	}
+	return changes
+}
+
+// transitions collects changes of a state that each peer has, since the last
+// drain. A change and its reversal cancel out. The zero value is empty; it is safe
+// for concurrent use.
+type transitions struct {
+	mu sync.Mutex
+	to map[netip.Prefix]bool // the new state; guarded by mu
+}
+
+// add adds peer's change to a state.
+func (t *transitions) add(peer netip.Prefix, to bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if before, ok := t.to[peer]; ok && before != to {
+		delete(t.to, peer)
+		return
+	}
+	if t.to == nil {
+		t.to = make(map[netip.Prefix]bool)
+	}
+	t.to[peer] = to
+}
+
+// remove drops peer's change.
+func (t *transitions) remove(peer netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.to, peer)
+}
+
+// drain returns the peers whose state became true, and those whose state became
+// false, in no order. It leaves none.
+func (t *transitions) drain() (toTrue, toFalse []netip.Prefix) {
+	t.mu.Lock()
+	changed := t.to
+	t.to = nil
+	t.mu.Unlock()
+	for peer, to := range changed {
+		if to {
+			toTrue = append(toTrue, peer)
+		} else {
+			toFalse = append(toFalse, peer)
+		}
+	}
+	return toTrue, toFalse
+}
