@@ -17,13 +17,13 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// harm is something done to a host by hand, how it is made good, and what
-// /readyz must say in between.
-type harm struct{ do, undo, says string }
+// harm is a command that damages a host's network, one that repairs it, and the
+// reason that /readyz must give in between.
+type harm struct{ do, undo, reason string }
 
-// What differs from what it should be is in the report, with every backend and
-// data path. Nothing repairs it here: the networks do not run.
-func TestReportSaysWhatDiffers(t *testing.T) {
+// The report names each difference, with every backend and data path. Nothing
+// repairs them here: the networks do not run.
+func TestReportNamesDifferences(t *testing.T) {
 	device := func(name, addr string, more ...harm) []harm {
 		return append([]harm{
 			{"ip link set " + name + " mtu 900", "ip link set " + name + " mtu MTU", "device " + name + " has MTU 900"},
@@ -57,55 +57,53 @@ func TestReportSaysWhatDiffers(t *testing.T) {
 			harm{"ip route del 10.5.0.0/16 dev flannel-wg", "ip route add 10.5.0.0/16 dev flannel-wg proto 85", "the kernel lacks (1): route 10.5.0.0/16 dev flannel-wg"})},
 	} {
 		t.Run(strings.Join([]string{tt.backend, tt.dataPath}, ""), func(t *testing.T) {
-			h := newHarmed(t, tt.backend, tt.dataPath, tt.data)
-			h.says("")
+			h := newDamagedHost(t, tt.backend, tt.dataPath, tt.data)
+			h.expect("")
 			for _, harm := range tt.harms {
 				h.run(strings.ReplaceAll(harm.do, "MTU", h.mtu))
-				h.says(harm.says)
+				h.expect(harm.reason)
 				if harm.undo != "" {
 					h.run(strings.ReplaceAll(harm.undo, "MTU", h.mtu))
-					h.says("")
+					h.expect("")
 				}
 			}
 		})
 	}
 }
 
-// harmed is a daemon's view of a network that does not run, on a host of its
-// own, with the peer 10.5.2.0/24 at 192.168.77.2.
-type harmed struct {
+// damagedHost is a host with a network that does not run, and with the peer
+// 10.5.2.0/24 at 192.168.77.2.
+type damagedHost struct {
 	*testing.T
-	host   *netnstest.Host
-	daemon *daemon
-	mtu    string
+	host    *netnstest.Host
+	network backend.Network
+	mtu     string
 }
 
-func newHarmed(t *testing.T, kind, dataPath, data string) *harmed {
+func newDamagedHost(t *testing.T, kind, dataPath, data string) *damagedHost {
 	t.Helper()
 	netnstest.Require(t)
-	h := &harmed{T: t, host: netnstest.New(t).Host("a")}
+	h := &damagedHost{T: t, host: netnstest.New(t).Host("a")}
 	o := &Options{dataPath: dataPath, stateDir: t.TempDir(), subnetFile: filepath.Join(t.TempDir(), "subnet.env")}
-	h.daemon = New(o, "test")
 	config, err := subnet.ParseConfig([]byte(`{"Network": "10.5.0.0/16", "Backend": ` + kind + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	up := uplink.Uplink{Index: 2, Name: netnstest.Uplink, MTU: 1500, Addr: h.host.Addr().Addr()}
-	var network backend.Network
 	err = h.host.Do(func() error {
-		b, err := h.daemon.newBackend(config, up, up.Addr)
+		b, err := newBackend(o, config, up, up.Addr, nil)
 		if err != nil {
 			return err
 		}
 		lease := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: b.Attrs()}
-		network, err = b.Up(t.Context(), lease)
+		h.network, err = b.Up(t.Context(), lease)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := network.Close(); err != nil {
+		if err := h.network.Close(); err != nil {
 			t.Error(err)
 		}
 		if err := h.host.Do(func() error {
@@ -116,15 +114,12 @@ func newHarmed(t *testing.T, kind, dataPath, data string) *harmed {
 	})
 	peer := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.2.0/24"), Attrs: subnet.Attrs{
 		PublicIP: netip.MustParseAddr("192.168.77.2"), BackendType: config.BackendType, BackendData: json.RawMessage(data)}}
-	network.Apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
-	h.mtu = strconv.Itoa(network.MTU())
-	h.daemon.update(func(r *running) {
-		r.uplink, r.config, r.network, r.applied, r.ready = up, config, network, true, true
-	})
+	h.network.Apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
+	h.mtu = strconv.Itoa(h.network.MTU())
 	return h
 }
 
-func (h *harmed) run(command string) {
+func (h *damagedHost) run(command string) {
 	h.Helper()
 	words := strings.Fields(command)
 	if out, err := h.host.Command(h.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
@@ -132,11 +127,10 @@ func (h *harmed) run(command string) {
 	}
 }
 
-// says checks what the report finds to be missing; empty: nothing.
-func (h *harmed) says(want string) {
+// expect checks that a difference with this prefix is found; "": none.
+func (h *damagedHost) expect(want string) {
 	h.Helper()
-	h.daemon.checks = checker{} // whatever it has said a moment ago
-	got := h.daemon.differences(h.daemon.snapshot().network, checkShare)
+	got := new(checkCache).differences(h.network, dutyCycle)
 	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
 		h.Errorf("not ready: %q, want %q", got, want)
 	}

@@ -9,51 +9,51 @@ import (
 	"github.com/coreos/flannel/backend"
 )
 
-// slow is a network whose check takes a while.
-type slow struct {
+// slowNetwork is a network whose check takes time.
+type slowNetwork struct {
 	backend.Network
 	takes  time.Duration
-	says   error
+	differ error
 	checks int
 }
 
-func (s *slow) Check() error {
+func (s *slowNetwork) Check() error {
 	time.Sleep(s.takes) // of a synctest bubble
 	s.checks++
-	return s.says
+	return s.differ
 }
 
-// However often somebody asks, the check itself takes a hundredth of the time;
-// and much less for who asks all the time, unless there is a difference.
+// Checks take at most a hundredth of the time, however many calls there are.
+// Periodic callers get much less, unless there is a difference.
 func TestChecksAreBounded(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
-		says        error
-		share       time.Duration
+		differ      error
+		duty        time.Duration
 		during      time.Duration
 		least, most int
 	}{
-		{"asked for", nil, checkShare, 10 * time.Second, 9, 11},
-		{"asked for, something differs", errors.New("down"), checkShare, 10 * time.Second, 9, 11},
-		{"all the time", nil, idleShare, 1000 * time.Second, 9, 11},
-		{"all the time, something differs", errors.New("down"), idleShare, 10 * time.Second, 9, 11},
+		{"on demand", nil, dutyCycle, 10 * time.Second, 9, 11},
+		{"on demand, something differs", errors.New("down"), dutyCycle, 10 * time.Second, 9, 11},
+		{"periodic", nil, idleDutyCycle, 1000 * time.Second, 9, 11},
+		{"periodic, something differs", errors.New("down"), idleDutyCycle, 10 * time.Second, 9, 11},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var c checker
-				n := &slow{takes: 10 * time.Millisecond, says: tt.says}
+				var c checkCache
+				n := &slowNetwork{takes: 10 * time.Millisecond, differ: tt.differ}
 				for began := time.Now(); time.Since(began) < tt.during; time.Sleep(10 * time.Millisecond) {
-					if err := c.ask(n, tt.share); !errors.Is(err, tt.says) {
-						t.Fatalf("ask = %v", err)
+					if err := c.check(n, tt.duty); !errors.Is(err, tt.differ) {
+						t.Fatalf("check = %v", err)
 					}
 				}
 				if n.checks < tt.least || n.checks > tt.most {
 					t.Errorf("%d checks of 10 ms in %v, want %d to %d", n.checks, tt.during, tt.least, tt.most)
 				}
-				other := &slow{takes: time.Millisecond}
-				_ = c.ask(other, tt.share)
+				other := &slowNetwork{takes: time.Millisecond}
+				_ = c.check(other, tt.duty)
 				if other.checks != 1 {
-					t.Error("another network is given the answer of the first")
+					t.Error("another network gets the result of the first")
 				}
 			})
 		})

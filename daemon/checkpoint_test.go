@@ -1,55 +1,75 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coreos/flannel/pkg/clock"
-	"github.com/coreos/flannel/pkg/state"
-	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
 )
 
-// What is remembered is of one network in one store; it is of no use to a
-// daemon of another, and gone once the lease is another host's.
-func TestRecall(t *testing.T) {
+// A checkpoint is of one network in one store. A daemon of another ignores it, and
+// it is removed when another host has the lease.
+func TestCheckpointOfAnotherNetwork(t *testing.T) {
 	dir := t.TempDir()
-	daemonOf := func(args ...string) *daemon {
-		return New(parse(t, append([]string{"-state-dir=" + dir, "-etcd-endpoints=http://192.0.2.1:2379"}, args...)...), "test")
+	fileOf := func(args ...string) *checkpointFile {
+		return newCheckpointFile(parse(t, append([]string{"-state-dir=" + dir, "-etcd-endpoints=http://192.0.2.1:2379"}, args...)...))
 	}
-	d := daemonOf()
+	f := fileOf()
 	ours := netip.MustParseAddr("192.0.2.10")
-	if err := state.Write(d.memoryFile(), memory{
-		Prefix: d.options.store.Prefix, Endpoints: d.options.store.Endpoints, API: "3",
+	if err := f.save(checkpoint{API: "3",
 		Lease:   subnet.Lease{Subnet: netip.MustParsePrefix("10.5.7.0/24"), Attrs: subnet.Attrs{PublicIP: ours}, Expiration: time.Now().Add(time.Hour)},
 		Written: clock.Now(), Ends: clock.SinceBoot() + time.Hour,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if left := d.recall().left(ours, clock.Now()); left <= 59*time.Minute || left > time.Hour {
-		t.Errorf("the same daemon recalls its lease for %v, want an hour", left)
+	if left := f.load().remaining(ours, clock.Now()); left <= 59*time.Minute || left > time.Hour {
+		t.Errorf("the same daemon has its lease for %v, want an hour", left)
 	}
-	for name, other := range map[string]*daemon{
-		"prefix":    daemonOf("-etcd-prefix=/other"),
-		"endpoints": daemonOf("-etcd-endpoints=http://192.0.2.2:2379"),
-		"API":       daemonOf("-etcd-api=2"),
+	for name, other := range map[string]*checkpointFile{
+		"prefix":    fileOf("-etcd-prefix=/other"),
+		"endpoints": fileOf("-etcd-endpoints=http://192.0.2.2:2379"),
+		"API":       fileOf("-etcd-api=2"),
 	} {
-		if other.recall() != nil {
-			t.Errorf("a daemon with another %s recalls the lease", name)
+		if other.load() != nil {
+			t.Errorf("a daemon with another %s loads the checkpoint", name)
 		}
 	}
-	if daemonOf("-etcd-api=3").recall() == nil {
-		t.Error("a daemon that names the same API recalls nothing")
+	if fileOf("-etcd-api=3").load() == nil {
+		t.Error("a daemon that names the same API does not load the checkpoint")
 	}
-	if err := errors.Join(d.forget(), d.forget()); err != nil {
+	if err := errors.Join(f.remove(), f.remove()); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(d.memoryFile()); !errors.Is(err, fs.ErrNotExist) || d.recall() != nil {
-		t.Errorf("the lost lease is still remembered: %v", err)
+	if _, err := os.Stat(f.path); !errors.Is(err, fs.ErrNotExist) || f.load() != nil {
+		t.Errorf("the checkpoint of the lost lease is still there: %v", err)
+	}
+}
+
+// A damaged file costs no more than the checkpoint.
+func TestDamagedCheckpointIsIgnored(t *testing.T) {
+	f := newCheckpointFile(parse(t, "-state-dir="+t.TempDir()))
+	for _, c := range []checkpoint{{API: "3"}, {API: "3", Lease: subnet.Lease{Subnet: subnetOf(7)}, Peers: []*subnet.Lease{nil}}} {
+		if err := f.save(c); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.load(); got != nil {
+			t.Errorf("loaded %+v", got)
+		}
+	}
+	if err := os.WriteFile(f.path, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.load(); got != nil {
+		t.Errorf("loaded %+v", got)
 	}
 }
 
@@ -57,20 +77,20 @@ func timestamp(boot string, sinceBoot time.Duration, wall time.Time) clock.Times
 	return clock.Timestamp{Boot: boot, SinceBoot: sinceBoot, Wall: wall}
 }
 
-// A remembered lease ends when it does, whatever happened to the wall clock and
-// in suspend; over a reboot the wall clock has to say, unless it is behind.
-func TestMemoryLeft(t *testing.T) {
+// The remaining time does not depend on the wall clock, and counts suspend. After
+// a reboot it is by the wall clock, unless that went back.
+func TestCheckpointRemaining(t *testing.T) {
 	ours := netip.MustParseAddr("192.0.2.10")
 	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	written := timestamp("boot", 10*time.Hour, noon)
-	held := &memory{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Expiration: noon.Add(time.Hour)}, Written: written, Ends: 11 * time.Hour}
-	reserved := &memory{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Reserved: true}, Written: written}
+	held := &checkpoint{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Expiration: noon.Add(time.Hour)}, Written: written, Ends: 11 * time.Hour}
+	reserved := &checkpoint{Lease: subnet.Lease{Attrs: subnet.Attrs{PublicIP: ours}, Reserved: true}, Written: written}
 	for name, test := range map[string]struct {
-		memory *memory
-		now    clock.Timestamp
-		want   time.Duration
+		last *checkpoint
+		now  clock.Timestamp
+		want time.Duration
 	}{
-		"nothing remembered":             {nil, written, 0},
+		"no checkpoint":                  {nil, written, 0},
 		"at once":                        {held, written, time.Hour},
 		"clock set forward":              {held, timestamp("boot", 10*time.Hour+time.Minute, noon.Add(240*time.Hour)), 59 * time.Minute},
 		"clock set back":                 {held, timestamp("boot", 12*time.Hour, noon.Add(-time.Hour)), -time.Hour},
@@ -81,48 +101,149 @@ func TestMemoryLeft(t *testing.T) {
 		"boots have no name":             {held, timestamp("", 10*time.Hour, noon.Add(20*time.Minute)), 40 * time.Minute},
 		"reserved":                       {reserved, timestamp("another", 0, noon.Add(-time.Hour)), 1<<63 - 1},
 	} {
-		if got := test.memory.left(ours, test.now); got != test.want {
+		if got := test.last.remaining(ours, test.now); got != test.want {
 			t.Errorf("%s: %v left, want %v", name, got, test.want)
 		}
 	}
-	if got := held.left(netip.MustParseAddr("192.0.2.11"), written); got != 0 {
+	if got := held.remaining(netip.MustParseAddr("192.0.2.11"), written); got != 0 {
 		t.Errorf("another address: %v left", got)
 	}
 }
 
-// Networks of earlier runs are known from subnet.env and from the memory.
-func TestPreviousNetworks(t *testing.T) {
-	dir := t.TempDir()
-	d := New(parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env"), "test")
-	now, old := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
-	if got := d.previousNetworks(nil, now); len(got) > 0 {
-		t.Errorf("before any run: %v", got)
+// The writer saves what has changed, at intervals and at the end.
+func TestCheckpointWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.API)
+		go func() { ended <- w.Run(ctx) }()
+		peer := subnet.Lease{Subnet: subnetOf(8), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.8")}}
+		r.peers.apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
+		load := func() *checkpoint {
+			t.Helper()
+			c := r.checkpoints.load()
+			if c == nil || c.Lease.Subnet != m.lease.Subnet || c.API != m.store.API || c.Config.Network != m.config.Network {
+				t.Fatalf("the checkpoint is %+v", c)
+			}
+			return c
+		}
+		time.Sleep(checkpointInterval)
+		synctest.Wait()
+		if got := load().subnets(); !slices.Equal(got, []netip.Prefix{peer.Subnet}) {
+			t.Errorf("saved the peers %v", got)
+		}
+		r.peers.apply([]subnet.Event{{Type: subnet.Removed, Lease: &peer}})
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got := load().subnets(); len(got) > 0 {
+			t.Errorf("saved the peers %v at the end", got)
+		}
+	})
+}
+
+// A checkpoint that says all already is not written again.
+func TestCheckpointIsWrittenOnChange(t *testing.T) {
+	r := newRig(t)
+	m := subnet.NewManager(r.store, &subnet.Config{}, subnet.Terms{})
+	m.Adopt(subnet.Lease{Subnet: subnetOf(7), Expiration: time.Now().Add(time.Hour), Rev: 5}, nil)
+	r.state.update(func(s *snapshot) { s.manager, s.config = m, new(subnet.Config) })
+	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, "3")
+	written := func() bool {
+		t.Helper()
+		w.save()
+		c := r.checkpoints.load()
+		if err := r.checkpoints.remove(); err != nil {
+			t.Fatal(err)
+		}
+		return c != nil
 	}
-	remembered := &memory{Config: subnet.Config{Network: old}}
-	if got := d.previousNetworks(remembered, now); len(got) != 1 || got[0] != old {
-		t.Errorf("remembered %v: %v", old, got)
+	if !written() || written() {
+		t.Error("want one write of the first lease")
 	}
-	env := subnetfile.Env{Network: old, Subnet: netip.MustParsePrefix("10.6.1.0/24"), MTU: 1472}
-	if err := subnetfile.Write(d.options.subnetFile, env); err != nil {
-		t.Fatal(err)
+	r.peers.apply(nil)
+	if !written() || written() {
+		t.Error("want one write of new peers")
 	}
-	if got := d.previousNetworks(remembered, now); len(got) != 1 || got[0] != old {
-		t.Errorf("both say %v: %v", old, got)
-	}
-	if got := d.previousNetworks(nil, old); len(got) > 0 {
-		t.Errorf("still at work: %v", got)
+	w.saved.Written.Wall = w.saved.Written.Wall.Add(-time.Hour)
+	if !written() || written() {
+		t.Error("want one write after the clock was set")
 	}
 }
 
-// The last run's subnet is asked for, also when a reboot has emptied /run.
-func TestPreviousSubnet(t *testing.T) {
-	dir := t.TempDir()
-	d := New(parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env"), "test")
-	was := netip.MustParsePrefix("10.5.7.0/24")
-	if got := d.previousSubnet(nil); got.IsValid() {
-		t.Errorf("before any run: %v", got)
+func TestCheckpointFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "file")
+	var got []int
+	if err := readCheckpoint(path, &got); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read a missing file: %v", err)
 	}
-	if got := d.previousSubnet(&memory{Lease: subnet.Lease{Subnet: was}}); got != was {
-		t.Errorf("without subnet.env: %v, want %v", got, was)
+	for _, want := range []int{1, 2} {
+		if err := writeCheckpoint(path, []int{want}); err != nil {
+			t.Fatal(err)
+		}
+		if err := readCheckpoint(path, &got); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("read %v, %v; wrote %d", got, err, want)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Any flipped bit and any cut is detected.
+func TestDamageIsDetected(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := writeCheckpoint(path, map[string]string{"a": "b"}); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var v map[string]string
+		if err := readCheckpoint(path, &v); !errors.Is(err, errDamaged) {
+			t.Errorf("%q gives %v, %v", text, v, err)
+		}
+	}
+	for i := range good {
+		check(good[:i])
+		flipped := append([]byte{}, good...)
+		flipped[i] ^= 1
+		check(flipped)
+	}
+}
+
+func TestFailedWriteKeepsTheOldFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := writeCheckpoint(path, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeCheckpoint(path, make(chan int)); err == nil {
+		t.Error("no error for a value without JSON")
+	}
+	var got int
+	if err := readCheckpoint(path, &got); err != nil || got != 1 {
+		t.Errorf("read %d, %v", got, err)
+	}
+}
+
+// The configuration may hold a secret.
+func TestOnlyTheOwnerReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "folder", "file")
+	if err := writeCheckpoint(path, "secret"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want mode %o", name, info, err, want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -10,8 +11,8 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
-	"github.com/coreos/flannel/subnet/subnettest"
 )
 
 func seen() status.Snapshot {
@@ -32,131 +33,164 @@ func TestChangesInWords(t *testing.T) {
 	moved.Node = status.Node{PublicIP: netip.MustParseAddr("192.0.2.10"), Iface: "eth1", MTU: 1400}
 	for _, tt := range []struct {
 		before, now status.Snapshot
-		want        []happening
+		want        []change
 	}{
 		{seen(), seen(), nil},
-		{seen(), moved, []happening{{"",
+		{seen(), moved, []change{{"",
 			"Other hosts are reached by interface eth1 with MTU 1400, and reach this one at 192.0.2.10."}}},
-		{status.Snapshot{}, seen(), []happening{{"", "This host has the subnet 10.5.1.0/24."}}},
-		{seen(), renewed, []happening{{"", "The lease of 10.5.1.0/24 is renewed, until 1 January 00:33 UTC."}}},
-		{seen(), away, []happening{{"the store does not answer; packets go on", "The store does not answer; packets go on."}}},
-		{away, seen(), []happening{{"the store answers again", "The store answers again."}}},
-		{seen(), unready, []happening{{`not ready reason="device"`, "Not ready: device."}}},
-		{unready, seen(), []happening{{"the network is complete", "The network is complete."}}},
+		{status.Snapshot{}, seen(), []change{{"", "This host has the subnet 10.5.1.0/24."}}},
+		{seen(), renewed, []change{{"", "The lease of 10.5.1.0/24 is renewed, until 1 January 00:33 UTC."}}},
+		{seen(), away, []change{{"the store does not answer; packets go on", "The store does not answer; packets go on."}}},
+		{away, seen(), []change{{"the store answers again", "The store answers again."}}},
+		{seen(), unready, []change{{`not ready reason="device"`, "Not ready: device."}}},
+		{unready, seen(), []change{{"the network is complete", "The network is complete."}}},
 	} {
-		if got := changes(tt.before, tt.now); !slices.Equal(got, tt.want) {
+		if got := changesBetween(tt.before, tt.now); !slices.Equal(got, tt.want) {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
 }
 
+func subnetOf(i byte) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, i, 0}), 24)
+}
+
 func TestPeerChangesInWords(t *testing.T) {
-	var d daemon
-	prefix := func(i byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, i, 0}), 24) }
-	look := func(want ...happening) {
+	var o observer
+	expect := func(want ...change) {
 		t.Helper()
-		if got := d.peerChanges(nil); !slices.Equal(got, want) {
+		if got := o.peerChanges(); !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	look()
+	expect()
 	for i := range byte(7) {
-		d.turnout.Note(prefix(i), true)
+		o.peerJoined(subnetOf(i))
 	}
-	look(happening{"peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]",
+	expect(change{"peers joined count=7 subnets=[10.5.0.0/24 10.5.1.0/24 10.5.2.0/24 10.5.3.0/24 10.5.4.0/24]",
 		"7 peers joined: 10.5.0.0/24, 10.5.1.0/24, 10.5.2.0/24, 10.5.3.0/24, 10.5.4.0/24 and 2 more."})
-	look()
-	d.turnout.Note(prefix(1), false)
-	d.turnout.Note(prefix(1), true) // was there before, and is
-	d.turnout.Note(prefix(2), false)
-	d.turnout.Note(prefix(9), true)
-	d.turnout.Note(prefix(9), false)
-	look(happening{"peers left count=1 subnets=[10.5.2.0/24]", "Peer 10.5.2.0/24 left."})
+	expect()
+	o.peerLeft(subnetOf(1))
+	o.peerJoined(subnetOf(1)) // is a peer as before
+	o.peerLeft(subnetOf(2))
+	o.peerJoined(subnetOf(9))
+	o.peerLeft(subnetOf(9))
+	expect(change{"peers left count=1 subnets=[10.5.2.0/24]", "Peer 10.5.2.0/24 left."})
+	o.peerSilent(subnetOf(3), true)
+	o.peerSilent(subnetOf(4), true)
+	o.peerSilent(subnetOf(4), false)
+	expect(change{"peers do not answer through the overlay count=1 subnets=[10.5.3.0/24]", "Peer 10.5.3.0/24 does not answer through the overlay."})
+	o.peerSilent(subnetOf(3), false)
+	o.peerSilent(subnetOf(5), true)
+	o.peerLeft(subnetOf(5)) // its leaving is reported, its silence is not
+	expect(change{"peers left count=1 subnets=[10.5.5.0/24]", "Peer 10.5.5.0/24 left."},
+		change{"peers answer again count=1 subnets=[10.5.3.0/24]", "Peer 10.5.3.0/24 answers again."})
 }
 
-func TestRecorderTellsWhoComesAndGoes(t *testing.T) {
-	d := New(parse(t), "test")
-	rec := d.newRecorder(joined{config: &subnet.Config{}})
+func TestTransitions(t *testing.T) {
 	a, b := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("10.5.2.0/24")
-	tell := func(what subnet.EventType, p netip.Prefix) {
-		rec.note([]subnet.Event{{Type: what, Lease: &subnet.Lease{Subnet: p}}})
-	}
+	all := func(peers ...netip.Prefix) []netip.Prefix { return peers }
+	var tr transitions
 	for _, step := range []struct {
-		what         subnet.EventType
-		who          netip.Prefix
-		joined, left []netip.Prefix
+		name                string
+		do                  func()
+		wantTrue, wantFalse []netip.Prefix
 	}{
-		{subnet.Added, a, []netip.Prefix{a}, nil},
-		{subnet.Added, a, nil, nil}, // other attributes
-		{subnet.Added, b, []netip.Prefix{b}, nil},
-		{subnet.Removed, a, nil, []netip.Prefix{a}},
-		{subnet.Removed, a, nil, nil}, // was not there
+		{"nothing", func() {}, nil, nil},
+		{"one each", func() { tr.add(a, true); tr.add(b, false) }, all(a), all(b)},
+		{"drained", func() {}, nil, nil},
+		{"the same again", func() { tr.add(a, true); tr.add(a, true) }, all(a), nil},
+		{"reversed", func() { tr.add(a, true); tr.add(a, false); tr.add(b, false); tr.add(b, true) }, nil, nil},
+		{"reversed twice", func() { tr.add(a, false); tr.add(a, true); tr.add(a, false) }, nil, all(a)},
+		{"removed", func() { tr.add(a, true); tr.add(b, true); tr.remove(a) }, all(b), nil},
 	} {
-		tell(step.what, step.who)
-		joined, left := d.turnout.Take()
-		if !slices.Equal(joined, step.joined) || !slices.Equal(left, step.left) {
-			t.Errorf("%v %v: joined %v, left %v", step.what, step.who, joined, left)
+		step.do()
+		if yes, no := tr.drain(); !slices.Equal(yes, step.wantTrue) || !slices.Equal(no, step.wantFalse) {
+			t.Errorf("%s: %v and %v, want %v and %v", step.name, yes, no, step.wantTrue, step.wantFalse)
 		}
 	}
-	if got := rec.subnets(); !slices.Equal(got, []netip.Prefix{b}) {
-		t.Errorf("the peers are %v", got)
-	}
 }
 
-// crowded is a network with so many peers that nobody shall ask for them without
-// need.
-type crowded struct {
+// Run adds each change to the events of the status page.
+func TestObserverAddsEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- r.observer.Run(ctx) }()
+		synctest.Wait()
+		r.peers.apply([]subnet.Event{{Type: subnet.Added, Lease: &subnet.Lease{Subnet: subnetOf(7)}}})
+		r.joiner.setUplink(uplink.Uplink{Index: 3, Name: "eth1", MTU: 1400, Addr: netip.MustParseAddr("192.0.2.20")})
+		time.Sleep(2 * observeInterval)
+		var texts []string
+		for _, e := range r.events.Recent() {
+			texts = append(texts, e.Text)
+		}
+		want := []string{"Peer 10.5.7.0/24 joined.", "Other hosts are reached by interface eth1 with MTU 1400, and reach this one at 192.0.2.20."}
+		if !slices.Equal(texts, want) {
+			t.Errorf("the events are %q, want %q", texts, want)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// countingNetwork counts the calls whose cost grows with the number of peers.
+type countingNetwork struct {
 	backend.Network
-	asked, checked int
-	differs        error
+	stats, checks int
 }
 
-func (*crowded) DataPath() string { return "kernel" }
+func (*countingNetwork) DataPath() string { return "kernel" }
 
-func (c *crowded) Stats() backend.Stats {
-	c.asked++
+func (c *countingNetwork) Stats() backend.Stats {
+	c.stats++
 	return backend.Stats{}
 }
 
-func (*crowded) MTU() int { return 1472 }
+func (*countingNetwork) MTU() int { return 1472 }
 
-func (c *crowded) Check() error {
-	c.checked++
+func (c *countingNetwork) Check() error {
+	c.checks++
 	time.Sleep(20 * time.Millisecond) // as a comparison of 10,000 routes takes
-	return c.differs
+	return nil
 }
 
-// What the daemon does all the time costs the same however many peers there are.
-func TestIdleDaemonAsksForNoPeers(t *testing.T) {
+// The daemon's periodic work costs the same however many peers there are.
+func TestIdleDaemonReadsNoPeers(t *testing.T) {
+	t.Setenv(notifyVariable, filepath.Join(t.TempDir(), "notify"))
 	synctest.Test(t, func(t *testing.T) {
-		d, network := New(parse(t), "test"), new(crowded)
-		fake := subnettest.NewFake()
-		m := subnet.NewManager(fake, &subnet.Config{}, subnet.Terms{})
+		r, network := newRig(t), new(countingNetwork)
+		m := subnet.NewManager(r.store, &subnet.Config{}, subnet.Terms{})
 		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)}, nil)
-		d.update(func(r *running) {
-			r.uplink.Index, r.store.Registry, r.manager, r.network, r.ready = 1, fake, m, network, true
-			r.applied = true
-			r.config = &subnet.Config{BackendType: "udp"}
+		r.state.update(func(s *snapshot) {
+			s.uplink.Index, s.store.Registry, s.manager, s.network, s.ready = 1, r.store, m, network, true
+			s.applied = true
+			s.config = &subnet.Config{BackendType: "udp"}
 		})
-		// One after the other: to wait for a lock stops a bubble's clock.
-		for _, run := range []func(context.Context) error{d.observe, d.attendSystemd} {
+		systemd := newSystemd(r.reporter.statusLine, r.state.wasReady)
+		systemd.notify = func(string) {}
+		// One after the other: waiting for a lock stops a bubble's clock.
+		for _, task := range []Task{r.observer, systemd} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if err := run(ctx); err != nil {
+			if err := task.Run(ctx); err != nil {
 				t.Error(err)
 			}
 			cancel()
 		}
-		if got, want := d.condition(), "subnet 10.5.1.0/24, 0 peers, data path kernel"; got != want {
-			t.Errorf("the condition is %q, want %q", got, want)
+		if got, want := r.reporter.statusLine(), "subnet 10.5.1.0/24, 0 peers, data path kernel"; got != want {
+			t.Errorf("the status line is %q, want %q", got, want)
 		}
-		if network.checked != 1 {
-			t.Errorf("compared with the kernel %d times in two minutes", network.checked)
+		if network.checks != 1 {
+			t.Errorf("compared with the kernel %d times in two minutes", network.checks)
 		}
-		if network.asked != 0 {
-			t.Errorf("asked for the peers %d times in two minutes", network.asked)
+		if network.stats != 0 {
+			t.Errorf("read the peers %d times in two minutes", network.stats)
 		}
-		if d.report(); network.asked != 1 {
-			t.Error("a report does not ask for the peers") // and this test proves nothing
+		if r.reporter.full(); network.stats != 1 {
+			t.Error("a full report does not read the peers") // and this test proves nothing
 		}
 	})
 }

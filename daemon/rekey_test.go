@@ -1,25 +1,76 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/subnet"
 )
 
-// keyless is a network without a key.
-type keyless struct{ backend.Network }
+// keylessNetwork is a network without a key.
+type keylessNetwork struct{ backend.Network }
+
+// keyedNetwork is a network with a key.
+type keyedNetwork struct {
+	backend.Network
+	attrs subnet.Attrs
+}
+
+func (n keyedNetwork) Rekey() (subnet.Attrs, error) { return n.attrs, nil }
 
 func TestRekeyRefuses(t *testing.T) {
-	d := New(&Options{}, "test")
-	if _, err := d.rekey(t.Context()); !errors.Is(err, errNoNetwork) {
+	var target rekeyTarget
+	r := newRekeyer(&Options{}, func() rekeyTarget { return target })
+	if _, err := r.rekey(t.Context()); !errors.Is(err, errNoNetwork) {
 		t.Errorf("without a network: %v", err)
 	}
-	d.update(func(r *running) {
-		r.network, r.ready, r.config = keyless{}, true, &subnet.Config{BackendType: "vxlan"}
-	})
-	if _, err := d.rekey(t.Context()); !errors.Is(err, errNoKey) {
+	target = rekeyTarget{network: keylessNetwork{}, backendType: "vxlan"}
+	if _, err := r.rekey(t.Context()); !errors.Is(err, errNoKey) {
 		t.Errorf("without a key: %v", err)
 	}
+}
+
+func TestRekeyTarget(t *testing.T) {
+	d := New(&Options{}, "test")
+	for _, ready := range []bool{false, true} {
+		d.state.update(func(s *snapshot) {
+			s.network, s.ready, s.config = keylessNetwork{}, ready, &subnet.Config{BackendType: "vxlan"}
+		})
+		if got := d.rekeyTarget(); (got.network != nil) != ready || d.WasReady() != ready {
+			t.Errorf("ready %v: the target is %+v", ready, got)
+		}
+	}
+}
+
+// A new key is in the store when rekey returns; without the store's answer it is
+// not replaced.
+func TestRekeyWaitsForTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		r.supervise(m)
+		before := r.stored(m.lease.Subnet)
+		attrs := before.Attrs
+		attrs.BackendData = json.RawMessage(`{"PublicKey":"new"}`)
+		rekeyer := newRekeyer(r.options, func() rekeyTarget {
+			return rekeyTarget{network: keyedNetwork{attrs: attrs}, backendType: "wireguard", manager: m.manager}
+		})
+		done, err := rekeyer.rekey(t.Context())
+		if err != nil || done.Subnet != m.lease.Subnet || string(done.After) != string(attrs.BackendData) {
+			t.Errorf("rekey = %+v, %v", done, err)
+		}
+		if got := r.stored(m.lease.Subnet).Attrs.BackendData; string(got) != string(attrs.BackendData) {
+			t.Errorf("the store has %s", got)
+		}
+		r.store.SetDown(errUnusable)
+		time.Sleep(rigTTL) // until a renewal fails
+		if _, err := rekeyer.rekey(t.Context()); err == nil || !strings.Contains(err.Error(), "the store is away") {
+			t.Errorf("with the store away: %v", err)
+		}
+	})
 }

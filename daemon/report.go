@@ -36,7 +36,7 @@ func (r *reporter) full() (report status.Snapshot) {
 		report, _ = r.describe(s, dutyCycle)
 		report.Events = append(report.Events, r.events.Recent()...)
 		if report.Lease != nil && s.network != nil {
-			report.Backend = s.backend()
+			report.Backend = describeBackend(s)
 		}
 	})
 	return report
@@ -122,8 +122,8 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	return s, peers
 }
 
-// backend returns the report on the network, which is not nil.
-func (s snapshot) backend() *status.Backend {
+// describeBackend describes the network of s, which is not nil.
+func describeBackend(s snapshot) *status.Backend {
 	stats := s.network.Stats()
 	b := &status.Backend{
 		Type: s.config.BackendType, DataPath: stats.DataPath, DataPathReason: stats.Reason,

@@ -1,0 +1,64 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/masq"
+)
+
+// With -ip-masq the rules are set before Run, kept in Run, and removed after it.
+// Without, only those of an earlier run are removed, and no failure ends the run.
+func TestFirewall(t *testing.T) {
+	network, own := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.7.0/24")
+	errNoTables := errors.New("no nftables")
+	for _, tt := range []struct {
+		name    string
+		enabled bool
+		err     error // what remove returns
+		want    []string
+		fails   bool
+	}{
+		{"enabled", true, nil, []string{"set", "keep", "remove"}, false},
+		{"enabled, not removed", true, errNoTables, []string{"set", "keep", "remove"}, true},
+		{"disabled", false, nil, []string{"remove"}, false},
+		{"disabled, without nftables", false, errNoTables, []string{"remove"}, false},
+	} {
+		f := newFirewall(network, own, tt.enabled)
+		var calls []string
+		ctx, cancel := context.WithCancel(t.Context())
+		call := func(name string, r masq.Rules) {
+			calls = append(calls, name)
+			if want := (masq.Rules{Network: network, Subnet: own, Masquerade: true}); r != want {
+				t.Errorf("%s: %s of %+v, want %+v", tt.name, name, r, want)
+			}
+		}
+		f.set = func(r masq.Rules) error { call("set", r); return nil }
+		f.keep = func(ctx context.Context, r masq.Rules) error { call("keep", r); <-ctx.Done(); return nil }
+		f.remove = func(p netip.Prefix) error {
+			calls = append(calls, "remove")
+			if p != network {
+				t.Errorf("%s: removed %v", tt.name, p)
+			}
+			return tt.err
+		}
+		if err := f.apply(); err != nil {
+			t.Errorf("%s: apply: %v", tt.name, err)
+		}
+		cancel()
+		if err := f.Run(ctx); (err != nil) != tt.fails || !slices.Equal(calls, tt.want) {
+			t.Errorf("%s: %v after %q, want %q", tt.name, err, calls, tt.want)
+		}
+	}
+}
+
+func TestFirewallApplyFails(t *testing.T) {
+	f := newFirewall(netip.Prefix{}, netip.Prefix{}, true)
+	f.set = func(masq.Rules) error { return errUnusable }
+	if err := f.apply(); !errors.Is(err, errUnusable) {
+		t.Errorf("apply = %v", err)
+	}
+}

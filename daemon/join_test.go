@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/nodeid"
+	"github.com/coreos/flannel/pkg/subnetfile"
+	"github.com/coreos/flannel/subnet"
+)
+
+// saveCheckpoint saves the checkpoint of a run that had 10.5.7.0/24 and one peer.
+func (r *rig) saveCheckpoint() checkpoint {
+	r.Helper()
+	config, err := subnet.ParseConfig([]byte(rigConfig))
+	if err != nil {
+		r.Fatal(err)
+	}
+	c := checkpoint{
+		API: "3", Config: *config,
+		Lease:   subnet.Lease{Subnet: subnetOf(7), Attrs: subnet.Attrs{PublicIP: r.state.get().publicIP}},
+		Peers:   []*subnet.Lease{{Subnet: subnetOf(8), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.8"), BackendType: "alloc"}}},
+		Written: clock.Now(), Ends: clock.SinceBoot() + time.Hour,
+	}
+	if err := r.checkpoints.save(c); err != nil {
+		r.Fatal(err)
+	}
+	return c
+}
+
+// A store that does not answer for storeTimeout is replaced by the checkpoint:
+// lease, peers and configuration of the last run.
+func TestJoinFromCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		last := r.saveCheckpoint()
+		r.store.SetDown(errUnusable)
+		began := time.Now()
+		m := r.join()
+		if took := time.Since(began); took < storeTimeout || took > storeTimeout+time.Second {
+			t.Errorf("it took %v, want %v", took, storeTimeout)
+		}
+		if m.lease.Subnet != last.Lease.Subnet || m.config.Network != last.Config.Network {
+			t.Errorf("joined as %v in %v", m.lease, m.config.Network)
+		}
+		if left := time.Until(m.lease.Expiration); left < 59*time.Minute || left > time.Hour {
+			t.Errorf("the lease ends in %v, want an hour", left)
+		}
+		if got := r.state.get(); got.manager != m.manager || got.config != m.config || got.store != m.store {
+			t.Errorf("the state is %+v", got)
+		}
+		r.supervise(m)
+		if n := r.network(); n == nil || !n.has(subnetOf(8)) || !r.state.wasReady() {
+			t.Errorf("the network is %+v, ready: %v", n, r.state.wasReady())
+		}
+	})
+}
+
+// A store that answers in time decides, and gives the checkpoint's subnet again.
+func TestJoinPrefersTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.saveCheckpoint()
+		r.store.SetDown(errUnusable)
+		time.AfterFunc(storeTimeout/2, func() { r.store.SetDown(nil) })
+		m := r.join()
+		if got := r.stored(subnetOf(7)); m.lease.Subnet != subnetOf(7) || got.Attrs.PublicIP != r.state.get().publicIP {
+			t.Errorf("joined as %v, the store has %v", m.lease, got)
+		}
+	})
+}
+
+// Without a checkpoint of a lease that still lasts, a start waits for the store.
+func TestJoinWaitsForTheStore(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			if other { // a lease of the address that the host had before
+				r.saveCheckpoint()
+				r.joiner.setUplink(eth1)
+			}
+			r.store.SetDown(errUnusable)
+			began := time.Now()
+			time.AfterFunc(time.Hour, func() { r.store.SetDown(nil) })
+			m := r.join()
+			if took := time.Since(began); took < time.Hour || took > time.Hour+5*time.Second {
+				t.Errorf("it took %v, want an hour", took)
+			}
+			if !m.lease.Subnet.IsValid() {
+				t.Error("no lease")
+			}
+			if other && m.lease.Subnet != subnetOf(7) {
+				t.Errorf("got %v, want the last run's %v", m.lease.Subnet, subnetOf(7))
+			}
+		})
+	}
+}
+
+func TestJoinEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.SetDown(errUnusable)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if m, err := r.joiner.join(ctx); m != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("joined as %v, %v", m, err)
+		}
+	})
+}
+
+// A host whose disk is a copy of a living host's takes a new identity, and another
+// subnet.
+func TestClonedHostGetsANewIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		owner := newRig(t)
+		m := owner.join()
+		owner.supervise(m)
+		owner.network()
+		clone := newRigAt(t, owner.store, "192.0.2.11")
+		if err := os.CopyFS(clone.options.stateDir, os.DirFS(owner.options.stateDir)); err != nil {
+			t.Fatal(err)
+		}
+		got := clone.join()
+		id, err := nodeid.Load(clone.options.stateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.lease.Subnet == m.lease.Subnet || got.lease.Attrs.NodeID == m.lease.Attrs.NodeID || got.lease.Attrs.NodeID != id.String() {
+			t.Errorf("the clone is %v with %v, the owner %v with %v", got.lease, got.lease.Attrs.NodeID, m.lease, m.lease.Attrs.NodeID)
+		}
+		if l := owner.stored(m.lease.Subnet); l.Attrs.NodeID != m.lease.Attrs.NodeID || l.Attrs.PublicIP != m.lease.Attrs.PublicIP {
+			t.Errorf("the owner's lease is now %+v", l)
+		}
+	})
+}
+
+// A backend that refuses the new uplink leaves the lease as it is, for the next try.
+func TestRejoinRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		lease := m.lease
+		r.fail(errUnusable, nil)
+		setup := (*networkSetupError)(nil)
+		if err := r.joiner.rejoin(t.Context(), m, eth1); !errors.Is(err, errUnusable) || !errors.As(err, &setup) {
+			t.Errorf("rejoin = %v", err)
+		}
+		if m.lease.Subnet != lease.Subnet || !m.lease.Attrs.Equal(lease.Attrs) || len(m.formerIPs) > 0 {
+			t.Errorf("the lease is %v, former addresses %v", m.lease, m.formerIPs)
+		}
+		r.fail(nil, nil)
+		if err := r.joiner.rejoin(t.Context(), m, eth1); err != nil {
+			t.Fatal(err)
+		}
+		if m.lease.Subnet != lease.Subnet || m.lease.Attrs.PublicIP != eth1.Addr || !slices.Equal(m.formerIPs, []netip.Addr{lease.Attrs.PublicIP}) {
+			t.Errorf("the lease is %v, former addresses %v", m.lease, m.formerIPs)
+		}
+	})
+}
+
+// A -network that this host cannot use is refused before the store is opened.
+func TestUnusableNetworkIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.options.network = "10.6.0.0/16"
+		if err := r.options.parseNetwork(); err != nil {
+			t.Fatal(err)
+		}
+		r.fail(errUnusable, nil)
+		if _, err := r.joiner.join(t.Context()); !errors.Is(err, errUnusable) || r.state.get().store.Registry != nil {
+			t.Errorf("join = %v", err)
+		}
+	})
+}
+
+// Networks of earlier runs are known from subnet.env and from the checkpoint.
+func TestFormerNetworks(t *testing.T) {
+	j := newRig(t).joiner
+	now, old := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
+	if got := j.formerNetworks(nil, now); len(got) > 0 {
+		t.Errorf("before any run: %v", got)
+	}
+	last := &checkpoint{Config: subnet.Config{Network: old}}
+	if got := j.formerNetworks(last, now); len(got) != 1 || got[0] != old {
+		t.Errorf("the checkpoint has %v: %v", old, got)
+	}
+	env := subnetfile.Env{Network: old, Subnet: netip.MustParsePrefix("10.6.1.0/24"), MTU: 1472}
+	if err := subnetfile.Write(j.options.subnetFile, env); err != nil {
+		t.Fatal(err)
+	}
+	if got := j.formerNetworks(last, now); len(got) != 1 || got[0] != old {
+		t.Errorf("both have %v: %v", old, got)
+	}
+	if got := j.formerNetworks(nil, old); len(got) > 0 {
+		t.Errorf("the present network: %v", got)
+	}
+}
+
+// The last run's subnet is preferred, also when a reboot has emptied /run.
+func TestFormerSubnet(t *testing.T) {
+	j := newRig(t).joiner
+	was := netip.MustParsePrefix("10.5.7.0/24")
+	if got := j.formerSubnet(nil); got.IsValid() {
+		t.Errorf("before any run: %v", got)
+	}
+	if got := j.formerSubnet(&checkpoint{Lease: subnet.Lease{Subnet: was}}); got != was {
+		t.Errorf("without subnet.env: %v, want %v", got, was)
+	}
+}

@@ -1,0 +1,273 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+const (
+	rigConfig = `{"Network": "10.5.0.0/16", "Backend": {"Type": "alloc"}}`
+	rigTTL    = 2 * time.Minute
+)
+
+// rig is the parts of a daemon with a store in memory, networks that carry
+// nothing, and an uplink that tests change. It is made in a synctest bubble.
+type rig struct {
+	*testing.T
+	options     *Options
+	state       *state
+	events      *status.EventLog
+	reporter    *reporter
+	observer    *observer
+	peers       *peers
+	checkpoints *checkpointFile
+	joiner      *joiner
+	runner      *runner
+
+	store    *subnettest.Fake
+	uplinks  chan uplink.Uplink // what the host changes to
+	networks chan *fakeNetwork  // those that were set up
+
+	mu       sync.Mutex // guards what follows
+	refuse   error      // what the backend's constructor returns
+	upErr    error      // what Up returns
+	ups      int        // calls of Up
+	messages []string   // to systemd
+	removed  []string   // backend and network that were removed from the kernel
+}
+
+// newRig returns a rig at 192.0.2.10, with a store that has a configuration.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	fake := subnettest.NewFake()
+	if _, err := fake.PublishConfig(t.Context(), []byte(rigConfig)); err != nil {
+		t.Fatal(err)
+	}
+	return newRigAt(t, fake, "192.0.2.10")
+}
+
+// newRigAt returns a rig at an address, with a store that other rigs use, too.
+func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	r := &rig{T: t, state: new(state), events: new(status.EventLog), store: fake,
+		uplinks: make(chan uplink.Uplink), networks: make(chan *fakeNetwork, 100),
+		options: parse(t, "-state-dir="+dir+"/state", "-subnet-file="+dir+"/subnet.env", "-etcd-api=3", "-probe-interval=0"),
+	}
+	began := time.Now()
+	r.options.terms = subnet.Terms{TTL: rigTTL, RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
+	reconciles := status.NewReconciles()
+	r.reporter = newReporter(r.options, r.state, r.events)
+	r.observer = newObserver(r.reporter, r.events)
+	r.peers = newPeers(r.observer)
+	r.checkpoints = newCheckpointFile(r.options)
+	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
+	r.joiner.openStore = func(_ context.Context, c store.Config) (store.Store, error) {
+		return store.Store{Registry: openedStore{fake}, API: c.API}, nil
+	}
+	r.joiner.newBackend = func(*subnet.Config) (backend.Backend, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return &fakeBackend{r, r.state.get().publicIP}, r.refuse
+	}
+	r.runner = newRunner(r.options, r.state, r.peers, r.observer, r.reporter, reconciles)
+	r.runner.follow = func(ctx context.Context, _ uplink.Choice, _ uplink.Uplink, _ func(error)) (uplink.Uplink, error) {
+		select {
+		case to := <-r.uplinks:
+			return to, nil
+		case <-ctx.Done():
+			return uplink.Uplink{}, ctx.Err()
+		}
+	}
+	r.runner.notify = func(message string) { r.note(&r.messages, message) }
+	r.runner.remove = func(_ context.Context, backendType string, network netip.Prefix) error {
+		r.note(&r.removed, backendType+" "+network.String())
+		return nil
+	}
+	r.joiner.setUplink(uplink.Uplink{Index: 2, Name: "eth0", MTU: 1500, Addr: netip.MustParseAddr(addr)})
+	return r
+}
+
+func (r *rig) note(list *[]string, s string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*list = append(*list, s)
+}
+
+func (r *rig) noted(list *[]string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(*list)
+}
+
+// fail sets what the backend's constructor and Up return from now on.
+func (r *rig) fail(refuse, up error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse, r.upErr = refuse, up
+}
+
+func (r *rig) join() *membership {
+	r.Helper()
+	m, err := r.joiner.join(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	return m
+}
+
+// supervise runs a supervisor until the test ends or the result's stop is called.
+func (r *rig) supervise(m *membership) *supervised {
+	r.Helper()
+	ctx, cancel := context.WithCancel(r.Context())
+	s := &supervised{stop: cancel, ended: make(chan error, 1)}
+	go func() { s.ended <- newSupervisor(r.state, r.joiner, r.runner, m).Run(ctx) }()
+	r.Cleanup(cancel)
+	synctest.Wait()
+	return s
+}
+
+type supervised struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// network returns the network that was set up since the last call; nil: none.
+func (r *rig) network() *fakeNetwork {
+	r.Helper()
+	synctest.Wait()
+	select {
+	case n := <-r.networks:
+		if len(r.networks) > 0 {
+			r.Errorf("%d networks more", len(r.networks))
+		}
+		return n
+	default:
+		return nil
+	}
+}
+
+// stored returns the store's lease of p; zero without one.
+func (r *rig) stored(p netip.Prefix) subnet.Lease {
+	r.Helper()
+	leases, _, err := r.store.List(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, l := range leases {
+		if l.Subnet == p {
+			return l
+		}
+	}
+	return subnet.Lease{}
+}
+
+// addPeer adds the lease of a peer to the store.
+func (r *rig) addPeer(p netip.Prefix, addr string) {
+	r.Helper()
+	l := subnet.Lease{Subnet: p, Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr(addr), BackendType: "alloc"}}
+	if _, err := r.store.Create(r.Context(), l, 24*time.Hour); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// openedStore is a Fake that other connections go on using after Close.
+type openedStore struct{ *subnettest.Fake }
+
+func (openedStore) Close() error { return nil }
+
+// fakeBackend sets up networks of a rig.
+type fakeBackend struct {
+	rig      *rig
+	publicIP netip.Addr
+}
+
+func (b *fakeBackend) Attrs() subnet.Attrs {
+	return subnet.Attrs{PublicIP: b.publicIP, BackendType: "alloc"}
+}
+
+func (b *fakeBackend) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {
+	b.rig.mu.Lock()
+	defer b.rig.mu.Unlock()
+	b.rig.ups++
+	if b.rig.upErr != nil {
+		return nil, b.rig.upErr
+	}
+	n := &fakeNetwork{lease: l, breaks: make(chan error, 1), peers: make(map[netip.Prefix]bool), applied: make(chan struct{})}
+	b.rig.networks <- n
+	return n, nil
+}
+
+// fakeNetwork carries nothing.
+type fakeNetwork struct {
+	lease  subnet.Lease
+	breaks chan error // what Run returns
+
+	mu      sync.Mutex // guards what follows
+	peers   map[netip.Prefix]bool
+	applied chan struct{} // closed by the first Apply
+	closed  bool
+}
+
+func (n *fakeNetwork) MTU() int { return 1472 }
+
+func (n *fakeNetwork) Apply(events []subnet.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range events {
+		n.peers[e.Lease.Subnet] = e.Type == subnet.Added
+	}
+	select {
+	case <-n.applied:
+	default:
+		close(n.applied)
+	}
+}
+
+func (n *fakeNetwork) Run(ctx context.Context) error {
+	select {
+	case err := <-n.breaks:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (n *fakeNetwork) Stats() backend.Stats { return backend.Stats{DataPath: "fake"} }
+func (n *fakeNetwork) DataPath() string     { return "fake" }
+func (n *fakeNetwork) Check() error         { return nil }
+
+func (n *fakeNetwork) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return errors.New("closed twice")
+	}
+	n.closed = true
+	return nil
+}
+
+func (n *fakeNetwork) isClosed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closed
+}
+
+func (n *fakeNetwork) has(p netip.Prefix) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.peers[p]
+}
