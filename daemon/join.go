@@ -49,6 +49,11 @@ func (m *membership) close() {
 	}
 }
 
+// networkSetupError is why there is no network for the uplink as it is.
+type networkSetupError struct{ error }
+
+func (e *networkSetupError) Unwrap() error { return e.error }
+
 // joiner gets a lease in the network.
 type joiner struct {
 	options     *Options
@@ -68,8 +73,8 @@ func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *st
 		}}
 }
 
-// setUplink makes up the uplink to join by. The public IP follows, unless the
-// operator chose one.
+// setUplink sets the uplink to join by. The public IP is the uplink's address,
+// unless the operator chose one.
 func (j *joiner) setUplink(up uplink.Uplink) {
 	publicIP := j.options.publicIP
 	if !publicIP.IsValid() {

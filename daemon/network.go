@@ -40,11 +40,6 @@ func newRunner(o *Options, s *state, p *peers, ob *observer, r *reporter, reconc
 		follow: uplink.Follow, remove: all.Remove, notify: notifySystemd}
 }
 
-// networkSetupError is why there is no network for the uplink as it is.
-type networkSetupError struct{ error }
-
-func (e *networkSetupError) Unwrap() error { return e.error }
-
 // uplinkChangedError ends a network that was set up for another uplink.
 type uplinkChangedError struct{ to uplink.Uplink }
 

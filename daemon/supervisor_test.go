@@ -214,6 +214,7 @@ func TestLostLeaseEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			m := r.join()
+			lease := m.lease.Subnet
 			s := r.supervise(m)
 			n := r.network()
 			if paused {
@@ -221,7 +222,7 @@ func TestLostLeaseEnds(t *testing.T) {
 				r.uplinks <- eth1
 				synctest.Wait()
 			}
-			l := r.stored(m.lease.Subnet)
+			l := r.stored(lease)
 			l.Attrs.PublicIP, l.Attrs.NodeID = netip.MustParseAddr("192.0.2.99"), "another"
 			if _, err := r.store.Update(t.Context(), l, 24*time.Hour); err != nil {
 				t.Fatal(err)
