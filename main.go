@@ -3,9 +3,9 @@
 //
 //	main ─► uplink, store, configuration ─► lease ─► network ─► subnet.env, READY=1
 //
-// This package is the wiring: flags, order of start, exit codes. Who owns which
-// subnet is package subnet's business, how packets move that of the packages
-// below backend.
+// This package has flags, signals and exit codes, and chooses between the daemon
+// and a command. Package subnet decides which host owns which subnet; the packages
+// below backend move packets.
 package main
 
 import (
@@ -27,20 +27,20 @@ import (
 
 // Exit codes.
 const (
-	exitOK      = 0 // ended by a signal, or there was only something to print
-	exitStart   = 1 // could not start: wrong input, or something is missing
-	exitRunning = 2 // failed after it had been ready
+	exitOK      = 0 // ended by a signal, or printed help or the version
+	exitStart   = 1 // failed before it was ready
+	exitRunning = 2 // failed after it was ready
 )
 
 func main() {
-	// glog registers its flags there and insists on this call.
+	// glog registers its flags there, and logs only after this call.
 	if err := flag.CommandLine.Parse(nil); err != nil {
-		panic(err) // unreachable: there is nothing to parse
+		panic(err) // unreachable: there are no arguments
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program; it returns the exit code.
+// run runs the daemon or a command, and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return runCommand(args, stdout, stderr)
@@ -56,25 +56,33 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, Version)
 		return exitOK
 	}
+	return runDaemon(o, stderr)
+}
+
+// withSignals returns a context that the first signal ends. A second signal has
+// its default effect: it kills the process. The caller calls stop.
+func withSignals() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+func runDaemon(o *daemon.Options, stderr io.Writer) int {
 	defer log.Flush()
 	if err := flag.CommandLine.Set("logtostderr", "true"); err != nil {
 		fmt.Fprintf(stderr, "flannel: log to standard error: %v\n", err)
 		return exitStart
 	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := withSignals()
 	defer stop()
-	// From the first signal on, a second one has its default effect: it kills.
-	context.AfterFunc(ctx, stop)
-
 	d := daemon.New(o, Version)
-	err = d.Run(ctx)
+	err := d.Run(ctx)
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 		log.Infof("stopped by a signal; the lease stays until it expires")
 		return exitOK
 	case err == nil:
-		err = errors.New("ended without a reason") // no owner of a goroutine returns nil before ctx ends
+		err = errors.New("ended without a reason") // unreachable: the daemon runs until ctx ends
 	}
 	log.Errorf("%v", err)
 	if d.WasReady() {
@@ -83,15 +91,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitStart
 }
 
-// runCommand runs one of the commands that are not the daemon.
+// runCommand runs a command. Its output and its error are all that it prints: the
+// log of the daemon's packages, which commands use, would repeat them. glog writes
+// to os.Stderr or to files only, so os.Stderr is replaced.
 func runCommand(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := withSignals()
 	defer stop()
-	context.AfterFunc(ctx, stop)
-	// What a command has to say, its answer or its error says. The log of the
-	// packages that it uses, which are the daemon's, would say it twice; glog
-	// writes to this variable or to files, and to nothing else.
-	quiet, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err == nil {
 		err = flag.CommandLine.Set("logtostderr", "true")
 	}
@@ -99,10 +105,10 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "flannel: silence the log: %v\n", err)
 		return exitStart
 	}
-	defer quiet.Close()
-	loud := os.Stderr
-	os.Stderr = quiet
-	defer func() { os.Stderr = loud }()
+	defer null.Close()
+	original := os.Stderr
+	os.Stderr = null
+	defer func() { os.Stderr = original }()
 	return cli.Run(ctx, &cli.Program{
 		Stdout: stdout, Stderr: stderr, Version: Version,
 		DaemonFlags: daemon.Flags,

@@ -1,5 +1,5 @@
 package main
 
-// Version is what -version, the start-up line and the status report say.
-// The build script sets it from the git tag with -ldflags -X.
+// Version is the version that -version, the log and the status page report. The
+// build script sets it from the git tag with -ldflags -X.
 var Version = "0.1.0+git"

@@ -1,5 +1,5 @@
-// Package clock aligns periodic work to common ticks, and measures time that
-// must hold over suspend and reboot. On an idle host a wake-up costs more than
+// Package clock aligns periodic work to common ticks (timer coalescing), and
+// measures time over suspend and reboot. On an idle host a wake-up costs more than
 // the work: it wakes a thread, the Go runtime's monitor and a processor.
 //
 //	every 1 s   |   |   |   |   |
@@ -12,27 +12,27 @@ import (
 	"time"
 )
 
-// ticks are the moments that are multiples of a period after an origin.
+// ticks are the times that are a multiple of a period after an origin.
 type ticks struct{ origin time.Time }
 
-// spread bounds the difference between the origins of two hosts. It exceeds the
+// spread bounds how far a process's origin is before its start. It exceeds the
 // periods of work that loads the store or other hosts.
 const spread = time.Minute
 
-// process holds this process's ticks. The origin is random, so that hosts that
-// start together do not keep in step.
+// process is the ticks of this process. Its origin is random, so that hosts that
+// start together do not work in step.
 var process = newTicks()
 
 func newTicks() ticks { return ticks{time.Now().Add(-rand.N(spread))} }
 
-// UntilTick returns the time until this process's next tick of that period. The
-// result is greater than 0 and at most every.
-func UntilTick(every time.Duration) time.Duration { return process.until(every) }
+// UntilTick returns the time until this process's next tick of a period. The
+// result is greater than 0 and at most period. It is safe for concurrent use.
+func UntilTick(period time.Duration) time.Duration { return process.until(period) }
 
-func (t ticks) until(every time.Duration) time.Duration {
-	since := time.Since(t.origin) % every
-	if since < 0 { // the fake clock of a test may be behind the origin
-		since += every
+func (t ticks) until(period time.Duration) time.Duration {
+	since := time.Since(t.origin) % period
+	if since < 0 { // a test's fake clock may be before the origin
+		since += period
 	}
-	return every - since
+	return period - since
 }

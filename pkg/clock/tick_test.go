@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// What is waited for at any time in between, by any number, is one tick.
-func TestTogether(t *testing.T) {
+// Waits that begin at any time between two ticks end at the same tick.
+func TestWaitsEndTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTicks()
-		met := make(map[time.Time]int)
+		ticked := make(map[time.Time]int)
 		for wait := range 10 {
 			time.Sleep(time.Duration(wait) * 99 * time.Millisecond / 10) // of the bubble
 			for _, every := range []time.Duration{time.Second, 2 * time.Second, 10 * time.Second} {
@@ -18,33 +18,33 @@ func TestTogether(t *testing.T) {
 				if next <= 0 || next > every {
 					t.Errorf("next of every %v in %v", every, next)
 				}
-				met[time.Now().Add(next)]++
+				ticked[time.Now().Add(next)]++
 			}
 		}
-		if len(met) > 5 { // two seconds, and what follows the longer periods
-			t.Errorf("%d moments, want them together: %v", len(met), met)
+		if len(ticked) > 5 { // two seconds, and what follows the longer periods
+			t.Errorf("%d ticks, want few: %v", len(ticked), ticked)
 		}
 		time.Sleep(c.until(2 * time.Second))
 		if one, two := c.until(time.Second), c.until(2*time.Second); one != time.Second || two != 2*time.Second {
-			t.Errorf("at a moment the next ones are after %v and %v", one, two)
+			t.Errorf("at a tick the next ones are in %v and %v", one, two)
 		}
 	})
 }
 
-func TestProcessesNotInStep(t *testing.T) {
+func TestProcessesAreNotInStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		starts := make(map[time.Duration]bool)
 		for range 8 {
 			starts[newTicks().until(2*time.Second)] = true
 		}
 		if len(starts) < 2 {
-			t.Errorf("eight processes all wake after %v, want each at a time of its own", starts)
+			t.Errorf("eight processes all wake after %v, want different times", starts)
 		}
 	})
 }
 
-// A bubble's clock begins in 2000, and the process's origin this year.
-func TestOriginAhead(t *testing.T) {
+// A synctest bubble's clock begins in 2000, long before the process's origin.
+func TestOriginInTheFuture(t *testing.T) {
 	c := ticks{time.Now().Add(time.Hour + time.Millisecond)}
 	if next := c.until(time.Second); next <= 0 || next > time.Second {
 		t.Errorf("the next second in %v", next)

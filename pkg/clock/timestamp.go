@@ -8,17 +8,17 @@ import (
 	log "github.com/golang/glog"
 )
 
-// Timestamp is a point in time by this host's clocks. It can be kept in a file.
+// Timestamp is a time by this host's clocks. It can be kept in a file.
 type Timestamp struct {
 	// Boot is the kernel's random identifier of the boot (random(4)); "" if unknown.
 	Boot string
-	// SinceBoot is CLOCK_BOOTTIME. It says nothing about another boot.
+	// SinceBoot is CLOCK_BOOTTIME. Those of two boots are not comparable.
 	SinceBoot time.Duration
-	// Wall is the wall clock, the only clock that goes on over a reboot.
+	// Wall is the wall clock, the only clock that continues over a reboot.
 	Wall time.Time
 }
 
-// bootIDFile is described in random(4).
+// bootIDFile has the boot's identifier (random(4)).
 const bootIDFile = "/proc/sys/kernel/random/boot_id"
 
 // Now returns the present Timestamp.

@@ -1,11 +1,11 @@
-// Package ratelog logs faults that may repeat: the first one at once, those that
-// follow within a minute as a count.
+// Package ratelog limits the rate of log lines about faults that repeat. It logs
+// the first one at once, and those that follow within a minute as a count.
 //
 //	W… keep.go:66] repair nftables table=flannel-10.5.0.0-16 reason="changed by another program"
 //	W… keep.go:66] repair nftables table=flannel-10.5.0.0-16 reason="changed by another program": repeated 37 times in 60 s
 //
-// It is for the places where a loop, a peer or another program decides how
-// often something fails. What happens once in a run goes to glog itself.
+// It is for faults whose rate depends on a loop, a peer or another program. A fault
+// that can occur once in a run goes to glog itself.
 package ratelog
 
 import (
@@ -19,76 +19,77 @@ import (
 const (
 	// window is how long a text is not logged again.
 	window = time.Minute
-	// most is how many different texts of one kind are logged in a window: a
+	// maxTexts is how many different texts of one format are logged in a window: a
 	// thousand peers with the same fault are ten lines and a count.
-	most = 10
+	maxTexts = 10
 )
 
-// Warningf and Errorf log a fault; faults of one format are of one kind. They
-// are safe for concurrent use.
-func Warningf(format string, args ...any) { process.say(log.WarningDepth, format, args) }
+// Warningf logs a fault at level warning. Faults with the same format share a
+// limit. It is safe for concurrent use.
+func Warningf(format string, args ...any) { process.logf(log.WarningDepth, format, args) }
 
-// Errorf is like Warningf.
-func Errorf(format string, args ...any) { process.say(log.ErrorDepth, format, args) }
+// Errorf is like Warningf, at level error.
+func Errorf(format string, args ...any) { process.logf(log.ErrorDepth, format, args) }
 
-// process is what this process has said; the log is the process's, too.
+// process is the limiter of this process, as glog's log is the process's.
 var process limiter
 
-// limiter remembers what was said. The zero limiter has said nothing.
+// limiter counts log lines by format. The zero limiter is ready for use.
 type limiter struct {
-	mu    sync.Mutex
-	kinds map[string]*kind // by format
+	mu      sync.Mutex
+	windows map[string]*counts // by format; guarded by mu
 }
 
-// kind is what one format has said since began.
-type kind struct {
-	began time.Time
-	texts map[string]bool
-	// held counts what was not logged, last is the latest of that.
-	held int
-	last string
+// counts are those of one format in one window.
+type counts struct {
+	began      time.Time
+	logged     map[string]bool // texts
+	suppressed int
+	last       string // the latest text that was suppressed
 }
 
-// depth is how many functions are between who is named in the log and glog.
-const depth = 2
+// callDepth is the number of functions between glog and the one whose line the
+// log names.
+const callDepth = 2
 
-func (l *limiter) say(to func(int, ...any), format string, args []any) {
+// logf logs to one of glog's functions that take a depth.
+func (l *limiter) logf(to func(depth int, args ...any), format string, args []any) {
 	text := fmt.Sprintf(format, args...)
 	if l.admit(format, text, func(count string) { to(0, count) }) {
-		to(depth, text)
+		to(callDepth, text)
 	}
 }
 
-// admit says whether text is to be logged now. sum logs the count of what was
-// not, when the window has passed.
-func (l *limiter) admit(format, text string, sum func(string)) bool {
+// admit reports whether text may be logged now. When the window ends, logCount is
+// called with the count of the others, if there are any.
+func (l *limiter) admit(format, text string, logCount func(string)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := l.kinds[format]
-	if k == nil {
-		if l.kinds == nil {
-			l.kinds = make(map[string]*kind)
+	c := l.windows[format]
+	if c == nil {
+		if l.windows == nil {
+			l.windows = make(map[string]*counts)
 		}
-		k = &kind{began: time.Now(), texts: make(map[string]bool)}
-		l.kinds[format] = k
-		time.AfterFunc(window, func() { l.end(format, sum) })
+		c = &counts{began: time.Now(), logged: make(map[string]bool)}
+		l.windows[format] = c
+		time.AfterFunc(window, func() { l.endWindow(format, logCount) })
 	}
-	if !k.texts[text] && len(k.texts) < most {
-		k.texts[text] = true
+	if !c.logged[text] && len(c.logged) < maxTexts {
+		c.logged[text] = true
 		return true
 	}
-	k.held++
-	k.last = text
+	c.suppressed++
+	c.last = text
 	return false
 }
 
-// end forgets a kind, and tells what it has held back.
-func (l *limiter) end(format string, sum func(string)) {
+// endWindow removes a format's counts and logs what was suppressed.
+func (l *limiter) endWindow(format string, logCount func(string)) {
 	l.mu.Lock()
-	k := l.kinds[format]
-	delete(l.kinds, format)
+	c := l.windows[format]
+	delete(l.windows, format)
 	l.mu.Unlock()
-	if k.held > 0 {
-		sum(fmt.Sprintf("%s: repeated %d times in %.0f s", k.last, k.held, time.Since(k.began).Seconds()))
+	if c.suppressed > 0 {
+		logCount(fmt.Sprintf("%s: repeated %d times in %.0f s", c.last, c.suppressed, time.Since(c.began).Seconds()))
 	}
 }

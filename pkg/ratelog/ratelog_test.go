@@ -13,36 +13,36 @@ func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l limiter
 		var mu sync.Mutex // counts come from timers
-		var said []string
-		say := func(format string, args ...any) {
-			l.say(func(_ int, args ...any) {
+		var logged []string
+		logf := func(format string, args ...any) {
+			l.logf(func(_ int, args ...any) {
 				mu.Lock()
 				defer mu.Unlock()
-				said = append(said, fmt.Sprint(args...))
+				logged = append(logged, fmt.Sprint(args...))
 			}, format, args)
 		}
-		expect := func(what string, want ...string) {
+		expect := func(step string, want ...string) {
 			t.Helper()
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			if !slices.Equal(said, want) {
-				t.Errorf("%s: said %q, want %q", what, said, want)
+			if !slices.Equal(logged, want) {
+				t.Errorf("%s: logged %q, want %q", step, logged, want)
 			}
-			said = nil
+			logged = nil
 		}
 		for range 38 {
-			say("fault reason=%q", "a")
+			logf("fault reason=%q", "a")
 			time.Sleep(time.Second) // of the bubble's clock
 		}
-		say("other")
+		logf("other")
 		expect("first", `fault reason="a"`, "other")
 		time.Sleep(window)
 		expect("count", `fault reason="a": repeated 37 times in 60 s`)
-		say("fault reason=%q", "a")
+		logf("fault reason=%q", "a")
 		expect("again", `fault reason="a"`)
 		for peer := range 1000 {
-			say("skip peer=%d", peer)
+			logf("skip peer=%d", peer)
 		}
 		expect("many", "skip peer=0", "skip peer=1", "skip peer=2", "skip peer=3", "skip peer=4",
 			"skip peer=5", "skip peer=6", "skip peer=7", "skip peer=8", "skip peer=9")
@@ -50,8 +50,8 @@ func TestLimit(t *testing.T) {
 		expect("count of many", "skip peer=999: repeated 990 times in 60 s")
 		time.Sleep(10 * window)
 		expect("silence")
-		if len(l.kinds) != 0 {
-			t.Errorf("it remembers %d kinds", len(l.kinds))
+		if len(l.windows) != 0 {
+			t.Errorf("it keeps %d windows", len(l.windows))
 		}
 	})
 }
