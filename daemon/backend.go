@@ -28,8 +28,8 @@ func newBackend(o *Options, config *subnet.Config, up uplink.Uplink, publicIP ne
 	})
 }
 
-// removeOthers removes what earlier runs left in the kernel and the backend of
-// config does not take over: that of other backends, and that of former networks.
+// removeOthers removes the kernel state of earlier runs that config's backend does
+// not take over: that of other backends, and all of former networks.
 func removeOthers(ctx context.Context, config *subnet.Config, former []netip.Prefix) error {
 	errs := []error{all.RemoveAll(ctx, config.Network, config.BackendType)}
 	for _, network := range former {
@@ -39,7 +39,7 @@ func removeOthers(ctx context.Context, config *subnet.Config, former []netip.Pre
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove what other backends have left: %w", err)
+		return fmt.Errorf("remove kernel state of other backends: %w", err)
 	}
 	return nil
 }

@@ -36,10 +36,10 @@ const (
 	checkpointHeader = "flannel-state 1 sha256:"
 )
 
-// errDamaged: the file is there and is not what writeCheckpoint wrote.
+// errDamaged: the file exists and its checksum or JSON is wrong.
 var errDamaged = errors.New("file is damaged")
 
-// checkpoint is what a start needs while the store is away.
+// checkpoint is the data that a start needs while the store is away.
 type checkpoint struct {
 	// Prefix, Endpoints and API identify the network and its store.
 	Prefix    string
@@ -113,7 +113,7 @@ func (f *checkpointFile) load() *checkpoint {
 	return &c
 }
 
-// save replaces the file by c, which it completes with what identifies the store.
+// save fills in the store that c is of, and replaces the file by c.
 func (f *checkpointFile) save(c checkpoint) error {
 	c.Prefix, c.Endpoints = f.store.Prefix, f.store.Endpoints
 	return writeCheckpoint(f.path, c)
@@ -177,7 +177,7 @@ func newCheckpointWriter(f *checkpointFile, s *state, p *peers, api string) *che
 	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}}
 }
 
-// Run saves what has changed every checkpointInterval, and when ctx ends.
+// Run saves changes every checkpointInterval, and when ctx ends.
 func (w *checkpointWriter) Run(ctx context.Context) error {
 	for {
 		select {
@@ -190,8 +190,8 @@ func (w *checkpointWriter) Run(ctx context.Context) error {
 	}
 }
 
-// save saves the checkpoint if something in it has changed. Expiration by the wall
-// clock does not count; a wall clock that was set does.
+// save saves the checkpoint if the lease or the peers have changed, or the wall
+// clock was set.
 func (w *checkpointWriter) save() {
 	status, now, version := w.state.get().manager.Status(), clock.Now(), w.peers.currentVersion()
 	if version == w.version && status.Lease.Rev == w.saved.Lease.Rev && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
@@ -202,6 +202,6 @@ func (w *checkpointWriter) save() {
 	c := w.saved
 	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
 	if err := w.file.save(c); err != nil {
-		ratelog.Warningf("remember lease and peers: %v; a start while the store is away will have to wait for it", err)
+		ratelog.Warningf("save lease and peers: %v; a start while the store is away has to wait for the store", err)
 	}
 }

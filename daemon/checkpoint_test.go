@@ -145,7 +145,7 @@ func TestCheckpointWriter(t *testing.T) {
 	})
 }
 
-// A checkpoint that says all already is not written again.
+// A checkpoint without changes is not written again.
 func TestCheckpointIsWrittenOnChange(t *testing.T) {
 	r := newRig(t)
 	m := subnet.NewManager(r.store, &subnet.Config{}, subnet.Terms{})

@@ -41,7 +41,8 @@ type Daemon struct {
 	state   *state
 }
 
-// New returns a Daemon that does not run yet. version is what it reports.
+// New returns a Daemon that does not run yet. The log and the status page report
+// version.
 func New(o *Options, version string) *Daemon {
 	return &Daemon{options: o, version: version, began: time.Now(), state: new(state)}
 }
@@ -154,8 +155,8 @@ func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (serv
 	return servers
 }
 
-// rekeyTarget returns what a replacement of the key concerns; its network is nil
-// before the daemon was ready.
+// rekeyTarget returns the present network; the zero rekeyTarget before the daemon
+// was ready.
 func (d *Daemon) rekeyTarget() rekeyTarget {
 	s := d.state.get()
 	if s.network == nil || !s.ready {

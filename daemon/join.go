@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"reflect"
@@ -17,7 +16,6 @@ import (
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/pkg/status"
-	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
@@ -36,7 +34,7 @@ type membership struct {
 	lease   subnet.Lease
 	// formerIPs are the public IPs that this host had before with this lease.
 	formerIPs []netip.Addr
-	// formerNetworks are those of earlier runs, as far as they are known.
+	// formerNetworks are the other networks of earlier runs that are known.
 	formerNetworks []netip.Prefix
 }
 
@@ -88,8 +86,8 @@ func (j *joiner) setUplink(up uplink.Uplink) {
 // last run's lease has not ended, join waits for storeTimeout, then uses the
 // lease, peers and configuration of the checkpoint. The caller closes the result.
 func (j *joiner) join(ctx context.Context) (*membership, error) {
-	last := j.checkpoints.load()
-	remaining := last.remaining(j.state.get().publicIP, clock.Now())
+	last := readLastRun(j.options, j.checkpoints)
+	remaining := last.checkpoint.remaining(j.state.get().publicIP, clock.Now())
 	if remaining <= 0 {
 		return j.joinFromStore(ctx, last, 0)
 	}
@@ -97,14 +95,14 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 	if !errors.Is(err, subnet.ErrSilent) {
 		return m, err
 	}
-	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends_in=%v reason=%q",
-		last.Lease.Subnet, len(last.Peers), remaining.Round(time.Second), err)
+	log.Warningf("the store is away, use the checkpoint of the last run subnet=%v peers=%d lease_ends_in=%v reason=%q",
+		last.checkpoint.Lease.Subnet, len(last.checkpoint.Peers), remaining.Round(time.Second), err)
 	return j.joinFromCheckpoint(ctx, last, remaining)
 }
 
 // joinFromStore gets the configuration and a lease from the store. If the store
 // does not answer for timeout, the error is subnet.ErrSilent; 0: no limit.
-func (j *joiner) joinFromStore(ctx context.Context, last *checkpoint, timeout time.Duration) (_ *membership, err error) {
+func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.Duration) (_ *membership, err error) {
 	opening := ctx
 	if timeout > 0 {
 		limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no configuration within %v: %w", timeout, subnet.ErrSilent))
@@ -127,7 +125,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last *checkpoint, timeout ti
 		return nil, fmt.Errorf("use network configuration %s/config: %w", j.options.store.Prefix, err)
 	}
 	j.warnIfIgnored(m.config)
-	m.formerNetworks = j.formerNetworks(last, m.config.Network)
+	m.formerNetworks = last.networks(m.config.Network)
 	if err = j.acquire(ctx, m, last, timeout); errors.Is(err, subnet.ErrCloned) {
 		id, failed := nodeid.Replace(j.options.stateDir)
 		if failed != nil {
@@ -144,24 +142,24 @@ func (j *joiner) joinFromStore(ctx context.Context, last *checkpoint, timeout ti
 
 // joinFromCheckpoint joins without the store's answer, with a lease that ends
 // after remaining.
-func (j *joiner) joinFromCheckpoint(ctx context.Context, last *checkpoint, remaining time.Duration) (*membership, error) {
-	m, err := j.open(ctx, last.API, nil)
+func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining time.Duration) (*membership, error) {
+	m, err := j.open(ctx, last.checkpoint.API, nil)
 	if err != nil {
 		return nil, err
 	}
-	m.config = &last.Config
-	m.formerNetworks = j.formerNetworks(last, m.config.Network)
+	m.config = &last.checkpoint.Config
+	m.formerNetworks = last.networks(m.config.Network)
 	if err := j.prepare(m, 0); err != nil {
 		m.close()
 		return nil, err
 	}
 	j.publishState(m)
-	m.lease = last.Lease
+	m.lease = last.checkpoint.Lease
 	if !m.lease.Reserved {
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
-	m.lease.Attrs = j.withIdentity(m.backend.Attrs())
-	m.manager.Adopt(m.lease, known(last.Peers))
+	m.lease.Attrs = withIdentity(m.backend.Attrs(), j.options.stateDir)
+	m.manager.Adopt(m.lease, known(last.checkpoint.Peers))
 	return m, nil
 }
 
@@ -187,7 +185,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
 			m.formerIPs = append(m.formerIPs, ip)
 		}
-		m.lease.Attrs = j.withIdentity(m.backend.Attrs())
+		m.lease.Attrs = withIdentity(m.backend.Attrs(), j.options.stateDir)
 	}
 	m.manager.Adopt(m.lease, leases, m.formerIPs...)
 	j.publishState(m)
@@ -226,13 +224,13 @@ func (j *joiner) publishState(m *membership) {
 }
 
 // acquire prepares m and gets its lease from the store.
-func (j *joiner) acquire(ctx context.Context, m *membership, last *checkpoint, timeout time.Duration) error {
+func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeout time.Duration) error {
 	err := j.prepare(m, timeout)
 	j.publishState(m)
 	if err != nil {
 		return err
 	}
-	m.lease, err = m.manager.Acquire(ctx, j.withIdentity(m.backend.Attrs()), j.formerSubnet(last), last.subnets()...)
+	m.lease, err = m.manager.Acquire(ctx, withIdentity(m.backend.Attrs(), j.options.stateDir), last.subnet(), last.checkpoint.subnets()...)
 	return err
 }
 
@@ -265,10 +263,10 @@ func (j *joiner) warnIfIgnored(stored *subnet.Config) {
 	}
 }
 
-// withIdentity adds the node's identity to the lease's attributes. Without one,
-// the address alone identifies the host, as in other flannels.
-func (j *joiner) withIdentity(a subnet.Attrs) subnet.Attrs {
-	id, err := nodeid.Load(j.options.stateDir)
+// withIdentity adds the node's identity to the lease's attributes. Without an
+// identity, the address alone identifies the host, as in other flannels.
+func withIdentity(a subnet.Attrs, stateDir string) subnet.Attrs {
+	id, err := nodeid.Load(stateDir)
 	if err != nil {
 		log.Warningf("go without a node id: %v; another host with the same public IP would not be noticed", err)
 		return a
@@ -278,35 +276,6 @@ func (j *joiner) withIdentity(a subnet.Attrs) subnet.Attrs {
 		log.V(1).Infof("go without a host name: %v", err)
 	}
 	return a
-}
-
-// readSubnetFile returns what the last run wrote to subnet.env; zero without the
-// file. A damaged file is logged and ignored.
-func (j *joiner) readSubnetFile() subnetfile.Env {
-	env, err := subnetfile.Read(j.options.subnetFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warningf("ignore previous subnet: %v", err)
-	}
-	return env
-}
-
-// formerSubnet returns the last run's subnet, which Acquire prefers. A reboot
-// often empties the folder of subnet.env; the checkpoint remains.
-func (j *joiner) formerSubnet(last *checkpoint) netip.Prefix {
-	if p := j.readSubnetFile().Subnet; p.IsValid() || last == nil {
-		return p
-	}
-	return last.Lease.Subnet
-}
-
-// formerNetworks returns the networks of earlier runs other than now.
-func (j *joiner) formerNetworks(last *checkpoint, now netip.Prefix) []netip.Prefix {
-	former := []netip.Prefix{j.readSubnetFile().Network}
-	if last != nil {
-		former = append(former, last.Config.Network)
-	}
-	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == now })
-	return slices.Compact(former)
 }
 
 // known returns leases, not nil: to Manager.Adopt, nil means that they are not known.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/nodeid"
-	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -178,39 +177,4 @@ func TestUnusableNetworkIsNotPublished(t *testing.T) {
 			t.Errorf("join = %v", err)
 		}
 	})
-}
-
-// Networks of earlier runs are known from subnet.env and from the checkpoint.
-func TestFormerNetworks(t *testing.T) {
-	j := newRig(t).joiner
-	now, old := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
-	if got := j.formerNetworks(nil, now); len(got) > 0 {
-		t.Errorf("before any run: %v", got)
-	}
-	last := &checkpoint{Config: subnet.Config{Network: old}}
-	if got := j.formerNetworks(last, now); len(got) != 1 || got[0] != old {
-		t.Errorf("the checkpoint has %v: %v", old, got)
-	}
-	env := subnetfile.Env{Network: old, Subnet: netip.MustParsePrefix("10.6.1.0/24"), MTU: 1472}
-	if err := subnetfile.Write(j.options.subnetFile, env); err != nil {
-		t.Fatal(err)
-	}
-	if got := j.formerNetworks(last, now); len(got) != 1 || got[0] != old {
-		t.Errorf("both have %v: %v", old, got)
-	}
-	if got := j.formerNetworks(nil, old); len(got) > 0 {
-		t.Errorf("the present network: %v", got)
-	}
-}
-
-// The last run's subnet is preferred, also when a reboot has emptied /run.
-func TestFormerSubnet(t *testing.T) {
-	j := newRig(t).joiner
-	was := netip.MustParsePrefix("10.5.7.0/24")
-	if got := j.formerSubnet(nil); got.IsValid() {
-		t.Errorf("before any run: %v", got)
-	}
-	if got := j.formerSubnet(&checkpoint{Lease: subnet.Lease{Subnet: was}}); got != was {
-		t.Errorf("without subnet.env: %v, want %v", got, was)
-	}
 }

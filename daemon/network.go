@@ -61,7 +61,7 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 	return r.removeIfLost(ctx, m, errors.Join(err, network.Close()))
 }
 
-// runNetwork writes subnet.env, then runs what lives and dies with the network.
+// runNetwork writes subnet.env, then runs the tasks that end with the network.
 func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.Network) error {
 	err := subnetfile.Write(r.options.subnetFile, subnetfile.Env{
 		Network: m.config.Network, Subnet: m.lease.Subnet, MTU: network.MTU(), IPMasq: r.options.ipMasq,

@@ -37,7 +37,7 @@ func newObserver(r *reporter, events *status.EventLog) *observer {
 
 func (o *observer) peerJoined(peer netip.Prefix) { o.joined.add(peer, true) }
 
-// peerLeft also drops what is not reported yet of the peer's answers.
+// peerLeft also drops the peer's silence or answer that is not reported yet.
 func (o *observer) peerLeft(peer netip.Prefix) {
 	o.joined.add(peer, false)
 	o.silent.remove(peer)

@@ -23,7 +23,7 @@ var (
 	errNoKey     = errors.New("has no key to replace; wireguard has")
 )
 
-// rekeyTarget is what a replacement of the key concerns.
+// rekeyTarget is the network whose key is replaced.
 type rekeyTarget struct {
 	network     backend.Network // nil: none is up yet
 	backendType string

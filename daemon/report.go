@@ -61,7 +61,7 @@ func (r *reporter) summary() (sum summary) {
 	return sum
 }
 
-// statusLine returns one line on what the daemon does.
+// statusLine describes the daemon in one line.
 func (r *reporter) statusLine() string {
 	s := r.summary()
 	switch {
@@ -73,7 +73,7 @@ func (r *reporter) statusLine() string {
 	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, s.peers, s.dataPath)
 }
 
-// describe returns what full and summary have in common, and the number of peers.
+// describe returns the part that full and summary share, and the number of peers.
 // duty bounds the network's Check.
 func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot, peers int) {
 	s.Node = status.Node{PublicIP: now.publicIP, Iface: now.uplink.Name, MTU: now.uplink.MTU}

@@ -11,7 +11,7 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// state is what the run has reached so far. It is safe for concurrent use.
+// state is the progress of one run. It is safe for concurrent use.
 type state struct {
 	// reading is held by the readers of a network, and by its removal.
 	reading sync.RWMutex

@@ -12,8 +12,8 @@ import (
 	"github.com/coreos/flannel/pkg/uplink"
 )
 
-// supervisor runs a network for the uplink as it is. When the uplink changes, it
-// sets the network up anew, with the same lease.
+// supervisor runs a network for the present uplink. When the uplink changes, it
+// sets up another network with the same lease.
 type supervisor struct {
 	state  *state
 	joiner *joiner

@@ -76,7 +76,7 @@ func (s *systemd) Run(ctx context.Context) error {
 
 // notifySystemd sends one message (sd_notify(3)) if systemd is there. Unlike
 // go-systemd's SdNotify, it waits for notifyTimeout at most. A message that cannot
-// be sent is logged; the next ones repeat what it said.
+// be sent is logged; the next one repeats its content.
 func notifySystemd(message string) {
 	addr := &net.UnixAddr{Name: os.Getenv(notifyVariable), Net: "unixgram"}
 	if addr.Name == "" {

@@ -83,7 +83,7 @@ func (l *limiter) admit(format, text string, logCount func(string)) bool {
 	return false
 }
 
-// endWindow removes a format's counts and logs what was suppressed.
+// endWindow removes a format's counts, and logs how many texts were suppressed.
 func (l *limiter) endWindow(format string, logCount func(string)) {
 	l.mu.Lock()
 	c := l.windows[format]
