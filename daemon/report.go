@@ -157,37 +157,12 @@ func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network 
 	if !lease.Reserved {
 		expires = lease.Expiration.UTC().Format(time.RFC3339)
 	}
-	var b strings.Builder
-	b.WriteString("ready")
-	for _, pair := range []struct {
-		key, format string
-		value       any
-	}{
-		{"subnet", "%v", lease.Subnet},
-		{"network", "%v", config.Network},
-		{"backend", "%s", config.BackendType},
-		{"datapath", "%s", stats.DataPath},
-		{"mtu", "%d", network.MTU()},
-		{"peers", "%d", len(stats.Peers)},
-		{"subnet_file", "%s", o.subnetFile},
-		{"datapath_reason", "%q", stats.Reason},
-		{"iface", "%s", now.uplink.Name},
-		{"iface_reason", "%q", now.uplink.Reason},
-		{"public_ip", "%v", now.publicIP},
-		{"expires", "%s", expires},
-		{"node_id", "%s", lease.Attrs.NodeID},
-		{"ip_masq", "%t", o.ipMasq},
-		{"etcd", "%s", strings.Join(o.store.Endpoints, ",")},
-		{"etcd_api", "%s", now.store.API},
-		{"etcd_prefix", "%s", o.store.Prefix},
-		{"etcd_user", "%q", o.store.Username},
-		{"status_addr", "%s", o.statusAddr},
-		{"state_dir", "%s", o.stateDir},
-		{"probe_interval", "%v", o.probeInterval},
-	} {
-		fmt.Fprintf(&b, " %s="+pair.format, pair.key, pair.value)
-	}
-	return b.String()
+	return fmt.Sprintf("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
+		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
+		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
+		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
+		now.uplink.Name, now.uplink.Reason, now.publicIP, expires, lease.Attrs.NodeID, o.ipMasq,
+		strings.Join(o.store.Endpoints, ","), now.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
 }
 
 // statusServer serves reports over HTTP.
