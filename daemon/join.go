@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"reflect"
+	"slices"
 	"time"
 
 	log "github.com/golang/glog"
@@ -43,7 +43,7 @@ func (d *daemon) join(ctx context.Context, up uplink.Uplink, publicIP netip.Addr
 		return d.ask(ctx, up, publicIP, remembered, 0)
 	}
 	j, err := d.ask(ctx, up, publicIP, remembered, storePatience)
-	if !errors.Is(err, subnet.ErrSilent) {
+	if !errors.Is(err, subnet.ErrStoreTimeout) {
 		return j, err
 	}
 	log.Warningf("the store is away, go on with what the last run knew subnet=%v peers=%d lease_ends_in=%v reason=%q",
@@ -70,10 +70,8 @@ func (d *daemon) warnOfOther(stored *subnet.Config) {
 	if ours == nil {
 		return
 	}
-	// Backend is the text as somebody wrote it; its type is compared.
-	a, b := *ours, *stored
-	a.Backend, b.Backend = nil, nil
-	if !reflect.DeepEqual(a, b) {
+	// Of the backend only the type is compared.
+	if slices.ContainsFunc(ours.Diff(stored), func(d subnet.ConfigDifference) bool { return d.Key != "Backend" }) {
 		log.Warningf("ignore -network network=%v backend=%s reason=%q stored_network=%v stored_backend=%s hint=%q",
 			ours.Network, ours.BackendType, "the store has another configuration, which holds for all hosts",
 			stored.Network, stored.BackendType, "flannel config set changes it")
@@ -81,18 +79,18 @@ func (d *daemon) warnOfOther(stored *subnet.Config) {
 }
 
 // ask gets the configuration and a lease from the store. With patience, it fails
-// with subnet.ErrSilent where the store says nothing for so long.
+// with subnet.ErrStoreTimeout where the store says nothing for so long.
 func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, patience time.Duration) (j joined, err error) {
 	opening := ctx
 	if patience > 0 {
-		limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no configuration within %v: %w", patience, subnet.ErrSilent))
+		limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no configuration within %v: %w", patience, subnet.ErrStoreTimeout))
 		defer cancel()
 		opening = limited
 	}
 	if err := d.checkPublish(up, publicIP); err != nil {
 		return joined{}, err
 	}
-	j.store, err = store.Open(opening, store.Config{StoreConfig: d.options.store.StoreConfig, API: d.options.store.API, Publish: d.options.publish})
+	j.store, err = store.Open(opening, store.Config{ClientConfig: d.options.store.ClientConfig, API: d.options.store.API, Publish: d.options.publish})
 	if err != nil {
 		return joined{}, err
 	}
@@ -108,11 +106,12 @@ func (d *daemon) ask(ctx context.Context, up uplink.Uplink, publicIP netip.Addr,
 	d.warnOfOther(j.config)
 	j.networks = d.previousNetworks(remembered, j.config.Network)
 	acquire := func() error {
-		if err := d.prepare(&j, up, publicIP, patience); err != nil {
+		if err := d.prepare(&j, up, publicIP); err != nil {
 			return err
 		}
 		var err error
-		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()), d.previousSubnet(remembered), remembered.subnets()...)
+		j.lease, err = j.manager.Acquire(ctx, d.identify(j.backend.Attrs()),
+			subnet.Hints{Previous: d.previousSubnet(remembered), Remembered: remembered.subnets(), StoreTimeout: patience})
 		return err
 	}
 	if err = acquire(); errors.Is(err, subnet.ErrCloned) {
@@ -143,13 +142,13 @@ func (d *daemon) identify(a subnet.Attrs) subnet.Attrs {
 
 // resume joins without the store's answer, with a lease that ends after left.
 func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Addr, remembered *memory, left time.Duration) (j joined, err error) {
-	j.store, err = store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: remembered.API})
+	j.store, err = store.Open(ctx, store.Config{ClientConfig: d.options.store.ClientConfig, API: remembered.API})
 	if err != nil {
 		return joined{}, err
 	}
 	d.update(func(r *running) { r.store = j.store })
 	j.config = &remembered.Config
-	if err := d.prepare(&j, up, publicIP, 0); err != nil {
+	if err := d.prepare(&j, up, publicIP); err != nil {
 		j.close()
 		return joined{}, err
 	}
@@ -163,14 +162,12 @@ func (d *daemon) resume(ctx context.Context, up uplink.Uplink, publicIP netip.Ad
 	return j, nil
 }
 
-// prepare makes what follows from the configuration. Patience is Acquire's.
-func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr, patience time.Duration) (err error) {
+// prepare makes what follows from the configuration.
+func (d *daemon) prepare(j *joined, up uplink.Uplink, publicIP netip.Addr) (err error) {
 	if j.config.IPv6Network != "" {
 		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", j.config.IPv6Network)
 	}
-	terms := d.options.terms
-	terms.Patience = patience
-	j.manager = subnet.NewManager(j.store.Registry, j.config, terms)
+	j.manager = j.store.NewManager(j.config, d.options.leaseTTL, d.options.renewal)
 	d.update(func(r *running) { r.config, r.manager = j.config, j.manager })
 	j.backend, err = d.newBackend(j.config, up, publicIP)
 	return err

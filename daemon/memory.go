@@ -43,7 +43,7 @@ type memory struct {
 	Lease     subnet.Lease
 	Peers     []*subnet.Lease
 	// Written is when this was; Ends is when the lease ends, by the clock of that
-	// boot (subnet.Terms.Clock).
+	// boot (subnet.Options.Clock).
 	Written clock.Timestamp
 	Ends    time.Duration
 }

@@ -113,14 +113,14 @@ func (d *daemon) move(ctx context.Context, j *joined, to uplink.Uplink, rec *rec
 		peers = append([]*subnet.Lease{}, rec.leases()...) // none is known to be none
 	}
 	// A connection from an address that is gone hangs until it times out.
-	again, err := store.Open(ctx, store.Config{StoreConfig: d.options.store.StoreConfig, API: j.store.API})
+	again, err := store.Open(ctx, store.Config{ClientConfig: d.options.store.ClientConfig, API: j.store.API})
 	if err != nil {
 		return err
 	}
 	j.close()
 	j.store = again
 	d.update(func(r *running) { r.store = again })
-	unmade := d.prepare(j, to, d.chosen(to), 0)
+	unmade := d.prepare(j, to, d.chosen(to))
 	if unmade == nil {
 		if was := own.Attrs.PublicIP; !slices.Contains(j.former, was) {
 			j.former = append(j.former, was)

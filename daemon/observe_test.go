@@ -131,10 +131,10 @@ func TestIdleDaemonAsksForNoPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, network := New(parse(t), "test"), new(crowded)
 		fake := subnettest.NewFake()
-		m := subnet.NewManager(fake, &subnet.Config{}, subnet.Terms{})
+		m := fake.NewManager(&subnet.Config{}, time.Hour, subnet.Options{})
 		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)}, nil)
 		d.update(func(r *running) {
-			r.uplink.Index, r.store.Registry, r.manager, r.network, r.ready = 1, fake, m, network, true
+			r.uplink.Index, r.store.Source, r.manager, r.network, r.ready = 1, fake, m, network, true
 			r.applied = true
 			r.config = &subnet.Config{BackendType: "udp"}
 		})

@@ -87,7 +87,7 @@ func (d *daemon) describe(r running, share time.Duration) (s status.Snapshot, pe
 	if r.uplinkProblem != "" {
 		missing("the interface to the other hosts cannot be used: %s", r.uplinkProblem)
 	}
-	if r.store.Registry == nil {
+	if r.store.Source == nil {
 		missing("waiting for the store %v", d.options.store.Endpoints)
 		return s, peers
 	}

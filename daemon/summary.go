@@ -11,7 +11,7 @@ import (
 
 // summary is one line with every choice that a start has made, and why where
 // it was not the operator's. Endpoints have no user in them, see
-// subnet.StoreConfig; of the login only the name is told.
+// etcd.ClientConfig; of the login only the name is told.
 func (d *daemon) summary(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
 	o, r, stats := d.options, d.snapshot(), network.Stats()
 	var b strings.Builder

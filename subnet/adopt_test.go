@@ -31,24 +31,24 @@ func TestAdoptAfterMove(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				reg := subnettest.NewFake()
 				reg.SetConfig([]byte(network16))
-				created, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: node("192.0.2.1", "a")}, terms.TTL)
+				created, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: node("192.0.2.1", "a")}, ttl)
 				if err != nil {
 					t.Fatal(err)
 				}
 				touched := created
 				touched.Attrs = test.holder
-				touched.Attrs.Claim = "someone"
-				if _, err := reg.Update(t.Context(), touched, terms.TTL); err != nil {
+				touched.Attrs.Challenge = "someone"
+				if _, err := reg.Update(t.Context(), touched, ttl); err != nil {
 					t.Fatal(err)
 				}
 				created.Attrs = node("192.0.2.3", "a")
 				m := newManager(t, reg, network16)
 				m.Adopt(created, nil, former)
-				h := run(t, reg, m, created)
-				defer h.stop()
+				h := subnettest.RunHost(t, reg, m, created)
+				defer h.Stop()
 				if !test.ours {
 					select {
-					case err := <-h.errs:
+					case err := <-h.Errs:
 						if !errors.Is(err, subnet.ErrLost) {
 							t.Errorf("ended with %v, want ErrLost", err)
 						}
@@ -57,10 +57,10 @@ func TestAdoptAfterMove(t *testing.T) {
 					}
 					return
 				}
-				if l := stored(t, reg); !l.Attrs.Equal(created.Attrs) {
+				if l := reg.OnlyLease(t); !l.Attrs.Equal(created.Attrs) {
 					t.Errorf("the lease says %+v, want %+v", l.Attrs, created.Attrs)
 				}
-				h.end(t)
+				h.End(t)
 			})
 		})
 	}
@@ -71,7 +71,7 @@ func TestAdoptAfterMove(t *testing.T) {
 func TestAdoptOwnRevision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := subnettest.NewFake()
-		own, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, terms.TTL)
+		own, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,13 +116,13 @@ func TestAdoptReadsConfigFirst(t *testing.T) {
 				}
 				close(leave)
 				synctest.Wait()
-				if got := h.manager.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
+				if got := h.Manager.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
 					t.Errorf("refused with %q, want %q", got, test.refused)
 				}
-				if !h.held(t) {
+				if !h.Holds(t) {
 					t.Error("the lease was not written after that")
 				}
-				h.end(t)
+				h.End(t)
 			})
 		})
 	}
@@ -133,14 +133,14 @@ func TestStatusEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := subnettest.NewFake()
 		m := newManager(t, reg, network16)
-		if _, err := m.Acquire(t.Context(), us, netip.Prefix{}); err != nil {
+		if _, err := m.Acquire(t.Context(), us, subnet.Hints{}); err != nil {
 			t.Fatal(err)
 		}
-		if left := m.Status().Ends - bubbleClock(); left != terms.TTL {
-			t.Errorf("the lease ends in %v, want %v", left, terms.TTL)
+		if left := m.Status().Ends - bubbleClock(); left != ttl {
+			t.Errorf("the lease ends in %v, want %v", left, ttl)
 		}
 		reg.Put("10.5.7.0-24", value("192.0.2.2"), 0)
-		if _, err := m.Acquire(t.Context(), attrs("192.0.2.2"), netip.Prefix{}); err != nil || m.Status().Ends != 0 {
+		if _, err := m.Acquire(t.Context(), attrs("192.0.2.2"), subnet.Hints{}); err != nil || m.Status().Ends != 0 {
 			t.Errorf("a reservation ends at %v, %v", m.Status().Ends, err)
 		}
 	})

@@ -29,7 +29,7 @@ func TestParseLease(t *testing.T) {
 // for something else, it is as if it were not there.
 func TestParseExtras(t *testing.T) {
 	for value, want := range map[string]Extras{
-		`{"PublicIP":"1.2.3.4","NodeID":"a","Hostname":"b","Claim":"c","DataPath":"d"}`: {NodeID: "a", Hostname: "b", Claim: "c", DataPath: "d"},
+		`{"PublicIP":"1.2.3.4","NodeID":"a","Hostname":"b","Claim":"c","DataPath":"d"}`: {NodeID: "a", Hostname: "b", Challenge: "c", DataPath: "d"},
 		`{"PublicIP":"1.2.3.4","NodeID":7,"Hostname":"b"}`:                              {},
 		`{"PublicIP":"1.2.3.4"}`: {},
 	} {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -55,6 +56,24 @@ func TestConfigChanges(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestWaitConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := subnettest.NewFake()
+		reg.SetDown(errors.New("store is down"))
+		time.AfterFunc(time.Minute, func() { reg.SetDown(nil) })
+		time.AfterFunc(2*time.Minute, func() { reg.SetConfig([]byte(network16)) })
+		c, err := subnet.WaitConfig(t.Context(), reg)
+		if err != nil || c.Network != prefix("10.5.0.0/16") {
+			t.Errorf("got %+v, %v", c, err)
+		}
+		reg.SetConfig([]byte(`{"Network": "10.5.0.0/31"}`))
+		var refused *subnet.ConfigError
+		if _, err := subnet.WaitConfig(t.Context(), reg); !errors.As(err, &refused) {
+			t.Errorf("got %v, want a *ConfigError at once", err)
 		}
 	})
 }

@@ -48,11 +48,11 @@ func TestBadDataIsContained(t *testing.T) {
 					reg.Put(key, value(ip), 0)
 				}
 				h := startHost(t, reg)
-				told := h.told(t, map[netip.Prefix]netip.Addr{})
+				told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 				before := fmt.Sprint(told)
 				// Once in the watch's way, once in the list's.
 				for _, compact := range []bool{false, true} {
-					counted := h.manager.BadCount() + reg.BadCount()
+					counted := h.Manager.BadCount() + reg.BadCount()
 					if compact {
 						reg.SetDown(errors.New("store is down"))
 					}
@@ -62,15 +62,15 @@ func TestBadDataIsContained(t *testing.T) {
 						reg.SetDown(nil)
 					}
 					time.Sleep(5 * time.Second)
-					if after := fmt.Sprint(h.told(t, told)); after != before {
+					if after := fmt.Sprint(delivered(t, h, told)); after != before {
 						t.Errorf("%v: told %v, was %v", errNotContained, after, before)
 					}
-					if h.manager.BadCount()+reg.BadCount() == counted {
+					if h.Manager.BadCount()+reg.BadCount() == counted {
 						t.Error(errNotCounted)
 					}
 				}
-				h.stop()
-				if err := <-h.errs; err != nil {
+				h.Stop()
+				if err := <-h.Errs; err != nil {
 					t.Errorf("%v: %v", errNotContained, err)
 				}
 			})
@@ -95,7 +95,7 @@ func TestOverlapHasOneWinner(t *testing.T) {
 				synctest.Wait()
 			}
 			time.Sleep(5 * time.Second)
-			told := h.told(t, map[netip.Prefix]netip.Addr{})
+			told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 			for p := range told {
 				for q := range told {
 					if p != q && p.Overlaps(q) {
@@ -113,12 +113,12 @@ func TestOverlapHasOneWinner(t *testing.T) {
 			reg.Remove("10.5.200.0-24&fd00::-64")
 			reg.Remove("10.5.201.0-25")
 			time.Sleep(5 * time.Second)
-			told = h.told(t, told)
+			told = delivered(t, h, told)
 			if want := netip.MustParsePrefix("10.5.200.64/26"); !slices.Contains(slices.Collect(maps.Keys(told)), want) {
 				t.Errorf("%v: told %v, without %v", errWinnerIsStuck, told, want)
 			}
-			h.stop()
-			<-h.errs
+			h.Stop()
+			<-h.Errs
 		})
 	}
 }

@@ -74,15 +74,15 @@ func live(t *testing.T, reg *subnettest.Fake) {
 	reg.Put(peer(0), value("192.0.2.200"), week)
 	h := startHost(t, reg)
 	defer func() {
-		h.stop()
-		if err := <-h.errs; err != nil {
+		h.Stop()
+		if err := <-h.Errs; err != nil {
 			t.Errorf("renew ended with %v", err)
 		}
 	}()
 	for day := range 3 {
 		reg.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
 		time.Sleep(time.Minute)
-		reg.Remove(h.lease.Key()) // an operator's slip
+		reg.Remove(h.Lease.Key()) // an operator's slip
 		time.Sleep(time.Minute)
 		reg.BreakWatches(errors.New("cut"))
 		reg.Remove(peer(day)) // that of yesterday has left
@@ -91,20 +91,20 @@ func live(t *testing.T, reg *subnettest.Fake) {
 	}
 	time.Sleep(time.Minute)
 	want, ours := make(map[netip.Prefix]netip.Addr), 0
-	for _, l := range list(t, reg) {
+	for _, l := range reg.Leases(t) {
 		if l.Attrs.PublicIP == us.PublicIP {
 			ours++
 			continue
 		}
 		want[l.Subnet] = l.Attrs.PublicIP
 	}
-	if ours != 1 || !h.held(t) {
-		t.Errorf("%d keys name us, and one of them is %v: %v; want one", ours, h.lease.Subnet, h.held(t))
+	if ours != 1 || !h.Holds(t) {
+		t.Errorf("%d keys name us, and one of them is %v: %v; want one", ours, h.Lease.Subnet, h.Holds(t))
 	}
-	if got := h.told(t, make(map[netip.Prefix]netip.Addr)); !maps.Equal(got, want) {
+	if got := delivered(t, h, make(map[netip.Prefix]netip.Addr)); !maps.Equal(got, want) {
 		t.Errorf("the data plane knows %v, the store has %v", got, want)
 	}
-	if s := h.manager.Status(); s.StoreError != nil || s.Lease.Subnet != h.lease.Subnet {
+	if s := h.Manager.Status(); s.StoreError != nil || s.Lease.Subnet != h.Lease.Subnet {
 		t.Errorf("the status is %+v", s)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
+	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
 const (
@@ -22,10 +24,13 @@ const (
 	hostsPrefix = "/hosts"
 )
 
-// terms have every host renew within the time that it is looked at: renewals
-// must wake nobody.
-func (s *scale) terms() subnet.Terms {
-	return subnet.Terms{TTL: 10 * time.Minute, RenewMargin: 10*time.Minute - s.idle/2}
+// leaseTTL is that of the simulated hosts.
+const leaseTTL = 10 * time.Minute
+
+// newManager returns a Manager that renews its lease during the idle
+// measurement: renewals must wake no other host.
+func (s *scale) newManager(store *etcdv3.Store, c *subnet.Config) *subnet.Manager {
+	return subnet.NewManager(store, etcd.NewHolder(store, c, leaseTTL), c, subnet.Options{RenewMargin: leaseTTL - s.idle/2})
 }
 
 // hearing is what the hosts' data planes were told, of all hosts together.
@@ -70,10 +75,10 @@ func (s *scale) measureHosts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := subnet.NewManager(reg, c, s.terms())
+		m := s.newManager(reg, c)
 		acquired.Go(func() error {
 			start := time.Now()
-			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, netip.Prefix{})
+			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, subnet.Hints{})
 			if err != nil {
 				return fmt.Errorf("host %d: %w", i, err)
 			}

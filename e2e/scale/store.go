@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
@@ -97,8 +98,8 @@ func (s *scale) network(ctx context.Context, prefix, backendType string) (*subne
 	return subnet.ParseConfig(text)
 }
 
-func (s *scale) open(prefix string) (*etcdv3.Registry, error) {
-	return etcdv3.New(subnet.StoreConfig{Endpoints: []string{s.endpoint}, Prefix: prefix})
+func (s *scale) open(prefix string) (*etcdv3.Store, error) {
+	return etcdv3.New(etcd.ClientConfig{Endpoints: []string{s.endpoint}, Prefix: prefix})
 }
 
 // fill creates the leases of n hosts.
@@ -132,7 +133,3 @@ func hostAddr(i int) netip.Addr {
 
 // fillAddr is a subnet that no host is handed, 10.128.0.0 and on.
 func fillAddr(i int) netip.Addr { return addr(0x0a800000 + uint32(i)<<8) }
-
-// departedAddr is a subnet that no host is handed and fill does not use, below
-// SubnetMin.
-func departedAddr(i int) netip.Addr { return addr(0x0ac00000 + uint32(i)<<8) }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv3"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
@@ -82,9 +83,9 @@ func (r running) waitStop(t *testing.T) {
 	}
 }
 
-func client(t *testing.T, endpoint string) *etcdv3.Registry {
+func client(t *testing.T, endpoint string) *etcdv3.Store {
 	t.Helper()
-	r, err := etcdv3.New(subnet.StoreConfig{Endpoints: []string{endpoint}, Prefix: "/net"})
+	r, err := etcdv3.New(etcd.ClientConfig{Endpoints: []string{endpoint}, Prefix: "/net"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,12 @@ import (
 // backdoor is the store as an operator reaches it, by hand-made requests.
 type backdoor struct {
 	t   *testing.T
-	r   *Registry
+	r   *Store
 	rt  *http.Transport
 	dir string
 }
 
-func newBackdoor(t *testing.T, r *Registry) backdoor {
+func newBackdoor(t *testing.T, r *Store) backdoor {
 	tls, err := r.cfg.TLS()
 	if err != nil {
 		t.Fatal(err)

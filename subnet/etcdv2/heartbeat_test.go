@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
@@ -22,7 +23,7 @@ import (
 const heartbeatTime = 30 * time.Second
 
 // throughProxy is a registry whose connections can be broken, and its proxy.
-func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.Proxy) {
+func throughProxy(t *testing.T, srv *etcdserver.Server) (*Store, *faultproxy.Proxy) {
 	t.Helper()
 	listen := etcdserver.FreeAddr(t)
 	p := faultproxy.New(faultproxy.Config{
@@ -41,7 +42,7 @@ func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.
 		}
 	})
 	t.Cleanup(func() { cancel(); run.Wait() })
-	r := open(t, subnet.StoreConfig{Endpoints: []string{"http://" + listen}, Prefix: "/net"})
+	r := openStore(t, etcd.ClientConfig{Endpoints: []string{"http://" + listen}, Prefix: "/net"})
 	r.wait = time.Hour
 	return r, p
 }
@@ -68,7 +69,7 @@ func TestWaitHalfOpen(t *testing.T) {
 	r, proxy := throughProxy(t, srv)
 	waits := &waits{RoundTripper: r.transport, taken: make(chan struct{}, 10)}
 	r.transport = waits
-	b := newBackdoor(t, open(t, srv.StoreConfig("/net")))
+	b := newBackdoor(t, openStore(t, srv.ClientConfig("/net")))
 	var rev subnet.Rev
 	for {
 		var err error
@@ -119,7 +120,7 @@ func TestWaitHalfOpen(t *testing.T) {
 func TestWaitSilent(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	r.wait = time.Hour
 	_, rev, err := r.List(t.Context())
 	if err != nil {
@@ -158,7 +159,7 @@ func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
 // new one each time would be a new connection.
 func TestCalmWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, store := open(t, subnet.StoreConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}
+		r, store := openStore(t, etcd.ClientConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}
 		r.transport = store
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 		defer cancel()

@@ -56,7 +56,7 @@ func TestLayout(t *testing.T) {
 		{"/t", own("host-gw"), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw","NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		{"/", lease("", ""), `{"PublicIP":"1.2.3.4","PublicIPv6":null}`},
 	} {
-		r := open(t, srv.StoreConfig(test.prefix))
+		r := openStore(t, srv.ClientConfig(test.prefix))
 		made, err := r.Create(t.Context(), test.l, time.Hour)
 		if err != nil {
 			t.Fatalf("Create: %v", err)
@@ -91,7 +91,7 @@ func leases(t *testing.T, c *clientv3.Client) int {
 func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	made, err := r.Create(t.Context(), lease("", ""), time.Hour)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
@@ -130,7 +130,7 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	cut := true
 	r.client.DialOptions = append(r.client.DialOptions, grpc.WithChainUnaryInterceptor(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -154,7 +154,7 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	}
 	l = found[0]
 	l.Attrs.PublicIP = netip.MustParseAddr("1.2.3.5")
-	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrLost) {
+	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrConflict) {
 		t.Fatalf("Update with a lost answer: %v", err)
 	}
 	if found, _, err = r.List(t.Context()); err != nil || len(found) != 1 || !found[0].Attrs.Equal(l.Attrs) {
@@ -171,7 +171,7 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 func TestChangedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	l, err := r.Create(t.Context(), lease("", ""), time.Hour)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
@@ -201,7 +201,7 @@ func TestChangedTTL(t *testing.T) {
 func TestClampedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--election-timeout=1500"}})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	before := time.Now()
 	l, err := r.Create(t.Context(), lease("", ""), time.Second)
 	if err != nil || l.Expiration.Before(before.Add(2*time.Second)) {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 // watching starts a Watch and returns when it is under way.
-func watching(t *testing.T, r *Registry, back *clientv3.Client) (rev subnet.Rev, ended <-chan error) {
+func watching(t *testing.T, r *Store, back *clientv3.Client) (rev subnet.Rev, ended <-chan error) {
 	t.Helper()
 	_, rev, err := r.List(t.Context())
 	if err != nil {
@@ -47,7 +48,7 @@ func watching(t *testing.T, r *Registry, back *clientv3.Client) (rev subnet.Rev,
 func TestWatchOverRestart(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Stop()
 	if err := <-ended; isAnswer(err) {
@@ -91,7 +92,7 @@ func isAnswer(err error) bool { return err == nil || errors.Is(err, subnet.ErrCo
 func TestWatchNewStore(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Wipe()
 	if err := <-ended; isAnswer(err) {
@@ -115,7 +116,7 @@ func TestWatchOvertakenStore(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
 	srv.Restart() // an election, as every cluster in use has had
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Wipe()
 	if err := <-ended; isAnswer(err) {
@@ -151,7 +152,7 @@ func TestWatchOvertakenStore(t *testing.T) {
 func TestWatchHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	r.client.DialKeepAliveTime = 0
 	rev, ended := watching(t, r, srv.Client())
 	before, err := r.connection()
@@ -162,8 +163,8 @@ func TestWatchHalfOpen(t *testing.T) {
 	if err := <-ended; !errors.Is(err, errSilent) {
 		t.Errorf("Watch of a dead server: %v", err)
 	}
-	if limit := r.heartbeat.pulse.Limit(); limit != 2*subnet.PulseLimit {
-		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*subnet.PulseLimit)
+	if limit := r.heartbeat.timing.Timeout(); limit != 2*etcd.HeartbeatTimeout {
+		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*etcd.HeartbeatTimeout)
 	}
 	srv.Resume()
 	for {
@@ -177,8 +178,8 @@ func TestWatchHalfOpen(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) //nolint:errcheck // ends with ctx
-	for r.heartbeat.pulse.Limit() != subnet.PulseLimit {      // until one is answered
+	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {})   //nolint:errcheck // ends with ctx
+	for r.heartbeat.timing.Timeout() != etcd.HeartbeatTimeout { // until one is answered
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-t.Context().Done():
@@ -189,7 +190,7 @@ func TestWatchHalfOpen(t *testing.T) {
 
 // TestReadRevisions: what a response says about where to resume.
 func TestReadRevisions(t *testing.T) {
-	r := open(t, subnet.StoreConfig{Endpoints: []string{"127.0.0.1:1"}, Prefix: "/net"})
+	r := openStore(t, etcd.ClientConfig{Endpoints: []string{"127.0.0.1:1"}, Prefix: "/net"})
 	put := func(rev int64) *clientv3.Event {
 		return &clientv3.Event{Type: clientv3.EventTypePut, Kv: kv("/net/subnets/10.5.1.0-24", `{"PublicIP":"1.2.3.4"}`, rev)}
 	}

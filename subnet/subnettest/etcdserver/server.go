@@ -21,7 +21,7 @@ import (
 
 	"github.com/prometheus/procfs"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
 // startLimit bounds the wait for a server to answer.
@@ -92,9 +92,9 @@ func (s *Server) URL() string {
 	return "http://" + s.listen
 }
 
-// StoreConfig reaches the server as its Options demand.
-func (s *Server) StoreConfig(prefix string) subnet.StoreConfig {
-	c := subnet.StoreConfig{Endpoints: []string{s.URL()}, Prefix: prefix, CAFile: s.CAFile,
+// ClientConfig returns the configuration of a client for the keys below prefix.
+func (s *Server) ClientConfig(prefix string) etcd.ClientConfig {
+	c := etcd.ClientConfig{Endpoints: []string{s.URL()}, Prefix: prefix, CAFile: s.CAFile,
 		Username: s.o.User, Password: s.o.Password}
 	if s.o.ClientCert {
 		c.CertFile, c.KeyFile = s.CertFile, s.KeyFile
