@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// news is how many leases are created to see how fast hosts hear of them,
-	// newsEvery the pause between two.
-	news        = 50
-	newsEvery   = 200 * time.Millisecond
-	hostsPrefix = "/hosts"
+	// newLeases is the number of leases for the measurement of delays,
+	// newLeaseInterval the pause between two of them.
+	newLeases        = 50
+	newLeaseInterval = 200 * time.Millisecond
+	hostsPrefix      = "/hosts"
 )
 
-// leaseTTL is that of the simulated hosts.
+// leaseTTL is the TTL of the simulated hosts' leases.
 const leaseTTL = 10 * time.Minute
 
 // newManager returns a Manager that renews its lease during the idle
@@ -33,8 +33,8 @@ func (s *scale) newManager(store *etcdv3.Store, c *subnet.Config) *subnet.Manage
 	return subnet.NewManager(store, etcd.NewHolder(store, c, leaseTTL), c, subnet.Options{RenewMargin: leaseTTL - s.idle/2})
 }
 
-// hearing is what the hosts' data planes were told, of all hosts together.
-type hearing struct {
+// deliveries counts the events of all simulated data planes.
+type deliveries struct {
 	events atomic.Int64
 	synced atomic.Int64
 
@@ -43,21 +43,21 @@ type hearing struct {
 	delays  []time.Duration
 }
 
-// apply stands in for a data plane, which sets the route in this call.
-func (h *hearing) apply(events []subnet.Event) {
+// apply replaces a data plane, which would set routes in this call.
+func (d *deliveries) apply(events []subnet.Event) {
 	now := time.Now()
-	h.events.Add(int64(len(events)))
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	d.events.Add(int64(len(events)))
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, e := range events {
-		if began, ok := h.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
-			h.delays = append(h.delays, now.Sub(began))
+		if began, ok := d.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
+			d.delays = append(d.delays, now.Sub(began))
 		}
 	}
 }
 
-// measureHosts has all hosts acquire at once, then watches them doing nothing,
-// then hearing of new leases.
+// measureHosts lets all hosts acquire leases at once, then measures them idle, and
+// then the delivery of new leases.
 func (s *scale) measureHosts(ctx context.Context) error {
 	c, err := s.network(ctx, hostsPrefix, "udp")
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &hearing{created: make(map[netip.Prefix]time.Time)}
+	h := &deliveries{created: make(map[netip.Prefix]time.Time)}
 	var mu sync.Mutex // guards took
 	var took []time.Duration
 	var acquired, run errgroup.Group
@@ -126,8 +126,8 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	return run.Wait()
 }
 
-// settle waits until every host has its first full set, and the others' leases.
-func (s *scale) settle(ctx context.Context, h *hearing) error {
+// settle waits until every host has its first full set and the others' leases.
+func (s *scale) settle(ctx context.Context, h *deliveries) error {
 	for last := int64(-1); h.synced.Load() < int64(s.hosts) || h.events.Load() != last; {
 		last = h.events.Load()
 		if err := pause(ctx, time.Second); err != nil {
@@ -138,16 +138,16 @@ func (s *scale) settle(ctx context.Context, h *hearing) error {
 	return nil
 }
 
-// announce creates leases and waits until all hosts have heard of all.
-func (s *scale) announce(ctx context.Context, h *hearing) error {
+// announce creates leases and waits until all of them are delivered to all hosts.
+func (s *scale) announce(ctx context.Context, h *deliveries) error {
 	reg, err := s.open(hostsPrefix)
 	if err != nil {
 		return err
 	}
 	defer reg.Close()
 	before := h.events.Load()
-	for i := range news {
-		// Outside of what hosts are handed, so that it is free; within Network.
+	for i := range newLeases {
+		// In Network, outside the range that hosts get subnets from.
 		fresh := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(4 * i)}), 30)
 		h.mu.Lock()
 		h.created[fresh] = time.Now()
@@ -156,12 +156,12 @@ func (s *scale) announce(ctx context.Context, h *hearing) error {
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, newsEvery); err != nil {
+		if err := pause(ctx, newLeaseInterval); err != nil {
 			return err
 		}
 	}
-	for want := before + int64(news*s.hosts); h.events.Load() < want; {
-		if err := pause(ctx, newsEvery); err != nil {
+	for want := before + int64(newLeases*s.hosts); h.events.Load() < want; {
+		if err := pause(ctx, newLeaseInterval); err != nil {
 			return fmt.Errorf("wait until all hosts know the new leases: %w", err)
 		}
 	}

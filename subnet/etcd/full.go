@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// expirationTimeout bounds the time in which a host that fails with ErrFull
-	// asks for the ends of leases, and maxExpirations their number: it may be
-	// restarted every few seconds.
+	// expirationTimeout bounds the time for reading the ends of leases before
+	// ErrFull is returned, and maxExpirations the number of leases: the host may
+	// be restarted every few seconds.
 	expirationTimeout = time.Second
 	maxExpirations    = 1024
 )
@@ -50,8 +50,8 @@ func (a *acquisition) fullError(ctx context.Context, leases []subnet.Lease) erro
 		a.attrs.PublicIP, subnet.ErrFull, counted(int(blockCount(c)), "subnet"), c.SubnetLen, c.SubnetMin, c.SubnetMax, strings.Join(by, ", "), next)
 }
 
-// nextToEnd returns the lease that ends first; known is false if the store does
-// not tell in time.
+// nextToEnd returns the lease that ends first; known is false if the store gives
+// no answer in time.
 func (a *acquisition) nextToEnd(ctx context.Context, leases []subnet.Lease) (first subnet.Lease, known bool) {
 	if s, ok := a.keyspace.(subnet.Expirer); ok {
 		if len(leases) > maxExpirations {
@@ -61,7 +61,7 @@ func (a *acquisition) nextToEnd(ctx context.Context, leases []subnet.Lease) (fir
 		defer cancel()
 		leases = slices.Clone(leases)
 		if err := s.FillExpirations(limited, leases); err != nil {
-			log.V(1).Infof("ask when leases end: %v", err)
+			log.V(1).Infof("get the ends of leases: %v", err)
 			return subnet.Lease{}, false
 		}
 	}

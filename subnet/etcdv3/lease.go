@@ -172,7 +172,7 @@ func (s *Store) put(ctx context.Context, key string, v []byte, cond clientv3.Cmp
 	return rev, err
 }
 
-// refused reports whether err says for sure that nothing was written.
+// refused reports whether err proves that nothing was written.
 func refused(err error) bool {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {
