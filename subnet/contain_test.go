@@ -42,30 +42,30 @@ func TestBadDataIsContained(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.Put("10.5.1.0-24", value(us.PublicIP.String()), 0) // our subnet, so that the tests know it
+				fake := subnettest.NewFake()
+				fake.Put("10.5.1.0-24", value(us.PublicIP.String()), 0) // our subnet, so that the tests know it
 				for key, ip := range good {
-					reg.Put(key, value(ip), 0)
+					fake.Put(key, value(ip), 0)
 				}
-				h := startHost(t, reg)
+				h := startHost(t, fake)
 				told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 				before := fmt.Sprint(told)
 				// Once in the watch's way, once in the list's.
 				for _, compact := range []bool{false, true} {
-					counted := h.Manager.BadCount() + reg.BadCount()
+					counted := h.Manager.BadCount() + fake.BadCount()
 					if compact {
-						reg.SetDown(errors.New("store is down"))
+						fake.SetDown(errors.New("store is down"))
 					}
-					reg.Put(bad.key, []byte(bad.value), 0)
+					fake.Put(bad.key, []byte(bad.value), 0)
 					if compact {
-						reg.Compact()
-						reg.SetDown(nil)
+						fake.Compact()
+						fake.SetDown(nil)
 					}
 					time.Sleep(5 * time.Second)
 					if after := fmt.Sprint(delivered(t, h, told)); after != before {
 						t.Errorf("%v: told %v, was %v", errNotContained, after, before)
 					}
-					if h.Manager.BadCount()+reg.BadCount() == counted {
+					if h.Manager.BadCount()+fake.BadCount() == counted {
 						t.Error(errNotCounted)
 					}
 				}
@@ -85,13 +85,13 @@ func TestOverlapHasOneWinner(t *testing.T) {
 	var first string
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
-			reg.Put("10.5.129.0-24", value(us.PublicIP.String()), 0)
-			h := startHost(t, reg)
+			fake := subnettest.NewFake()
+			fake.Put("10.5.129.0-24", value(us.PublicIP.String()), 0)
+			h := startHost(t, fake)
 			order := slices.Clone(keys)
 			rand.New(rand.NewPCG(seed, 0)).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 			for _, key := range order {
-				reg.Put(key, fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d"}`, 10+slices.Index(keys, key)), 0)
+				fake.Put(key, fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d"}`, 10+slices.Index(keys, key)), 0)
 				synctest.Wait()
 			}
 			time.Sleep(5 * time.Second)
@@ -109,9 +109,9 @@ func TestOverlapHasOneWinner(t *testing.T) {
 			if fmt.Sprint(told) != first {
 				t.Errorf("%v: order %v gives %v, another %v", errOrderMatters, order, told, first)
 			}
-			reg.Remove("10.5.200.0-24")
-			reg.Remove("10.5.200.0-24&fd00::-64")
-			reg.Remove("10.5.201.0-25")
+			fake.Remove("10.5.200.0-24")
+			fake.Remove("10.5.200.0-24&fd00::-64")
+			fake.Remove("10.5.201.0-25")
 			time.Sleep(5 * time.Second)
 			told = delivered(t, h, told)
 			if want := netip.MustParsePrefix("10.5.200.64/26"); !slices.Contains(slices.Collect(maps.Keys(told)), want) {

@@ -40,14 +40,14 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 				for _, twice := range []bool{false, true} {
 					t.Run(fmt.Sprintf("%s %d %s twice=%v", op, position, name, twice), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
-							reg := subnettest.NewFake()
-							reg.Inject(op, make([]subnettest.Fault, position)...)
-							reg.Inject(op, fault())
+							fake := subnettest.NewFake()
+							fake.Inject(op, make([]subnettest.Fault, position)...)
+							fake.Inject(op, fault())
 							if twice {
-								reg.Inject(op, fault())
+								fake.Inject(op, fault())
 							}
-							live(t, reg)
-							if n := reg.Calls(op); n <= position {
+							live(t, fake)
+							if n := fake.Calls(op); n <= position {
 								t.Errorf("there were %d calls of %s: the fault has come to none", n, op)
 							}
 						})
@@ -66,13 +66,13 @@ func after(d time.Duration) <-chan struct{} {
 }
 
 // live is three days of one host, at the end of which it must be as the store is.
-func live(t *testing.T, reg *subnettest.Fake) {
+func live(t *testing.T, fake *subnettest.Fake) {
 	t.Helper()
 	const week = 7 * 24 * time.Hour
 	// Peers are below what hosts are handed, so that ours is never one of theirs.
 	peer := func(i int) string { return fmt.Sprintf("10.5.0.%d-26", 64*i) }
-	reg.Put(peer(0), value("192.0.2.200"), week)
-	h := startHost(t, reg)
+	fake.Put(peer(0), value("192.0.2.200"), week)
+	h := startHost(t, fake)
 	defer func() {
 		h.Stop()
 		if err := <-h.Errs; err != nil {
@@ -80,18 +80,18 @@ func live(t *testing.T, reg *subnettest.Fake) {
 		}
 	}()
 	for day := range 3 {
-		reg.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
+		fake.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
 		time.Sleep(time.Minute)
-		reg.Remove(h.Lease.Key()) // an operator's slip
+		fake.Remove(h.Lease.Key()) // an operator's slip
 		time.Sleep(time.Minute)
-		reg.BreakWatches(errors.New("cut"))
-		reg.Remove(peer(day)) // that of yesterday has left
-		reg.Compact()
+		fake.BreakWatches(errors.New("cut"))
+		fake.Remove(peer(day)) // that of yesterday has left
+		fake.Compact()
 		time.Sleep(24 * time.Hour)
 	}
 	time.Sleep(time.Minute)
 	want, ours := make(map[netip.Prefix]netip.Addr), 0
-	for _, l := range reg.Leases(t) {
+	for _, l := range fake.Leases(t) {
 		if l.Attrs.PublicIP == us.PublicIP {
 			ours++
 			continue

@@ -45,24 +45,24 @@ func parseConfig(t *testing.T, config string) *subnet.Config {
 	return c
 }
 
-func newManager(t *testing.T, reg *subnettest.Fake, config string) *subnet.Manager {
+func newManager(t *testing.T, fake *subnettest.Fake, config string) *subnet.Manager {
 	t.Helper()
-	return reg.NewManager(parseConfig(t, config), ttl, options)
+	return fake.NewManager(parseConfig(t, config), ttl, options)
 }
 
-func startHost(t *testing.T, reg *subnettest.Fake) *subnettest.Host {
+func startHost(t *testing.T, fake *subnettest.Fake) *subnettest.Host {
 	t.Helper()
-	m := newManager(t, reg, network16)
+	m := newManager(t, fake, network16)
 	l, err := m.Acquire(t.Context(), us, subnet.Hints{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return subnettest.RunHost(t, reg, m, l)
+	return subnettest.RunHost(t, fake, m, l)
 }
 
-func adoptHost(t *testing.T, reg *subnettest.Fake, own subnet.Lease, known []*subnet.Lease) *subnettest.Host {
+func adoptHost(t *testing.T, fake *subnettest.Fake, own subnet.Lease, known []*subnet.Lease) *subnettest.Host {
 	t.Helper()
-	m := newManager(t, reg, network16)
+	m := newManager(t, fake, network16)
 	m.Adopt(own, known)
-	return subnettest.RunHost(t, reg, m, own)
+	return subnettest.RunHost(t, fake, m, own)
 }

@@ -16,8 +16,8 @@ import (
 
 func TestPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		h := startHost(t, fake)
 		changed := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.200"), BackendType: us.BackendType, BackendData: json.RawMessage(`{"PublicKey":"new"}`)}
 		if err := h.Manager.AwaitPublished(t.Context()); err != nil {
 			t.Errorf("nothing was published, and it is waited for: %v", err)
@@ -27,24 +27,24 @@ func TestPublish(t *testing.T) {
 			t.Error(err)
 		}
 		changed.PublicIP = us.PublicIP // by which we know our own lease
-		if l := reg.OnlyLease(t); l.Subnet != h.Lease.Subnet || !l.Attrs.Equal(changed) {
+		if l := fake.OnlyLease(t); l.Subnet != h.Lease.Subnet || !l.Attrs.Equal(changed) {
 			t.Errorf("the store has %v %s", l, l.Attrs.BackendData)
 		}
 
 		// Someone edits our lease: it still names us, but says something wrong.
-		edited := reg.OnlyLease(t)
+		edited := fake.OnlyLease(t)
 		edited.Attrs.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
-		before, err := reg.Update(t.Context(), edited, ttl)
+		before, err := fake.Update(t.Context(), edited, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		after := reg.OnlyLease(t)
+		after := fake.OnlyLease(t)
 		if !after.Attrs.Equal(changed) || after.Rev == before.Rev {
 			t.Errorf("the store has %v %s", after, after.Attrs.BackendData)
 		}
 		synctest.Wait()
-		if again := reg.OnlyLease(t); again.Rev != after.Rev {
+		if again := fake.OnlyLease(t); again.Rev != after.Rev {
 			t.Errorf("our own write was taken for another's: revision %d, then %d", after.Rev, again.Rev)
 		}
 		h.Stop()
@@ -58,14 +58,14 @@ func TestPublish(t *testing.T) {
 // has had enough.
 func TestAwaitPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		h := startHost(t, fake)
 		publish := func(key string) {
 			changed := us
 			changed.BackendData = fmt.Appendf(nil, `{"PublicKey":%q}`, key)
 			h.Manager.Publish(changed)
 		}
-		reg.SetDown(errors.New("away"))
+		fake.SetDown(errors.New("away"))
 		publish("first")
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -75,9 +75,9 @@ func TestAwaitPublished(t *testing.T) {
 		var writing, goOn [2]chan struct{}
 		for i := range writing {
 			writing[i], goOn[i] = make(chan struct{}), make(chan struct{})
-			reg.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing[i], Wait: goOn[i]})
+			fake.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing[i], Wait: goOn[i]})
 		}
-		reg.SetDown(nil)
+		fake.SetDown(nil)
 		<-writing[0]
 		publish("second")
 		awaited := make(chan error, 1)
@@ -92,7 +92,7 @@ func TestAwaitPublished(t *testing.T) {
 		if err := <-awaited; err != nil {
 			t.Error(err)
 		}
-		if got := string(reg.OnlyLease(t).Attrs.BackendData); got != `{"PublicKey":"second"}` {
+		if got := string(fake.OnlyLease(t).Attrs.BackendData); got != `{"PublicKey":"second"}` {
 			t.Errorf("the store has %s", got)
 		}
 		h.Stop()

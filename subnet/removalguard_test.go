@@ -22,19 +22,19 @@ var (
 )
 
 // peers puts n peers into the store, 10.5.201.0 and on.
-func putPeers(reg *subnettest.Fake, n int) {
+func putPeers(fake *subnettest.Fake, n int) {
 	for i := range n {
-		reg.Put(fmt.Sprintf("10.5.%d.0-24", 201+i), value(fmt.Sprintf("192.0.2.%d", 50+i)), 0)
+		fake.Put(fmt.Sprintf("10.5.%d.0-24", 201+i), value(fmt.Sprintf("192.0.2.%d", 50+i)), 0)
 	}
 }
 
-func removePeers(reg *subnettest.Fake, n int) {
+func removePeers(fake *subnettest.Fake, n int) {
 	for i := range n {
-		reg.Remove(fmt.Sprintf("10.5.%d.0-24", 201+i))
+		fake.Remove(fmt.Sprintf("10.5.%d.0-24", 201+i))
 	}
 }
 
-// How most leases may vanish at once, with all that the store then says.
+// disasters are ways in which most leases vanish at once.
 var disasters = map[string]func(h *subnettest.Host){
 	"emptied, seen by the watch": func(h *subnettest.Host) {
 		h.Fake.Remove(h.Lease.Key())
@@ -60,9 +60,9 @@ func TestMassDisappearanceIsHeld(t *testing.T) {
 	for name, disaster := range disasters {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				putPeers(reg, 10)
-				h := startHost(t, reg)
+				fake := subnettest.NewFake()
+				putPeers(fake, 10)
+				h := startHost(t, fake)
 				told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 
 				disaster(h)
@@ -74,13 +74,13 @@ func TestMassDisappearanceIsHeld(t *testing.T) {
 					t.Errorf("status says %d held of %d peers", s.Held, s.Peers)
 				}
 				// Half of them come back, as they were.
-				putPeers(reg, 5)
+				putPeers(fake, 5)
 				time.Sleep(30 * time.Second)
 				if len(h.Events) != 0 {
 					t.Fatalf("%v: %v", errNotKept, <-h.Events)
 				}
 				time.Sleep(time.Minute)
-				if got, want := len(delivered(t, h, told)), len(reg.Leases(t))-1; got != want || h.Manager.Status().Held != 0 {
+				if got, want := len(delivered(t, h, told)), len(fake.Leases(t))-1; got != want || h.Manager.Status().Held != 0 {
 					t.Errorf("%v: %d peers, the store has %d", errHeldForEver, got, want)
 				}
 				h.Stop()
@@ -90,24 +90,24 @@ func TestMassDisappearanceIsHeld(t *testing.T) {
 	}
 }
 
-// With one peer, the store is empty when that and we ourselves are gone; our
-// own key is back at once, and tells nothing about the peer.
+// With one peer, the store is empty when its lease and ours are gone. Our own key
+// returns at once, independent of the peer.
 func TestEmptyStoreOfTwoIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		putPeers(reg, 1)
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		putPeers(fake, 1)
+		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
-		reg.Remove(h.Lease.Key())
-		removePeers(reg, 1)
+		fake.Remove(h.Lease.Key())
+		removePeers(fake, 1)
 		time.Sleep(time.Minute)
 		if len(h.Events) != 0 || !h.Holds(t) {
 			t.Errorf("%v, or our own key is missing", errTakenAtOnce)
 		}
-		putPeers(reg, 1)
+		putPeers(fake, 1)
 		// Long after our own key went, a peer that goes alone goes at once.
 		time.Sleep(5 * time.Minute)
-		removePeers(reg, 1)
+		removePeers(fake, 1)
 		time.Sleep(time.Second)
 		if got := delivered(t, h, told); len(got) != 0 {
 			t.Errorf("%v: told of %v", errSingleHeld, got)
@@ -120,12 +120,12 @@ func TestEmptyStoreOfTwoIsHeld(t *testing.T) {
 func TestSingleDisappearanceIsApplied(t *testing.T) {
 	for _, peers := range []int{1, 2, 10} {
 		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
-			putPeers(reg, peers)
-			h := startHost(t, reg)
+			fake := subnettest.NewFake()
+			putPeers(fake, peers)
+			h := startHost(t, fake)
 			told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 			for left := peers - 1; left >= 0; left-- {
-				reg.Remove(fmt.Sprintf("10.5.%d.0-24", 201+left))
+				fake.Remove(fmt.Sprintf("10.5.%d.0-24", 201+left))
 				time.Sleep(time.Second)
 				if got := delivered(t, h, told); len(got) != left {
 					t.Errorf("%v: told of %v", errSingleHeld, got)
@@ -137,18 +137,19 @@ func TestSingleDisappearanceIsApplied(t *testing.T) {
 	}
 }
 
-// Once all are back the disaster is over: a peer that goes then goes at once.
+// When all peers are back the disaster is over: a later removal is applied at
+// once.
 func TestHoldEndsWhenAllAreBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		putPeers(reg, 10)
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		putPeers(fake, 10)
+		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
-		removePeers(reg, 10)
+		removePeers(fake, 10)
 		time.Sleep(time.Second)
-		putPeers(reg, 10)
+		putPeers(fake, 10)
 		time.Sleep(time.Second)
-		removePeers(reg, 1)
+		removePeers(fake, 1)
 		time.Sleep(time.Second)
 		if got := delivered(t, h, told); len(got) != 9 {
 			t.Errorf("%v: told of %d peers, want 9", errSingleHeld, len(got))
@@ -158,17 +159,17 @@ func TestHoldEndsWhenAllAreBack(t *testing.T) {
 	})
 }
 
-// Another host takes the subnet of one that is held: that is no disappearance.
+// A host that takes a held subnet is delivered at once.
 func TestSuccessorIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		putPeers(reg, 10)
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		putPeers(fake, 10)
+		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
-		removePeers(reg, 10)
+		removePeers(fake, 10)
 		time.Sleep(time.Second)
-		reg.Put("10.5.201.0-24", value("192.0.2.9"), 0)
-		reg.Put("10.5.202.0-23", value("192.0.2.9"), 0)
+		fake.Put("10.5.201.0-24", value("192.0.2.9"), 0)
+		fake.Put("10.5.202.0-23", value("192.0.2.9"), 0)
 		time.Sleep(time.Second)
 		told = delivered(t, h, told)
 		for _, p := range []string{"10.5.201.0/24", "10.5.202.0/23"} {
@@ -184,31 +185,31 @@ func TestSuccessorIsTold(t *testing.T) {
 	})
 }
 
-// A start without the store, with what was known before; then the store is back
-// and has the last word.
+// A start without the store delivers the adopted leases. When the store is back,
+// its leases replace them.
 func TestAdopt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		putPeers(reg, 4)
+		fake := subnettest.NewFake()
+		putPeers(fake, 4)
 		var known []*subnet.Lease
-		for _, l := range reg.Leases(t) {
+		for _, l := range fake.Leases(t) {
 			known = append(known, &l)
 		}
-		own, err := newManager(t, reg, network16).Acquire(t.Context(), us, subnet.Hints{})
+		own, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		reg.SetDown(errors.New("store is down"))
-		h := adoptHost(t, reg, own, known)
+		fake.SetDown(errors.New("store is down"))
+		h := adoptHost(t, fake, own, known)
 		if got := delivered(t, h, map[netip.Prefix]netip.Addr{}); len(got) != 4 || !h.Manager.Status().Synced {
 			t.Errorf("%v: %v", errFirstNotTold, got)
 		}
-		renewals := reg.Calls(subnettest.OpUpdate)
-		reg.SetDown(nil)
-		reg.Remove("10.5.201.0-24")
-		reg.Put("10.5.210.0-24", value("192.0.2.9"), 0)
+		renewals := fake.Calls(subnettest.OpUpdate)
+		fake.SetDown(nil)
+		fake.Remove("10.5.201.0-24")
+		fake.Put("10.5.210.0-24", value("192.0.2.9"), 0)
 		time.Sleep(5 * time.Second)
-		if reg.Calls(subnettest.OpUpdate) == renewals {
+		if fake.Calls(subnettest.OpUpdate) == renewals {
 			t.Error("the lease was not renewed at the store's return")
 		}
 		if s := h.Manager.Status(); s.Peers != 4 {

@@ -131,11 +131,11 @@ func TestRenewRewrittenKey(t *testing.T) {
 // A reservation has no end, so there is nothing to renew.
 func TestRenewReservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.5.7.0-24", value("192.0.2.1"), 0)
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		fake.Put("10.5.7.0-24", value("192.0.2.1"), 0)
+		h := startHost(t, fake)
 		time.Sleep(100 * ttl)
-		if n := reg.Calls(subnettest.OpUpdate); n != 1 {
+		if n := fake.Calls(subnettest.OpUpdate); n != 1 {
 			t.Errorf("%d updates, want the one of Acquire", n)
 		}
 		h.Stop()
@@ -148,22 +148,22 @@ func TestRenewReservation(t *testing.T) {
 func TestRenewAfterSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var suspended atomic.Int64
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		slept := options
 		slept.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
-		m := reg.NewManager(parseConfig(t, network16), ttl, slept)
+		m := fake.NewManager(parseConfig(t, network16), ttl, slept)
 		l, err := m.Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := subnettest.RunHost(t, reg, m, l)
+		h := subnettest.RunHost(t, fake, m, l)
 		time.Sleep(time.Hour)
-		if n := reg.Calls(subnettest.OpUpdate); n != 0 {
+		if n := fake.Calls(subnettest.OpUpdate); n != 0 {
 			t.Errorf("%d renewals in the first hour", n)
 		}
 		suspended.Store(int64(23 * time.Hour))
 		time.Sleep(time.Minute)
-		if n := reg.Calls(subnettest.OpUpdate); n != 1 {
+		if n := fake.Calls(subnettest.OpUpdate); n != 1 {
 			t.Errorf("%d renewals after a suspend of 23 h, want one", n)
 		}
 		h.Stop()
@@ -174,20 +174,20 @@ func TestRenewAfterSuspend(t *testing.T) {
 // Hosts that started together do not renew together.
 func TestRenewHasJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		var hosts []*subnettest.Host
 		for i := range 20 {
-			m := newManager(t, reg, network16)
+			m := newManager(t, fake, network16)
 			l, err := m.Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", 10+i)), subnet.Hints{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			hosts = append(hosts, subnettest.RunHost(t, reg, m, l))
+			hosts = append(hosts, subnettest.RunHost(t, fake, m, l))
 		}
 		most, before := 0, 0
 		for range int(ttl / time.Minute) {
 			time.Sleep(time.Minute)
-			n := reg.Calls(subnettest.OpUpdate)
+			n := fake.Calls(subnettest.OpUpdate)
 			most, before = max(most, n-before), n
 		}
 		if before != len(hosts) || most > len(hosts)/2 {

@@ -44,11 +44,11 @@ func delivered(t *testing.T, h *subnettest.Host, into map[netip.Prefix]netip.Add
 func TestWatchComplete(t *testing.T) {
 	for _, n := range []int{0, 1, 50} {
 		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
+			fake := subnettest.NewFake()
 			for i := range n {
-				reg.Put(fmt.Sprintf("10.5.%d.0-24", i+1), value("192.0.2.9"), time.Hour)
+				fake.Put(fmt.Sprintf("10.5.%d.0-24", i+1), value("192.0.2.9"), time.Hour)
 			}
-			h := startHost(t, reg)
+			h := startHost(t, fake)
 			if got := <-h.Events; len(got) != n {
 				t.Errorf("the first call carries %d leases, want %d", len(got), n)
 			}
@@ -58,8 +58,8 @@ func TestWatchComplete(t *testing.T) {
 	}
 }
 
-// Leases that are nobody's to route are not delivered, and when a good lease
-// turns into one of these, it is taken back.
+// Leases of no peer are not delivered. A peer's lease that becomes one of these is
+// removed.
 func TestWatchRelevant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHost(t, subnettest.NewFake())
@@ -87,8 +87,8 @@ func TestWatchRelevant(t *testing.T) {
 	})
 }
 
-// After any sequence of changes, broken watches and lost history, the data
-// plane has been told exactly what the store holds.
+// After any sequence of changes, broken watches and lost history, the data plane
+// has exactly the leases of the store.
 func TestWatchResync(t *testing.T) {
 	for seed := range uint64(50) {
 		synctest.Test(t, func(t *testing.T) {
@@ -137,24 +137,24 @@ func TestWatchResync(t *testing.T) {
 // While the store does not answer, nothing is taken away from the data plane.
 func TestWatchOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.5.1.0-24", value("192.0.2.9"), 1000*time.Hour)
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		fake.Put("10.5.1.0-24", value("192.0.2.9"), 1000*time.Hour)
+		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
-		reg.Compact()
-		reg.SetDown(errors.New("store is down"))
+		fake.Compact()
+		fake.SetDown(errors.New("store is down"))
 		time.Sleep(10 * time.Hour)
 		if len(told) != 1 || len(h.Events) != 0 {
 			t.Errorf("told %v, then %d more calls", told, len(h.Events))
 		}
-		reg.SetDown(nil)
+		fake.SetDown(nil)
 		h.Stop()
 		<-h.Errs
 	})
 }
 
-// A broken watch goes on where it broke: what was told is not told again, and
-// nothing is listed anew.
+// A broken watch resumes where it broke: no event is delivered twice, and no list
+// is requested.
 func TestWatchResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHost(t, subnettest.NewFake())

@@ -71,11 +71,11 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	var acquired, run errgroup.Group
 	began, cost := time.Now(), s.costs()
 	for i := range s.hosts {
-		reg, err := s.open(hostsPrefix)
+		store, err := s.open(hostsPrefix)
 		if err != nil {
 			return err
 		}
-		m := s.newManager(reg, c)
+		m := s.newManager(store, c)
 		acquired.Go(func() error {
 			start := time.Now()
 			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, subnet.Hints{})
@@ -86,7 +86,7 @@ func (s *scale) measureHosts(ctx context.Context) error {
 			took = append(took, time.Since(start))
 			mu.Unlock()
 			run.Go(func() error {
-				defer reg.Close()
+				defer store.Close()
 				g, ctx := errgroup.WithContext(ctx)
 				g.Go(func() error { return m.Renew(ctx, lease) })
 				g.Go(func() error {
@@ -140,11 +140,11 @@ func (s *scale) settle(ctx context.Context, h *deliveries) error {
 
 // announce creates leases and waits until all of them are delivered to all hosts.
 func (s *scale) announce(ctx context.Context, h *deliveries) error {
-	reg, err := s.open(hostsPrefix)
+	store, err := s.open(hostsPrefix)
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	before := h.events.Load()
 	for i := range newLeases {
 		// In Network, outside the range that hosts get subnets from.
@@ -152,7 +152,7 @@ func (s *scale) announce(ctx context.Context, h *deliveries) error {
 		h.mu.Lock()
 		h.created[fresh] = time.Now()
 		h.mu.Unlock()
-		_, err := reg.Create(ctx, subnet.Lease{Subnet: fresh, Attrs: subnet.Attrs{PublicIP: hostAddr(1 << 20)}}, time.Hour)
+		_, err := store.Create(ctx, subnet.Lease{Subnet: fresh, Attrs: subnet.Attrs{PublicIP: hostAddr(1 << 20)}}, time.Hour)
 		if err != nil {
 			return err
 		}

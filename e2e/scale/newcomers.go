@@ -38,30 +38,30 @@ func (s *scale) measureNewcomers(ctx context.Context) error {
 
 // joinHosts lets n hosts acquire leases at once, and deletes these leases.
 func (s *scale) joinHosts(ctx context.Context, c *subnet.Config, n int) error {
-	var regs []*etcdv3.Store
+	var stores []*etcdv3.Store
 	for range n {
-		reg, err := s.open(newcomersPrefix)
+		store, err := s.open(newcomersPrefix)
 		if err != nil {
 			return err
 		}
-		defer reg.Close()
-		regs = append(regs, reg)
+		defer store.Close()
+		stores = append(stores, store)
 	}
 	var mu sync.Mutex // guards took
 	var took []time.Duration
 	var g errgroup.Group
 	cost, sent := s.costs(), s.sent(ctx)
-	for i, reg := range regs {
+	for i, store := range stores {
 		g.Go(func() error {
 			began := time.Now()
-			l, err := s.newManager(reg, c).Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(1<<16 + i)}, subnet.Hints{})
+			l, err := s.newManager(store, c).Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(1<<16 + i)}, subnet.Hints{})
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			took = append(took, time.Since(began))
 			mu.Unlock()
-			return reg.Delete(ctx, l)
+			return store.Delete(ctx, l)
 		})
 	}
 	if err := g.Wait(); err != nil {

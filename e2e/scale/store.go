@@ -50,13 +50,13 @@ func (s *scale) startEtcd(ctx context.Context) error {
 		_ = s.etcd.Process.Kill() // it may have ended
 		_ = s.etcd.Wait()         // killed: there is always an error
 	})
-	reg, err := s.open("/probe")
+	store, err := s.open("/probe")
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	for began := time.Now(); ; {
-		_, err := reg.Config(ctx)
+		_, err := store.Config(ctx)
 		if errors.Is(err, subnet.ErrNoConfig) {
 			return nil
 		}
@@ -86,13 +86,13 @@ func freeAddrs() (a, b string, err error) {
 
 // network publishes a configuration below prefix.
 func (s *scale) network(ctx context.Context, prefix, backendType string) (*subnet.Config, error) {
-	reg, err := s.open(prefix)
+	store, err := s.open(prefix)
 	if err != nil {
 		return nil, err
 	}
-	defer reg.Close()
+	defer store.Close()
 	text := fmt.Appendf(nil, config, backendType)
-	if _, err := reg.PublishConfig(ctx, text); err != nil {
+	if _, err := store.PublishConfig(ctx, text); err != nil {
 		return nil, err
 	}
 	return subnet.ParseConfig(text)
@@ -104,18 +104,18 @@ func (s *scale) open(prefix string) (*etcdv3.Store, error) {
 
 // fill creates the leases of n hosts.
 func (s *scale) fill(ctx context.Context, prefix string, n int, attrs func(i int) subnet.Attrs) error {
-	reg, err := s.open(prefix)
+	store, err := s.open(prefix)
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for i := range n {
 		g.Go(func() error {
 			l := subnet.Lease{Subnet: netip.PrefixFrom(fillAddr(i), 24), Attrs: attrs(i)}
-			_, err := reg.Create(ctx, l, time.Hour)
+			_, err := store.Create(ctx, l, time.Hour)
 			return err
 		})
 	}

@@ -34,11 +34,11 @@ func TestAcquire(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
+				fake := subnettest.NewFake()
 				for key, ip := range test.keys {
-					reg.Put(key, value(ip), time.Hour)
+					fake.Put(key, value(ip), time.Hour)
 				}
-				l, err := newManager(t, reg, test.config).Acquire(t.Context(), us, subnet.Hints{Previous: test.prev})
+				l, err := newManager(t, fake, test.config).Acquire(t.Context(), us, subnet.Hints{Previous: test.prev})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,10 +57,10 @@ func TestAcquire(t *testing.T) {
 // reservation of that kind is the operator's, and stays.
 func TestAcquireAfterChangeOfConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.9.1.0-24", value("192.0.2.1"), time.Hour)
-		reg.Put("10.9.2.0-24", value("192.0.2.1"), 0)
-		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, subnet.Hints{})
+		fake := subnettest.NewFake()
+		fake.Put("10.9.1.0-24", value("192.0.2.1"), time.Hour)
+		fake.Put("10.9.2.0-24", value("192.0.2.1"), 0)
+		l, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestAcquireAfterChangeOfConfig(t *testing.T) {
 			t.Errorf("got %v, which the configuration does not allow", l.Subnet)
 		}
 		var kept []string
-		for _, other := range reg.Leases(t) {
+		for _, other := range fake.Leases(t) {
 			if other.Subnet != l.Subnet {
 				kept = append(kept, other.Key())
 			}
@@ -81,14 +81,14 @@ func TestAcquireAfterChangeOfConfig(t *testing.T) {
 
 func TestAcquireReservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.5.7.0-24", value("192.0.2.1"), 0)
-		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, subnet.Hints{})
+		fake := subnettest.NewFake()
+		fake.Put("10.5.7.0-24", value("192.0.2.1"), 0)
+		l, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil || l.Subnet != prefix("10.5.7.0/24") || !l.Reserved {
 			t.Fatalf("got %+v, %v; want the reserved subnet", l, err)
 		}
 		time.Sleep(10 * ttl) // of the bubble
-		if got := reg.Leases(t); len(got) != 1 || !got[0].Reserved {
+		if got := fake.Leases(t); len(got) != 1 || !got[0].Reserved {
 			t.Errorf("the reservation became %+v", got)
 		}
 	})
@@ -109,17 +109,17 @@ func TestAcquireOnlyReservedLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
-				reg.Put("10.5.2.0-24", value("192.0.2.9"), 0)
-				l, err := newManager(t, reg, twoLeft).Acquire(t.Context(), attrs(test.who), subnet.Hints{Previous: test.prev})
+				fake := subnettest.NewFake()
+				fake.Put("10.5.1.0-24", value("192.0.2.8"), time.Hour)
+				fake.Put("10.5.2.0-24", value("192.0.2.9"), 0)
+				l, err := newManager(t, fake, twoLeft).Acquire(t.Context(), attrs(test.who), subnet.Hints{Previous: test.prev})
 				switch {
 				case test.want == "" && !errors.Is(err, subnet.ErrFull):
 					t.Errorf("got %v, %v; want ErrFull", l, err)
 				case test.want != "" && (err != nil || l.Subnet != prefix(test.want) || !l.Reserved):
 					t.Errorf("got %v, %v; want the reservation %s", l, err, test.want)
 				}
-				for _, l := range reg.Leases(t) {
+				for _, l := range fake.Leases(t) {
 					if l.Subnet == prefix("10.5.2.0/24") && (!l.Reserved || l.Attrs.PublicIP != netip.MustParseAddr("192.0.2.9")) {
 						t.Errorf("the reservation became %+v", l)
 					}
@@ -132,11 +132,11 @@ func TestAcquireOnlyReservedLeft(t *testing.T) {
 // 200 hosts that start at once get 200 subnets.
 func TestAcquireTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		const hosts = 200
 		var wg sync.WaitGroup
 		for i := range hosts {
-			m := newManager(t, reg, network16)
+			m := newManager(t, fake, network16)
 			wg.Go(func() {
 				if _, err := m.Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", i+1)), subnet.Hints{}); err != nil {
 					t.Error(err)
@@ -145,10 +145,10 @@ func TestAcquireTogether(t *testing.T) {
 		}
 		wg.Wait()
 		owners := make(map[netip.Addr]netip.Prefix)
-		for _, l := range reg.Leases(t) {
+		for _, l := range fake.Leases(t) {
 			owners[l.Attrs.PublicIP] = l.Subnet
 		}
-		if n := len(reg.Leases(t)); n != hosts || len(owners) != hosts {
+		if n := len(fake.Leases(t)); n != hosts || len(owners) != hosts {
 			t.Errorf("%d leases of %d hosts, want %d of %d", n, len(owners), hosts, hosts)
 		}
 	})
@@ -158,10 +158,10 @@ func TestAcquireTogether(t *testing.T) {
 // it, and Acquire must not try it for ever.
 func TestAcquireBesideBadValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.Put("10.5.1.0-24", []byte("{"), time.Hour)
-		reg.Put("10.5.2.0-24", []byte("{"), time.Hour)
-		_, err := newManager(t, reg, twoLeft).Acquire(t.Context(), us, subnet.Hints{})
+		fake := subnettest.NewFake()
+		fake.Put("10.5.1.0-24", []byte("{"), time.Hour)
+		fake.Put("10.5.2.0-24", []byte("{"), time.Hour)
+		_, err := newManager(t, fake, twoLeft).Acquire(t.Context(), us, subnet.Hints{})
 		if !errors.Is(err, subnet.ErrFull) {
 			t.Errorf("got %v, want ErrFull", err)
 		}
@@ -171,15 +171,15 @@ func TestAcquireBesideBadValue(t *testing.T) {
 // While the store fails, Acquire waits; a lost answer leaves no second lease.
 func TestAcquireThroughFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		down := errors.New("store is down")
-		reg.Inject(subnettest.OpList, subnettest.Fault{Err: down}, subnettest.Fault{Err: down})
-		reg.Inject(subnettest.OpCreate, subnettest.Fault{Err: down}, subnettest.Fault{LostAck: down})
-		l, err := newManager(t, reg, network16).Acquire(t.Context(), us, subnet.Hints{})
+		fake.Inject(subnettest.OpList, subnettest.Fault{Err: down}, subnettest.Fault{Err: down})
+		fake.Inject(subnettest.OpCreate, subnettest.Fault{Err: down}, subnettest.Fault{LostAck: down})
+		l, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := reg.Leases(t); len(got) != 1 || got[0].Subnet != l.Subnet {
+		if got := fake.Leases(t); len(got) != 1 || got[0].Subnet != l.Subnet {
 			t.Errorf("acquired %v, the store has %+v", l.Subnet, got)
 		}
 	})
@@ -187,11 +187,11 @@ func TestAcquireThroughFaults(t *testing.T) {
 
 func TestAcquireHonoursContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.SetDown(errors.New("store is down"))
+		fake := subnettest.NewFake()
+		fake.SetDown(errors.New("store is down"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := newManager(t, reg, network16).Acquire(ctx, us, subnet.Hints{}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := newManager(t, fake, network16).Acquire(ctx, us, subnet.Hints{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the deadline's error", err)
 		}
 	})
@@ -204,39 +204,41 @@ var errDoubled = errors.New("two hosts hold overlapping subnets")
 // its creation, its look and its deletion get lost.
 func TestAcquireOneOwner(t *testing.T) {
 	lost := subnettest.Fault{LostAck: errors.New("answer lost")}
-	for name, inject := range map[string]func(reg *subnettest.Fake){
+	for name, inject := range map[string]func(fake *subnettest.Fake){
 		"all answers arrive": func(*subnettest.Fake) {},
-		"that to the look is lost": func(reg *subnettest.Fake) {
-			reg.Inject(subnettest.OpOverlapping, lost, lost)
-			reg.Inject(subnettest.OpList, lost, lost)
+		"that to the look is lost": func(fake *subnettest.Fake) {
+			fake.Inject(subnettest.OpOverlapping, lost, lost)
+			fake.Inject(subnettest.OpList, lost, lost)
 		},
-		"that to the deletion is": func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, lost) },
-		"the deletion fails":      func(reg *subnettest.Fake) { reg.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")}) },
+		"that to the deletion is": func(fake *subnettest.Fake) { fake.Inject(subnettest.OpDelete, lost) },
+		"the deletion fails": func(fake *subnettest.Fake) {
+			fake.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")})
+		},
 	} {
 		for _, lostAck := range []error{nil, errors.New("answer lost")} {
 			t.Run(fmt.Sprint(name, lostAck), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					reg := subnettest.NewFake()
+					fake := subnettest.NewFake()
 					entered, leave := make(chan struct{}), make(chan struct{})
-					reg.Inject(subnettest.OpCreate, subnettest.Fault{Entered: entered, Wait: leave, LostAck: lostAck})
+					fake.Inject(subnettest.OpCreate, subnettest.Fault{Entered: entered, Wait: leave, LostAck: lostAck})
 					second := make(chan error, 1)
 					go func() {
-						_, err := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetLen": 20, "SubnetMin": "10.5.16.0", "SubnetMax": "10.5.16.0"}`).
+						_, err := newManager(t, fake, `{"Network": "10.5.0.0/16", "SubnetLen": 20, "SubnetMin": "10.5.16.0", "SubnetMax": "10.5.16.0"}`).
 							Acquire(t.Context(), attrs("192.0.2.2"), subnet.Hints{})
 						second <- err
 					}()
 					<-entered
-					first, err := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`).
+					first, err := newManager(t, fake, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`).
 						Acquire(t.Context(), us, subnet.Hints{})
 					if err != nil {
 						t.Fatal(err)
 					}
-					inject(reg)
+					inject(fake)
 					close(leave)
 					if err := <-second; !errors.Is(err, subnet.ErrFull) {
 						t.Errorf("%v: the second got %v, want ErrFull", errDoubled, err)
 					}
-					if got := reg.Leases(t); len(got) != 1 || got[0].Subnet != first.Subnet {
+					if got := fake.Leases(t); len(got) != 1 || got[0].Subnet != first.Subnet {
 						t.Errorf("%v: %v", errDoubled, got)
 					}
 				})
@@ -250,36 +252,36 @@ func TestAcquireOneOwner(t *testing.T) {
 // decides.
 func TestAcquireChangedBeforeSecondLook(t *testing.T) {
 	for name, tt := range map[string]struct {
-		change func(reg *subnettest.Fake)
+		change func(fake *subnettest.Fake)
 		want   string
 	}{
-		"deleted":        {func(reg *subnettest.Fake) { reg.Remove("10.5.17.0-24") }, "10.5.17.0/24"},
-		"edited":         {func(reg *subnettest.Fake) { reg.Put("10.5.17.0-24", value("192.0.2.1"), time.Hour) }, "10.5.17.0/24"},
-		"taken by other": {func(reg *subnettest.Fake) { reg.Put("10.5.17.0-24", value("192.0.2.2"), time.Hour) }, "10.5.18.0/24"},
+		"deleted":        {func(fake *subnettest.Fake) { fake.Remove("10.5.17.0-24") }, "10.5.17.0/24"},
+		"edited":         {func(fake *subnettest.Fake) { fake.Put("10.5.17.0-24", value("192.0.2.1"), time.Hour) }, "10.5.17.0/24"},
+		"taken by other": {func(fake *subnettest.Fake) { fake.Put("10.5.17.0-24", value("192.0.2.2"), time.Hour) }, "10.5.18.0/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
+				fake := subnettest.NewFake()
 				entered, leave := make(chan struct{}), make(chan struct{})
-				reg.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
+				fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
 				go func() {
 					<-entered
-					tt.change(reg)
+					tt.change(fake)
 					close(leave)
 				}()
-				m := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.18.0"}`)
+				m := newManager(t, fake, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.18.0"}`)
 				l, err := m.Acquire(t.Context(), us, subnet.Hints{Previous: prefix("10.5.17.0/24")})
 				if err != nil || l.Subnet != prefix(tt.want) {
 					t.Errorf("got %v, %v; want %s", l, err, tt.want)
 				}
 				owners := 0
-				for _, l := range reg.Leases(t) {
+				for _, l := range fake.Leases(t) {
 					if l.Attrs.PublicIP == us.PublicIP {
 						owners++
 					}
 				}
 				if owners != 1 {
-					t.Errorf("%d leases are ours, want one: %v", owners, reg.Leases(t))
+					t.Errorf("%d leases are ours, want one: %v", owners, fake.Leases(t))
 				}
 			})
 		})
@@ -289,15 +291,15 @@ func TestAcquireChangedBeforeSecondLook(t *testing.T) {
 // What comes after our creation and overlaps it is not ours to yield to.
 func TestAcquireFirstComeKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		entered, leave := make(chan struct{}), make(chan struct{})
-		reg.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
+		fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
 		go func() {
 			<-entered // we have created, and look whether we are alone
-			reg.Put("10.5.0.0-17", value("192.0.2.2"), time.Hour)
+			fake.Put("10.5.0.0-17", value("192.0.2.2"), time.Hour)
 			close(leave)
 		}()
-		m := newManager(t, reg, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`)
+		m := newManager(t, fake, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`)
 		if l, err := m.Acquire(t.Context(), us, subnet.Hints{}); err != nil || l.Subnet != prefix("10.5.17.0/24") {
 			t.Errorf("got %v, %v; want the subnet that was ours first", l, err)
 		}
@@ -309,26 +311,26 @@ func TestAcquireFirstComeKeeps(t *testing.T) {
 func TestAcquireStoreTimeout(t *testing.T) {
 	hints := subnet.Hints{StoreTimeout: 5 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.SetDown(errors.New("store is down"))
+		fake := subnettest.NewFake()
+		fake.SetDown(errors.New("store is down"))
 		began := time.Now()
-		_, err := newManager(t, reg, network16).Acquire(t.Context(), us, hints)
+		_, err := newManager(t, fake, network16).Acquire(t.Context(), us, hints)
 		if took := time.Since(began); !errors.Is(err, subnet.ErrStoreTimeout) || took < 5*time.Second || took > 9*time.Second {
 			t.Errorf("%v after %v, want ErrStoreTimeout after 5 s and a pause", err, took)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		startNode(t, reg, node("192.0.2.1", "a")).End(t)
-		l := reg.OnlyLease(t)
+		fake := subnettest.NewFake()
+		startNode(t, fake, node("192.0.2.1", "a")).End(t)
+		l := fake.OnlyLease(t)
 		l.Attrs.Challenge = "of one that died over it"
-		if _, err := reg.Update(t.Context(), l, ttl); err != nil {
+		if _, err := fake.Update(t.Context(), l, ttl); err != nil {
 			t.Fatal(err)
 		}
 		// An answer is lost at the end of the second.
-		reg.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{}, subnettest.Fault{Err: errors.New("connection reset")})
+		fake.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{}, subnettest.Fault{Err: errors.New("connection reset")})
 		began := time.Now()
-		l, err := newManager(t, reg, network16).Acquire(t.Context(), node("192.0.2.1", "b"), hints)
+		l, err := newManager(t, fake, network16).Acquire(t.Context(), node("192.0.2.1", "b"), hints)
 		if took := time.Since(began); err != nil || took < 10*time.Second {
 			t.Errorf("%v, %v after %v, want the lease after two claims' waits", l, err, took)
 		}
@@ -340,10 +342,10 @@ func TestAcquireStoreTimeout(t *testing.T) {
 func TestAcquireRememberedLast(t *testing.T) {
 	for range 10 {
 		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
+			fake := subnettest.NewFake()
 			remembered := []netip.Prefix{prefix("10.5.1.0/24")}
 			for i, want := range []string{"10.5.2.0/24", "10.5.1.0/24"} {
-				l, err := newManager(t, reg, twoLeft).Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", i+1)), subnet.Hints{Remembered: remembered})
+				l, err := newManager(t, fake, twoLeft).Acquire(t.Context(), attrs(fmt.Sprintf("192.0.2.%d", i+1)), subnet.Hints{Remembered: remembered})
 				if err != nil || l.Subnet != prefix(want) {
 					t.Errorf("host %d got %v, %v; want %s", i, l.Subnet, err, want)
 				}

@@ -17,17 +17,17 @@ import (
 // it; the first one keeps its lease, and no peer hears of it.
 func TestAddressInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
+		fake := subnettest.NewFake()
 		first := node("192.0.2.1", "a")
 		first.BackendType, first.BackendData = "vxlan", json.RawMessage(`{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}`)
 		other := node("192.0.2.2", "b")
 		other.BackendType = "vxlan"
-		peer := startNode(t, reg, other)
-		owner := startNode(t, reg, first)
+		peer := startNode(t, fake, other)
+		owner := startNode(t, fake, first)
 		for len(peer.Events) > 0 {
 			<-peer.Events
 		}
-		_, err := newManager(t, reg, network16).Acquire(t.Context(), node("192.0.2.1", "c"), subnet.Hints{})
+		_, err := newManager(t, fake, network16).Acquire(t.Context(), node("192.0.2.1", "c"), subnet.Hints{})
 		if !errors.Is(err, subnet.ErrAddressInUse) {
 			t.Fatalf("error is %v, want ErrAddressInUse", err)
 		}
@@ -37,7 +37,7 @@ func TestAddressInUse(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		for _, l := range reg.Leases(t) {
+		for _, l := range fake.Leases(t) {
 			if l.Subnet == owner.Lease.Subnet && !l.Attrs.Equal(first) {
 				t.Errorf("the owner's lease says %+v", l.Attrs)
 			}
@@ -62,15 +62,15 @@ func TestTakeOverFromTheDead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				old := startNode(t, reg, test.old)
+				fake := subnettest.NewFake()
+				old := startNode(t, fake, test.old)
 				old.End(t)
 				began := time.Now()
-				h := startNode(t, reg, node("192.0.2.1", "c"))
+				h := startNode(t, fake, node("192.0.2.1", "c"))
 				if h.Lease.Subnet != old.Lease.Subnet || time.Since(began) != test.wait {
 					t.Errorf("got %v after %v, want %v after %v", h.Lease.Subnet, time.Since(began), old.Lease.Subnet, test.wait)
 				}
-				if l := reg.OnlyLease(t); !l.Attrs.Equal(node("192.0.2.1", "c")) {
+				if l := fake.OnlyLease(t); !l.Attrs.Equal(node("192.0.2.1", "c")) {
 					t.Errorf("the lease says %+v", l.Attrs)
 				}
 				h.End(t)
@@ -83,18 +83,18 @@ func TestTakeOverFromTheDead(t *testing.T) {
 // address took its lease ends, and names the other; it does not fight for it.
 func TestOwnerThatWasCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		old := startNode(t, reg, node("192.0.2.1", "a"))
-		l := reg.OnlyLease(t)
+		fake := subnettest.NewFake()
+		old := startNode(t, fake, node("192.0.2.1", "a"))
+		l := fake.OnlyLease(t)
 		l.Attrs = node("192.0.2.1", "c")
-		if _, err := reg.Update(t.Context(), l, ttl); err != nil {
+		if _, err := fake.Update(t.Context(), l, ttl); err != nil {
 			t.Fatal(err)
 		}
 		err := <-old.Errs
 		if !errors.Is(err, subnet.ErrLost) || !strings.Contains(err.Error(), "host-c") {
 			t.Errorf("the old owner ended with %v", err)
 		}
-		if l := reg.OnlyLease(t); l.Attrs.NodeID != "c" {
+		if l := fake.OnlyLease(t); l.Attrs.NodeID != "c" {
 			t.Errorf("the lease is %+v again", l.Attrs)
 		}
 		old.Stop()
@@ -105,9 +105,9 @@ func TestOwnerThatWasCutOff(t *testing.T) {
 // another identity; a host that has moved to another address keeps its subnet.
 func TestSameNodeAtAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		h := startNode(t, reg, node("192.0.2.1", "a"))
-		m := newManager(t, reg, network16)
+		fake := subnettest.NewFake()
+		h := startNode(t, fake, node("192.0.2.1", "a"))
+		m := newManager(t, fake, network16)
 		_, err := m.Acquire(t.Context(), node("192.0.2.2", "a"), subnet.Hints{Previous: h.Lease.Subnet})
 		if !errors.Is(err, subnet.ErrCloned) || !strings.Contains(err.Error(), "192.0.2.1") {
 			t.Fatalf("error is %v, want ErrCloned", err)
@@ -117,15 +117,15 @@ func TestSameNodeAtAnotherAddress(t *testing.T) {
 			t.Errorf("the copy got %v, %v", l, err)
 		}
 		h.End(t)
-		if err := reg.Delete(t.Context(), l); err != nil {
+		if err := fake.Delete(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 
-		moved := startNode(t, reg, node("192.0.2.3", "a"))
+		moved := startNode(t, fake, node("192.0.2.3", "a"))
 		if moved.Lease.Subnet != h.Lease.Subnet {
 			t.Errorf("got %v after the change of address, had %v", moved.Lease.Subnet, subnet.Hints{Previous: h.Lease.Subnet})
 		}
-		if l := reg.OnlyLease(t); !l.Attrs.Equal(node("192.0.2.3", "a")) {
+		if l := fake.OnlyLease(t); !l.Attrs.Equal(node("192.0.2.3", "a")) {
 			t.Errorf("the lease says %+v", l.Attrs)
 		}
 		moved.End(t)
@@ -136,16 +136,16 @@ func TestSameNodeAtAnotherAddress(t *testing.T) {
 // has the lease in the end.
 func TestTwoClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		startNode(t, reg, node("192.0.2.1", "a")).End(t)
+		fake := subnettest.NewFake()
+		startNode(t, fake, node("192.0.2.1", "a")).End(t)
 		results := make(chan error, 2)
 		for _, id := range []string{"b", "c"} {
-			m := newManager(t, reg, network16)
+			m := newManager(t, fake, network16)
 			go func() {
 				l, err := m.Acquire(t.Context(), node("192.0.2.1", id), subnet.Hints{})
 				results <- err
 				if err == nil {
-					h := subnettest.RunHost(t, reg, m, l)
+					h := subnettest.RunHost(t, fake, m, l)
 					t.Cleanup(h.Stop)
 				}
 			}()
@@ -163,10 +163,10 @@ func TestCrashBeforeTheSecondLook(t *testing.T) {
 	for name, prev := range map[string]netip.Prefix{"never ready": {}, "was ready": prefix("10.5.16.0/24")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.Put("10.5.16.0-20", value("192.0.2.9"), time.Hour)
-				reg.Put("10.5.16.0-24", value("192.0.2.1"), time.Hour)
-				l, err := newManager(t, reg, network16).Acquire(t.Context(), us, subnet.Hints{Previous: prev})
+				fake := subnettest.NewFake()
+				fake.Put("10.5.16.0-20", value("192.0.2.9"), time.Hour)
+				fake.Put("10.5.16.0-24", value("192.0.2.1"), time.Hour)
+				l, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{Previous: prev})
 				if err != nil || l.Subnet.Overlaps(prefix("10.5.16.0/20")) != prev.IsValid() {
 					t.Errorf("got %v, %v", l, err)
 				}

@@ -31,13 +31,13 @@ func (e expirer) FillExpirations(ctx context.Context, leases []subnet.Lease) err
 	return e.ask(ctx, leases)
 }
 
-// Who finds the network full is told how large it is, who has it, when the next
-// lease ends, as far as that is known, and what helps.
+// ErrFull comes with the size and use of the network, the end of the next lease if
+// it is known, and the remedies.
 func TestAcquireFull(t *testing.T) {
 	const next = `the next lease to end, unless its host renews it, is that of 10.5.2.0/24 held by 192.0.2.9 (hostname "nine"), at 2000-01-01T01:00:00Z`
 	for name, test := range map[string]struct {
-		reg  func(*subnettest.Fake) subnet.Keyspace
-		next bool
+		keyspace func(*subnettest.Fake) subnet.Keyspace
+		next     bool
 	}{
 		"ends in the list": {func(f *subnettest.Fake) subnet.Keyspace { return f }, true},
 		"ends to ask for": {func(f *subnettest.Fake) subnet.Keyspace {
@@ -59,15 +59,15 @@ func TestAcquireFull(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.Put("10.5.1.0-24", value("192.0.2.8"), 2*time.Hour)
-				reg.Put("10.5.2.0-24", []byte(`{"PublicIP":"192.0.2.9","Hostname":"nine"}`), time.Hour)
-				reg.Put("10.5.3.0-24", value("192.0.2.7"), 0)
-				reg.Put("10.5.4.0-24", []byte("{"), time.Minute)
-				reg.Put("10.5.99.0-24", value("192.0.2.6"), time.Minute) // not one that is handed out
+				fake := subnettest.NewFake()
+				fake.Put("10.5.1.0-24", value("192.0.2.8"), 2*time.Hour)
+				fake.Put("10.5.2.0-24", []byte(`{"PublicIP":"192.0.2.9","Hostname":"nine"}`), time.Hour)
+				fake.Put("10.5.3.0-24", value("192.0.2.7"), 0)
+				fake.Put("10.5.4.0-24", []byte("{"), time.Minute)
+				fake.Put("10.5.99.0-24", value("192.0.2.6"), time.Minute) // not one that is handed out
 				began := time.Now()
 				c := parseConfig(t, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.1.0", "SubnetMax": "10.5.4.0"}`)
-				_, err := etcd.NewHolder(test.reg(reg), c, ttl).Acquire(t.Context(), us, subnet.Hints{})
+				_, err := etcd.NewHolder(test.keyspace(fake), c, ttl).Acquire(t.Context(), us, subnet.Hints{})
 				if took := time.Since(began); !errors.Is(err, subnet.ErrFull) || took > time.Second {
 					t.Fatalf("got %v after %v, want ErrFull within a second", err, took)
 				}

@@ -46,18 +46,18 @@ func parseConfig(t *testing.T, config string) *subnet.Config {
 	return c
 }
 
-func newManager(t *testing.T, reg *subnettest.Fake, config string) *subnet.Manager {
+func newManager(t *testing.T, fake *subnettest.Fake, config string) *subnet.Manager {
 	t.Helper()
-	return reg.NewManager(parseConfig(t, config), ttl, options)
+	return fake.NewManager(parseConfig(t, config), ttl, options)
 }
 
 // startNode runs a host that acquires its lease first.
-func startNode(t *testing.T, reg *subnettest.Fake, a subnet.Attrs) *subnettest.Host {
+func startNode(t *testing.T, fake *subnettest.Fake, a subnet.Attrs) *subnettest.Host {
 	t.Helper()
-	m := newManager(t, reg, network16)
+	m := newManager(t, fake, network16)
 	l, err := m.Acquire(t.Context(), a, subnet.Hints{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return subnettest.RunHost(t, reg, m, l)
+	return subnettest.RunHost(t, fake, m, l)
 }

@@ -22,7 +22,7 @@ import (
 // on a machine that is slow. A wait's own end, a minute, is put off beyond it.
 const heartbeatTime = 30 * time.Second
 
-// throughProxy is a registry whose connections can be broken, and its proxy.
+// throughProxy returns a Store whose connections can be broken, and its proxy.
 func throughProxy(t *testing.T, srv *etcdserver.Server) (*Store, *faultproxy.Proxy) {
 	t.Helper()
 	listen := etcdserver.FreeAddr(t)
@@ -47,7 +47,7 @@ func throughProxy(t *testing.T, srv *etcdserver.Server) (*Store, *faultproxy.Pro
 	return r, p
 }
 
-// waits tells of each wait that a server has taken up.
+// waits reports each wait that a server has accepted.
 type waits struct {
 	http.RoundTripper
 	taken chan struct{}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// testLimit is the time limit of registries that shall meet it.
+// testLimit is the time limit of Stores that exceed it.
 const testLimit = 300 * time.Millisecond
 
 // nextPrefix gives each test a store of its own on a shared server.

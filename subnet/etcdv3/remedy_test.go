@@ -11,7 +11,7 @@ import (
 	"github.com/coreos/flannel/subnet/etcd"
 )
 
-// A refusal keeps its cause and gets the remedy, whether a call tells it or a
+// A refusal keeps its cause and gets the remedy, whether it comes from a call or a
 // watch, and however it is wrapped; another error stays what it is.
 func TestRemedies(t *testing.T) {
 	cfg := etcd.ClientConfig{Username: "joe", Prefix: "/net"}

@@ -19,7 +19,7 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// testLimit is the time limit of registries that shall meet it.
+// testLimit is the time limit of Stores that exceed it.
 const testLimit = 300 * time.Millisecond
 
 // nextPrefix gives each test a store of its own on a shared server.
@@ -38,7 +38,7 @@ func TestConformanceTLSAuth(t *testing.T) {
 }
 
 // conformance runs the suite; back is the back door, config is where the
-// registry shall go.
+// Store connects.
 func conformance(t *testing.T, back *clientv3.Client, config func(prefix string) etcd.ClientConfig) {
 	open := func(t *testing.T) subnettest.Harness {
 		r := openStore(t, config(fmt.Sprintf("/test/%d", nextPrefix.Add(1))))
@@ -320,7 +320,7 @@ func TestLoginExpires(t *testing.T) {
 	}
 }
 
-// TestLoginNotNeeded: a password that nobody asks for does no harm.
+// TestLoginNotNeeded: an unneeded password does no harm.
 func TestLoginNotNeeded(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})

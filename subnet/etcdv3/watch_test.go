@@ -61,7 +61,7 @@ func TestWatchOverRestart(t *testing.T) {
 	if _, err := srv.Client().Put(t.Context(), r.cfg.LeaseDir()+"10.5.2.0-24", `{"PublicIP":"1.2.3.5"}`); err != nil {
 		t.Fatal(err)
 	}
-	// The login was forgotten with the restart; the registry makes a new one.
+	// The login was forgotten with the restart; the Store makes a new one.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []subnet.Event

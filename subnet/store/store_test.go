@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// write puts a configuration into one keyspace, by its own registry.
+// write puts a configuration into one keyspace, by its own client.
 func write(t *testing.T, api string, cfg etcd.ClientConfig) {
 	t.Helper()
 	s, err := Open(t.Context(), Config{ClientConfig: cfg, API: api, Publish: []byte("{}")})
