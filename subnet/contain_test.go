@@ -50,7 +50,7 @@ func TestBadDataIsContained(t *testing.T) {
 				h := startHost(t, fake)
 				told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 				before := fmt.Sprint(told)
-				// Once in the watch's way, once in the list's.
+				// Once by the watch, once by the list.
 				for _, compact := range []bool{false, true} {
 					counted := h.Manager.BadCount() + fake.BadCount()
 					if compact {
@@ -78,8 +78,8 @@ func TestBadDataIsContained(t *testing.T) {
 	}
 }
 
-// Of subnets that overlap, the same one counts on all hosts, whatever they
-// heard of first; and when it goes, the next one does.
+// Of overlapping subnets all hosts choose the same one, in any order of events.
+// When it is removed, the next one takes its place.
 func TestOverlapHasOneWinner(t *testing.T) {
 	keys := []string{"10.5.200.0-24", "10.5.200.0-24&fd00::-64", "10.5.200.0-23", "10.5.200.64-26", "10.5.0.0-17", "10.5.201.0-25"}
 	var first string

@@ -13,13 +13,13 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-// positions is at which of the calls of one kind a fault comes.
+// positions is the number of positions, among the calls of one kind, that a fault
+// is tested at.
 const positions = 4
 
-// Each fault at each call: three days of a host's life, in which its key is
-// deleted by mistake, watches break, history is lost, and peers come and go.
-// Whatever call a fault befalls, the host keeps its subnet, has one key, and
-// knows in the end what the store has.
+// Each fault is injected at each call. During three days a host's key is deleted,
+// watches break, history is lost, and peers come and go. The host keeps its subnet,
+// has one key, and in the end has delivered the store's leases.
 func TestEveryFaultAtEveryCall(t *testing.T) {
 	broken := errors.New("injected")
 	for name, fault := range map[string]func() subnettest.Fault{
@@ -58,18 +58,18 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 	}
 }
 
-// after is closed d from now on, of a bubble's time.
+// after returns a channel that is closed after d, in a bubble's time.
 func after(d time.Duration) <-chan struct{} {
 	c := make(chan struct{})
 	time.AfterFunc(d, func() { close(c) })
 	return c
 }
 
-// live is three days of one host, at the end of which it must be as the store is.
+// live runs one host for three days. In the end it must agree with the store.
 func live(t *testing.T, fake *subnettest.Fake) {
 	t.Helper()
 	const week = 7 * 24 * time.Hour
-	// Peers are below what hosts are handed, so that ours is never one of theirs.
+	// Peers' subnets are below SubnetMin, so that ours is never one of them.
 	peer := func(i int) string { return fmt.Sprintf("10.5.0.%d-26", 64*i) }
 	fake.Put(peer(0), value("192.0.2.200"), week)
 	h := startHost(t, fake)

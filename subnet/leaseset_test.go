@@ -10,9 +10,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whoever applies the events that a leaseSet gives has, at each step, what an
-// oracle finds in the whole of the store; no two subnets of that overlap, in
-// between either; and no event is superfluous.
+// The events of a leaseSet, applied at each step, lead to the set that an oracle
+// computes from the whole store. No two subnets overlap, not even between two
+// events, and no event is superfluous.
 func TestLeaseSet(t *testing.T) {
 	classify := func(l *Lease) (bool, error) {
 		if l.Attrs.BackendType == "bad" {
@@ -78,8 +78,8 @@ func TestLeaseSet(t *testing.T) {
 	})
 }
 
-// disjoint is the oracle: leases that may be peers, the more important ones
-// first, each if it overlaps none before.
+// disjoint is the oracle. It takes the leases of peers by precedence, each if it
+// overlaps none before.
 func disjoint(store map[string]Lease) map[netip.Prefix]Attrs {
 	chosen := make(map[netip.Prefix]Attrs)
 	for _, bits := range []int{24, 26, 25, 23, 21} {

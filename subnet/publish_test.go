@@ -31,7 +31,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("the store has %v %s", l, l.Attrs.BackendData)
 		}
 
-		// Someone edits our lease: it still names us, but says something wrong.
+		// Another party edits our lease: it still names us, with other data.
 		edited := fake.OnlyLease(t)
 		edited.Attrs.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
 		before, err := fake.Update(t.Context(), edited, ttl)
@@ -54,8 +54,8 @@ func TestPublish(t *testing.T) {
 	})
 }
 
-// Who waits for what was published does so until the store has the last of it, or
-// has had enough.
+// AwaitPublished waits until the store has the last published attributes, or until
+// its ctx ends.
 func TestAwaitPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()

@@ -21,7 +21,7 @@ var (
 	errFirstNotTold = errors.New("the last known peers were not told of while the store is away")
 )
 
-// peers puts n peers into the store, 10.5.201.0 and on.
+// putPeers puts n peers into the store, 10.5.201.0 and on.
 func putPeers(fake *subnettest.Fake, n int) {
 	for i := range n {
 		fake.Put(fmt.Sprintf("10.5.%d.0-24", 201+i), value(fmt.Sprintf("192.0.2.%d", 50+i)), 0)
@@ -105,7 +105,7 @@ func TestEmptyStoreOfTwoIsHeld(t *testing.T) {
 			t.Errorf("%v, or our own key is missing", errTakenAtOnce)
 		}
 		putPeers(fake, 1)
-		// Long after our own key went, a peer that goes alone goes at once.
+		// Long after our own key vanished, a single removal is applied at once.
 		time.Sleep(5 * time.Minute)
 		removePeers(fake, 1)
 		time.Sleep(time.Second)

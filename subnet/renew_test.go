@@ -110,8 +110,8 @@ func TestRenewLost(t *testing.T) {
 	}
 }
 
-// Our key was written behind our back, as by a renewal whose answer was lost:
-// it still names us, so we go on from there.
+// Our key was written by another party, or by a renewal whose answer was lost. It
+// still names us, so Renew continues from it.
 func TestRenewRewrittenKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHost(t, subnettest.NewFake())
@@ -143,8 +143,8 @@ func TestRenewReservation(t *testing.T) {
 	})
 }
 
-// A machine that was suspended for longer than the lease's rest renews at once:
-// the time passed on no clock of Go's.
+// A machine that was suspended beyond the end of its lease renews at once,
+// although no timer of Go's has counted that time.
 func TestRenewAfterSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var suspended atomic.Int64

@@ -134,7 +134,7 @@ func TestWatchResync(t *testing.T) {
 	}
 }
 
-// While the store does not answer, nothing is taken away from the data plane.
+// While the store does not answer, nothing is removed from the data plane.
 func TestWatchOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()

@@ -53,8 +53,8 @@ func TestAcquire(t *testing.T) {
 	}
 }
 
-// A lease of ours that the configuration no longer allows is removed; a
-// reservation of that kind is the operator's, and stays.
+// A lease of ours that the configuration no longer allows is removed. Such a
+// reservation is the operator's and stays.
 func TestAcquireAfterChangeOfConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -94,8 +94,8 @@ func TestAcquireReservation(t *testing.T) {
 	})
 }
 
-// A network that is full but for reservations is full for those that they are
-// not for, and not for those that they are.
+// If only reservations are left, the network is full for all hosts but those that
+// the reservations are for.
 func TestAcquireOnlyReservedLeft(t *testing.T) {
 	for name, test := range map[string]struct {
 		prev netip.Prefix
@@ -154,8 +154,8 @@ func TestAcquireTogether(t *testing.T) {
 	})
 }
 
-// A key whose value is damaged is taken all the same: the guard of Create sees
-// it, and Acquire must not try it for ever.
+// A key with a damaged value is occupied: Create fails with ErrExists, and Acquire
+// must not choose it again.
 func TestAcquireBesideBadValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -199,19 +199,19 @@ func TestAcquireHonoursContext(t *testing.T) {
 
 var errDoubled = errors.New("two hosts hold overlapping subnets")
 
-// Two hosts go by different SubnetLens, and neither has seen the other's key
-// before it creates its own: the second one yields, also where the answers to
-// its creation, its look and its deletion get lost.
+// Two hosts use different SubnetLens, and neither has seen the other's key before
+// it creates its own. The second one yields, also if the answers to its Create,
+// its verification and its Delete get lost.
 func TestAcquireOneOwner(t *testing.T) {
 	lost := subnettest.Fault{LostAck: errors.New("answer lost")}
 	for name, inject := range map[string]func(fake *subnettest.Fake){
 		"all answers arrive": func(*subnettest.Fake) {},
-		"that to the look is lost": func(fake *subnettest.Fake) {
+		"the answer to the verification is lost": func(fake *subnettest.Fake) {
 			fake.Inject(subnettest.OpOverlapping, lost, lost)
 			fake.Inject(subnettest.OpList, lost, lost)
 		},
-		"that to the deletion is": func(fake *subnettest.Fake) { fake.Inject(subnettest.OpDelete, lost) },
-		"the deletion fails": func(fake *subnettest.Fake) {
+		"the answer to Delete is lost": func(fake *subnettest.Fake) { fake.Inject(subnettest.OpDelete, lost) },
+		"Delete fails": func(fake *subnettest.Fake) {
 			fake.Inject(subnettest.OpDelete, subnettest.Fault{Err: errors.New("down")})
 		},
 	} {
@@ -247,10 +247,9 @@ func TestAcquireOneOwner(t *testing.T) {
 	}
 }
 
-// Somebody changes our key between its creation and the second look, which sees
-// only what overlaps it: then everything is looked at again, and what is there
-// decides.
-func TestAcquireChangedBeforeSecondLook(t *testing.T) {
+// Another party changes our key between its creation and its verification. Then
+// all leases are listed again, and decide.
+func TestAcquireChangedBeforeVerify(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(fake *subnettest.Fake)
 		want   string
@@ -288,14 +287,14 @@ func TestAcquireChangedBeforeSecondLook(t *testing.T) {
 	}
 }
 
-// What comes after our creation and overlaps it is not ours to yield to.
+// A lease that is younger than ours and overlaps it does not make us yield.
 func TestAcquireFirstComeKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
 		entered, leave := make(chan struct{}), make(chan struct{})
 		fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: entered, Wait: leave})
 		go func() {
-			<-entered // we have created, and look whether we are alone
+			<-entered // created, not verified yet
 			fake.Put("10.5.0.0-17", value("192.0.2.2"), time.Hour)
 			close(leave)
 		}()
@@ -327,7 +326,7 @@ func TestAcquireStoreTimeout(t *testing.T) {
 		if _, err := fake.Update(t.Context(), l, ttl); err != nil {
 			t.Fatal(err)
 		}
-		// An answer is lost at the end of the second.
+		// An answer is lost at the end of the second challenge's wait.
 		fake.Inject(subnettest.OpList, subnettest.Fault{}, subnettest.Fault{}, subnettest.Fault{Err: errors.New("connection reset")})
 		began := time.Now()
 		l, err := newManager(t, fake, network16).Acquire(t.Context(), node("192.0.2.1", "b"), hints)

@@ -13,8 +13,8 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-// A second host with the address of a living one ends with an error that names
-// it; the first one keeps its lease, and no peer hears of it.
+// A second host with the address of a living one fails with an error that names
+// the first. The first keeps its lease, and peers receive no event.
 func TestAddressInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -50,8 +50,8 @@ func TestAddressInUse(t *testing.T) {
 	})
 }
 
-// A host that was installed anew, with the state of the old one lost, takes the
-// lease of its address over; so does one whose predecessor has no NodeID, at once.
+// A reinstalled host without its old state takes over the lease of its address. If
+// the lease has no NodeID, it does so at once.
 func TestTakeOverFromTheDead(t *testing.T) {
 	for name, test := range map[string]struct {
 		old  subnet.Attrs
@@ -79,8 +79,8 @@ func TestTakeOverFromTheDead(t *testing.T) {
 	}
 }
 
-// A host that was cut off from the store for so long that another with its
-// address took its lease ends, and names the other; it does not fight for it.
+// A host was cut off from the store, and another with its address has taken its
+// lease. The host fails with an error that names the other, and writes nothing.
 func TestOwnerThatWasCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -101,8 +101,8 @@ func TestOwnerThatWasCutOff(t *testing.T) {
 	})
 }
 
-// A copy of a living host's disk is noticed, and gets another subnet with
-// another identity; a host that has moved to another address keeps its subnet.
+// A copy of a living host's disk is detected, and gets another subnet with another
+// identity. A host that has moved to another address keeps its subnet.
 func TestSameNodeAtAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -132,9 +132,9 @@ func TestSameNodeAtAnotherAddress(t *testing.T) {
 	})
 }
 
-// Of two hosts with one address that start at once, both after a dead one, one
-// has the lease in the end.
-func TestTwoClaims(t *testing.T) {
+// Of two hosts that start at once with the address of a dead one, one gets the
+// lease.
+func TestTwoChallenges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
 		startNode(t, fake, node("192.0.2.1", "a")).End(t)
@@ -157,9 +157,8 @@ func TestTwoClaims(t *testing.T) {
 	})
 }
 
-// A run that ended between the creation of its lease and the look whether it
-// is alone there yields at the next start, as it would have then.
-func TestCrashBeforeTheSecondLook(t *testing.T) {
+// After a crash between Create and verification, the next start yields.
+func TestCrashBeforeVerify(t *testing.T) {
 	for name, prev := range map[string]netip.Prefix{"never ready": {}, "was ready": prefix("10.5.16.0/24")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

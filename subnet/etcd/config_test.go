@@ -62,8 +62,8 @@ func TestClientConfigRefused(t *testing.T) {
 	}
 }
 
-// TestClientConfigPassword: a URL with a password in it is refused without
-// repeating the password.
+// TestClientConfigPassword: the error for a URL with a password does not contain
+// the password.
 func TestClientConfigPassword(t *testing.T) {
 	for _, e := range []string{"http://u:hidden@a:1", "http://u:hidden@a:port", "http://u:hidden%zz@a:1"} {
 		_, err := etcd.ClientConfig{Endpoints: []string{e}}.Validate()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// backdoor is the store as an operator reaches it, by hand-made requests.
+// backdoor accesses the store like an operator, by plain HTTP requests.
 type backdoor struct {
 	t   *testing.T
 	r   *Store
@@ -100,7 +100,7 @@ func (b backdoor) delete(key string) {
 	b.do(http.MethodDelete, b.dir+key, nil)
 }
 
-// forget makes more changes than the server remembers, somewhere else.
+// forget makes more changes of other keys than the server remembers.
 func (b backdoor) forget() {
 	b.t.Helper()
 	var wg sync.WaitGroup

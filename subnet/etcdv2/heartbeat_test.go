@@ -18,8 +18,8 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
 
-// heartbeatTime is what the tests allow for a heartbeat to find something out,
-// on a machine that is slow. A wait's own end, a minute, is put off beyond it.
+// heartbeatTime is the time in which a heartbeat must detect a dead wait, on a slow
+// machine. The time limit of waits, a minute, is extended beyond it.
 const heartbeatTime = 30 * time.Second
 
 // throughProxy returns a Store whose connections can be broken, and its proxy.
@@ -61,8 +61,8 @@ func (w *waits) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// TestWaitHalfOpen: a wait on a connection whose other end is gone without a
-// word is given up, and what happened meanwhile is told by the next one.
+// TestWaitHalfOpen: a wait on a connection whose other end vanished silently is
+// given up. The next wait delivers the changes of the meantime.
 func TestWaitHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
@@ -116,7 +116,7 @@ func TestWaitHalfOpen(t *testing.T) {
 	<-ended
 }
 
-// TestWaitSilent: a server that has stopped answering is noticed.
+// TestWaitSilent: a server that has stopped answering is detected.
 func TestWaitSilent(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
@@ -138,7 +138,7 @@ func TestWaitSilent(t *testing.T) {
 	srv.Resume()
 }
 
-// calmStore answers for a server on which nothing happens, and counts the waits.
+// calmStore answers like a server without changes, and counts the waits.
 type calmStore struct{ waits, beats int }
 
 func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -155,8 +155,8 @@ func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// TestCalmWait: where nothing happens a wait lasts, and heartbeats go by it; a
-// new one each time would be a new connection.
+// TestCalmWait: without changes, heartbeats do not restart a wait; each new wait
+// would use a new connection.
 func TestCalmWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, store := openStore(t, etcd.ClientConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}

@@ -23,7 +23,7 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// TestMain finds what Watch or Close leaves running.
+// TestMain finds goroutines that Watch or Close leaves running.
 func TestMain(m *testing.M) {
 	// glog flushes its files for as long as the process lives.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
@@ -76,7 +76,7 @@ func unreachable(t *testing.T) subnettest.Store {
 	return openStore(t, etcd.ClientConfig{Endpoints: []string{etcdserver.FreeAddr(t)}})
 }
 
-// silent speaks to what accepts connections and never answers.
+// silent returns a Store of a server that accepts connections and never answers.
 func silent(t *testing.T) subnettest.Store {
 	r := openStore(t, etcd.ClientConfig{Endpoints: []string{silentAddr(t)}})
 	r.timeout = testLimit
@@ -121,7 +121,7 @@ func own(typ string) subnet.Lease {
 	return l
 }
 
-// TestLayout: keys and values are those of the contract, to the byte.
+// TestLayout: keys and values are those of the contract, byte for byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
@@ -147,8 +147,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestIdleWait: while only other keys change, more of them than the server
-// remembers, the watch keeps up.
+// TestIdleWait: the watch keeps up while only other keys change, more often than
+// the server remembers.
 func TestIdleWait(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
@@ -256,8 +256,8 @@ func TestNewStore(t *testing.T) {
 	}
 }
 
-// TestEndpoints: one that is not there is passed over, for writes too; a write
-// that may have been done is not sent again.
+// TestEndpoints: calls skip an unreachable endpoint, writes included. A write that
+// may have taken effect is not repeated.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
@@ -297,7 +297,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// TestReasons: what is wrong with the connection is in the error.
+// TestReasons: the error contains the reason of a failed connection.
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	tls := etcdserver.Start(t, etcdserver.Options{V2: true, ClientCert: true})

@@ -12,8 +12,8 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// TestConformanceEmbedded runs the suite against the etcd inside this process,
-// which is years younger than Debian's.
+// TestConformanceEmbedded runs the suite against the embedded etcd, which is years
+// newer than Debian's.
 func TestConformanceEmbedded(t *testing.T) {
 	t.Parallel()
 	srv, err := embed.New(embed.Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})

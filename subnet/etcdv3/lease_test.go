@@ -36,7 +36,7 @@ func own(typ string) subnet.Lease {
 	return l
 }
 
-// TestLayout: keys and values are those of the contract, to the byte.
+// TestLayout: keys and values are those of the contract, byte for byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
@@ -70,7 +70,7 @@ func TestLayout(t *testing.T) {
 		if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != test.want {
 			t.Errorf("%s = %v, %v; want %s", key, resp.Kvs, err, test.want)
 		}
-		// A renewal is none the less quiet if our own spelling is another.
+		// A renewal is quiet even if our own spelling differs.
 		renewed, err := r.Update(t.Context(), made, time.Hour)
 		if err != nil || renewed.Rev != made.Rev {
 			t.Errorf("Update = %+v, %v; want revision %d", renewed, err, made.Rev)
@@ -78,7 +78,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// leases is how many etcd leases the server has.
+// leases returns the number of the server's etcd leases.
 func leases(t *testing.T, c *clientv3.Client) int {
 	t.Helper()
 	resp, err := c.Leases(t.Context())
@@ -102,7 +102,7 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	if n := leases(t, c); n != 1 {
 		t.Errorf("%d etcd leases after a refused Create, want 1", n)
 	}
-	// The write between Update's look and its own write.
+	// A write between Update's read and its write.
 	kv, err := r.stored(t.Context(), made)
 	if err != nil {
 		t.Fatalf("stored: %v", err)
@@ -125,8 +125,8 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	}
 }
 
-// TestCutWriteKeepsEtcdLease: where the answer to a write is lost, its etcd
-// lease must stay, because the key hangs on it.
+// TestCutWriteKeepsEtcdLease: if the answer to a write is lost, its etcd lease must
+// stay, as the key may be attached to it.
 func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
@@ -166,8 +166,8 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	}
 }
 
-// TestChangedTTL: a lease granted for another time moves to a new etcd lease at
-// the next renewal, and then is quiet again.
+// TestChangedTTL: a lease with another TTL moves to a new etcd lease at the next
+// renewal. Further renewals are quiet.
 func TestChangedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
@@ -197,7 +197,7 @@ func TestChangedTTL(t *testing.T) {
 	}
 }
 
-// TestClampedTTL: what the server does not grant is not asked for with a write.
+// TestClampedTTL: if the server does not grant the TTL, renewals write nothing.
 func TestClampedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--election-timeout=1500"}})

@@ -14,8 +14,8 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// A full etcd takes no new lease, and says what to do about it; those that exist
-// are renewed. After that has been done, all works again.
+// A full etcd refuses a new lease with a remedy, and renews existing ones. After
+// the remedy everything works.
 func TestNoSpace(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--quota-backend-bytes=1048576"}})

@@ -37,8 +37,8 @@ func TestConformanceTLSAuth(t *testing.T) {
 	conformance(t, srv.Client(), srv.ClientConfig)
 }
 
-// conformance runs the suite; back is the back door, config is where the
-// Store connects.
+// conformance runs the suite; back is the back door, config returns the
+// Store's configuration.
 func conformance(t *testing.T, back *clientv3.Client, config func(prefix string) etcd.ClientConfig) {
 	open := func(t *testing.T) subnettest.Harness {
 		r := openStore(t, config(fmt.Sprintf("/test/%d", nextPrefix.Add(1))))
@@ -72,7 +72,7 @@ func unreachable(t *testing.T) subnettest.Store {
 	return r
 }
 
-// silent speaks to what accepts connections and never answers.
+// silent returns a Store of a server that accepts connections and never answers.
 func silent(t *testing.T) subnettest.Store {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *counter) attach(r *Store) {
 
 func (c *counter) requests() int { return int(c.unary.Load() + c.streams.Load()) }
 
-// backdoor is the store as an operator reaches it.
+// backdoor accesses the store like an operator.
 type backdoor struct {
 	t   *testing.T
 	c   *clientv3.Client
@@ -156,7 +156,7 @@ func (b backdoor) must(err error) {
 	}
 }
 
-// TestListMany loads a full /16 of /24s and more, and lists it: one round trip.
+// TestListMany lists 10,000 leases, which takes one round trip.
 func TestListMany(t *testing.T) {
 	t.Parallel()
 	const leases, batch = 10000, 100 // etcd takes 128 operations a transaction
@@ -219,8 +219,8 @@ func TestNewStartsNothing(t *testing.T) {
 	l.Close()
 }
 
-// TestPausedServer: one that stops answering on a connection that works is an
-// error when the call's time is up, and is spoken to again when it comes back.
+// TestPausedServer: calls to a server that stops answering fail at their time limit,
+// and succeed again when it continues.
 func TestPausedServer(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
@@ -252,7 +252,7 @@ func TestPausedServer(t *testing.T) {
 	}
 }
 
-// TestReasons: what is wrong with the connection is in the error.
+// TestReasons: the error contains the reason of a failed connection.
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	tls := etcdserver.Start(t, etcdserver.Options{ClientCert: true})
@@ -292,8 +292,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestLoginExpires: a token that etcd has forgotten is replaced, for calls and
-// for watches.
+// TestLoginExpires: a token that etcd has discarded is replaced, for calls and for
+// watches.
 func TestLoginExpires(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})

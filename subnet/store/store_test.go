@@ -40,7 +40,7 @@ func write(t *testing.T, api string, cfg etcd.ClientConfig) {
 
 func auto(cfg etcd.ClientConfig) Config { return Config{ClientConfig: cfg, API: APIAuto} }
 
-// apiOf names an open store's API, and closes it.
+// apiOf returns the API of an open store, and closes the store.
 func apiOf(t *testing.T, s Store) string {
 	t.Helper()
 	if _, err := s.Config(t.Context()); err != nil {
@@ -89,7 +89,7 @@ func TestAuto(t *testing.T) {
 	}
 }
 
-// TestAutoWaits: for a configuration, and for a server.
+// TestAutoWaits: Open waits for a configuration and for a server.
 func TestAutoWaits(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	for _, api := range []string{API3, API2} {
@@ -139,7 +139,7 @@ func TestAutoWaits(t *testing.T) {
 	}
 }
 
-// TestAutoPublish: a configuration is written where there is none, and only there.
+// TestAutoPublish: a configuration is written only if there is none.
 func TestAutoPublish(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	write(t, API2, srv.ClientConfig("/two"))
@@ -172,8 +172,8 @@ func TestAutoPublish(t *testing.T) {
 	}
 }
 
-// oneGeneration is a server that speaks HTTP/1 only, so that its v3 API is out
-// of reach, and calls itself the given version.
+// oneGeneration returns the URL of a server that supports HTTP/1 only, so that its
+// v3 API is unreachable, and that reports the given version.
 func oneGeneration(t *testing.T, behind, version string) string {
 	t.Helper()
 	u, err := url.Parse(behind)
@@ -210,7 +210,7 @@ func TestAutoOldServer(t *testing.T) {
 	}
 }
 
-// TestAutoUnreachableV3: a v3 that we only do not reach is no reason for v2.
+// TestAutoUnreachableV3: an unreachable v3 API is no reason to use v2.
 func TestAutoUnreachableV3(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	write(t, API2, srv.ClientConfig("/net"))
@@ -227,7 +227,7 @@ func TestAutoUnreachableV3(t *testing.T) {
 	}
 }
 
-// TestAutoReasons: what is waited for says what is wrong.
+// TestAutoReasons: the error that Open waits on contains the reason.
 func TestAutoReasons(t *testing.T) {
 	tls := etcdserver.Start(t, etcdserver.Options{TLS: true})
 	other := etcdserver.Start(t, etcdserver.Options{TLS: true})
@@ -257,7 +257,7 @@ func TestAutoReasons(t *testing.T) {
 	}
 }
 
-// TestWrongConfiguration: what no waiting mends is an error at once.
+// TestWrongConfiguration: a wrong configuration is an error at once.
 func TestWrongConfiguration(t *testing.T) {
 	for name, cfg := range map[string]etcd.ClientConfig{
 		"no endpoints":    {},

@@ -64,7 +64,7 @@ func testKeyspaceListLeavesOutBad(t *testing.T, h Harness) {
 	if n := h.Store.BadCount(); n != 4 {
 		t.Errorf("BadCount = %d, want 4", n)
 	}
-	// The bad value's key is taken all the same.
+	// The key of the bad value is occupied.
 	_, err := h.Store.Create(t.Context(), host(11), longTTL)
 	wantErr(t, "Create over a key with a bad value", err, subnet.ErrExists)
 }
@@ -210,7 +210,7 @@ func testKeyspaceWatchChangedAttrs(t *testing.T, h Harness) {
 	if e.Lease.Rev != changed.Rev {
 		t.Errorf("event at revision %d, Update returned %d", e.Lease.Rev, changed.Rev)
 	}
-	// Another program's write, too.
+	// The same holds for another program's write.
 	h.Put(l.Key(), []byte(`{"PublicIP":"192.0.2.7","Extra":[1]}`), 0)
 	want := host(1)
 	want.Attrs.PublicIP = host(7).Attrs.PublicIP

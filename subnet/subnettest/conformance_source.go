@@ -125,8 +125,8 @@ func testWatchAccepted(t *testing.T, h SourceHarness) {
 	}
 }
 
-// testWatchResume: nothing is lost, and nothing comes twice, between the end of
-// a watch and one that resumes at its last revision.
+// testWatchResume: a watch that resumes at the last revision of another delivers
+// every event in between once.
 func testWatchResume(t *testing.T, h SourceHarness) {
 	_, rev := list(t, h.Source)
 	w := startWatch(t, h.Source, rev)
@@ -145,7 +145,8 @@ func testWatchResume(t *testing.T, h SourceHarness) {
 	wantEvent(t, w.next(), subnet.Added, host(3))
 }
 
-// testWatchFromList: the revision of List is that of what it contains.
+// testWatchFromList: a watch from List's revision delivers what List does not
+// contain.
 func testWatchFromList(t *testing.T, h SourceHarness) {
 	h.Put(host(1))
 	leases, rev := list(t, h.Source)
@@ -164,7 +165,7 @@ func testWatchCompacted(t *testing.T, h SourceHarness) {
 	h.Forget()
 	err := startWatch(t, h.Source, rev).end()
 	wantErr(t, "Watch of forgotten history", err, subnet.ErrCompacted)
-	// Listing again is the way out.
+	// A new List continues.
 	leases, rev := list(t, h.Source)
 	if len(leases) != 2 {
 		t.Fatalf("List = %v", leases)
@@ -183,8 +184,8 @@ func testWatchEndsWithCtx(t *testing.T, h SourceHarness) {
 	wantErr(t, "Watch", w.end(), context.Canceled)
 }
 
-// testWatchSerial: one call at a time, in spite of a slow callee, and none
-// after the return (which the watch helper checks for every test).
+// testWatchSerial: calls do not overlap, even if one is slow, and none follows the
+// return (startWatch checks that in every test).
 func testWatchSerial(t *testing.T, h SourceHarness) {
 	_, rev := list(t, h.Source)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -79,7 +79,7 @@ func testUpdateConflict(t *testing.T, h Harness) {
 	}
 }
 
-// testUpdateRace: of several writers that read the same, one wins.
+// testUpdateRace: one of several writers with the same revision succeeds.
 func testUpdateRace(t *testing.T, h Harness) {
 	l := h.create(t, host(1), longTTL)
 	errs := make([]error, 8)
@@ -115,7 +115,7 @@ func testUpdateReservation(t *testing.T, h Harness) {
 	if !ok || !l.Reserved || !l.Expiration.IsZero() {
 		t.Fatalf("List: reservation is %+v", l)
 	}
-	// Taken as it is, then with other attributes: it stays without a time limit.
+	// It stays without a TTL, with the same and with other attributes.
 	for _, attrs := range []subnet.Attrs{l.Attrs, vxlan(1, "c6:d2:32:6f:8f:44").Attrs} {
 		l.Attrs = attrs
 		taken, err := h.Store.Update(t.Context(), l, longTTL)
