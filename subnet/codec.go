@@ -24,6 +24,20 @@ func ParseLease(key string, value []byte) (Lease, error) {
 	return l, nil
 }
 
+// EncodeLease returns l's JSON value. Without backend type and Extras it equals
+// that of the first flannel byte for byte. EncodeLease fails if key or value do
+// not parse: one bad key makes today's flannel drop every route.
+func EncodeLease(l Lease) ([]byte, error) {
+	v, err := json.Marshal(l.Attrs)
+	if err == nil {
+		_, err = ParseLease(l.Key(), v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode lease %v: %w", l, err)
+	}
+	return v, nil
+}
+
 // ParseKey decodes a lease key such as "10.5.52.0-24", or that of a dual-stack
 // host, "10.5.52.0-24&fd00:0:0:34::-64". It accepts only the canonical form, so
 // that key and lease correspond one to one.

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// ErrClosed is returned by the calls of a closed Source, possibly wrapped.
+var ErrClosed = errors.New("store is closed")
+
 // Errors of every store, possibly wrapped; test with errors.Is. Each is an
 // answer of a store that can be reached.
 var (
@@ -61,7 +64,8 @@ type Source interface {
 	// BadCount returns how many times a bad key or value was left out.
 	BadCount() uint64
 
-	// Close releases connections. Calls in progress return an error.
+	// Close releases connections. Calls in progress and later ones return an
+	// error.
 	Close() error
 }
 

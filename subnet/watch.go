@@ -34,7 +34,7 @@ func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) er
 	w := watcher{Manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
 	w.set = newLeaseSet(w.classify, m.config.Allows, &m.bad)
 	if m.adopted != nil {
-		w.deliverFull(w.set.replace(m.adopted))
+		w.deliver(w.removals.filter(w.set.replace(m.adopted), time.Now()), true)
 		m.adopted = nil
 	}
 	var reader sync.WaitGroup
@@ -89,7 +89,7 @@ func (w *watcher) run() {
 			}
 			w.handle(u)
 		case <-due.C:
-			w.deliver(w.removals.expire(time.Now(), len(w.set.peers)))
+			w.deliver(w.removals.expire(time.Now(), len(w.set.peers)), false)
 		}
 		if at := w.removals.due; at.IsZero() {
 			due.Stop()
@@ -101,41 +101,22 @@ func (w *watcher) run() {
 
 func (w *watcher) handle(u update) {
 	w.noticeOwn(u)
-	if !u.full {
-		w.deliver(w.removals.filter(w.set.update(u.events), time.Now()))
-		return
+	changes := w.set.update(u.events)
+	if u.full {
+		changes = w.set.replace(u.leases)
 	}
-	w.deliverFull(w.set.replace(u.leases))
+	w.deliver(w.removals.filter(changes, time.Now()), u.full)
 }
 
-// deliverFull delivers the changes by a full set of leases. The first delivery
-// takes place even if it is empty.
-func (w *watcher) deliverFull(events []Event) {
-	events = w.removals.filter(events, time.Now())
-	if !w.Status().Synced {
-		w.applyEvents(events)
-		return
-	}
-	w.deliver(events)
-}
-
-func (w *watcher) deliver(events []Event) {
-	if len(events) > 0 {
-		w.applyEvents(events)
-		return
-	}
-	w.countPeers()
-}
-
-func (w *watcher) applyEvents(events []Event) {
+// deliver applies events, which follow a full set of leases or not. The first
+// full set is applied even if it is empty.
+func (w *watcher) deliver(events []Event, full bool) {
 	for _, e := range events {
 		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
 	}
-	w.apply(events)
-	w.countPeers()
-}
-
-func (w *watcher) countPeers() {
+	if len(events) > 0 || full && !w.Status().Synced {
+		w.apply(events)
+	}
 	w.setPeers(len(w.set.peers)+len(w.removals.gone), w.removals.held())
 }
 

@@ -17,7 +17,8 @@ import (
 
 // Acquire implements subnet.Holder. It takes the subnet that this host holds
 // already, by its public IP, or by its NodeID after a change of address; else
-// h.Previous, if that is free; else a free one at random, h.Remembered last.
+// hints.Previous, if that is free; else a free one at random, with
+// hints.Remembered last.
 func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.Hints) (subnet.Lease, error) {
 	a := acquisition{Holder: h, attrs: attrs, hints: hints, answered: time.Now()}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (subnet.Lease, error) {
@@ -116,10 +117,7 @@ func (a *acquisition) created(l subnet.Lease) bool {
 // reuse takes the lease that is ours already, and removes one that the
 // configuration no longer allows. ok is false if there is none to take.
 func (a *acquisition) reuse(ctx context.Context, leases []subnet.Lease) (taken subnet.Lease, ok bool, err error) {
-	// Those with our address come first: one with our NodeID only may be a clone's.
-	sameAddress := func(l subnet.Lease) bool { return a.mayBeOurs(l) && l.Attrs.PublicIP == a.attrs.PublicIP }
-	sameNodeID := func(l subnet.Lease) bool { return a.mayBeOurs(l) && l.Attrs.PublicIP != a.attrs.PublicIP }
-	for _, l := range slices.Concat(filter(leases, sameAddress), filter(leases, sameNodeID)) {
+	for _, l := range a.candidates(leases) {
 		if identityConflict(l, a.attrs) {
 			if l, err = a.challenge(ctx, l); err != nil {
 				return subnet.Lease{}, false, err
@@ -203,6 +201,23 @@ func (a *acquisition) yield(ctx context.Context, own, older subnet.Lease) error 
 	return fmt.Errorf("%v overlaps %v: %w", own.Subnet, older, errYielded)
 }
 
+// candidates returns the leases that may be ours, those with our address first:
+// one with our NodeID only may be a clone's.
+func (a *acquisition) candidates(leases []subnet.Lease) (ours []subnet.Lease) {
+	first := 0
+	for _, l := range leases {
+		switch {
+		case !a.mayBeOurs(l):
+		case l.Attrs.PublicIP == a.attrs.PublicIP:
+			ours = slices.Insert(ours, first, l)
+			first++
+		default:
+			ours = append(ours, l)
+		}
+	}
+	return ours
+}
+
 // olderOverlap returns a lease of another host that overlaps own and is older.
 func olderOverlap(leases []subnet.Lease, own subnet.Lease) (older subnet.Lease, ok bool) {
 	for _, l := range leases {
@@ -211,10 +226,6 @@ func olderOverlap(leases []subnet.Lease, own subnet.Lease) (older subnet.Lease, 
 		}
 	}
 	return subnet.Lease{}, false
-}
-
-func filter(leases []subnet.Lease, keep func(subnet.Lease) bool) []subnet.Lease {
-	return slices.DeleteFunc(slices.Clone(leases), func(l subnet.Lease) bool { return !keep(l) })
 }
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }

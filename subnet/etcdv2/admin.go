@@ -27,16 +27,16 @@ func (s *Store) ReplaceConfig(ctx context.Context, old, config []byte) error {
 
 // Reserve implements subnet.Admin.
 func (s *Store) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
-	v, err := encode(l)
+	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	verb := "reserve " + s.key(l)
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
 		if l.Rev > 0 {
-			return c.CompareAndSwap(s.key(l), v, 0, "", uint64(l.Rev))
+			return c.CompareAndSwap(s.key(l), string(v), 0, "", uint64(l.Rev))
 		}
-		return c.Create(s.key(l), v, 0)
+		return c.Create(s.key(l), string(v), 0)
 	})
 	switch {
 	case code(err) == codeNodeExist:

@@ -2,9 +2,7 @@ package etcdv2
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/netip"
 	"time"
 
 	goetcd "github.com/coreos/go-etcd/etcd"
@@ -12,36 +10,15 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// value is the JSON of a lease key. Without backend type and Extras it equals the
-// value of the first flannel byte for byte.
-type value struct {
-	PublicIP    netip.Addr
-	BackendType string          `json:",omitempty"`
-	BackendData json.RawMessage `json:",omitempty"`
-	subnet.Extras
-}
-
-// encode returns l's value, or an error if key or value do not parse.
-func encode(l subnet.Lease) (string, error) {
-	v, err := json.Marshal(value(l.Attrs))
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	if err != nil {
-		return "", fmt.Errorf("encode lease %v: %w", l, err)
-	}
-	return string(v), nil
-}
-
 // Create implements subnet.Keyspace.
 func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l)
+	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	verb, start := "create "+s.key(l), time.Now()
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
-		return c.Create(s.key(l), v, seconds(ttl))
+		return c.Create(s.key(l), string(v), seconds(ttl))
 	})
 	if code(err) == codeNodeExist {
 		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrExists)
@@ -55,7 +32,7 @@ func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 // Update implements subnet.Keyspace. In all versions of the v2 API, only a write
 // to the key extends its TTL; it wakes the watchers.
 func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l)
+	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -73,7 +50,7 @@ func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 	}
 	verb, start := "update "+s.key(l), time.Now()
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
-		return c.CompareAndSwap(s.key(l), v, secs, "", uint64(l.Rev))
+		return c.CompareAndSwap(s.key(l), string(v), secs, "", uint64(l.Rev))
 	})
 	if conflict(err) {
 		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrConflict)

@@ -36,8 +36,6 @@ const (
 )
 
 var (
-	// ErrClosed is returned by the calls of a closed Store.
-	ErrClosed = errors.New("store is closed")
 	// ErrNoAPI: the server answers and has no v2 API (etcd ≥ 3.4 without
 	// -enable-v2, and any from 3.6 on).
 	ErrNoAPI = errors.New("etcd does not serve the v2 API")
@@ -179,7 +177,7 @@ func (s *Store) endpoints() string { return strings.Join(s.cfg.Endpoints, ",") }
 // exchange makes one round trip that ends with ctx or Close.
 func (s *Store) exchange(ctx context.Context, do func(*goetcd.Client) (*goetcd.Response, error)) (*goetcd.Response, error) {
 	if s.life.Err() != nil {
-		return nil, ErrClosed
+		return nil, subnet.ErrClosed
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -192,7 +190,7 @@ func (s *Store) exchange(ctx context.Context, do func(*goetcd.Client) (*goetcd.R
 	resp, err := do(c)
 	switch {
 	case s.life.Err() != nil && err != nil:
-		return nil, ErrClosed
+		return nil, subnet.ErrClosed
 	case err != nil:
 		return nil, err
 	case resp.Node == nil:

@@ -40,7 +40,7 @@ func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 				fn(rev, events)
 				continue
 			}
-			err = ErrClosed
+			err = subnet.ErrClosed
 		case code(err) == codeIndexCleared:
 			err = subnet.ErrCompacted
 		}
@@ -83,7 +83,7 @@ func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, accepted func()) 
 	resp, err := s.exchange(receiving, func(c *goetcd.Client) (*goetcd.Response, error) {
 		return c.Watch(s.cfg.LeaseDir(), uint64(rev)+1, true, nil, nil)
 	})
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, ErrClosed) {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, subnet.ErrClosed) {
 		err = cause
 	}
 	return resp, index.Load(), err

@@ -2,7 +2,6 @@ package etcdv3
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/netip"
 
 	"github.com/coreos/flannel/subnet"
@@ -18,18 +17,13 @@ type value struct {
 	subnet.Extras
 }
 
-// encode returns l's value, or an error if key or value do not parse: one bad
-// key makes today's flannel drop every route.
+// encode returns l's value, or an error if key or value do not parse.
 func encode(l subnet.Lease) ([]byte, error) {
+	if _, err := subnet.EncodeLease(l); err != nil {
+		return nil, err
+	}
 	a := l.Attrs
-	v, err := json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encode lease %v: %w", l, err)
-	}
-	return v, nil
+	return json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
 }
 
 // sameMeaning reports whether both values decode to the same attributes. Other

@@ -28,9 +28,6 @@ import (
 // roundTripTimeout bounds each call to the store.
 const roundTripTimeout = 5 * time.Second
 
-// ErrClosed is returned by the calls of a closed Store.
-var ErrClosed = errors.New("store is closed")
-
 // Store implements subnet.Keyspace, subnet.Admin and subnet.Expirer with etcd's
 // v3 API.
 type Store struct {
@@ -152,7 +149,7 @@ func (s *Store) call(ctx context.Context, verb string, do func(context.Context, 
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", verb, ctx.Err())
 	case s.isClosed():
-		return fmt.Errorf("%s: %w", verb, ErrClosed)
+		return fmt.Errorf("%s: %w", verb, subnet.ErrClosed)
 	case limited.Err() != nil:
 		return fmt.Errorf("%s: no answer within %v from %s: %w", verb, s.timeout, s.endpoints(), err)
 	}
@@ -191,7 +188,7 @@ func (s *Store) connection() (*clientv3.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, subnet.ErrClosed
 	}
 	if s.conn == nil {
 		c, err := clientv3.New(s.client)

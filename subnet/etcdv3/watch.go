@@ -31,7 +31,7 @@ func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case s.isClosed():
-		err = ErrClosed
+		err = subnet.ErrClosed
 	case errors.Is(err, errCut):
 		err = s.reason(ctx, err)
 	}

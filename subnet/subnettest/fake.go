@@ -2,7 +2,6 @@ package subnettest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,9 +11,6 @@ import (
 
 	"github.com/coreos/flannel/subnet"
 )
-
-// ErrClosed is returned by the calls of a closed Fake.
-var ErrClosed = errors.New("store is closed")
 
 // Fake is a subnet.Keyspace and subnet.Admin in memory. It keeps history like
 // etcd v3: an Update without a change wakes no watcher, and Compact discards the
@@ -129,7 +125,7 @@ func (f *Fake) list() (leases []subnet.Lease) {
 
 // Create implements subnet.Keyspace.
 func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	value, err := encode(l)
+	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
 	}
@@ -153,7 +149,7 @@ func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 
 // Update implements subnet.Keyspace.
 func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	value, err := encode(l)
+	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
 	}
@@ -221,7 +217,7 @@ func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case f.isClosed():
-			return ErrClosed
+			return subnet.ErrClosed
 		case stale:
 			return broken
 		case lost:
@@ -271,22 +267,6 @@ func (f *Fake) isClosed() bool {
 	default:
 		return false
 	}
-}
-
-// value is the JSON of a lease key.
-type value struct {
-	PublicIP    netip.Addr
-	BackendType string          `json:",omitempty"`
-	BackendData json.RawMessage `json:",omitempty"`
-	subnet.Extras
-}
-
-func encode(l subnet.Lease) ([]byte, error) {
-	v, err := json.Marshal(value(l.Attrs))
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	return v, err
 }
 
 func decode(c change) (subnet.Lease, error) {

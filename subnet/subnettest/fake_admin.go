@@ -27,7 +27,7 @@ func (f *Fake) ReplaceConfig(ctx context.Context, old, config []byte) error {
 
 // Reserve implements subnet.Admin.
 func (f *Fake) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
-	value, err := encode(l)
+	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("reserve %v: %w", l, err)
 	}

@@ -3,6 +3,8 @@ package subnettest
 import (
 	"context"
 	"sync"
+
+	"github.com/coreos/flannel/subnet"
 )
 
 // Op names a method of a store.
@@ -96,7 +98,7 @@ func (f *Fake) enter(ctx context.Context, op Op) (err, lostAck error) {
 	case ctx.Err() != nil:
 		return ctx.Err(), nil
 	case f.isClosed():
-		return ErrClosed, nil
+		return subnet.ErrClosed, nil
 	case fault.Err != nil:
 		return fault.Err, nil
 	}

@@ -69,7 +69,7 @@ func (h Harness) source() SourceHarness {
 		Source: h.Store,
 		Put: func(l subnet.Lease) {
 			// A Lease of these tests always encodes.
-			v, _ := encode(l)
+			v, _ := subnet.EncodeLease(l)
 			h.Put(l.Key(), v, longTTL)
 		},
 		Corrupt:     func(l subnet.Lease) { h.Put(l.Key(), []byte("{"), longTTL) },
