@@ -35,11 +35,9 @@ const (
 	waitTimeout = time.Minute
 )
 
-var (
-	// ErrNoAPI: the server answers and has no v2 API (etcd ≥ 3.4 without
-	// -enable-v2, and any from 3.6 on).
-	ErrNoAPI = errors.New("etcd does not serve the v2 API")
-)
+// ErrNoAPI: the server answers and has no v2 API (etcd ≥ 3.4 without -enable-v2,
+// and any from 3.6 on).
+var ErrNoAPI = errors.New("etcd does not serve the v2 API")
 
 // etcd's error codes, from its v2 API documentation.
 const (
