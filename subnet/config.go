@@ -46,6 +46,7 @@ type ConfigError struct {
 	Rule string
 }
 
+// Error returns key, value and rule as a sentence.
 func (e *ConfigError) Error() string {
 	if e.Value == "" {
 		return e.Key + " " + e.Rule

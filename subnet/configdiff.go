@@ -21,6 +21,7 @@ func ConfigText(arg string) []byte {
 // After are its values, for display: secrets are left out.
 type ConfigDifference struct{ Key, Before, After string }
 
+// String returns the difference as "Key: before -> after".
 func (d ConfigDifference) String() string { return d.Key + ": " + d.Before + " -> " + d.After }
 
 // Diff returns the keys in which after differs from c, in a fixed order:

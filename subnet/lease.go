@@ -102,6 +102,7 @@ const (
 	Removed
 )
 
+// String returns the type in lower case, for logs.
 func (t EventType) String() string {
 	switch t {
 	case Added:

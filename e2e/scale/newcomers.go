@@ -76,11 +76,11 @@ func (s *scale) joinHosts(ctx context.Context, c *subnet.Config, n int) error {
 func (s *scale) sent(ctx context.Context) float64 {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.endpoint+"/metrics", nil)
 	if err != nil {
-		s.Fatalf("ask etcd for its counters: %v", err)
+		s.Fatalf("get counters of etcd: %v", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		s.Fatalf("ask etcd for its counters: %v", err)
+		s.Fatalf("get counters of etcd: %v", err)
 	}
 	defer resp.Body.Close()
 	const name = "etcd_network_client_grpc_sent_bytes_total "

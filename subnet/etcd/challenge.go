@@ -38,7 +38,7 @@ func identityConflict(l subnet.Lease, own subnet.Attrs) bool {
 // (Manager.Renew); challenge then fails with ErrAddressInUse or ErrCloned. If the
 // owner is dead, the lease keeps the challenge and is returned.
 func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
-	log.Infof("ask whether the host that holds a lease of ours is alive subnet=%v public_ip=%v node_id=%s hostname=%q wait=%v",
+	log.Infof("challenge the host that holds a lease of ours subnet=%v public_ip=%v node_id=%s hostname=%q wait=%v",
 		l.Subnet, l.Attrs.PublicIP, l.Attrs.NodeID, l.Attrs.Hostname, challengeTimeout)
 	if l.Attrs.Challenge != "" { // another host's, which may take the lease next, or has died
 		switch now, err := a.awaitWrite(ctx, l); {

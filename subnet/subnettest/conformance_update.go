@@ -101,7 +101,7 @@ func testUpdateRace(t *testing.T, h Harness) {
 				t.Errorf("lease is %v, want that of the winner, %d", got, i)
 			}
 		case !errors.Is(err, subnet.ErrConflict):
-			t.Errorf("writer %d: %v, want ErrLost", i, err)
+			t.Errorf("writer %d: %v, want ErrConflict", i, err)
 		}
 	}
 	if winners != 1 {
