@@ -3,12 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"strings"
 
 	"github.com/coreos/flannel/subnet"
@@ -78,10 +76,7 @@ func configText(arg string) ([]byte, error) {
 		text, err := io.ReadAll(io.LimitReader(f, maxConfig))
 		return bytes.TrimSpace(text), err
 	}
-	if !strings.HasPrefix(strings.TrimSpace(arg), "{") {
-		return fmt.Appendf(nil, `{"Network": %q}`, arg), nil
-	}
-	return []byte(arg), nil
+	return subnet.ConfigText(arg), nil
 }
 
 // checkConfig prints the meaning of a configuration if it is valid.
@@ -119,7 +114,11 @@ func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *
 			change.Changes = append(change.Changes, fmt.Sprintf("replaces an invalid configuration: %v", err))
 			before = new(subnet.Config)
 		}
-		change.Changes = append(change.Changes, configChanges(before, c)...)
+		for _, d := range before.Diff(c) {
+			if d.Key != "Backend.Type" { // Backend shows it
+				change.Changes = append(change.Changes, d.String())
+			}
+		}
 		if err := st.ReplaceConfig(ctx, old, text); err != nil {
 			return fmt.Errorf("replace configuration: %w", err)
 		}
@@ -139,48 +138,4 @@ func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *
 	}
 	_, err = fmt.Fprintln(p.Stdout, "written; running daemons apply SubnetMin and SubnetMax now, and the other keys at their next start")
 	return err
-}
-
-// configChanges returns a line for each key that differs.
-func configChanges(before, after *subnet.Config) (lines []string) {
-	add := func(key string, b, a any) {
-		if !reflect.DeepEqual(b, a) {
-			lines = append(lines, fmt.Sprintf("%s: %v -> %v", key, b, a))
-		}
-	}
-	add("Network", before.Network, after.Network)
-	add("SubnetLen", before.SubnetLen, after.SubnetLen)
-	add("SubnetMin", before.SubnetMin, after.SubnetMin)
-	add("SubnetMax", before.SubnetMax, after.SubnetMax)
-	if compact(before.Backend) != compact(after.Backend) {
-		lines = append(lines, fmt.Sprintf("Backend: %s -> %s", withoutKey(before.Backend), withoutKey(after.Backend)))
-	}
-	return lines
-}
-
-// withoutKey returns a Backend object without wireguard's preshared key, which
-// must not stay in a terminal's scrollback.
-func withoutKey(raw json.RawMessage) string {
-	var keys map[string]json.RawMessage
-	if json.Unmarshal(raw, &keys) != nil {
-		return compact(raw)
-	}
-	for key := range keys {
-		if strings.EqualFold(key, "PSK") {
-			keys[key] = json.RawMessage(`"…"`)
-		}
-	}
-	shown, err := json.Marshal(keys)
-	if err != nil {
-		return compact(nil)
-	}
-	return compact(shown)
-}
-
-func compact(raw json.RawMessage) string {
-	var out bytes.Buffer
-	if len(raw) == 0 || json.Compact(&out, raw) != nil {
-		return `{"Type":"udp"}`
-	}
-	return out.String()
 }

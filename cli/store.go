@@ -34,7 +34,7 @@ func (s *storeFlags) do(ctx context.Context, publish []byte, f func(context.Cont
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	c := s.flags.Config
+	c := s.flags.Config()
 	c.Publish = publish
 	st, err := store.Open(ctx, c)
 	if err != nil {
@@ -56,8 +56,8 @@ func listLeases(ctx context.Context, st store.Store) ([]subnet.Lease, error) {
 	}
 	slices.SortFunc(leases, func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
 	// etcd's v3 API lists keys without their expirations; the v2 API with them.
-	if r, ok := st.Registry.(subnet.Ender); ok {
-		err = r.Ends(ctx, leases)
+	if r, ok := st.Source.(subnet.Expirer); ok {
+		err = r.FillExpirations(ctx, leases)
 	}
 	return leases, err
 }

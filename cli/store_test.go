@@ -38,7 +38,7 @@ func TestConfig(t *testing.T) {
 	expect(exitOK, `Backend: {"Type":"udp"} -> {"PSK":"…","Type":"wireguard"}`, "config", "set", `{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard","PSK":"hush"}}`)
 	expect(exitOK, `-> {"Type":"udp"}`, "config", "set", `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`)
 
-	r, err := etcdv3.New(etcd.StoreConfig("/coreos.com/network"))
+	r, err := etcdv3.New(etcd.ClientConfig("/coreos.com/network"))
 	if err != nil {
 		t.Fatal(err)
 	}

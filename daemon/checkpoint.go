@@ -49,7 +49,7 @@ type checkpoint struct {
 	Lease     subnet.Lease
 	Peers     []*subnet.Lease
 	// Written is when the checkpoint was written. Ends is when the lease ends, by
-	// the clock of that boot (subnet.Terms.Clock).
+	// the clock of that boot (subnet.Options.Clock).
 	Written clock.Timestamp
 	Ends    time.Duration
 }
@@ -92,7 +92,7 @@ type checkpointFile struct {
 // newCheckpointFile names the file after the prefix: a host may be in several
 // networks, with a daemon for each.
 func newCheckpointFile(o *Options) *checkpointFile {
-	return &checkpointFile{filepath.Join(o.stateDir, "network-"+url.PathEscape(o.store.Prefix)), o.store.Config}
+	return &checkpointFile{filepath.Join(o.stateDir, "network-"+url.PathEscape(o.store.Prefix)), o.store.Config()}
 }
 
 // load returns the last run's checkpoint. It returns nil without one, and for one

@@ -148,7 +148,7 @@ func TestCheckpointWriter(t *testing.T) {
 // A checkpoint without changes is not written again.
 func TestCheckpointIsWrittenOnChange(t *testing.T) {
 	r := newRig(t)
-	m := subnet.NewManager(r.store, &subnet.Config{}, subnet.Terms{})
+	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
 	m.Adopt(subnet.Lease{Subnet: subnetOf(7), Expiration: time.Now().Add(time.Hour), Rev: 5}, nil)
 	r.state.update(func(s *snapshot) { s.manager, s.config = m, new(subnet.Config) })
 	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, "3")

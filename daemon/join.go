@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"reflect"
 	"slices"
 	"time"
 
@@ -92,7 +91,7 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 		return j.joinFromStore(ctx, last, 0)
 	}
 	m, err := j.joinFromStore(ctx, last, storeTimeout)
-	if !errors.Is(err, subnet.ErrSilent) {
+	if !errors.Is(err, subnet.ErrStoreTimeout) {
 		return m, err
 	}
 	log.Warningf("the store is away, use the checkpoint of the last run subnet=%v peers=%d lease_ends_in=%v reason=%q",
@@ -101,11 +100,11 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 }
 
 // joinFromStore gets the configuration and a lease from the store. If the store
-// does not answer for timeout, the error is subnet.ErrSilent; 0: no limit.
+// does not answer for timeout, the error is subnet.ErrStoreTimeout; 0: no limit.
 func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.Duration) (_ *membership, err error) {
 	opening := ctx
 	if timeout > 0 {
-		limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no configuration within %v: %w", timeout, subnet.ErrSilent))
+		limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no configuration within %v: %w", timeout, subnet.ErrStoreTimeout))
 		defer cancel()
 		opening = limited
 	}
@@ -149,7 +148,7 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 	}
 	m.config = &last.checkpoint.Config
 	m.formerNetworks = last.networks(m.config.Network)
-	if err := j.prepare(m, 0); err != nil {
+	if err := j.prepare(m); err != nil {
 		m.close()
 		return nil, err
 	}
@@ -180,7 +179,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 	m.close()
 	m.store, m.lease = again.store, before.Lease
 	j.setUplink(to)
-	refused := j.prepare(m, 0)
+	refused := j.prepare(m)
 	if refused == nil {
 		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
 			m.formerIPs = append(m.formerIPs, ip)
@@ -197,7 +196,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 
 // open returns a membership that has no more than a store.
 func (j *joiner) open(ctx context.Context, api string, publish []byte) (*membership, error) {
-	s, err := j.openStore(ctx, store.Config{StoreConfig: j.options.store.StoreConfig, API: api, Publish: publish})
+	s, err := j.openStore(ctx, store.Config{ClientConfig: j.options.store.ClientConfig, API: api, Publish: publish})
 	if err != nil {
 		return nil, err
 	}
@@ -205,15 +204,12 @@ func (j *joiner) open(ctx context.Context, api string, publish []byte) (*members
 	return &membership{store: s}, nil
 }
 
-// prepare fills in the manager and the backend for the configuration. timeout is
-// that of the manager's Acquire.
-func (j *joiner) prepare(m *membership, timeout time.Duration) (err error) {
+// prepare fills in the manager and the backend for the configuration.
+func (j *joiner) prepare(m *membership) (err error) {
 	if m.config.IPv6Network != "" {
 		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", m.config.IPv6Network)
 	}
-	terms := j.options.terms
-	terms.Patience = timeout
-	m.manager = subnet.NewManager(m.store.Registry, m.config, terms)
+	m.manager = m.store.NewManager(m.config, j.options.leaseTTL, j.options.renewal)
 	m.backend, err = j.newBackend(m.config)
 	return err
 }
@@ -225,12 +221,13 @@ func (j *joiner) publishState(m *membership) {
 
 // acquire prepares m and gets its lease from the store.
 func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeout time.Duration) error {
-	err := j.prepare(m, timeout)
+	err := j.prepare(m)
 	j.publishState(m)
 	if err != nil {
 		return err
 	}
-	m.lease, err = m.manager.Acquire(ctx, withIdentity(m.backend.Attrs(), j.options.stateDir), last.subnet(), last.checkpoint.subnets()...)
+	m.lease, err = m.manager.Acquire(ctx, withIdentity(m.backend.Attrs(), j.options.stateDir),
+		subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), StoreTimeout: timeout})
 	return err
 }
 
@@ -253,10 +250,8 @@ func (j *joiner) warnIfIgnored(stored *subnet.Config) {
 	if ours == nil {
 		return
 	}
-	// Backend is the text as it was written; its type is compared.
-	a, b := *ours, *stored
-	a.Backend, b.Backend = nil, nil
-	if !reflect.DeepEqual(a, b) {
+	// Of the backend only the type is compared.
+	if slices.ContainsFunc(ours.Diff(stored), func(d subnet.ConfigDifference) bool { return d.Key != "Backend" }) {
 		log.Warningf("ignore -network network=%v backend=%s reason=%q stored_network=%v stored_backend=%s hint=%q",
 			ours.Network, ours.BackendType, "the store has another configuration, which holds for all hosts",
 			stored.Network, stored.BackendType, "flannel config set changes it")

@@ -52,7 +52,7 @@ func TestJoinFromCheckpoint(t *testing.T) {
 		if left := time.Until(m.lease.Expiration); left < 59*time.Minute || left > time.Hour {
 			t.Errorf("the lease ends in %v, want an hour", left)
 		}
-		if got := r.state.get(); got.manager != m.manager || got.config != m.config || got.store != m.store {
+		if got := r.state.get(); got.manager != m.manager || got.config != m.config || got.store.Source != m.store.Source {
 			t.Errorf("the state is %+v", got)
 		}
 		r.supervise(m)
@@ -173,7 +173,7 @@ func TestUnusableNetworkIsNotPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.fail(errUnusable, nil)
-		if _, err := r.joiner.join(t.Context()); !errors.Is(err, errUnusable) || r.state.get().store.Registry != nil {
+		if _, err := r.joiner.join(t.Context()); !errors.Is(err, errUnusable) || r.state.get().store.Source != nil {
 			t.Errorf("join = %v", err)
 		}
 	})

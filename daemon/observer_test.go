@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 func seen() status.Snapshot {
@@ -163,10 +164,11 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 	t.Setenv(notifyVariable, filepath.Join(t.TempDir(), "notify"))
 	synctest.Test(t, func(t *testing.T) {
 		r, network := newRig(t), new(countingNetwork)
-		m := subnet.NewManager(r.store, &subnet.Config{}, subnet.Terms{})
+		m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
 		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)}, nil)
 		r.state.update(func(s *snapshot) {
-			s.uplink.Index, s.store.Registry, s.manager, s.network, s.ready = 1, r.store, m, network, true
+			s.store = store.New(r.store, "3")
+			s.uplink.Index, s.manager, s.network, s.ready = 1, m, network, true
 			s.applied = true
 			s.config = &subnet.Config{BackendType: "udp"}
 		})

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/coreos/flannel/backend/all"
@@ -37,7 +36,8 @@ type Options struct {
 	dataPath string
 
 	subnetFile string
-	terms      subnet.Terms
+	leaseTTL   time.Duration
+	renewal    subnet.Options
 	ipMasq     bool
 	stateDir   string
 
@@ -122,7 +122,7 @@ func (o *Options) flagSet(margin *int) *flag.FlagSet {
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
-	fs.DurationVar(&o.terms.TTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
+	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
 	fs.IntVar(margin, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade packets that leave the overlay network")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for data that must survive a reboot")
@@ -142,19 +142,19 @@ func (o *Options) flagSet(margin *int) *flag.FlagSet {
 
 // check completes the options, and checks those that no other package checks.
 func (o *Options) check(margin time.Duration, marginGiven bool) error {
-	if o.terms.TTL < time.Second {
-		return fmt.Errorf("-subnet-lease-ttl %v is shorter than a second", o.terms.TTL)
+	if o.leaseTTL < time.Second {
+		return fmt.Errorf("-subnet-lease-ttl %v is shorter than a second", o.leaseTTL)
 	}
 	if margin < time.Minute || margin > 1439*time.Minute {
 		return fmt.Errorf("-%s %d is not in 1 to 1439 minutes", flagRenewMargin, margin/time.Minute)
 	}
-	if margin >= o.terms.TTL {
+	if margin >= o.leaseTTL {
 		if marginGiven {
-			return fmt.Errorf("-%s %v is not shorter than -subnet-lease-ttl %v: the lease would be renewed without pause", flagRenewMargin, margin, o.terms.TTL)
+			return fmt.Errorf("-%s %v is not shorter than -subnet-lease-ttl %v: the lease would be renewed without pause", flagRenewMargin, margin, o.leaseTTL)
 		}
-		margin = o.terms.TTL / 2
+		margin = o.leaseTTL / 2
 	}
-	o.terms.RenewMargin = margin
+	o.renewal.RenewMargin = margin
 	for _, p := range []struct {
 		flag  string
 		value int
@@ -228,10 +228,7 @@ func (o *Options) parseNetwork() error {
 	if o.network == "" {
 		return nil
 	}
-	o.publish = []byte(o.network)
-	if !strings.HasPrefix(strings.TrimSpace(o.network), "{") {
-		o.publish = fmt.Appendf(nil, `{"Network": %q}`, o.network)
-	}
+	o.publish = subnet.ConfigText(o.network)
 	var err error
 	if o.published, err = subnet.ParseConfig(o.publish); err != nil {
 		return fmt.Errorf("-network: %w", err)

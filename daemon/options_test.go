@@ -25,7 +25,7 @@ func TestOptionsDefaults(t *testing.T) {
 	if want := []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}; !slices.Equal(o.store.Endpoints, want) {
 		t.Errorf("endpoints %q", o.store.Endpoints)
 	}
-	if o.terms.TTL != 24*time.Hour || o.terms.RenewMargin != time.Hour || o.store.Prefix != "/coreos.com/network" ||
+	if o.leaseTTL != 24*time.Hour || o.renewal.RenewMargin != time.Hour || o.store.Prefix != "/coreos.com/network" ||
 		o.subnetFile != "/run/flannel/subnet.env" || o.stateDir != "/var/lib/flannel" || o.statusAddr != "127.0.0.1:8286" ||
 		o.store.API != "auto" || o.dataPath != "auto" || o.healthzIP != "0.0.0.0" || o.healthzPort != 0 || o.ipMasq {
 		t.Errorf("%+v", o)
@@ -58,8 +58,8 @@ func TestOptionsEnvironment(t *testing.T) {
 }
 
 func TestOptionsRenewMarginFollowsShortTTL(t *testing.T) {
-	if o := parse(t, "-subnet-lease-ttl=10m"); o.terms.RenewMargin != 5*time.Minute {
-		t.Errorf("margin %v", o.terms.RenewMargin)
+	if o := parse(t, "-subnet-lease-ttl=10m"); o.renewal.RenewMargin != 5*time.Minute {
+		t.Errorf("margin %v", o.renewal.RenewMargin)
 	}
 }
 

@@ -87,7 +87,7 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	if now.uplinkProblem != "" {
 		missing("the interface to the other hosts cannot be used: %s", now.uplinkProblem)
 	}
-	if now.store.Registry == nil {
+	if now.store.Source == nil {
 		missing("waiting for the store %v", r.options.store.Endpoints)
 		return s, peers
 	}
@@ -150,7 +150,7 @@ func describeBackend(s snapshot) *status.Backend {
 
 // readyLine is a log line with every choice that the start has made, and the
 // reason where the choice was not the operator's. It holds no password: endpoints
-// have no user in them (subnet.StoreConfig).
+// have no user in them (etcd.ClientConfig).
 func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
 	o, now, stats := r.options, r.state.get(), network.Stats()
 	expires := "never"

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/pkg/status"
-	"github.com/coreos/flannel/subnet"
 )
 
 // At each step of a start, the report names what is missing.
@@ -27,9 +26,9 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 			{func(*snapshot) {}, ""},
 			{func(s *snapshot) { *s = snapshot{} }, "waiting for an interface with an address"},
 			{func(s *snapshot) { s.uplinkProblem = "it is down" }, "the interface to the other hosts cannot be used: it is down"},
-			{func(s *snapshot) { s.store.Registry = nil }, "waiting for the store [http://127.0.0.1:4001 http://127.0.0.1:2379]"},
+			{func(s *snapshot) { s.store.Source = nil }, "waiting for the store [http://127.0.0.1:4001 http://127.0.0.1:2379]"},
 			{func(s *snapshot) { s.manager = nil }, "waiting for the network configuration /coreos.com/network/config"},
-			{func(s *snapshot) { s.manager = subnet.NewManager(r.store, m.config, r.options.terms) }, "waiting for a subnet"},
+			{func(s *snapshot) { s.manager = m.store.NewManager(m.config, r.options.leaseTTL, r.options.renewal) }, "waiting for a subnet"},
 			{func(s *snapshot) { s.network = nil }, "waiting for the network device"},
 			{func(s *snapshot) { s.applied = false }, "waiting for the first full set of peers"},
 		} {

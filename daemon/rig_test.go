@@ -68,7 +68,8 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 		options: parse(t, "-state-dir="+dir+"/state", "-subnet-file="+dir+"/subnet.env", "-etcd-api=3", "-probe-interval=0"),
 	}
 	began := time.Now()
-	r.options.terms = subnet.Terms{TTL: rigTTL, RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
+	r.options.leaseTTL = rigTTL
+	r.options.renewal = subnet.Options{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
 	reconciles := status.NewReconciles()
 	r.reporter = newReporter(r.options, r.state, r.events)
 	r.observer = newObserver(r.reporter, r.events)
@@ -76,7 +77,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
 	r.joiner.openStore = func(_ context.Context, c store.Config) (store.Store, error) {
-		return store.Store{Registry: openedStore{fake}, API: c.API}, nil
+		return store.New(openedStore{fake}, c.API), nil
 	}
 	r.joiner.newBackend = func(*subnet.Config) (backend.Backend, error) {
 		r.mu.Lock()

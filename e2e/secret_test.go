@@ -64,7 +64,7 @@ func TestNoSecretIsTold(t *testing.T) {
 		nextPSK  = "bk4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="
 	)
 	etcd := etcdserver.Start(t, etcdserver.Options{TLS: true, User: "net", Password: password, Prefix: prefix})
-	r, err := etcdv3.New(etcd.StoreConfig(prefix))
+	r, err := etcdv3.New(etcd.ClientConfig(prefix))
 	if err != nil {
 		t.Fatal(err)
 	}

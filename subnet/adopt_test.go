@@ -13,9 +13,9 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-// A host that moved to another address knows its lease by the former one, and
-// its NodeID, though somebody has written to the key meanwhile; a copy of its
-// disk that has taken the lease is another host.
+// A host that moved to another address recognises its lease by the former one and
+// its NodeID, although the key was written meanwhile. A copy of its disk that has
+// taken the lease is another host.
 func TestAdoptAfterMove(t *testing.T) {
 	former := netip.MustParseAddr("192.0.2.1")
 	for name, test := range map[string]struct {
@@ -29,26 +29,26 @@ func TestAdoptAfterMove(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.SetConfig([]byte(network16))
-				created, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: node("192.0.2.1", "a")}, terms.TTL)
+				fake := subnettest.NewFake()
+				fake.SetConfig([]byte(network16))
+				created, err := fake.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: node("192.0.2.1", "a")}, ttl)
 				if err != nil {
 					t.Fatal(err)
 				}
 				touched := created
 				touched.Attrs = test.holder
-				touched.Attrs.Claim = "someone"
-				if _, err := reg.Update(t.Context(), touched, terms.TTL); err != nil {
+				touched.Attrs.Challenge = "someone"
+				if _, err := fake.Update(t.Context(), touched, ttl); err != nil {
 					t.Fatal(err)
 				}
 				created.Attrs = node("192.0.2.3", "a")
-				m := newManager(t, reg, network16)
+				m := newManager(t, fake, network16)
 				m.Adopt(created, nil, former)
-				h := run(t, reg, m, created)
-				defer h.stop()
+				h := subnettest.RunHost(t, fake, m, created)
+				defer h.Stop()
 				if !test.ours {
 					select {
-					case err := <-h.errs:
+					case err := <-h.Errs:
 						if !errors.Is(err, subnet.ErrLost) {
 							t.Errorf("ended with %v, want ErrLost", err)
 						}
@@ -57,42 +57,42 @@ func TestAdoptAfterMove(t *testing.T) {
 					}
 					return
 				}
-				if l := stored(t, reg); !l.Attrs.Equal(created.Attrs) {
+				if l := fake.OnlyLease(t); !l.Attrs.Equal(created.Attrs) {
 					t.Errorf("the lease says %+v, want %+v", l.Attrs, created.Attrs)
 				}
-				h.end(t)
+				h.End(t)
 			})
 		})
 	}
 }
 
-// What a host wrote last is its own, whatever it says: a key that still names the
-// former address, at the revision that we know, is no fault and no peer.
+// A key at the revision of our last write is ours: if it still names the former
+// address, it is no fault and no peer.
 func TestAdoptOwnRevision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		own, err := reg.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, terms.TTL)
+		fake := subnettest.NewFake()
+		own, err := fake.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}
 		own.Attrs = attrs("192.0.2.3")
-		m := newManager(t, reg, network16)
+		m := newManager(t, fake, network16)
 		m.Adopt(own, nil)
 		// Renew, which would write the new address, does not run.
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		told, ended := []subnet.Event(nil), make(chan error, 1)
-		go func() { ended <- m.Watch(ctx, own, func(e []subnet.Event) { told = append(told, e...) }) }()
+		delivered, ended := []subnet.Event(nil), make(chan error, 1)
+		go func() { ended <- m.Watch(ctx, own, func(e []subnet.Event) { delivered = append(delivered, e...) }) }()
 		synctest.Wait()
 		cancel()
-		if err := <-ended; err != nil || len(told) > 0 || m.BadCount() > 0 {
-			t.Errorf("told %v, %d bad keys, %v", told, m.BadCount(), err)
+		if err := <-ended; err != nil || len(delivered) > 0 || m.BadCount() > 0 {
+			t.Errorf("delivered %v, %d bad keys, %v", delivered, m.BadCount(), err)
 		}
 	})
 }
 
-// A remembered configuration is compared with the store's before the first
-// write, and what has changed is refused at once.
+// An adopted configuration is compared with the store's before the first write. A
+// changed one is refused at once.
 func TestAdoptReadsConfigFirst(t *testing.T) {
 	for name, test := range map[string]struct{ config, refused string }{
 		"same":    {network16, ""},
@@ -101,46 +101,46 @@ func TestAdoptReadsConfigFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
+				fake := subnettest.NewFake()
 				if test.config != "" {
-					reg.SetConfig([]byte(test.config))
+					fake.SetConfig([]byte(test.config))
 				}
 				down := subnettest.Fault{Err: errors.New("store is down")}
 				leave := make(chan struct{})
-				reg.Inject(subnettest.OpConfig, down, subnettest.Fault{Wait: leave})
+				fake.Inject(subnettest.OpConfig, down, subnettest.Fault{Wait: leave})
 				own := subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: us, Expiration: time.Now().Add(time.Hour)}
-				h := adoptHost(t, reg, own, nil)
+				h := adoptHost(t, fake, own, nil)
 				time.Sleep(10 * time.Second) // of the bubble
-				if n := reg.Calls(subnettest.OpUpdate); n > 0 {
+				if n := fake.Calls(subnettest.OpUpdate); n > 0 {
 					t.Errorf("%d writes before the configuration was read", n)
 				}
 				close(leave)
 				synctest.Wait()
-				if got := h.manager.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
+				if got := h.Manager.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
 					t.Errorf("refused with %q, want %q", got, test.refused)
 				}
-				if !h.held(t) {
+				if !h.Holds(t) {
 					t.Error("the lease was not written after that")
 				}
-				h.end(t)
+				h.End(t)
 			})
 		})
 	}
 }
 
-// A lease has an end that nobody can set: by the clock that goes on in suspend.
+// Status.Ends is the lease's end by Options.Clock, which counts time in suspend.
 func TestStatusEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		m := newManager(t, reg, network16)
-		if _, err := m.Acquire(t.Context(), us, netip.Prefix{}); err != nil {
+		fake := subnettest.NewFake()
+		m := newManager(t, fake, network16)
+		if _, err := m.Acquire(t.Context(), us, subnet.Hints{}); err != nil {
 			t.Fatal(err)
 		}
-		if left := m.Status().Ends - bubbleClock(); left != terms.TTL {
-			t.Errorf("the lease ends in %v, want %v", left, terms.TTL)
+		if left := m.Status().Ends - bubbleClock(); left != ttl {
+			t.Errorf("the lease ends in %v, want %v", left, ttl)
 		}
-		reg.Put("10.5.7.0-24", value("192.0.2.2"), 0)
-		if _, err := m.Acquire(t.Context(), attrs("192.0.2.2"), netip.Prefix{}); err != nil || m.Status().Ends != 0 {
+		fake.Put("10.5.7.0-24", value("192.0.2.2"), 0)
+		if _, err := m.Acquire(t.Context(), attrs("192.0.2.2"), subnet.Hints{}); err != nil || m.Status().Ends != 0 {
 			t.Errorf("a reservation ends at %v, %v", m.Status().Ends, err)
 		}
 	})

@@ -7,13 +7,13 @@ import (
 	log "github.com/golang/glog"
 )
 
-// maxBadKeys bounds what BadData remembers; past it, keys are counted only.
+// maxBadKeys bounds the keys that BadData remembers; further ones are only
+// counted.
 const maxBadKeys = 1024
 
-// BadData keeps account of the store's keys that are left out, because they do
-// not parse or contradict others. Each key is logged once for each new fault, and
-// counted every time it is met. The zero value is ready; it is safe for concurrent
-// use.
+// BadData counts and logs the store's keys that are left out, because they do
+// not parse or contradict others. A key is logged once for each new fault and
+// counted each time. The zero value is ready; it is safe for concurrent use.
 type BadData struct {
 	count atomic.Uint64
 
@@ -21,7 +21,7 @@ type BadData struct {
 	logged map[string]string // key → the fault last logged for it
 }
 
-// Skip records that key was left out for the reason err.
+// Skip records that key was left out because of err.
 func (b *BadData) Skip(key string, err error) {
 	b.count.Add(1)
 	b.mu.Lock()
@@ -37,5 +37,5 @@ func (b *BadData) Skip(key string, err error) {
 	log.Errorf("skip key=%q reason=%q; all other leases stay in force", key, fault)
 }
 
-// Count is how many times a key was left out.
+// Count returns how many times a key was left out.
 func (b *BadData) Count() uint64 { return b.count.Load() }

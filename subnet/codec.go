@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// ParseLease decodes a lease key, named relative to <prefix>/subnets/, and its
-// JSON value as any generation of flannel writes them. Unknown fields of the
-// value are ignored. Expiration, Rev and Reserved are the registry's to fill.
+// ParseLease decodes a lease key, relative to <prefix>/subnets/, and its JSON
+// value, as every generation of flannel writes them. It ignores unknown fields
+// of the value. The store sets Expiration, Rev and Reserved.
 func ParseLease(key string, value []byte) (Lease, error) {
 	l, err := ParseKey(key)
 	if err != nil {
@@ -24,9 +24,23 @@ func ParseLease(key string, value []byte) (Lease, error) {
 	return l, nil
 }
 
+// EncodeLease returns l's JSON value. Without backend type and Extras it equals
+// that of the first flannel byte for byte. EncodeLease fails if key or value do
+// not parse: one bad key makes today's flannel drop every route.
+func EncodeLease(l Lease) ([]byte, error) {
+	v, err := json.Marshal(l.Attrs)
+	if err == nil {
+		_, err = ParseLease(l.Key(), v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode lease %v: %w", l, err)
+	}
+	return v, nil
+}
+
 // ParseKey decodes a lease key such as "10.5.52.0-24", or that of a dual-stack
-// host, "10.5.52.0-24&fd00:0:0:34::-64". Only the canonical spelling passes,
-// so that a key and the lease it gives name each other.
+// host, "10.5.52.0-24&fd00:0:0:34::-64". It accepts only the canonical form, so
+// that key and lease correspond one to one.
 func ParseKey(key string) (Lease, error) {
 	v4, v6, dual := strings.Cut(key, "&")
 	var l Lease
@@ -67,14 +81,15 @@ func parseDashed(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// IsHostAddr reports whether ip can be a PublicIP: an IPv4 address of one host
-// that other hosts can send to.
+// IsHostAddr reports whether ip can be a PublicIP: a unicast IPv4 address that
+// other hosts can send to.
 func IsHostAddr(ip netip.Addr) bool {
 	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
 }
 
-// shared is what all generations of flannel write into the value of a lease key.
-type shared struct {
+// commonFields are written by all generations of flannel into the value of a
+// lease key.
+type commonFields struct {
 	PublicIP    netip.Addr
 	BackendType string
 	BackendData json.RawMessage
@@ -82,13 +97,13 @@ type shared struct {
 
 func parseAttrs(value []byte) (Attrs, error) {
 	var v struct {
-		shared
+		commonFields
 		Extras
 	}
 	if json.Unmarshal(value, &v) != nil {
-		// Somebody else's fields of the Extras' names; a peer is worth more than these.
+		// Another program's fields may have the Extras' names. The peer matters more.
 		v.Extras = Extras{}
-		if err := json.Unmarshal(value, &v.shared); err != nil {
+		if err := json.Unmarshal(value, &v.commonFields); err != nil {
 			return Attrs{}, err
 		}
 	}

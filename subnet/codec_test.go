@@ -25,11 +25,11 @@ func TestParseLease(t *testing.T) {
 	}
 }
 
-// What only this program writes is read back; where others use the same names
-// for something else, it is as if it were not there.
+// Extras are decoded. If another program uses their names with other types, they
+// are ignored.
 func TestParseExtras(t *testing.T) {
 	for value, want := range map[string]Extras{
-		`{"PublicIP":"1.2.3.4","NodeID":"a","Hostname":"b","Claim":"c","DataPath":"d"}`: {NodeID: "a", Hostname: "b", Claim: "c", DataPath: "d"},
+		`{"PublicIP":"1.2.3.4","NodeID":"a","Hostname":"b","Claim":"c","DataPath":"d"}`: {NodeID: "a", Hostname: "b", Challenge: "c", DataPath: "d"},
 		`{"PublicIP":"1.2.3.4","NodeID":7,"Hostname":"b"}`:                              {},
 		`{"PublicIP":"1.2.3.4"}`: {},
 	} {

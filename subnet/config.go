@@ -10,42 +10,43 @@ import (
 )
 
 const (
-	// defaultSubnetLen is what a host gets of a Network that is large enough.
+	// defaultSubnetLen is the prefix length of subnets in a Network that is
+	// large enough.
 	defaultSubnetLen = 24
-	// maxSubnetLen leaves a host four addresses: the subnet's own (the tunnel
-	// device's), the bridge's, one container's, and the broadcast address.
+	// maxSubnetLen leaves a host four addresses: the subnet's own for the tunnel
+	// device, the bridge's, one container's, and the broadcast address.
 	maxSubnetLen = 30
-	// defaultBackend is used where the configuration names none.
+	// defaultBackend is used if the configuration names none.
 	defaultBackend = "udp"
 )
 
-// Config is the network configuration that all hosts share: the JSON object at
-// <prefix>/config, with defaults filled in and every rule checked.
+// Config is the network configuration that all hosts share, with defaults
+// filled in and every rule checked.
 type Config struct {
-	// Network is the range that all subnets are cut from.
+	// Network contains all subnets.
 	Network netip.Prefix
 	// SubnetLen is the prefix length of one host's subnet.
 	SubnetLen int
-	// SubnetMin and SubnetMax are the first addresses of the first and of the
-	// last subnet that may be handed out.
+	// SubnetMin and SubnetMax are the first addresses of the first and the last
+	// subnet that may be handed out.
 	SubnetMin, SubnetMax netip.Addr
 	// BackendType is Backend's "Type" in lower case, "udp" by default.
 	BackendType string
-	// Backend is the whole Backend object, which the backend itself decodes;
-	// nil if the configuration has none.
+	// Backend is the whole Backend object, nil without; the backend decodes it.
 	Backend json.RawMessage `json:",omitempty"`
-	// IPv6Network is set where the configuration asks for IPv6 as well, which
-	// no network here carries; the caller should say so.
+	// IPv6Network is set if the configuration enables IPv6, which is not carried;
+	// the caller should warn of it.
 	IPv6Network string
 }
 
-// ConfigError says which key of the network configuration breaks which rule.
+// ConfigError is a key of the network configuration that breaks a rule.
 type ConfigError struct {
 	Key, Value string
 	// Rule completes the sentence "<Key> <Value> …".
 	Rule string
 }
 
+// Error returns key, value and rule as a sentence.
 func (e *ConfigError) Error() string {
 	if e.Value == "" {
 		return e.Key + " " + e.Rule
@@ -54,7 +55,7 @@ func (e *ConfigError) Error() string {
 }
 
 // rawConfig defers the decoding of values, so that an error can name its key
-// and quote its value. Keys match without regard to case (encoding/json).
+// and quote its value. encoding/json ignores the case of keys.
 type rawConfig struct {
 	Network     json.RawMessage
 	SubnetLen   json.RawMessage
@@ -66,9 +67,9 @@ type rawConfig struct {
 	IPv6Network json.RawMessage
 }
 
-// ParseConfig decodes and checks a network configuration. It accepts what any
-// generation of flannel accepts and can carry IPv4 with; unknown keys are
-// ignored. A broken rule is a *ConfigError, broken JSON the decoder's error.
+// ParseConfig decodes and checks a network configuration. It accepts every IPv4
+// configuration that a generation of flannel accepts, and ignores unknown keys.
+// A broken rule gives a *ConfigError, broken JSON the decoder's error.
 func ParseConfig(data []byte) (*Config, error) {
 	var raw rawConfig
 	if err := json.Unmarshal(data, &raw); err != nil {
@@ -99,7 +100,7 @@ func describeJSON(data []byte, err error) error {
 	return fmt.Errorf("decode network configuration: %w", err)
 }
 
-// decode reads one value; absent and null leave into as it is.
+// decode reads one value; an absent one and null leave into unchanged.
 func decode(key string, raw json.RawMessage, into any, rule string) error {
 	if absent(raw) {
 		return nil
@@ -119,7 +120,7 @@ func (c *Config) parseNetwork(raw rawConfig) error {
 		return err
 	}
 	if !ipv4 {
-		return &ConfigError{"EnableIPv4", "false", "cannot be had: the overlay carries IPv4"}
+		return &ConfigError{"EnableIPv4", "false", "is not supported: the overlay carries IPv4"}
 	}
 	var text string
 	if err := decode("Network", raw.Network, &text, example); err != nil {
@@ -175,9 +176,8 @@ func (c *Config) parseRange(raw rawConfig) error {
 	first := c.Network.Addr()
 	last := c.subnetOf(LastAddr(c.Network)).Addr()
 	c.SubnetMin, c.SubnetMax = first, last
-	// The first subnet stays unused: its network address is the Network's own,
-	// which old systems take for a broadcast address. A Network of one subnet
-	// has no other to give.
+	// The first subnet stays unused if there is another: old systems take its
+	// network address, which is the Network's, for a broadcast address.
 	if first != last {
 		c.SubnetMin = LastAddr(c.subnetOf(first)).Next()
 	}
@@ -202,7 +202,7 @@ func (c *Config) parseRange(raw rawConfig) error {
 		case err != nil || !a.Is4():
 			return &ConfigError{end.key, string(end.raw), example}
 		case a.IsUnspecified():
-			continue // both older generations take 0.0.0.0 for "not given"
+			continue // as in other generations of flannel
 		case !c.Network.Contains(a):
 			return &ConfigError{end.key, text, fmt.Sprintf("is outside Network %v", c.Network)}
 		case c.subnetOf(a).Addr() != a:
@@ -249,18 +249,18 @@ func (c *Config) parseIPv6(raw rawConfig) error {
 	return decode("IPv6Network", raw.IPv6Network, &c.IPv6Network, "must be a string")
 }
 
-// subnetOf is the subnet, of the configured length, that a lies in.
+// subnetOf returns the subnet of the configured length that contains a.
 func (c *Config) subnetOf(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, c.SubnetLen).Masked()
 }
 
-// allows reports whether p is a subnet that the configuration hands out.
-func (c *Config) allows(p netip.Prefix) bool {
+// Allows reports whether p is a subnet that the configuration hands out.
+func (c *Config) Allows(p netip.Prefix) bool {
 	return p.IsValid() && p.Bits() == c.SubnetLen && p == p.Masked() &&
 		!p.Addr().Less(c.SubnetMin) && !c.SubnetMax.Less(p.Addr())
 }
 
-// LastAddr is the highest address of p.
+// LastAddr returns the highest address of p.
 func LastAddr(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {

@@ -3,7 +3,6 @@ package subnet
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,17 +14,16 @@ import (
 	"github.com/coreos/flannel/pkg/backoff"
 )
 
-// configEvery is how often the configuration is read again, less up to a tenth
-// at random: for 10,000 hosts that is 180 small reads a second.
-const configEvery = time.Minute
+// configInterval is how often the configuration is read, less up to a tenth at
+// random. With 10,000 hosts that is 180 small reads a second.
+const configInterval = time.Minute
 
-// WaitConfig returns the network configuration, waiting for the store and for
-// the configuration as long as it takes. A configuration that breaks a rule is
-// an error at once: it does not mend itself. Errors: a *ConfigError or a JSON
-// error, or ctx's.
-func WaitConfig(ctx context.Context, reg Registry) (*Config, error) {
+// WaitConfig returns the network configuration. It waits for the store and for
+// the configuration as long as ctx allows. A configuration that breaks a rule is
+// an error at once. Errors: a *ConfigError or a JSON error, or ctx's.
+func WaitConfig(ctx context.Context, s Source) (*Config, error) {
 	data, err := backoff.Retry(ctx, "wait for network configuration", func() ([]byte, error) {
-		return reg.Config(ctx)
+		return s.Config(ctx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("wait for network configuration: %w", err)
@@ -33,80 +31,71 @@ func WaitConfig(ctx context.Context, reg Registry) (*Config, error) {
 	return ParseConfig(data)
 }
 
-// WatchConfig notices, within a minute, a change of the configuration that we
-// work by, until ctx ends (nil). SubnetMin and SubnetMax concern leases that
-// are yet to be taken, so that there is nothing to do for ours. Everything else
-// decides how hosts reach each other, and is refused as a whole: it takes
-// effect at the next start. Status says what is refused and why.
+// WatchConfig notices a change of the configuration in use within a minute,
+// until ctx ends (nil). SubnetMin and SubnetMax apply to leases of the future,
+// so a change of them needs no action. A change of anything else decides how
+// hosts reach each other; it is refused as a whole and takes effect at the next
+// start. Status holds the reason.
 func (m *Manager) WatchConfig(ctx context.Context) error {
 	var seen []byte
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(configEvery - rand.N(configEvery/10)):
+		case <-time.After(configInterval - rand.N(configInterval/10)):
 		}
-		data, err := m.reg.Config(ctx)
-		if m.answered(err) == nil && bytes.Equal(data, seen) {
+		data, err := m.source.Config(ctx)
+		if m.record(err) == nil && bytes.Equal(data, seen) {
 			continue
 		}
-		if m.judgeConfig(data, err) == nil {
+		if m.compareConfig(data, err) == nil {
 			seen = data
 		}
 	}
 }
 
-// judgeConfig judges what the store says of the configuration. It returns err
-// where the store says nothing: its absence is no news.
-func (m *Manager) judgeConfig(data []byte, err error) error {
+// checkAdoptedConfig compares a configuration of the last run with the store's,
+// before the first write that depends on it.
+func (m *Manager) checkAdoptedConfig(ctx context.Context) error {
+	if !m.configUnread {
+		return nil
+	}
+	data, err := m.source.Config(ctx)
+	if err := m.compareConfig(data, m.record(err)); err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	m.configUnread = false
+	return nil
+}
+
+// compareConfig records whether the store's answer, data or err, allows the
+// configuration in use. It returns err if the store did not answer.
+func (m *Manager) compareConfig(data []byte, err error) error {
 	switch {
 	case errors.Is(err, ErrNoConfig):
-		m.refuseConfig("the configuration is gone from the store")
+		m.setConfigRefused("the configuration is gone from the store")
 	case err != nil:
 		return err
 	default:
-		m.refuseConfig(m.compareConfig(data))
+		m.setConfigRefused(m.refusal(data))
 	}
 	return nil
 }
 
-// readAdopted compares a remembered configuration with the store's, before the
-// first write by it.
-func (m *Manager) readAdopted(ctx context.Context) error {
-	if !m.unread {
-		return nil
-	}
-	data, err := m.reg.Config(ctx)
-	if err := m.judgeConfig(data, m.answered(err)); err != nil {
-		return fmt.Errorf("read configuration: %w", err)
-	}
-	m.unread = false
-	return nil
-}
-
-// compareConfig says why data cannot be put to work; "" where nothing is to do.
-func (m *Manager) compareConfig(data []byte) string {
+// refusal returns why data cannot take effect now; "" if nothing has to.
+func (m *Manager) refusal(data []byte) string {
 	c, err := ParseConfig(data)
 	if err != nil {
 		return err.Error()
 	}
 	var changed []string
-	for _, part := range []struct {
-		key      string
-		was, now any
-	}{
-		{"Network", m.config.Network, c.Network},
-		{"SubnetLen", m.config.SubnetLen, c.SubnetLen},
-		{"Backend.Type", m.config.BackendType, c.BackendType},
-		{"Backend", compact(m.config.Backend), compact(c.Backend)},
-		{"IPv6Network", m.config.IPv6Network, c.IPv6Network},
-	} {
-		switch {
-		case part.was == part.now:
-		case part.key == "Backend": // it may hold a secret
+	for _, d := range m.config.Diff(c) {
+		switch d.Key {
+		case "SubnetMin", "SubnetMax":
+		case "Backend":
 			changed = append(changed, "Backend has other options")
 		default:
-			changed = append(changed, fmt.Sprintf("%s is %v, was %v", part.key, part.now, part.was))
+			changed = append(changed, fmt.Sprintf("%s is %s, was %s", d.Key, d.After, d.Before))
 		}
 	}
 	if changed == nil {
@@ -115,17 +104,8 @@ func (m *Manager) compareConfig(data []byte) string {
 	return "takes effect at the next start: " + strings.Join(changed, "; ")
 }
 
-// compact is raw without what has no meaning; it parsed before.
-func compact(raw json.RawMessage) string {
-	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
-		return string(raw)
-	}
-	return b.String()
-}
-
-// refuseConfig records why a configuration is refused; "" for none.
-func (m *Manager) refuseConfig(reason string) {
+// setConfigRefused records why a configuration is refused; "" for none.
+func (m *Manager) setConfigRefused(reason string) {
 	m.mu.Lock()
 	before := m.status.ConfigRefused
 	m.status.ConfigRefused = reason

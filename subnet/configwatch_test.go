@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -15,9 +16,9 @@ var errConfigUnnoticed = errors.New("a change of the configuration is not notice
 
 func TestConfigChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		reg.SetConfig([]byte(network16))
-		m := newManager(t, reg, network16)
+		fake := subnettest.NewFake()
+		fake.SetConfig([]byte(network16))
+		m := newManager(t, fake, network16)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- m.WatchConfig(ctx) }()
@@ -35,9 +36,9 @@ func TestConfigChanges(t *testing.T) {
 			{"", "gone"},
 			{` {"Network":"10.5.0.0/16"} `, ""},
 		} {
-			reg.SetConfig(nil)
+			fake.SetConfig(nil)
 			if test.config != "" {
-				reg.SetConfig([]byte(test.config))
+				fake.SetConfig([]byte(test.config))
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -47,7 +48,7 @@ func TestConfigChanges(t *testing.T) {
 			}
 		}
 		// While the store is away, nothing is known of a change.
-		reg.SetDown(errors.New("store is down"))
+		fake.SetDown(errors.New("store is down"))
 		time.Sleep(time.Hour)
 		if got := m.Status().ConfigRefused; got != "" {
 			t.Errorf("%v: refused without an answer: %q", errConfigUnnoticed, got)
@@ -55,6 +56,24 @@ func TestConfigChanges(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestWaitConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		fake.SetDown(errors.New("store is down"))
+		time.AfterFunc(time.Minute, func() { fake.SetDown(nil) })
+		time.AfterFunc(2*time.Minute, func() { fake.SetConfig([]byte(network16)) })
+		c, err := subnet.WaitConfig(t.Context(), fake)
+		if err != nil || c.Network != prefix("10.5.0.0/16") {
+			t.Errorf("got %+v, %v", c, err)
+		}
+		fake.SetConfig([]byte(`{"Network": "10.5.0.0/31"}`))
+		var refused *subnet.ConfigError
+		if _, err := subnet.WaitConfig(t.Context(), fake); !errors.As(err, &refused) {
+			t.Errorf("got %v, want a *ConfigError at once", err)
 		}
 	})
 }

@@ -42,35 +42,35 @@ func TestBadDataIsContained(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				reg := subnettest.NewFake()
-				reg.Put("10.5.1.0-24", value(us.PublicIP.String()), 0) // our subnet, so that the tests know it
+				fake := subnettest.NewFake()
+				fake.Put("10.5.1.0-24", value(us.PublicIP.String()), 0) // our subnet, so that the tests know it
 				for key, ip := range good {
-					reg.Put(key, value(ip), 0)
+					fake.Put(key, value(ip), 0)
 				}
-				h := startHost(t, reg)
-				told := h.told(t, map[netip.Prefix]netip.Addr{})
+				h := startHost(t, fake)
+				told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 				before := fmt.Sprint(told)
-				// Once in the watch's way, once in the list's.
+				// Once by the watch, once by the list.
 				for _, compact := range []bool{false, true} {
-					counted := h.manager.BadCount() + reg.BadCount()
+					counted := h.Manager.BadCount() + fake.BadCount()
 					if compact {
-						reg.SetDown(errors.New("store is down"))
+						fake.SetDown(errors.New("store is down"))
 					}
-					reg.Put(bad.key, []byte(bad.value), 0)
+					fake.Put(bad.key, []byte(bad.value), 0)
 					if compact {
-						reg.Compact()
-						reg.SetDown(nil)
+						fake.Compact()
+						fake.SetDown(nil)
 					}
 					time.Sleep(5 * time.Second)
-					if after := fmt.Sprint(h.told(t, told)); after != before {
+					if after := fmt.Sprint(delivered(t, h, told)); after != before {
 						t.Errorf("%v: told %v, was %v", errNotContained, after, before)
 					}
-					if h.manager.BadCount()+reg.BadCount() == counted {
+					if h.Manager.BadCount()+fake.BadCount() == counted {
 						t.Error(errNotCounted)
 					}
 				}
-				h.stop()
-				if err := <-h.errs; err != nil {
+				h.Stop()
+				if err := <-h.Errs; err != nil {
 					t.Errorf("%v: %v", errNotContained, err)
 				}
 			})
@@ -78,24 +78,24 @@ func TestBadDataIsContained(t *testing.T) {
 	}
 }
 
-// Of subnets that overlap, the same one counts on all hosts, whatever they
-// heard of first; and when it goes, the next one does.
+// Of overlapping subnets all hosts choose the same one, in any order of events.
+// When it is removed, the next one takes its place.
 func TestOverlapHasOneWinner(t *testing.T) {
 	keys := []string{"10.5.200.0-24", "10.5.200.0-24&fd00::-64", "10.5.200.0-23", "10.5.200.64-26", "10.5.0.0-17", "10.5.201.0-25"}
 	var first string
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
-			reg := subnettest.NewFake()
-			reg.Put("10.5.129.0-24", value(us.PublicIP.String()), 0)
-			h := startHost(t, reg)
+			fake := subnettest.NewFake()
+			fake.Put("10.5.129.0-24", value(us.PublicIP.String()), 0)
+			h := startHost(t, fake)
 			order := slices.Clone(keys)
 			rand.New(rand.NewPCG(seed, 0)).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 			for _, key := range order {
-				reg.Put(key, fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d"}`, 10+slices.Index(keys, key)), 0)
+				fake.Put(key, fmt.Appendf(nil, `{"PublicIP":"192.0.2.%d"}`, 10+slices.Index(keys, key)), 0)
 				synctest.Wait()
 			}
 			time.Sleep(5 * time.Second)
-			told := h.told(t, map[netip.Prefix]netip.Addr{})
+			told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 			for p := range told {
 				for q := range told {
 					if p != q && p.Overlaps(q) {
@@ -109,16 +109,16 @@ func TestOverlapHasOneWinner(t *testing.T) {
 			if fmt.Sprint(told) != first {
 				t.Errorf("%v: order %v gives %v, another %v", errOrderMatters, order, told, first)
 			}
-			reg.Remove("10.5.200.0-24")
-			reg.Remove("10.5.200.0-24&fd00::-64")
-			reg.Remove("10.5.201.0-25")
+			fake.Remove("10.5.200.0-24")
+			fake.Remove("10.5.200.0-24&fd00::-64")
+			fake.Remove("10.5.201.0-25")
 			time.Sleep(5 * time.Second)
-			told = h.told(t, told)
+			told = delivered(t, h, told)
 			if want := netip.MustParsePrefix("10.5.200.64/26"); !slices.Contains(slices.Collect(maps.Keys(told)), want) {
 				t.Errorf("%v: told %v, without %v", errWinnerIsStuck, told, want)
 			}
-			h.stop()
-			<-h.errs
+			h.Stop()
+			<-h.Errs
 		})
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-// positions is at which of the calls of one kind a fault comes.
+// positions is the number of positions, among the calls of one kind, that a fault
+// is tested at.
 const positions = 4
 
-// Each fault at each call: three days of a host's life, in which its key is
-// deleted by mistake, watches break, history is lost, and peers come and go.
-// Whatever call a fault befalls, the host keeps its subnet, has one key, and
-// knows in the end what the store has.
+// Each fault is injected at each call. During three days a host's key is deleted,
+// watches break, history is lost, and peers come and go. The host keeps its subnet,
+// has one key, and in the end has delivered the store's leases.
 func TestEveryFaultAtEveryCall(t *testing.T) {
 	broken := errors.New("injected")
 	for name, fault := range map[string]func() subnettest.Fault{
@@ -40,14 +40,14 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 				for _, twice := range []bool{false, true} {
 					t.Run(fmt.Sprintf("%s %d %s twice=%v", op, position, name, twice), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
-							reg := subnettest.NewFake()
-							reg.Inject(op, make([]subnettest.Fault, position)...)
-							reg.Inject(op, fault())
+							fake := subnettest.NewFake()
+							fake.Inject(op, make([]subnettest.Fault, position)...)
+							fake.Inject(op, fault())
 							if twice {
-								reg.Inject(op, fault())
+								fake.Inject(op, fault())
 							}
-							live(t, reg)
-							if n := reg.Calls(op); n <= position {
+							live(t, fake)
+							if n := fake.Calls(op); n <= position {
 								t.Errorf("there were %d calls of %s: the fault has come to none", n, op)
 							}
 						})
@@ -58,53 +58,53 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 	}
 }
 
-// after is closed d from now on, of a bubble's time.
+// after returns a channel that is closed after d, in a bubble's time.
 func after(d time.Duration) <-chan struct{} {
 	c := make(chan struct{})
 	time.AfterFunc(d, func() { close(c) })
 	return c
 }
 
-// live is three days of one host, at the end of which it must be as the store is.
-func live(t *testing.T, reg *subnettest.Fake) {
+// live runs one host for three days. In the end it must agree with the store.
+func live(t *testing.T, fake *subnettest.Fake) {
 	t.Helper()
 	const week = 7 * 24 * time.Hour
-	// Peers are below what hosts are handed, so that ours is never one of theirs.
+	// Peers' subnets are below SubnetMin, so that ours is never one of them.
 	peer := func(i int) string { return fmt.Sprintf("10.5.0.%d-26", 64*i) }
-	reg.Put(peer(0), value("192.0.2.200"), week)
-	h := startHost(t, reg)
+	fake.Put(peer(0), value("192.0.2.200"), week)
+	h := startHost(t, fake)
 	defer func() {
-		h.stop()
-		if err := <-h.errs; err != nil {
+		h.Stop()
+		if err := <-h.Errs; err != nil {
 			t.Errorf("renew ended with %v", err)
 		}
 	}()
 	for day := range 3 {
-		reg.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
+		fake.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
 		time.Sleep(time.Minute)
-		reg.Remove(h.lease.Key()) // an operator's slip
+		fake.Remove(h.Lease.Key()) // an operator's slip
 		time.Sleep(time.Minute)
-		reg.BreakWatches(errors.New("cut"))
-		reg.Remove(peer(day)) // that of yesterday has left
-		reg.Compact()
+		fake.BreakWatches(errors.New("cut"))
+		fake.Remove(peer(day)) // that of yesterday has left
+		fake.Compact()
 		time.Sleep(24 * time.Hour)
 	}
 	time.Sleep(time.Minute)
 	want, ours := make(map[netip.Prefix]netip.Addr), 0
-	for _, l := range list(t, reg) {
+	for _, l := range fake.Leases(t) {
 		if l.Attrs.PublicIP == us.PublicIP {
 			ours++
 			continue
 		}
 		want[l.Subnet] = l.Attrs.PublicIP
 	}
-	if ours != 1 || !h.held(t) {
-		t.Errorf("%d keys name us, and one of them is %v: %v; want one", ours, h.lease.Subnet, h.held(t))
+	if ours != 1 || !h.Holds(t) {
+		t.Errorf("%d keys name us, and one of them is %v: %v; want one", ours, h.Lease.Subnet, h.Holds(t))
 	}
-	if got := h.told(t, make(map[netip.Prefix]netip.Addr)); !maps.Equal(got, want) {
+	if got := delivered(t, h, make(map[netip.Prefix]netip.Addr)); !maps.Equal(got, want) {
 		t.Errorf("the data plane knows %v, the store has %v", got, want)
 	}
-	if s := h.manager.Status(); s.StoreError != nil || s.Lease.Subnet != h.lease.Subnet {
+	if s := h.Manager.Status(); s.StoreError != nil || s.Lease.Subnet != h.Lease.Subnet {
 		t.Errorf("the status is %+v", s)
 	}
 }

@@ -8,38 +8,38 @@ import (
 	"slices"
 )
 
-// leaseSet is what the store holds, and which of it are the peers. It turns
-// what a registry says into the events that change the peers, and nothing
-// else: a renewal, or news that it knew already, gives none.
+// leaseSet holds the store's leases and the peers among them. It turns the
+// answers of a Source into the events that change the peers; a renewal or a
+// repeated answer gives none.
 //
-// Peers never overlap, whatever the store holds. Of leases that do, every host
-// picks the same one, in whatever order it heard of them: what decides is the
-// key alone (see outranks).
+// Peers never overlap, whatever the store holds. Of overlapping leases every host
+// chooses the same one, in any order of events: the key alone decides (see
+// outranks).
 type leaseSet struct {
-	// judge says whether a lease may be a peer's; fault is for one that has no
-	// business to be there.
-	judge func(*Lease) (peer bool, fault error)
-	// allowed says which subnets the configuration hands out.
+	// classify reports whether a lease may be a peer's. fault is set for a lease
+	// that should not exist.
+	classify func(*Lease) (peer bool, fault error)
+	// allowed reports whether the configuration hands out a subnet.
 	allowed func(netip.Prefix) bool
 	bad     *BadData
 
-	// stored are the leases that judge has let pass. Several keys may name one
-	// subnet (a dual-stack host's names an IPv6 one as well); they are in order.
+	// stored are the leases of peers, by subnet. Several keys may have the same
+	// subnet (a dual-stack host's has an IPv6 one as well); they are in order.
 	stored map[netip.Prefix][]*Lease
-	// subnets are stored's keys in order of address, so that what lies inside a
-	// subnet stands behind it in a row.
+	// subnets are stored's keys in order of address: a subnet is followed by all
+	// that it contains.
 	subnets []netip.Prefix
 	peers   map[netip.Prefix]*Lease
 }
 
-func newLeaseSet(judge func(*Lease) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
-	return &leaseSet{judge: judge, allowed: allowed, bad: bad,
+func newLeaseSet(classify func(*Lease) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
+	return &leaseSet{classify: classify, allowed: allowed, bad: bad,
 		stored: make(map[netip.Prefix][]*Lease), peers: make(map[netip.Prefix]*Lease)}
 }
 
-// replace makes all the truth, and returns the difference: removals first, so
-// that a subnet is free before an overlapping one is added, each in order of
-// address.
+// replace sets the leases to all, and returns the difference, in order of
+// address. Removals come first, so that a subnet is free before an overlapping
+// one is added.
 func (s *leaseSet) replace(all []*Lease) []Event {
 	sorted := slices.SortedFunc(slices.Values(all), byKey)
 	var unlisted []*Lease
@@ -63,7 +63,7 @@ func (s *leaseSet) replace(all []*Lease) []Event {
 	return s.difference(changed)
 }
 
-// update applies a registry's events, and returns the difference as replace does.
+// update applies a Source's events, and returns the difference like replace.
 func (s *leaseSet) update(events []Event) []Event {
 	var changed []netip.Prefix
 	for _, e := range events {
@@ -78,7 +78,7 @@ func (s *leaseSet) update(events []Event) []Event {
 }
 
 func (s *leaseSet) put(l *Lease) {
-	peer, fault := s.judge(l)
+	peer, fault := s.classify(l)
 	if fault != nil {
 		s.bad.Skip(l.Key(), fault)
 	}
@@ -95,13 +95,13 @@ func (s *leaseSet) put(l *Lease) {
 	switch {
 	case !found:
 		group = slices.Insert(group, i, l)
-	case !group[i].same(l): // else the value that others have, too, will do
+	case !group[i].same(l): // otherwise the shared value stays
 		group[i] = l
 	}
 	s.stored[l.Subnet] = group
 }
 
-// drop forgets the lease of l's key.
+// drop removes the lease of l's key.
 func (s *leaseSet) drop(l *Lease) {
 	group := s.stored[l.Subnet]
 	i, found := slices.BinarySearchFunc(group, l, byKey)
@@ -118,8 +118,8 @@ func (s *leaseSet) drop(l *Lease) {
 	}
 }
 
-// difference brings peers up to date where stored has changed. What it says was
-// removed is the lease as it was.
+// difference updates peers after changes of stored. The Lease of its Removed
+// events is the former one.
 func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 	affected := make(map[netip.Prefix]bool)
 	for _, p := range changed {
@@ -149,28 +149,28 @@ func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 	return append(removed, added...)
 }
 
-// winner is the lease that makes p a peer's; false if there is none or another
-// subnet outranks it.
+// winner returns the lease by which p is a peer's; false if there is none or
+// another subnet outranks it.
 func (s *leaseSet) winner(p netip.Prefix) (*Lease, bool) {
 	group := s.stored[p]
 	if len(group) == 0 {
 		return nil, false
 	}
 	for _, l := range group[1:] {
-		s.bad.Skip(l.Key(), fmt.Errorf("key %q names the same subnet, and counts", group[0].Key()))
+		s.bad.Skip(l.Key(), fmt.Errorf("key %q has the same subnet and takes precedence", group[0].Key()))
 	}
 	for q := range s.overlapping(p) {
 		if s.outranks(q, p) {
-			s.bad.Skip(group[0].Key(), fmt.Errorf("overlaps %v, which counts", s.stored[q][0]))
+			s.bad.Skip(group[0].Key(), fmt.Errorf("overlaps %v, which takes precedence", s.stored[q][0]))
 			return nil, false
 		}
 	}
 	return group[0], true
 }
 
-// outranks reports whether a counts where it overlaps b: a subnet that the
-// configuration hands out before all others, then the smaller one, for the
-// damage of a key that covers many hosts' subnets.
+// outranks reports whether a takes precedence over an overlapping b. A subnet
+// that the configuration hands out comes first, then the smaller one: a key that
+// covers many hosts' subnets would do more damage.
 func (s *leaseSet) outranks(a, b netip.Prefix) bool {
 	if s.allowed(a) != s.allowed(b) {
 		return s.allowed(a)
@@ -178,8 +178,7 @@ func (s *leaseSet) outranks(a, b netip.Prefix) bool {
 	return a.Bits() > b.Bits()
 }
 
-// overlapping are the stored subnets that p lies in and those that lie in p,
-// but not p.
+// overlapping returns the stored subnets that contain p or lie in p, without p.
 func (s *leaseSet) overlapping(p netip.Prefix) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		for bits := range p.Bits() {
@@ -200,7 +199,7 @@ func (s *leaseSet) overlapping(p netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// byKey orders leases by subnet, and one subnet's by key.
+// byKey orders leases by subnet, then by key.
 func byKey(a, b *Lease) int {
 	if c := a.Subnet.Compare(b.Subnet); c != 0 || a.IPv6Subnet == b.IPv6Subnet {
 		return c

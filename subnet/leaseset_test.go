@@ -10,12 +10,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whoever applies the events that a leaseSet gives has, at each step, what an
-// oracle finds in the whole of the store; no two subnets of that overlap, in
-// between either; and no event is superfluous.
+// The events of a leaseSet, applied at each step, lead to the set that an oracle
+// computes from the whole store. No two subnets overlap, not even between two
+// events, and no event is superfluous.
 func TestLeaseSet(t *testing.T) {
-	network := netip.MustParsePrefix("10.5.0.0/21")
-	judge := func(l *Lease) (bool, error) {
+	classify := func(l *Lease) (bool, error) {
 		if l.Attrs.BackendType == "bad" {
 			return false, errors.New("bad")
 		}
@@ -24,9 +23,8 @@ func TestLeaseSet(t *testing.T) {
 	allowed := func(p netip.Prefix) bool { return p.Bits() == 24 }
 	leases := rapid.Custom(func(t *rapid.T) Lease {
 		bits := rapid.SampledFrom([]int{21, 23, 24, 24, 24, 25, 26}).Draw(t, "bits")
-		last := blockNumber(LastAddr(network), bits) - blockNumber(network.Addr(), bits)
 		l := Lease{
-			Subnet: block(blockNumber(network.Addr(), bits)+rapid.Uint64Range(0, last).Draw(t, "subnet"), bits),
+			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(rapid.IntRange(0, 7).Draw(t, "third")), rapid.Byte().Draw(t, "fourth")}), bits).Masked(),
 			Attrs: Attrs{
 				PublicIP:    netip.AddrFrom4([4]byte{192, 0, 2, byte(rapid.IntRange(1, 2).Draw(t, "ip"))}),
 				BackendType: rapid.SampledFrom([]string{"", "", "", "vxlan", "bad"}).Draw(t, "type"),
@@ -38,7 +36,7 @@ func TestLeaseSet(t *testing.T) {
 		return l
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLeaseSet(judge, allowed, &BadData{})
+		set := newLeaseSet(classify, allowed, &BadData{})
 		store := make(map[string]Lease)
 		told := make(map[netip.Prefix]Attrs)
 		apply := func(events []Event) {
@@ -62,7 +60,7 @@ func TestLeaseSet(t *testing.T) {
 				for _, l := range rapid.SliceOfN(leases, 0, 6).Draw(t, "list") {
 					store[l.Key()] = l
 				}
-				apply(set.replace(all(slices.Collect(maps.Values(store))).leases))
+				apply(set.replace(fullUpdate(slices.Collect(maps.Values(store))).leases))
 			} else {
 				l := leases.Draw(t, "lease")
 				e := Event{Added, &l}
@@ -80,8 +78,8 @@ func TestLeaseSet(t *testing.T) {
 	})
 }
 
-// disjoint is the oracle: leases that may be peers, the more important ones
-// first, each if it overlaps none before.
+// disjoint is the oracle. It takes the leases of peers by precedence, each if it
+// overlaps none before.
 func disjoint(store map[string]Lease) map[netip.Prefix]Attrs {
 	chosen := make(map[netip.Prefix]Attrs)
 	for _, bits := range []int{24, 26, 25, 23, 21} {
@@ -93,4 +91,8 @@ func disjoint(store map[string]Lease) map[netip.Prefix]Attrs {
 		}
 	}
 	return chosen
+}
+
+func overlapsAny(p netip.Prefix, taken []netip.Prefix) bool {
+	return slices.ContainsFunc(taken, p.Overlaps)
 }

@@ -1,17 +1,19 @@
 // Package subnet is the control plane: it decides which host owns which
-// subnet, keeps our own lease, and tells the data plane about everybody
-// else's.
+// subnet, keeps our own lease, and delivers the other hosts' leases to the data
+// plane.
 //
-//	          Acquire, Renew                 Watch
-//	Manager ◄───────────────► Registry ──────────────► leaseSet ──► []Event
-//	                       (etcd v3, etcd v2)           (diff)
+//	         Acquire, Renew          List, Watch, Config
+//	Holder ◄──────────────── Manager ──────────────────► Source
+//	                            │
+//	                     leaseSet, removalGuard ──► []Event
 //
-// A Manager talks to its store through a Registry; the folders below implement
-// one each. Nothing here knows how packets move.
+// A Manager serves every store. It reads through a Source and keeps its lease
+// through a Holder; packages below this one implement both. Nothing here depends
+// on how packets are carried.
 package subnet
 
 import (
-	"errors"
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,66 +22,59 @@ import (
 	"github.com/coreos/flannel/pkg/clock"
 )
 
-// Manager acquires, renews and watches one lease of ours. Acquire or Adopt comes
-// first, once; then Renew, Watch and WatchConfig, side by side. Watch is called
-// once; Renew again, from where Status says, while there is no network to watch
-// for. Status, BadCount, Publish and AwaitPublished may be called at any time from
-// any goroutine.
+// Manager acquires, renews and watches this host's lease. Call Acquire or Adopt
+// first, once; then Renew, Watch and WatchConfig concurrently. Call Watch once.
+// Renew may be called again, with the lease of Status. Status, BadCount, Publish
+// and AwaitPublished may be called at any time from any goroutine.
 type Manager struct {
-	reg    Registry
-	config *Config
-	terms  Terms
-	bad    BadData
+	source  Source
+	holder  Holder
+	config  *Config
+	options Options
+	bad     BadData
 
-	// ownChanged, of capacity one, tells Renew that Watch saw a write to our
-	// own key that we may not have made.
+	// ownChanged, of capacity one, wakes Renew after a write to our own key that
+	// may not be ours.
 	ownChanged chan struct{}
 
-	// adopted are Adopt's leases, former the addresses that its lease may still
-	// name; nil without.
+	// adopted are the leases given to Adopt, nil without; former are the
+	// addresses that the adopted lease may still name.
 	adopted []*Lease
 	former  []netip.Addr
-	// unread: the configuration is a remembered one, and the store's may be
-	// another.
-	unread bool
+	// configUnread: the configuration comes from Adopt's caller and was not
+	// compared with the store's yet.
+	configUnread bool
 
 	mu     sync.Mutex // guards what follows
 	status Status
-	// heard is when the store answered last.
-	heard time.Time
-	// published is what Publish was given last; nil without. taken is closed when
-	// the store has taken it; nil since.
+	// published is the last argument of Publish, nil without. stored is closed
+	// when the store has it; nil after that.
 	published *Attrs
-	taken     chan struct{}
+	stored    chan struct{}
 }
 
-// Terms is for how long a lease is taken, and when it is renewed.
-type Terms struct {
-	// TTL is the lease's length; the store forgets it after that.
-	TTL time.Duration
-	// RenewMargin is how long before the end of the lease it is renewed.
+// Options are the timing of renewals.
+type Options struct {
+	// RenewMargin is how long before its end a lease is renewed.
 	RenewMargin time.Duration
-	// Clock counts time from some moment on, that in which the machine is
-	// suspended included; nil is the kernel's CLOCK_BOOTTIME.
+	// Clock returns the time since a fixed moment, time in suspend included; nil
+	// is the kernel's CLOCK_BOOTTIME.
 	Clock func() time.Duration
-	// Patience is for how long Acquire bears a store that says nothing
-	// (ErrSilent); 0 is for ever.
-	Patience time.Duration
 }
 
-// Status is what the control plane knows of itself.
+// Status is the state of the control plane.
 type Status struct {
-	// Lease is ours; its Subnet is invalid before Acquire returned. Ends is when
-	// it ends by Terms.Clock, which nobody sets; 0 where it is Reserved.
+	// Lease is ours; its Subnet is invalid before Acquire returned. Ends is its
+	// end by Options.Clock, which nobody can set; 0 if it does not end.
 	Lease Lease
 	Ends  time.Duration
-	// Peers is how many leases the data plane was told of, Synced whether the
-	// first full set was. Held is how many of them the store has lost in a mass
-	// disappearance, and are kept for the time being.
+	// Peers is the number of leases in the data plane. Synced reports whether it
+	// has received the first full set. Held is how many of the peers are gone from
+	// the store in a mass disappearance, and are kept for now.
 	Peers, Held int
 	Synced      bool
-	// ConfigRefused says why the store's present configuration is not the one
-	// that we work by; "" while it is.
+	// ConfigRefused is why the store's present configuration is not in use; ""
+	// if it is.
 	ConfigRefused string
 	// StoreError is the last failure to reach the store, nil while it answers;
 	// Since is when that began.
@@ -87,36 +82,59 @@ type Status struct {
 	Since      time.Time
 }
 
-// NewManager returns a Manager for the given configuration.
-func NewManager(reg Registry, c *Config, t Terms) *Manager {
-	if t.Clock == nil {
-		t.Clock = clock.SinceBoot
+// NewManager returns a Manager for the store that s and h give access to, and
+// for the configuration c.
+func NewManager(s Source, h Holder, c *Config, o Options) *Manager {
+	if o.Clock == nil {
+		o.Clock = clock.SinceBoot
 	}
-	return &Manager{reg: reg, config: c, terms: t, ownChanged: make(chan struct{}, 1),
-		status: Status{Since: time.Now()}, heard: time.Now()}
+	return &Manager{source: s, holder: h, config: c, options: o,
+		ownChanged: make(chan struct{}, 1), status: Status{Since: time.Now()}}
 }
 
-// Status is a snapshot.
+// Status returns a snapshot.
 func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status
 }
 
-// BadCount is how many times a lease was left out though it parses: because it
-// overlaps another, lies outside Network, or claims what is ours.
+// BadCount returns how many times a lease that parses was left out: it overlaps
+// another, lies outside Network, or names our address or subnet.
 func (m *Manager) BadCount() uint64 { return m.bad.Count() }
+
+// Acquire obtains the lease from the Holder; see Holder.Acquire.
+func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) {
+	h.Report = func(err error) { m.record(err) }
+	l, err := m.holder.Acquire(ctx, a, h)
+	if err == nil {
+		m.setLease(l)
+	}
+	return l, err
+}
+
+// Adopt replaces Acquire at a start while the store is away: own is the lease of
+// the last run, and leases are the peers' of that time; nil if they are unknown.
+// Watch begins with these leases. As soon as the store answers, Renew compares
+// the configuration and renews own; it fails with ErrLost if another host has
+// taken the subnet. former are the addresses that this host had while it held
+// own: the stored lease may name one of them.
+func (m *Manager) Adopt(own Lease, leases []*Lease, former ...netip.Addr) {
+	m.adopted, m.former, m.configUnread = slices.Clone(leases), slices.Clone(former), true
+	m.setLease(own)
+	m.wakeRenew()
+}
 
 func (m *Manager) setLease(l Lease) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.Lease, m.status.Ends = l, 0
-	if !l.Reserved {
-		m.status.Ends = m.terms.Clock() + time.Until(l.Expiration)
+	if !l.Expiration.IsZero() {
+		m.status.Ends = m.options.Clock() + time.Until(l.Expiration)
 	}
-	if m.taken != nil && l.Attrs.Equal(m.latest(l.Attrs)) {
-		close(m.taken)
-		m.taken = nil
+	if m.stored != nil && l.Attrs.Equal(m.currentLocked(l.Attrs)) {
+		close(m.stored)
+		m.stored = nil
 	}
 }
 
@@ -126,41 +144,18 @@ func (m *Manager) setPeers(n, held int) {
 	m.status.Peers, m.status.Held, m.status.Synced = n, held, true
 }
 
-// answered records the outcome of a call to the store and passes it on.
-func (m *Manager) answered(err error) error {
-	reached := err
-	for _, answer := range []error{ErrNoConfig, ErrExists, ErrLost, ErrCompacted} {
-		if errors.Is(err, answer) {
-			reached = nil // a refusal is an answer
-		}
+// record notes whether the store can be reached, by the outcome of a call to
+// it, and returns err.
+func (m *Manager) record(err error) error {
+	failure := err
+	if IsAnswer(err) {
+		failure = nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if (m.status.StoreError == nil) != (reached == nil) {
+	if (m.status.StoreError == nil) != (failure == nil) {
 		m.status.Since = time.Now()
 	}
-	m.status.StoreError = reached
-	if reached == nil {
-		m.heard = time.Now()
-	}
+	m.status.StoreError = failure
 	return err
-}
-
-// silence is for how long the store has said nothing.
-func (m *Manager) silence() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Since(m.heard)
-}
-
-// Adopt takes up own, a lease that was ours when the store was last seen, and
-// the leases of that time, in Acquire's place: for a start while the store is
-// away. Watch begins with these leases; nil: they are not known. Renew reads the
-// configuration and asks the store about own as soon as it answers, and fails
-// with ErrLost if another host has the subnet by then. former are the addresses
-// that this host had while it held own: the store may know it by one of them.
-func (m *Manager) Adopt(own Lease, leases []*Lease, former ...netip.Addr) {
-	m.adopted, m.former, m.unread = slices.Clone(leases), slices.Clone(former), true
-	m.setLease(own)
-	m.ownChanged <- struct{}{} // the first to use its one place
 }

@@ -5,46 +5,46 @@ import (
 	"slices"
 )
 
-// Publish makes a what our lease tells the other hosts from now on, as after a
-// change of key; Renew writes it as soon as the store takes it. The public IP
-// and the NodeID stay: by them we know our own lease.
+// Publish sets the attributes that our lease publishes from now on, as after a
+// change of key. Renew writes them as soon as the store accepts them. PublicIP,
+// NodeID and Hostname keep their values: they identify our lease.
 func (m *Manager) Publish(a Attrs) {
 	m.mu.Lock()
 	a.BackendData = slices.Clone(a.BackendData)
 	m.published = &a
-	if m.taken == nil {
-		m.taken = make(chan struct{})
+	if m.stored == nil {
+		m.stored = make(chan struct{})
 	}
 	m.mu.Unlock()
 	m.wakeRenew()
 }
 
-// AwaitPublished waits until the store has taken what Publish was given last
+// AwaitPublished waits until the store has the attributes of the last Publish
 // (nil), or ctx ends (its error).
 func (m *Manager) AwaitPublished(ctx context.Context) error {
 	m.mu.Lock()
-	taken := m.taken
+	stored := m.stored
 	m.mu.Unlock()
-	if taken == nil {
+	if stored == nil {
 		return nil
 	}
 	select {
-	case <-taken:
+	case <-stored:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// current is what our lease shall tell, given what it was acquired with.
+// current returns the attributes to publish for a lease acquired with these.
 func (m *Manager) current(acquired Attrs) Attrs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.latest(acquired)
+	return m.currentLocked(acquired)
 }
 
-// latest is current for those who hold mu.
-func (m *Manager) latest(acquired Attrs) Attrs {
+// currentLocked is current for callers that hold mu.
+func (m *Manager) currentLocked(acquired Attrs) Attrs {
 	if m.published == nil {
 		return acquired
 	}
@@ -54,10 +54,10 @@ func (m *Manager) latest(acquired Attrs) Attrs {
 	return a
 }
 
-// wakeRenew has Renew look at our key.
+// wakeRenew makes Renew check our key now.
 func (m *Manager) wakeRenew() {
 	select {
 	case m.ownChanged <- struct{}{}:
-	default: // it has been told
+	default: // a wake-up is pending
 	}
 }

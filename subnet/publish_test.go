@@ -14,84 +14,74 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
-// stored is what the store's one lease tells.
-func stored(t *testing.T, reg *subnettest.Fake) subnet.Lease {
-	t.Helper()
-	leases := list(t, reg)
-	if len(leases) != 1 {
-		t.Fatalf("leases %v, want one", leases)
-	}
-	return leases[0]
-}
-
 func TestPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		h := startHost(t, fake)
 		changed := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.200"), BackendType: us.BackendType, BackendData: json.RawMessage(`{"PublicKey":"new"}`)}
-		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+		if err := h.Manager.AwaitPublished(t.Context()); err != nil {
 			t.Errorf("nothing was published, and it is waited for: %v", err)
 		}
-		h.manager.Publish(changed)
-		if err := h.manager.AwaitPublished(t.Context()); err != nil {
+		h.Manager.Publish(changed)
+		if err := h.Manager.AwaitPublished(t.Context()); err != nil {
 			t.Error(err)
 		}
 		changed.PublicIP = us.PublicIP // by which we know our own lease
-		if l := stored(t, reg); l.Subnet != h.lease.Subnet || !l.Attrs.Equal(changed) {
+		if l := fake.OnlyLease(t); l.Subnet != h.Lease.Subnet || !l.Attrs.Equal(changed) {
 			t.Errorf("the store has %v %s", l, l.Attrs.BackendData)
 		}
 
-		// Someone edits our lease: it still names us, but says something wrong.
-		edited := stored(t, reg)
+		// Another party edits our lease: it still names us, with other data.
+		edited := fake.OnlyLease(t)
 		edited.Attrs.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
-		before, err := reg.Update(t.Context(), edited, terms.TTL)
+		before, err := fake.Update(t.Context(), edited, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		after := stored(t, reg)
+		after := fake.OnlyLease(t)
 		if !after.Attrs.Equal(changed) || after.Rev == before.Rev {
 			t.Errorf("the store has %v %s", after, after.Attrs.BackendData)
 		}
 		synctest.Wait()
-		if again := stored(t, reg); again.Rev != after.Rev {
+		if again := fake.OnlyLease(t); again.Rev != after.Rev {
 			t.Errorf("our own write was taken for another's: revision %d, then %d", after.Rev, again.Rev)
 		}
-		h.stop()
-		if err := <-h.errs; err != nil {
+		h.Stop()
+		if err := <-h.Errs; err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// Who waits for what was published does so until the store has the last of it, or
-// has had enough.
+// AwaitPublished waits until the store has the last published attributes, or until
+// its ctx ends.
 func TestAwaitPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := subnettest.NewFake()
-		h := startHost(t, reg)
+		fake := subnettest.NewFake()
+		h := startHost(t, fake)
 		publish := func(key string) {
 			changed := us
 			changed.BackendData = fmt.Appendf(nil, `{"PublicKey":%q}`, key)
-			h.manager.Publish(changed)
+			h.Manager.Publish(changed)
 		}
-		reg.SetDown(errors.New("away"))
+		fake.SetDown(errors.New("away"))
 		publish("first")
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := h.manager.AwaitPublished(short); !errors.Is(err, context.DeadlineExceeded) {
+		if err := h.Manager.AwaitPublished(short); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a store that is away has taken it: %v", err)
 		}
 		var writing, goOn [2]chan struct{}
 		for i := range writing {
 			writing[i], goOn[i] = make(chan struct{}), make(chan struct{})
-			reg.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing[i], Wait: goOn[i]})
+			fake.Inject(subnettest.OpUpdate, subnettest.Fault{Entered: writing[i], Wait: goOn[i]})
 		}
-		reg.SetDown(nil)
+		fake.SetDown(nil)
 		<-writing[0]
 		publish("second")
 		awaited := make(chan error, 1)
-		go func() { awaited <- h.manager.AwaitPublished(t.Context()) }()
+		go func() { awaited <- h.Manager.AwaitPublished(t.Context()) }()
 		close(goOn[0])
 		<-writing[1]
 		synctest.Wait()
@@ -102,11 +92,11 @@ func TestAwaitPublished(t *testing.T) {
 		if err := <-awaited; err != nil {
 			t.Error(err)
 		}
-		if got := string(stored(t, reg).Attrs.BackendData); got != `{"PublicKey":"second"}` {
+		if got := string(fake.OnlyLease(t).Attrs.BackendData); got != `{"PublicKey":"second"}` {
 			t.Errorf("the store has %s", got)
 		}
-		h.stop()
-		if err := <-h.errs; err != nil {
+		h.Stop()
+		if err := <-h.Errs; err != nil {
 			t.Error(err)
 		}
 	})

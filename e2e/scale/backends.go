@@ -7,18 +7,17 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// kind is a way of carrying packets that a daemon is measured with.
+// kind is a backend and data path that a daemon is measured with.
 type kind struct {
-	// backendType is the configuration's, flags are the daemon's.
+	// backendType is in the configuration; flags are the daemon's.
 	backendType string
 	flags       []string
-	// attrs is what the lease of host i tells.
+	// attrs returns the attributes of host i's lease.
 	attrs func(i int) subnet.Attrs
-	// onLink: the other hosts are on the uplink's own link. Each that is pinged is
-	// an entry in the kernel's table of neighbours, which all namespaces of the
-	// machine share, and of which there are 1024 unless it is told otherwise
-	// (net.ipv4.neigh.default.gc_thresh3). With more, the rest of the machine
-	// loses packets.
+	// onLink: the other hosts are on the uplink's own link. Each pinged host takes
+	// an entry of the kernel's neighbour table, which all namespaces share. Its
+	// default size is 1024 (net.ipv4.neigh.default.gc_thresh3); beyond that, the
+	// whole machine loses packets.
 	onLink bool
 }
 

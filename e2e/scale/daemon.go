@@ -20,16 +20,16 @@ import (
 )
 
 const (
-	// storePort is where the daemon's host finds etcd.
+	// storePort is etcd's port for the daemon's host.
 	storePort = "2379"
-	// settleTime is how long a daemon is left alone after its start.
+	// settleTime is the pause between a daemon's start and its measurement.
 	settleTime = 20 * time.Second
-	// statusURL is the daemon's default.
+	// statusURL is the daemon's default status endpoint.
 	statusURL = "http://127.0.0.1:8286"
 )
 
-// measureDaemon runs a real one, in a namespace of its own, which reaches etcd
-// through a relay.
+// measureDaemon runs and measures a daemon in its own network namespace, which
+// reaches etcd through a relay.
 func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
 	prefix := "/" + name
 	if _, err := s.network(ctx, prefix, k.backendType); err != nil {
@@ -38,11 +38,11 @@ func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
 	if err := s.fill(ctx, prefix, s.leases, k.attrs); err != nil {
 		return err
 	}
-	p := &netnstest.Program{Log: os.Stderr} // its hosts are gone before the next one's
+	p := &netnstest.Program{Log: os.Stderr} // it removes its hosts before the next daemon's
 	return p.Do(func() error {
 		g, ctx := errgroup.WithContext(ctx)
 		ctx, cancel := context.WithCancel(ctx)
-		p.Cleanup(func() { cancel(); _ = g.Wait() }) // of no matter any more
+		p.Cleanup(func() { cancel(); _ = g.Wait() }) // the measurement is over
 		h, err := s.makeHost(ctx, g, netnstest.New(p), k)
 		if err != nil {
 			return err
@@ -55,11 +55,11 @@ func (s *scale) measureDaemon(ctx context.Context, name string, k kind) error {
 	})
 }
 
-// makeHost makes a host whose switch answers for all other hosts, and passes it
-// on to etcd.
+// makeHost makes a host. Its switch answers for all other hosts and relays
+// connections to etcd.
 func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.Lab, k kind) (*netnstest.Host, error) {
-	crowd, h := lab.Router(), lab.Host("host")
-	if err := s.answerPings(ctx, g, crowd); err != nil {
+	peers, h := lab.Router(), lab.Host("host")
+	if err := s.answerPings(ctx, g, peers); err != nil {
 		return nil, err
 	}
 	if k.onLink {
@@ -67,7 +67,7 @@ func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.
 	}
 	relay := faultproxy.New(faultproxy.Config{
 		Listen: func(ctx context.Context) (net.Listener, error) {
-			return crowd.Listen(ctx, "tcp", net.JoinHostPort(crowd.Addr().Addr().String(), storePort))
+			return peers.Listen(ctx, "tcp", net.JoinHostPort(peers.Addr().Addr().String(), storePort))
 		},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
@@ -78,7 +78,7 @@ func (s *scale) makeHost(ctx context.Context, g *errgroup.Group, lab *netnstest.
 	return h, nil
 }
 
-// daemon is the program that is measured.
+// daemon is the measured program.
 type daemon struct {
 	*scale
 	kind
@@ -89,7 +89,7 @@ type daemon struct {
 	cmd    *netnstest.Cmd
 }
 
-// start runs it until its network is complete.
+// start starts the daemon and waits until it is ready.
 func (d *daemon) start(ctx context.Context, scope *netnstest.Program) error {
 	if err := os.Mkdir(d.dir, 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -112,11 +112,11 @@ func (d *daemon) start(ctx context.Context, scope *netnstest.Program) error {
 	}
 	scope.Cleanup(func() {
 		_ = d.cmd.Process.Kill() // it may have ended
-		_ = d.cmd.Wait()         // killed: there is an error always
+		_ = d.cmd.Wait()         // killed: there is always an error
 	})
 	for !d.is("/readyz") {
 		if time.Since(began) > startLimit {
-			text, _ := os.ReadFile(log.Name()) // what there is of it
+			text, _ := os.ReadFile(log.Name()) // as far as it was written
 			return fmt.Errorf("the daemon is not ready within %v:\n%s", startLimit, text)
 		}
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
@@ -136,12 +136,12 @@ func (d *daemon) is(path string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// measure looks at the daemon while it has nothing to do, and while leases come.
+// measure measures the idle daemon.
 func (d *daemon) measure(ctx context.Context) error {
 	pid := d.cmd.Process.Pid
 	d.printf("%s: at the start, %s", d.name, memory(pid))
-	// What the start has left is given back within 10 seconds; the peak is what a
-	// host must have.
+	// The daemon returns the memory of its start within 10 seconds. A host needs
+	// the peak.
 	if err := pause(ctx, settleTime); err != nil {
 		return err
 	}
@@ -158,11 +158,11 @@ func (d *daemon) measure(ctx context.Context) error {
 	return d.reportPeers()
 }
 
-// reportPeers says what the daemon's probes found.
+// reportPeers prints the results of the daemon's probes.
 func (d *daemon) reportPeers() error {
 	resp, err := d.host.HTTP().Get(statusURL + "/api/v1/status")
 	if err != nil {
-		return fmt.Errorf("ask for the status: %w", err)
+		return fmt.Errorf("get status: %w", err)
 	}
 	defer resp.Body.Close()
 	var status struct {
@@ -172,7 +172,7 @@ func (d *daemon) reportPeers() error {
 		}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return fmt.Errorf("read the status: %w", err)
+		return fmt.Errorf("decode status: %w", err)
 	}
 	probed, silent := 0, 0
 	for _, p := range status.Backend.Peers {
@@ -187,7 +187,7 @@ func (d *daemon) reportPeers() error {
 	return nil
 }
 
-// profiles keeps the daemon's own account of its memory and processor time.
+// profiles saves the daemon's profiles of memory and processor time.
 func (d *daemon) profiles() error {
 	if d.pprof == "" {
 		return nil
@@ -198,7 +198,7 @@ func (d *daemon) profiles() error {
 	for file, path := range map[string]string{"heap": "/debug/pprof/heap?gc=1", "memstats": "/debug/pprof/heap?debug=1", "goroutines": "/debug/pprof/goroutine", "cpu": "/debug/pprof/profile?seconds=25"} {
 		resp, err := d.host.HTTP().Get(statusURL + path)
 		if err != nil {
-			return fmt.Errorf("ask for profile: %w", err)
+			return fmt.Errorf("get profile: %w", err)
 		}
 		data, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
@@ -206,7 +206,7 @@ func (d *daemon) profiles() error {
 			err = os.WriteFile(filepath.Join(d.pprof, d.name+"."+file), data, 0o644)
 		}
 		if err != nil {
-			return fmt.Errorf("keep profile: %w", err)
+			return fmt.Errorf("save profile: %w", err)
 		}
 	}
 	return nil

@@ -12,24 +12,29 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
+	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
 const (
-	// news is how many leases are created to see how fast hosts hear of them,
-	// newsEvery the pause between two.
-	news        = 50
-	newsEvery   = 200 * time.Millisecond
-	hostsPrefix = "/hosts"
+	// newLeases is the number of leases for the measurement of delays,
+	// newLeaseInterval the pause between two of them.
+	newLeases        = 50
+	newLeaseInterval = 200 * time.Millisecond
+	hostsPrefix      = "/hosts"
 )
 
-// terms have every host renew within the time that it is looked at: renewals
-// must wake nobody.
-func (s *scale) terms() subnet.Terms {
-	return subnet.Terms{TTL: 10 * time.Minute, RenewMargin: 10*time.Minute - s.idle/2}
+// leaseTTL is the TTL of the simulated hosts' leases.
+const leaseTTL = 10 * time.Minute
+
+// newManager returns a Manager that renews its lease during the idle
+// measurement: renewals must wake no other host.
+func (s *scale) newManager(store *etcdv3.Store, c *subnet.Config) *subnet.Manager {
+	return subnet.NewManager(store, etcd.NewHolder(store, c, leaseTTL), c, subnet.Options{RenewMargin: leaseTTL - s.idle/2})
 }
 
-// hearing is what the hosts' data planes were told, of all hosts together.
-type hearing struct {
+// deliveries counts the events of all simulated data planes.
+type deliveries struct {
 	events atomic.Int64
 	synced atomic.Int64
 
@@ -38,21 +43,21 @@ type hearing struct {
 	delays  []time.Duration
 }
 
-// apply stands in for a data plane, which sets the route in this call.
-func (h *hearing) apply(events []subnet.Event) {
+// apply replaces a data plane, which would set routes in this call.
+func (d *deliveries) apply(events []subnet.Event) {
 	now := time.Now()
-	h.events.Add(int64(len(events)))
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	d.events.Add(int64(len(events)))
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, e := range events {
-		if began, ok := h.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
-			h.delays = append(h.delays, now.Sub(began))
+		if began, ok := d.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
+			d.delays = append(d.delays, now.Sub(began))
 		}
 	}
 }
 
-// measureHosts has all hosts acquire at once, then watches them doing nothing,
-// then hearing of new leases.
+// measureHosts lets all hosts acquire leases at once, then measures them idle, and
+// then the delivery of new leases.
 func (s *scale) measureHosts(ctx context.Context) error {
 	c, err := s.network(ctx, hostsPrefix, "udp")
 	if err != nil {
@@ -60,20 +65,20 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &hearing{created: make(map[netip.Prefix]time.Time)}
+	h := &deliveries{created: make(map[netip.Prefix]time.Time)}
 	var mu sync.Mutex // guards took
 	var took []time.Duration
 	var acquired, run errgroup.Group
 	began, cost := time.Now(), s.costs()
 	for i := range s.hosts {
-		reg, err := s.open(hostsPrefix)
+		store, err := s.open(hostsPrefix)
 		if err != nil {
 			return err
 		}
-		m := subnet.NewManager(reg, c, s.terms())
+		m := s.newManager(store, c)
 		acquired.Go(func() error {
 			start := time.Now()
-			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, netip.Prefix{})
+			lease, err := m.Acquire(ctx, subnet.Attrs{PublicIP: hostAddr(i)}, subnet.Hints{})
 			if err != nil {
 				return fmt.Errorf("host %d: %w", i, err)
 			}
@@ -81,7 +86,7 @@ func (s *scale) measureHosts(ctx context.Context) error {
 			took = append(took, time.Since(start))
 			mu.Unlock()
 			run.Go(func() error {
-				defer reg.Close()
+				defer store.Close()
 				g, ctx := errgroup.WithContext(ctx)
 				g.Go(func() error { return m.Renew(ctx, lease) })
 				g.Go(func() error {
@@ -121,8 +126,8 @@ func (s *scale) measureHosts(ctx context.Context) error {
 	return run.Wait()
 }
 
-// settle waits until every host has its first full set, and the others' leases.
-func (s *scale) settle(ctx context.Context, h *hearing) error {
+// settle waits until every host has its first full set and the others' leases.
+func (s *scale) settle(ctx context.Context, h *deliveries) error {
 	for last := int64(-1); h.synced.Load() < int64(s.hosts) || h.events.Load() != last; {
 		last = h.events.Load()
 		if err := pause(ctx, time.Second); err != nil {
@@ -133,30 +138,30 @@ func (s *scale) settle(ctx context.Context, h *hearing) error {
 	return nil
 }
 
-// announce creates leases and waits until all hosts have heard of all.
-func (s *scale) announce(ctx context.Context, h *hearing) error {
-	reg, err := s.open(hostsPrefix)
+// announce creates leases and waits until all of them are delivered to all hosts.
+func (s *scale) announce(ctx context.Context, h *deliveries) error {
+	store, err := s.open(hostsPrefix)
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	before := h.events.Load()
-	for i := range news {
-		// Outside of what hosts are handed, so that it is free; within Network.
+	for i := range newLeases {
+		// In Network, outside the range that hosts get subnets from.
 		fresh := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(4 * i)}), 30)
 		h.mu.Lock()
 		h.created[fresh] = time.Now()
 		h.mu.Unlock()
-		_, err := reg.Create(ctx, subnet.Lease{Subnet: fresh, Attrs: subnet.Attrs{PublicIP: hostAddr(1 << 20)}}, time.Hour)
+		_, err := store.Create(ctx, subnet.Lease{Subnet: fresh, Attrs: subnet.Attrs{PublicIP: hostAddr(1 << 20)}}, time.Hour)
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, newsEvery); err != nil {
+		if err := pause(ctx, newLeaseInterval); err != nil {
 			return err
 		}
 	}
-	for want := before + int64(news*s.hosts); h.events.Load() < want; {
-		if err := pause(ctx, newsEvery); err != nil {
+	for want := before + int64(newLeases*s.hosts); h.events.Load() < want; {
+		if err := pause(ctx, newLeaseInterval); err != nil {
 			return fmt.Errorf("wait until all hosts know the new leases: %w", err)
 		}
 	}

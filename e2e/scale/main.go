@@ -1,11 +1,11 @@
-// Command scale measures what a large cluster asks of one host and of etcd: it
-// runs an etcd, has hosts that are no more than a control plane join it, and
-// then a real daemon look at many leases.
+// Command scale measures the load of a large cluster on one host and on etcd. It
+// runs etcd, many simulated hosts, which are control planes only, and then a real
+// daemon with many leases.
 //
 //	go run ./e2e/scale -hosts 1000 -leases 10000 -backends udp,vxlan,host-gw
 //
-// It needs root, for the daemon's network namespace, and etcd in PATH. Whoever
-// measures processors must leave the machine alone meanwhile.
+// It needs root for the daemon's network namespace, and etcd in PATH. For the
+// processor times the machine must be otherwise idle.
 package main
 
 import (
@@ -36,7 +36,7 @@ type scale struct {
 	hosts, leases int
 	newcomers     int
 	backends      string
-	idle          time.Duration // how long it looks at hosts that have nothing to do
+	idle          time.Duration // the duration of a measurement of idle hosts
 	probe         time.Duration
 	pprof         string
 
@@ -48,17 +48,17 @@ type scale struct {
 
 func main() {
 	s := &scale{Program: &netnstest.Program{Log: os.Stderr}, out: os.Stdout}
-	flag.StringVar(&s.flannel, "flannel", "bin/flannel", "the program to look at")
+	flag.StringVar(&s.flannel, "flannel", "bin/flannel", "the program to measure")
 	flag.IntVar(&s.hosts, "hosts", 1000, "how many simulated hosts; 0: none")
 	flag.IntVar(&s.leases, "leases", 10000, "how many leases a real daemon sees")
-	flag.IntVar(&s.newcomers, "newcomers", 100, "how many hosts come at once into a cluster of that many leases; 0: none")
+	flag.IntVar(&s.newcomers, "newcomers", 100, "how many hosts join a cluster of that many leases at once; 0: none")
 	flag.StringVar(&s.backends, "backends", strings.Join(slices.Sorted(maps.Keys(kinds)), ","), "what the daemon carries packets with, one after the other; empty: no daemon")
 	flag.DurationVar(&s.probe, "probe-interval", 2*time.Second, "the daemon's -probe-interval; 0: no probes")
 	flag.StringVar(&s.pprof, "pprof", "", "a folder for profiles of the daemon's memory and processor time")
-	flag.DurationVar(&s.idle, "idle", time.Minute, "how long to look at a cluster in which nothing happens")
+	flag.DurationVar(&s.idle, "idle", time.Minute, "how long to measure an idle cluster")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second Ctrl-C kills; the next run clears up then.
+	// A second Ctrl-C kills; the next run then removes the remains.
 	context.AfterFunc(ctx, stop)
 	err := s.Do(func() error { return s.run(ctx) })
 	stop()

@@ -18,29 +18,29 @@ import (
 )
 
 var (
-	// hostRange has the addresses of hosts that are not there, and fillRange their
+	// hostRange contains the addresses of simulated hosts, and fillRange their
 	// subnets. The switch answers for all of them.
 	hostRange = netip.MustParsePrefix("198.18.0.0/15")
 	fillRange = netip.MustParsePrefix("10.128.0.0/9")
 )
 
-// listens are the ports that encapsulated packets go to, and how many bytes
-// are in front of the IP packet.
+// listens are the ports of encapsulated packets, and the number of bytes before
+// the IP packet.
 var listens = map[uint16]int{
 	8285: 0,      // udp
 	8472: 8 + 14, // vxlan: its own header and Ethernet's (RFC 7348, section 5)
 }
 
-// answerPings makes the switch a crowd: it has each address of hostRange and
-// fillRange, and answers pings, also those that come encapsulated.
-func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, crowd *netnstest.Host) error {
-	lo, err := crowd.Netlink().LinkByName("lo")
+// answerPings gives the switch all addresses of hostRange and fillRange, and makes
+// it answer pings, encapsulated ones included.
+func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, peers *netnstest.Host) error {
+	lo, err := peers.Netlink().LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("look up loopback: %w", err)
 	}
 	for _, p := range []netip.Prefix{hostRange, fillRange} {
 		dst := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
-		err := crowd.Netlink().RouteAdd(&netlink.Route{
+		err := peers.Netlink().RouteAdd(&netlink.Route{
 			LinkIndex: lo.Attrs().Index, Dst: dst, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})
 		if err != nil {
@@ -48,11 +48,11 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, crowd *netns
 		}
 	}
 	for port, offset := range listens {
-		c, err := crowd.ListenPacket(ctx, "udp4", fmt.Sprintf(":%d", port))
+		c, err := peers.ListenPacket(ctx, "udp4", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}
-		if err := unsummed(c); err != nil {
+		if err := disableChecksum(c); err != nil {
 			return errors.Join(err, c.Close())
 		}
 		p := ipv4.NewPacketConn(c)
@@ -65,8 +65,8 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, crowd *netns
 	return nil
 }
 
-// echo sends pings back as answers, from the address that they were sent to, to
-// the port that all hosts listen on.
+// echo answers pings from their destination address, to the port that all hosts
+// listen on.
 func echo(ctx context.Context, c *ipv4.PacketConn, port, offset int) error {
 	buf := make([]byte, 1<<16)
 	for {
@@ -77,7 +77,7 @@ func echo(ctx context.Context, c *ipv4.PacketConn, port, offset int) error {
 		case err != nil:
 			return fmt.Errorf("receive pings: %w", err)
 		}
-		if !turn(buf[:n], offset) {
+		if !toReply(buf[:n], offset) {
 			continue
 		}
 		to, ok := from.(*net.UDPAddr)
@@ -86,14 +86,14 @@ func echo(ctx context.Context, c *ipv4.PacketConn, port, offset int) error {
 		}
 		to.Port = port
 		back := &ipv4.ControlMessage{Src: control.Dst}
-		// Where the daemon's host has gone meanwhile, nobody misses the answer.
+		// The daemon's host may be gone; the answer is not needed then.
 		_, _ = c.WriteTo(buf[:n], back, to)
 	}
 }
 
-// unsummed has c send with a UDP checksum of 0, as kernels encapsulate, and as a
-// daemon's kernel data path wants it.
-func unsummed(c net.PacketConn) error {
+// disableChecksum makes c send with a UDP checksum of 0, like kernels, as a daemon's
+// kernel data path expects.
+func disableChecksum(c net.PacketConn) error {
 	raw, err := c.(*net.UDPConn).SyscallConn()
 	if err != nil {
 		return fmt.Errorf("reach socket: %w", err)
@@ -102,8 +102,8 @@ func unsummed(c net.PacketConn) error {
 	return errors.Join(e, os.NewSyscallError("setsockopt SO_NO_CHECK", err))
 }
 
-// turn makes the answer of a ping in place; false if it is none.
-func turn(datagram []byte, offset int) bool {
+// toReply turns a ping into its answer in place; false if it is no ping.
+func toReply(datagram []byte, offset int) bool {
 	if len(datagram) < offset+ipv4.HeaderLen+8 {
 		return false
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// memory is what the process has in RAM now and had at most, and how much of it
-// is its own (not pages of the program's file).
+// memory describes the process's memory: resident now and at its peak, and the
+// anonymous part (no pages of the program's file).
 func memory(pid int) string {
 	status, err := statusOf(pid)
 	if err != nil {
@@ -20,7 +20,7 @@ func memory(pid int) string {
 		float64(status.VmRSS)/mb, float64(status.RssAnon)/mb, float64(status.VmHWM)/mb)
 }
 
-// processorOf is the processor time that a process's threads have used.
+// processorOf returns the processor time that a process's threads have used.
 func (s *scale) processorOf(pid int) time.Duration {
 	threads, err := procfs.AllThreads(pid)
 	if err != nil {
@@ -28,14 +28,14 @@ func (s *scale) processorOf(pid int) time.Duration {
 	}
 	var ran time.Duration
 	for _, t := range threads {
-		if stat, err := t.Schedstat(); err == nil { // else it has ended
+		if stat, err := t.Schedstat(); err == nil { // otherwise the thread has ended
 			ran += time.Duration(stat.RunningNanoseconds)
 		}
 	}
 	return ran
 }
 
-// wakeups is how often a thread of the process has gone to sleep.
+// wakeups returns how often threads of the process have gone to sleep.
 func (s *scale) wakeups(pid int) uint64 {
 	threads, err := procfs.AllThreads(pid)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *scale) wakeups(pid int) uint64 {
 	}
 	var n uint64
 	for _, t := range threads {
-		if status, err := t.NewStatus(); err == nil { // else it has ended
+		if status, err := t.NewStatus(); err == nil { // otherwise the thread has ended
 			n += status.VoluntaryCtxtSwitches
 		}
 	}
@@ -58,8 +58,8 @@ func statusOf(pid int) (procfs.ProcStatus, error) {
 	return p.NewStatus()
 }
 
-// costs is the processor time used so far by etcd and by this program, in which
-// the simulated hosts are.
+// costs is the processor time used so far by etcd and by this program, which
+// contains the simulated hosts.
 type costs struct{ etcd, hosts time.Duration }
 
 func (s *scale) costs() costs {

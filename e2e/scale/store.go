@@ -14,53 +14,54 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
-// config hands out the lower half of Network; the upper one is for leases of
-// hosts that are not there.
+// config hands out the lower half of Network; the upper half is for leases that
+// fill creates.
 const config = `{"Network": "10.0.0.0/8", "SubnetLen": 24, "SubnetMax": "10.127.255.0", "Backend": {"Type": %q}}`
 
-// writers is how many leases are created at a time where speed is not measured.
+// writers is the number of concurrent writers of fill.
 const writers = 32
 
-// startEtcd runs a member alone.
+// startEtcd runs a cluster of one member.
 func (s *scale) startEtcd(ctx context.Context) error {
 	client, peer, err := freeAddrs()
 	if err != nil {
 		return err
 	}
-	said, err := os.Create(filepath.Join(s.dir, "etcd.log"))
+	logFile, err := os.Create(filepath.Join(s.dir, "etcd.log"))
 	if err != nil {
 		return fmt.Errorf("make log of etcd: %w", err)
 	}
-	defer said.Close() // etcd has a duplicate
+	defer logFile.Close() // etcd has a duplicate
 	s.endpoint = "http://" + client
 	s.etcd = exec.CommandContext(ctx, "etcd", "--name=scale", "--data-dir="+filepath.Join(s.dir, "etcd"),
 		"--listen-client-urls="+s.endpoint, "--advertise-client-urls="+s.endpoint,
 		"--listen-peer-urls=http://"+peer, "--initial-advertise-peer-urls=http://"+peer,
 		"--initial-cluster=scale=http://"+peer, "--logger=zap", "--log-level=error")
-	s.etcd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // wanted on arm64, ignored elsewhere
-	s.etcd.Stderr = said
+	s.etcd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // required on arm64, ignored elsewhere
+	s.etcd.Stderr = logFile
 	if err := s.etcd.Start(); err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	s.Cleanup(func() {
 		_ = s.etcd.Process.Kill() // it may have ended
-		_ = s.etcd.Wait()         // killed: there is an error always
+		_ = s.etcd.Wait()         // killed: there is always an error
 	})
-	reg, err := s.open("/probe")
+	store, err := s.open("/probe")
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	for began := time.Now(); ; {
-		_, err := reg.Config(ctx)
+		_, err := store.Config(ctx)
 		if errors.Is(err, subnet.ErrNoConfig) {
 			return nil
 		}
 		if time.Since(began) > startLimit {
-			text, _ := os.ReadFile(said.Name()) // what there is of it
+			text, _ := os.ReadFile(logFile.Name()) // as far as it was written
 			return fmt.Errorf("wait for etcd: %w\n%s", err, text)
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
@@ -69,7 +70,7 @@ func (s *scale) startEtcd(ctx context.Context) error {
 	}
 }
 
-// freeAddrs are two that nobody listens on.
+// freeAddrs returns two unused addresses.
 func freeAddrs() (a, b string, err error) {
 	var free [2]string
 	for i := range free {
@@ -77,44 +78,44 @@ func freeAddrs() (a, b string, err error) {
 		if err != nil {
 			return "", "", fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() // the second must not be given the same
+		defer l.Close() // after the loop, so that both addresses differ
 		free[i] = l.Addr().String()
 	}
 	return free[0], free[1], nil
 }
 
-// network publishes a configuration of its own below prefix.
+// network publishes a configuration below prefix.
 func (s *scale) network(ctx context.Context, prefix, backendType string) (*subnet.Config, error) {
-	reg, err := s.open(prefix)
+	store, err := s.open(prefix)
 	if err != nil {
 		return nil, err
 	}
-	defer reg.Close()
+	defer store.Close()
 	text := fmt.Appendf(nil, config, backendType)
-	if _, err := reg.PublishConfig(ctx, text); err != nil {
+	if _, err := store.PublishConfig(ctx, text); err != nil {
 		return nil, err
 	}
 	return subnet.ParseConfig(text)
 }
 
-func (s *scale) open(prefix string) (*etcdv3.Registry, error) {
-	return etcdv3.New(subnet.StoreConfig{Endpoints: []string{s.endpoint}, Prefix: prefix})
+func (s *scale) open(prefix string) (*etcdv3.Store, error) {
+	return etcdv3.New(etcd.ClientConfig{Endpoints: []string{s.endpoint}, Prefix: prefix})
 }
 
 // fill creates the leases of n hosts.
 func (s *scale) fill(ctx context.Context, prefix string, n int, attrs func(i int) subnet.Attrs) error {
-	reg, err := s.open(prefix)
+	store, err := s.open(prefix)
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
+	defer store.Close()
 	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for i := range n {
 		g.Go(func() error {
 			l := subnet.Lease{Subnet: netip.PrefixFrom(fillAddr(i), 24), Attrs: attrs(i)}
-			_, err := reg.Create(ctx, l, time.Hour)
+			_, err := store.Create(ctx, l, time.Hour)
 			return err
 		})
 	}
@@ -125,14 +126,10 @@ func (s *scale) fill(ctx context.Context, prefix string, n int, attrs func(i int
 	return nil
 }
 
-// hostAddr is the public IP of host i, from the range for benchmarks (RFC 2544).
+// hostAddr returns the public IP of host i, from the range for benchmarks (RFC 2544).
 func hostAddr(i int) netip.Addr {
 	return addr(0xc6120000 + uint32(i) + 1) // 198.18.0.1
 }
 
-// fillAddr is a subnet that no host is handed, 10.128.0.0 and on.
+// fillAddr returns the i-th subnet from 10.128.0.0 on, which hosts do not get.
 func fillAddr(i int) netip.Addr { return addr(0x0a800000 + uint32(i)<<8) }
-
-// departedAddr is a subnet that no host is handed and fill does not use, below
-// SubnetMin.
-func departedAddr(i int) netip.Addr { return addr(0x0ac00000 + uint32(i)<<8) }

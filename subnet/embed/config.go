@@ -15,22 +15,22 @@ import (
 
 const (
 	defaultListen = "127.0.0.1:2379"
-	// quota bounds the database file. 10000 leases are 1.5 MB, an hour of their
-	// changes a small multiple; full, etcd refuses writes.
+	// quota bounds the database file; etcd refuses writes when it is full. 10,000
+	// leases take 1.5 MB, an hour of their changes a small multiple of that.
 	quota = 256 << 20 // bytes
-	// compactAfter is how long a watcher may be away and still resume.
+	// compactAfter is how long a disconnected watcher can still resume.
 	compactAfter = "1h"
-	// nobody is the address at which other members would find us. There are
-	// none, we do not listen there, and it must not change: it is in the data.
-	nobody = "http://127.0.0.1:2380"
+	// peerURL is the address for other members. There are none, and nothing
+	// listens there. It must not change, as the data contain it.
+	peerURL = "http://127.0.0.1:2380"
 )
 
-// Config says where the server keeps its data and listens.
+// Config is the configuration of a Server.
 type Config struct {
-	// Dir is the data directory, made with mode 0700 if it does not exist.
+	// Dir is the data directory. It is created with mode 0700 if it is missing.
 	Dir string
 	// Listen is the client address, "host:port" or "http://host:port"; empty:
-	// 127.0.0.1:2379. On another address than loopback other hosts use it too,
+	// 127.0.0.1:2379. An address other than loopback serves other hosts too,
 	// without TLS and without a login.
 	Listen string
 }
@@ -63,14 +63,15 @@ func (c Config) listenAddr() (string, error) {
 	return addr, nil
 }
 
-// loopback reports whether only this host reaches addr.
+// loopback reports whether addr is reachable from this host only.
 func loopback(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// endpoint is where this host's own client finds a server that listens on addr.
+// endpoint returns the URL by which a client on this host reaches a server that
+// listens on addr.
 func endpoint(addr string) string {
 	host, port, _ := net.SplitHostPort(addr)
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
@@ -82,8 +83,8 @@ func endpoint(addr string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// etcdConfig is that of a cluster of one, which opens no port for others to
-// join it.
+// etcdConfig returns the configuration of a cluster of one member, without a port
+// for others to join.
 func etcdConfig(dir, addr string, log *zap.Logger) (*embed.Config, error) {
 	listen, err := url.Parse("http://" + addr)
 	if err != nil {
@@ -93,7 +94,7 @@ func etcdConfig(dir, addr string, log *zap.Logger) (*embed.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	peer, err := url.Parse(nobody)
+	peer, err := url.Parse(peerURL)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockDir makes dir ours alone, until the file is closed. etcd locks its
-// database too, but waits for it without a limit, and without saying so.
+// lockDir locks dir until the file is closed. etcd locks its database too, but
+// waits for the lock without a limit and without a log line.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make etcd's data directory: %w", err)
@@ -22,7 +22,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Another program's etcd, on the same data.
+	// Another program's etcd may use the same data.
 	db, err := tryLock(filepath.Join(dir, "member", "snap", "db"))
 	switch {
 	case err == nil:

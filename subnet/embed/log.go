@@ -10,8 +10,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger passes what etcd says from level up on to our log. Where etcd would
-// end the process, or panic, it ends the goroutine and tells fatal.
+// newLogger returns a logger that forwards etcd's entries from level up to our
+// log. An entry by which etcd would end the process or panic ends the goroutine
+// instead, and its text goes to fatal.
 func newLogger(level zap.AtomicLevel, fatal chan<- error) *zap.Logger {
 	enc := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{
 		MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
@@ -39,8 +40,8 @@ func (h fatalHook) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) 
 		f.AddTo(enc)
 	}
 	select {
-	case h <- fmt.Errorf("etcd cannot go on: %s %v", entry.Message, enc.Fields):
-	default: // a first one is being dealt with
+	case h <- fmt.Errorf("etcd failed: %s %v", entry.Message, enc.Fields):
+	default: // an earlier one is pending
 	}
 	runtime.Goexit()
 }

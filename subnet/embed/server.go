@@ -1,8 +1,8 @@
-// Package embed runs an etcd server inside this process, for a network whose
-// hosts have no etcd yet: the first host holds the store, the others use it.
+// Package embed runs an etcd server inside this process, for a network without an
+// etcd: one host serves the store, the others use it.
 //
-// It is a cluster of one: no other member joins it. Its data outlives it, and a
-// stock etcd can be started on the same directory later.
+// It is a cluster of one, which no other member can join. A stock etcd can be
+// started on the same data later.
 package embed
 
 import (
@@ -22,20 +22,20 @@ import (
 	"github.com/coreos/flannel/pkg/backoff"
 )
 
-// stopLimit bounds an orderly end. etcd in good health needs milliseconds.
-const stopLimit = 2 * time.Second
+// stopTimeout bounds an orderly stop. A healthy etcd needs milliseconds.
+const stopTimeout = 2 * time.Second
 
-// Server is an etcd server that is not running yet, or runs in Run.
+// Server is an etcd server; Run runs it.
 type Server struct {
 	dir, addr string
 	ready     chan struct{}
 
 	mu       sync.Mutex     // guards what follows
-	grpc     []*grpc.Server // those that etcd made
+	grpc     []*grpc.Server // created by etcd
 	stopping bool
 }
 
-// New checks c and touches nothing.
+// New checks c and starts nothing.
 func New(c Config) (*Server, error) {
 	if c.Dir == "" {
 		return nil, errors.New("check embedded etcd: the data directory is missing")
@@ -47,15 +47,15 @@ func New(c Config) (*Server, error) {
 	return &Server{dir: c.Dir, addr: addr, ready: make(chan struct{})}, nil
 }
 
-// Endpoint is where this host's client finds the server.
+// Endpoint returns the URL by which a client on this host reaches the server.
 func (s *Server) Endpoint() string { return endpoint(s.addr) }
 
-// Ready is closed when the server answers.
+// Ready returns a channel that is closed when the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends (nil) or the server breaks (the error). Call it
-// once. Data that another process uses and an address that is taken are errors
-// at once; an address that this host does not have yet is waited for.
+// Run serves until ctx ends (nil) or the server fails (the error). Call it once.
+// Run fails at once if another process uses the data or the address. If this host
+// does not have the address yet, Run waits for it.
 func (s *Server) Run(ctx context.Context) error {
 	lock, err := lockDir(s.dir)
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *Server) Run(ctx context.Context) error {
 			log.Infof("embedded etcd is ready listen=%s dir=%q", s.addr, s.dir)
 			continue
 		case <-ctx.Done():
-			level.SetLevel(zap.PanicLevel) // that listeners close is no error now
+			level.SetLevel(zap.PanicLevel) // from now on listeners close as intended
 			return s.stop(etcd)
 		case err = <-fatal:
 		case err = <-etcd.Err():
@@ -95,8 +95,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("run embedded etcd: %w", err), s.stop(etcd))
 }
 
-// waitAddr waits until this host has the address to listen at, as long as ctx
-// allows. Whatever else there is to say about the address, etcd says.
+// waitAddr waits until this host has the listen address, as long as ctx allows.
+// etcd reports any other problem with the address.
 func (s *Server) waitAddr(ctx context.Context) error {
 	_, err := backoff.Retry(ctx, "wait for the address of the embedded etcd (flag -etcd-embed-listen)", func() (struct{}, error) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
@@ -111,7 +111,7 @@ func (s *Server) waitAddr(ctx context.Context) error {
 	return err
 }
 
-// start starts etcd, in a goroutine that etcd may end by a fatal error.
+// start starts etcd in a goroutine, which a fatal error of etcd may end.
 func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err error) {
 	cfg, err := etcdConfig(s.dir, s.addr, lg)
 	if err != nil {
@@ -122,12 +122,12 @@ func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err 
 	go func() {
 		defer close(done)
 		defer func() {
-			// etcd's deferred functions do not expect to run after a fatal error.
+			// etcd's deferred functions may panic after a fatal error.
 			if p := recover(); p != nil {
 				err = fmt.Errorf("etcd panicked, its data may be damaged: %v", p)
 			}
 		}()
-		etcd, err = nil, errors.New("etcd gave up") // if StartEtcd does not return
+		etcd, err = nil, errors.New("etcd failed during its start") // if StartEtcd does not return
 		etcd, err = embed.StartEtcd(cfg)
 	}()
 	<-done
@@ -142,8 +142,8 @@ func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err 
 	return etcd, nil
 }
 
-// stop ends etcd and waits. Watches never end by themselves, and etcd gives them
-// seven seconds to do so unless its listener happens to fail first; they are cut.
+// stop stops etcd and waits for it. Watches never end by themselves, and etcd may
+// wait seven seconds for them; so stop closes their connections.
 func (s *Server) stop(etcd *embed.Etcd) error {
 	done := make(chan struct{})
 	go func() {
@@ -154,13 +154,13 @@ func (s *Server) stop(etcd *embed.Etcd) error {
 	select {
 	case <-done:
 		return nil
-	case <-time.After(stopLimit):
-		// A goroutine of etcd's that died of a fatal error is being waited for.
-		return fmt.Errorf("stop embedded etcd: not done after %v", stopLimit)
+	case <-time.After(stopTimeout):
+		// etcd waits for a goroutine that a fatal error has ended.
+		return fmt.Errorf("stop embedded etcd: not done after %v", stopTimeout)
 	}
 }
 
-// register is told of the server that etcd is about to run.
+// register receives each gRPC server before etcd runs it.
 func (s *Server) register(g *grpc.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +170,7 @@ func (s *Server) register(g *grpc.Server) {
 	}
 }
 
-// cutClients closes all connections, and those yet to come.
+// cutClients closes all connections, present and future.
 func (s *Server) cutClients() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,12 +22,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv3"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
 // runEnv makes the test binary run a server on the directory that it names, and
-// print how that ended.
+// print the result.
 const runEnv = "FLANNEL_TEST_EMBED_DIR"
 
 func TestMain(m *testing.M) {
@@ -40,8 +41,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m,
-		// They live as long as the process: glog's flushing of files, and the
-		// log rotation that etcd's command line could ask for.
+		// Goroutines for the life of the process: glog's flushing of files, and
+		// log rotation, which etcd's command line may enable.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
 }
@@ -82,9 +83,9 @@ func (r running) waitStop(t *testing.T) {
 	}
 }
 
-func client(t *testing.T, endpoint string) *etcdv3.Registry {
+func client(t *testing.T, endpoint string) *etcdv3.Store {
 	t.Helper()
-	r, err := etcdv3.New(subnet.StoreConfig{Endpoints: []string{endpoint}, Prefix: "/net"})
+	r, err := etcdv3.New(etcd.ClientConfig{Endpoints: []string{endpoint}, Prefix: "/net"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func client(t *testing.T, endpoint string) *etcdv3.Registry {
 	return r
 }
 
-// TestRestart: data outlives the server, and a watch does not hold up its end.
+// TestRestart: data outlive the server, and a watch does not delay its stop.
 func TestRestart(t *testing.T) {
 	c := Config{Dir: filepath.Join(t.TempDir(), "new", "etcd"), Listen: etcdserver.FreeAddr(t)}
 	s := run(t, c)
@@ -133,8 +134,8 @@ func TestRestart(t *testing.T) {
 	s.waitStop(t)
 }
 
-// TestStopUnderWatch: a client that keeps its watch, as etcd's own does, does
-// not hold up the end either.
+// TestStopUnderWatch: a client that renews its watch, like etcd's own, does not
+// delay the stop.
 func TestStopUnderWatch(t *testing.T) {
 	s := run(t, Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})
 	s.waitReady(t)
@@ -177,7 +178,7 @@ func TestDirInUse(t *testing.T) {
 	}
 	s.waitStop(t)
 
-	// The database alone is locked: a stock etcd runs on it.
+	// Only the database is locked, as by a stock etcd.
 	db, err := os.Open(filepath.Join(c.Dir, "member", "snap", "db"))
 	if err != nil {
 		t.Fatal(err)
@@ -192,8 +193,8 @@ func TestDirInUse(t *testing.T) {
 	}
 }
 
-// TestDamagedData: where etcd would end its process, Run returns. It happens in
-// a process of its own, because of what etcd leaves behind then.
+// TestDamagedData: Run returns an error where etcd would end its process. It runs in
+// another process, as etcd leaves goroutines behind.
 func TestDamagedData(t *testing.T) {
 	c := Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)}
 	s := run(t, c)
@@ -285,7 +286,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// TestOnlyClientPort: nothing listens but the client address.
+// TestOnlyClientPort: the process listens on the client address only.
 func TestOnlyClientPort(t *testing.T) {
 	before := listening(t)
 	s := run(t, Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})
@@ -305,7 +306,7 @@ func TestOnlyClientPort(t *testing.T) {
 	}
 }
 
-// listening is where this process listens.
+// listening returns the addresses that this process listens on.
 func listening(t *testing.T) []string {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")

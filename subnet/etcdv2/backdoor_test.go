@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// backdoor is the store as an operator reaches it, by hand-made requests.
+// backdoor accesses the store like an operator, by plain HTTP requests.
 type backdoor struct {
 	t   *testing.T
-	r   *Registry
+	r   *Store
 	rt  *http.Transport
 	dir string
 }
 
-func newBackdoor(t *testing.T, r *Registry) backdoor {
+func newBackdoor(t *testing.T, r *Store) backdoor {
 	tls, err := r.cfg.TLS()
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func (b backdoor) delete(key string) {
 	b.do(http.MethodDelete, b.dir+key, nil)
 }
 
-// forget makes more changes than the server remembers, somewhere else.
+// forget makes more changes of other keys than the server remembers.
 func (b backdoor) forget() {
 	b.t.Helper()
 	var wg sync.WaitGroup

@@ -15,58 +15,58 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/coreos/go-etcd/etcd"
+	goetcd "github.com/coreos/go-etcd/etcd"
 )
 
 const (
-	// dialLimit is shorter than roundTripLimit, so that there is time left for
-	// the next endpoint.
-	dialLimit = 2 * time.Second
-	// maxErrorBody is how much is read of an answer that is not etcd's.
+	// dialTimeout is shorter than roundTripTimeout, so that time is left for the
+	// next endpoint.
+	dialTimeout = 2 * time.Second
+	// maxErrorBody bounds what is read of an answer that is not etcd's.
 	maxErrorBody = 4 << 10 // bytes
 )
 
-// newTransport is what go-etcd's own is not: it verifies certificates, also
-// without one of ours, and notices a peer that has vanished (tcp(7)).
+// newTransport returns a transport that, unlike go-etcd's, verifies certificates
+// also without a client certificate, and detects a vanished peer (tcp(7)).
 func newTransport(cfg *tls.Config) *http.Transport {
-	d := &net.Dialer{Timeout: dialLimit, KeepAliveConfig: net.KeepAliveConfig{
+	d := &net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	return &http.Transport{DialContext: d.DialContext, TLSClientConfig: cfg, TLSHandshakeTimeout: dialLimit,
+	return &http.Transport{DialContext: d.DialContext, TLSClientConfig: cfg, TLSHandshakeTimeout: dialTimeout,
 		IdleConnTimeout: 90 * time.Second}
 }
 
-// client is a go-etcd client for a single exchange that ends with ctx.
+// client returns a go-etcd client for a single exchange that ends with ctx.
 //
-// go-etcd knows no contexts, retries as it sees fit, and picks the next endpoint
-// at random. It takes a Transport only; a Transport, however, hands over to
-// whoever has registered for the scheme. So all of that is done by a roundTrip,
-// and go-etcd is left with what it is good at: requests and answers.
-func (r *Registry) client(ctx context.Context) (*etcd.Client, error) {
-	rt := &roundTrip{Registry: r, ctx: ctx}
-	// The empty map turns HTTP/2 off, which would register for https as well.
+// go-etcd has no contexts, retries by rules of its own and picks the next endpoint
+// at random. It accepts only a Transport, but a Transport forwards requests to the
+// RoundTripper that is registered for the scheme. So a roundTrip does all of that,
+// and go-etcd only encodes requests and decodes answers.
+func (s *Store) client(ctx context.Context) (*goetcd.Client, error) {
+	rt := &roundTrip{Store: s, ctx: ctx}
+	// The empty map disables HTTP/2, which would register for https as well.
 	t := &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
 	t.RegisterProtocol("http", rt)
 	t.RegisterProtocol("https", rt)
-	c := etcd.NewClient([]string{r.cfg.Endpoints[r.preferred.Load()]})
+	c := goetcd.NewClient([]string{s.cfg.Endpoints[s.preferred.Load()]})
 	c.SetTransport(t)
-	// No STRONG answer comes from a member that is cut off from the others.
-	if err := c.SetConsistency(etcd.STRONG_CONSISTENCY); err != nil {
+	// A member that is cut off from the others gives no STRONG answer.
+	if err := c.SetConsistency(goetcd.STRONG_CONSISTENCY); err != nil {
 		return nil, fmt.Errorf("make etcd client: %w", err)
 	}
-	if r.cfg.Username != "" {
-		c.SetCredentials(r.cfg.Username, r.cfg.Password)
+	if s.cfg.Username != "" {
+		c.SetCredentials(s.cfg.Username, s.cfg.Password)
 	}
 	c.CheckRetry = never
 	return c, nil
 }
 
-// never turns what go-etcd would retry into an error.
-func never(_ *etcd.Cluster, _ int, resp http.Response, err error) error {
+// never turns a failure that go-etcd would retry into an error.
+func never(_ *goetcd.Cluster, _ int, resp http.Response, err error) error {
 	if resp.StatusCode == 0 {
 		return err
 	}
 	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	answer := &etcd.EtcdError{}
+	answer := &goetcd.EtcdError{}
 	switch {
 	case readErr != nil:
 		return fmt.Errorf("read answer: %w", readErr)
@@ -78,17 +78,17 @@ func never(_ *etcd.Cluster, _ int, resp http.Response, err error) error {
 
 // roundTrip sends the request of one exchange.
 type roundTrip struct {
-	*Registry
+	*Store
 	ctx context.Context
 }
 
-// headersKey finds, in an exchange's context, the function that is told of the
-// answer's headers, which on a wait come long before the answer.
+// headersKey is the context key of a function that receives the index from an
+// answer's headers. The headers of a wait come long before its answer.
 type headersKey struct{}
 
-// RoundTrip implements http.RoundTripper. It goes through the endpoints, the
-// preferred one first, but only while it is sure that no endpoint has done what
-// was asked for: a read may be asked again, a write only if it was never sent.
+// RoundTrip implements http.RoundTripper. It tries the endpoints in turn, the
+// preferred one first. It repeats a read after any failure, and a write only if
+// it was never sent.
 func (rt *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	var errs []error
 	for i, u := range rt.order(req.URL) {
@@ -115,22 +115,22 @@ func (rt *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.Join(errs...)
 }
 
-// check passes on what etcd's v2 API says, and nothing else.
+// check returns answers of etcd's v2 API and refuses others.
 func (rt *roundTrip) check(resp *http.Response) (*http.Response, error) {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusNotFound && kind != "application/json" {
 		resp.Body.Close()
 		return nil, ErrNoAPI
 	}
-	if tell, ok := rt.ctx.Value(headersKey{}).(func(index uint64)); ok {
+	if receive, ok := rt.ctx.Value(headersKey{}).(func(index uint64)); ok {
 		index, _ := strconv.ParseUint(resp.Header.Get("X-Etcd-Index"), 10, 64)
-		tell(index)
+		receive(index)
 	}
 	return resp, nil
 }
 
-// order is the endpoints to try for a request to u. A member that redirects to
-// one that we were not told of (etcd 0.4: the leader) is followed there.
+// order returns the endpoints to try for a request to u. A redirect to a member
+// that is not configured (etcd 0.4: the leader) is followed.
 func (rt *roundTrip) order(u *url.URL) []*url.URL {
 	first := slices.Index(rt.cfg.Endpoints, u.Scheme+"://"+u.Host)
 	if first < 0 {
@@ -140,15 +140,15 @@ func (rt *roundTrip) order(u *url.URL) []*url.URL {
 	order := make([]*url.URL, 0, n)
 	for i := range n {
 		e, err := url.Parse(rt.cfg.Endpoints[(first+i)%n])
-		if err == nil { // they were parsed before
+		if err == nil { // Validate parsed them
 			order = append(order, e)
 		}
 	}
 	return order
 }
 
-// prefer remembers the endpoint to begin with next time: this, if it was good,
-// or the one after.
+// prefer stores the endpoint to begin with next time: this one if it was good,
+// otherwise the next.
 func (rt *roundTrip) prefer(u *url.URL, good bool) {
 	i := slices.Index(rt.cfg.Endpoints, u.Scheme+"://"+u.Host)
 	if i >= 0 && !good {
@@ -159,7 +159,7 @@ func (rt *roundTrip) prefer(u *url.URL, good bool) {
 	}
 }
 
-// unsent reports whether err says that there was no connection to send on.
+// unsent reports whether err means that there was no connection to send on.
 func unsent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"

@@ -6,43 +6,45 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/coreos/go-etcd/etcd"
+	goetcd "github.com/coreos/go-etcd/etcd"
 )
 
-// errSilent: the store's end of the connections is there and does not answer, or
-// is gone and did not say so.
+// errSilent: the other end of the connections does not answer, or vanished
+// without closing them.
 var errSilent = errors.New("etcd has stopped answering")
 
-// beat finds out that a wait leads nowhere, until ctx, that of the wait, ends.
-// HTTP/1.1 has no word for it, and a second request says nothing of the
-// connection of the first. But every answer tells the server's index: where it
-// has gone on from that at which the wait began, and the wait has said nothing,
-// a new wait (errIdle) brings what the old one has missed, or shows that all was
-// other keys'. Where there is no answer, or one to the other request only, the
-// connections are given up (errSilent).
-func (r *Registry) beat(ctx context.Context, cancel context.CancelCauseFunc, began func() uint64) {
+// heartbeat detects a dead wait, until ctx, that of the wait, ends. HTTP/1.1 has
+// no keepalive messages, and a second request does not test the connection of the
+// first. But each answer carries the server's index.
+//
+//   - The index has advanced and the wait has not returned: heartbeat restarts the
+//     wait (errIdle). The new wait returns what the old one missed, or shows that
+//     only other keys changed.
+//   - No answer, or the wait was never accepted: heartbeat gives up the
+//     connections (errSilent).
+func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, began func() uint64) {
 	for {
 		select {
-		case <-time.After(r.pulse.Pause()):
+		case <-time.After(s.timing.Interval()):
 		case <-ctx.Done():
 			return
 		}
-		limit := r.pulse.Limit()
-		index, err := r.index(ctx, limit)
+		timeout := s.timing.Timeout()
+		index, err := s.index(ctx, timeout)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, context.DeadlineExceeded):
-			r.pulse.Answered(false)
-			r.closeIdle() // the one that it was asked on is closed already
-			cancel(fmt.Errorf("%w: no answer within %v from %s", errSilent, limit, r.endpoints()))
+			s.timing.Answered(false)
+			s.closeIdle() // the request's own connection is closed already
+			cancel(fmt.Errorf("%w: no answer within %v from %s", errSilent, timeout, s.endpoints()))
 			return
 		}
-		r.pulse.Answered(true) // a refusal is an answer
+		s.timing.Answered(true) // a refusal is an answer
 		switch at := began(); {
 		case err != nil || index == at:
 		case at == 0:
-			cancel(fmt.Errorf("%w: it answers others, but did not take up the wait", errSilent))
+			cancel(fmt.Errorf("%w: it answers other requests, but has not accepted the wait", errSilent))
 			return
 		default:
 			cancel(errIdle)
@@ -51,13 +53,13 @@ func (r *Registry) beat(ctx context.Context, cancel context.CancelCauseFunc, beg
 	}
 }
 
-// index asks for the server's index, and for nothing that is large.
-func (r *Registry) index(ctx context.Context, limit time.Duration) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// index requests the server's index, by a small read.
+func (s *Store) index(ctx context.Context, timeout time.Duration) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var index uint64
-	_, err := r.exchange(context.WithValue(ctx, headersKey{}, func(i uint64) { index = i }),
-		func(c *etcd.Client) (*etcd.Response, error) { return c.Get(r.cfg.ConfigKey(), false, false) })
+	_, err := s.exchange(context.WithValue(ctx, headersKey{}, func(i uint64) { index = i }),
+		func(c *goetcd.Client) (*goetcd.Response, error) { return c.Get(s.cfg.ConfigKey(), false, false) })
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}

@@ -13,16 +13,17 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
 
-// heartbeatTime is what the tests allow for a heartbeat to find something out,
-// on a machine that is slow. A wait's own end, a minute, is put off beyond it.
+// heartbeatTime is the time in which a heartbeat must detect a dead wait, on a slow
+// machine. The time limit of waits, a minute, is extended beyond it.
 const heartbeatTime = 30 * time.Second
 
-// throughProxy is a registry whose connections can be broken, and its proxy.
-func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.Proxy) {
+// throughProxy returns a Store whose connections can be broken, and its proxy.
+func throughProxy(t *testing.T, srv *etcdserver.Server) (*Store, *faultproxy.Proxy) {
 	t.Helper()
 	listen := etcdserver.FreeAddr(t)
 	p := faultproxy.New(faultproxy.Config{
@@ -41,12 +42,12 @@ func throughProxy(t *testing.T, srv *etcdserver.Server) (*Registry, *faultproxy.
 		}
 	})
 	t.Cleanup(func() { cancel(); run.Wait() })
-	r := open(t, subnet.StoreConfig{Endpoints: []string{"http://" + listen}, Prefix: "/net"})
+	r := openStore(t, etcd.ClientConfig{Endpoints: []string{"http://" + listen}, Prefix: "/net"})
 	r.wait = time.Hour
 	return r, p
 }
 
-// waits tells of each wait that a server has taken up.
+// waits reports each wait that a server has accepted.
 type waits struct {
 	http.RoundTripper
 	taken chan struct{}
@@ -60,15 +61,15 @@ func (w *waits) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// TestWaitHalfOpen: a wait on a connection whose other end is gone without a
-// word is given up, and what happened meanwhile is told by the next one.
+// TestWaitHalfOpen: a wait on a connection whose other end vanished silently is
+// given up. The next wait delivers the changes of the meantime.
 func TestWaitHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	r, proxy := throughProxy(t, srv)
 	waits := &waits{RoundTripper: r.transport, taken: make(chan struct{}, 10)}
 	r.transport = waits
-	b := newBackdoor(t, open(t, srv.StoreConfig("/net")))
+	b := newBackdoor(t, openStore(t, srv.ClientConfig("/net")))
 	var rev subnet.Rev
 	for {
 		var err error
@@ -115,11 +116,11 @@ func TestWaitHalfOpen(t *testing.T) {
 	<-ended
 }
 
-// TestWaitSilent: a server that has stopped answering is noticed.
+// TestWaitSilent: a server that has stopped answering is detected.
 func TestWaitSilent(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	r.wait = time.Hour
 	_, rev, err := r.List(t.Context())
 	if err != nil {
@@ -137,7 +138,7 @@ func TestWaitSilent(t *testing.T) {
 	srv.Resume()
 }
 
-// calmStore answers for a server on which nothing happens, and counts the waits.
+// calmStore answers like a server without changes, and counts the waits.
 type calmStore struct{ waits, beats int }
 
 func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -154,11 +155,11 @@ func (s *calmStore) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// TestCalmWait: where nothing happens a wait lasts, and heartbeats go by it; a
-// new one each time would be a new connection.
+// TestCalmWait: without changes, heartbeats do not restart a wait; each new wait
+// would use a new connection.
 func TestCalmWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, store := open(t, subnet.StoreConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}
+		r, store := openStore(t, etcd.ClientConfig{Endpoints: []string{"http://192.0.2.1:2379"}, Prefix: "/net"}), &calmStore{}
 		r.transport = store
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 		defer cancel()

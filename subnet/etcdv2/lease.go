@@ -2,46 +2,23 @@ package etcdv2
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/netip"
 	"time"
 
-	"github.com/coreos/go-etcd/etcd"
+	goetcd "github.com/coreos/go-etcd/etcd"
 
 	"github.com/coreos/flannel/subnet"
 )
 
-// value is the JSON of a lease key, byte for byte what the first flannel writes
-// where there are no backend type and no Extras.
-type value struct {
-	PublicIP    netip.Addr
-	BackendType string          `json:",omitempty"`
-	BackendData json.RawMessage `json:",omitempty"`
-	subnet.Extras
-}
-
-// encode is l's value. It refuses what readers would not understand.
-func encode(l subnet.Lease) (string, error) {
-	v, err := json.Marshal(value(l.Attrs))
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	if err != nil {
-		return "", fmt.Errorf("encode lease %v: %w", l, err)
-	}
-	return string(v), nil
-}
-
-// Create implements subnet.Registry.
-func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l)
+// Create implements subnet.Keyspace.
+func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	verb, start := "create "+r.key(l), time.Now()
-	resp, err := r.call(ctx, verb, func(c *etcd.Client) (*etcd.Response, error) {
-		return c.Create(r.key(l), v, seconds(ttl))
+	verb, start := "create "+s.key(l), time.Now()
+	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
+		return c.Create(s.key(l), string(v), seconds(ttl))
 	})
 	if code(err) == codeNodeExist {
 		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrExists)
@@ -52,31 +29,31 @@ func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration
 	return granted(l, resp, start), nil
 }
 
-// Update implements subnet.Registry. The v2 API's only way to extend a TTL that
-// all its generations have is a write to the key, which wakes the watchers.
-func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	v, err := encode(l)
+// Update implements subnet.Keyspace. In all versions of the v2 API, only a write
+// to the key extends its TTL; it wakes the watchers.
+func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	stored, err := r.stored(ctx, l)
+	stored, err := s.stored(ctx, l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	secs := seconds(ttl)
 	if stored.Expiration == nil {
-		if r.sameMeaning(l, stored) {
+		if s.sameMeaning(l, stored) {
 			l.Reserved, l.Expiration = true, time.Time{}
 			return l, nil
 		}
 		secs = 0 // a write without a TTL leaves the key without one
 	}
-	verb, start := "update "+r.key(l), time.Now()
-	resp, err := r.call(ctx, verb, func(c *etcd.Client) (*etcd.Response, error) {
-		return c.CompareAndSwap(r.key(l), v, secs, "", uint64(l.Rev))
+	verb, start := "update "+s.key(l), time.Now()
+	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
+		return c.CompareAndSwap(s.key(l), string(v), secs, "", uint64(l.Rev))
 	})
-	if lost(err) {
-		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrLost)
+	if conflict(err) {
+		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrConflict)
 	}
 	if err != nil {
 		return subnet.Lease{}, err
@@ -84,51 +61,53 @@ func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration
 	return granted(l, resp, start), nil
 }
 
-// Delete implements subnet.Registry.
-func (r *Registry) Delete(ctx context.Context, l subnet.Lease) error {
-	verb := "delete " + r.key(l)
+// Delete implements subnet.Keyspace and subnet.Admin.
+func (s *Store) Delete(ctx context.Context, l subnet.Lease) error {
+	verb := "delete " + s.key(l)
 	if l.Rev <= 0 {
-		return fmt.Errorf("%s: %w", verb, subnet.ErrLost) // 0 would be no condition
+		return fmt.Errorf("%s: %w", verb, subnet.ErrConflict) // 0 is no condition
 	}
-	_, err := r.call(ctx, verb, func(c *etcd.Client) (*etcd.Response, error) {
-		return c.CompareAndDelete(r.key(l), "", uint64(l.Rev))
+	_, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
+		return c.CompareAndDelete(s.key(l), "", uint64(l.Rev))
 	})
-	if lost(err) {
-		return fmt.Errorf("%s: %w", verb, subnet.ErrLost)
+	if conflict(err) {
+		return fmt.Errorf("%s: %w", verb, subnet.ErrConflict)
 	}
 	return err
 }
 
-func (r *Registry) key(l subnet.Lease) string { return r.cfg.LeaseDir() + l.Key() }
+func (s *Store) key(l subnet.Lease) string { return s.cfg.LeaseDir() + l.Key() }
 
-func lost(err error) bool { return code(err) == codeKeyNotFound || code(err) == codeTestFailed }
+// conflict reports whether the condition of a write did not hold.
+func conflict(err error) bool { return code(err) == codeKeyNotFound || code(err) == codeTestFailed }
 
-// stored reads l's key, which must not have been written since l.Rev.
-func (r *Registry) stored(ctx context.Context, l subnet.Lease) (*etcd.Node, error) {
-	verb := "get " + r.key(l)
-	resp, err := r.call(ctx, verb, func(c *etcd.Client) (*etcd.Response, error) {
-		return c.Get(r.key(l), false, false)
+// stored reads l's key. It fails with subnet.ErrConflict if the key was written
+// since l.Rev.
+func (s *Store) stored(ctx context.Context, l subnet.Lease) (*goetcd.Node, error) {
+	verb := "get " + s.key(l)
+	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
+		return c.Get(s.key(l), false, false)
 	})
 	switch {
 	case code(err) == codeKeyNotFound:
-		return nil, fmt.Errorf("%s: the key is gone: %w", verb, subnet.ErrLost)
+		return nil, fmt.Errorf("%s: the key is gone: %w", verb, subnet.ErrConflict)
 	case err != nil:
 		return nil, err
 	case subnet.Rev(resp.Node.ModifiedIndex) != l.Rev:
-		return nil, fmt.Errorf("%s: written at index %d, not %d: %w", verb, resp.Node.ModifiedIndex, l.Rev, subnet.ErrLost)
+		return nil, fmt.Errorf("%s: written at index %d, not %d: %w", verb, resp.Node.ModifiedIndex, l.Rev, subnet.ErrConflict)
 	}
 	return resp.Node, nil
 }
 
-// sameMeaning reports whether a peer learns from the stored value what l says.
-func (r *Registry) sameMeaning(l subnet.Lease, stored *etcd.Node) bool {
-	s, err := r.decode(stored)
-	return err == nil && s.Attrs.Equal(l.Attrs)
+// sameMeaning reports whether the stored value decodes to l's attributes.
+func (s *Store) sameMeaning(l subnet.Lease, stored *goetcd.Node) bool {
+	have, err := s.decode(stored)
+	return err == nil && have.Attrs.Equal(l.Attrs)
 }
 
-// granted is l as etcd has taken it. The end is counted on this host's clock
-// from before the request, so that it is never later than the server's.
-func granted(l subnet.Lease, resp *etcd.Response, start time.Time) subnet.Lease {
+// granted returns l as etcd has stored it. The end is computed with the time
+// before the request, so that it is never later than the end on the server.
+func granted(l subnet.Lease, resp *goetcd.Response, start time.Time) subnet.Lease {
 	l.Rev, l.Reserved, l.Expiration = subnet.Rev(resp.Node.ModifiedIndex), resp.Node.Expiration == nil, time.Time{}
 	if !l.Reserved {
 		l.Expiration = start.Add(time.Duration(resp.Node.TTL) * time.Second)
@@ -136,7 +115,7 @@ func granted(l subnet.Lease, resp *etcd.Response, start time.Time) subnet.Lease 
 	return l
 }
 
-// seconds is ttl in etcd's unit, rounded up. 0 would be no limit at all.
+// seconds returns ttl in etcd's unit, rounded up. 0 would mean no TTL.
 func seconds(ttl time.Duration) uint64 {
 	return max(1, uint64((ttl+time.Second-1)/time.Second))
 }

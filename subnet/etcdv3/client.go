@@ -9,53 +9,51 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
 const (
-	// A ping after keepAliveTime of silence, unanswered for keepAliveTimeout,
-	// ends a connection whose other end has vanished. etcd by default refuses
-	// clients that ping more often than every 5 s (--grpc-keepalive-min-time).
+	// The client pings after keepAliveTime without traffic. A ping without an
+	// answer for keepAliveTimeout ends the connection. etcd refuses clients that
+	// ping more often than every 5 s by default (--grpc-keepalive-min-time).
 	keepAliveTime    = 10 * time.Second
 	keepAliveTimeout = 5 * time.Second
-	// dialLimit is shorter than roundTripLimit, so that a call meets the reason
-	// why there is no connection before its own time is up.
-	dialLimit = 3 * time.Second
-	// redialMost caps the pause between attempts to connect; gRPC's default of
-	// two minutes would keep us away from a store that is long back. Together
-	// with the caller's own pause (pkg/backoff) it has to stay below the 5 s in
-	// which a host promises to know what is new.
-	redialMost = time.Second
-	// window is how much etcd may send before we have read it, on a connection and
-	// for each call. gRPC would find out what a connection can carry, with a ping
-	// for each message after a pause: a heartbeat would be twice the messages. This
-	// is enough for 1 Gb/s over 8 ms.
-	window = 1 << 20
-	// attempts at one call, pauses of 25 ms between, for a connection that has
-	// just broken. The client repeats only reads, and writes that never left
-	// this host.
-	attempts = 3
+	// dialTimeout is shorter than roundTripTimeout, so that a call fails with the
+	// reason of a failed connection, not by its own time limit.
+	dialTimeout = 3 * time.Second
+	// maxRedialDelay caps the pause between attempts to connect; gRPC's default
+	// is two minutes. Together with the caller's own pause (pkg/backoff) it must
+	// stay below 5 s, in which a host promises to learn of changes.
+	maxRedialDelay = time.Second
+	// windowSize is the flow-control window of a connection and of each call, in
+	// bytes. A fixed window stops gRPC from measuring the connection by a ping for
+	// each message after a pause, which would double a heartbeat's messages. The
+	// size is enough for 1 Gb/s over 8 ms.
+	windowSize = 1 << 20
+	// maxAttempts bounds the attempts at one call over a broken connection, 25 ms
+	// apart. The client repeats only reads, and writes that were never sent.
+	maxAttempts = 3
 )
 
-// clientConfig is what the etcd client is made from. Its limit for answers is
-// 2 GiB where gRPC's own is 4 MiB, and a List needs it to be (about 150 bytes a
-// lease). The client's logger is silent: what it would say comes back as error.
-func clientConfig(cfg subnet.StoreConfig, tls *tls.Config, l *login) clientv3.Config {
+// clientConfig returns the configuration of the etcd client. Its size limit for
+// answers is 2 GiB; gRPC's own of 4 MiB is too small for a List, of about 150
+// bytes a lease. The client does not log: failures are returned as errors.
+func clientConfig(cfg etcd.ClientConfig, tls *tls.Config, l *login) clientv3.Config {
 	redial := backoff.DefaultConfig
-	redial.BaseDelay, redial.MaxDelay = 200*time.Millisecond, redialMost
+	redial.BaseDelay, redial.MaxDelay = 200*time.Millisecond, maxRedialDelay
 	return clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		TLS:                  tls,
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
-		MaxUnaryRetries:      attempts,
+		MaxUnaryRetries:      maxAttempts,
 		Logger:               zap.NewNop(),
 		DialOptions: []grpc.DialOption{
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialLimit}),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialTimeout}),
 			grpc.WithChainUnaryInterceptor(failFast),
 			grpc.WithPerRPCCredentials(l),
-			grpc.WithInitialWindowSize(window),
-			grpc.WithInitialConnWindowSize(window),
+			grpc.WithInitialWindowSize(windowSize),
+			grpc.WithInitialConnWindowSize(windowSize),
 		},
 	}
 }

@@ -2,38 +2,32 @@ package etcdv3
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/netip"
 
 	"github.com/coreos/flannel/subnet"
 )
 
-// value is the JSON of a lease key, byte for byte what today's flannel writes
-// where there are no Extras.
+// value is the JSON of a lease key. Without Extras it equals the value of today's
+// flannel byte for byte.
 type value struct {
 	PublicIP    netip.Addr
-	PublicIPv6  *netip.Addr     // always null: one lease is of one family
+	PublicIPv6  *netip.Addr     // always null: a lease has one family
 	BackendType string          `json:",omitempty"`
 	BackendData json.RawMessage `json:",omitempty"`
 	subnet.Extras
 }
 
-// encode is l's value. It refuses what readers would not understand: a single
-// key that does not parse makes today's flannel drop every route.
+// encode returns l's value, or an error if key or value do not parse.
 func encode(l subnet.Lease) ([]byte, error) {
+	if _, err := subnet.EncodeLease(l); err != nil {
+		return nil, err
+	}
 	a := l.Attrs
-	v, err := json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encode lease %v: %w", l, err)
-	}
-	return v, nil
+	return json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
 }
 
-// sameMeaning reports whether a peer learns the same from both values. It
-// compares what they decode to: other programs add fields that we do not have.
+// sameMeaning reports whether both values decode to the same attributes. Other
+// programs may add fields that we do not have.
 func sameMeaning(key string, stored, wanted []byte) bool {
 	s, err := subnet.ParseLease(key, stored)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// TestConformanceEmbedded runs the suite against the etcd inside this process,
-// which is years younger than Debian's.
+// TestConformanceEmbedded runs the suite against the embedded etcd, which is years
+// newer than Debian's.
 func TestConformanceEmbedded(t *testing.T) {
 	t.Parallel()
 	srv, err := embed.New(embed.Config{Dir: t.TempDir(), Listen: etcdserver.FreeAddr(t)})
@@ -40,7 +40,7 @@ func TestConformanceEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { back.Close() })
-	conformance(t, back, func(prefix string) subnet.StoreConfig {
-		return subnet.StoreConfig{Endpoints: []string{srv.Endpoint()}, Prefix: prefix}
+	conformance(t, back, func(prefix string) etcd.ClientConfig {
+		return etcd.ClientConfig{Endpoints: []string{srv.Endpoint()}, Prefix: prefix}
 	})
 }

@@ -8,83 +8,82 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
-// errSilent: the store's end of the connection is there and does not answer, or
-// is gone and did not say so.
+// errSilent: the other end of the connection does not answer, or vanished
+// without closing it.
 var errSilent = errors.New("etcd has stopped answering")
 
-// heartbeat finds out that the stream of a watch leads nowhere. A watch that
-// says nothing looks the same as one that nothing happens in, and gRPC's own
-// pings take 15 s to tell: its clients do not ping more often than every 10 s,
-// and etcd refuses those that do it more often than every 5 s
-// (--grpc-keepalive-min-time). A heartbeat is a second watch on the same stream,
-// of a key that nobody writes, which etcd confirms; it lasts until the next. A
-// request for progress would be the other way, but etcd up to 3.4.24 and 3.5.7
-// answers it ahead of events that it has yet to deliver.
+// heartbeat detects a watch whose stream is dead, which looks like one without
+// events. gRPC's own pings take 15 s for that: clients ping every 10 s at most,
+// and etcd refuses more than one ping in 5 s (--grpc-keepalive-min-time).
+//
+// A heartbeat is a second watch on the same stream, of a key that is never
+// written; etcd confirms it. It lasts until the next heartbeat. A progress request
+// is no alternative: etcd up to 3.4.24 and 3.5.7 answers it before events that it
+// has yet to deliver.
 type heartbeat struct {
-	key   string
-	pulse subnet.Pulse
+	key    string
+	timing etcd.HeartbeatTiming
 }
 
-func newHeartbeat(cfg subnet.StoreConfig) *heartbeat {
-	// The directory's own name: who may read the leases may watch it.
+func newHeartbeat(cfg etcd.ClientConfig) *heartbeat {
+	// The directory's own name: a user that may read the leases may watch it.
 	return &heartbeat{key: cfg.LeaseDir()}
 }
 
-// run beats until ctx, that of the watch, ends; it ends it itself, with
-// errSilent, when an answer is missing.
+// run sends heartbeats until ctx, that of the watch, ends. If an answer is
+// missing, run cancels the watch with errSilent.
 func (h *heartbeat) run(ctx context.Context, c *clientv3.Client, cancel context.CancelCauseFunc) {
-	var last beat
+	var last probe
 	defer func() { last.end() }()
 	for {
 		select {
-		case <-time.After(h.pulse.Pause()):
+		case <-time.After(h.timing.Interval()):
 		case <-ctx.Done():
 			return
 		}
-		limit := h.pulse.Limit()
-		next, answered := last.next(ctx, c, h.key, limit)
+		timeout := h.timing.Timeout()
+		next, answered := last.next(ctx, c, h.key, timeout)
 		last.end()
 		last = next
 		if ctx.Err() != nil {
 			return
 		}
-		h.pulse.Answered(answered)
+		h.timing.Answered(answered)
 		if !answered {
-			cancel(fmt.Errorf("%w: no answer within %v", errSilent, limit))
+			cancel(fmt.Errorf("%w: no answer within %v", errSilent, timeout))
 			return
 		}
 	}
 }
 
-// beat is a watch of a key that nobody writes. The zero beat is none.
-type beat struct {
+// probe is a watch of a key that is never written. The zero probe is none.
+type probe struct {
 	cancel    context.CancelFunc
 	confirmed clientv3.WatchChan
 }
 
-// next begins another, and reports whether etcd answers within the limit; a
-// refusal is an answer. b ends with it, so that etcd is told of both at once:
-// each message costs both sides more than what is in it.
-func (b beat) next(ctx context.Context, c *clientv3.Client, key string, limit time.Duration) (n beat, answered bool) {
-	if b.cancel != nil {
-		b.cancel()
+// next starts another probe and reports whether etcd answers in time; a refusal
+// is an answer. It cancels p first, so that one message carries both requests.
+func (p probe) next(ctx context.Context, c *clientv3.Client, key string, timeout time.Duration) (n probe, answered bool) {
+	if p.cancel != nil {
+		p.cancel()
 	}
 	ctx, n.cancel = context.WithCancel(ctx)
-	late := time.AfterFunc(limit, n.cancel)
+	late := time.AfterFunc(timeout, n.cancel)
 	defer late.Stop()
 	n.confirmed = c.Watch(ctx, key, clientv3.WithCreatedNotify()) // returns with the answer, or when ctx ends
 	return n, ctx.Err() == nil
 }
 
-// end waits until the client's goroutine has let go of it.
-func (b beat) end() {
-	if b.cancel == nil {
+// end cancels p and waits until the client has released it.
+func (p probe) end() {
+	if p.cancel == nil {
 		return
 	}
-	b.cancel()
-	for range b.confirmed {
+	p.cancel()
+	for range p.confirmed {
 	}
 }

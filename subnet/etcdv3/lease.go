@@ -14,27 +14,27 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// grant is an etcd lease that we asked for.
+// grant is an etcd lease.
 type grant struct {
 	id  clientv3.LeaseID
-	ttl int64 // seconds; the server may grant more than asked for
-	// ends is counted on this host's clock from before the request, so that it
-	// is never later than the server's.
+	ttl int64 // seconds; the server may grant more than requested
+	// ends is computed with the time before the request, so that it is never
+	// later than the end on the server.
 	ends time.Time
 }
 
-// Create implements subnet.Registry.
-func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+// Create implements subnet.Keyspace.
+func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
 	v, err := encode(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	g, err := r.grant(ctx, ttl)
+	g, err := s.grant(ctx, ttl)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	key := r.key(l)
-	rev, err := r.put(ctx, key, v, absent(key), g.id)
+	key := s.key(l)
+	rev, err := s.put(ctx, key, v, absent(key), g.id)
 	if errors.Is(err, errCompare) {
 		return subnet.Lease{}, fmt.Errorf("create %s: %w", key, subnet.ErrExists)
 	}
@@ -45,18 +45,18 @@ func (r *Registry) Create(ctx context.Context, l subnet.Lease, ttl time.Duration
 	return l, nil
 }
 
-// Update implements subnet.Registry. Unchanged attributes cost no write: the
-// etcd lease is kept alive, the key keeps its revision. Only if that lease was
-// granted for another time than ttl is the key moved to a new one.
+// Update implements subnet.Keyspace. If the attributes are unchanged, it keeps
+// the etcd lease alive and does not write the key. If the etcd lease has another
+// TTL than ttl, Update moves the key to a new one.
 //
-// An etcd lease that a key has left is not revoked but runs out: somebody may
-// have attached other keys to it.
-func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+// It does not revoke the former etcd lease, which expires by itself: other keys
+// may be attached to it.
+func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
 	v, err := encode(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	kv, err := r.stored(ctx, l)
+	kv, err := s.stored(ctx, l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -65,13 +65,13 @@ func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration
 	l.Expiration, l.Reserved = time.Time{}, id == clientv3.NoLease
 	if l.Reserved {
 		if !same {
-			l.Rev, err = r.replace(ctx, kv, v, clientv3.NoLease)
+			l.Rev, err = s.replace(ctx, kv, v, clientv3.NoLease)
 		}
 		return orZero(l, err)
 	}
 	held := grant{}
 	if same {
-		if held, err = r.keepAlive(ctx, l, id); err != nil {
+		if held, err = s.keepAlive(ctx, l, id); err != nil {
 			return subnet.Lease{}, err
 		}
 		if held.ttl == seconds(ttl) {
@@ -79,36 +79,36 @@ func (r *Registry) Update(ctx context.Context, l subnet.Lease, ttl time.Duration
 			return l, nil
 		}
 	}
-	g, err := r.grant(ctx, ttl)
+	g, err := s.grant(ctx, ttl)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	if g.ttl == held.ttl {
-		// The server does not grant what we ask for; a new one is no better.
-		r.revoke(ctx, g.id)
+		// The server grants another TTL than requested; a new lease has it too.
+		s.revoke(ctx, g.id)
 		l.Expiration = held.ends
 		return l, nil
 	}
 	l.Expiration = g.ends
-	l.Rev, err = r.replace(ctx, kv, v, g.id)
+	l.Rev, err = s.replace(ctx, kv, v, g.id)
 	return orZero(l, err)
 }
 
-// Delete implements subnet.Registry.
-func (r *Registry) Delete(ctx context.Context, l subnet.Lease) error {
+// Delete implements subnet.Keyspace and subnet.Admin.
+func (s *Store) Delete(ctx context.Context, l subnet.Lease) error {
 	if l.Rev <= 0 {
-		return fmt.Errorf("delete %s: %w", r.key(l), subnet.ErrLost) // 0 would match an absent key
+		return fmt.Errorf("delete %s: %w", s.key(l), subnet.ErrConflict) // 0 matches an absent key
 	}
-	return r.call(ctx, "delete "+r.key(l), func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Txn(ctx).If(unchanged(r.key(l), int64(l.Rev))).Then(clientv3.OpDelete(r.key(l))).Commit()
+	return s.call(ctx, "delete "+s.key(l), func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Txn(ctx).If(unchanged(s.key(l), int64(l.Rev))).Then(clientv3.OpDelete(s.key(l))).Commit()
 		if err == nil && !resp.Succeeded {
-			return subnet.ErrLost
+			return subnet.ErrConflict
 		}
 		return err
 	})
 }
 
-func (r *Registry) key(l subnet.Lease) string { return r.cfg.LeaseDir() + l.Key() }
+func (s *Store) key(l subnet.Lease) string { return s.cfg.LeaseDir() + l.Key() }
 
 func absent(key string) clientv3.Cmp {
 	return clientv3.Compare(clientv3.Version(key), "=", 0)
@@ -118,18 +118,19 @@ func unchanged(key string, rev int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", rev)
 }
 
-// stored reads l's key, which must not have been written since l.Rev.
-func (r *Registry) stored(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue, error) {
+// stored reads l's key. It fails with subnet.ErrConflict if the key was written
+// since l.Rev.
+func (s *Store) stored(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue, error) {
 	var kv *mvccpb.KeyValue
-	err := r.call(ctx, "get "+r.key(l), func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, r.key(l))
+	err := s.call(ctx, "get "+s.key(l), func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Get(ctx, s.key(l))
 		switch {
 		case err != nil:
 			return err
 		case len(resp.Kvs) == 0:
-			return fmt.Errorf("the key is gone: %w", subnet.ErrLost)
+			return fmt.Errorf("the key is gone: %w", subnet.ErrConflict)
 		case subnet.Rev(resp.Kvs[0].ModRevision) != l.Rev:
-			return fmt.Errorf("written at revision %d, not %d: %w", resp.Kvs[0].ModRevision, l.Rev, subnet.ErrLost)
+			return fmt.Errorf("written at revision %d, not %d: %w", resp.Kvs[0].ModRevision, l.Rev, subnet.ErrConflict)
 		}
 		kv = resp.Kvs[0]
 		return nil
@@ -137,25 +138,25 @@ func (r *Registry) stored(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue
 	return kv, err
 }
 
-// errCompare: the store refused a write because its condition did not hold.
+// errCompare: the condition of a write does not hold.
 var errCompare = errors.New("condition of the write does not hold")
 
-// replace writes over what was read.
-func (r *Registry) replace(ctx context.Context, read *mvccpb.KeyValue, v []byte, id clientv3.LeaseID) (subnet.Rev, error) {
+// replace overwrites the value that was read.
+func (s *Store) replace(ctx context.Context, read *mvccpb.KeyValue, v []byte, id clientv3.LeaseID) (subnet.Rev, error) {
 	key := string(read.Key)
-	rev, err := r.put(ctx, key, v, unchanged(key, read.ModRevision), id)
+	rev, err := s.put(ctx, key, v, unchanged(key, read.ModRevision), id)
 	if errors.Is(err, errCompare) {
-		return 0, fmt.Errorf("update %s: %w", key, subnet.ErrLost)
+		return 0, fmt.Errorf("update %s: %w", key, subnet.ErrConflict)
 	}
 	return rev, err
 }
 
-// put writes the key under a condition and attaches it to the etcd lease id. A
-// refused write takes the lease with it. Where the outcome is unknown the lease
-// stays, because the key may hang on it.
-func (r *Registry) put(ctx context.Context, key string, v []byte, cond clientv3.Cmp, id clientv3.LeaseID) (subnet.Rev, error) {
+// put writes the key if cond holds, and attaches it to the etcd lease id. It
+// revokes that lease if the write is refused. If the outcome is unknown, the
+// lease stays, as the key may be attached to it.
+func (s *Store) put(ctx context.Context, key string, v []byte, cond clientv3.Cmp, id clientv3.LeaseID) (subnet.Rev, error) {
 	var rev subnet.Rev
-	err := r.call(ctx, "put "+key, func(ctx context.Context, c *clientv3.Client) error {
+	err := s.call(ctx, "put "+key, func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Txn(ctx).If(cond).Then(clientv3.OpPut(key, string(v), clientv3.WithLease(id))).Commit()
 		if err == nil && !resp.Succeeded {
 			err = errCompare
@@ -166,12 +167,12 @@ func (r *Registry) put(ctx context.Context, key string, v []byte, cond clientv3.
 		return err
 	})
 	if id != clientv3.NoLease && refused(err) {
-		r.revoke(ctx, id)
+		s.revoke(ctx, id)
 	}
 	return rev, err
 }
 
-// refused reports whether err says for sure that nothing was written.
+// refused reports whether err proves that nothing was written.
 func refused(err error) bool {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {
@@ -184,9 +185,9 @@ func refused(err error) bool {
 	return errors.Is(err, errCompare)
 }
 
-func (r *Registry) grant(ctx context.Context, ttl time.Duration) (grant, error) {
+func (s *Store) grant(ctx context.Context, ttl time.Duration) (grant, error) {
 	var g grant
-	err := r.call(ctx, "grant etcd lease", func(ctx context.Context, c *clientv3.Client) error {
+	err := s.call(ctx, "grant etcd lease", func(ctx context.Context, c *clientv3.Client) error {
 		start := time.Now()
 		resp, err := c.Grant(ctx, seconds(ttl))
 		if err == nil {
@@ -197,13 +198,13 @@ func (r *Registry) grant(ctx context.Context, ttl time.Duration) (grant, error) 
 	return g, err
 }
 
-func (r *Registry) keepAlive(ctx context.Context, l subnet.Lease, id clientv3.LeaseID) (grant, error) {
+func (s *Store) keepAlive(ctx context.Context, l subnet.Lease, id clientv3.LeaseID) (grant, error) {
 	var g grant
-	err := r.call(ctx, "keep alive etcd lease of "+r.key(l), func(ctx context.Context, c *clientv3.Client) error {
+	err := s.call(ctx, "keep alive etcd lease of "+s.key(l), func(ctx context.Context, c *clientv3.Client) error {
 		start := time.Now()
 		resp, err := c.KeepAliveOnce(ctx, id)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return fmt.Errorf("it has expired: %w", subnet.ErrLost)
+			return fmt.Errorf("it has expired: %w", subnet.ErrConflict)
 		}
 		if err == nil {
 			g = grant{id, resp.TTL, start.Add(time.Duration(resp.TTL) * time.Second)}
@@ -213,16 +214,16 @@ func (r *Registry) keepAlive(ctx context.Context, l subnet.Lease, id clientv3.Le
 	return g, err
 }
 
-// revoke tidies up an etcd lease that no key hangs on. A failure costs nothing:
-// the lease runs out by itself.
-func (r *Registry) revoke(ctx context.Context, id clientv3.LeaseID) {
-	_ = r.call(ctx, "revoke etcd lease", func(ctx context.Context, c *clientv3.Client) error {
+// revoke removes an etcd lease without keys. A failure does no harm: the lease
+// expires by itself.
+func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) {
+	_ = s.call(ctx, "revoke etcd lease", func(ctx context.Context, c *clientv3.Client) error {
 		_, err := c.Revoke(ctx, id)
 		return err
 	})
 }
 
-// seconds is ttl in etcd's unit, rounded up.
+// seconds returns ttl in etcd's unit, rounded up.
 func seconds(ttl time.Duration) int64 {
 	return max(1, int64((ttl+time.Second-1)/time.Second))
 }

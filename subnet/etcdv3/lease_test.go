@@ -36,7 +36,7 @@ func own(typ string) subnet.Lease {
 	return l
 }
 
-// TestLayout: keys and values are those of the contract, to the byte.
+// TestLayout: keys and values are those of the contract, byte for byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
@@ -56,7 +56,7 @@ func TestLayout(t *testing.T) {
 		{"/t", own("host-gw"), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw","NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		{"/", lease("", ""), `{"PublicIP":"1.2.3.4","PublicIPv6":null}`},
 	} {
-		r := open(t, srv.StoreConfig(test.prefix))
+		r := openStore(t, srv.ClientConfig(test.prefix))
 		made, err := r.Create(t.Context(), test.l, time.Hour)
 		if err != nil {
 			t.Fatalf("Create: %v", err)
@@ -70,7 +70,7 @@ func TestLayout(t *testing.T) {
 		if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != test.want {
 			t.Errorf("%s = %v, %v; want %s", key, resp.Kvs, err, test.want)
 		}
-		// A renewal is none the less quiet if our own spelling is another.
+		// A renewal is quiet even if our own spelling differs.
 		renewed, err := r.Update(t.Context(), made, time.Hour)
 		if err != nil || renewed.Rev != made.Rev {
 			t.Errorf("Update = %+v, %v; want revision %d", renewed, err, made.Rev)
@@ -78,7 +78,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// leases is how many etcd leases the server has.
+// leases returns the number of the server's etcd leases.
 func leases(t *testing.T, c *clientv3.Client) int {
 	t.Helper()
 	resp, err := c.Leases(t.Context())
@@ -91,7 +91,7 @@ func leases(t *testing.T, c *clientv3.Client) int {
 func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	made, err := r.Create(t.Context(), lease("", ""), time.Hour)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
@@ -102,7 +102,7 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	if n := leases(t, c); n != 1 {
 		t.Errorf("%d etcd leases after a refused Create, want 1", n)
 	}
-	// The write between Update's look and its own write.
+	// A write between Update's read and its write.
 	kv, err := r.stored(t.Context(), made)
 	if err != nil {
 		t.Fatalf("stored: %v", err)
@@ -125,12 +125,12 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 	}
 }
 
-// TestCutWriteKeepsEtcdLease: where the answer to a write is lost, its etcd
-// lease must stay, because the key hangs on it.
+// TestCutWriteKeepsEtcdLease: if the answer to a write is lost, its etcd lease must
+// stay, as the key may be attached to it.
 func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	cut := true
 	r.client.DialOptions = append(r.client.DialOptions, grpc.WithChainUnaryInterceptor(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -154,7 +154,7 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	}
 	l = found[0]
 	l.Attrs.PublicIP = netip.MustParseAddr("1.2.3.5")
-	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrLost) {
+	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrConflict) {
 		t.Fatalf("Update with a lost answer: %v", err)
 	}
 	if found, _, err = r.List(t.Context()); err != nil || len(found) != 1 || !found[0].Attrs.Equal(l.Attrs) {
@@ -166,12 +166,12 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	}
 }
 
-// TestChangedTTL: a lease granted for another time moves to a new etcd lease at
-// the next renewal, and then is quiet again.
+// TestChangedTTL: a lease with another TTL moves to a new etcd lease at the next
+// renewal. Further renewals are quiet.
 func TestChangedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	l, err := r.Create(t.Context(), lease("", ""), time.Hour)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
@@ -197,11 +197,11 @@ func TestChangedTTL(t *testing.T) {
 	}
 }
 
-// TestClampedTTL: what the server does not grant is not asked for with a write.
+// TestClampedTTL: if the server does not grant the TTL, renewals write nothing.
 func TestClampedTTL(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--election-timeout=1500"}})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	before := time.Now()
 	l, err := r.Create(t.Context(), lease("", ""), time.Second)
 	if err != nil || l.Expiration.Before(before.Add(2*time.Second)) {

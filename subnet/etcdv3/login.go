@@ -10,15 +10,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// login is a user's way in. etcd forgets a token that is not used for five
-// minutes (--auth-token-ttl), far less than lies between two renewals.
+// login holds a user's token and renews it. etcd discards a token that is not
+// used for five minutes (--auth-token-ttl), less than the time between renewals
+// of a lease.
 //
-// The client's own login is of no use: it sends the old token along when it
-// asks for a new one; etcd up to 3.4 refuses that because of the old token; and
-// the client takes it for a reason to ask for a new one.
+// The client's own login cannot be used: it sends the old token with the request
+// for a new one. etcd up to 3.4 refuses the request because of the old token, and
+// the client reacts by requesting a new one.
 type login struct {
 	user, password string
-	token          atomic.Pointer[string] // nil before the first login; empty where none is needed
+	token          atomic.Pointer[string] // nil before the first login; empty if none is needed
 }
 
 // loggingIn marks the context of a request for a token.
@@ -33,11 +34,11 @@ func (l *login) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 	return map[string]string{rpctypes.TokenFieldNameGRPC: *token}, nil
 }
 
-// RequireTransportSecurity implements credentials.PerRPCCredentials. Whether to
-// have TLS is for the endpoints to say.
+// RequireTransportSecurity implements credentials.PerRPCCredentials. The
+// endpoints decide whether TLS is used.
 func (l *login) RequireTransportSecurity() bool { return false }
 
-// renew gets a new token.
+// renew requests a new token.
 func (l *login) renew(ctx context.Context, c *clientv3.Client) error {
 	resp, err := c.Authenticate(context.WithValue(ctx, loggingIn{}, true), l.user, l.password)
 	switch {
@@ -51,8 +52,8 @@ func (l *login) renew(ctx context.Context, c *clientv3.Client) error {
 	return nil
 }
 
-// do calls f with a token. Where etcd refuses it, nothing has been done, and f
-// is called again with a new one.
+// do calls f with a token. If etcd refuses the token, f had no effect, and do
+// calls it again with a new one.
 func (l *login) do(ctx context.Context, c *clientv3.Client, f func(context.Context, *clientv3.Client) error) error {
 	if l.user == "" {
 		return f(ctx, c)

@@ -14,12 +14,12 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// A full etcd takes no new lease, and says what to do about it; those that exist
-// are renewed. After that has been done, all works again.
+// A full etcd refuses a new lease with a remedy, and renews existing ones. After
+// the remedy everything works.
 func TestNoSpace(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{Args: []string{"--quota-backend-bytes=1048576"}})
-	r, c := open(t, srv.StoreConfig("/net")), srv.Client()
+	r, c := openStore(t, srv.ClientConfig("/net")), srv.Client()
 	attrs := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.1")}
 	made, err := r.Create(t.Context(), subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: attrs}, time.Hour)
 	if err != nil {

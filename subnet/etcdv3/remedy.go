@@ -7,15 +7,14 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
-// withRemedy adds to a refusal of etcd's what an operator does about it, who has
-// not met it before as a rule.
-func withRemedy(err error, cfg subnet.StoreConfig) error {
+// withRemedy adds the operator's remedy to a refusal of etcd's.
+func withRemedy(err error, cfg etcd.ClientConfig) error {
 	remedy := ""
 	known := err
-	if _, refusal, ok := strings.Cut(err.Error(), "desc = "); ok { // a watch tells it as gRPC's text
+	if _, refusal, ok := strings.Cut(err.Error(), "desc = "); ok { // a watch returns gRPC's text
 		known = rpctypes.Error(errors.New(refusal))
 	}
 	switch {
@@ -26,7 +25,7 @@ func withRemedy(err error, cfg subnet.StoreConfig) error {
 	case errors.Is(known, rpctypes.ErrPermissionDenied):
 		remedy = fmt.Sprintf("user %q needs a role with readwrite rights to all keys that begin with %s/", cfg.Username, cfg.Prefix)
 	case errors.Is(known, rpctypes.ErrUserEmpty):
-		remedy = "it wants a user: -etcd-username and -etcd-password"
+		remedy = "it requires a user: -etcd-username and -etcd-password"
 	case errors.Is(known, rpctypes.ErrAuthFailed):
 		remedy = fmt.Sprintf("look at -etcd-username=%s and -etcd-password", cfg.Username)
 	default:

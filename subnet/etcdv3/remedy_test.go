@@ -8,13 +8,13 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
-// A refusal keeps its cause and gets the remedy, whether a call tells it or a
+// A refusal keeps its cause and gets the remedy, whether it comes from a call or a
 // watch, and however it is wrapped; another error stays what it is.
 func TestRemedies(t *testing.T) {
-	cfg := subnet.StoreConfig{Username: "joe", Prefix: "/net"}
+	cfg := etcd.ClientConfig{Username: "joe", Prefix: "/net"}
 	for cause, want := range map[error]string{
 		rpctypes.ErrNoSpace:          "etcdctl alarm disarm",
 		rpctypes.ErrCorrupt:          "replace that member",

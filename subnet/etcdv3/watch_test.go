@@ -12,17 +12,18 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-// TestMain finds what Watch or Close leaves running.
+// TestMain finds goroutines that Watch or Close leaves running.
 func TestMain(m *testing.M) {
 	// glog flushes its files for as long as the process lives.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// watching starts a Watch and returns when it is under way.
-func watching(t *testing.T, r *Registry, back *clientv3.Client) (rev subnet.Rev, ended <-chan error) {
+// watching starts a Watch and returns when it has delivered an event.
+func watching(t *testing.T, r *Store, back *clientv3.Client) (rev subnet.Rev, ended <-chan error) {
 	t.Helper()
 	_, rev, err := r.List(t.Context())
 	if err != nil {
@@ -42,12 +43,12 @@ func watching(t *testing.T, r *Registry, back *clientv3.Client) (rev subnet.Rev,
 	return <-revs, end
 }
 
-// TestWatchOverRestart: a server's end is reported, and after its return the
-// watch goes on where it was.
+// TestWatchOverRestart: the end of a server is an error. After its return, a watch
+// resumes at the last revision.
 func TestWatchOverRestart(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Stop()
 	if err := <-ended; isAnswer(err) {
@@ -60,7 +61,7 @@ func TestWatchOverRestart(t *testing.T) {
 	if _, err := srv.Client().Put(t.Context(), r.cfg.LeaseDir()+"10.5.2.0-24", `{"PublicIP":"1.2.3.5"}`); err != nil {
 		t.Fatal(err)
 	}
-	// The login was forgotten with the restart; the registry makes a new one.
+	// The restart discarded the login; the Store logs in again.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []subnet.Event
@@ -86,12 +87,12 @@ func TestWatchOverRestart(t *testing.T) {
 
 func isAnswer(err error) bool { return err == nil || errors.Is(err, subnet.ErrCompacted) }
 
-// TestWatchNewStore: a store that begins anew would say nothing until it has
-// reached the old one's revision.
+// TestWatchNewStore: a new store would deliver nothing until it reaches the old
+// one's revision.
 func TestWatchNewStore(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Wipe()
 	if err := <-ended; isAnswer(err) {
@@ -109,13 +110,13 @@ func TestWatchNewStore(t *testing.T) {
 	}
 }
 
-// TestWatchOvertakenStore: a store that begins anew, and is past the old one's
-// revision when we come back, has changed without an event.
+// TestWatchOvertakenStore: a new store that has passed the old one's revision has
+// changes without events.
 func TestWatchOvertakenStore(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
 	srv.Restart() // an election, as every cluster in use has had
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	rev, ended := watching(t, r, srv.Client())
 	srv.Wipe()
 	if err := <-ended; isAnswer(err) {
@@ -145,13 +146,13 @@ func TestWatchOvertakenStore(t *testing.T) {
 	}
 }
 
-// TestWatchHalfOpen: a server that is connected and dead is noticed by its
-// missing answer to a heartbeat, without gRPC's own pings, and the watch after
-// it is on a new connection.
+// TestWatchHalfOpen: a dead server with an open connection is detected by the
+// missing answer to a heartbeat, without gRPC's own pings. The next watch uses a
+// new connection.
 func TestWatchHalfOpen(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
-	r := open(t, srv.StoreConfig("/net"))
+	r := openStore(t, srv.ClientConfig("/net"))
 	r.client.DialKeepAliveTime = 0
 	rev, ended := watching(t, r, srv.Client())
 	before, err := r.connection()
@@ -162,8 +163,8 @@ func TestWatchHalfOpen(t *testing.T) {
 	if err := <-ended; !errors.Is(err, errSilent) {
 		t.Errorf("Watch of a dead server: %v", err)
 	}
-	if limit := r.heartbeat.pulse.Limit(); limit != 2*subnet.PulseLimit {
-		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*subnet.PulseLimit)
+	if limit := r.heartbeat.timing.Timeout(); limit != 2*etcd.HeartbeatTimeout {
+		t.Errorf("limit after a missing answer: %v, want %v", limit, 2*etcd.HeartbeatTimeout)
 	}
 	srv.Resume()
 	for {
@@ -177,8 +178,8 @@ func TestWatchHalfOpen(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) //nolint:errcheck // ends with ctx
-	for r.heartbeat.pulse.Limit() != subnet.PulseLimit {      // until one is answered
+	go r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {})   //nolint:errcheck // ends with ctx
+	for r.heartbeat.timing.Timeout() != etcd.HeartbeatTimeout { // until one is answered
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-t.Context().Done():
@@ -187,9 +188,9 @@ func TestWatchHalfOpen(t *testing.T) {
 	}
 }
 
-// TestReadRevisions: what a response says about where to resume.
+// TestReadRevisions: the revision to resume at after a response.
 func TestReadRevisions(t *testing.T) {
-	r := open(t, subnet.StoreConfig{Endpoints: []string{"127.0.0.1:1"}, Prefix: "/net"})
+	r := openStore(t, etcd.ClientConfig{Endpoints: []string{"127.0.0.1:1"}, Prefix: "/net"})
 	put := func(rev int64) *clientv3.Event {
 		return &clientv3.Event{Type: clientv3.EventTypePut, Kv: kv("/net/subnets/10.5.1.0-24", `{"PublicIP":"1.2.3.4"}`, rev)}
 	}
@@ -221,7 +222,7 @@ func header(rev int64) *etcdserverpb.ResponseHeader {
 	return &etcdserverpb.ResponseHeader{Revision: rev}
 }
 
-// TestWatchSilent: a server that accepts and never confirms the watch.
+// TestWatchSilent: a server that accepts the connection never confirms the watch.
 func TestWatchSilent(t *testing.T) {
 	t.Parallel()
 	r := silent(t)

@@ -10,14 +10,13 @@ import (
 
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/etcdv2"
-	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
 // probe looks for the network configuration in both keyspaces.
 type probe struct {
 	cfg    Config
 	v3, v2 Store
-	client *http.Client // for what both generations have: /version
+	client *http.Client // for /version, which both generations have
 }
 
 func newProbe(c Config) (*probe, error) {
@@ -25,19 +24,19 @@ func newProbe(c Config) (*probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	v3, err := etcdv3.New(c.StoreConfig)
+	v3, err := openAPI(c.ClientConfig, API3)
 	if err != nil {
 		return nil, err
 	}
-	v2, err := etcdv2.New(c.StoreConfig)
+	v2, err := openAPI(c.ClientConfig, API2)
 	if err != nil {
 		closeUnused(v3)
 		return nil, err
 	}
-	return &probe{cfg: c, v3: Store{v3, API3}, v2: Store{v2, API2}, client: newVersionClient(tls)}, nil
+	return &probe{cfg: c, v3: v3, v2: v2, client: newVersionClient(tls)}, nil
 }
 
-// release closes what is not chosen.
+// release closes the stores that are not chosen.
 func (p *probe) release(chosen Store) {
 	for _, s := range []Store{p.v3, p.v2} {
 		if s.API != chosen.API {
@@ -47,7 +46,7 @@ func (p *probe) release(chosen Store) {
 	p.client.CloseIdleConnections()
 }
 
-// choose returns the store to use, or why none can be chosen now.
+// choose returns the store to use, or the reason why none can be chosen now.
 func (p *probe) choose(ctx context.Context) (Store, error) {
 	_, err3 := p.v3.Config(ctx)
 	if err3 == nil {

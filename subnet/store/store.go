@@ -1,26 +1,28 @@
-// Package store opens the registry that a network lives in. Two generations of
-// etcd's API have keyspaces of their own, in the same server; which of them is
-// used is the flag -etcd-api's to say, or to be found out:
+// Package store opens the store of a network. The two etcd APIs have separate
+// keyspaces in the same server. The flag -etcd-api selects one; "auto" selects it
+// by the contents:
 //
 //	v3 has <prefix>/config                        → v3
 //	v3 has none, v2 has                           → v2
-//	v3 is not spoken (etcd before 3.0), v2 has    → v2
-//	neither has, and there is one to publish      → v3, or v2 where v3 is not spoken
+//	no v3 API (etcd before 3.0), v2 has           → v2
+//	neither has, and there is one to publish      → v3, or v2 without a v3 API
 //	anything else                                 → wait
 //
-// A v3 that does not answer, or not us, decides nothing: the other hosts would
-// be in the one keyspace, and we in the other.
+// A v3 API that does not answer, or refuses access, decides nothing: the other
+// hosts could be in one keyspace and this host in the other.
 package store
 
 import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv2"
 	"github.com/coreos/flannel/subnet/etcdv3"
 )
@@ -32,59 +34,88 @@ const (
 	API3    = "3"
 )
 
-// Config says which store to open.
+// Config selects the store to open.
 type Config struct {
-	subnet.StoreConfig
+	etcd.ClientConfig
 	// API is "3", "2" or "auto": the one whose keyspace holds <prefix>/config, 3
-	// where both do.
+	// if both do.
 	API string
-	// Publish, if not nil, is the network configuration to write where there is
-	// none; in the v3 keyspace, if API leaves the choice.
+	// Publish, if not nil, is the network configuration to write if there is
+	// none; in the v3 keyspace if API leaves the choice.
 	Publish []byte
 }
 
-// Store is a registry and the API that it speaks, "3" or "2".
+// Store is an open store.
 type Store struct {
-	subnet.Registry
+	subnet.Source
+	// Admin is nil for a store that commands cannot write.
+	subnet.Admin
+	// API is the etcd API in use, "3" or "2".
 	API string
+
+	newHolder func(*subnet.Config, time.Duration) subnet.Holder
 }
 
-// Open returns the registry that c describes. It waits, as long as ctx allows,
-// for a store that answers, where it has something to find out (API "auto") or
-// to write (Publish), and says in the log what it waits for. What is wrong with
-// c is an error at once.
+// NewManager returns a Manager for the network configuration c. Where leases
+// have a TTL, it is ttl.
+func (s Store) NewManager(c *subnet.Config, ttl time.Duration, o subnet.Options) *subnet.Manager {
+	return subnet.NewManager(s.Source, s.newHolder(c, ttl), c, o)
+}
+
+// Etcd is the client of an etcd API.
+type Etcd interface {
+	subnet.Keyspace
+	subnet.Admin
+}
+
+// New returns the Store over an open client of an etcd API.
+func New(s Etcd, api string) Store {
+	return Store{Source: s, Admin: s, API: api, newHolder: func(c *subnet.Config, ttl time.Duration) subnet.Holder {
+		return etcd.NewHolder(s, c, ttl)
+	}}
+}
+
+// Open opens the store that c selects. An error in c is returned at once. If
+// Open has to find out the API or to publish, it waits for the store as long as
+// ctx allows, and logs what it waits for.
 func Open(ctx context.Context, c Config) (Store, error) {
-	cfg, err := c.StoreConfig.Validate()
+	cfg, err := c.ClientConfig.Validate()
 	if err != nil {
 		return Store{}, err
 	}
-	c.StoreConfig = cfg
-	var s Store
-	switch c.API {
-	case API3:
-		s.API = API3
-		s.Registry, err = etcdv3.New(cfg)
-	case API2:
-		s.API = API2
-		s.Registry, err = etcdv2.New(cfg)
-	case APIAuto:
+	c.ClientConfig = cfg
+	if c.API == APIAuto {
 		return openAuto(ctx, c)
-	default:
-		return Store{}, fmt.Errorf("check -etcd-api: %q is none of %s, %s, %s", c.API, APIAuto, API3, API2)
 	}
-	if err != nil {
-		return Store{}, err
+	s, err := openAPI(cfg, c.API)
+	if err != nil || c.Publish == nil {
+		return s, err
 	}
-	if c.Publish == nil {
-		return s, nil
-	}
-	what := c.describe("publish network configuration as")
-	_, err = backoff.Retry(ctx, what, func() (bool, error) { return s.PublishConfig(ctx, c.Publish) })
+	action := c.describe("publish network configuration as")
+	_, err = backoff.Retry(ctx, action, func() (bool, error) { return s.PublishConfig(ctx, c.Publish) })
 	if err != nil {
 		closeUnused(s)
-		return Store{}, fmt.Errorf("%s: %w", what, err)
+		return Store{}, fmt.Errorf("%s: %w", action, err)
 	}
 	return s, nil
+}
+
+func openAPI(c etcd.ClientConfig, api string) (Store, error) {
+	switch api {
+	case API3:
+		s, err := etcdv3.New(c)
+		if err != nil {
+			return Store{}, err
+		}
+		return New(s, api), nil
+	case API2:
+		s, err := etcdv2.New(c)
+		if err != nil {
+			return Store{}, err
+		}
+		return New(s, api), nil
+	}
+	return Store{}, fmt.Errorf("check -etcd-api: %q is none of %s, %s, %s", api, APIAuto, API3, API2)
 }
 
 func openAuto(ctx context.Context, c Config) (Store, error) {
@@ -92,22 +123,22 @@ func openAuto(ctx context.Context, c Config) (Store, error) {
 	if err != nil {
 		return Store{}, err
 	}
-	what := c.describe("wait for")
-	s, err := backoff.Retry(ctx, what, func() (Store, error) { return p.choose(ctx) })
+	action := c.describe("wait for")
+	s, err := backoff.Retry(ctx, action, func() (Store, error) { return p.choose(ctx) })
 	p.release(s)
 	if err != nil {
-		return Store{}, fmt.Errorf("%s: %w", what, err)
+		return Store{}, fmt.Errorf("%s: %w", action, err)
 	}
 	return s, nil
 }
 
-// describe says for the log what is to be done with the configuration's key.
+// describe names an action on the configuration's key, for the log.
 func (c Config) describe(verb string) string {
 	return fmt.Sprintf("%s %s at %s (-etcd-api=%s)", verb, c.ConfigKey(), strings.Join(c.Endpoints, ","), c.API)
 }
 
-func closeUnused(r subnet.Registry) {
-	if err := r.Close(); err != nil {
+func closeUnused(s subnet.Source) {
+	if err := s.Close(); err != nil {
 		log.Warningf("close store that is not used: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv2"
 	"github.com/coreos/flannel/subnet/etcdv3"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
@@ -25,10 +26,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// write puts a configuration into one keyspace, by its own registry.
-func write(t *testing.T, api string, cfg subnet.StoreConfig) {
+// write puts a configuration into one keyspace, by its own client.
+func write(t *testing.T, api string, cfg etcd.ClientConfig) {
 	t.Helper()
-	s, err := Open(t.Context(), Config{StoreConfig: cfg, API: api, Publish: []byte("{}")})
+	s, err := Open(t.Context(), Config{ClientConfig: cfg, API: api, Publish: []byte("{}")})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -37,9 +38,9 @@ func write(t *testing.T, api string, cfg subnet.StoreConfig) {
 	}
 }
 
-func auto(cfg subnet.StoreConfig) Config { return Config{StoreConfig: cfg, API: APIAuto} }
+func auto(cfg etcd.ClientConfig) Config { return Config{ClientConfig: cfg, API: APIAuto} }
 
-// apiOf names an open store's API, and closes it.
+// apiOf returns the API of an open store, and closes the store.
 func apiOf(t *testing.T, s Store) string {
 	t.Helper()
 	if _, err := s.Config(t.Context()); err != nil {
@@ -48,17 +49,17 @@ func apiOf(t *testing.T, s Store) string {
 	if err := s.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
-	switch s.Registry.(type) {
-	case *etcdv3.Registry:
+	switch s.Source.(type) {
+	case *etcdv3.Store:
 		if s.API == API3 {
 			return API3
 		}
-	case *etcdv2.Registry:
+	case *etcdv2.Store:
 		if s.API == API2 {
 			return API2
 		}
 	}
-	t.Fatalf("store is a %T, said to be of API %q", s.Registry, s.API)
+	t.Fatalf("store is a %T, said to be of API %q", s.Source, s.API)
 	return ""
 }
 
@@ -73,7 +74,7 @@ func TestAuto(t *testing.T) {
 		"both":    {[]string{API2, API3}, API3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := srv.StoreConfig("/" + strings.ReplaceAll(name, " ", ""))
+			cfg := srv.ClientConfig("/" + strings.ReplaceAll(name, " ", ""))
 			for _, api := range test.holds {
 				write(t, api, cfg)
 			}
@@ -88,11 +89,11 @@ func TestAuto(t *testing.T) {
 	}
 }
 
-// TestAutoWaits: for a configuration, and for a server.
+// TestAutoWaits: Open waits for a configuration and for a server.
 func TestAutoWaits(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	for _, api := range []string{API3, API2} {
-		cfg := srv.StoreConfig("/wait" + api)
+		cfg := srv.ClientConfig("/wait" + api)
 		p, err := newProbe(auto(cfg))
 		if err != nil {
 			t.Fatal(err)
@@ -118,7 +119,7 @@ func TestAutoWaits(t *testing.T) {
 	}
 
 	srv.Stop()
-	cfg := srv.StoreConfig("/wait3")
+	cfg := srv.ClientConfig("/wait3")
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if _, err := Open(ctx, auto(cfg)); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), srv.URL()) {
@@ -133,20 +134,20 @@ func TestAutoWaits(t *testing.T) {
 		chosen <- r
 	}()
 	srv.Restart()
-	if s := <-chosen; s.Registry != nil && apiOf(t, s) != API3 {
+	if s := <-chosen; s.Source != nil && apiOf(t, s) != API3 {
 		t.Error("Open chose the wrong API after the server came")
 	}
 }
 
-// TestAutoPublish: a configuration is written where there is none, and only there.
+// TestAutoPublish: a configuration is written only if there is none.
 func TestAutoPublish(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
-	write(t, API2, srv.StoreConfig("/two"))
+	write(t, API2, srv.ClientConfig("/two"))
 	for prefix, want := range map[string]struct{ api, config string }{
 		"/none": {API3, `{"Network":"10.9.0.0/16"}`},
 		"/two":  {API2, "{}"},
 	} {
-		c := auto(srv.StoreConfig(prefix))
+		c := auto(srv.ClientConfig(prefix))
 		c.Publish = []byte(`{"Network":"10.9.0.0/16"}`)
 		s, err := Open(t.Context(), c)
 		if err != nil {
@@ -160,7 +161,7 @@ func TestAutoPublish(t *testing.T) {
 		}
 	}
 
-	c := auto(srv.StoreConfig("/old"))
+	c := auto(srv.ClientConfig("/old"))
 	c.Endpoints, c.Publish = []string{oneGeneration(t, srv.URL(), "etcd 0.4.6")}, []byte("{}")
 	s, err := Open(t.Context(), c)
 	if err != nil {
@@ -171,8 +172,8 @@ func TestAutoPublish(t *testing.T) {
 	}
 }
 
-// oneGeneration is a server that speaks HTTP/1 only, so that its v3 API is out
-// of reach, and calls itself the given version.
+// oneGeneration returns the URL of a server that supports HTTP/1 only, so that its
+// v3 API is unreachable, and that reports the given version.
 func oneGeneration(t *testing.T, behind, version string) string {
 	t.Helper()
 	u, err := url.Parse(behind)
@@ -195,9 +196,9 @@ func oneGeneration(t *testing.T, behind, version string) string {
 
 func TestAutoOldServer(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
-	write(t, API2, srv.StoreConfig("/net"))
+	write(t, API2, srv.ClientConfig("/net"))
 	for _, version := range []string{"etcd 0.4.6", `{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}`} {
-		cfg := srv.StoreConfig("/net")
+		cfg := srv.ClientConfig("/net")
 		cfg.Endpoints = []string{"http://" + etcdserver.FreeAddr(t), oneGeneration(t, srv.URL(), version)}
 		r, err := Open(t.Context(), auto(cfg))
 		if err != nil {
@@ -209,12 +210,12 @@ func TestAutoOldServer(t *testing.T) {
 	}
 }
 
-// TestAutoUnreachableV3: a v3 that we only do not reach is no reason for v2.
+// TestAutoUnreachableV3: an unreachable v3 API is no reason to use v2.
 func TestAutoUnreachableV3(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
-	write(t, API2, srv.StoreConfig("/net"))
-	write(t, API3, srv.StoreConfig("/net"))
-	cfg := srv.StoreConfig("/net")
+	write(t, API2, srv.ClientConfig("/net"))
+	write(t, API3, srv.ClientConfig("/net"))
+	cfg := srv.ClientConfig("/net")
 	cfg.Endpoints = []string{oneGeneration(t, srv.URL(), "")}
 	p, err := newProbe(auto(cfg))
 	if err != nil {
@@ -226,23 +227,23 @@ func TestAutoUnreachableV3(t *testing.T) {
 	}
 }
 
-// TestAutoReasons: what is waited for says what is wrong.
+// TestAutoReasons: the error that Open waits on contains the reason.
 func TestAutoReasons(t *testing.T) {
 	tls := etcdserver.Start(t, etcdserver.Options{TLS: true})
 	other := etcdserver.Start(t, etcdserver.Options{TLS: true})
 	auth := etcdserver.Start(t, etcdserver.Options{V2: true, User: "flannel", Password: "secret", Prefix: "/net"})
-	write(t, API2, auth.StoreConfig("/net"))
+	write(t, API2, auth.ClientConfig("/net"))
 	for name, test := range map[string]struct {
 		srv    *etcdserver.Server
-		change func(*subnet.StoreConfig)
+		change func(*etcd.ClientConfig)
 		want   string
 	}{
-		"wrong CA":       {tls, func(c *subnet.StoreConfig) { c.CAFile = other.CAFile }, "certificate signed by unknown authority"},
-		"wrong password": {auth, func(c *subnet.StoreConfig) { c.Password = "wrong-password" }, "authentication failed"},
-		"no password":    {auth, func(c *subnet.StoreConfig) { c.Username, c.Password = "", "" }, "user name is empty"},
+		"wrong CA":       {tls, func(c *etcd.ClientConfig) { c.CAFile = other.CAFile }, "certificate signed by unknown authority"},
+		"wrong password": {auth, func(c *etcd.ClientConfig) { c.Password = "wrong-password" }, "authentication failed"},
+		"no password":    {auth, func(c *etcd.ClientConfig) { c.Username, c.Password = "", "" }, "user name is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := test.srv.StoreConfig("/net")
+			cfg := test.srv.ClientConfig("/net")
 			test.change(&cfg)
 			p, err := newProbe(auto(cfg))
 			if err != nil {
@@ -256,9 +257,9 @@ func TestAutoReasons(t *testing.T) {
 	}
 }
 
-// TestWrongConfiguration: what no waiting mends is an error at once.
+// TestWrongConfiguration: a wrong configuration is an error at once.
 func TestWrongConfiguration(t *testing.T) {
-	for name, cfg := range map[string]subnet.StoreConfig{
+	for name, cfg := range map[string]etcd.ClientConfig{
 		"no endpoints":    {},
 		"bad endpoint":    {Endpoints: []string{"http://x:2379/path"}},
 		"unreadable CA":   {Endpoints: []string{"https://127.0.0.1:1"}, CAFile: filepath.Join(t.TempDir(), "none")},
@@ -266,12 +267,12 @@ func TestWrongConfiguration(t *testing.T) {
 		"half a key pair": {Endpoints: []string{"https://127.0.0.1:1"}, CertFile: "cert"},
 	} {
 		for _, api := range []string{APIAuto, API2, API3} {
-			if _, err := Open(t.Context(), Config{StoreConfig: cfg, API: api}); err == nil {
+			if _, err := Open(t.Context(), Config{ClientConfig: cfg, API: api}); err == nil {
 				t.Errorf("Open, API %s, with %s: no error", api, name)
 			}
 		}
 	}
-	if _, err := Open(t.Context(), Config{StoreConfig: subnet.StoreConfig{Endpoints: []string{"127.0.0.1:1"}}, API: "4"}); err == nil || !strings.Contains(err.Error(), "-etcd-api") {
+	if _, err := Open(t.Context(), Config{ClientConfig: etcd.ClientConfig{Endpoints: []string{"127.0.0.1:1"}}, API: "4"}); err == nil || !strings.Contains(err.Error(), "-etcd-api") {
 		t.Errorf("Open, API 4: %v", err)
 	}
 }

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// versionLimit bounds the question for one endpoint's version.
-	versionLimit = 5 * time.Second
-	// maxVersion is more than any etcd answers.
+	// versionTimeout bounds the request for one endpoint's version.
+	versionTimeout = 5 * time.Second
+	// maxVersion bounds the answer, which is far shorter.
 	maxVersion = 4 << 10 // bytes
 )
 
 func newVersionClient(cfg *tls.Config) *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: versionLimit}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: versionTimeout}
 }
 
-// beforeV3 returns nil if the endpoints that answer are of an etcd that has no
-// v3 API, the reason otherwise.
+// beforeV3 returns nil if all endpoints that answer are of an etcd without a v3
+// API, and the reason otherwise.
 func (p *probe) beforeV3(ctx context.Context) error {
 	var unknown []error
 	old := false
@@ -66,8 +66,8 @@ func (p *probe) majorVersion(ctx context.Context, endpoint string) (int, error) 
 	return parseMajor(body)
 }
 
-// parseMajor understands `{"etcdserver":"3.4.23",…}`, and what was before
-// etcd 2.1: `etcd 0.4.6`.
+// parseMajor parses `{"etcdserver":"3.4.23",…}`, and the form before etcd 2.1,
+// `etcd 0.4.6`.
 func parseMajor(body []byte) (int, error) {
 	var v struct{ Etcdserver string }
 	version, plain := strings.CutPrefix(strings.TrimSpace(string(body)), "etcd ")
@@ -80,7 +80,7 @@ func parseMajor(body []byte) (int, error) {
 	major, _, ok := strings.Cut(version, ".")
 	n, err := strconv.Atoi(major)
 	if err != nil || !ok {
-		return 0, fmt.Errorf("read etcd's version: %q is none", body)
+		return 0, fmt.Errorf("read etcd's version: %q is not a version", body)
 	}
 	return n, nil
 }

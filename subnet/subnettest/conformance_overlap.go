@@ -8,8 +8,8 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// testOverlapping: of leases of all sizes, exactly those that share an address
-// with a subnet, whatever their names look like; bad ones are left out.
+// testOverlapping: Overlapping returns the leases of all lengths that share an
+// address with a subnet, and no others; it leaves out bad ones.
 func testOverlapping(t *testing.T, h Harness) {
 	all := []string{
 		"0.0.0.0-1", "10.0.0.0-8", "10.0.0.0-9", "10.5.0.0-16", "10.5.0.0-17", "10.5.128.0-17", "10.4.0.0-15",
@@ -36,7 +36,7 @@ func testOverlapping(t *testing.T, h Harness) {
 				want = append(want, key)
 			}
 		}
-		leases, err := h.Registry.Overlapping(t.Context(), p)
+		leases, err := h.Store.Overlapping(t.Context(), p)
 		for _, l := range leases {
 			got = append(got, l.Key())
 			if same := listed[l.Key()]; same.Rev != l.Rev || !l.Reserved || !same.Attrs.Equal(l.Attrs) {

@@ -12,7 +12,7 @@ import (
 func testUpdateExtends(t *testing.T, h Harness) {
 	l := h.create(t, host(1), shortTTL)
 	before := time.Now()
-	renewed, err := h.Registry.Update(t.Context(), l, longTTL)
+	renewed, err := h.Store.Update(t.Context(), l, longTTL)
 	if err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -22,7 +22,7 @@ func testUpdateExtends(t *testing.T, h Harness) {
 	if renewed.Reserved || !renewed.Attrs.Equal(l.Attrs) {
 		t.Errorf("Update = %+v", renewed)
 	}
-	// A second lease with the old time tells when that is over.
+	// A second lease with the old TTL shows when that is over.
 	_, rev := h.list(t)
 	w := h.watch(t, rev)
 	h.create(t, host(2), shortTTL)
@@ -31,8 +31,8 @@ func testUpdateExtends(t *testing.T, h Harness) {
 	if listed, ok := h.find(t, l); !ok || listed.Rev != renewed.Rev {
 		t.Errorf("after the first term, the lease is %+v, want it at revision %d", listed, renewed.Rev)
 	}
-	// And from the revision that Update returned, it goes on.
-	if _, err := h.Registry.Update(t.Context(), renewed, longTTL); err != nil {
+	// The next Update starts from the revision that this one returned.
+	if _, err := h.Store.Update(t.Context(), renewed, longTTL); err != nil {
 		t.Errorf("Update of what Update returned: %v", err)
 	}
 }
@@ -41,7 +41,7 @@ func testUpdateAttrs(t *testing.T, h Harness) {
 	l := h.create(t, vxlan(1, "c6:d2:32:6f:8f:44"), longTTL)
 	changed := vxlan(1, "c6:d2:32:6f:8f:45")
 	changed.Rev = l.Rev
-	renewed, err := h.Registry.Update(t.Context(), changed, longTTL)
+	renewed, err := h.Store.Update(t.Context(), changed, longTTL)
 	if err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -54,11 +54,11 @@ func testUpdateAttrs(t *testing.T, h Harness) {
 	}
 }
 
-func testUpdateLost(t *testing.T, h Harness) {
+func testUpdateConflict(t *testing.T, h Harness) {
 	gone := h.create(t, host(1), longTTL)
 	h.Delete(gone.Key())
-	_, err := h.Registry.Update(t.Context(), gone, longTTL)
-	wantErr(t, "Update of a deleted lease", err, subnet.ErrLost)
+	_, err := h.Store.Update(t.Context(), gone, longTTL)
+	wantErr(t, "Update of a deleted lease", err, subnet.ErrConflict)
 	if v, _ := h.Get(gone.Key()); v != nil {
 		t.Errorf("Update wrote %s over a deletion", v)
 	}
@@ -66,20 +66,20 @@ func testUpdateLost(t *testing.T, h Harness) {
 	taken := h.create(t, host(2), longTTL)
 	other := `{"PublicIP":"192.0.2.99"}`
 	h.Put(taken.Key(), []byte(other), longTTL)
-	_, err = h.Registry.Update(t.Context(), taken, longTTL)
-	wantErr(t, "Update of a lease taken by another host", err, subnet.ErrLost)
+	_, err = h.Store.Update(t.Context(), taken, longTTL)
+	wantErr(t, "Update of a lease taken by another host", err, subnet.ErrConflict)
 	if v, _ := h.Get(taken.Key()); string(v) != other {
 		t.Errorf("Update wrote %s over another host's lease", v)
 	}
 
-	_, err = h.Registry.Update(t.Context(), host(3), longTTL)
-	wantErr(t, "Update of what was never there", err, subnet.ErrLost)
+	_, err = h.Store.Update(t.Context(), host(3), longTTL)
+	wantErr(t, "Update of what was never there", err, subnet.ErrConflict)
 	if v, _ := h.Get(host(3).Key()); v != nil {
 		t.Errorf("Update created %s", v)
 	}
 }
 
-// testUpdateRace: of several writers that read the same, one wins.
+// testUpdateRace: one of several writers with the same revision succeeds.
 func testUpdateRace(t *testing.T, h Harness) {
 	l := h.create(t, host(1), longTTL)
 	errs := make([]error, 8)
@@ -88,7 +88,7 @@ func testUpdateRace(t *testing.T, h Harness) {
 		wg.Go(func() {
 			mine := l
 			mine.Attrs.PublicIP = host(byte(100 + i)).Attrs.PublicIP
-			_, errs[i] = h.Registry.Update(t.Context(), mine, longTTL)
+			_, errs[i] = h.Store.Update(t.Context(), mine, longTTL)
 		})
 	}
 	wg.Wait()
@@ -100,8 +100,8 @@ func testUpdateRace(t *testing.T, h Harness) {
 			if got, _ := h.find(t, l); got.Attrs.PublicIP != host(byte(100+i)).Attrs.PublicIP {
 				t.Errorf("lease is %v, want that of the winner, %d", got, i)
 			}
-		case !errors.Is(err, subnet.ErrLost):
-			t.Errorf("writer %d: %v, want ErrLost", i, err)
+		case !errors.Is(err, subnet.ErrConflict):
+			t.Errorf("writer %d: %v, want ErrConflict", i, err)
 		}
 	}
 	if winners != 1 {
@@ -115,10 +115,10 @@ func testUpdateReservation(t *testing.T, h Harness) {
 	if !ok || !l.Reserved || !l.Expiration.IsZero() {
 		t.Fatalf("List: reservation is %+v", l)
 	}
-	// Taken as it is, then with other attributes: it stays without a time limit.
+	// It stays without a TTL, with the same and with other attributes.
 	for _, attrs := range []subnet.Attrs{l.Attrs, vxlan(1, "c6:d2:32:6f:8f:44").Attrs} {
 		l.Attrs = attrs
-		taken, err := h.Registry.Update(t.Context(), l, longTTL)
+		taken, err := h.Store.Update(t.Context(), l, longTTL)
 		if err != nil {
 			t.Fatalf("Update: %v", err)
 		}
@@ -130,9 +130,9 @@ func testUpdateReservation(t *testing.T, h Harness) {
 		}
 		l = taken
 	}
-	// Even when the caller believes it to be a lease.
+	// The same holds if the caller has it as a lease.
 	l.Reserved = false
-	if taken, err := h.Registry.Update(t.Context(), l, longTTL); err != nil || !taken.Reserved {
+	if taken, err := h.Store.Update(t.Context(), l, longTTL); err != nil || !taken.Reserved {
 		t.Errorf("Update of a reservation, taken for a lease = %+v, %v", taken, err)
 	}
 	if v, hasTTL := h.Get(l.Key()); v == nil || hasTTL {
@@ -160,6 +160,6 @@ func testExpiry(t *testing.T, h Harness) {
 	if _, ok := h.find(t, l); ok {
 		t.Error("List shows an expired lease")
 	}
-	_, err := h.Registry.Update(t.Context(), l, longTTL)
-	wantErr(t, "Update of an expired lease", err, subnet.ErrLost)
+	_, err := h.Store.Update(t.Context(), l, longTTL)
+	wantErr(t, "Update of an expired lease", err, subnet.ErrConflict)
 }

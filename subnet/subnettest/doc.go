@@ -1,5 +1,5 @@
-// Package subnettest holds what tests of the control plane stand on: a Fake
-// registry that fails on demand, and Conformance, the suite that the Fake and
-// every real registry pass, so that what is tested against the one holds for
-// the others.
+// Package subnettest tests stores and what depends on them. Fake is a store in
+// memory that fails on demand. Source, Keyspace and Admin are the conformance
+// suites that the Fake and every real store pass, so that a test with the Fake
+// holds for the others.
 package subnettest

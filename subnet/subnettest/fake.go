@@ -2,7 +2,6 @@ package subnettest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,15 +12,13 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// ErrClosed is what the calls of a closed Fake return.
-var ErrClosed = errors.New("registry is closed")
-
-// Fake is a Registry in memory. It keeps history as etcd v3 does: an Update
-// that changes nothing wakes no watcher, and Compact forgets the past.
+// Fake is a subnet.Keyspace and subnet.Admin in memory. It keeps history like
+// etcd v3: an Update without a change wakes no watcher, and Compact discards the
+// history.
 //
-// Its clock is package time's: in a testing/synctest bubble, leases expire in
-// the bubble's time. Methods that Registry does not have are the back door:
-// they reach the store while faults keep everybody else out.
+// It uses the clock of package time: in a testing/synctest bubble, leases expire
+// in the bubble's time. Its other methods are the back door, which faults do not
+// affect.
 type Fake struct {
 	faults faults
 	bad    subnet.BadData
@@ -34,8 +31,8 @@ type Fake struct {
 	history   []change
 	compacted subnet.Rev    // history up to here is gone
 	changed   chan struct{} // closed and replaced at each change of this group
-	broken    error         // what the watches under way return
-	watchGen  int           // a watch of an older generation is broken
+	broken    error         // returned by the watches in progress
+	watchGen  int           // watches of older generations are broken
 }
 
 // entry is a key's value; timer is nil for a reservation.
@@ -46,7 +43,7 @@ type entry struct {
 	timer *time.Timer
 }
 
-// change is one revision; value is nil where the key was removed.
+// change is one revision; value is nil if the key was removed.
 type change struct {
 	rev   subnet.Rev
 	key   string
@@ -54,16 +51,16 @@ type change struct {
 	ends  time.Time
 }
 
-// NewFake returns a store that is empty and answers.
+// NewFake returns an empty store.
 func NewFake() *Fake {
 	return &Fake{closed: make(chan struct{}), keys: make(map[string]*entry), rev: 1,
 		changed: make(chan struct{})}
 }
 
-// BadCount is how many times a bad key or value was left out.
+// BadCount implements subnet.Source.
 func (f *Fake) BadCount() uint64 { return f.bad.Count() }
 
-// Config implements subnet.Registry.
+// Config implements subnet.Source.
 func (f *Fake) Config(ctx context.Context) ([]byte, error) {
 	if err, lostAck := f.enter(ctx, OpConfig); err != nil || lostAck != nil {
 		return nil, errors.Join(err, lostAck)
@@ -76,7 +73,7 @@ func (f *Fake) Config(ctx context.Context) ([]byte, error) {
 	return append([]byte(nil), f.config...), nil
 }
 
-// PublishConfig implements subnet.Registry.
+// PublishConfig implements subnet.Admin.
 func (f *Fake) PublishConfig(ctx context.Context, config []byte) (bool, error) {
 	err, lostAck := f.enter(ctx, OpPublishConfig)
 	if err != nil {
@@ -92,7 +89,7 @@ func (f *Fake) PublishConfig(ctx context.Context, config []byte) (bool, error) {
 	return lostAck == nil, lostAck
 }
 
-// List implements subnet.Registry.
+// List implements subnet.Source.
 func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 	if err, lostAck := f.enter(ctx, OpList); err != nil || lostAck != nil {
 		return nil, 0, errors.Join(err, lostAck)
@@ -102,7 +99,7 @@ func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 	return f.list(), f.rev, nil
 }
 
-// Overlapping implements subnet.Registry.
+// Overlapping implements subnet.Keyspace.
 func (f *Fake) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease, error) {
 	if err, lostAck := f.enter(ctx, OpOverlapping); err != nil || lostAck != nil {
 		return nil, errors.Join(err, lostAck)
@@ -126,25 +123,9 @@ func (f *Fake) list() (leases []subnet.Lease) {
 	return leases
 }
 
-// Past implements subnet.Registry.
-func (f *Fake) Past(ctx context.Context, rev subnet.Rev, _ []subnet.Lease) (found []netip.Prefix, err error) {
-	if err, lostAck := f.enter(ctx, OpPast); err != nil || lostAck != nil {
-		return nil, errors.Join(err, lostAck)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.expire()
-	for _, c := range f.history {
-		if l, err := subnet.ParseKey(c.key); err == nil && c.rev <= rev {
-			found = append(found, l.Subnet)
-		}
-	}
-	return found, nil
-}
-
-// Create implements subnet.Registry.
+// Create implements subnet.Keyspace.
 func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	value, err := encode(l)
+	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, err)
 	}
@@ -166,9 +147,9 @@ func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	return l, nil
 }
 
-// Update implements subnet.Registry.
+// Update implements subnet.Keyspace.
 func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
-	value, err := encode(l)
+	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
 	}
@@ -181,7 +162,7 @@ func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	f.expire()
 	e := f.keys[l.Key()]
 	if e == nil || e.rev != l.Rev {
-		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, refusal(subnet.ErrLost, lostAck))
+		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, refusal(subnet.ErrConflict, lostAck))
 	}
 	if e.timer == nil {
 		ttl = 0
@@ -199,7 +180,7 @@ func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	return l, nil
 }
 
-// Delete implements subnet.Registry.
+// Delete implements subnet.Keyspace and subnet.Admin.
 func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
 	err, lostAck := f.enter(ctx, OpDelete)
 	if err != nil {
@@ -209,7 +190,7 @@ func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
 	defer f.mu.Unlock()
 	f.expire()
 	if e := f.keys[l.Key()]; e == nil || e.rev != l.Rev {
-		return fmt.Errorf("delete lease %v: %w", l, refusal(subnet.ErrLost, lostAck))
+		return fmt.Errorf("delete lease %v: %w", l, refusal(subnet.ErrConflict, lostAck))
 	}
 	f.remove(l.Key())
 	if lostAck != nil {
@@ -218,13 +199,13 @@ func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
 	return nil
 }
 
-// Watch implements subnet.Registry.
+// Watch implements subnet.Source.
 func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
 	if err, lostAck := f.enter(ctx, OpWatch); err != nil || lostAck != nil {
 		return errors.Join(err, lostAck)
 	}
 	f.mu.Lock()
-	gen, taken := f.watchGen, false
+	gen, accepted := f.watchGen, false
 	f.mu.Unlock()
 	for {
 		f.mu.Lock()
@@ -236,15 +217,15 @@ func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case f.isClosed():
-			return ErrClosed
+			return subnet.ErrClosed
 		case stale:
 			return broken
 		case lost:
 			return fmt.Errorf("watch leases from revision %d: %w", rev, subnet.ErrCompacted)
 		}
-		if next > rev || !taken {
+		if next > rev || !accepted {
 			fn(next, events)
-			rev, taken = next, true
+			rev, accepted = next, true
 			continue
 		}
 		select {
@@ -255,7 +236,7 @@ func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []
 	}
 }
 
-// Close implements subnet.Registry.
+// Close implements subnet.Source.
 func (f *Fake) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -271,7 +252,7 @@ func (f *Fake) Close() error {
 	return nil
 }
 
-// refusal is what the caller learns: nothing, where the answer got lost.
+// refusal returns the error for the caller: lostAck if the answer got lost.
 func refusal(err, lostAck error) error {
 	if lostAck != nil {
 		return lostAck
@@ -286,22 +267,6 @@ func (f *Fake) isClosed() bool {
 	default:
 		return false
 	}
-}
-
-// value is the JSON of a lease key.
-type value struct {
-	PublicIP    netip.Addr
-	BackendType string          `json:",omitempty"`
-	BackendData json.RawMessage `json:",omitempty"`
-	subnet.Extras
-}
-
-func encode(l subnet.Lease) ([]byte, error) {
-	v, err := json.Marshal(value(l.Attrs))
-	if err == nil {
-		_, err = subnet.ParseLease(l.Key(), v)
-	}
-	return v, err
 }
 
 func decode(c change) (subnet.Lease, error) {

@@ -3,6 +3,7 @@ package subnettest
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,10 @@ import (
 var errCut = errors.New("cut off")
 
 func TestFakeConformance(t *testing.T) {
-	Conformance(t, func(t *testing.T) Harness {
+	open := func(t *testing.T) Harness {
 		f := NewFake()
 		return Harness{
-			Registry: f, Put: f.Put, Delete: f.Remove, SetConfig: f.SetConfig, Forget: f.Compact,
-			BadCount: f.BadCount, QuietRenewal: true,
+			Store: f, Put: f.Put, Delete: f.Remove, SetConfig: f.SetConfig, Forget: f.Compact, QuietRenewal: true,
 			Get: func(key string) ([]byte, bool) {
 				f.mu.Lock()
 				defer f.mu.Unlock()
@@ -28,33 +28,42 @@ func TestFakeConformance(t *testing.T) {
 				return e.value, e.timer != nil
 			},
 			Requests: func() (n int) {
-				for op := range calls(f) {
+				for op := range allCalls(f) {
 					n += f.Calls(Op(op))
 				}
 				return n
 			},
-			Unreachable: func(*testing.T) subnet.Registry {
+			Unreachable: func(*testing.T) Store {
 				f := NewFake()
 				f.SetDown(errCut)
 				return f
 			},
-			Silent: func(*testing.T) subnet.Registry {
+			Silent: func(*testing.T) Store {
 				f := NewFake()
-				for op := range calls(f) {
+				for op := range allCalls(f) {
 					f.Inject(Op(op), Fault{Hang: true}, Fault{Hang: true})
 				}
 				return f
 			},
 		}
-	})
+	}
+	Keyspace(t, open)
+	Admin(t, open)
+}
+
+func allCalls(s Store) calls {
+	all := sourceCalls(s)
+	maps.Copy(all, keyspaceCalls(s))
+	maps.Copy(all, adminCalls(s))
+	return all
 }
 
 func TestFakeErr(t *testing.T) {
 	f := NewFake()
-	for name, call := range calls(f) {
+	for name, call := range allCalls(f) {
 		f.Inject(Op(name), Fault{}, Fault{Err: errCut})
 		if name != string(OpWatch) {
-			if err := call(t.Context()); !isAnswer(err) {
+			if err := call(t.Context()); !subnet.IsAnswer(err) {
 				t.Errorf("%s, to pass: %v", name, err)
 			}
 		} else {
@@ -62,14 +71,14 @@ func TestFakeErr(t *testing.T) {
 		}
 		wantErr(t, name, call(t.Context()), errCut)
 	}
-	if l, _ := (Harness{Registry: f}).list(t); len(l) != 1 {
+	if l, _ := (Harness{Store: f}).list(t); len(l) != 1 {
 		t.Errorf("List = %v, want the one lease from before the faults", l)
 	}
 }
 
 func TestFakeLostAck(t *testing.T) {
 	f := NewFake()
-	h := Harness{Registry: f}
+	h := Harness{Store: f}
 
 	f.Inject(OpPublishConfig, Fault{LostAck: errCut})
 	_, err := f.PublishConfig(t.Context(), []byte("{}"))
@@ -115,7 +124,7 @@ func TestFakeWait(t *testing.T) {
 		}()
 		<-entered
 		synctest.Wait()
-		if l, _ := (Harness{Registry: f}).list(t); len(l) != 0 {
+		if l, _ := (Harness{Store: f}).list(t); len(l) != 0 {
 			t.Errorf("List = %v while Create is held up", l)
 		}
 		close(release)
@@ -128,7 +137,7 @@ func TestFakeWait(t *testing.T) {
 
 func TestFakeWatchFaults(t *testing.T) {
 	f := NewFake()
-	h := Harness{Registry: f}
+	h := Harness{Store: f}
 	_, rev := h.list(t)
 	w := h.watch(t, rev)
 	f.Put(host(1).Key(), []byte(`{"PublicIP":"192.0.2.1"}`), 0)

@@ -3,9 +3,11 @@ package subnettest
 import (
 	"context"
 	"sync"
+
+	"github.com/coreos/flannel/subnet"
 )
 
-// Op names a method of subnet.Registry.
+// Op names a method of a store.
 type Op string
 
 // The methods that faults can be injected into.
@@ -16,22 +18,21 @@ const (
 	OpReserve       Op = "Reserve"
 	OpList          Op = "List"
 	OpOverlapping   Op = "Overlapping"
-	OpPast          Op = "Past"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"
 	OpDelete        Op = "Delete"
 	OpWatch         Op = "Watch"
 )
 
-// Fault is what befalls one call. Its parts take effect in the order of the
-// fields; the zero Fault lets the call pass, which is of use in a sequence.
+// Fault is the fault of one call. Its parts take effect in the order of the
+// fields. The zero Fault lets the call pass, for use in a sequence.
 type Fault struct {
 	// Entered, if not nil, is closed when the call arrives.
 	Entered chan<- struct{}
-	// Wait, if not nil, holds the call up until it is closed or ctx ends.
+	// Wait, if not nil, blocks the call until it is closed or ctx ends.
 	Wait <-chan struct{}
-	// Hang holds the call up until ctx ends: a store that accepts connections
-	// and never answers, or a watch that died silently.
+	// Hang blocks the call until ctx ends: a store that accepts connections and
+	// never answers, or a watch that died silently.
 	Hang bool
 	// Err, if not nil, is returned without an effect on the store.
 	Err error
@@ -40,7 +41,7 @@ type Fault struct {
 	LostAck error
 }
 
-// faults are the queues of what befalls the next calls, and what befalls all.
+// faults are the queues of faults for the next calls, and the fault of all.
 type faults struct {
 	mu    sync.Mutex
 	next  map[Op][]Fault
@@ -58,8 +59,8 @@ func (f *Fake) Inject(op Op, next ...Fault) {
 	f.faults.next[op] = append(f.faults.next[op], next...)
 }
 
-// SetDown makes every call fail with err, watches under way too, until it is
-// called with nil. Leases expire meanwhile, as they do behind a cut network.
+// SetDown makes every call fail with err, watches in progress included, until it
+// is called with nil. Leases expire meanwhile, as behind a cut network.
 func (f *Fake) SetDown(err error) {
 	f.faults.mu.Lock()
 	f.faults.down = err
@@ -69,15 +70,15 @@ func (f *Fake) SetDown(err error) {
 	}
 }
 
-// Calls is how many calls of op arrived so far, failed ones included.
+// Calls returns how many calls of op arrived so far, failed ones included.
 func (f *Fake) Calls(op Op) int {
 	f.faults.mu.Lock()
 	defer f.faults.mu.Unlock()
 	return f.faults.calls[op]
 }
 
-// enter counts a call of op and lets its fault, if any, befall it. It returns
-// the error to return at once, and the one to return after the work is done.
+// enter counts a call of op and applies its fault, if any. It returns the error
+// to return at once, and the one to return after the work is done.
 func (f *Fake) enter(ctx context.Context, op Op) (err, lostAck error) {
 	fault := f.faults.take(op)
 	if fault.Entered != nil {
@@ -97,7 +98,7 @@ func (f *Fake) enter(ctx context.Context, op Op) (err, lostAck error) {
 	case ctx.Err() != nil:
 		return ctx.Err(), nil
 	case f.isClosed():
-		return ErrClosed, nil
+		return subnet.ErrClosed, nil
 	case fault.Err != nil:
 		return fault.Err, nil
 	}

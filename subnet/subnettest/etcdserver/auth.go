@@ -11,10 +11,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// rootPassword is of the user who may do everything, which etcd demands.
+// rootPassword is the password of the root user, which etcd requires.
 const rootPassword = "root-secret"
 
-// Client is a v3 client that may do everything, closed with the test.
+// Client returns a v3 client with all permissions, closed with the test.
 func (s *Server) Client() *clientv3.Client {
 	s.tb.Helper()
 	cfg := clientv3.Config{Endpoints: []string{s.URL()}, TLS: s.tls, Logger: zap.NewNop(), DialTimeout: startLimit}
@@ -27,7 +27,7 @@ func (s *Server) Client() *clientv3.Client {
 	return c
 }
 
-// enableAuth creates the user and demands a login from now on.
+// enableAuth creates the user and requires a login from now on.
 func (s *Server) enableAuth() {
 	s.tb.Helper()
 	ctx, cancel := context.WithTimeout(s.tb.Context(), startLimit)
@@ -53,9 +53,9 @@ func (s *Server) enableAuth() {
 	}
 }
 
-// enableAuthV2 does the same for the keyspace of the v2 API, which has users of
-// its own, and a guest who by default may do everything. The guest keeps the
-// directory /public: every check of a password takes the server 50 ms or more.
+// enableAuthV2 does the same for the keyspace of the v2 API. It has users of its
+// own, and a guest with all permissions by default. The guest keeps the directory
+// /public, as each password check takes the server 50 ms or more.
 func (s *Server) enableAuthV2(ctx context.Context) {
 	s.putV2(ctx, "users/root", fmt.Sprintf(`{"user":"root","password":%q}`, rootPassword))
 	s.putV2(ctx, "roles/net", fmt.Sprintf(`{"role":"net","permissions":{"kv":{"read":["%[1]s","%[1]s/*"],"write":["%[1]s","%[1]s/*"]}}}`, s.o.Prefix))

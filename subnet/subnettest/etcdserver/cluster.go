@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Cluster is an etcd of several members, each a [Server] that can be stopped,
-// paused and restarted by itself.
+// Cluster is an etcd of several members. Each is a [Server] that can be stopped,
+// paused and restarted separately.
 type Cluster struct {
 	Members []*Server
 
@@ -20,8 +20,8 @@ type Cluster struct {
 }
 
 // StartCluster runs a cluster of n members and waits until each answers. With
-// o.Listen, "10.0.0.1:2379", the members take the ports from there on, two for
-// each; without, free ones of the loopback.
+// o.Listen, "10.0.0.1:2379", the members use the ports from there on, two each;
+// without, free loopback ports.
 func StartCluster(tb testing.TB, n int, o Options) *Cluster {
 	tb.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
@@ -60,7 +60,7 @@ func memberAddrs(tb testing.TB, listen string, i int) (client, peer string) {
 	return at(0), at(1)
 }
 
-// URLs are the members' client endpoints.
+// URLs returns the members' client endpoints.
 func (c *Cluster) URLs() []string {
 	var urls []string
 	for _, s := range c.Members {
@@ -69,15 +69,15 @@ func (c *Cluster) URLs() []string {
 	return urls
 }
 
-// Stop ends every member as a power cut would.
+// Stop kills every member, like a power cut.
 func (c *Cluster) Stop() {
 	for _, s := range c.Members {
 		s.Stop()
 	}
 }
 
-// Restart brings the members that do not run back on their addresses and data,
-// all at once: one without a majority waits for the others.
+// Restart starts the stopped members with their addresses and data, all at once:
+// a member without a majority waits for the others.
 func (c *Cluster) Restart() {
 	c.tb.Helper()
 	var started []*Server
@@ -94,7 +94,7 @@ func (c *Cluster) Restart() {
 	}
 }
 
-// Wipe stops all members and deletes their data: the next Restart makes a new
+// Wipe stops all members and deletes their data: the next Restart creates a new
 // store.
 func (c *Cluster) Wipe() {
 	c.tb.Helper()
@@ -103,7 +103,7 @@ func (c *Cluster) Wipe() {
 	}
 }
 
-// Snapshot saves the store, as "etcdctl snapshot save" does, and returns the file.
+// Snapshot saves the store with "etcdctl snapshot save" and returns the file.
 func (c *Cluster) Snapshot(ctx context.Context) string {
 	c.tb.Helper()
 	file := filepath.Join(c.tb.TempDir(), "snapshot")
@@ -112,8 +112,8 @@ func (c *Cluster) Snapshot(ctx context.Context) string {
 	return file
 }
 
-// Restore stops all members and gives each the data of a snapshot, which the
-// next Restart serves as a new cluster.
+// Restore stops all members and restores a snapshot for each. The next Restart
+// serves it as a new cluster.
 func (c *Cluster) Restore(ctx context.Context, snapshot string) {
 	c.tb.Helper()
 	c.Wipe()

@@ -1,5 +1,5 @@
-// Package etcdserver runs the machine's etcd binary for tests: one member or a
-// cluster, its data in the test's temporary folder, ended with the test.
+// Package etcdserver runs the machine's etcd binary for tests, as one member or a
+// cluster. Data are in the test's temporary folder; servers end with the test.
 package etcdserver
 
 import (
@@ -21,22 +21,22 @@ import (
 
 	"github.com/prometheus/procfs"
 
-	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
 // startLimit bounds the wait for a server to answer.
 const startLimit = 20 * time.Second
 
-// Options say what kind of server. The zero value is one that speaks the v3 API
-// over plain HTTP on a free port of the loopback.
+// Options are the options of a Server. The zero value serves the v3 API over plain
+// HTTP on a free loopback port.
 type Options struct {
-	// V2 turns the v2 API on, beside v3.
+	// V2 enables the v2 API beside v3.
 	V2 bool
-	// TLS serves https with a certificate of a CA made for this server;
-	// ClientCert demands one of the clients as well.
+	// TLS serves https with a certificate of a CA made for this server.
+	// ClientCert requires one of the clients as well.
 	TLS, ClientCert bool
-	// User, if not empty, must log in with Password, and has the rights to
-	// Prefix only; nobody else has any. With V2 this holds for both keyspaces.
+	// User, if not empty, must log in with Password and may use the keys below
+	// Prefix; other users have no rights. With V2 this holds for both keyspaces.
 	User, Password, Prefix string
 	// Listen is the client address, "10.0.0.1:2379"; empty: a free loopback one.
 	Listen string
@@ -59,13 +59,13 @@ type Server struct {
 	cmd          *exec.Cmd
 	done         chan struct{} // closed when cmd has been waited for
 	log          *syncBuffer
-	// name is the member's, members all of them in the form of
-	// --initial-cluster; empty for one alone.
+	// name is the member's name, members all members in the form of
+	// --initial-cluster; both are empty for a single server.
 	name, members string
 }
 
-// Start runs a server and waits until it answers. It skips the test where there
-// is no etcd binary.
+// Start runs a server and waits until it answers. It skips the test if there is
+// no etcd binary.
 func Start(tb testing.TB, o Options) *Server {
 	tb.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
@@ -84,7 +84,7 @@ func Start(tb testing.TB, o Options) *Server {
 	return s
 }
 
-// URL is the client endpoint.
+// URL returns the client endpoint.
 func (s *Server) URL() string {
 	if s.o.TLS {
 		return "https://" + s.listen
@@ -92,9 +92,9 @@ func (s *Server) URL() string {
 	return "http://" + s.listen
 }
 
-// StoreConfig reaches the server as its Options demand.
-func (s *Server) StoreConfig(prefix string) subnet.StoreConfig {
-	c := subnet.StoreConfig{Endpoints: []string{s.URL()}, Prefix: prefix, CAFile: s.CAFile,
+// ClientConfig returns the configuration of a client for the keys below prefix.
+func (s *Server) ClientConfig(prefix string) etcd.ClientConfig {
+	c := etcd.ClientConfig{Endpoints: []string{s.URL()}, Prefix: prefix, CAFile: s.CAFile,
 		Username: s.o.User, Password: s.o.Password}
 	if s.o.ClientCert {
 		c.CertFile, c.KeyFile = s.CertFile, s.KeyFile
@@ -102,7 +102,7 @@ func (s *Server) StoreConfig(prefix string) subnet.StoreConfig {
 	return c
 }
 
-// Stop ends the server as a power cut would. It may be called again.
+// Stop kills the server, like a power cut. It may be called again.
 func (s *Server) Stop() {
 	if s.cmd == nil {
 		return
@@ -112,14 +112,15 @@ func (s *Server) Stop() {
 	s.cmd = nil
 }
 
-// Restart brings a stopped server back on the same address and data.
+// Restart starts a stopped server with the same address and data.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Stop()
 	s.start(func() {})
 }
 
-// Wipe stops the server and deletes its data: the next Restart makes a new store.
+// Wipe stops the server and deletes its data: the next Restart creates a new
+// store.
 func (s *Server) Wipe() {
 	s.tb.Helper()
 	s.Stop()
@@ -130,8 +131,8 @@ func (s *Server) Wipe() {
 
 func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
 
-// Pause makes the server fall silent: the kernel still accepts connections. It
-// returns when every thread has stopped, which is after the signal is sent.
+// Pause stops the server's threads; the kernel still accepts connections. It
+// returns when every thread has stopped, some time after the signal is sent.
 func (s *Server) Pause() {
 	s.tb.Helper()
 	s.signal(syscall.SIGSTOP)
@@ -163,7 +164,7 @@ func groupStopped(group int) (bool, error) {
 	}
 	for _, p := range all {
 		if stat, err := p.Stat(); err != nil || stat.PGRP != group {
-			continue // somebody else's, or gone
+			continue // of another group, or gone
 		}
 		threads, err := procfs.AllThreads(p.PID)
 		if err != nil {
@@ -198,8 +199,8 @@ func (s *Server) choosePorts() {
 	}
 }
 
-// start runs etcd until it answers. Ports are free when chosen, not when used;
-// a server that lost its port to somebody else gets others.
+// start runs etcd until it answers. Another process may take a port after it was
+// chosen; start then chooses other ports.
 func (s *Server) start(choose func()) {
 	s.tb.Helper()
 	for attempt := 1; ; attempt++ {
@@ -220,7 +221,7 @@ func (s *Server) run() {
 	s.tb.Helper()
 	name, members, heartbeat, election := "test", "test=http://"+s.peer, "20", "200"
 	if s.members != "" {
-		// Members that share two processors with all else hear of each other late.
+		// On two shared processors, members' heartbeats arrive late.
 		name, members, heartbeat, election = s.name, s.members, "100", "1000"
 	}
 	args := append(append([]string{}, s.o.Command...), "etcd",
@@ -228,8 +229,8 @@ func (s *Server) run() {
 		"--listen-client-urls="+s.URL(), "--advertise-client-urls="+s.URL(),
 		"--listen-peer-urls=http://"+s.peer, "--initial-advertise-peer-urls=http://"+s.peer,
 		"--initial-cluster="+members,
-		// A member alone has nobody to wait for; and the shortest TTL that a
-		// server grants is one and a half election timeouts.
+		// A single member waits for no other. The shortest TTL that a server
+		// grants is one and a half election timeouts.
 		"--heartbeat-interval="+heartbeat, "--election-timeout="+election,
 		"--bcrypt-cost=4", "--logger=zap", "--log-level=warn")
 	if s.o.V2 {
@@ -245,19 +246,19 @@ func (s *Server) run() {
 	s.log, s.done = &syncBuffer{}, make(chan struct{})
 	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // wanted on arm64, ignored elsewhere
+	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // required on arm64, ignored elsewhere
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func(cmd *exec.Cmd, done chan<- struct{}) {
-		// The kernel takes the end of the thread that forked for the parent's
-		// death (prctl(2), PR_SET_PDEATHSIG), so this one stays until the wait is over.
+		// PR_SET_PDEATHSIG (prctl(2)) fires when the forking thread ends, so this
+		// thread stays until the wait is over.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(done)
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // killed: there is an error always
+			_ = cmd.Wait() // killed: there is always an error
 		}
 	}(s.cmd, s.done)
 	if err := <-started; err != nil {
@@ -266,8 +267,8 @@ func (s *Server) run() {
 	}
 }
 
-// waitReady returns when the server, which opens its client port only when it
-// has joined its cluster, answers.
+// waitReady waits until the server answers. It opens its client port only when it
+// has joined its cluster.
 func (s *Server) waitReady() error {
 	ctx, cancel := context.WithTimeout(s.tb.Context(), startLimit)
 	defer cancel()
@@ -296,8 +297,8 @@ func (s *Server) waitReady() error {
 	}
 }
 
-// waitListen is for a server behind Command, perhaps in a network namespace
-// that we do not see into: its log must tell.
+// waitListen waits for the log line of a server behind Command, which may be in
+// another network namespace.
 func (s *Server) waitListen(ctx context.Context, poll *time.Ticker) error {
 	for !bytes.Contains(s.log.Bytes(), []byte("serving")) {
 		select {
@@ -311,7 +312,7 @@ func (s *Server) waitListen(ctx context.Context, poll *time.Ticker) error {
 	return nil
 }
 
-// FreeAddr is a loopback address that nobody listened on a moment ago.
+// FreeAddr returns a loopback address that was free a moment ago.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

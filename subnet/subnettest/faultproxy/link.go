@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// chunk is how many bytes are passed on at once, the granularity of a delay.
+// chunk is how many bytes are forwarded at once, the granularity of a delay.
 const chunk = 32 << 10
 
-// direction is which way bytes go.
+// direction is a direction of bytes.
 type direction int
 
 const (
@@ -18,7 +18,7 @@ const (
 	down                  // to the client
 )
 
-// held reports whether nothing goes through that way.
+// held reports whether the fault blocks that direction.
 func (f Fault) held(d direction) bool {
 	if d == up {
 		return f.HoldUp
@@ -33,15 +33,16 @@ type link struct {
 	ended chan struct{}
 
 	mu       sync.Mutex // guards what follows
-	orphaned bool       // the server's side is gone; the client is not to know
+	orphaned bool       // the server's side is gone, unknown to the client
 	closed   bool
 }
 
-// serve forwards one connection until it ends, each end of stream by itself.
+// serve forwards one connection until it ends. It forwards each end of stream
+// separately.
 func (p *Proxy) serve(ctx context.Context, client net.Conn) {
 	server, err := p.config.Dial(ctx)
 	if err != nil {
-		abort(client) // as a server that is not there
+		abort(client) // like a server that does not exist
 		return
 	}
 	l := &link{client: client, server: server, ended: make(chan struct{})}
@@ -61,7 +62,7 @@ func (p *Proxy) serve(ctx context.Context, client net.Conn) {
 	p.mu.Unlock()
 }
 
-// pump forwards one way until that way ends.
+// pump forwards one direction until its end.
 func (p *Proxy) pump(l *link, way direction, to, from net.Conn) {
 	buf := make([]byte, chunk)
 	for {
@@ -80,7 +81,7 @@ func (p *Proxy) pump(l *link, way direction, to, from net.Conn) {
 			case l.isOrphan() && way == up:
 				l.close() // the client has given up
 			case l.isOrphan():
-				<-l.ended // the client is not told
+				<-l.ended // hidden from the client
 			case p.pass(l, way): // an end of stream is held back as well
 				finish(to)
 			}
@@ -154,7 +155,7 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// finish passes an end of stream on.
+// finish forwards an end of stream.
 func finish(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.CloseWrite() // of a connection that is closed already

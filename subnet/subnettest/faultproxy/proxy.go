@@ -1,11 +1,11 @@
-// Package faultproxy puts a TCP proxy with faults on demand between a client
-// and its server, for tests: what a network does to connections, without one.
+// Package faultproxy is a TCP proxy between a client and its server, for tests.
+// It imitates faults of a network on demand.
 //
 //	client ──► Proxy ──up──► server
 //	       ◄─────────down───
 //
-// Bytes are held back, not swallowed: TCP sends again what a partition lost, so
-// a connection goes on where it was when the partition ends.
+// A partition delays bytes and does not drop them: TCP retransmits lost segments,
+// so a connection continues when the partition ends.
 package faultproxy
 
 import (
@@ -17,29 +17,29 @@ import (
 	"time"
 )
 
-// Fault is what is wrong with the network. The zero value is a healthy one.
+// Fault is a fault of the network. The zero value is a healthy network.
 type Fault struct {
-	// Refuse answers new connections with a reset; those that are open go on.
+	// Refuse answers new connections with a reset; open ones continue.
 	Refuse bool
-	// HoldUp lets nothing through from client to server, HoldDown nothing from
-	// server to client; both are a partition. New connections are accepted, as
-	// the kernel does for a server that does not run on.
+	// HoldUp blocks bytes from client to server, HoldDown from server to client;
+	// both are a partition. New connections are accepted, as the kernel does for
+	// a stopped server.
 	HoldUp, HoldDown bool
-	// Delay is added to every chunk, each way.
+	// Delay is added to every chunk in both directions.
 	Delay time.Duration
 }
 
-// Config says where a proxy stands.
+// Config is the configuration of a Proxy.
 type Config struct {
-	// Listen opens the client's side, again after each Refuse: it must give the
+	// Listen opens the client's side, again after each Refuse. It must return the
 	// same address each time.
 	Listen func(context.Context) (net.Listener, error)
 	// Dial opens the server's side.
 	Dial func(context.Context) (net.Conn, error)
 }
 
-// Proxy forwards connections while its Run does. Its other methods may be
-// called from any goroutine.
+// Proxy forwards connections while Run runs. Its other methods may be called
+// from any goroutine.
 type Proxy struct {
 	config Config
 
@@ -49,7 +49,7 @@ type Proxy struct {
 	links   map[*link]bool
 }
 
-// New returns a healthy proxy that does not run yet.
+// New returns a Proxy without a fault.
 func New(c Config) *Proxy {
 	return &Proxy{config: c, changed: make(chan struct{}), links: make(map[*link]bool)}
 }
@@ -63,23 +63,23 @@ func (p *Proxy) Set(f Fault) {
 	p.changed = make(chan struct{})
 }
 
-// Open is how many connections there are.
+// Open returns the number of connections.
 func (p *Proxy) Open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.links)
 }
 
-// Drop resets every connection, both sides, as a firewall that restarts does.
+// Drop resets every connection on both sides, like a firewall that restarts.
 func (p *Proxy) Drop() {
 	for _, l := range p.all() {
 		l.reset()
 	}
 }
 
-// HalfOpen makes every connection one whose server is gone without a word: the
-// client's side stays open, and nothing that it sends is ever answered. New
-// connections are not touched.
+// HalfOpen makes the server's side of every connection vanish silently: the
+// client's side stays open and never receives an answer. New connections are not
+// affected.
 func (p *Proxy) HalfOpen() {
 	for _, l := range p.all() {
 		l.orphan()
@@ -102,8 +102,8 @@ func (p *Proxy) now() (Fault, <-chan struct{}) {
 	return p.fault, p.changed
 }
 
-// Run forwards connections until ctx ends (nil) or the address cannot be had.
-// It returns when every connection is closed.
+// Run forwards connections until ctx ends (nil) or Listen fails. It returns when
+// every connection is closed.
 func (p *Proxy) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var links sync.WaitGroup
@@ -125,7 +125,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return nil
 }
 
-// accept takes connections until they are to be refused, or ctx ends.
+// accept accepts connections until Refuse is set or ctx ends.
 func (p *Proxy) accept(ctx context.Context, links *sync.WaitGroup) error {
 	listener, err := p.config.Listen(ctx)
 	if err != nil {

@@ -1,0 +1,75 @@
+package subnet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ConfigText returns the JSON of a network configuration for arg, which is that
+// JSON itself or the CIDR of a Network alone. ParseConfig checks the result.
+func ConfigText(arg string) []byte {
+	if strings.HasPrefix(strings.TrimSpace(arg), "{") {
+		return []byte(arg)
+	}
+	return fmt.Appendf(nil, `{"Network": %q}`, arg)
+}
+
+// ConfigDifference is a key that differs between two configurations. Before and
+// After are its values, for display: secrets are left out.
+type ConfigDifference struct{ Key, Before, After string }
+
+// String returns the difference as "Key: before -> after".
+func (d ConfigDifference) String() string { return d.Key + ": " + d.Before + " -> " + d.After }
+
+// Diff returns the keys in which after differs from c, in a fixed order:
+// Network, SubnetLen, SubnetMin, SubnetMax, Backend.Type, Backend, IPv6Network.
+// The spelling of JSON makes no difference.
+func (c *Config) Diff(after *Config) []ConfigDifference {
+	var diff []ConfigDifference
+	add := func(key, before, after string) {
+		if before != after {
+			diff = append(diff, ConfigDifference{key, before, after})
+		}
+	}
+	add("Network", c.Network.String(), after.Network.String())
+	add("SubnetLen", strconv.Itoa(c.SubnetLen), strconv.Itoa(after.SubnetLen))
+	add("SubnetMin", c.SubnetMin.String(), after.SubnetMin.String())
+	add("SubnetMax", c.SubnetMax.String(), after.SubnetMax.String())
+	add("Backend.Type", c.BackendType, after.BackendType)
+	if compact(c.Backend) != compact(after.Backend) { // they may differ in a secret alone
+		diff = append(diff, ConfigDifference{"Backend", redact(c.Backend), redact(after.Backend)})
+	}
+	add("IPv6Network", c.IPv6Network, after.IPv6Network)
+	return diff
+}
+
+// compact returns a Backend object without white space; the default for none.
+func compact(backend json.RawMessage) string {
+	var out bytes.Buffer
+	if len(backend) == 0 || json.Compact(&out, backend) != nil {
+		return `{"Type":"` + defaultBackend + `"}`
+	}
+	return out.String()
+}
+
+// redact returns a Backend object for display: wireguard's preshared key must
+// not reach terminals or logs.
+func redact(backend json.RawMessage) string {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(backend, &keys) != nil {
+		return compact(backend)
+	}
+	for key := range keys {
+		if strings.EqualFold(key, "PSK") {
+			keys[key] = json.RawMessage(`"…"`)
+		}
+	}
+	shown, err := json.Marshal(keys)
+	if err != nil {
+		return compact(nil)
+	}
+	return compact(shown)
+}

@@ -1,0 +1,114 @@
+package subnet
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	log "github.com/golang/glog"
+)
+
+const (
+	// settleTime is how long a removal waits for others, so that leases that
+	// vanish one by one within a moment count as vanishing together.
+	settleTime = 250 * time.Millisecond
+	// graceTime is how long a mass disappearance is held. Living hosts create
+	// their keys again within seconds of the store's return. A program that
+	// restarts when its lease is gone has time to do so.
+	graceTime = 2 * time.Minute
+)
+
+// removalGuard delays removals on their way to the data plane. The removal of a
+// single lease takes effect after settleTime. If most leases vanish at once, the
+// store has probably lost its data and the hosts are alive: the peers are held
+// until they come back or graceTime is over.
+//
+//	            ┌ settleTime, then: few ──────────────────► apply
+//	removal ───►┤
+//	            └ settleTime, then: more than half ─► hold ─graceTime─► apply
+//	                                                    └─ it comes back ─► nothing has happened
+type removalGuard struct {
+	// gone are leases that are in the data plane and no longer in the store.
+	gone map[netip.Prefix]*Lease
+	// selfGone is when our own lease was seen to vanish; Renew creates it again
+	// at once.
+	selfGone time.Time
+	// due is when expire decides about gone; zero if gone is empty.
+	due     time.Time
+	holding bool
+}
+
+func newRemovalGuard() *removalGuard {
+	return &removalGuard{gone: make(map[netip.Prefix]*Lease)}
+}
+
+// filter returns the events, of a leaseSet, that take effect now. It keeps the
+// removals.
+func (g *removalGuard) filter(events []Event, now time.Time) []Event {
+	var removed, added []Event
+	for _, e := range events {
+		if e.Type == Removed {
+			if g.due.IsZero() {
+				g.due = now.Add(settleTime)
+			}
+			g.gone[e.Lease.Subnet] = e.Lease
+			continue
+		}
+		// A new lease ends what it overlaps.
+		for p := range g.gone {
+			if p != e.Lease.Subnet && p.Overlaps(e.Lease.Subnet) {
+				removed = append(removed, g.remove(p))
+			}
+		}
+		old := g.gone[e.Lease.Subnet]
+		delete(g.gone, e.Lease.Subnet)
+		if old == nil || !old.Attrs.Equal(e.Lease.Attrs) {
+			added = append(added, e)
+		}
+	}
+	if g.holding && len(g.gone) == 0 {
+		// From now on a deletion is deliberate.
+		log.Warningf("end of mass disappearance came_back=true removed=0")
+		g.holding, g.due = false, time.Time{}
+	}
+	return append(removed, added...)
+}
+
+// expire decides about the removals at due, and returns those that take effect.
+// stored is the number of peers in the store.
+func (g *removalGuard) expire(now time.Time, stored int) []Event {
+	// This host counts too: with a single peer, both gone is an empty store.
+	gone, all := len(g.gone), stored+len(g.gone)+1
+	if !g.selfGone.IsZero() && now.Sub(g.selfGone) <= 2*settleTime {
+		gone++
+	}
+	if !g.holding && 2*gone > all {
+		g.holding, g.due = true, now.Add(graceTime)
+		log.Errorf("MASS DISAPPEARANCE: of %d leases, %d are gone from the store at once; keep sending to them for %v. Was the store emptied, or restored from a backup?",
+			all, gone, graceTime)
+		return nil
+	}
+	if g.holding {
+		log.Warningf("end of mass disappearance came_back=false removed=%d", len(g.gone))
+	}
+	g.holding, g.due = false, time.Time{}
+	var events []Event
+	for _, p := range slices.SortedFunc(maps.Keys(g.gone), netip.Prefix.Compare) {
+		events = append(events, g.remove(p))
+	}
+	return events
+}
+
+func (g *removalGuard) remove(p netip.Prefix) Event {
+	delete(g.gone, p)
+	return Event{Removed, &Lease{Subnet: p}}
+}
+
+// held returns how many peers are kept although they are gone from the store.
+func (g *removalGuard) held() int {
+	if !g.holding {
+		return 0
+	}
+	return len(g.gone)
+}

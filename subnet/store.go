@@ -1,0 +1,141 @@
+package subnet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// ErrClosed is returned by the calls of a closed Source, possibly wrapped.
+var ErrClosed = errors.New("store is closed")
+
+// Errors of every store, possibly wrapped; test with errors.Is. Each is an
+// answer of a store that can be reached.
+var (
+	// ErrNoConfig: the store has no network configuration.
+	ErrNoConfig = errors.New("no network configuration in the store")
+	// ErrExists: the key was created between the read and the write.
+	ErrExists = errors.New("lease key already exists")
+	// ErrConflict: the key was written or deleted since it was read.
+	ErrConflict = errors.New("key was changed or deleted by another party")
+	// ErrCompacted: the store has discarded the history after the requested
+	// revision (etcd v3: compaction; etcd v2: error 401). The caller lists again.
+	ErrCompacted = errors.New("history was compacted")
+)
+
+// Rev is a position in a store's history: etcd v3's revision, etcd v2's
+// modifiedIndex. The Rev of a Lease is that of the last write to its key. The
+// Rev of a list is that at which the whole list was read. Revisions of
+// different stores are not comparable.
+type Rev int64
+
+// Source is a store of leases, as every host reads it. subnettest.Source is the
+// suite that each implementation must pass.
+//
+// All methods are safe for concurrent use and honour ctx. Each round trip has a
+// time limit of its own: a store that accepts connections and never answers
+// gives an error.
+//
+// A key or value that does not parse is left out of the answers and is never an
+// error: one bad key must not hide the good ones. BadData counts and logs it.
+type Source interface {
+	// Config returns the network configuration as it was written.
+	// Errors: ErrNoConfig, or the failure of the round trip.
+	Config(ctx context.Context) ([]byte, error)
+
+	// List returns every lease and reservation, and the revision of the answer.
+	// It costs one round trip for any number of leases. A store without leases
+	// gives an empty list and no error; a failure is never an empty list.
+	List(ctx context.Context) ([]Lease, Rev, error)
+
+	// Watch calls fn with the changes after rev and the revision to resume at.
+	// The calls come from one goroutine, in the store's order. Watch calls fn
+	// without events when the store has accepted the watch, and may do so later
+	// to advance the revision.
+	//
+	// Watch returns only with an error: ctx's, ErrCompacted, or the failure. It
+	// does not call fn after it has returned. The caller may call Watch again
+	// with the last revision that fn received.
+	//
+	// The Lease of a Removed event holds the subnets of the key, and Rev.
+	Watch(ctx context.Context, rev Rev, fn func(Rev, []Event)) error
+
+	// BadCount returns how many times a bad key or value was left out.
+	BadCount() uint64
+
+	// Close releases connections. Calls in progress and later ones return an
+	// error.
+	Close() error
+}
+
+// Keyspace is a Source in which the hosts themselves write their leases, by
+// compare-and-swap and with a TTL: etcd. subnettest.Keyspace is its suite.
+//
+// No method repeats a write of unknown outcome: it returns the error, and the
+// caller reads again. No method writes a key or value that does not parse.
+type Keyspace interface {
+	Source
+
+	// Overlapping returns the leases and reservations that overlap p, the one of
+	// p included. It costs one round trip. In etcd's v3 API the cost does not
+	// grow with the number of leases.
+	Overlapping(ctx context.Context, p netip.Prefix) ([]Lease, error)
+
+	// Create writes l with the given TTL if its key does not exist. It returns l
+	// with Expiration and Rev set. Errors: ErrExists.
+	Create(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+
+	// Update extends l to ttl from now and stores l.Attrs, if the last write to
+	// the key is still l.Rev. If the stored attributes are equal and the store
+	// allows it, Update does not write the key, so that no watcher wakes. A
+	// reservation stays without a TTL. Update returns l with Expiration, Reserved
+	// and Rev as they are now. Errors: ErrConflict.
+	Update(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+
+	// Delete removes l's key if its last write is still l.Rev. Errors: ErrConflict.
+	Delete(ctx context.Context, l Lease) error
+}
+
+// Admin holds the writes of an operator's commands; no daemon needs it, except
+// for PublishConfig at its start. subnettest.Admin is its suite.
+type Admin interface {
+	// PublishConfig writes the network configuration if there is none, and
+	// reports whether it did.
+	PublishConfig(ctx context.Context, config []byte) (written bool, err error)
+
+	// ReplaceConfig writes the network configuration if the stored one equals
+	// old, byte for byte. Errors: ErrConflict.
+	ReplaceConfig(ctx context.Context, old, config []byte) error
+
+	// Reserve writes l as a reservation: without a TTL, for the host that l.Attrs
+	// names. If l.Rev is 0, the key must not exist; otherwise its last write must
+	// be l.Rev. Reserve returns l with Reserved and Rev as they are now.
+	// Errors: ErrExists, ErrConflict.
+	Reserve(ctx context.Context, l Lease) (Lease, error)
+
+	// Delete removes l's key if its last write is still l.Rev. Errors: ErrConflict.
+	Delete(ctx context.Context, l Lease) error
+}
+
+// Expirer is a store whose List leaves Expiration unset, but which can find it
+// out: etcd's v3 API, at two round trips for each lease.
+type Expirer interface {
+	// FillExpirations sets the Expiration of leases that List returned. It stays
+	// zero for a lease that has ended in between.
+	FillExpirations(ctx context.Context, leases []Lease) error
+}
+
+// IsAnswer reports whether err shows that the store can be reached: nil, or a
+// refusal.
+func IsAnswer(err error) bool {
+	if err == nil {
+		return true
+	}
+	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrCompacted, ErrLost} {
+		if errors.Is(err, answer) {
+			return true
+		}
+	}
+	return false
+}
