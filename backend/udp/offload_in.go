@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/offload"
 	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
@@ -125,13 +126,13 @@ func (in *inQueue) write(bufs [][]byte) error {
 func (in *inQueue) refused(bufs [][]byte, from *peer, cause error) error {
 	in.writeRefused.Store(&cause)
 	in.merger = offload.NewMerger(offload.MergeConfig{})
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	var splitter offload.Splitter
 	if err := errors.Join(h.Decode(bufs[0]), splitter.Reset(&h, bytes.Join(bufs[1:], nil))); err != nil {
 		in.drops.addAll(deviceWriteError, len(bufs)-1)
 		return nil
 	}
-	var none [tun.VnetHdrLen]byte
+	var none [virtio.HdrLen]byte
 	for train := (offload.Train{}); splitter.Next(&train); {
 		// A header and a payload for each packet.
 		for p := range slices.Chunk(train.Bufs, 2) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/offload"
 	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
@@ -83,12 +84,12 @@ func (o *outQueue) run() error {
 
 // send queues what a read returned, or sends it. The error is fatal.
 func (o *outQueue) send(b []byte) error {
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	if h.Decode(b) != nil {
 		o.drops.add(malformed)
 		return nil
 	}
-	p := ipv4Packet(b[tun.VnetHdrLen:])
+	p := ipv4Packet(b[virtio.HdrLen:])
 	if o.splitter.Reset(&h, p) != nil {
 		o.drops.add(malformed) // IPv6 from the host's own stack, as a rule
 		return nil
@@ -100,7 +101,7 @@ func (o *outQueue) send(b []byte) error {
 		return nil
 	}
 	l := &o.lanes[p.flowHash()%lanes]
-	super := h.GSOType != tun.GSONone
+	super := h.GSOType != virtio.GSONone
 	for o.splitter.Next(&o.train) {
 		if err := o.queueTrain(l, peer); err != nil {
 			return err
@@ -200,7 +201,7 @@ func (o *outQueue) answer(message []byte) {
 	if message == nil {
 		return
 	}
-	var none [tun.VnetHdrLen]byte
+	var none [virtio.HdrLen]byte
 	if err := o.answers.Writev([][]byte{none[:], message}); err != nil {
 		o.drops.add(deviceWriteError)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/coreos/flannel/pkg/checksum"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/offload"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 	"github.com/coreos/flannel/subnet"
 )
@@ -135,11 +135,11 @@ func receive(t *testing.T, c net.PacketConn, n int) (got []byte) {
 // udpRead is what reading a UDP super-packet from the device returns. With a
 // segment of 0 it is a single packet.
 func udpRead(from, to netip.AddrPort, payload []byte, segment int) []byte {
-	h := tun.VnetHdr{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6, HdrLen: 28}
+	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6, HdrLen: 28}
 	if segment > 0 {
-		h.GSOType, h.GSOSize = tun.GSOUDPL4, uint16(segment)
+		h.GSOType, h.GSOSize = virtio.GSOUDPL4, uint16(segment)
 	}
-	var hdr [tun.VnetHdrLen]byte
+	var hdr [virtio.HdrLen]byte
 	h.Encode(&hdr)
 	p := make([]byte, 28, 28+len(payload))
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP
@@ -253,9 +253,9 @@ func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	server, to := l.server(t)
 	payload := bytes.Repeat([]byte("0123456789"), 25)
 	var splitter offload.Splitter
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	read := udpRead(farEnd, to, payload, 100)
-	if err := errors.Join(h.Decode(read), splitter.Reset(&h, read[tun.VnetHdrLen:])); err != nil {
+	if err := errors.Join(h.Decode(read), splitter.Reset(&h, read[virtio.HdrLen:])); err != nil {
 		t.Fatal(err)
 	}
 	var train offload.Train
@@ -291,7 +291,7 @@ func TestEachDatagramIsAdmitted(t *testing.T) {
 	spoofed := netip.MustParseAddrPort("10.5.7.7:5000")
 	var all []byte
 	for _, ends := range [][2]netip.AddrPort{{farEnd, nearEnd}, {spoofed, nearEnd}, {farEnd, nearEnd}, {farEnd, spoofed}} {
-		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[tun.VnetHdrLen:]...)
+		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[virtio.HdrLen:]...)
 	}
 	all = append(all, 0x45, 0) // and a stump
 	err := l.in.message(udpsock.Message{Data: all, SegLen: 128, From: be32(itself)})
@@ -312,9 +312,9 @@ func TestEachDatagramIsAdmitted(t *testing.T) {
 // What the device hands over and no peer can get is counted, whatever it is.
 func TestStrangeReadsAreDropped(t *testing.T) {
 	l := newLoop(t)
-	v6 := make([]byte, tun.VnetHdrLen+40)
-	v6[tun.VnetHdrLen] = 0x60
-	for _, b := range [][]byte{nil, make([]byte, tun.VnetHdrLen), v6} {
+	v6 := make([]byte, virtio.HdrLen+40)
+	v6[virtio.HdrLen] = 0x60
+	for _, b := range [][]byte{nil, make([]byte, virtio.HdrLen), v6} {
 		if err := l.out.send(b); err != nil {
 			t.Fatal(err)
 		}
@@ -325,7 +325,7 @@ func TestStrangeReadsAreDropped(t *testing.T) {
 }
 
 func TestFlowHash(t *testing.T) {
-	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[tun.VnetHdrLen:])
+	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[virtio.HdrLen:])
 	b := slices.Clone(a)
 	b[4], b[8], b[40] = 1, 2, 3 // ID, TTL, payload
 	if a.flowHash() != b.flowHash() {

@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // Reasons why a packet cannot be split.
@@ -60,15 +60,15 @@ type Splitter struct {
 // Reset starts on pkt, which h came with. The Splitter writes to pkt, and its
 // trains point into it: pkt must stay untouched until the last train is sent.
 // After an error there are no trains.
-func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
+func (s *Splitter) Reset(h *virtio.NetHdr, pkt []byte) error {
 	s.pkt = nil
 	ipLen, total, ok := ipv4Lengths(pkt)
 	if !ok {
 		return ErrNotIPv4
 	}
 	pkt = pkt[:total] // what follows is padding
-	if h.GSOType == tun.GSONone {
-		if h.Flags&tun.FlagNeedsCsum != 0 {
+	if h.GSOType == virtio.GSONone {
+		if h.Flags&virtio.FlagNeedsCsum != 0 {
 			if err := completeCsum(h, pkt, ipLen); err != nil {
 				return err
 			}
@@ -76,7 +76,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 		s.pkt, s.segSize = pkt, 0
 		return nil
 	}
-	s.tcp = h.GSOType&^tun.GSOECN == tun.GSOTCPv4
+	s.tcp = h.GSOType&^virtio.GSOECN == virtio.GSOTCPv4
 	headerLen := ipLen + udpLen
 	switch {
 	case s.tcp && pkt[ipProto] == protoTCP && total >= ipLen+tcpMinLen:
@@ -85,7 +85,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 			return ErrGSO
 		}
 		s.seq = be32(pkt, ipLen+tcpSeq)
-	case h.GSOType == tun.GSOUDPL4 && pkt[ipProto] == protoUDP:
+	case h.GSOType == virtio.GSOUDPL4 && pkt[ipProto] == protoUDP:
 	default:
 		return ErrGSO
 	}
@@ -101,7 +101,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 
 // completeCsum does what VIRTIO_NET_HDR_F_NEEDS_CSUM asks for: the field holds
 // the sum of the pseudo header, and gets the checksum of all from CsumStart on.
-func completeCsum(h *tun.VnetHdr, pkt []byte, ipLen int) error {
+func completeCsum(h *virtio.NetHdr, pkt []byte, ipLen int) error {
 	start := int(h.CsumStart)
 	field := start + int(h.CsumOffset)
 	if start < ipLen || field+2 > len(pkt) {

@@ -4,12 +4,12 @@ import (
 	"bytes"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // super is a packet, or several joined ones, on their way to the TUN.
 type super struct {
-	hdr  [tun.VnetHdrLen]byte
+	hdr  [virtio.HdrLen]byte
 	bufs [1 + maxMerge][]byte // hdr, the first packet, payload, payload …
 	n    int                  // buffers in use; 0 for none, 2 for a single packet
 	len  int                  // bytes of the packet that results
@@ -109,12 +109,12 @@ func (s *super) follows(pkt []byte, p *packet) bool {
 // of the whole, a valid IP checksum, and in the transport checksum's field the
 // sum of the pseudo header, for the kernel or a network card to complete.
 func (s *super) finish() [][]byte {
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	if s.n > 2 {
 		head := s.bufs[1]
-		h = tun.VnetHdr{
-			Flags:      tun.FlagNeedsCsum,
-			GSOType:    tun.GSOUDPL4,
+		h = virtio.NetHdr{
+			Flags:      virtio.FlagNeedsCsum,
+			GSOType:    virtio.GSOUDPL4,
 			HdrLen:     uint16(s.first.headerLen),
 			GSOSize:    uint16(s.first.payloadLen),
 			CsumStart:  ipMinLen,
@@ -125,9 +125,9 @@ func (s *super) finish() [][]byte {
 		case !s.first.tcp:
 			putBE16(head, ipMinLen+udpLength, uint16(n))
 		case head[ipMinLen+tcpFlags]&tcpCWR != 0:
-			h.GSOType = tun.GSOTCPv4 | tun.GSOECN
+			h.GSOType = virtio.GSOTCPv4 | virtio.GSOECN
 		default:
-			h.GSOType = tun.GSOTCPv4
+			h.GSOType = virtio.GSOTCPv4
 		}
 		putBE16(head, ipTotalLen, uint16(s.len))
 		setIPv4Csum(head, ipMinLen)
