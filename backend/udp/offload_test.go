@@ -340,10 +340,10 @@ func TestFlowHash(t *testing.T) {
 	seen := make(map[uint32]bool)
 	for port := range 64 {
 		a[21] = byte(port)
-		seen[a.flowHash()%lanes] = true
+		seen[a.flowHash()%txPorts] = true
 	}
-	if len(seen) != lanes {
-		t.Errorf("64 ports spread over %d lanes", len(seen))
+	if len(seen) != txPorts {
+		t.Errorf("64 ports spread over %d ports", len(seen))
 	}
 }
 

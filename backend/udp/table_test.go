@@ -172,8 +172,8 @@ func FuzzAdmit(f *testing.F) {
 		if (peer != nil) != (why == admitted) {
 			t.Fatalf("peer %v, reason %s", peer, reasonNames[why])
 		}
-		if peer != nil && (peer.outerSource != outer || !peer.subnet.Contains(addrOf(p.source())) || p.destination()>>8 != 0x0a0501) {
-			t.Fatalf("admitted % x from %v", data, addrOf(outer))
+		if peer != nil && (peer.outerSource != outer || !peer.subnet.Contains(netip.AddrFrom4([4]byte(p[12:16]))) || p.destination()>>8 != 0x0a0501) {
+			t.Fatalf("admitted % x from %#x", data, outer)
 		}
 		if p.wellFormed() {
 			errs.unreachable(p, codeNetUnreachable, 0)

@@ -264,7 +264,7 @@ func TestWritevReportsTheErrno(t *testing.T) {
 	if err := q.Writev(bad); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("write of an unknown GSO type: %v, want EINVAL", err)
 	}
-	if err := q.Writev(make([][]byte, MaxBuffers+1)); !errors.Is(err, ErrTooManyBuffers) {
+	if err := q.Writev(make([][]byte, maxBuffers+1)); !errors.Is(err, errTooManyBuffers) {
 		t.Errorf("write of 1025 buffers: %v", err)
 	}
 }

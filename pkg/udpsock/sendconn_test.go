@@ -48,7 +48,7 @@ func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
 
 // awaitFull returns when what c has sent and the kernel still has fills the
 // send buffer, or when the sender has ended early.
-func awaitFull(t *testing.T, c *Conn, ended <-chan error) {
+func awaitFull(t *testing.T, c *SendConn, ended <-chan error) {
 	t.Helper()
 	for len(ended) == 0 {
 		var have, limit int
@@ -72,11 +72,11 @@ func awaitFull(t *testing.T, c *Conn, ended <-chan error) {
 
 // A send with a full buffer, by both ways, goes on when there is room, and ends
 // when the socket is woken or closed.
-func TestSendOnlyWaitsForRoom(t *testing.T) {
+func TestSendConnWaitsForRoom(t *testing.T) {
 	const count = 200 // more than the buffer takes, less than the neighbour's queue does
-	ways := map[string]func(c *Conn, to netip.AddrPort) error{
-		"Conn": func(c *Conn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
-		"Sender": func(c *Conn, to netip.AddrPort) error {
+	ways := map[string]func(c *SendConn, to netip.AddrPort) error{
+		"SendConn": func(c *SendConn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
+		"Sender": func(c *SendConn, to netip.AddrPort) error {
 			s := NewSender(c)
 			s.Add(NewDest(to.Addr().As4(), to.Port()), [][]byte{make([]byte, 10)}, 10, 1)
 			results, err := s.Send()
@@ -87,17 +87,17 @@ func TestSendOnlyWaitsForRoom(t *testing.T) {
 		},
 	}
 	ends := map[string]struct {
-		end  func(t *testing.T, h *netnstest.Host, c *Conn, to netip.Addr) error
+		end  func(t *testing.T, h *netnstest.Host, c *SendConn, to netip.Addr) error
 		want error
 	}{
-		"room": {func(t *testing.T, h *netnstest.Host, _ *Conn, to netip.Addr) error {
+		"room": {func(t *testing.T, h *netnstest.Host, _ *SendConn, to netip.Addr) error {
 			resolve(t, h, to)
 			return nil
 		}, nil},
-		"Wake": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+		"Wake": {func(_ *testing.T, _ *netnstest.Host, c *SendConn, _ netip.Addr) error {
 			return c.Wake()
 		}, os.ErrDeadlineExceeded},
-		"Close": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+		"Close": {func(_ *testing.T, _ *netnstest.Host, c *SendConn, _ netip.Addr) error {
 			return c.Close()
 		}, net.ErrClosed},
 	}
@@ -105,9 +105,9 @@ func TestSendOnlyWaitsForRoom(t *testing.T) {
 		for name, end := range ends {
 			t.Run(way+"/"+name, func(t *testing.T) {
 				h, to := unresolved(t)
-				var c *Conn
+				var c *SendConn
 				err := h.Do(func() (err error) {
-					c, err = Open(Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), Buffer: 4096, SendOnly: true})
+					c, err = OpenSend(Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), Buffer: 4096})
 					return err
 				})
 				if err != nil {

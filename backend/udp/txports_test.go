@@ -48,7 +48,7 @@ func TestFlowsSpreadOverSourcePorts(t *testing.T) {
 		outer[inner] = from
 		ports[from] = true
 	}
-	if len(outer) != flows || len(ports) != lanes {
-		t.Errorf("%d flows leave from %d ports, want %d from %d", len(outer), len(ports), flows, lanes)
+	if len(outer) != flows || len(ports) != txPorts {
+		t.Errorf("%d flows leave from %d ports, want %d from %d", len(outer), len(ports), flows, txPorts)
 	}
 }
