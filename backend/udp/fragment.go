@@ -3,6 +3,7 @@ package udp
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 
 	"github.com/coreos/flannel/pkg/checksum"
 )
@@ -18,6 +19,22 @@ var errUnfragmentable = errors.New("packet cannot be fragmented")
 type fragmenter struct {
 	scratch [maxPacket]byte
 	header  [maxHeader]byte
+}
+
+// datagramSender is a udpsock.Conn or a udpsock.SendConn.
+type datagramSender interface {
+	Send(b []byte, to netip.AddrPort) error
+}
+
+// send sends the fragments of p to a peer, and counts them. See each.
+func (f *fragmenter) send(by datagramSender, p ipv4Packet, mtu int, to *peer) error {
+	return f.each(p, mtu, func(fragment ipv4Packet) error {
+		err := by.Send(fragment, to.addr)
+		if err == nil {
+			to.traffic.tx.add(len(fragment))
+		}
+		return err
+	})
 }
 
 // each calls send with the fragments of p in order, until a send fails. p is well

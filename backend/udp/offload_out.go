@@ -26,7 +26,7 @@ type outQueue struct {
 	splitter  offload.Splitter
 	train     offload.Train
 	errs      *icmpErrors
-	cut       fragmenter
+	fragments fragmenter
 	// arena holds the packets that were read since the last flush.
 	arena []byte
 }
@@ -174,14 +174,7 @@ func (o *outQueue) tooBig(s *txSocket, message int, to *peer) {
 		p := ipv4Packet(bytes.Join(bufs, nil))
 		switch {
 		case !p.dontFragment():
-			err := o.cut.each(p, mtu, func(fragment ipv4Packet) error {
-				err := s.conn.Send(fragment, to.addr)
-				if err == nil {
-					to.traffic.tx.add(len(fragment))
-				}
-				return err
-			})
-			if err != nil {
+			if o.fragments.send(s.conn, p, mtu, to) != nil {
 				o.drops.add(sendError)
 			}
 		case bytes.Equal(answered, p[12:20]):

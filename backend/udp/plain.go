@@ -143,13 +143,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 			d.answer(errs.unreachable(p, codeFragNeeded, mtu))
 			return
 		}
-		err = fragments.each(p, mtu, func(fragment ipv4Packet) error {
-			err := d.socket.Send(fragment, peer.addr)
-			if err == nil {
-				peer.traffic.tx.add(len(fragment))
-			}
-			return err
-		})
+		err = fragments.send(d.socket, p, mtu, peer)
 	} else if err == nil {
 		peer.traffic.tx.add(len(p))
 	}
