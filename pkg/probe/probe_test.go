@@ -214,7 +214,7 @@ func over(w *wire, n int) *Prober {
 	}
 	w.last, w.least = make(map[netip.Addr]time.Time), time.Hour
 	p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
-	p.open = func(netip.Addr, uint16) (endpoint, error) { return w, nil }
+	p.open = func(netip.Addr, uint16) (socket, error) { return w, nil }
 	return p
 }
 
@@ -341,7 +341,7 @@ func TestPace(t *testing.T) {
 
 func TestSearchEndsBelowTheLimit(t *testing.T) {
 	now := time.Now()
-	for limit := leastSize; limit <= 9000; limit += 7 {
+	for limit := minSize; limit <= 9000; limit += 7 {
 		s, got, probes := search{full: 8972}, 0, 0
 		for got == 0 && probes < 60 {
 			size := s.next(now)
@@ -350,10 +350,10 @@ func TestSearchEndsBelowTheLimit(t *testing.T) {
 			if size <= limit {
 				got = s.passed(size, now)
 			} else {
-				got = s.stuck(size, now)
+				got = s.lost(size, now)
 			}
 		}
-		if want := min(limit, s.full); got > want || got < want-precision && limit > leastSize+precision {
+		if want := min(limit, s.full); got > want || got < want-precision && limit > minSize+precision {
 			t.Fatalf("limit %d: found %d after %d probes", limit, got, probes)
 		}
 		if s.next(now) != 0 || s.next(now.Add(largeEvery)) != s.full {
@@ -367,7 +367,7 @@ func TestSearchEndsBelowTheLimit(t *testing.T) {
 func TestClockSetUnderWay(t *testing.T) {
 	at := time.Now()
 	now := at.Add(time.Second)
-	f := flight{at: at}
+	f := outstanding{at: at}
 	for _, tt := range []struct {
 		name string
 		came time.Time
@@ -392,12 +392,12 @@ func TestFloodOfOthers(t *testing.T) {
 	a.AddAddr("lo", host32(ours.Addr()))
 	b.AddAddr("lo", host32(theirs.Addr()))
 	err := a.Do(func() error {
-		m, err := openUnpolled(ours.Addr(), 7)
+		m, err := openSocket(ours.Addr(), 7)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-		other, err := openUnpolled(ours.Addr(), 8)
+		other, err := openSocket(ours.Addr(), 8)
 		if err != nil {
 			return err
 		}
