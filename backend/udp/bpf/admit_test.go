@@ -33,7 +33,7 @@ func testAdmit(t *testing.T, tso string) {
 	lab.Wire(a.Host, direct, b.Host, direct, 9000)
 	run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
 	b.attachTo(direct)
-	b.unwrapsEarly(direct, tso == "off")
+	b.hasDecapXDP(direct, tso == "off")
 	toSocket := make(chan []byte, 16)
 	b.mu.Lock()
 	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }

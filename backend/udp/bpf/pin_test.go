@@ -61,13 +61,13 @@ func testRestart(t *testing.T, tso string) {
 	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
 	run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 	a.attach(c, peers)
-	early := tso == "off"
-	a.unwrapsEarly(netnstest.Uplink, early)
+	xdp := tso == "off"
+	a.hasDecapXDP(netnstest.Uplink, xdp)
 	if a.path.Adopted() {
 		t.Error("adopted from an empty directory")
 	}
 
-	ping := a.Command(t.Context(), "ping", "-i", "0.002", "-c", "400", b.inner().String())
+	ping := a.Command(t.Context(), "ping", "-i", "0.002", "-c", "600", b.inner().String())
 	stdout, err := ping.StdoutPipe()
 	a.must(err)
 	a.must(ping.Start())
@@ -91,8 +91,17 @@ func testRestart(t *testing.T, tso string) {
 		}
 		a.must(a.path.Set(peers))
 		a.attachTo(netnstest.Uplink)
-		a.unwrapsEarly(netnstest.Uplink, early)
+		a.hasDecapXDP(netnstest.Uplink, xdp)
 	}
+	a.must(a.path.Close())
+	a.pinsOfEarlierRelease(c)
+	a.load(c)
+	if a.path.Adopted() {
+		t.Error("adopted the programs of an earlier release")
+	}
+	a.must(a.path.Set(peers))
+	a.attachTo(netnstest.Uplink)
+	a.hasDecapXDP(netnstest.Uplink, xdp)
 	a.must(a.path.Close())
 	c.MaxPeers++
 	a.load(c)
@@ -108,7 +117,7 @@ func testRestart(t *testing.T, tso string) {
 		}
 	}
 	a.must(ping.Wait())
-	if !strings.Contains(summary, "400 received, 0% packet loss") {
+	if !strings.Contains(summary, "600 received, 0% packet loss") {
 		t.Errorf("lost packets: %s", summary)
 	}
 	untouched(t, a, b)
@@ -125,8 +134,8 @@ func testRestart(t *testing.T, tso string) {
 			t.Errorf("%s runs %d programs, want 1", name, n)
 		}
 	}
-	if early != a.hasXDP(netnstest.Uplink) {
-		t.Errorf("XDP at the uplink after closing: %v", !early)
+	if xdp != a.hasXDP(netnstest.Uplink) {
+		t.Errorf("XDP at the uplink after closing: %v", !xdp)
 	}
 	a.must(Remove(c.PinDir))
 	a.must(Remove(c.PinDir))
@@ -140,6 +149,17 @@ func testRestart(t *testing.T, tso string) {
 	}
 	if _, err := os.Stat(filepath.Dir(c.PinDir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+// pinsOfEarlierRelease renames the pinned objects to what releases before encap and
+// decap have left: other identity, other names of programs, the same links.
+func (h *host) pinsOfEarlierRelease(c Config) {
+	h.t.Helper()
+	earlier := filepath.Join(c.PinDir, "objects-earlier")
+	h.must(os.Rename(c.objectsDir(), earlier))
+	for now, then := range map[string]string{"encap": "out", "decap_l2": "in_ether", "decap_l3": "in_bare", "decap_xdp": "early"} {
+		h.must(os.Rename(filepath.Join(earlier, now), filepath.Join(earlier, then)))
 	}
 }
 

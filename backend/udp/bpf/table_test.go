@@ -55,7 +55,7 @@ func TestMany(t *testing.T) {
 	}
 	var host, value uint32
 	if a.path.Hosts.Iterate().Next(&host, &value) {
-		t.Errorf("host %v left", addrOf(host))
+		t.Errorf("host %v left", fromInAddr(host))
 	}
 }
 

@@ -12,11 +12,11 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// unwrapsEarly fails the test unless the program early is at an interface, or
-// is not and the path says why.
-func (h *host) unwrapsEarly(name string, want bool) {
+// hasDecapXDP fails the test unless decap_xdp is at an interface, or is not and the
+// path has a reason.
+func (h *host) hasDecapXDP(name string, want bool) {
 	h.t.Helper()
-	why := h.path.Late()[h.link(name)]
+	why := h.path.XDPRefusals()[h.link(name)]
 	if has := h.hasXDP(name); has != want || (why == nil) != want {
 		h.t.Errorf("XDP at %s: %v, and the reason against it %v; want it there: %v", name, has, why, want)
 	}
@@ -39,7 +39,7 @@ func (h *host) segmented(yes bool) {
 	}
 	run(h.t, h.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", value, "gso", value)
 	h.attachTo(netnstest.Uplink)
-	h.unwrapsEarly(netnstest.Uplink, yes)
+	h.hasDecapXDP(netnstest.Uplink, yes)
 }
 
 // TestGather has TCP segments that arrive one by one come out of the device as
@@ -87,7 +87,7 @@ func largest(t *testing.T, fd int) (n int) {
 	}
 }
 
-// TestHardwareAddress: early sees frames before the kernel has looked at their
+// TestHardwareAddress: decap_xdp sees frames before the kernel has looked at their
 // destination. What is not sent to us alone is none of the path's business.
 func TestHardwareAddress(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
@@ -123,9 +123,9 @@ func TestHardwareAddress(t *testing.T) {
 	}
 }
 
-// TestEarlyIsTaken has another program at the interface already: it stays, and
+// TestXDPIsTaken has another program at the interface already: it stays, and
 // the path works without.
-func TestEarlyIsTaken(t *testing.T) {
+func TestXDPIsTaken(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
 	a.segmented(true)
@@ -134,9 +134,9 @@ func TestEarlyIsTaken(t *testing.T) {
 	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: a.device}
 	second.load(c)
 	second.attachTo(netnstest.Uplink)
-	if why := second.path.Late()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
+	if why := second.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
 		t.Errorf("the reason of the second is %v, want %v", why, unix.EBUSY)
 	}
 	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
-	a.unwrapsEarly(netnstest.Uplink, true)
+	a.hasDecapXDP(netnstest.Uplink, true)
 }
