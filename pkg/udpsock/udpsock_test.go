@@ -326,7 +326,9 @@ func TestDropsAreCounted(t *testing.T) {
 }
 
 // inQueue is the length of the next datagram that waits, 0 if none does.
-func inQueue(t *testing.T, c interface{ control(func(fd int) error) error }) (n int) {
+func inQueue(t *testing.T, c interface {
+	control(func(fd int) error) error
+}) (n int) {
 	t.Helper()
 	err := c.control(func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, unix.SIOCINQ); return err })
 	if err != nil {
