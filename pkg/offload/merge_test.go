@@ -150,7 +150,7 @@ func TestMergeStopsAfterTheEnd(t *testing.T) {
 	}
 }
 
-// A head that arrived damaged is found out only when a neighbour wants to join.
+// A corrupted first packet is detected when the next one would be joined.
 func TestMergeVerifiesTheFirstPacket(t *testing.T) {
 	a, b := pair(false)
 	packets := [][]byte{a.build(false), b.build(false)}

@@ -18,7 +18,7 @@ import (
 	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// open makes a device in a namespace of its own, and closes it with the test.
+// open opens a device in a new namespace, and closes it with the test.
 func open(t *testing.T, cfg Config) (*Device, *netnstest.Host) {
 	t.Helper()
 	netnstest.Require(t)
@@ -80,7 +80,7 @@ func TestOpenFillsInThePattern(t *testing.T) {
 	}
 }
 
-// What the daemon starts must not hold its device.
+// Child processes must not hold the device.
 func TestQueuesAreClosedOnExec(t *testing.T) {
 	d, _ := open(t, Config{Queues: 2})
 	for i, q := range d.Queues() {
@@ -192,8 +192,8 @@ func testEndsReads(t *testing.T, end func(*Device) error, want error) {
 	}
 }
 
-// udpPacket returns a vnet header and a UDP super-packet of segments from the
-// far side to our port, its checksum left to the kernel.
+// udpPacket returns a vnet header and a UDP super-packet from the far side to port,
+// whose checksum the kernel completes.
 func udpPacket(port uint16, payload []byte, segment int) [][]byte {
 	p := make([]byte, 28, 28+len(payload))
 	p[0] = 4<<4 | 5
@@ -269,8 +269,8 @@ func TestWritevReportsTheErrno(t *testing.T) {
 	}
 }
 
-// A TCP connection into the device cannot open, as nobody answers; so UDP with
-// UDP_SEGMENT makes the kernel hand over a super-packet.
+// No host answers a TCP connection through the device. So UDP with UDP_SEGMENT makes
+// the kernel send a super-packet.
 func TestReadReturnsSuperPackets(t *testing.T) {
 	d, h := open(t, Config{})
 	up(t, d, h)
@@ -333,7 +333,7 @@ func TestQueueAllocatesNothing(t *testing.T) {
 	up(t, d, h)
 	q := d.Queues()[0]
 	w := NewWriter(q)
-	pkt := udpPacket(9, make([]byte, 100), 0) // nobody listens; the answer is an ICMP error
+	pkt := udpPacket(9, make([]byte, 100), 0) // the answer is an ICMP error
 	buf := make([]byte, MaxRead)
 	var failure error
 	if n := testing.AllocsPerRun(100, func() {

@@ -14,8 +14,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// unresolved is a namespace with a neighbour, "to", whose MAC address nobody
-// tells: the kernel keeps what is sent to it, and the sender's buffer fills.
+// unresolved returns a namespace and an address whose MAC address never resolves: the
+// kernel queues packets to it, and the send buffer fills.
 func unresolved(t *testing.T) (h *netnstest.Host, to netip.AddrPort) {
 	t.Helper()
 	netnstest.Require(t)
@@ -30,7 +30,7 @@ func unresolved(t *testing.T) (h *netnstest.Host, to netip.AddrPort) {
 	return h, netip.MustParseAddrPort("192.0.2.2:9")
 }
 
-// resolve tells the MAC address of the neighbour, so that what waits leaves.
+// resolve sets the neighbour's MAC address, so that queued packets leave.
 func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
 	t.Helper()
 	near, err := h.Netlink().LinkByName("near")
@@ -46,8 +46,7 @@ func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
 	}
 }
 
-// awaitFull returns when what c has sent and the kernel still has fills the
-// send buffer, or when the sender has ended early.
+// awaitFull returns when the send buffer is full. It fails if the sender ends before.
 func awaitFull(t *testing.T, c *SendConn, ended <-chan error) {
 	t.Helper()
 	for len(ended) == 0 {
@@ -70,8 +69,8 @@ func awaitFull(t *testing.T, c *SendConn, ended <-chan error) {
 	t.Fatalf("sending ended before the buffer was full: %v", <-ended)
 }
 
-// A send with a full buffer, by both ways, goes on when there is room, and ends
-// when the socket is woken or closed.
+// A send with a full buffer continues when there is room, and ends after Wake and
+// Close. This holds for SendConn and Sender.
 func TestSendConnWaitsForRoom(t *testing.T) {
 	const count = 200 // more than the buffer takes, less than the neighbour's queue does
 	ways := map[string]func(c *SendConn, to netip.AddrPort) error{

@@ -53,7 +53,7 @@ func dest(t *testing.T, to netip.AddrPort) *Dest {
 	return NewDest(to.Addr().As4(), to.Port())
 }
 
-// train is count datagrams of two buffers each, the last one shorter by short.
+// train returns count datagrams of two buffers each, the last one shorter by short.
 func train(fill byte, size, count, short int) (bufs [][]byte) {
 	for i := range count {
 		if i == count-1 {
@@ -64,7 +64,7 @@ func train(fill byte, size, count, short int) (bufs [][]byte) {
 	return bufs
 }
 
-// datagrams reads n datagrams, whatever they came in.
+// datagrams reads n datagrams, in any number of messages.
 func datagrams(t *testing.T, r *Receiver, n int) (out [][]byte) {
 	t.Helper()
 	for len(out) < n {
@@ -94,7 +94,7 @@ func send(t *testing.T, s *Sender) []Result {
 	return results
 }
 
-// The same datagrams arrive with each combination of offloads.
+// Every combination of offloads delivers the same datagrams.
 func TestOffloadsDoNotChangeDatagrams(t *testing.T) {
 	for _, cfg := range []Config{{}, {NoSegment: true}, {NoGRO: true}, {NoSegment: true, NoGRO: true}} {
 		in, out := listen1(t, Config{NoGRO: cfg.NoGRO, Buffer: 1 << 20}), openSend(t, Config{NoSegment: cfg.NoSegment})
@@ -183,8 +183,8 @@ func TestAddSaysWhenFull(t *testing.T) {
 	for _, cfg := range []Config{{}, {NoSegment: true}} {
 		s := NewSender(listen1(t, cfg))
 		to := dest(t, netip.MustParseAddrPort("127.0.0.1:9"))
-		// One buffer each to two destinations in turn, so that messages are the
-		// limit, and two buffers each to one, so that buffers are.
+		// Two destinations in turn reach the limit of messages, two buffers for each
+		// datagram the limit of buffers.
 		for _, c := range []struct {
 			to   []*Dest
 			bufs [][]byte
@@ -209,8 +209,8 @@ func TestAddSaysWhenFull(t *testing.T) {
 	}
 }
 
-// SO_NO_CHECK forbids UDP_SEGMENT with EINVAL, and single datagrams not at all
-// (udp_send_skb): as good as a kernel that lacks the offload and says so late.
+// SO_NO_CHECK makes UDP_SEGMENT fail with EINVAL, but not single datagrams
+// (udp_send_skb), like a kernel that refuses the offload only when sending.
 func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	in, out := listen1(t, Config{Buffer: 1 << 20}), listen1(t, Config{})
 	if err := out.setsockopt(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
@@ -239,7 +239,7 @@ func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	}
 }
 
-// smallLoopback is a namespace whose loopback takes packets of up to 1000 bytes.
+// smallLoopback returns a namespace whose loopback has an MTU of 1000 bytes.
 func smallLoopback(t *testing.T) *netnstest.Host {
 	t.Helper()
 	netnstest.Require(t)
@@ -319,13 +319,13 @@ func TestDropsAreCounted(t *testing.T) {
 	datagrams(t, r, 1)
 	s.Add(to, train('x', 10, 1, 0), 10, 1)
 	send(t, s)
-	datagrams(t, r, 1) // tells the same count again
+	datagrams(t, r, 1) // repeats the same count
 	if received == sent || in.Drops() != uint64(sent-received) {
 		t.Errorf("%d of %d received, %d drops", received, sent, in.Drops())
 	}
 }
 
-// inQueue is the length of the next datagram that waits, 0 if none does.
+// inQueue returns the length of the next queued datagram; 0 if there is none.
 func inQueue(t *testing.T, c interface {
 	control(func(fd int) error) error
 }) (n int) {
@@ -373,7 +373,6 @@ func TestListenSharesAPort(t *testing.T) {
 			t.Errorf("socket %d has address %v", i, c.LocalAddr())
 		}
 	}
-	// Different source ports are different flows.
 	const flows = 64
 	to := conns[0].LocalAddr().String()
 	for range flows {

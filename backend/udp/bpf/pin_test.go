@@ -16,7 +16,7 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// newPinRoot mounts a bpffs of the test's own.
+// newPinRoot mounts a bpffs for the test.
 func newPinRoot(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,7 +31,7 @@ func newPinRoot(t *testing.T) string {
 	return dir
 }
 
-// attached is what programs of one kind run on an interface.
+// attached returns the number of programs of a kind on an interface.
 func (h *host) attached(name string, kind ebpf.AttachType) int {
 	h.t.Helper()
 	var n int
@@ -45,8 +45,8 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 	return n
 }
 
-// TestRestart closes a path and loads it again under a running ping, first as
-// it was, then for another configuration, and then takes it away.
+// TestRestart closes a path and loads it again under a running ping: as it was, with
+// the pins of an earlier release, and for another configuration. Then it removes it.
 func TestRestart(t *testing.T) {
 	t.Run("after GRO", func(t *testing.T) { testRestart(t, "on") })
 	t.Run("before GRO", func(t *testing.T) { testRestart(t, "off") })
@@ -163,8 +163,8 @@ func (h *host) pinsOfEarlierRelease(c Config) {
 	}
 }
 
-// TestNoReader has the process of a host gone, with the device left to the
-// kernel: it has no carrier then (tun_detach in drivers/net/tun.c), but works.
+// TestNoReader ends a host's process but keeps the device. The device has no carrier
+// then (tun_detach, drivers/net/tun.c), but works.
 func TestNoReader(t *testing.T) {
 	_, hosts := newHosts(t, false, true)
 	a, b := hosts[0], hosts[1]
@@ -184,7 +184,7 @@ func TestNoReader(t *testing.T) {
 	a.must(Remove(c.PinDir))
 }
 
-// TestUnpinned must leave nothing when it is closed.
+// TestUnpinned: a path without pins leaves nothing after Close.
 func TestUnpinned(t *testing.T) {
 	_, hosts := newHosts(t, true)
 	a := hosts[0]
@@ -200,8 +200,8 @@ func TestUnpinned(t *testing.T) {
 	}
 }
 
-// TestLeftOver has what is pinned for a device that has gone removed by the
-// next one, and an interrupted pinning not adopted.
+// TestLeftOver: Load removes the pins of a device that has gone, and does not adopt an
+// interrupted pinning.
 func TestLeftOver(t *testing.T) {
 	lab, hosts := newHosts(t, false, false)
 	a, b := hosts[0], hosts[1]
@@ -248,8 +248,7 @@ func TestLeftOver(t *testing.T) {
 	b.must(Remove(other.PinDir))
 }
 
-// TestDeviceAgain has the device made anew, with what was pinned for the first
-// one still there.
+// TestDeviceAgain creates the device again while the pins of the first one exist.
 func TestDeviceAgain(t *testing.T) {
 	_, hosts := newHosts(t, false)
 	a := hosts[0]
@@ -292,7 +291,7 @@ func TestPinDir(t *testing.T) {
 	}
 }
 
-// TestNotBPFFS: pins go nowhere else.
+// TestNotBPFFS: Load refuses a PinDir that is not on a bpffs.
 func TestNotBPFFS(t *testing.T) {
 	_, hosts := newHosts(t, false)
 	c := hosts[0].config()
@@ -309,7 +308,7 @@ func TestNotBPFFS(t *testing.T) {
 	}))
 }
 
-// TestParent follows a process that has a name like the fields of its stat.
+// TestParent reads the parent of a process whose name looks like fields of its stat.
 func TestParent(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "x) R 1 (y")
 	sleep, err := exec.LookPath("sleep")
@@ -319,7 +318,7 @@ func TestParent(t *testing.T) {
 	if err := os.Symlink(sleep, name); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), name, "60") // ends by its signal
+	c := exec.CommandContext(t.Context(), name, "60") // until it is killed
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +328,7 @@ func TestParent(t *testing.T) {
 	if err := c.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	_ = c.Wait()           // killed: there is an error always
+	_ = c.Wait()           // it was killed, so this returns an error
 	const nobody = 1 << 23 // above the kernel's PID_MAX_LIMIT
 	for _, pid := range []int{1, nobody} {
 		if got := parent(pid); got != 0 {
@@ -338,8 +337,7 @@ func TestParent(t *testing.T) {
 	}
 }
 
-// TestMount runs itself again where /sys/fs/bpf is a mount point with nothing
-// mounted, in a mount namespace that ends with the process.
+// TestMount runs itself again in a new mount namespace without a bpffs at /sys/fs/bpf.
 func TestMount(t *testing.T) {
 	netnstest.Require(t)
 	const marker = "FLANNEL_TEST_MOUNT"

@@ -26,8 +26,7 @@ func TestStackedInterfaceEndsXDP(t *testing.T) {
 	a.hasDecapXDP(netnstest.Uplink, true)
 }
 
-// What kinds of interfaces share an uplink's frames; most cannot be made on
-// every kernel.
+// The links are values, as not every kernel can create each kind.
 func TestStacked(t *testing.T) {
 	const uplink, bridge = 2, 7
 	above := func(index, namespace int) netlink.LinkAttrs {
