@@ -117,12 +117,12 @@ func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Du
 }
 
 // Largest returns the size of the largest packet, up to full bytes, that to
-// answers; 0 if none is answered. It waits for each answer for patience. Errors:
+// answers; 0 if none is answered. It waits for each answer for timeout. Errors:
 // ctx's, or that of a send other than EMSGSIZE.
-func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, patience time.Duration) (int, error) {
+func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, timeout time.Duration) (int, error) {
 	low, high := minSize-1, full+1 // low passes, unless it is minSize-1; high does not
 	for size := full; high-low > 1; size = low + (high-low)/2 {
-		passes, err := p.passes(ctx, to, size, patience)
+		passes, err := p.passes(ctx, to, size, timeout)
 		switch {
 		case err != nil:
 			return 0, err
@@ -140,9 +140,9 @@ func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, patience 
 
 // passes returns true if one of several packets of a size is answered. A packet
 // may be lost for other reasons than its size.
-func (p *Pinger) passes(ctx context.Context, to netip.Addr, size int, patience time.Duration) (bool, error) {
+func (p *Pinger) passes(ctx context.Context, to netip.Addr, size int, timeout time.Duration) (bool, error) {
 	for range tries {
-		limited, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, timeout)
 		_, err := p.Ping(limited, to, size)
 		cancel()
 		switch {

@@ -14,7 +14,7 @@ import (
 func TestTagged(t *testing.T) {
 	const (
 		trunk  = "trunk"
-		nobody = 30      // that there is no device of
+		nobody = 30      // has no device
 		first  = 5 << 13 // IEEE 802.1Q: VLAN 0 with a priority, which is no VLAN
 	)
 	lab, hosts := newHosts(t, true, true)
@@ -31,7 +31,7 @@ func TestTagged(t *testing.T) {
 		a.must(tagger.Close())
 	}
 	for _, xdp := range []bool{false, true} {
-		for _, beside := range []bool{true, false} { // as network cards hand it over, or in the frame
+		for _, beside := range []bool{true, false} { // beside the frame, as from network cards, or in it
 			t.Run(fmt.Sprintf("xdp %v tag beside frame %v", xdp, beside), func(t *testing.T) {
 				run(t, a.Host, "ethtool", "-K", trunk, "tx-vlan-offload", onOff[beside])
 				run(t, b.Host, "ethtool", "-K", trunk, "gro", "on", "tso", onOff[!xdp])
@@ -43,7 +43,7 @@ func TestTagged(t *testing.T) {
 				if n := b.statsOf(a.subnet).RxPackets - before; n != 0 && !(xdp && beside) {
 					t.Errorf("the path counts %d packets of a VLAN that is not there", n)
 				}
-				// Nothing overtakes on one wire.
+				// A wire keeps the order.
 				f.payload = []byte("untagged")
 				w.send(f.bytes())
 				if _, text := device.receive(t); text != "untagged" {
