@@ -2,12 +2,12 @@ package udp
 
 import "sync/atomic"
 
-// reason says why a packet was refused. The names are part of the status and
-// metrics interface.
+// reason is why a packet was refused. Its names are part of the status and metrics
+// interface.
 type reason int
 
 const (
-	// admitted is no refusal.
+	// admitted: not refused.
 	admitted reason = iota
 	// noRoute: out; no lease covers the destination.
 	noRoute
@@ -15,13 +15,13 @@ const (
 	malformed
 	// unknownOuterSource: in; no lease has the datagram's source as PublicIP.
 	unknownOuterSource
-	// innerSourceMismatch: in; the inner source is not in a subnet of that host.
+	// innerSourceMismatch: in; the inner source is not in that host's subnets.
 	innerSourceMismatch
 	// innerDestinationMismatch: in; the inner destination is not in our subnet.
 	innerDestinationMismatch
-	// tooBig: out; larger than the path to the peer carries, and DF is set.
+	// tooBig: out; exceeds the path's MTU, and DF is set.
 	tooBig
-	// sendError: out; the kernel refused the datagram for another reason.
+	// sendError: out; the kernel refused the datagram with another error.
 	sendError
 	// deviceWriteError: in; the tunnel device refused the packet.
 	deviceWriteError

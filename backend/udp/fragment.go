@@ -3,26 +3,43 @@ package udp
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 
 	"github.com/coreos/flannel/pkg/checksum"
 )
 
-// errUnfragmentable: a packet whose options or offset are not to be trusted, or
-// a path that carries less than a header and 8 bytes.
+// errUnfragmentable reports a packet with malformed options or offset, or a path
+// MTU below a header and 8 bytes.
 var errUnfragmentable = errors.New("packet cannot be fragmented")
 
-// fragmenter cuts packets that are larger than the path to the peer (RFC 791,
-// section 3.2). The outer datagram is never fragmented: a receiver would have
-// to put it together before it knows whether it wants it, and most networks
-// drop fragments of UDP. One goroutine uses it.
+// fragmenter cuts packets that exceed the path to the peer (RFC 791, section 3.2).
+// The outer datagram is never fragmented: the receiver would have to reassemble
+// it before any check, and most networks drop UDP fragments. One goroutine uses
+// it.
 type fragmenter struct {
 	scratch [maxPacket]byte
 	header  [maxHeader]byte
 }
 
-// each calls send with the fragments of p, a well-formed packet without DF, of
-// at most mtu bytes each, in order, until one fails. A fragment is valid until
-// send returns. A packet that fits is one "fragment", as it is.
+// datagramSender is a udpsock.Conn or a udpsock.SendConn.
+type datagramSender interface {
+	Send(b []byte, to netip.AddrPort) error
+}
+
+// send sends the fragments of p to a peer, and counts them. See each.
+func (f *fragmenter) send(by datagramSender, p ipv4Packet, mtu int, to *peer) error {
+	return f.each(p, mtu, func(fragment ipv4Packet) error {
+		err := by.Send(fragment, to.addr)
+		if err == nil {
+			to.traffic.tx.add(len(fragment))
+		}
+		return err
+	})
+}
+
+// each calls send with the fragments of p in order, until a send fails. p is well
+// formed and without DF; a fragment has at most mtu bytes and is valid until send
+// returns. A packet that fits is sent as it is.
 func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) error {
 	if len(p) <= mtu {
 		return send(p)
@@ -35,10 +52,10 @@ func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) er
 	payload := p[len(first):]
 	offset := int(p.flags()&offsetMask) * 8
 	if offset+len(payload) > maxPacket {
-		return errUnfragmentable // beyond the largest packet, as no sender means it
+		return errUnfragmentable // reassembled, it would exceed the largest packet
 	}
 	for at, header := 0, first; at < len(payload); header = copied {
-		n := min(len(payload)-at, (mtu-len(header))&^7) // offsets are in units of 8 bytes
+		n := min(len(payload)-at, (mtu-len(header))&^7) // offsets count 8 bytes
 		if n <= 0 {
 			return errUnfragmentable
 		}
@@ -61,9 +78,8 @@ func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) er
 	return nil
 }
 
-// copiedHeader appends to scratch the header of all fragments but the first: of
-// the options, it has those alone that say so by their "copied" bit (RFC 791,
-// section 3.1).
+// copiedHeader appends to scratch the header of the later fragments. It has only
+// the options with the "copied" bit (RFC 791, section 3.1).
 func copiedHeader(scratch, header []byte) ([]byte, error) {
 	const (
 		copiedBit  = 0x80

@@ -12,26 +12,26 @@ import (
 )
 
 const (
-	// maxICMPError is the longest ICMP error that RFC 1812 section 4.3.2.3 lets
-	// a router send: as much of the offending packet as fits in 576 bytes.
+	// maxICMPError is the longest ICMP error of a router (RFC 1812 section
+	// 4.3.2.3), with as much of the packet as fits.
 	maxICMPError = 576
 	icmpHeader   = 8
 
 	codeNetUnreachable = 0
 	codeFragNeeded     = 4
 
-	// icmpRate per second and icmpBurst are the kernel's own limits
+	// icmpRate (per second) and icmpBurst are the kernel's limits
 	// (net.ipv4.icmp_msgs_per_sec, icmp_msgs_burst).
 	icmpRate  = 1000
 	icmpBurst = 50
 )
 
-// icmpErrors writes "destination unreachable" messages about packets that
-// cannot be sent. One goroutine uses it.
+// icmpErrors makes "destination unreachable" messages about packets that cannot
+// be sent. One goroutine uses it.
 //
-// They come from an address of Network that no host has: the kernel takes a
-// packet from one of its own addresses that arrives on a device for a spoofed
-// one and drops it (net/ipv4/fib_frontend.c, fib_validate_source).
+// Their source is an address of Network that no host has. The kernel drops a
+// packet that arrives from one of its own addresses as spoofed
+// (fib_validate_source, net/ipv4/fib_frontend.c).
 type icmpErrors struct {
 	source  netip.Addr
 	limiter *rate.Limiter
@@ -39,8 +39,8 @@ type icmpErrors struct {
 }
 
 func newICMPErrors(network, own netip.Prefix) *icmpErrors {
-	// The Network's own address is not handed out, unless SubnetMin says so to
-	// us; then its last one is another host's broadcast address.
+	// No lease has Network's first address, unless SubnetMin allows it. If ours
+	// has it, Network's last one is a broadcast address of another host's subnet.
 	source := network.Addr()
 	if own.Contains(source) {
 		source = subnet.LastAddr(network)
@@ -48,10 +48,9 @@ func newICMPErrors(network, own netip.Prefix) *icmpErrors {
 	return &icmpErrors{source: source, limiter: rate.NewLimiter(icmpRate, icmpBurst)}
 }
 
-// unreachable returns the message about p, valid until the next call, or nil
-// where none may be sent: about ICMP errors, later fragments, packets not from
-// or to one host (RFC 1122 section 3.2.2), or over the rate limit. mtu is the
-// next hop's for codeFragNeeded (RFC 1191), else 0.
+// unreachable returns the message about p, valid until the next call. It returns
+// nil if p is not answerable or the rate limit is reached. mtu is the next hop's
+// for codeFragNeeded (RFC 1191), else 0.
 func (e *icmpErrors) unreachable(p ipv4Packet, code byte, mtu int) []byte {
 	if !answerable(p) || !e.limiter.Allow() {
 		return nil
@@ -78,11 +77,12 @@ func (e *icmpErrors) unreachable(p ipv4Packet, code byte, mtu int) []byte {
 	return m
 }
 
-// answerable reports whether RFC 1122 section 3.2.2 allows an ICMP error about p.
+// answerable returns true if RFC 1122 section 3.2.2 allows an ICMP error about p:
+// not about ICMP errors, later fragments, or packets not from and to one host.
 func answerable(p ipv4Packet) bool {
-	src, dst := addrOf(p.source()), addrOf(p.destination())
+	src, dst := netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20]))
 	oneHost := func(a netip.Addr) bool {
-		return a.IsGlobalUnicast() // excludes 0/8's zero, loopback, multicast, link-local, broadcast
+		return a.IsGlobalUnicast() // not 0.0.0.0, loopback, multicast, link-local, broadcast
 	}
 	if p.laterFragment() || !oneHost(src) || !oneHost(dst) {
 		return false

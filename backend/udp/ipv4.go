@@ -19,17 +19,15 @@ const (
 	protoICMP = 1
 )
 
-// encapsulation is what wrapping adds to a packet: an IPv4 header without
-// options and a UDP header.
+// encapsulation is the length of the outer headers: IPv4 without options, and UDP.
 const encapsulation = ipv4HeaderLen + 8
 
-// ipv4Packet is one IPv4 packet, from its version field on. Only wellFormed
-// may be asked of bytes that came from elsewhere; the other methods rely on
-// its answer.
+// ipv4Packet is one IPv4 packet, from its version field on. The other methods
+// require that wellFormed is true.
 type ipv4Packet []byte
 
-// wellFormed reports whether p is exactly one IPv4 packet: the version is 4,
-// the header is whole, and the total length is the length of p.
+// wellFormed returns true if p is exactly one IPv4 packet: the version is 4, the
+// header is whole, and the total length is the length of p.
 func (p ipv4Packet) wellFormed() bool {
 	return len(p) >= ipv4HeaderLen && p[0]>>4 == 4 &&
 		p.headerLen() >= ipv4HeaderLen && p.headerLen() <= len(p) &&
@@ -41,18 +39,18 @@ func (p ipv4Packet) source() uint32      { return binary.BigEndian.Uint32(p[12:]
 func (p ipv4Packet) destination() uint32 { return binary.BigEndian.Uint32(p[16:]) }
 func (p ipv4Packet) protocol() byte      { return p[9] }
 
-// dontFragment is the DF bit.
+// dontFragment returns the DF bit.
 func (p ipv4Packet) dontFragment() bool { return p.flags()&flagDF != 0 }
 
-// laterFragment reports whether p is a fragment other than the first.
+// laterFragment returns true if p is a fragment other than the first.
 func (p ipv4Packet) laterFragment() bool { return p.flags()&offsetMask != 0 }
 
 func (p ipv4Packet) flags() uint16 { return binary.BigEndian.Uint16(p[6:]) }
 
-// flowHash is the same for all packets of a flow: those with the same
-// addresses, protocol and ports. Fragments, of which all but the first lack the
-// ports, have a hash of their own: they stay together, but can overtake whole
-// datagrams of the same flow, as behind any network card that hashes.
+// flowHash is equal for all packets of a flow: those with the same addresses,
+// protocol and ports. Later fragments lack the ports, so fragments have a hash of
+// their own. They stay together, but can overtake whole datagrams of the flow, as
+// on any network card that hashes.
 func (p ipv4Packet) flowHash() uint32 {
 	h := uint64(p.source())<<32 | uint64(p.destination())
 	if n := p.headerLen(); p.flags()&(flagMF|offsetMask) == 0 && len(p) >= n+4 {
@@ -63,17 +61,11 @@ func (p ipv4Packet) flowHash() uint32 {
 	return uint32(h * 0x9e3779b97f4a7c15 >> 32)
 }
 
-// be32 is an IPv4 address as the number that the packet path compares.
+// be32 returns an IPv4 address as the number that the packet path compares.
 func be32(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])
 }
 
-func addrOf(n uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
-}
-
-// maskOf is the network mask of a prefix length in 1..32.
+// maskOf returns the network mask of a prefix length in 1..32.
 func maskOf(bits int) uint32 { return ^uint32(0) << (32 - bits) }

@@ -241,7 +241,7 @@ func (k *kernel) attach(uplinks []int) error {
 	if err := k.path.Attach(uplinks); err != nil {
 		return err
 	}
-	late := k.path.Late()
+	late := k.path.XDPRefusals()
 	if slices.Equal(uplinks, k.uplinks) && maps.EqualFunc(late, k.late, sameText) {
 		return nil
 	}

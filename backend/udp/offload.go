@@ -21,12 +21,12 @@ import (
 )
 
 const (
-	// maxQueues bounds the queues of the device, and with them goroutines.
+	// maxQueues bounds the device's queues, and with them the goroutines.
 	maxQueues = 4
-	// lanes is how many source ports each queue sends from. A receiver's network
-	// card and sockets spread load by a hash over addresses and ports, of which
-	// the source port is all that can differ.
-	lanes = 8
+	// txPorts is the number of source ports of each queue. A receiver's network
+	// card and sockets spread load by a hash over addresses and ports. Between
+	// two hosts only the source port can differ.
+	txPorts = 8
 )
 
 // offloaded is the data path that moves up to 64 KiB of a flow per system call:
@@ -34,32 +34,30 @@ const (
 //	out[i]: queue i ─read: super-packet─► look up peer ─► split ─► one send for all segments
 //	in[i]:  socket i ─receive: many datagrams─► check each ─► merge ─write: super-packet─► queue i
 //
-// Each goroutine owns its side of a queue and all its scratch; they share
-// nothing but the table and the counters. The kernel keeps a flow on one queue,
-// and a hash of the flow decides about its source port, so that the packets of
-// a flow stay in order.
+// Each goroutine owns its side of a queue and its scratch; they share only the
+// table and the counters. The packets of a flow stay in order: the kernel keeps a
+// flow on one queue, and a hash of the flow selects its source port.
 //
-// A super-packet of 64 KiB with its segments' headers is more than a datagram
-// holds, so that it takes two sends, of 44 segments and 2 at an MTU of 1472. A
-// lower gso_max_size of the device would avoid the second, but only for what
-// the host itself sends: a container's TCP goes by its own device's limit, and
-// the kernel cuts packets above ours down to single segments (gso_features_check,
-// net/core/dev.c), which costs far more than the second send.
+// A super-packet of 64 KiB with its segments' headers exceeds a datagram. It takes
+// two sends, of 44 segments and 2 at an MTU of 1472. A lower gso_max_size of the
+// device would avoid the second only for the host's own packets: a container's
+// TCP uses the limit of its own device. The kernel would cut its packets to
+// single segments (gso_features_check, net/core/dev.c), which costs more.
 type offloaded struct {
 	*plane
 	device *tun.Device
 	// receiving are the sockets at our port, one for each queue.
 	receiving []*udpsock.Conn
-	// sending are the sockets of each queue's lanes.
-	sending [][]*udpsock.Conn
-	// writeRefused is why the kernel did not take a super-packet that is like
-	// the one it took in the probe. Once it is set, nothing is merged.
+	// sending are the sockets of each queue, one for each source port.
+	sending [][]*udpsock.SendConn
+	// writeRefused is the error of a super-packet that the kernel refused although
+	// it took the probe's. Then merging ends.
 	writeRefused atomic.Pointer[error]
 }
 
-// openOffloaded opens the path with a queue for each processor, up to a limit.
-// Its error is final unless the kernel lacks something: whatever else is in the
-// way, such as a port in use, is in plain's way too.
+// openOffloaded opens the path with a queue for each processor, up to maxQueues.
+// Its error is final unless the kernel lacks an offload: other obstacles, such as
+// a port in use, would stop plain too.
 func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
 	d, err := openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
 	switch {
@@ -71,13 +69,13 @@ func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
 	return nil, &finalError{err}
 }
 
-// finalError is an error that no other data path would be spared.
+// finalError is an error that every other data path would return too.
 type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
 
-// unsupported makes an ErrUnsupported of what kernels say of flags and options
-// that they do not know. Errno matches ENOSYS and EOPNOTSUPP by itself.
+// unsupported wraps ErrUnsupported around the errnos of unknown flags and
+// options. ENOSYS and EOPNOTSUPP match ErrUnsupported by themselves.
 func unsupported(err error) error {
 	for _, errno := range []syscall.Errno{unix.EINVAL, unix.ENOTTY, unix.ENOPROTOOPT} {
 		if errors.Is(err, errno) {
@@ -87,9 +85,8 @@ func unsupported(err error) error {
 	return err
 }
 
-// openQueues makes the device and the sockets. It fails with ErrUnsupported
-// where the kernel does not hand over super-packets, for then nothing is gained
-// over plain.
+// openQueues opens the device and the sockets. It returns ErrUnsupported if the
+// device does not read super-packets: the path would gain nothing over plain.
 func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err error) {
 	d := &offloaded{plane: p}
 	defer func() {
@@ -108,28 +105,28 @@ func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err er
 		return nil, explainListen(err)
 	}
 	anyPort := netip.AddrPortFrom(p.local.Addr(), 0)
-	cfg = udpsock.Config{Local: anyPort, Buffer: socketBuffer, SendOnly: true}
-	d.sending = make([][]*udpsock.Conn, queues)
-	for i := range queues * lanes {
-		c, err := udpsock.Listen(ctx, cfg, 1)
+	cfg = udpsock.Config{Local: anyPort, Buffer: socketBuffer}
+	d.sending = make([][]*udpsock.SendConn, queues)
+	for i := range queues * txPorts {
+		c, err := udpsock.OpenSend(cfg)
 		if err != nil {
 			return nil, err
 		}
-		d.sending[i/lanes] = append(d.sending[i/lanes], c...)
+		d.sending[i/txPorts] = append(d.sending[i/txPorts], c)
 	}
 	return d, nil
 }
 
 func (d *offloaded) deviceName() string { return d.device.Name() }
 
-// detail names the offloads that are on, and for the others the reason.
+// detail lists the offloads that are on, and the others with the reason.
 func (d *offloaded) detail() string {
 	t, in, out := d.device.Features(), d.receiving[0].Features(), d.sending[0][0].Features()
 	if why := d.writeRefused.Load(); why != nil {
 		t.WriteTSO, t.WriteUSO = *why, *why
 	}
-	for _, lane := range slices.Concat(d.sending...) {
-		out.Segment = cmp.Or(out.Segment, lane.Features().Segment)
+	for _, c := range slices.Concat(d.sending...) {
+		out.Segment = cmp.Or(out.Segment, c.Features().Segment)
 	}
 	var on, off []string
 	for _, f := range []struct {
@@ -165,12 +162,24 @@ func (d *offloaded) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// conns are all sockets that have Wake.
-func (d *offloaded) conns() []*udpsock.Conn {
-	return append(slices.Concat(d.sending...), d.receiving...)
+// conn is what udpsock.Conn and udpsock.SendConn have in common here.
+type conn interface {
+	Wake() error
+	Close() error
 }
 
-// wake makes all goroutines of run return.
+func (d *offloaded) conns() []conn {
+	var all []conn
+	for _, c := range slices.Concat(d.sending...) {
+		all = append(all, c)
+	}
+	for _, c := range d.receiving {
+		all = append(all, c)
+	}
+	return all
+}
+
+// wake ends all goroutines of run.
 func (d *offloaded) wake() error {
 	errs := []error{d.device.Wake()}
 	for _, c := range d.conns() {

@@ -11,14 +11,14 @@ import (
 
 	"github.com/coreos/flannel/pkg/offload"
 	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
-// receiveBatch is the most messages taken with one system call, each of up to
-// 64 KiB.
+// receiveBatch is the most messages of one system call, each of up to 64 KiB.
 const receiveBatch = 16
 
-// inQueue carries packets from a socket to a queue of the device.
+// inQueue moves packets from a socket to a queue of the device.
 type inQueue struct {
 	*offloaded
 	conn     *udpsock.Conn
@@ -26,10 +26,10 @@ type inQueue struct {
 	merger   *offload.Merger
 	writer   *tun.Writer
 
-	// from and bytes are of the packets in the merger.
+	// from is the sender of the packets in the merger, bytes their length.
 	from  *peer
 	bytes int
-	// overflow is how much of the socket's own count has been counted.
+	// overflow is the part of the socket's Drops that is counted already.
 	overflow uint64
 }
 
@@ -44,8 +44,8 @@ func newInQueue(d *offloaded, q *tun.Queue, c *udpsock.Conn) *inQueue {
 	}
 }
 
-// run carries packets until woken. It takes what has arrived and passes it on;
-// it does not wait for more.
+// run moves packets until wake. It passes on what has arrived, and does not wait
+// for more.
 func (in *inQueue) run() error {
 	for {
 		n, err := in.receiver.Receive()
@@ -60,12 +60,12 @@ func (in *inQueue) run() error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
-			return fmt.Errorf("carry packets into %s: %w", in.device.Name(), err)
+			return fmt.Errorf("move packets into %s: %w", in.device.Name(), err)
 		}
 	}
 }
 
-// countOverflow counts what the socket has dropped since the last call.
+// countOverflow counts the socket's drops since the last call.
 func (in *inQueue) countOverflow() {
 	if dropped := in.conn.Drops(); dropped != in.overflow {
 		in.drops.addAll(receiveOverflow, int(dropped-in.overflow))
@@ -73,7 +73,7 @@ func (in *inQueue) countOverflow() {
 	}
 }
 
-// message checks the packets of a message, one by one, and merges them.
+// message checks each packet of a message and merges them.
 func (in *inQueue) message(m udpsock.Message) error {
 	for {
 		p := ipv4Packet(m.Data[:min(m.SegLen, len(m.Data))])
@@ -97,9 +97,8 @@ func (in *inQueue) message(m udpsock.Message) error {
 	}
 }
 
-// write gives the device what came out of the merger: nil for nothing, or a
-// vnet header, a packet, and one buffer for each packet more. The error is
-// fatal.
+// write writes a result of the merger to the device: nil, or a vnet header, a
+// packet, and one buffer for each further packet. Its error is fatal.
 func (in *inQueue) write(bufs [][]byte) error {
 	if bufs == nil {
 		return nil
@@ -120,18 +119,18 @@ func (in *inQueue) write(bufs [][]byte) error {
 	return nil
 }
 
-// refused handles a super-packet that the kernel does not take, although it
-// took its like in the probe: merging ends, and its packets go in one by one.
+// refused handles a super-packet that the kernel refused although it took the
+// probe's: merging ends, and its packets are written one by one.
 func (in *inQueue) refused(bufs [][]byte, from *peer, cause error) error {
 	in.writeRefused.Store(&cause)
 	in.merger = offload.NewMerger(offload.MergeConfig{})
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	var splitter offload.Splitter
 	if err := errors.Join(h.Decode(bufs[0]), splitter.Reset(&h, bytes.Join(bufs[1:], nil))); err != nil {
 		in.drops.addAll(deviceWriteError, len(bufs)-1)
 		return nil
 	}
-	var none [tun.VnetHdrLen]byte
+	var none [virtio.HdrLen]byte
 	for train := (offload.Train{}); splitter.Next(&train); {
 		// A header and a payload for each packet.
 		for p := range slices.Chunk(train.Bufs, 2) {

@@ -10,35 +10,36 @@ import (
 
 	"github.com/coreos/flannel/pkg/offload"
 	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
-// burst is the most packets that are read before what they make is sent.
+// burst is the most packets that are read before they are sent.
 const burst = 64
 
-// outQueue carries packets from a queue of the device to the peers.
+// outQueue moves packets from a queue of the device to the peers.
 type outQueue struct {
 	*offloaded
-	queue    *tun.Queue
-	answers  *tun.Writer
-	lanes    [lanes]lane
-	splitter offload.Splitter
-	train    offload.Train
-	errs     *icmpErrors
-	cut      fragmenter
-	// arena holds what was read since the last flush.
+	queue     *tun.Queue
+	answers   *tun.Writer
+	txSockets [txPorts]txSocket
+	splitter  offload.Splitter
+	train     offload.Train
+	errs      *icmpErrors
+	fragments fragmenter
+	// arena holds the packets that were read since the last flush.
 	arena []byte
 }
 
-// lane is a source port, and what waits to be sent from it.
-type lane struct {
-	conn   *udpsock.Conn
+// txSocket is a source port and its queued packets.
+type txSocket struct {
+	conn   *udpsock.SendConn
 	sender *udpsock.Sender
-	// peers are the receivers of the sender's messages, by index.
+	// peers are the destinations of the sender's messages, by index.
 	peers [udpsock.MaxMessages]*peer
 }
 
-func newOutQueue(d *offloaded, q *tun.Queue, socks []*udpsock.Conn) *outQueue {
+func newOutQueue(d *offloaded, q *tun.Queue, conns []*udpsock.SendConn) *outQueue {
 	o := &outQueue{
 		offloaded: d,
 		queue:     q,
@@ -46,15 +47,15 @@ func newOutQueue(d *offloaded, q *tun.Queue, socks []*udpsock.Conn) *outQueue {
 		errs:      newICMPErrors(d.network, d.own),
 		arena:     make([]byte, tun.MaxRead+burst*2048),
 	}
-	for i, c := range socks {
-		o.lanes[i].conn, o.lanes[i].sender = c, udpsock.NewSender(c)
+	for i, c := range conns {
+		o.txSockets[i].conn, o.txSockets[i].sender = c, udpsock.NewSender(c)
 	}
 	return o
 }
 
-// run carries packets until woken. A packet that had to be waited for is sent
-// at once, so that no request waits for company. Only if there is a backlog are
-// packets collected, as they have waited already.
+// run moves packets until wake. A packet that run waited for is sent at once, so
+// that no request is delayed. It collects packets only from a backlog: those have
+// waited already.
 func (o *outQueue) run() error {
 	for {
 		n, waited, err := o.queue.Read(o.arena)
@@ -76,21 +77,21 @@ func (o *outQueue) run() error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
-			return fmt.Errorf("carry packets out of %s: %w", o.device.Name(), err)
+			return fmt.Errorf("move packets out of %s: %w", o.device.Name(), err)
 		}
 	}
 }
 
-// send queues what a read returned, or sends it. The error is fatal.
+// send queues a packet that a read returned, or sends it. Its error is fatal.
 func (o *outQueue) send(b []byte) error {
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	if h.Decode(b) != nil {
 		o.drops.add(malformed)
 		return nil
 	}
-	p := ipv4Packet(b[tun.VnetHdrLen:])
+	p := ipv4Packet(b[virtio.HdrLen:])
 	if o.splitter.Reset(&h, p) != nil {
-		o.drops.add(malformed) // IPv6 from the host's own stack, as a rule
+		o.drops.add(malformed) // usually IPv6 from the host's own stack
 		return nil
 	}
 	peer := o.table.lookup(p.destination())
@@ -99,14 +100,13 @@ func (o *outQueue) send(b []byte) error {
 		o.answer(o.errs.unreachable(p, codeNetUnreachable, 0))
 		return nil
 	}
-	l := &o.lanes[p.flowHash()%lanes]
-	super := h.GSOType != tun.GSONone
+	s := &o.txSockets[p.flowHash()%txPorts]
+	super := h.GSOType != virtio.GSONone
 	for o.splitter.Next(&o.train) {
-		if err := o.queueTrain(l, peer); err != nil {
+		if err := o.queueTrain(s, peer); err != nil {
 			return err
 		}
-		// The next train's headers, and the next super-packet's, go where this
-		// one's are.
+		// The next train overwrites this one's headers.
 		if super {
 			if err := o.flush(); err != nil {
 				return err
@@ -116,27 +116,27 @@ func (o *outQueue) send(b []byte) error {
 	return nil
 }
 
-func (o *outQueue) queueTrain(l *lane, p *peer) error {
+func (o *outQueue) queueTrain(s *txSocket, p *peer) error {
 	t := &o.train
 	for {
-		first := l.sender.Len()
-		if last, ok := l.sender.Add(p.dest, t.Bufs, t.SegLen, t.Count); ok {
-			// None if it joined a message, many without UDP_SEGMENT.
+		first := s.sender.Len()
+		if last, ok := s.sender.Add(p.dest, t.Bufs, t.SegLen, t.Count); ok {
+			// No new message if it joined one, several without UDP_SEGMENT.
 			for i := first; i <= last; i++ {
-				l.peers[i] = p
+				s.peers[i] = p
 			}
 			return nil
 		}
-		if err := o.flushLane(l); err != nil {
+		if err := o.flushSocket(s); err != nil {
 			return err
 		}
 	}
 }
 
 func (o *outQueue) flush() error {
-	for i := range o.lanes {
-		if l := &o.lanes[i]; l.sender.Len() > 0 {
-			if err := o.flushLane(l); err != nil {
+	for i := range o.txSockets {
+		if s := &o.txSockets[i]; s.sender.Len() > 0 {
+			if err := o.flushSocket(s); err != nil {
 				return err
 			}
 		}
@@ -144,20 +144,20 @@ func (o *outQueue) flush() error {
 	return nil
 }
 
-func (o *outQueue) flushLane(l *lane) error {
-	results, err := l.sender.Send()
+func (o *outQueue) flushSocket(s *txSocket) error {
+	results, err := s.sender.Send()
 	if err != nil {
 		return err
 	}
 	for i := range results {
 		r := &results[i]
-		p := l.peers[i]
-		l.peers[i] = nil
+		p := s.peers[i]
+		s.peers[i] = nil
 		switch {
 		case r.Err == nil:
 			p.traffic.tx.addAll(r.Packets, r.Bytes)
 		case errors.Is(r.Err, unix.EMSGSIZE):
-			o.tooBig(l, i, p)
+			o.tooBig(s, i, p)
 		default:
 			o.drops.addAll(sendError, r.Packets)
 		}
@@ -165,23 +165,16 @@ func (o *outQueue) flushLane(l *lane) error {
 	return nil
 }
 
-// tooBig handles a message whose packets are larger than the path to the peer,
-// as plain does. Segments of a super-packet have one answer.
-func (o *outQueue) tooBig(l *lane, message int, to *peer) {
-	var answered []byte // addresses
+// tooBig handles a message whose packets exceed the path's MTU, as plain does.
+// The segments of a super-packet get one ICMP error.
+func (o *outQueue) tooBig(s *txSocket, message int, to *peer) {
+	var answered []byte // source and destination
 	mtu := o.mtus.to(to.addr, o.uplink.MTU) - encapsulation
-	l.sender.Packets(message, func(bufs [][]byte) bool {
+	s.sender.Packets(message, func(bufs [][]byte) bool {
 		p := ipv4Packet(bytes.Join(bufs, nil))
 		switch {
 		case !p.dontFragment():
-			err := o.cut.each(p, mtu, func(fragment ipv4Packet) error {
-				err := l.conn.Send(fragment, to.addr)
-				if err == nil {
-					to.traffic.tx.add(len(fragment))
-				}
-				return err
-			})
-			if err != nil {
+			if o.fragments.send(s.conn, p, mtu, to) != nil {
 				o.drops.add(sendError)
 			}
 		case bytes.Equal(answered, p[12:20]):
@@ -195,12 +188,12 @@ func (o *outQueue) tooBig(l *lane, message int, to *peer) {
 	})
 }
 
-// answer hands an ICMP error to the kernel as if it had come from a peer.
+// answer writes an ICMP error to the device, as if a peer had sent it.
 func (o *outQueue) answer(message []byte) {
 	if message == nil {
 		return
 	}
-	var none [tun.VnetHdrLen]byte
+	var none [virtio.HdrLen]byte
 	if err := o.answers.Writev([][]byte{none[:], message}); err != nil {
 		o.drops.add(deviceWriteError)
 	}

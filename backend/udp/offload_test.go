@@ -18,14 +18,13 @@ import (
 	"github.com/coreos/flannel/pkg/checksum"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/offload"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 	"github.com/coreos/flannel/pkg/udpsock"
 	"github.com/coreos/flannel/subnet"
 )
 
-// loop is an offload path in a namespace of its own that sends to itself: both
-// our subnet and another one are leased to 127.0.0.1. Its goroutines do not
-// run; tests take their steps.
+// loop is an offload path that sends to itself, in its own namespace: 127.0.0.1 holds
+// our subnet and another one. Its goroutines do not run; tests call their steps.
 type loop struct {
 	*offloaded
 	host *netnstest.Host
@@ -72,7 +71,7 @@ func newLoop(t testing.TB) *loop {
 	return l
 }
 
-// roundTrip takes what a read from the device returned all the way to a write.
+// roundTrip carries a packet from a read of the device to a write.
 func (l *loop) roundTrip(b []byte, packets int) error {
 	if err := errors.Join(l.out.send(b), l.out.flush()); err != nil {
 		return err
@@ -86,7 +85,7 @@ func (l *loop) roundTrip(b []byte, packets int) error {
 	return nil
 }
 
-// receive does what the in goroutine does between two waits.
+// receive is a step of inQueue.run.
 func (l *loop) receive() error {
 	n, err := l.in.receiver.Receive()
 	if err != nil {
@@ -108,7 +107,7 @@ func (l *loop) peer(inner netip.AddrPort) *peer { return l.table.lookup(be32(inn
 
 func (l *loop) conn() *udpsock.Conn { return l.receiving[0] }
 
-// server is a socket at the device's own address.
+// server returns a socket at the device's address.
 func (l *loop) server(t *testing.T) (net.PacketConn, netip.AddrPort) {
 	t.Helper()
 	c, err := l.host.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(ownSubnet.Addr(), 6000).String())
@@ -119,7 +118,7 @@ func (l *loop) server(t *testing.T) (net.PacketConn, netip.AddrPort) {
 	return c, c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// receive reads datagrams of n bytes together.
+// receive reads datagrams with a total of n bytes.
 func receive(t *testing.T, c net.PacketConn, n int) (got []byte) {
 	t.Helper()
 	for buf := make([]byte, 2000); len(got) < n; {
@@ -132,14 +131,14 @@ func receive(t *testing.T, c net.PacketConn, n int) (got []byte) {
 	return got
 }
 
-// udpRead is what reading a UDP super-packet from the device returns. With a
-// segment of 0 it is a single packet.
+// udpRead returns a UDP super-packet as read from the device; for a segment of 0 a
+// single packet.
 func udpRead(from, to netip.AddrPort, payload []byte, segment int) []byte {
-	h := tun.VnetHdr{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6, HdrLen: 28}
+	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6, HdrLen: 28}
 	if segment > 0 {
-		h.GSOType, h.GSOSize = tun.GSOUDPL4, uint16(segment)
+		h.GSOType, h.GSOSize = virtio.GSOUDPL4, uint16(segment)
 	}
-	var hdr [tun.VnetHdrLen]byte
+	var hdr [virtio.HdrLen]byte
 	h.Encode(&hdr)
 	p := make([]byte, 28, 28+len(payload))
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP
@@ -210,8 +209,8 @@ func TestOverflowIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The count comes with the next message that finds room, which there is
-	// only when a quarter of the buffer has been read (udp_rmem_release).
+	// The count comes with the next message that finds room. There is room only after
+	// a quarter of the buffer was read (udp_rmem_release).
 	for range 20 {
 		if err := errors.Join(l.receive(), l.out.send(b)); err != nil {
 			t.Fatal(err)
@@ -246,16 +245,16 @@ func BenchmarkOffload(b *testing.B) {
 	}
 }
 
-// A kernel that refuses a super-packet after all: its packets get in one by
-// one, and merging ends.
+// If the kernel refuses a super-packet, its packets are written one by one, and merging
+// ends.
 func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	l := newLoop(t)
 	server, to := l.server(t)
 	payload := bytes.Repeat([]byte("0123456789"), 25)
 	var splitter offload.Splitter
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	read := udpRead(farEnd, to, payload, 100)
-	if err := errors.Join(h.Decode(read), splitter.Reset(&h, read[tun.VnetHdrLen:])); err != nil {
+	if err := errors.Join(h.Decode(read), splitter.Reset(&h, read[virtio.HdrLen:])); err != nil {
 		t.Fatal(err)
 	}
 	var train offload.Train
@@ -285,13 +284,13 @@ func TestRefusedSuperPacketGetsIn(t *testing.T) {
 	}
 }
 
-// Of the datagrams that arrive together, each is judged by itself.
+// Each datagram of a message is checked by itself.
 func TestEachDatagramIsAdmitted(t *testing.T) {
 	l := newLoop(t)
 	spoofed := netip.MustParseAddrPort("10.5.7.7:5000")
 	var all []byte
 	for _, ends := range [][2]netip.AddrPort{{farEnd, nearEnd}, {spoofed, nearEnd}, {farEnd, nearEnd}, {farEnd, spoofed}} {
-		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[tun.VnetHdrLen:]...)
+		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[virtio.HdrLen:]...)
 	}
 	all = append(all, 0x45, 0) // and a stump
 	err := l.in.message(udpsock.Message{Data: all, SegLen: 128, From: be32(itself)})
@@ -309,12 +308,12 @@ func TestEachDatagramIsAdmitted(t *testing.T) {
 	}
 }
 
-// What the device hands over and no peer can get is counted, whatever it is.
-func TestStrangeReadsAreDropped(t *testing.T) {
+// Malformed packets from the device are counted.
+func TestMalformedReadsAreDropped(t *testing.T) {
 	l := newLoop(t)
-	v6 := make([]byte, tun.VnetHdrLen+40)
-	v6[tun.VnetHdrLen] = 0x60
-	for _, b := range [][]byte{nil, make([]byte, tun.VnetHdrLen), v6} {
+	v6 := make([]byte, virtio.HdrLen+40)
+	v6[virtio.HdrLen] = 0x60
+	for _, b := range [][]byte{nil, make([]byte, virtio.HdrLen), v6} {
 		if err := l.out.send(b); err != nil {
 			t.Fatal(err)
 		}
@@ -325,7 +324,7 @@ func TestStrangeReadsAreDropped(t *testing.T) {
 }
 
 func TestFlowHash(t *testing.T) {
-	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[tun.VnetHdrLen:])
+	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[virtio.HdrLen:])
 	b := slices.Clone(a)
 	b[4], b[8], b[40] = 1, 2, 3 // ID, TTL, payload
 	if a.flowHash() != b.flowHash() {
@@ -340,10 +339,10 @@ func TestFlowHash(t *testing.T) {
 	seen := make(map[uint32]bool)
 	for port := range 64 {
 		a[21] = byte(port)
-		seen[a.flowHash()%lanes] = true
+		seen[a.flowHash()%txPorts] = true
 	}
-	if len(seen) != lanes {
-		t.Errorf("64 ports spread over %d lanes", len(seen))
+	if len(seen) != txPorts {
+		t.Errorf("64 ports spread over %d ports", len(seen))
 	}
 }
 

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pathMTUs asks the kernel for the MTU of paths to peers. Its socket sends
-// nothing; it is opened together with the others, so that it asks in the same
-// network namespace from whatever thread.
+// pathMTUs reads the kernel's MTUs of paths to peers. Its socket sends nothing. It
+// fixes the network namespace, so any thread may call to.
 type pathMTUs struct {
-	mu   sync.Mutex // guards what the socket is connected to
+	mu   sync.Mutex // guards the socket's peer
 	sock *os.File
 }
 
@@ -30,9 +29,8 @@ func openPathMTUs(local netip.Addr) (*pathMTUs, error) {
 	return m, nil
 }
 
-// to is the kernel's present estimate of the path to a peer, in bytes: the
-// route's MTU, or less where a router on the way has said so. It is fallback
-// where the kernel does not tell.
+// to returns the kernel's MTU of the path to a peer, in bytes: the route's, or
+// less if a router has reported less. It returns fallback if the kernel has none.
 func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -42,7 +40,7 @@ func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 		return mtu
 	}
 	err = raw.Control(func(fd uintptr) {
-		// Connecting a datagram socket looks up the route and sends nothing.
+		// connect looks up the route and sends nothing.
 		to := &unix.SockaddrInet4{Port: int(peer.Port()), Addr: peer.Addr().As4()}
 		if unix.Connect(int(fd), to) != nil {
 			return

@@ -8,33 +8,33 @@ import (
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
-// peer is a host that holds a subnet. All but its counters is immutable: when
-// a lease changes, another peer takes its place and inherits the counters.
+// peer is a host that holds a subnet. It is immutable except for its counters.
+// When a lease changes, a new peer takes over the counters.
 type peer struct {
 	subnet netip.Prefix
-	// addr is where its packets go, dest the same in the form that the kernel
-	// reads, and outerSource where they come from.
+	// addr is the destination of its packets, dest the same in the kernel's form.
+	// outerSource is the source of packets from it.
 	addr        netip.AddrPort
 	dest        *udpsock.Dest
 	outerSource uint32
 	traffic     *traffic
 }
 
-// traffic counts a peer's packets. Each direction has a cache line of its own,
-// since different goroutines write them.
+// traffic counts a peer's packets. Each direction has its own cache line, since
+// different goroutines write them.
 type traffic struct {
 	tx, rx counter
 }
 
 type counter struct {
 	packets, bytes atomic.Uint64
-	_              [48]byte // up to a cache line of 64 bytes
+	_              [48]byte // pads to a cache line of 64 bytes
 }
 
 // add counts one packet of n inner bytes.
 func (c *counter) add(n int) { c.addAll(1, n) }
 
-// addAll counts several packets, of n inner bytes together.
+// addAll counts packets with a total of n inner bytes.
 func (c *counter) addAll(packets, n int) {
 	c.packets.Add(uint64(packets))
 	c.bytes.Add(uint64(n))

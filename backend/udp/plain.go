@@ -17,7 +17,7 @@ import (
 )
 
 // plain is the data path that works on any kernel: a packet is one read, one
-// look-up and one send. One goroutine works each way; each owns its buffers.
+// look-up and one send. Each direction has a goroutine, which owns its buffers.
 //
 //	out: device ─read─► look up peer ─────► send, one datagram a packet
 //	in:  receive ─────► check source ─write─► device
@@ -27,14 +27,14 @@ type plain struct {
 	socket *udpsock.Conn
 }
 
-// deviceFile is water's tunnel device, with the deadlines of the file in it.
+// deviceFile is water's tunnel device. Its file has the deadlines.
 type deviceFile struct {
 	io.ReadWriter
 	*os.File
 	name string
 }
 
-// openPlain makes the device and the socket. No packet moves before run.
+// openPlain opens the device and the socket. No packet moves before run.
 func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 	d := &plain{plane: p}
 	defer func() {
@@ -46,11 +46,11 @@ func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
 		return nil, err
 	}
 	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true}
-	socks, err := udpsock.Listen(ctx, cfg, 1)
+	conns, err := udpsock.Listen(ctx, cfg, 1)
 	if err != nil {
 		return nil, explainListen(err)
 	}
-	d.socket = socks[0]
+	d.socket = conns[0]
 	return d, nil
 }
 
@@ -91,7 +91,7 @@ func (d *plain) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// wake makes out and in return.
+// wake ends out and in.
 func (d *plain) wake() error {
 	return errors.Join(d.device.SetDeadline(time.Unix(1, 0)), d.socket.Wake())
 }
@@ -107,7 +107,7 @@ func (d *plain) close() error {
 	return errors.Join(errs...)
 }
 
-// out carries packets from the device to the peers until woken.
+// out moves packets from the device to the peers until wake.
 func (d *plain) out() error {
 	buf := make([]byte, maxPacket)
 	errs := newICMPErrors(d.network, d.own)
@@ -126,7 +126,7 @@ func (d *plain) out() error {
 
 func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 	if !p.wellFormed() {
-		d.drops.add(malformed) // IPv6 from the host's own stack, as a rule
+		d.drops.add(malformed) // usually IPv6 from the host's own stack
 		return
 	}
 	peer := d.table.lookup(p.destination())
@@ -143,13 +143,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 			d.answer(errs.unreachable(p, codeFragNeeded, mtu))
 			return
 		}
-		err = fragments.each(p, mtu, func(fragment ipv4Packet) error {
-			err := d.socket.Send(fragment, peer.addr)
-			if err == nil {
-				peer.traffic.tx.add(len(fragment))
-			}
-			return err
-		})
+		err = fragments.send(d.socket, p, mtu, peer)
 	} else if err == nil {
 		peer.traffic.tx.add(len(p))
 	}
@@ -158,7 +152,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 	}
 }
 
-// answer hands an ICMP error to the kernel as if it had come from a peer.
+// answer writes an ICMP error to the device, as if a peer had sent it.
 func (d *plain) answer(message []byte) {
 	if message == nil {
 		return
@@ -168,7 +162,7 @@ func (d *plain) answer(message []byte) {
 	}
 }
 
-// in carries packets from the peers to the device until woken.
+// in moves packets from the peers to the device until wake.
 func (d *plain) in() error {
 	receiver := udpsock.NewReceiver(d.socket, 1)
 	for {

@@ -9,13 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketBuffer is what is asked for in each direction: at 10 Gb/s, 3 ms of
-// packets, about what a goroutine waits for a processor on a busy host.
+// socketBuffer is the size of a socket's buffers in bytes, for each direction: at
+// 10 Gb/s 3 ms of packets, about a goroutine's wait for a processor on a busy host.
 const socketBuffer = 4 << 20
 
-// localAddr is the address to receive at and send from: publicIP, which peers
-// send to and take datagrams from, if this host has it; else, behind NAT, the
-// uplink's.
+// localAddr returns the address to receive at and send from. It is publicIP, the
+// address that peers know, if this host has it. Behind NAT it is the uplink's.
 func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 	if publicIP == uplink {
 		return uplink, nil
@@ -32,7 +31,7 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 	return uplink, nil
 }
 
-// explainListen says what to do about the usual failure to listen.
+// explainListen adds the remedy to the usual error of listen.
 func explainListen(err error) error {
 	if errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("%w; another flannel daemon or VPN has the port: stop it, or choose another with -port (the same on every host)", err)

@@ -12,34 +12,34 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// maxSlotBits bounds the table to 2^16 slots (512 KiB), whatever the ratio of
-// Network to SubnetLen; subnets that share a slot are chained.
+// maxSlotBits bounds the table to 2^16 slots (512 KiB) for any ratio of Network to
+// SubnetLen. Subnets of one slot are chained.
 const maxSlotBits = 16
 
-// table finds the peer that holds an address. One slot stands for one subnet
-// of the configured length, so a look-up is an index, a load and a compare; no
-// lock, and no copy on change. Slots hold chains only where leases of another
-// length exist, left from an earlier configuration.
+// table finds the peer that holds an address. A slot is a subnet of the
+// configured length, so a look-up is an index, a load and a compare, without a
+// lock. A change copies nothing. A slot has a chain only for leases of another
+// length, left from an earlier configuration.
 //
 //	10.5.0.0/16, SubnetLen 24:   slots[3] ─► {10.5.3.0/24, peer} ─► nil
 type table struct {
 	base  uint32
 	shift uint
 	slots []atomic.Pointer[route]
-	// own is our subnet, the only one that datagrams may carry packets to.
+	// ownNet and ownMask are our subnet: received packets must be for it.
 	ownNet, ownMask uint32
 
-	// outer counts the leases that name a public IP. It only names the reason of
-	// a refusal, so the packet path reads it for no packet that is let in.
+	// outer counts the leases of each public IP. It only serves the reason of a
+	// refusal, so admitted packets never read it.
 	outer   map[uint32]int
 	outerMu sync.RWMutex // guards outer
 
-	mu    sync.Mutex // guards peers; Apply writes, stats reads
+	mu    sync.Mutex // guards peers; apply writes, stats reads
 	peers map[netip.Prefix]*peer
 }
 
-// route is one link of a slot's chain, immutable once stored. Longer prefixes
-// come first.
+// route is one link of a slot's chain, longest prefix first. It is immutable once
+// stored.
 type route struct {
 	net, mask uint32
 	peer      *peer
@@ -59,9 +59,9 @@ func newTable(network netip.Prefix, subnetLen int, own netip.Prefix) *table {
 	}
 }
 
-// lookup returns the peer whose subnet holds addr, nil if there is none.
+// lookup returns the peer whose subnet holds addr, or nil.
 func (t *table) lookup(addr uint32) *peer {
-	// An address below base wraps around to an index past the end.
+	// An address below base wraps around to an index beyond the end.
 	i := t.index(addr)
 	if uint64(i) >= uint64(len(t.slots)) {
 		return nil
@@ -74,9 +74,9 @@ func (t *table) lookup(addr uint32) *peer {
 	return nil
 }
 
-// admit decides about a received datagram: its payload must be one whole IPv4
-// packet from a subnet whose lease names outer, its source, to our own subnet.
-// It returns the sender, or nil and the reason for the refusal.
+// admit checks a received datagram. Its payload must be one whole IPv4 packet,
+// from a subnet whose lease has the datagram's source outer as public IP, to our
+// own subnet. It returns the sender, or nil and the reason of the refusal.
 func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 	if !packet.wellFormed() {
 		return nil, malformed
@@ -94,8 +94,8 @@ func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 	return p, admitted
 }
 
-// apply changes the table by events; packets see each change as it is made.
-// One caller at a time. port is where peers listen.
+// apply changes the table. Packets see each change at once. port is the peers'
+// port.
 func (t *table) apply(events []subnet.Event, port uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -142,8 +142,8 @@ func (t *table) isOuter(addr uint32) bool {
 	return is
 }
 
-// relink builds anew the chains of the slots that p touches. subnet.Manager
-// delivers only subnets that lie in Network, so each of them has a slot.
+// relink rebuilds the chains of p's slots. subnet.Manager delivers only subnets
+// of Network, so each has a slot.
 func (t *table) relink(p netip.Prefix) {
 	first, last := t.index(be32(p.Addr())), t.index(be32(p.Addr())|^maskOf(p.Bits()))
 	for i := first; i <= last; i++ {
@@ -159,7 +159,7 @@ func (t *table) relink(p netip.Prefix) {
 
 func (t *table) index(addr uint32) uint32 { return (addr - t.base) >> t.shift }
 
-// chain links the prefixes that are peers' into a chain, longest first.
+// chain links the prefixes that have peers, longest first.
 func (t *table) chain(prefixes []netip.Prefix) *route {
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
 		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Compare(b))
@@ -173,7 +173,7 @@ func (t *table) chain(prefixes []netip.Prefix) *route {
 	return head
 }
 
-// stats lists all peers in order of subnet.
+// stats returns all peers in order of subnet.
 func (t *table) stats() []backend.PeerStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,16 +1,16 @@
 // Package checksum computes the Internet checksum (RFC 1071) at memory speed.
 //
-// The one's-complement sum is the same for every byte order but for a final
-// swap (RFC 1071, section 2.B), and for every word size but for a final fold
-// (2.C). So bytes are summed in the widest words the machine adds well, as
-// little-endian numbers, and the 16-bit result is swapped once per call:
+// The one's-complement sum does not depend on the byte order except for a final
+// swap (RFC 1071, section 2.B), nor on the word size except for a final fold
+// (2.C). So this package adds wide little-endian words and swaps the 16-bit
+// result once per call:
 //
 //   - amd64 with AVX2: 32 bytes per instruction, in assembly;
-//   - everything else: 64-bit words in a chain of add-with-carry.
+//   - other processors: 64-bit words in a chain of add-with-carry.
 //
-// A sum under way is a uint64 of big-endian 16-bit words. Every call adds less
-// than 2^17 to it, so that no sum of pieces of packets can overflow. The usual
-// order is a pseudo header, then Add for every piece, then Finish.
+// A running sum is a uint64 of big-endian 16-bit words. Every call adds less
+// than 2^17 to it, so a packet's pieces cannot overflow it. The usual order is a
+// pseudo header, then Add for every piece, then Finish.
 package checksum
 
 import (
@@ -19,15 +19,15 @@ import (
 )
 
 // Add returns sum plus the big-endian 16-bit words of b. An odd last byte
-// counts as the high half of a word, so of several pieces only the last may
-// have an odd length.
+// counts as the high half of a word, so only the last of several pieces may have
+// an odd length.
 func Add(sum uint64, b []byte) uint64 {
 	return sum + uint64(bits.ReverseBytes16(Fold(addLE(b))))
 }
 
-// Fold reduces a sum to 16 bits by adding its carries back in. It does not
-// take the complement: this is the form that a kernel expects in a packet whose
-// checksum it shall complete (CHECKSUM_PARTIAL), over the pseudo header only.
+// Fold reduces a sum to 16 bits by adding its carries back in, without the
+// complement. The kernel expects this form, over the pseudo header, in a packet
+// whose checksum it completes (CHECKSUM_PARTIAL).
 func Fold(sum uint64) uint16 {
 	sum = sum>>32 + sum&0xffffffff // ≤ 2^33 - 2
 	sum = sum>>16 + sum&0xffff     // ≤ 2^17 + 2^16
@@ -35,17 +35,17 @@ func Fold(sum uint64) uint16 {
 	return uint16(sum>>16 + sum)
 }
 
-// Finish folds a sum and returns its complement, the value for the checksum
-// field. UDP writes 0xffff in place of 0 (RFC 768); that is up to the caller.
+// Finish folds a sum and returns its complement, the value of the checksum
+// field. For UDP the caller replaces 0 by 0xffff (RFC 768).
 func Finish(sum uint64) uint16 { return ^Fold(sum) }
 
-// Valid reports whether sum, taken over data and their checksum field, says
-// that the data arrived as they were sent.
+// Valid returns true if sum, over data and their checksum field, shows that the
+// data are intact.
 func Valid(sum uint64) bool { return Fold(sum) == 0xffff }
 
 // Pseudo4 returns the sum of the pseudo header of TCP and UDP over IPv4 (RFC
-// 9293, section 3.1). src and dst are addresses as big-endian numbers; length,
-// in bytes, is that of the transport header and its payload.
+// 9293, section 3.1). src and dst are addresses as big-endian numbers. length is
+// that of the transport header and its payload, in bytes.
 func Pseudo4(src, dst uint32, protocol uint8, length uint16) uint64 {
 	return uint64(src>>16) + uint64(src&0xffff) + uint64(dst>>16) + uint64(dst&0xffff) +
 		uint64(protocol) + uint64(length)
@@ -80,8 +80,8 @@ func addGeneric(b []byte) uint64 {
 		tail = tail3(b)
 	}
 	sum, carry = bits.Add64(sum, tail, carry)
-	// The carry out of the last addition comes back in. It cannot carry again:
-	// the tail is below 2^56, so a sum that it made wrap is small.
+	// This cannot carry again: the tail is below 2^56, so a sum that wrapped is
+	// small.
 	return sum + carry
 }
 

@@ -2,8 +2,8 @@ package checksum
 
 import "golang.org/x/sys/cpu"
 
-// vectorMin is the length, in bytes, from which the vector loop pays for its
-// set-up and reduction; headers stay below it.
+// vectorMin is the length in bytes from which the vector loop is faster despite
+// its set-up and reduction. Headers are shorter.
 const vectorMin = 320
 
 var haveAVX2 = cpu.X86.HasAVX2
@@ -19,6 +19,6 @@ func addLE(b []byte) uint64 {
 		return addGeneric(b)
 	}
 	n := len(b) &^ 127
-	// Each half is folded to 16 bits before the addition, which then cannot wrap.
+	// Folded to 16 bits, the two sums cannot overflow.
 	return uint64(Fold(addVector(b[:n]))) + uint64(Fold(addGeneric(b[n:])))
 }

@@ -21,9 +21,9 @@ func naive(b []byte) uint16 {
 	return uint16(sum)
 }
 
-// check compares every implementation with the naive one. 0 and 0xffff are the
-// two names of zero in one's complement; the naive sum tells them apart (0 only
-// for all-zero data), and so must ours, as the names differ on the wire.
+// check compares every implementation with the naive one. 0 and 0xffff are both zero
+// in one's complement, but differ on the wire. The naive sum is 0 only for all-zero
+// data, and so must be the others.
 func check(t *testing.T, b []byte) {
 	t.Helper()
 	want := naive(b)
@@ -106,7 +106,7 @@ func FuzzAdd(f *testing.F) {
 		if len(b) > 0 {
 			check(t, b[1:])
 		}
-		// The vector loop needs more bytes than a fuzzer likes to invent.
+		// The vector loop needs more bytes than a fuzzer usually generates.
 		long := make([]byte, 0, 1024+len(b))
 		for len(b) > 0 && len(long) < 1024 {
 			long = append(long, b...)

@@ -4,11 +4,11 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // bulk is a TCP super-packet of 45 segments, and its wire packets.
-func bulk(t testing.TB) (h tun.VnetHdr, pkt []byte, wire [][]byte) {
+func bulk(t testing.TB) (h virtio.NetHdr, pkt []byte, wire [][]byte) {
 	m, _ := pair(false)
 	m.payload = make([]byte, 45*1400)
 	h, pkt = m.hdr(1400), m.build(true)
@@ -19,7 +19,7 @@ func bulk(t testing.TB) (h tun.VnetHdr, pkt []byte, wire [][]byte) {
 	return h, pkt, wire
 }
 
-func splitAll(s *Splitter, h *tun.VnetHdr, pkt []byte) (packets int) {
+func splitAll(s *Splitter, h *virtio.NetHdr, pkt []byte) (packets int) {
 	var train Train
 	if s.Reset(h, pkt) != nil {
 		return 0

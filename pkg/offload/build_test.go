@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // template is the shape of an IPv4 packet with TCP or UDP in it.
@@ -81,15 +81,15 @@ func fixCsum(b []byte) {
 }
 
 // hdr is the vnet header that a kernel sends with the super-packet.
-func (m template) hdr(segment int) tun.VnetHdr {
-	h := tun.VnetHdr{Flags: tun.FlagNeedsCsum, CsumStart: ipMinLen, GSOSize: uint16(segment)}
+func (m template) hdr(segment int) virtio.NetHdr {
+	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, CsumStart: ipMinLen, GSOSize: uint16(segment)}
 	if m.udp {
-		h.GSOType, h.HdrLen, h.CsumOffset = tun.GSOUDPL4, ipMinLen+udpLen, udpCsum
+		h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOUDPL4, ipMinLen+udpLen, udpCsum
 		return h
 	}
-	h.GSOType, h.HdrLen, h.CsumOffset = tun.GSOTCPv4, uint16(ipMinLen+tcpMinLen+len(m.options)), tcpCsum
+	h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOTCPv4, uint16(ipMinLen+tcpMinLen+len(m.options)), tcpCsum
 	if m.flags&tcpCWR != 0 {
-		h.GSOType |= tun.GSOECN
+		h.GSOType |= virtio.GSOECN
 	}
 	return h
 }
@@ -111,7 +111,7 @@ func templates(t *rapid.T) template {
 }
 
 // split returns the wire packets of a TUN packet, one slice each.
-func split(t testing.TB, s *Splitter, h tun.VnetHdr, pkt []byte) ([][]byte, error) {
+func split(t testing.TB, s *Splitter, h virtio.NetHdr, pkt []byte) ([][]byte, error) {
 	t.Helper()
 	if err := s.Reset(&h, pkt); err != nil {
 		var train Train
@@ -175,13 +175,13 @@ func remerge(t testing.TB, packets [][]byte) [][]byte {
 	var out [][]byte
 	splitter := new(Splitter)
 	for _, w := range merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets) {
-		var h tun.VnetHdr
+		var h virtio.NetHdr
 		if err := h.Decode(w); err != nil {
 			t.Fatal(err)
 		}
-		pkt := w[tun.VnetHdrLen:]
-		if h.GSOType == tun.GSONone {
-			if h != (tun.VnetHdr{}) {
+		pkt := w[virtio.HdrLen:]
+		if h.GSOType == virtio.GSONone {
+			if h != (virtio.NetHdr{}) {
 				t.Fatalf("header %+v of a single packet", h)
 			}
 			out = append(out, pkt)

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // FuzzSplit feeds any bytes as a TUN's read. Nothing may panic, and what comes
@@ -15,17 +15,17 @@ func FuzzSplit(f *testing.F) {
 		m, _ := pair(udp)
 		for _, segment := range []int{1, 100, 512, 65535} {
 			h := m.hdr(segment)
-			var b [tun.VnetHdrLen]byte
+			var b [virtio.HdrLen]byte
 			h.Encode(&b)
 			f.Add(append(b[:], m.build(true)...))
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var h tun.VnetHdr
+		var h virtio.NetHdr
 		if h.Decode(b) != nil {
 			return
 		}
-		pkt := b[tun.VnetHdrLen:]
+		pkt := b[virtio.HdrLen:]
 		packets, err := split(t, new(Splitter), h, slices.Clone(pkt))
 		if err != nil {
 			return

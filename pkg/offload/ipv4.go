@@ -6,8 +6,7 @@ import (
 	"github.com/coreos/flannel/pkg/checksum"
 )
 
-// Offsets and bits of the headers that are read or written here: RFC 791
-// (IPv4), RFC 9293 (TCP), RFC 768 (UDP).
+// Offsets and bits of headers: RFC 791 (IPv4), RFC 9293 (TCP), RFC 768 (UDP).
 const (
 	ipMinLen   = 20
 	ipMaxLen   = 60
@@ -52,8 +51,8 @@ func be32(b []byte, at int) uint32       { return binary.BigEndian.Uint32(b[at:]
 func putBE16(b []byte, at int, v uint16) { binary.BigEndian.PutUint16(b[at:], v) }
 func putBE32(b []byte, at int, v uint32) { binary.BigEndian.PutUint32(b[at:], v) }
 
-// ipv4Lengths returns the length of b's IPv4 header and the total length that
-// it states, if b holds an IPv4 packet with at least that many bytes.
+// ipv4Lengths returns the header length and the total length of the IPv4 packet
+// in b. ok is false if b does not hold a whole IPv4 packet.
 func ipv4Lengths(b []byte) (header, total int, ok bool) {
 	if len(b) < ipMinLen || b[0]>>4 != 4 {
 		return 0, 0, false
@@ -63,13 +62,13 @@ func ipv4Lengths(b []byte) (header, total int, ok bool) {
 	return header, total, header >= ipMinLen && header <= total && total <= len(b)
 }
 
-// pseudo returns the sum of the pseudo header of the packet b whose transport
-// header and payload have n bytes.
+// pseudo returns the sum of b's pseudo header; n is the length of its transport
+// header and payload.
 func pseudo(b []byte, n int) uint64 {
 	return checksum.Pseudo4(be32(b, ipSrc), be32(b, ipDst), b[ipProto], uint16(n))
 }
 
-// setIPv4Csum writes the checksum of the first n bytes of b, an IPv4 header.
+// setIPv4Csum writes the checksum of the IPv4 header in the first n bytes of b.
 func setIPv4Csum(b []byte, n int) {
 	putBE16(b, ipCsum, 0)
 	putBE16(b, ipCsum, checksum.Finish(checksum.Add(0, b[:n])))

@@ -2,27 +2,24 @@ package offload
 
 // maxMerge bounds the packets of a super-packet. The kernel refuses UDP ones of
 // more than UDP_MAX_SEGMENTS, 64 before Linux 6.9 (virtio_net_hdr_to_skb,
-// linux/virtio_net.h); for TCP the length of an IPv4 packet is the limit that
-// counts.
+// linux/virtio_net.h). TCP reaches maxPacket first.
 const maxMerge = 64
 
 // maxPacket is the largest total length of an IPv4 packet.
 const maxPacket = 65535
 
-// MergeConfig says which flows are merged: those whose super-packets the TUN
-// takes.
+// MergeConfig selects the flows to merge: those whose super-packets the TUN takes.
 type MergeConfig struct{ TCP, UDP bool }
 
 // Merger joins consecutive packets of a flow.
 //
-// Only the last packet seen can be joined with the next: packets of one flow
-// arrive side by side where they were sent as a train, since the receiving
-// kernel's GRO collects by flow too. So order is kept between all packets, not
-// only within a flow, and there is nothing to look up.
+// It joins the next packet only to the last one. Packets of a train arrive side
+// by side, since the receiving kernel's GRO collects by flow too. So all packets
+// keep their order, and no flow table is needed.
 type Merger struct {
 	cfg MergeConfig
-	// open is what the next packet may continue. spare takes turns with it, so
-	// that what Add returned lasts until the next call.
+	// open is the super-packet that the next packet may continue. It alternates
+	// with spare, so that a result of Add lasts until the next call.
 	open, spare *super
 }
 
@@ -31,13 +28,12 @@ func NewMerger(cfg MergeConfig) *Merger {
 	return &Merger{cfg: cfg, open: new(super), spare: new(super)}
 }
 
-// Add takes the next packet that arrived. Where pkt ends what was collected so
-// far, Add returns that, ready for tun.Queue.Writev: an encoded vnet header,
-// then the bytes. It returns nil otherwise.
+// Add adds the next received packet. If pkt does not continue the open
+// super-packet, Add returns that one for tun.Writer.Writev: an encoded vnet
+// header, then the bytes. Otherwise it returns nil.
 //
-// The Merger writes to the packets and points into them, until the result that
-// they became part of has been written out. A result is valid until the next
-// call of Add or Flush.
+// The Merger writes to the packets and points into them until their result is
+// written out. A result is valid until the next call of Add or Flush.
 func (m *Merger) Add(pkt []byte) [][]byte {
 	var p packet
 	ok := p.parse(pkt, m.cfg)
@@ -49,8 +45,8 @@ func (m *Merger) Add(pkt []byte) [][]byte {
 	return done
 }
 
-// Flush returns what was collected and not yet returned, or nil. It must be
-// called when the packets at hand have all been added, so that none waits.
+// Flush returns the open super-packet, or nil. The caller flushes after the last
+// packet of a batch, so that no packet waits.
 func (m *Merger) Flush() [][]byte {
 	if m.open.n == 0 {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // pair returns two segments that merge.
@@ -149,7 +150,7 @@ func TestMergeStopsAfterTheEnd(t *testing.T) {
 	}
 }
 
-// A head that arrived damaged is found out only when a neighbour wants to join.
+// A corrupted first packet is detected when the next one would be joined.
 func TestMergeVerifiesTheFirstPacket(t *testing.T) {
 	a, b := pair(false)
 	packets := [][]byte{a.build(false), b.build(false)}
@@ -169,7 +170,7 @@ func TestMergeLeavesTrailingBytes(t *testing.T) {
 			putBE16(p, ipTotalLen, uint16(len(p)-1))
 			setIPv4Csum(p, ipMinLen)
 			out := merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets)
-			if len(out) != 2 || len(out[which]) != tun.VnetHdrLen+len(p) {
+			if len(out) != 2 || len(out[which]) != virtio.HdrLen+len(p) {
 				t.Errorf("UDP %v: a packet with a byte behind it was merged", udp)
 			}
 		}

@@ -4,24 +4,23 @@ import (
 	"github.com/coreos/flannel/pkg/checksum"
 )
 
-// packet is what the merger needs to know of a packet.
+// packet holds the header fields that the Merger compares.
 type packet struct {
 	tcp        bool
 	headerLen  int
 	payloadLen int
 	id         uint16
 	seq        uint32
-	ends       bool // TCP: PSH or FIN, after which nothing is joined
+	ends       bool // TCP: PSH or FIN, after which no packet is joined
 }
 
-// parse reads the headers of b, and reports whether it could be a segment of a
-// super-packet: one that Splitter would restore exactly. It does not look at
-// checksums yet: most packets never find a neighbour, and leave that work to
-// their receiver.
+// parse reads the headers of b. It returns true if b can be a segment of a
+// super-packet, one that a Splitter restores exactly. It leaves checksums to
+// intact: most packets are never joined.
 //
 // Excluded are IPv4 options, fragments, trailing bytes, packets without
-// payload, UDP without a checksum, and all TCP flags but ACK, PSH, FIN, ECE and
-// CWR.
+// payload, UDP without a checksum, and TCP flags other than ACK, PSH, FIN, ECE
+// and CWR.
 func (p *packet) parse(b []byte, cfg MergeConfig) bool {
 	if len(b) < ipMinLen+udpLen || b[0] != 4<<4|ipMinLen/4 ||
 		int(be16(b, ipTotalLen)) != len(b) || be16(b, ipFrag)&^ipDontFragment != 0 {
@@ -55,10 +54,9 @@ func (p *packet) parse(b []byte, cfg MergeConfig) bool {
 	return true
 }
 
-// sound verifies both checksums of b. Beyond a sum of zero it demands the form
-// that a Splitter writes: 0xffff and 0 name the same sum, and only one of them
-// would come back.
-func (p *packet) sound(b []byte) bool {
+// intact verifies both checksums of b, and their form: 0xffff and 0 are the same
+// sum, and a Splitter writes only one of them.
+func (p *packet) intact(b []byte) bool {
 	l4 := b[ipMinLen:]
 	if p.tcp && be16(l4, tcpCsum) == 0xffff || be16(b, ipCsum) == 0xffff {
 		return false

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 // Merge(Split(x)) == x, for every super-packet of 2 segments or more.
@@ -39,11 +39,11 @@ func TestMergeOfSplitIsIdentity(t *testing.T) {
 		if len(out) != 1 {
 			rt.Fatalf("%d packets merged to %d", len(packets), len(out))
 		}
-		var got tun.VnetHdr
+		var got virtio.NetHdr
 		if err := got.Decode(out[0]); err != nil || got != h {
 			rt.Fatalf("header %+v, want %+v", got, h)
 		}
-		if !bytes.Equal(out[0][tun.VnetHdrLen:], pkt) {
+		if !bytes.Equal(out[0][virtio.HdrLen:], pkt) {
 			rt.Fatal("merged packet differs from the one that was split")
 		}
 	})

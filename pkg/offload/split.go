@@ -4,47 +4,46 @@ import (
 	"errors"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// Reasons why a packet cannot be split.
+// Reasons for which Splitter.Reset refuses a packet.
 var (
-	// ErrNotIPv4: not a whole IPv4 packet.
+	// ErrNotIPv4 reports bytes that are not a whole IPv4 packet.
 	ErrNotIPv4 = errors.New("not an IPv4 packet")
-	// ErrChecksumRange: the vnet header places the checksum outside of the
+	// ErrChecksumRange reports a vnet header whose checksum lies outside of the
 	// packet's payload.
 	ErrChecksumRange = errors.New("checksum lies outside of the packet")
-	// ErrGSO: the vnet header asks for a segmentation that does not go with the
-	// packet.
+	// ErrGSO reports a vnet header whose segmentation does not match the packet.
 	ErrGSO = errors.New("packet and segmentation do not match")
 )
 
 // maxDatagram is the largest payload of a UDP datagram over IPv4: 65535 less
-// the IP and UDP headers. It bounds all datagrams of one UDP_SEGMENT send
-// together (udp_sendmsg, net/ipv4/udp.c).
+// the IP and UDP headers. It bounds the bytes of one UDP_SEGMENT send
+// (udp_sendmsg, net/ipv4/udp.c).
 const maxDatagram = 65507
 
-// maxSegments bounds the packets of a train: what every Linux takes in one send
-// (UDP_MAX_SEGMENTS, linux/udp.h; newer ones take 128).
+// maxSegments bounds the packets of a train: the most that every Linux takes in
+// one send (UDP_MAX_SEGMENTS, linux/udp.h: 64, later 128).
 const maxSegments = 64
 
 // Train is a run of whole packets with one destination.
 type Train struct {
 	// Bufs are the packets' bytes. Each packet begins at a buffer's beginning.
 	Bufs [][]byte
-	// SegLen is the length, in bytes, of each packet but the last, which has
-	// from 1 to SegLen.
+	// SegLen is the length of each packet but the last, in bytes. The last one
+	// has from 1 to SegLen.
 	SegLen int
-	// Count is the number of packets, Bytes their length together.
+	// Count is the number of packets, Bytes the sum of their lengths.
 	Count, Bytes int
 }
 
-// Splitter makes trains of what a TUN's queue returns. The zero value is ready
-// for use.
+// Splitter cuts packets that a tun.Queue returns into trains. The zero value is
+// ready for use.
 type Splitter struct {
-	// The super-packet under way; pkt is nil when nothing is left of it.
+	// pkt is the super-packet; nil after its last train.
 	pkt       []byte
-	payload   []byte // not sent yet
+	payload   []byte // of the trains that follow
 	ipLen     int
 	headerLen int // IP and transport
 	tcp       bool
@@ -57,18 +56,18 @@ type Splitter struct {
 	header [maxSegments * maxHeaders]byte
 }
 
-// Reset starts on pkt, which h came with. The Splitter writes to pkt, and its
-// trains point into it: pkt must stay untouched until the last train is sent.
-// After an error there are no trains.
-func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
+// Reset starts to split pkt, whose vnet header is h. The Splitter writes to pkt,
+// and its trains point into it: the caller must not change pkt before the last
+// train is sent. After an error there are no trains.
+func (s *Splitter) Reset(h *virtio.NetHdr, pkt []byte) error {
 	s.pkt = nil
 	ipLen, total, ok := ipv4Lengths(pkt)
 	if !ok {
 		return ErrNotIPv4
 	}
-	pkt = pkt[:total] // what follows is padding
-	if h.GSOType == tun.GSONone {
-		if h.Flags&tun.FlagNeedsCsum != 0 {
+	pkt = pkt[:total] // the rest is padding
+	if h.GSOType == virtio.GSONone {
+		if h.Flags&virtio.FlagNeedsCsum != 0 {
 			if err := completeCsum(h, pkt, ipLen); err != nil {
 				return err
 			}
@@ -76,7 +75,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 		s.pkt, s.segSize = pkt, 0
 		return nil
 	}
-	s.tcp = h.GSOType&^tun.GSOECN == tun.GSOTCPv4
+	s.tcp = h.GSOType&^virtio.GSOECN == virtio.GSOTCPv4
 	headerLen := ipLen + udpLen
 	switch {
 	case s.tcp && pkt[ipProto] == protoTCP && total >= ipLen+tcpMinLen:
@@ -85,7 +84,7 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 			return ErrGSO
 		}
 		s.seq = be32(pkt, ipLen+tcpSeq)
-	case h.GSOType == tun.GSOUDPL4 && pkt[ipProto] == protoUDP:
+	case h.GSOType == virtio.GSOUDPL4 && pkt[ipProto] == protoUDP:
 	default:
 		return ErrGSO
 	}
@@ -99,9 +98,9 @@ func (s *Splitter) Reset(h *tun.VnetHdr, pkt []byte) error {
 	return nil
 }
 
-// completeCsum does what VIRTIO_NET_HDR_F_NEEDS_CSUM asks for: the field holds
-// the sum of the pseudo header, and gets the checksum of all from CsumStart on.
-func completeCsum(h *tun.VnetHdr, pkt []byte, ipLen int) error {
+// completeCsum carries out VIRTIO_NET_HDR_F_NEEDS_CSUM: the field holds the sum
+// of the pseudo header, and gets the checksum from CsumStart to the end.
+func completeCsum(h *virtio.NetHdr, pkt []byte, ipLen int) error {
 	start := int(h.CsumStart)
 	field := start + int(h.CsumOffset)
 	if start < ipLen || field+2 > len(pkt) {
@@ -115,7 +114,7 @@ func completeCsum(h *tun.VnetHdr, pkt []byte, ipLen int) error {
 	return nil
 }
 
-// Next makes the next train. There is none left when it returns false. The
+// Next writes the next train to t. It returns false after the last one. The
 // train is valid until the next call of Next or Reset.
 func (s *Splitter) Next(t *Train) bool {
 	if s.pkt == nil {
@@ -140,7 +139,7 @@ func (s *Splitter) Next(t *Train) bool {
 		scratch = scratch[s.headerLen:]
 		s.writeHeader(header, s.payload[:n], last)
 		bufs = append(bufs, header)
-		if n > 0 { // a super-packet without payload is one packet of headers
+		if n > 0 { // a super-packet without payload is one packet: its headers
 			bufs = append(bufs, s.payload[:n])
 		}
 		s.payload = s.payload[n:]
@@ -154,9 +153,9 @@ func (s *Splitter) Next(t *Train) bool {
 	return true
 }
 
-// writeHeader writes the headers of the next segment. It follows the kernel's
-// own segmentation (inet_gso_segment, tcp_gso_segment, __udp_gso_segment): the
-// IP ID counts up, FIN and PSH are the last segment's, CWR the first one's.
+// writeHeader writes the headers of the next segment, as the kernel does
+// (inet_gso_segment, tcp_gso_segment, __udp_gso_segment): the IP ID counts up,
+// FIN and PSH go to the last segment, CWR to the first.
 func (s *Splitter) writeHeader(h, payload []byte, last bool) {
 	copy(h, s.pkt)
 	putBE16(h, ipTotalLen, uint16(len(h)+len(payload)))

@@ -7,14 +7,20 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
+)
+
+// Types of linux/virtio_net.h that the Splitter refuses: UFO, and TCP over IPv6.
+const (
+	gsoUDP   = 3
+	gsoTCPv6 = 4
 )
 
 func TestSplitPassesWholePackets(t *testing.T) {
 	a, _ := pair(false)
 	pkt := a.build(false)
 	padded := append(slices.Clone(pkt), 0, 0, 0)
-	out, err := split(t, new(Splitter), tun.VnetHdr{}, padded)
+	out, err := split(t, new(Splitter), virtio.NetHdr{}, padded)
 	if err != nil || !equal(out, [][]byte{pkt}) {
 		t.Fatalf("%d packets, %v; want the packet without its padding", len(out), err)
 	}
@@ -24,7 +30,7 @@ func TestSplitCompletesChecksums(t *testing.T) {
 	for _, udp := range []bool{false, true} {
 		m, _ := pair(udp)
 		h := m.hdr(0)
-		h.GSOType = tun.GSONone
+		h.GSOType = virtio.GSONone
 		out, err := split(t, new(Splitter), h, m.build(true))
 		if err != nil || !equal(out, [][]byte{m.build(false)}) {
 			t.Errorf("UDP %v: %v, or a wrong checksum", udp, err)
@@ -43,7 +49,7 @@ func TestSplitNeverWritesAZeroUDPChecksum(t *testing.T) {
 	for _, segment := range []int{0, 8} {
 		h := m.hdr(segment)
 		if segment == 0 {
-			h.GSOType = tun.GSONone
+			h.GSOType = virtio.GSONone
 		}
 		out, err := split(t, new(Splitter), h, m.build(true))
 		if err != nil || len(out) != 1 {
@@ -115,37 +121,37 @@ func TestSplitRefuses(t *testing.T) {
 	u, _ := pair(true)
 	for name, c := range map[string]struct {
 		m    template
-		edit func(h *tun.VnetHdr, p []byte) []byte
+		edit func(h *virtio.NetHdr, p []byte) []byte
 		want error
 	}{
-		"no packet":     {m, func(_ *tun.VnetHdr, p []byte) []byte { return nil }, ErrNotIPv4},
-		"IPv6":          {m, func(_ *tun.VnetHdr, p []byte) []byte { p[0] = 0x65; return p }, ErrNotIPv4},
-		"short header":  {m, func(_ *tun.VnetHdr, p []byte) []byte { p[0] = 0x44; return p }, ErrNotIPv4},
-		"long header":   {m, func(_ *tun.VnetHdr, p []byte) []byte { p[0] = 0x4f; return p[:40] }, ErrNotIPv4},
-		"cut":           {m, func(_ *tun.VnetHdr, p []byte) []byte { return p[:len(p)-1] }, ErrNotIPv4},
-		"no size":       {m, func(h *tun.VnetHdr, p []byte) []byte { h.GSOSize = 0; return p }, ErrGSO},
-		"size":          {m, func(h *tun.VnetHdr, p []byte) []byte { h.GSOSize = 65500; return p }, ErrGSO},
-		"type":          {m, func(h *tun.VnetHdr, p []byte) []byte { h.GSOType = tun.GSOUDP; return p }, ErrGSO},
-		"TCP over IPv6": {m, func(h *tun.VnetHdr, p []byte) []byte { h.GSOType = tun.GSOTCPv6; return p }, ErrGSO},
-		"UDP as TCP":    {u, func(h *tun.VnetHdr, p []byte) []byte { h.GSOType = tun.GSOTCPv4; return p }, ErrGSO},
-		"TCP as UDP":    {m, func(h *tun.VnetHdr, p []byte) []byte { h.GSOType = tun.GSOUDPL4; return p }, ErrGSO},
-		"UDP with ECN":  {u, func(h *tun.VnetHdr, p []byte) []byte { h.GSOType |= tun.GSOECN; return p }, ErrGSO},
-		"fragment":      {m, func(_ *tun.VnetHdr, p []byte) []byte { p[ipFrag] |= 0x20; return p }, ErrGSO},
-		"TCP offset":    {m, func(_ *tun.VnetHdr, p []byte) []byte { p[ipMinLen+tcpOffset] = 4 << 4; return p }, ErrGSO},
-		"TCP headers": {m, func(_ *tun.VnetHdr, p []byte) []byte {
+		"no packet":     {m, func(_ *virtio.NetHdr, p []byte) []byte { return nil }, ErrNotIPv4},
+		"IPv6":          {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x65; return p }, ErrNotIPv4},
+		"short header":  {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x44; return p }, ErrNotIPv4},
+		"long header":   {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x4f; return p[:40] }, ErrNotIPv4},
+		"cut":           {m, func(_ *virtio.NetHdr, p []byte) []byte { return p[:len(p)-1] }, ErrNotIPv4},
+		"no size":       {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOSize = 0; return p }, ErrGSO},
+		"size":          {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOSize = 65500; return p }, ErrGSO},
+		"type":          {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = gsoUDP; return p }, ErrGSO},
+		"TCP over IPv6": {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = gsoTCPv6; return p }, ErrGSO},
+		"UDP as TCP":    {u, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOTCPv4; return p }, ErrGSO},
+		"TCP as UDP":    {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOUDPL4; return p }, ErrGSO},
+		"UDP with ECN":  {u, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType |= virtio.GSOECN; return p }, ErrGSO},
+		"fragment":      {m, func(_ *virtio.NetHdr, p []byte) []byte { p[ipFrag] |= 0x20; return p }, ErrGSO},
+		"TCP offset":    {m, func(_ *virtio.NetHdr, p []byte) []byte { p[ipMinLen+tcpOffset] = 4 << 4; return p }, ErrGSO},
+		"TCP headers": {m, func(_ *virtio.NetHdr, p []byte) []byte {
 			p = p[:ipMinLen+tcpMinLen]
 			putBE16(p, ipTotalLen, uint16(len(p)))
 			return p
 		}, ErrGSO},
-		"csum in the IP header": {m, func(h *tun.VnetHdr, p []byte) []byte {
+		"csum in the IP header": {m, func(h *virtio.NetHdr, p []byte) []byte {
 			h.GSOType, h.CsumStart, h.CsumOffset = 0, 0, ipCsum
 			return p
 		}, ErrChecksumRange},
-		"csum beyond the end": {m, func(h *tun.VnetHdr, p []byte) []byte {
+		"csum beyond the end": {m, func(h *virtio.NetHdr, p []byte) []byte {
 			h.GSOType, h.CsumStart, h.CsumOffset = 0, uint16(len(p)-1), 0
 			return p
 		}, ErrChecksumRange},
-		"csum offset": {m, func(h *tun.VnetHdr, p []byte) []byte {
+		"csum offset": {m, func(h *virtio.NetHdr, p []byte) []byte {
 			h.GSOType, h.CsumOffset = 0, 0xffff
 			return p
 		}, ErrChecksumRange},

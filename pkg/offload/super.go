@@ -4,17 +4,18 @@ import (
 	"bytes"
 
 	"github.com/coreos/flannel/pkg/checksum"
-	"github.com/coreos/flannel/pkg/tun"
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// super is a packet, or several joined ones, on their way to the TUN.
+// super is a packet, or several joined ones, for the TUN.
 type super struct {
-	hdr  [tun.VnetHdrLen]byte
+	hdr  [virtio.HdrLen]byte
 	bufs [1 + maxMerge][]byte // hdr, the first packet, payload, payload …
 	n    int                  // buffers in use; 0 for none, 2 for a single packet
 	len  int                  // bytes of the packet that results
 
-	// sealed: nothing can follow. Otherwise the rest says what may.
+	// sealed: no packet can be joined. The fields below describe the next one
+	// otherwise.
 	sealed    bool
 	first     packet
 	lastID    uint16
@@ -22,8 +23,7 @@ type super struct {
 	csumField int    // offset in the first packet
 }
 
-// start makes s consist of pkt, which nothing will be joined to if it is not
-// mergeable.
+// start makes s consist of pkt. If pkt is not mergeable, s is sealed.
 func (s *super) start(pkt []byte, p *packet, mergeable bool) {
 	s.bufs[0], s.bufs[1] = s.hdr[:], pkt
 	s.n, s.len = 2, len(pkt)
@@ -39,17 +39,17 @@ func (s *super) start(pkt []byte, p *packet, mergeable bool) {
 	}
 }
 
-// join appends pkt if it continues s, and reports whether it did.
+// join appends pkt to s if it continues s; else it returns false.
 func (s *super) join(pkt []byte, p *packet) bool {
 	if s.sealed || s.n == len(s.bufs) || p.payloadLen > s.first.payloadLen ||
 		s.len+p.payloadLen > maxPacket || !s.follows(pkt, p) {
 		return false
 	}
-	if !p.sound(pkt) {
+	if !p.intact(pkt) {
 		return false
 	}
 	head := s.bufs[1]
-	if s.n == 2 && !s.first.sound(head) {
+	if s.n == 2 && !s.first.intact(head) {
 		s.sealed = true
 		return false
 	}
@@ -65,20 +65,19 @@ func (s *super) join(pkt []byte, p *packet) bool {
 	return true
 }
 
-// follows reports whether pkt's headers are those of the segment after s: equal
-// to the first packet's in all but lengths, checksums, IP ID, TCP sequence
-// number and the flags that only a first or a last segment has.
+// follows returns true if pkt's headers are those of the segment after s. They
+// equal the first packet's except for lengths, checksums, IP ID, TCP sequence
+// number and the flags of a first or last segment.
 //
-// The acknowledgement number must be equal, as the kernel's own GRO wants it
-// (tcp_gro_receive, net/ipv4/tcp_offload.c): a super-packet has only one, and
-// each acknowledgement that is swallowed would be missing from its peer's
-// round-trip samples and window growth. The window must be equal too; there the
-// kernel is laxer, and a merge would not be restored by a split.
+// The acknowledgement number must be equal, as in the kernel's GRO
+// (tcp_gro_receive, net/ipv4/tcp_offload.c). A super-packet has only one; a lost
+// acknowledgement costs the peer a round-trip sample and window growth. The
+// window must be equal too, or a split would not restore it; the kernel does not
+// require that.
 //
-// The IP ID counts up by one. Where fragmentation is forbidden it has no
-// meaning (RFC 6864, section 4.1) and may also stand still, as Linux leaves it
-// on unconnected UDP sockets; a split then makes it count. This is the only
-// case in which merging loses something.
+// The IP ID counts up by one. With DF it has no meaning (RFC 6864, section 4.1)
+// and may stay the same, as on Linux's unconnected UDP sockets. A split then
+// makes it count: the only change that merging makes.
 func (s *super) follows(pkt []byte, p *packet) bool {
 	head := s.bufs[1]
 	if be16(pkt, 0) != be16(head, 0) || // version, header length, TOS
@@ -105,16 +104,16 @@ func (s *super) follows(pkt []byte, p *packet) bool {
 }
 
 // finish writes the headers and returns the buffers. A single packet stays as
-// it came. A merged one has what a kernel's own super-packet has: the lengths
-// of the whole, a valid IP checksum, and in the transport checksum's field the
-// sum of the pseudo header, for the kernel or a network card to complete.
+// it is. A merged one gets the headers of a kernel's own super-packet: total
+// lengths, a valid IP checksum, and in the transport checksum's field the sum of
+// the pseudo header, which the kernel or a network card completes.
 func (s *super) finish() [][]byte {
-	var h tun.VnetHdr
+	var h virtio.NetHdr
 	if s.n > 2 {
 		head := s.bufs[1]
-		h = tun.VnetHdr{
-			Flags:      tun.FlagNeedsCsum,
-			GSOType:    tun.GSOUDPL4,
+		h = virtio.NetHdr{
+			Flags:      virtio.FlagNeedsCsum,
+			GSOType:    virtio.GSOUDPL4,
 			HdrLen:     uint16(s.first.headerLen),
 			GSOSize:    uint16(s.first.payloadLen),
 			CsumStart:  ipMinLen,
@@ -125,9 +124,9 @@ func (s *super) finish() [][]byte {
 		case !s.first.tcp:
 			putBE16(head, ipMinLen+udpLength, uint16(n))
 		case head[ipMinLen+tcpFlags]&tcpCWR != 0:
-			h.GSOType = tun.GSOTCPv4 | tun.GSOECN
+			h.GSOType = virtio.GSOTCPv4 | virtio.GSOECN
 		default:
-			h.GSOType = tun.GSOTCPv4
+			h.GSOType = virtio.GSOTCPv4
 		}
 		putBE16(head, ipTotalLen, uint16(s.len))
 		setIPv4Csum(head, ipMinLen)

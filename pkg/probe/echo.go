@@ -9,18 +9,18 @@ import (
 )
 
 const (
-	// headersLen is that of an IPv4 header without options and an ICMP header.
+	// headersLen is the length of an IPv4 header without options and an ICMP header.
 	headersLen = 20 + 8
 	cookieLen  = 8
-	// smallLen is the length of a small probe: IPv4 header, ICMP header, cookie.
+	// smallLen is the length of a small probe: both headers and the cookie.
 	smallLen = headersLen + cookieLen
-	// protocolICMP is what icmp.ParseMessage knows IPv4's messages by (RFC 1700).
+	// protocolICMP is IPv4's ICMP, for icmp.ParseMessage (RFC 1700).
 	protocolICMP = 1
 )
 
-// stamp marks our echo requests. The cookie tells them from others' on a raw
-// socket, which hears all replies; on a ping socket the kernel sets the
-// identifier itself.
+// stamp identifies our echo requests. On a ping socket the kernel sets the
+// identifier itself. A raw socket receives replies to others' requests too, which
+// have another cookie.
 type stamp struct {
 	id     uint16
 	cookie [cookieLen]byte
@@ -32,8 +32,8 @@ func newStamp() (s stamp) {
 	return s
 }
 
-// request is an ICMP echo request that makes a packet of size bytes, IPv4
-// header included; smallLen at least.
+// request returns an ICMP echo request for a packet of size bytes with the IPv4
+// header; smallLen at least.
 func (s stamp) request(seq uint16, size int) ([]byte, error) {
 	data := make([]byte, max(size, smallLen)-headersLen)
 	copy(data, s.cookie[:])
@@ -41,8 +41,8 @@ func (s stamp) request(seq uint16, size int) ([]byte, error) {
 	return m.Marshal(nil)
 }
 
-// reply reads an ICMP message. ok is false if it answers no request of ours;
-// size is that of its packet, IPv4 header included.
+// reply parses an ICMP message. ok is false if it does not answer our request.
+// size is that of its packet with the IPv4 header.
 func (s stamp) reply(message []byte) (seq uint16, size int, ok bool) {
 	m, err := icmp.ParseMessage(protocolICMP, message)
 	if err != nil || m.Type != ipv4.ICMPTypeEchoReply {

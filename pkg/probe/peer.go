@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Result is what is known of the way to one peer.
+// Result is the measured state of the path to one peer.
 type Result struct {
-	// RTT is the round trip of the last probe that was answered, 0 if none was.
+	// RTT is the round trip of the last answered probe; 0 if none was answered.
 	RTT time.Duration
-	// Sent counts the probes that the others are about: at most the last 20.
-	// Lost is how many of them had no answer within a second.
+	// Sent counts the last probes, 20 at most. Lost counts those of them without
+	// an answer within a second.
 	Sent, Lost int
-	// MTU is the largest packet in bytes that has come through, IP header
-	// included; 0 while it is not known.
+	// MTU is the largest packet that passed, in bytes with the IP header; 0 until
+	// it is known.
 	MTU int
-	// Silent is true while the last three probes had no answer; Since is when
-	// that, or the opposite, began. It is zero before it is known.
+	// Silent is true if the last three probes had no answer. Since is the begin of
+	// this state; zero before the first.
 	Silent bool
 	Since  time.Time
 }
 
-// Loss is the share of probes without an answer, 0 to 1.
+// Loss returns the share of lost probes, 0 to 1.
 func (r Result) Loss() float64 {
 	if r.Sent == 0 {
 		return 0
@@ -29,18 +29,18 @@ func (r Result) Loss() float64 {
 	return float64(r.Lost) / float64(r.Sent)
 }
 
-// peer is what the prober remembers of one peer.
+// peer is a Prober's state of one peer.
 type peer struct {
 	subnet netip.Prefix
-	// second is set while the subnet's second address is probed, for peers whose
-	// first does not answer: host-gw has no device, and where a bridge came up
-	// before the device, older kernels take the first for its broadcast address.
+	// second selects the subnet's second address, for peers whose first does not
+	// answer. host-gw has no device with the first one. If a bridge came up before
+	// the device, older kernels treat the first as the bridge's broadcast address.
 	second bool
-	// lost has a bit for each of the last sent probes, the latest lowest.
+	// lost has a bit for each of the last probes, the latest lowest.
 	lost uint32
 	sent int
-	// inRow counts the last probes that were lost one after the other.
-	inRow int
+	// lostInRow counts the latest probes that were lost without an answer between.
+	lostInRow int
 
 	result Result
 	size   search
@@ -59,7 +59,7 @@ func (p *peer) target() netip.Addr {
 
 func (p *peer) answered(now time.Time, rtt time.Duration) {
 	p.count(0)
-	p.inRow = 0
+	p.lostInRow = 0
 	p.result.RTT = rtt
 	if p.result.Silent || p.result.Since.IsZero() {
 		p.result.Silent, p.result.Since = false, now
@@ -68,12 +68,12 @@ func (p *peer) answered(now time.Time, rtt time.Duration) {
 
 func (p *peer) missed(now time.Time) {
 	p.count(1)
-	p.inRow++
-	// A peer that answered once is asked at the same address for a while.
-	if p.result.RTT == 0 || p.inRow > silentAfter {
+	p.lostInRow++
+	// A peer that has answered keeps its address for a few more probes.
+	if p.result.RTT == 0 || p.lostInRow > silentAfter {
 		p.second = !p.second && p.subnet.Bits() < 32
 	}
-	if p.inRow >= silentAfter && !p.result.Silent {
+	if p.lostInRow >= silentAfter && !p.result.Silent {
 		p.result.Silent, p.result.Since = true, now
 	}
 }

@@ -5,67 +5,89 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
+	log "github.com/golang/glog"
 	"golang.org/x/sys/unix"
 )
 
-// SmallSize is the size in bytes of the smallest packet that Ping sends.
+// SmallSize is the size of the smallest packet that Ping sends, in bytes.
 const SmallSize = smallLen
 
-// Pinger pings on demand, while Run runs. Its methods are safe for concurrent
-// use.
+// Pinger sends pings on demand. Run must run for replies to be received. Its
+// methods are safe for concurrent use.
 type Pinger struct {
-	conn  conn
-	stamp stamp
+	socket *icmpSocket
+	stamp  stamp
 
 	mu   sync.Mutex // guards what follows
 	seq  uint16
 	sent map[uint16]ping
 }
 
-// ping is an echo request under way.
+// ping is an outstanding echo request.
 type ping struct {
 	to   netip.Addr
 	size int
-	// answered takes the time of the reply; it has room for it.
+	// answered takes the time of the reply. It has a buffer for it.
 	answered chan time.Time
 }
 
-// Dial opens a socket for pings from source, or from what the kernel chooses
-// where this host has no such address. Close it.
+// Dial opens a socket for pings from source, or from an address that the kernel
+// chooses if this host does not have source. The caller closes the Pinger.
 func Dial(source netip.Addr) (*Pinger, error) {
-	c, err := dial(source)
+	stamp := newStamp()
+	s, err := openSocket(source, stamp.id)
 	if err != nil {
 		return nil, err
 	}
-	return &Pinger{conn: c, stamp: newStamp(), sent: make(map[uint16]ping)}, nil
+	return &Pinger{socket: s, stamp: stamp, sent: make(map[uint16]ping)}, nil
 }
 
 // Close closes the socket. Run must have returned.
-func (p *Pinger) Close() error { return p.conn.Close() }
+func (p *Pinger) Close() error { return p.socket.Close() }
 
-// Run takes replies until ctx ends, which gives nil.
-func (p *Pinger) Run(ctx context.Context) error { return receive(ctx, p.conn, p.take) }
+// Run receives replies until ctx ends, which returns nil.
+func (p *Pinger) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		d, err := p.socket.receive()
+		if errors.Is(err, unix.EAGAIN) {
+			if err := p.socket.await(); err != nil {
+				return fmt.Errorf("await echo replies: %w", err)
+			}
+			continue
+		}
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return fmt.Errorf("receive echo replies: %w", err)
+		case err != nil: // an ICMP error about an earlier request
+			log.V(2).Infof("receive echo replies: %v", err)
+		default:
+			p.take(d)
+		}
+	}
+	return nil
+}
 
-func (p *Pinger) take(message []byte, from netip.Addr) {
+func (p *Pinger) take(d datagram) {
 	now := time.Now()
-	seq, size, ok := p.stamp.reply(message)
+	seq, size, ok := p.stamp.reply(d.message)
 	if !ok {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if request, ok := p.sent[seq]; ok && request.to == from && request.size == size {
+	if request, ok := p.sent[seq]; ok && request.to == d.from && request.size == size {
 		delete(p.sent, seq)
 		request.answered <- now
 	}
 }
 
-// Ping sends a packet of size bytes, IPv4 header included, with the bit "don't
-// fragment", and waits for its reply. Errors: ctx's, if there was none before
-// it ended; or why the kernel did not send, e.g. EMSGSIZE or ENETUNREACH.
+// Ping sends a packet of size bytes, with the IPv4 header and DF, and waits for
+// its reply. Errors: ctx's if it ends before the reply, or that of the send, such
+// as EMSGSIZE or ENETUNREACH.
 func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Duration, err error) {
 	request := ping{to: to, size: max(size, smallLen), answered: make(chan time.Time, 1)}
 	p.mu.Lock()
@@ -83,7 +105,7 @@ func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Du
 		return 0, fmt.Errorf("make echo request: %w", err)
 	}
 	began := time.Now()
-	if _, err := p.conn.WriteTo(message, p.conn.addr(to)); err != nil {
+	if err := p.socket.send(message, to); err != nil {
 		return 0, fmt.Errorf("send echo request: %w", err)
 	}
 	select {
@@ -94,13 +116,13 @@ func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Du
 	}
 }
 
-// Largest finds the size in bytes of the largest packet, up to full, that to
-// answers whole, waiting for each answer for patience. 0: none was answered.
-// Errors: ctx's, or why the kernel does not send even small ones.
-func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, patience time.Duration) (int, error) {
-	low, high := leastSize-1, full+1 // low passes, or there is none; high does not
+// Largest returns the size of the largest packet, up to full bytes, that to
+// answers; 0 if none is answered. It waits for each answer for timeout. Errors:
+// ctx's, or that of a send other than EMSGSIZE.
+func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, timeout time.Duration) (int, error) {
+	low, high := minSize-1, full+1 // low passes, unless it is minSize-1; high does not
 	for size := full; high-low > 1; size = low + (high-low)/2 {
-		passes, err := p.passes(ctx, to, size, patience)
+		passes, err := p.passes(ctx, to, size, timeout)
 		switch {
 		case err != nil:
 			return 0, err
@@ -110,16 +132,17 @@ func (p *Pinger) Largest(ctx context.Context, to netip.Addr, full int, patience 
 			high = size
 		}
 	}
-	if low < leastSize {
+	if low < minSize {
 		return 0, nil
 	}
 	return low, nil
 }
 
-// passes tries a size, a few times since a packet may be lost for other reasons.
-func (p *Pinger) passes(ctx context.Context, to netip.Addr, size int, patience time.Duration) (bool, error) {
+// passes returns true if one of several packets of a size is answered. A packet
+// may be lost for other reasons than its size.
+func (p *Pinger) passes(ctx context.Context, to netip.Addr, size int, timeout time.Duration) (bool, error) {
 	for range tries {
-		limited, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, timeout)
 		_, err := p.Ping(limited, to, size)
 		cancel()
 		switch {
@@ -127,7 +150,7 @@ func (p *Pinger) passes(ctx context.Context, to netip.Addr, size int, patience t
 			return true, nil
 		case ctx.Err() != nil:
 			return false, ctx.Err()
-		case errors.Is(err, unix.EMSGSIZE): // the device's MTU, or what the backend told
+		case errors.Is(err, unix.EMSGSIZE): // of the device's MTU, or of an ICMP error of the backend
 			return false, nil
 		case !errors.Is(err, context.DeadlineExceeded):
 			return false, err

@@ -14,60 +14,60 @@ import (
 	"github.com/coreos/flannel/pkg/clock"
 )
 
-// Config is what a Prober is made from.
+// Config configures a Prober.
 type Config struct {
-	// Subnet is ours; its first address is the source of probes.
+	// Subnet is this host's; its first address is the source of probes.
 	Subnet netip.Prefix
-	// MTU is the largest packet that containers may send, in bytes.
+	// MTU is the largest packet that containers can send, in bytes.
 	MTU int
-	// Interval is how often each peer is probed; less often where there are
-	// many: 1,000 peers every 30 s.
+	// Interval is the time between two probes of a peer. It is longer for many
+	// peers: 30 s for 1,000.
 	Interval time.Duration
-	// Peers gives the subnets to probe, in order; it is called once a round.
+	// Peers returns the subnets to probe, in order. It is called once a round.
 	Peers func() []netip.Prefix
 	// Changed, if not nil, is called when a peer falls silent, or answers again
 	// after that. It must return soon, and must not call the Prober.
 	Changed func(peer netip.Prefix, silent bool)
 }
 
-// Prober measures the way to each peer while Run runs.
+// Prober measures the path to each peer while Run runs.
 type Prober struct {
 	config Config
-	open   func(source netip.Addr, id uint16) (endpoint, error)
+	open   func(source netip.Addr, id uint16) (socket, error)
 	stamp  stamp
 
 	mu    sync.Mutex // guards what follows
 	peers map[netip.Prefix]*peer
-	sent  map[uint16]flight
+	sent  map[uint16]outstanding
 	seq   uint16
-	large time.Time // when the last large probe left
+	large time.Time // of the last large probe
 }
 
-// endpoint takes probes to the peers and keeps the answers.
-type endpoint interface {
+// socket sends probes and holds the replies.
+type socket interface {
 	send(message []byte, to netip.Addr) error
-	receive() (datagram, error) // EAGAIN: nothing is there
+	receive() (datagram, error) // EAGAIN: there is none
 	Close() error
 }
 
-// flight is a probe under way.
-type flight struct {
+// outstanding is a probe without an answer so far.
+type outstanding struct {
 	peer *peer
 	to   netip.Addr
 	at   time.Time
 	size int // of a large probe; 0: a small one
 }
 
-// New makes a Prober.
+// New returns a Prober; Run starts it.
 func New(c Config) *Prober {
 	return &Prober{
 		config: c, stamp: newStamp(),
-		open:  func(source netip.Addr, id uint16) (endpoint, error) { return openUnpolled(source, id) },
-		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]flight),
+		open:  func(source netip.Addr, id uint16) (socket, error) { return openSocket(source, id) },
+		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]outstanding),
 	}
 }
 
-// Results is what is known now, by the peer's subnet.
+// Results returns the current results by the peer's subnet.
 func (p *Prober) Results() map[netip.Prefix]Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,23 +91,23 @@ func (p *Prober) announce(was bool, of *peer) {
 	}
 }
 
-// Run probes until ctx ends, which gives nil; an error if there can be no
-// socket for it.
+// Run probes until ctx ends, which returns nil. It returns an error if it cannot
+// open a socket.
 func (p *Prober) Run(ctx context.Context) error {
-	c, err := p.open(p.config.Subnet.Addr(), p.stamp.id)
+	s, err := p.open(p.config.Subnet.Addr(), p.stamp.id)
 	if err != nil {
 		return err
 	}
-	p.run(ctx, c)
-	return c.Close()
+	p.run(ctx, s)
+	return s.Close()
 }
 
-// run probes one peer after the other, in bursts, evenly over the round.
-func (p *Prober) run(ctx context.Context, c endpoint) {
+// run probes the peers in bursts, evenly over the round.
+func (p *Prober) run(ctx context.Context, s socket) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
-	look := time.NewTimer(timeout)
-	defer look.Stop()
+	expiry := time.NewTimer(timeout)
+	defer expiry.Stop()
 	var queue []*peer
 	var burst int
 	var pause time.Duration
@@ -115,21 +115,21 @@ func (p *Prober) run(ctx context.Context, c endpoint) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-look.C:
-			p.collect(c)
+		case <-expiry.C:
+			p.collect(s)
 		case <-tick.C:
-			p.collect(c)
+			p.collect(s)
 			if len(queue) == 0 {
 				queue = p.refresh()
 				burst, pause = pace(p.config.Interval, len(queue))
 			}
 			due := queue[:min(burst, len(queue))]
 			queue = queue[len(due):]
-			if p.burst(c, due) || pause > burstEvery {
-				look.Reset(timeout)
+			if p.burst(s, due) || pause > burstEvery {
+				expiry.Reset(timeout)
 			}
 			next := clock.UntilTick(pause)
-			if first { // a whole pause at least, or the first round would be too short
+			if first { // a whole pause at least, so that the first round is not too short
 				first = false
 				next += pause
 			}
@@ -138,29 +138,28 @@ func (p *Prober) run(ctx context.Context, c endpoint) {
 	}
 }
 
-// burst sends the probes that are due. It returns whether the answer of one of
-// them may be news. Others are looked for before the next burst leaves.
-func (p *Prober) burst(c endpoint, due []*peer) (news bool) {
+// burst sends the due probes. It returns true if an answer may change a peer's
+// state; then replies are collected before the next burst.
+func (p *Prober) burst(s socket, due []*peer) (collectSoon bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, to := range due {
-		p.emit(c, flight{peer: to, to: to.target(), at: now})
-		news = news || to.inRow > 0 || to.result.RTT == 0
+		p.send(s, outstanding{peer: to, to: to.target(), at: now})
+		collectSoon = collectSoon || to.lostInRow > 0 || to.result.RTT == 0
 	}
-	p.measure(c, due, now)
-	return news
+	p.measure(s, due, now)
+	return collectSoon
 }
 
-// measure sends a large probe if one is due: to the peer whose turn was the
-// longest ago, or the same ones would be measured each time and others never.
-func (p *Prober) measure(c endpoint, due []*peer, now time.Time) {
-	if now.Sub(p.large) < apartLarge {
+// measure sends a large probe if one is due, to the peer with the oldest result.
+func (p *Prober) measure(s socket, due []*peer, now time.Time) {
+	if now.Sub(p.large) < largeSpacing {
 		return
 	}
 	var to *peer
 	for _, peer := range due {
-		if peer.inRow == 0 && peer.result.RTT != 0 && !peer.size.waiting && (to == nil || peer.size.settled.Before(to.size.settled)) {
+		if peer.lostInRow == 0 && peer.result.RTT != 0 && !peer.size.waiting && (to == nil || peer.size.settled.Before(to.size.settled)) {
 			to = peer
 		}
 	}
@@ -170,12 +169,12 @@ func (p *Prober) measure(c endpoint, due []*peer, now time.Time) {
 	if size := to.size.next(now); size != 0 {
 		p.large = now
 		to.size.waiting = true
-		p.emit(c, flight{peer: to, to: to.target(), at: now, size: size})
+		p.send(s, outstanding{peer: to, to: to.target(), at: now, size: size})
 	}
 }
 
-// refresh takes the present set of peers over. The queue begins with the peer
-// next to us, so that many hosts in step do not all probe the same ones at once.
+// refresh updates the set of peers and returns them as a queue. It begins after
+// our own subnet, so that hosts in step do not probe the same peer at once.
 func (p *Prober) refresh() []*peer {
 	subnets := p.config.Peers()
 	p.mu.Lock()
@@ -197,13 +196,12 @@ func (p *Prober) refresh() []*peer {
 	return append(queue[max(0, after):], queue[:max(0, after)]...)
 }
 
-// collect takes the answers that have come, and then counts as lost what has
-// been under way for too long.
-func (p *Prober) collect(c endpoint) {
+// collect reads the replies, and then counts the expired probes as lost.
+func (p *Prober) collect(s socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for range collectMost {
-		d, err := c.receive()
+	for range maxReplies {
+		d, err := s.receive()
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
@@ -214,79 +212,79 @@ func (p *Prober) collect(c endpoint) {
 		p.answer(d, time.Now())
 	}
 	now := time.Now()
-	for seq, f := range p.sent {
-		if now.Sub(f.at) < timeout {
+	for seq, o := range p.sent {
+		if now.Sub(o.at) < timeout {
 			continue
 		}
 		delete(p.sent, seq)
-		was := f.peer.result.Silent
-		f.missed(now)
-		p.announce(was, f.peer)
+		was := o.peer.result.Silent
+		o.missed(now)
+		p.announce(was, o.peer)
 	}
 }
 
-func (f flight) missed(now time.Time) {
-	if f.size == 0 {
-		f.peer.missed(now)
+func (o outstanding) missed(now time.Time) {
+	if o.size == 0 {
+		o.peer.missed(now)
 		return
 	}
-	// Of a silent peer, the size of packets tells nothing.
-	if f.peer.inRow > 0 {
-		f.peer.size.waiting = false
+	// A silent peer's loss does not depend on the size.
+	if o.peer.lostInRow > 0 {
+		o.peer.size.waiting = false
 		return
 	}
-	if mtu := f.peer.size.stuck(f.size, now); mtu != 0 {
-		f.peer.result.MTU = mtu
+	if mtu := o.peer.size.lost(o.size, now); mtu != 0 {
+		o.peer.result.MTU = mtu
 	}
 }
 
-func (p *Prober) emit(c endpoint, f flight) {
+func (p *Prober) send(s socket, o outstanding) {
 	p.seq++
-	packet, err := p.stamp.request(p.seq, f.size)
+	packet, err := p.stamp.request(p.seq, o.size)
 	if err == nil {
-		err = c.send(packet, f.to)
+		err = s.send(packet, o.to)
 	}
-	if err != nil { // no route, device down: it counts as lost when its time is over
-		log.V(2).Infof("send probe to=%v size=%d: %v", f.to, max(f.size, smallLen), err)
+	if err != nil { // no route, device down: it counts as lost after timeout
+		log.V(2).Infof("send probe to=%v size=%d: %v", o.to, max(o.size, smallLen), err)
 	}
-	p.sent[p.seq] = f
+	p.sent[p.seq] = o
 }
 
-// answer takes one message; p.mu is held.
+// answer handles one message; p.mu is held.
 func (p *Prober) answer(d datagram, now time.Time) {
 	seq, size, ok := p.stamp.reply(d.message)
 	if !ok {
 		return
 	}
-	f, ok := p.sent[seq]
-	if !ok || d.from != f.to || size != max(f.size, smallLen) {
+	o, ok := p.sent[seq]
+	if !ok || d.from != o.to || size != max(o.size, smallLen) {
 		return
 	}
-	rtt, ok := f.roundTrip(d.at, now)
+	rtt, ok := o.roundTrip(d.at, now)
 	if ok && rtt > timeout {
-		return // it is lost, as those whose answer never comes
+		return // too late: the probe counts as lost
 	}
 	delete(p.sent, seq)
-	if f.size == 0 {
-		was := f.peer.result.Silent
-		if !ok && f.peer.result.RTT != 0 {
-			rtt = f.peer.result.RTT // the last one known
+	if o.size == 0 {
+		was := o.peer.result.Silent
+		if !ok && o.peer.result.RTT != 0 {
+			rtt = o.peer.result.RTT // the last known one
 		}
-		f.peer.answered(now, rtt)
-		p.announce(was, f.peer)
+		o.peer.answered(now, rtt)
+		p.announce(was, o.peer)
 		return
 	}
-	if mtu := f.peer.size.passed(f.size, now); mtu != 0 {
-		f.peer.result.MTU = mtu
+	if mtu := o.peer.size.passed(o.size, now); mtu != 0 {
+		o.peer.result.MTU = mtu
 	}
 }
 
-// roundTrip is how long f took, if its answer came at that time on the wall and
-// was found now. ok is false where that cannot be, as the clock was set or the
-// kernel did not tell; it is what has passed at most then.
-func (f flight) roundTrip(at, now time.Time) (rtt time.Duration, ok bool) {
-	most := now.Sub(f.at)
-	rtt = at.Sub(f.at.Round(0)) // without the monotonic clock, which the kernel does not tell
+// roundTrip returns the round trip of a probe. at is the answer's arrival on the
+// wall clock, now the time of collect. ok is false if the clock was set or the
+// kernel did not stamp the answer; then rtt is the upper bound.
+func (o outstanding) roundTrip(at, now time.Time) (rtt time.Duration, ok bool) {
+	most := now.Sub(o.at)
+	rtt = at.Sub(o.at.Round(0)) // at has no monotonic clock
 	if rtt <= 0 || rtt > most {
 		return most, false
 	}

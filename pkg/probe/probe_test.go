@@ -96,7 +96,7 @@ func (c *changes) expect(t *testing.T, silent, answer []netip.Prefix) {
 	}
 }
 
-// hosts are two with a subnet each, as host-gw joins them.
+// hosts returns two hosts with a subnet each, connected as by host-gw.
 func hosts(t *testing.T) (a, b *netnstest.Host) {
 	netnstest.Require(t)
 	l := netnstest.New(t)
@@ -124,7 +124,7 @@ func TestAnswerSilenceAnswer(t *testing.T) {
 			eventually(t, p, "silent", func(r Result) bool { return r.Silent && r.Loss() > 0 })
 			c.expect(t, []netip.Prefix{theirs}, nil)
 			b.Up(netnstest.Uplink)
-			b.AddRoute(ours, a.Addr().Addr(), "") // the kernel took it away with the link
+			b.AddRoute(ours, a.Addr().Addr(), "") // the kernel removed it with the link
 			eventually(t, p, "heard again", func(r Result) bool { return !r.Silent })
 			c.expect(t, nil, []netip.Prefix{theirs})
 			c.expect(t, nil, nil)
@@ -132,15 +132,15 @@ func TestAnswerSilenceAnswer(t *testing.T) {
 	}
 }
 
-// A host of host-gw has no address of its own in its subnet but its bridge's.
+// With host-gw a host's only address in its subnet is its bridge's.
 func TestBridgeAnswers(t *testing.T) {
 	a, b := hosts(t)
 	b.AddAddr("lo", host32(theirs.Addr().Next()))
 	eventually(t, start(t, a, 1472), "answered", func(r Result) bool { return r.RTT > 0 && !r.Silent })
 }
 
-// The way lets less through than the devices say, and says nothing of it: a
-// veth takes frames with four bytes more than its MTU, for a VLAN's header.
+// The path's MTU is smaller than the devices', without an ICMP error. A veth accepts
+// frames with four bytes more than its MTU, for a VLAN tag.
 func TestLargestPacket(t *testing.T) {
 	a, b := hosts(t)
 	b.AddAddr("lo", host32(theirs.Addr()))
@@ -157,8 +157,8 @@ type wire struct {
 	packets int
 	last    map[netip.Addr]time.Time
 	least   time.Duration // between two small probes to one address
-	cut     bool          // nothing is answered
-	looks   int           // how often answers were looked for
+	cut     bool          // no probe is answered
+	looks   int           // calls of receive that found no answer
 	delay   time.Duration // of answers, beyond a round trip
 	replies []datagram
 }
@@ -206,7 +206,7 @@ func (w *wire) receive() (datagram, error) {
 
 func (w *wire) Close() error { return nil }
 
-// over makes a Prober of n peers at w.
+// over returns a Prober of n peers at w.
 func over(w *wire, n int) *Prober {
 	var subnets []netip.Prefix
 	for i := range n {
@@ -214,7 +214,7 @@ func over(w *wire, n int) *Prober {
 	}
 	w.last, w.least = make(map[netip.Addr]time.Time), time.Hour
 	p := New(Config{Subnet: ours, MTU: 1420, Interval: 2 * time.Second, Peers: func() []netip.Prefix { return subnets }})
-	p.open = func(netip.Addr, uint16) (endpoint, error) { return w, nil }
+	p.open = func(netip.Addr, uint16) (socket, error) { return w, nil }
 	return p
 }
 
@@ -228,8 +228,8 @@ func runFor(t *testing.T, p *Prober, d time.Duration) {
 	}
 }
 
-// One large probe leaves in 2 s: for 60 peers a turn takes two minutes, and
-// nobody is passed over although the first are due again after one.
+// A large probe is sent every 2 s, so a round of 60 peers takes two minutes. No peer
+// is skipped, although the first ones are due again after one minute.
 func TestEachIsMeasuredInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := over(&wire{}, 60)
@@ -242,8 +242,8 @@ func TestEachIsMeasuredInTurn(t *testing.T) {
 	})
 }
 
-// A link that is cut right after an answer is known to be silent after three
-// probes and the time that the last one has.
+// A peer whose link is cut right after an answer is silent after three probes and the
+// timeout of the last one.
 func TestSilentInSevenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}
@@ -297,7 +297,7 @@ func TestThousandPeersInTenKilobytes(t *testing.T) {
 		w := &wire{}
 		p := over(w, 1000)
 		runFor(t, p, 5*time.Minute)
-		// As many answers to others leave us as probes.
+		// This host sends as many answers to others' probes.
 		if rate := 2 * float64(w.bytes) / (5 * 60); rate >= 10_000 || rate < 5_000 {
 			t.Errorf("%.0f bytes a second, want less than 10,000", rate)
 		}
@@ -341,7 +341,7 @@ func TestPace(t *testing.T) {
 
 func TestSearchEndsBelowTheLimit(t *testing.T) {
 	now := time.Now()
-	for limit := leastSize; limit <= 9000; limit += 7 {
+	for limit := minSize; limit <= 9000; limit += 7 {
 		s, got, probes := search{full: 8972}, 0, 0
 		for got == 0 && probes < 60 {
 			size := s.next(now)
@@ -350,10 +350,10 @@ func TestSearchEndsBelowTheLimit(t *testing.T) {
 			if size <= limit {
 				got = s.passed(size, now)
 			} else {
-				got = s.stuck(size, now)
+				got = s.lost(size, now)
 			}
 		}
-		if want := min(limit, s.full); got > want || got < want-precision && limit > leastSize+precision {
+		if want := min(limit, s.full); got > want || got < want-precision && limit > minSize+precision {
 			t.Fatalf("limit %d: found %d after %d probes", limit, got, probes)
 		}
 		if s.next(now) != 0 || s.next(now.Add(largeEvery)) != s.full {
@@ -362,12 +362,12 @@ func TestSearchEndsBelowTheLimit(t *testing.T) {
 	}
 }
 
-// The kernel says by the clock on the wall when an answer came. If that was set
-// meanwhile, the round trip is not known, and the peer answers nevertheless.
+// The kernel stamps an answer by the wall clock. If that was set in between, the round
+// trip is unknown, but the peer counts as answering.
 func TestClockSetUnderWay(t *testing.T) {
 	at := time.Now()
 	now := at.Add(time.Second)
-	f := flight{at: at}
+	f := outstanding{at: at}
 	for _, tt := range []struct {
 		name string
 		came time.Time
@@ -385,19 +385,19 @@ func TestClockSetUnderWay(t *testing.T) {
 	}
 }
 
-// The answers to somebody else's flood of pings leave room for ours.
+// Replies to another process's flood of pings leave room for ours.
 func TestFloodOfOthers(t *testing.T) {
 	a, b := hosts(t)
 	a.Sysctl("net/ipv4/ping_group_range", "1 0") // a raw socket
 	a.AddAddr("lo", host32(ours.Addr()))
 	b.AddAddr("lo", host32(theirs.Addr()))
 	err := a.Do(func() error {
-		m, err := openUnpolled(ours.Addr(), 7)
+		m, err := openSocket(ours.Addr(), 7)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-		other, err := openUnpolled(ours.Addr(), 8)
+		other, err := openSocket(ours.Addr(), 8)
 		if err != nil {
 			return err
 		}
@@ -440,8 +440,8 @@ func TestFloodOfOthers(t *testing.T) {
 	}
 }
 
-// An answer that comes after its time is none, though it lies in the buffer when
-// somebody looks: of a peer that answers, that is not before the next burst.
+// An answer after the timeout does not count, although it is in the socket's buffer at
+// the next collect, before the next burst.
 func TestLateAnswerIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}

@@ -10,25 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Queue is one of a device's queues. One goroutine may read from it; writing is
-// done by Writers. Nothing here allocates per packet, or keeps the caller's bytes.
+// Queue is one of a device's queues. One goroutine may read from it; Writers
+// write to it. A Queue does not allocate per packet or keep the caller's bytes.
 type Queue struct {
 	file   *os.File
 	raw    syscall.RawConn
 	closed atomic.Bool
 
-	// Arguments and results of a system call pass through these fields and a
-	// closure made once, since a closure per call would allocate.
+	// The fields below pass arguments and results of a system call to a closure
+	// made once. A closure per call would allocate.
 	buf    []byte
-	park   bool // wait when there is nothing
+	park   bool // wait for a packet
 	waited bool
 	n      int
 	err    error
 	do     func(fd uintptr) bool
 }
 
-// newQueue takes over fd, also when it fails. It must be attached already: the
-// runtime's poller sees an error condition on a descriptor that is not.
+// newQueue takes over fd, also if it fails. fd must be attached already: the
+// runtime's poller gets an error condition for a descriptor that is not.
 func newQueue(fd int, name string) (*Queue, error) {
 	q := &Queue{file: os.NewFile(uintptr(fd), clonePath+":"+name)}
 	raw, err := q.file.SyscallConn()
@@ -40,7 +40,7 @@ func newQueue(fd int, name string) (*Queue, error) {
 	return q, nil
 }
 
-// close wakes the reader and the writer, and waits until both have let go of
+// close wakes the reader and the writers, and waits until they have released
 // the descriptor.
 func (q *Queue) close() error {
 	if q.closed.Swap(true) {
@@ -49,7 +49,7 @@ func (q *Queue) close() error {
 	return q.file.Close()
 }
 
-// cause translates the error of a RawConn, whose own for a closed file is
+// cause translates an error of a RawConn. Its error for a closed file is
 // internal to the runtime's poller.
 func (q *Queue) cause(err error) error {
 	if q.closed.Load() {
@@ -58,7 +58,7 @@ func (q *Queue) cause(err error) error {
 	return err
 }
 
-// control runs f with the descriptor, which stays open meanwhile.
+// control runs f with the descriptor, which stays open during the call.
 func (q *Queue) control(f func(fd int) error) error {
 	var ferr error
 	err := q.raw.Control(func(fd uintptr) { ferr = f(int(fd)) })
@@ -68,16 +68,16 @@ func (q *Queue) control(f func(fd int) error) error {
 	return ferr
 }
 
-// Read waits for a packet and copies it, a vnet header in front, into b, which
-// should have MaxRead bytes: what does not fit is lost. It also reports whether
-// it had to wait, for if not, more may be there. It returns
-// os.ErrDeadlineExceeded after Wake and os.ErrClosed after Close.
+// Read waits for a packet and copies it to b, after its vnet header. b should
+// have MaxRead bytes: the rest of a longer packet is lost. waited is false if
+// the packet was there already, so that more may be. Errors:
+// os.ErrDeadlineExceeded after Wake, os.ErrClosed after Close.
 func (q *Queue) Read(b []byte) (n int, waited bool, err error) {
 	n, err = q.read(b, true)
 	return n, q.waited, err
 }
 
-// TryRead is Read, except that it returns 0 where no packet is there.
+// TryRead is Read without the wait: it returns 0 if there is no packet.
 func (q *Queue) TryRead(b []byte) (int, error) { return q.read(b, false) }
 
 func (q *Queue) read(b []byte, park bool) (int, error) {
@@ -93,7 +93,7 @@ func (q *Queue) read(b []byte, park bool) (int, error) {
 	return q.n, nil
 }
 
-// readOnce reports whether the call is over, as RawConn.Read wants it.
+// readOnce returns true if the call is complete, as RawConn.Read requires.
 func (q *Queue) readOnce(fd uintptr) bool {
 	for {
 		n, errno := read(fd, q.buf)

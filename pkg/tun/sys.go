@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file holds all unsafe code of the package: the pointers are to slices that
-// the caller holds for the time of the call, and the buffers behind them are Go
-// pointers, which the collector follows.
+// This file holds the package's unsafe code. The pointers are to slices that the
+// caller holds during the call. The buffers behind them are Go pointers, which
+// the collector follows.
 //
-// The calls never wait, so the scheduler need not know of them: to tell it wakes
-// up the runtime's monitor where that sleeps (runtime.entersyscall), which then
-// looks every 20 µs, on a processor that a packet needs.
+// The calls never block, so they skip runtime.entersyscall. That would wake the
+// runtime's monitor, which then polls every 20 µs on a processor that packets
+// need.
 
 // writev is writev(2) without the allocations of unix.Writev.
 func writev(fd uintptr, iov []unix.Iovec) syscall.Errno {

@@ -1,13 +1,13 @@
-// Package tun is a Linux TUN device whose packets carry a virtio_net_hdr, so
-// that one system call moves up to 64 KiB of a flow in either direction.
+// Package tun opens a Linux TUN device whose packets carry a virtio_net_hdr: one
+// system call moves up to 64 KiB of a flow in either direction.
 //
-//	           read:  TCP/UDP super-packet, checksum still to do
+//	           read:  TCP/UDP super-packet, checksum not computed yet
 //	kernel ◄──────────────────────────────────────────────────────► Queue
 //	           write: super-packet, which the kernel treats as its own GSO
 //
-// A device has one or more queues (IFF_MULTI_QUEUE). The kernel keeps a flow on
-// the queue that the flow's answers were last written to (tun_automq_select_queue,
-// drivers/net/tun.c), and hashes those that it has not seen.
+// A device has one or more queues (IFF_MULTI_QUEUE). The kernel reads a flow's
+// queue from where its answers were last written (tun_automq_select_queue,
+// drivers/net/tun.c). It hashes a new flow.
 package tun
 
 import (
@@ -16,39 +16,37 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
 const clonePath = "/dev/net/tun"
 
-// MaxRead is the most bytes that a read can return: a vnet header, and a packet
-// with the largest total length that IPv4 can state. A smaller buffer cuts
-// super-packets silently.
-const MaxRead = VnetHdrLen + 65535
+// MaxRead is the most bytes that a read returns: a vnet header and the largest
+// IPv4 packet. A smaller buffer cuts super-packets silently.
+const MaxRead = virtio.HdrLen + 65535
 
-// Config says what device to open.
+// Config describes the device to open.
 type Config struct {
-	// Name is the device's name, or a pattern such as "flannel%d" of which the
-	// kernel picks the first free one. Empty means "tun%d".
+	// Name is the device's name, or a pattern such as "flannel%d": the kernel
+	// takes the first free number. Empty means "tun%d".
 	Name string
 	// Queues is the number of queues; 0 means 1.
 	Queues int
-	// NoOffloads asks for whole packets with finished checksums only. The
-	// vnet header stays.
-	NoOffloads bool
 	// Persistent keeps the device when the last queue is closed.
 	Persistent bool
 }
 
-// Device is a TUN and its queues.
+// Device is a TUN device and its queues.
 type Device struct {
 	name     string
 	features Features
 	queues   []*Queue
 }
 
-// Open makes the device, or attaches to a persistent one of that name, in the
+// Open creates the device, or attaches to a persistent one of that name, in the
 // network namespace of the calling thread. It needs CAP_NET_ADMIN and
-// /dev/net/tun. The device comes without addresses and is down.
+// /dev/net/tun. A new device is down and has no addresses.
 func Open(cfg Config) (_ *Device, err error) {
 	d := &Device{name: cfg.Name}
 	defer func() {
@@ -63,11 +61,11 @@ func Open(cfg Config) (_ *Device, err error) {
 			return nil, fmt.Errorf("open queue %d of TUN %q: %w", i, cfg.Name, err)
 		}
 		if i == 0 {
-			// A persistent device keeps what an earlier owner set.
-			if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, VnetHdrLen); err != nil {
+			// A persistent device keeps the length that an earlier process set.
+			if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, virtio.HdrLen); err != nil {
 				return nil, errors.Join(fmt.Errorf("set up TUN %q: TUNSETVNETHDRSZ: %w", name, err), unix.Close(fd))
 			}
-			d.name, d.features = name, setOffloads(fd, cfg.NoOffloads)
+			d.name, d.features = name, setOffloads(fd)
 		}
 		q, err := newQueue(fd, name)
 		if err != nil {
@@ -75,7 +73,7 @@ func Open(cfg Config) (_ *Device, err error) {
 		}
 		d.queues = append(d.queues, q)
 	}
-	// Last, so that a failure above leaves nothing behind.
+	// This comes last, so that a failure above leaves no device.
 	if err := d.setPersistent(cfg.Persistent); err != nil {
 		return nil, err
 	}
@@ -100,7 +98,7 @@ func openQueue(name string) (fd int, actual string, err error) {
 	return fd, ifr.Name(), nil
 }
 
-// setPersistent sets whether the device outlives its queues.
+// setPersistent sets TUNSETPERSIST: the device outlives its queues.
 func (d *Device) setPersistent(on bool) error {
 	arg := 0
 	if on {
@@ -114,17 +112,17 @@ func (d *Device) setPersistent(on bool) error {
 	})
 }
 
-// Name is the device's name as the kernel chose it.
+// Name returns the name that the kernel chose.
 func (d *Device) Name() string { return d.name }
 
-// Features says which offloads are on.
+// Features returns which offloads are on.
 func (d *Device) Features() Features { return d.features }
 
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// Wake makes pending and later calls on all queues return os.ErrDeadlineExceeded.
-// The device stays.
+// Wake makes pending and later calls on all queues return
+// os.ErrDeadlineExceeded. The device stays.
 func (d *Device) Wake() error {
 	var errs []error
 	for _, q := range d.queues {
@@ -134,8 +132,8 @@ func (d *Device) Wake() error {
 }
 
 // Close makes pending and later calls on all queues return os.ErrClosed, and
-// waits until none uses a descriptor. The device is gone afterwards, unless it
-// is persistent. A second call does nothing.
+// waits until none uses a descriptor. A device that is not persistent is gone
+// then. A second call does nothing.
 func (d *Device) Close() error {
 	var errs []error
 	for _, q := range d.queues {

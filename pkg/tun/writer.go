@@ -8,36 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxBuffers is the most buffers that one Writev takes (UIO_MAXIOV, which is
-// IOV_MAX, in linux/uio.h).
-const MaxBuffers = 1024
+// maxBuffers is the most buffers that one Writev takes (UIO_MAXIOV, linux/uio.h).
+const maxBuffers = 1024
 
-// ErrTooManyBuffers: more than MaxBuffers buffers for one packet.
-var ErrTooManyBuffers = errors.New("more buffers than one system call takes")
+// errTooManyBuffers reports more than maxBuffers buffers for one packet.
+var errTooManyBuffers = errors.New("more buffers than one system call takes")
 
-// Writer gives a queue packets. One goroutine uses it; a queue may have several.
+// Writer writes packets to a queue. One goroutine uses it; a queue may have
+// several.
 type Writer struct {
 	queue *Queue
-	iovs  [MaxBuffers]unix.Iovec
+	iovs  [maxBuffers]unix.Iovec
 	n     int
 	errno syscall.Errno
 	do    func(fd uintptr) bool
 }
 
-// NewWriter makes a Writer to q.
+// NewWriter returns a Writer to q.
 func NewWriter(q *Queue) *Writer {
 	w := &Writer{queue: q}
 	w.do = w.writeOnce
 	return w
 }
 
-// Writev gives the kernel one packet, in pieces: first an encoded vnet header,
-// then the packet's bytes. A TUN takes a packet whole or not at all. Errors
-// carry the errno: EINVAL for a header that the kernel does not accept, EIO
-// while the device is down.
+// Writev writes one packet, in pieces: an encoded vnet header, then the packet's
+// bytes. A TUN takes a packet whole or not at all. Errors wrap the errno: EINVAL
+// for a header that the kernel refuses, EIO while the device is down.
 func (w *Writer) Writev(bufs [][]byte) error {
-	if len(bufs) > MaxBuffers {
-		return fmt.Errorf("write TUN: %w", ErrTooManyBuffers)
+	if len(bufs) > maxBuffers {
+		return fmt.Errorf("write TUN: %w", errTooManyBuffers)
 	}
 	w.n, w.errno = 0, 0
 	for _, b := range bufs {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request is sent with a system call of its own, in which nothing else is.
+// A lone datagram has its own system call, sendto.
 func TestLoneDatagrams(t *testing.T) {
 	in, out := listen1(t, Config{}), listen1(t, Config{})
 	s, r, to := NewSender(out), NewReceiver(in, 8), dest(t, in.LocalAddr())
@@ -42,8 +42,7 @@ func TestLoneDatagrams(t *testing.T) {
 	}
 }
 
-// What had to be waited for is handed over at once, alone; what has come
-// meanwhile follows together.
+// The awaited message is returned at once, alone. Later messages follow together.
 func TestReceiveHandsOverWhatItWaitedFor(t *testing.T) {
 	in, out := listen1(t, Config{NoGRO: true}), listen1(t, Config{})
 	r := NewReceiver(in, 8)
@@ -71,7 +70,7 @@ func TestReceiveHandsOverWhatItWaitedFor(t *testing.T) {
 	}
 }
 
-// The kernel's segment size is not taken on trust.
+// A segment size of the kernel that exceeds the message is limited.
 func TestSegmentSizeIsWithinTheMessage(t *testing.T) {
 	in, out := listen1(t, Config{NoGRO: true}), listen1(t, Config{})
 	r := NewReceiver(in, 1)

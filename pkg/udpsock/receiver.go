@@ -8,28 +8,28 @@ import (
 )
 
 const (
-	// messageSize is the longest UDP payload, of which GRO also makes no more.
+	// messageSize is the longest UDP payload, also of GRO.
 	messageSize = 65535
-	// stride keeps the beginnings of the buffers from sharing cache sets: they
-	// are the only part that small datagrams touch.
+	// stride spreads the buffers' beginnings over cache sets. Small datagrams
+	// touch only these.
 	stride = 1<<16 + 17*64
 	// receiveControlLen is space for UDP_GRO (int), SO_RXQ_OVFL (uint32) and
 	// IP_PKTINFO (three words).
 	receiveControlLen = 96
 )
 
-// Message is one or more datagrams that arrived from one sender.
+// Message is one or more datagrams from one sender.
 type Message struct {
-	// Data are their payloads, one behind the other. It may be changed, and is
-	// overwritten by the next Receive.
+	// Data are the payloads, one after the other. The caller may change them
+	// until the next Receive, which overwrites them.
 	Data []byte
-	// SegLen is the length of each but the last. It is at least 1.
+	// SegLen is the length of each payload but the last, in bytes; at least 1.
 	SegLen int
 	// From is the sender's IPv4 address as a big-endian number.
 	From uint32
 	// FromPort is the sender's port.
 	FromPort uint16
-	// To is the local address that it came to, like From; 0 without
+	// To is the local address that it was sent to, like From; 0 without
 	// Config.PacketInfo.
 	To uint32
 }
@@ -43,8 +43,8 @@ type Receiver struct {
 	controls [][receiveControlLen]byte
 	buffers  []byte
 
-	n       int // messages that the last call returned
-	limit   int // messages to take with the next system call
+	n       int // messages of the last call
+	limit   int // of messages, for the next system call
 	errno   syscall.Errno
 	do      func(fd uintptr) bool
 	control func(level, kind int32, data []byte)
@@ -52,9 +52,9 @@ type Receiver struct {
 	to      uint32
 }
 
-// NewReceiver makes a Receiver that reads up to batch messages per system call.
-// It has 64 KiB of address space for each; memory is used as far as messages
-// fill it, from the first buffer on.
+// NewReceiver returns a Receiver that reads up to batch messages per system call.
+// It reserves 64 KiB of address space for each. Only what messages fill becomes
+// memory.
 func NewReceiver(c *Conn, batch int) *Receiver {
 	r := &Receiver{
 		conn:     c,
@@ -79,11 +79,12 @@ func NewReceiver(c *Conn, batch int) *Receiver {
 	return r
 }
 
-// Receive waits for messages and returns how many there are. It takes what has
-// arrived and never waits for more.
+// Receive waits for a message and returns the number of messages that arrived.
+// Errors: os.ErrDeadlineExceeded after Wake, net.ErrClosed after Close, or the
+// errno.
 func (r *Receiver) Receive() (int, error) {
-	// The kernel has overwritten the lengths of those that it used. That of an
-	// IPv4 address is always the same.
+	// The kernel has overwritten these lengths. It writes the same length for
+	// every IPv4 address.
 	for i := range r.msgs[:r.n] {
 		r.msgs[i].hdr.SetControllen(receiveControlLen)
 	}
@@ -106,8 +107,8 @@ func (r *Receiver) receiveOnce(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			// What is waited for goes on at once. Asking for a second message
-			// costs it time, and as a rule there is none.
+			// The awaited message is handed over at once: to ask for a second
+			// one delays it, and usually there is none.
 			r.limit = 1
 			return false
 		default:
@@ -140,10 +141,10 @@ func (r *Receiver) readControl(level, kind int32, data []byte) {
 		r.segLen = int(int32(v))
 	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL:
 		// A running count that wraps around.
-		r.conn.drops.Add(uint64(v - r.conn.lastOvfl))
-		r.conn.lastOvfl = v
+		r.conn.drops.Add(uint64(v - r.conn.ovfl))
+		r.conn.ovfl = v
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		// ipi_spec_dst, which of a broadcast's addresses is ours.
+		// ipi_spec_dst: this host's address, also for a broadcast.
 		r.to = binary.BigEndian.Uint32(data[4:])
 	}
 }

@@ -12,31 +12,32 @@ const (
 	// MaxSegments is the most datagrams of one message (UDP_MAX_SEGMENTS,
 	// linux/udp.h: 64, and 128 in newer kernels).
 	MaxSegments = 64
-	// MaxBuffers is the most buffers of one Sender: a message with a header and
-	// a payload for each of its datagrams, and as much again.
-	MaxBuffers = 4 * MaxSegments
-	// MaxBytes is the most bytes of one message, those of the largest UDP
-	// payload over IPv4: 65535 less the IP and UDP headers.
+	// maxBuffers is the most buffers of one Sender: twice those of a message
+	// with a header and a payload for each datagram.
+	maxBuffers = 4 * MaxSegments
+	// MaxBytes is the most bytes of one message: 65535 less the IPv4 and UDP
+	// headers.
 	MaxBytes = 65507
 )
 
-// Result is what became of a message.
+// Result is the outcome of a message.
 type Result struct {
-	// Packets and Bytes are what the message had.
+	// Packets is the number of datagrams, Bytes the sum of their lengths.
 	Packets, Bytes int
-	// Err is nil if the message was sent, else the errno: EMSGSIZE for a
-	// datagram that is larger than the path's MTU.
+	// Err is nil if the message was sent, else the errno. EMSGSIZE: a datagram
+	// is larger than the path's MTU.
 	Err error
 }
 
 // Sender collects datagrams and sends them. One goroutine uses it.
 type Sender struct {
-	conn *Conn
+	socket Socket
+	common *socket
 
 	n, nIov  int
 	msgs     [MaxMessages]mmsghdr
-	iovs     [MaxBuffers]unix.Iovec
-	bufs     [MaxBuffers][]byte // the same buffers, in Go's terms
+	iovs     [maxBuffers]unix.Iovec
+	bufs     [maxBuffers][]byte // the buffers of iovs
 	info     [MaxMessages]message
 	controls []byte
 	results  [MaxMessages]Result
@@ -47,7 +48,7 @@ type Sender struct {
 	do       func(fd uintptr) bool
 }
 
-// message is what is known of a message beyond its mmsghdr.
+// message describes a message beyond its mmsghdr.
 type message struct {
 	dest           *Dest
 	firstIov       int
@@ -55,25 +56,24 @@ type message struct {
 	packets, bytes int
 }
 
-// NewSender makes an empty Sender.
-func NewSender(c *Conn) *Sender {
-	s := &Sender{conn: c, controls: make([]byte, MaxMessages*sendControlLen)}
+// NewSender returns an empty Sender.
+func NewSender(c Socket) *Sender {
+	s := &Sender{socket: c, common: c.common(), controls: make([]byte, MaxMessages*sendControlLen)}
 	s.do = s.sendOnce
 	return s
 }
 
-// Add queues count datagrams to one destination: bufs holds them one behind the
-// other, each beginning at a buffer's beginning; all have segLen bytes except
-// for the last, which may have fewer. They join the last message if they fit
-// behind it, so that order within a destination is kept.
+// Add queues count datagrams to one destination. bufs holds them one after the
+// other, each from a buffer's beginning. Each has segLen bytes; the last may have
+// fewer. They join the last message if they fit, so a destination's datagrams
+// keep their order.
 //
-// It returns the index of the last message that they became part of, and false,
-// with nothing queued, if there is no room. An empty Sender has room for
-// MaxSegments datagrams of two buffers each. The buffers must stay as they are
-// until Send.
+// It returns the index of their last message. If there is no room it returns
+// false and queues nothing. An empty Sender has room for MaxSegments datagrams of
+// two buffers each. The caller must not change the buffers before Send.
 func (s *Sender) Add(to *Dest, bufs [][]byte, segLen, count int) (int, bool) {
-	segments := s.conn.segments()
-	if s.nIov+len(bufs) > MaxBuffers || !segments && s.n+count > MaxMessages {
+	segments := s.common.segments()
+	if s.nIov+len(bufs) > maxBuffers || !segments && s.n+count > MaxMessages {
 		return 0, false
 	}
 	bytes := 0
@@ -102,8 +102,8 @@ func (s *Sender) Add(to *Dest, bufs [][]byte, segLen, count int) (int, bool) {
 	return s.n - 1, true
 }
 
-// joins reports whether datagrams can go into the last message: its own must
-// all be whole, and theirs of the same length, or a single shorter one.
+// joins returns true if datagrams fit into the last message: its own all have
+// full length, and theirs have the same one, or there is a single shorter one.
 func (s *Sender) joins(to *Dest, segLen, count, bytes int) bool {
 	if s.n == 0 {
 		return false
@@ -114,7 +114,7 @@ func (s *Sender) joins(to *Dest, segLen, count, bytes int) bool {
 		m.packets+count <= MaxSegments && m.bytes+bytes <= MaxBytes
 }
 
-// open starts a message of the next n buffers.
+// open begins a message of the next n buffers.
 func (s *Sender) open(to *Dest, n, segLen, packets, bytes int) {
 	s.info[s.n] = message{dest: to, firstIov: s.nIov, segLen: segLen, packets: packets, bytes: bytes}
 	m := &s.msgs[s.n]
@@ -125,7 +125,7 @@ func (s *Sender) open(to *Dest, n, segLen, packets, bytes int) {
 	s.nIov += n
 }
 
-// addEach makes a message of every datagram.
+// addEach makes each datagram a message.
 func (s *Sender) addEach(to *Dest, n, segLen int) {
 	for end := s.nIov + n; s.nIov < end; {
 		k, bytes := s.datagram(s.nIov, end, segLen)
@@ -133,8 +133,8 @@ func (s *Sender) addEach(to *Dest, n, segLen int) {
 	}
 }
 
-// datagram returns how many buffers, from first on, make up one datagram of up
-// to segLen bytes, and its length.
+// datagram returns how many buffers from first on form one datagram of up to
+// segLen bytes, and its length.
 func (s *Sender) datagram(first, end, segLen int) (n, bytes int) {
 	for first+n < end && bytes < segLen {
 		bytes += len(s.bufs[first+n])
@@ -143,12 +143,12 @@ func (s *Sender) datagram(first, end, segLen int) (n, bytes int) {
 	return n, bytes
 }
 
-// Len is the number of messages queued.
+// Len returns the number of queued messages.
 func (s *Sender) Len() int { return s.n }
 
-// Send sends all messages and returns what became of each, in the order of
-// their indices. The Sender is empty afterwards; the results are valid until
-// the next Send. The error says that the Conn was closed or woken.
+// Send sends all messages and returns their results by index. The Sender is empty
+// afterwards. The results are valid until the next Send. Errors: net.ErrClosed
+// after Close of the Socket, os.ErrDeadlineExceeded after Wake.
 func (s *Sender) Send() ([]Result, error) {
 	n := s.n
 	s.n, s.nIov = 0, 0
@@ -174,8 +174,8 @@ func (s *Sender) Send() ([]Result, error) {
 	return s.results[:n], nil
 }
 
-// setControl writes the control messages of message i: where it is from, and
-// whether it is to be cut into segments.
+// setControl writes the control messages of message i: its source address, and
+// the segment size if segment is true.
 func (s *Sender) setControl(i int, segment bool) {
 	m, h := &s.info[i], &s.msgs[i].hdr
 	control, n := s.controls[i*sendControlLen:][:sendControlLen], 0
@@ -192,18 +192,12 @@ func (s *Sender) setControl(i int, segment bool) {
 	h.SetControllen(n)
 }
 
-// transmit sends the messages from..to with one system call. It returns how
-// many went out, and leaves in errno why the next one did not.
+// transmit sends the messages from..to with one system call. It returns how many
+// were sent, and sets errno if the next one was refused.
 func (s *Sender) transmit(from, to int) (int, error) {
 	s.from, s.to, s.sent, s.errno = from, to, 0, 0
-	if only := s.conn.only; only != nil {
-		err := only.write(s.conn.raw, s.do)
-		return s.sent, err
-	}
-	if err := s.conn.raw.Write(s.do); err != nil {
-		return 0, err
-	}
-	return s.sent, nil
+	err := s.socket.write(s.do)
+	return s.sent, err
 }
 
 func (s *Sender) sendOnce(fd uintptr) bool {
@@ -215,7 +209,7 @@ func (s *Sender) sendOnce(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if only := s.conn.only; only != nil && only.awaitRoom(fd) {
+			if s.socket.awaitRoom(fd) {
 				continue
 			}
 			return false
@@ -226,8 +220,8 @@ func (s *Sender) sendOnce(fd uintptr) bool {
 	}
 }
 
-// send runs the system call: the one for a lone datagram, as a request is, where
-// there is just that.
+// send runs the system call: sendto if there is only one datagram, such as a
+// request, else sendmmsg.
 func (s *Sender) send(fd uintptr) (int, syscall.Errno) {
 	if h := &s.msgs[s.from].hdr; s.to-s.from == 1 && h.Iovlen == 1 && h.Control == nil {
 		return 1, sendTo(fd, h)
@@ -235,15 +229,16 @@ func (s *Sender) send(fd uintptr) (int, syscall.Errno) {
 	return mmsg(unix.SYS_SENDMMSG, fd, s.msgs[s.from:s.to])
 }
 
-// failed decides about message i, which the kernel refused. The fault may be
-// UDP_SEGMENT's: EIO where the network card has no checksum offload, EINVAL for
-// what a kernel on the way dislikes (udp_send_skb, net/ipv4/udp.c). If its
-// datagrams go out one by one, then it is, and the offload stays off. Segments
-// that are larger than the path takes are the kernel's to split only where it
-// does not make them itself.
+// failed handles message i, which the kernel refused. UDP_SEGMENT may be the
+// cause: EIO if the network card has no checksum offload, EINVAL for other
+// reasons (udp_send_skb, net/ipv4/udp.c). So the datagrams are sent one by one.
+// If that works, UDP_SEGMENT was the cause and stays off.
+//
+// With Config.Fragment, EMSGSIZE is the other case: the kernel splits a datagram
+// that is too large, but not a segment that it made.
 func (s *Sender) failed(i int, errno syscall.Errno) error {
 	m := s.info[i]
-	tooLong := s.conn.fragment && errno == unix.EMSGSIZE
+	tooLong := s.common.fragment && errno == unix.EMSGSIZE
 	if m.packets == 1 || errno != unix.EIO && errno != unix.EINVAL && !tooLong {
 		s.results[i].Err = errno
 		return nil
@@ -265,13 +260,13 @@ func (s *Sender) failed(i int, errno syscall.Errno) error {
 		first += k
 	}
 	if !tooLong {
-		s.conn.turnOffSegment(errno)
+		s.common.turnOffSegment(errno)
 	}
 	return nil
 }
 
-// Packets calls f with the buffers of each datagram of a message of the last
-// Send, until it returns false.
+// Packets calls f with the buffers of each datagram of message i of the last
+// Send, until f returns false.
 func (s *Sender) Packets(i int, f func(bufs [][]byte) bool) {
 	m := &s.info[i]
 	sum := 0

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An answer leaves from the address that the question came to, alone and in
-// company.
+// An answer leaves from the address that the question was sent to, as one datagram
+// and as several.
 func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
 	asker := listen1(t, Config{Local: netip.MustParseAddrPort("127.0.0.1:0"), PacketInfo: true})
 	answerer := listen1(t, Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), PacketInfo: true})
@@ -70,8 +70,8 @@ func TestAnotherHostsSourceIsRefused(t *testing.T) {
 	}
 }
 
-// With Fragment, what is larger than the path takes arrives all the same, and
-// what is not still goes in batches.
+// With Fragment, datagrams above the path's MTU arrive, and smaller ones still go in
+// batches.
 func TestFragment(t *testing.T) {
 	h := smallLoopback(t)
 	var c *Conn

@@ -8,10 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file holds all unsafe code: what points from one structure of the
-// kernel's interface to another. Every pointer stored is a Go pointer into
-// memory that the caller keeps, which the collector follows, and which does not
-// move as it is on the heap.
+// This file holds the package's unsafe code: pointers between structures of the
+// kernel's interface. Every stored pointer is a Go pointer into memory that the
+// caller keeps. The collector follows it; heap memory does not move.
 
 // mmsghdr is struct mmsghdr (linux/socket.h).
 type mmsghdr struct {
@@ -19,38 +18,37 @@ type mmsghdr struct {
 	len uint32 // bytes received or sent
 }
 
-// setName points a message at an address.
+// setName makes sa the message's address.
 func (m *mmsghdr) setName(sa *unix.RawSockaddrInet4) {
 	m.hdr.Name = (*byte)(unsafe.Pointer(sa))
 	m.hdr.Namelen = unix.SizeofSockaddrInet4
 }
 
-// The calls below never wait, so the scheduler need not know of them: to tell it
-// wakes up the runtime's monitor where that sleeps (runtime.entersyscall), which
-// then looks every 20 µs, on a processor that a packet needs.
+// The calls below never block, so they skip runtime.entersyscall. That would
+// wake the runtime's monitor, which then polls every 20 µs on a processor that
+// packets need.
 
-// mmsg runs sendmmsg(2) or recvmmsg(2) without blocking and returns how many
-// messages were handled.
+// mmsg runs sendmmsg(2) or recvmmsg(2) without blocking. It returns the number
+// of messages.
 func mmsg(trap, fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(trap, fd,
 		uintptr(unsafe.Pointer(unsafe.SliceData(msgs))), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
-// sendTo runs sendto(2) without blocking, with the address and the only buffer
-// of a message.
+// sendTo runs sendto(2) without blocking, for a message with one buffer.
 func sendTo(fd uintptr, h *unix.Msghdr) syscall.Errno {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(h.Iov.Base)), uintptr(h.Iov.Len),
 		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(h.Name)), uintptr(h.Namelen))
 	return errno
 }
 
-// sendControlLen is the space of the control messages that a send can have: one
-// with a uint16, and one with a struct in_pktinfo.
+// sendControlLen is the space of a send's control messages: one with a uint16,
+// one with a struct in_pktinfo.
 var sendControlLen = unix.CmsgSpace(2) + unix.CmsgSpace(unix.SizeofInet4Pktinfo)
 
-// putControl writes the header of a control message with n bytes of data to the
-// beginning of b. It returns the data, and the space that all of it takes.
+// putControl writes the header of a control message with n bytes of data to b.
+// It returns where the data go, and the space of the whole message.
 func putControl(b []byte, level, kind int32, n int) (data []byte, space int) {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b[:unix.CmsgSpace(n)])))
 	h.Level, h.Type = level, kind
@@ -58,16 +56,16 @@ func putControl(b []byte, level, kind int32, n int) (data []byte, space int) {
 	return b[unix.CmsgLen(0):unix.CmsgLen(n)], unix.CmsgSpace(n)
 }
 
-// putSegmentSize writes the control message that asks for UDP_SEGMENT.
+// putSegmentSize writes the control message UDP_SEGMENT.
 func putSegmentSize(b []byte, size uint16) (space int) {
 	data, space := putControl(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	binary.NativeEndian.PutUint16(data, size)
 	return space
 }
 
-// putSource writes the control message that names the source address: that is
-// ipi_spec_dst in the middle of struct in_pktinfo (ip(7)), whose interface stays
-// 0, so that the route decides about it.
+// putSource writes the control message of the source address: ipi_spec_dst in
+// the middle of struct in_pktinfo (ip(7)). Its interface stays 0: the route
+// selects it.
 func putSource(b []byte, source [4]byte) (space int) {
 	data, space := putControl(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
 	clear(data)
@@ -75,7 +73,7 @@ func putSource(b []byte, source [4]byte) (space int) {
 	return space
 }
 
-// eachControl calls f with every well-formed control message in b.
+// eachControl calls f with each well-formed control message in b.
 func eachControl(b []byte, f func(level, kind int32, data []byte)) {
 	for len(b) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b)))

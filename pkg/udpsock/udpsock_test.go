@@ -33,12 +33,27 @@ func listen1(t *testing.T, cfg Config) *Conn {
 	return conns[0]
 }
 
+func openSend(t *testing.T, cfg Config) *SendConn {
+	t.Helper()
+	cfg.Local = loopback
+	c, err := OpenSend(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(c.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
 func dest(t *testing.T, to netip.AddrPort) *Dest {
 	t.Helper()
 	return NewDest(to.Addr().As4(), to.Port())
 }
 
-// train is count datagrams of two buffers each, the last one shorter by short.
+// train returns count datagrams of two buffers each, the last one shorter by short.
 func train(fill byte, size, count, short int) (bufs [][]byte) {
 	for i := range count {
 		if i == count-1 {
@@ -49,7 +64,7 @@ func train(fill byte, size, count, short int) (bufs [][]byte) {
 	return bufs
 }
 
-// datagrams reads n datagrams, whatever they came in.
+// datagrams reads n datagrams, in any number of messages.
 func datagrams(t *testing.T, r *Receiver, n int) (out [][]byte) {
 	t.Helper()
 	for len(out) < n {
@@ -79,10 +94,10 @@ func send(t *testing.T, s *Sender) []Result {
 	return results
 }
 
-// The same datagrams arrive with each combination of offloads.
+// Every combination of offloads delivers the same datagrams.
 func TestOffloadsDoNotChangeDatagrams(t *testing.T) {
 	for _, cfg := range []Config{{}, {NoSegment: true}, {NoGRO: true}, {NoSegment: true, NoGRO: true}} {
-		in, out := listen1(t, Config{NoGRO: cfg.NoGRO, Buffer: 1 << 20}), listen1(t, Config{NoSegment: cfg.NoSegment, SendOnly: true})
+		in, out := listen1(t, Config{NoGRO: cfg.NoGRO, Buffer: 1 << 20}), openSend(t, Config{NoSegment: cfg.NoSegment})
 		to := dest(t, in.LocalAddr())
 		s, r := NewSender(out), NewReceiver(in, 8)
 		var want [][]byte
@@ -168,8 +183,8 @@ func TestAddSaysWhenFull(t *testing.T) {
 	for _, cfg := range []Config{{}, {NoSegment: true}} {
 		s := NewSender(listen1(t, cfg))
 		to := dest(t, netip.MustParseAddrPort("127.0.0.1:9"))
-		// One buffer each to two destinations in turn, so that messages are the
-		// limit, and two buffers each to one, so that buffers are.
+		// Two destinations in turn reach the limit of messages, two buffers for each
+		// datagram the limit of buffers.
 		for _, c := range []struct {
 			to   []*Dest
 			bufs [][]byte
@@ -194,8 +209,8 @@ func TestAddSaysWhenFull(t *testing.T) {
 	}
 }
 
-// SO_NO_CHECK forbids UDP_SEGMENT with EINVAL, and single datagrams not at all
-// (udp_send_skb): as good as a kernel that lacks the offload and says so late.
+// SO_NO_CHECK makes UDP_SEGMENT fail with EINVAL, but not single datagrams
+// (udp_send_skb), like a kernel that refuses the offload only when sending.
 func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	in, out := listen1(t, Config{Buffer: 1 << 20}), listen1(t, Config{})
 	if err := out.setsockopt(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
@@ -224,7 +239,7 @@ func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	}
 }
 
-// smallLoopback is a namespace whose loopback takes packets of up to 1000 bytes.
+// smallLoopback returns a namespace whose loopback has an MTU of 1000 bytes.
 func smallLoopback(t *testing.T) *netnstest.Host {
 	t.Helper()
 	netnstest.Require(t)
@@ -304,14 +319,16 @@ func TestDropsAreCounted(t *testing.T) {
 	datagrams(t, r, 1)
 	s.Add(to, train('x', 10, 1, 0), 10, 1)
 	send(t, s)
-	datagrams(t, r, 1) // tells the same count again
+	datagrams(t, r, 1) // repeats the same count
 	if received == sent || in.Drops() != uint64(sent-received) {
 		t.Errorf("%d of %d received, %d drops", received, sent, in.Drops())
 	}
 }
 
-// inQueue is the length of the next datagram that waits, 0 if none does.
-func inQueue(t *testing.T, c *Conn) (n int) {
+// inQueue returns the length of the next queued datagram; 0 if there is none.
+func inQueue(t *testing.T, c interface {
+	control(func(fd int) error) error
+}) (n int) {
 	t.Helper()
 	err := c.control(func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, unix.SIOCINQ); return err })
 	if err != nil {
@@ -320,10 +337,23 @@ func inQueue(t *testing.T, c *Conn) (n int) {
 	return n
 }
 
-func TestSendOnlyReceivesNothing(t *testing.T) {
-	in, out := listen1(t, Config{SendOnly: true}), listen1(t, Config{})
+func TestSendConnReceivesNothing(t *testing.T) {
+	in, out := openSend(t, Config{}), listen1(t, Config{})
+	var to *Dest
+	err := in.control(func(fd int) error {
+		sa, err := unix.Getsockname(fd)
+		if err != nil {
+			return err
+		}
+		in4 := sa.(*unix.SockaddrInet4)
+		to = NewDest(in4.Addr, uint16(in4.Port))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := NewSender(out)
-	s.Add(dest(t, in.LocalAddr()), train('x', 10, 1, 0), 10, 1)
+	s.Add(to, train('x', 10, 1, 0), 10, 1)
 	send(t, s)
 	if n := inQueue(t, in); n != 0 {
 		t.Errorf("a datagram of %d bytes waits", n)
@@ -343,7 +373,6 @@ func TestListenSharesAPort(t *testing.T) {
 			t.Errorf("socket %d has address %v", i, c.LocalAddr())
 		}
 	}
-	// Different source ports are different flows.
 	const flows = 64
 	to := conns[0].LocalAddr().String()
 	for range flows {
@@ -408,9 +437,20 @@ func TestWakeAndCloseEndReceive(t *testing.T) {
 	}
 }
 
-func TestBuffersAreReported(t *testing.T) {
+func TestBuffersAreSet(t *testing.T) {
 	in := listen1(t, Config{Buffer: 8 << 20})
-	receive, send := in.Buffers()
+	var receive, send int
+	err := in.control(func(fd int) (err error) {
+		if receive, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
+			return err
+		}
+		send, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receive, send = receive/2, send/2 // the kernel doubles it for its own overhead, socket(7)
 	if receive <= 0 || send <= 0 || receive > 8<<20 || os.Geteuid() == 0 && receive != 8<<20 {
 		t.Errorf("buffers of %d and %d bytes", receive, send)
 	}

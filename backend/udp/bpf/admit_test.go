@@ -14,7 +14,7 @@ import (
 
 // Where a frame ends up.
 const (
-	taken  = "kernel path" // unwrapped, handed to the device
+	taken  = "kernel path" // decapsulated, passed to the device
 	socket = "socket"
 	none   = "nowhere"
 )
@@ -28,12 +28,12 @@ func TestAdmit(t *testing.T) {
 func testAdmit(t *testing.T, tso string) {
 	lab, hosts := newHosts(t, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
-	// Not by the switch: a bridge may drop IP packets that are not sound.
+	// A direct link: the switch may drop malformed IP packets.
 	const direct = "direct"
 	lab.Wire(a.Host, direct, b.Host, direct, 9000)
 	run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
 	b.attachTo(direct)
-	b.unwrapsEarly(direct, tso == "off")
+	b.hasDecapXDP(direct, tso == "off")
 	toSocket := make(chan []byte, 16)
 	b.mu.Lock()
 	b.odd = func(p []byte) { toSocket <- bytes.Clone(p) }
@@ -53,7 +53,7 @@ func testAdmit(t *testing.T, tso string) {
 		"as large":      {change: func(f *frame) { f.payload = make([]byte, deviceMTU-28) }, where: taken},
 		"DSCP and mark": {change: func(f *frame) { f.outerTOS, f.tos = 0x2a, 0x51 }, where: taken, tos: 0x51},
 
-		// RFC 6040 figure 4: outer CE and ECT(1) show, the rest does not.
+		// RFC 6040 figure 4: only outer CE and ECT(1) are copied.
 		"CE on ECT(0)":     {change: func(f *frame) { f.outerTOS, f.tos = 3, 2 }, where: taken, tos: 3},
 		"CE on ECT(1)":     {change: func(f *frame) { f.outerTOS, f.tos = 3, 0xb9 }, where: taken, tos: 0xbb},
 		"CE on CE":         {change: func(f *frame) { f.outerTOS, f.tos = 3, 3 }, where: taken, tos: 3},
@@ -110,7 +110,7 @@ func testAdmit(t *testing.T, tso string) {
 		"first fragment": {change: func(f *frame) { f.fragment = 0x2000 }, where: none},
 		"last fragment":  {change: func(f *frame) { f.fragment = 1 }, where: none},
 		"options like a UDP header": {change: func(f *frame) {
-			// What follows them is, as an IP header, the good packet's.
+			// As an IP header, the bytes after them are the good packet's.
 			whole := f.bytes()
 			f.options, f.raw = whole[20:28], whole[28:]
 			// And the checksum is that of a header without them.
@@ -147,7 +147,7 @@ func testAdmit(t *testing.T, tso string) {
 					t.Errorf("the socket got % x of % x", got, packet)
 				}
 			case none:
-				// Nothing overtakes on one wire: what comes is the next.
+				// A wire keeps the order.
 				w.send(next.bytes())
 				if _, text := device.receive(t); text != "next" {
 					t.Errorf("the device got %q", text)

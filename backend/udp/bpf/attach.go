@@ -15,29 +15,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hook is one of the two places where the packets of uplinks are unwrapped.
-type hook struct {
-	prefix string            // of the names of its pinned links
+// attachPoint is one of the two places that decapsulate an uplink's packets.
+type attachPoint struct {
+	prefix string            // of its pinned links' names
 	links  map[int]link.Link // by index of the uplink
 }
 
-func (h hook) pin(index int) string { return h.prefix + strconv.Itoa(index) }
+func (at attachPoint) pin(index int) string { return at.prefix + strconv.Itoa(index) }
 
-// hooks are those of uplinks, in the order in which they are to be detached:
-// what early has unwrapped only in makes sense of.
-func (p *Path) hooks() []hook { return []hook{p.early, p.in} }
+// attachPoints are those of uplinks in the order of detaching: only the tcx
+// programs handle packets that decap_xdp decapsulated.
+func (p *Path) attachPoints() []attachPoint { return []attachPoint{p.xdp, p.tc} }
 
-// Attach puts the programs to work: out on the device, in on these uplinks and
-// no others, given by index, and early on those of them that are the better for
-// it; see Late. It may be called again as they come and go or change; one that
-// has gone meanwhile is passed over. An uplink that datagrams arrive by and
-// that is not among these leaves them to the socket.
+// Attach attaches encap to the device, and the decap programs to these uplinks and
+// no others, given by index. decap_xdp is only for those that gain by it; see
+// XDPRefusals. Attach is called again when uplinks come, go or change; one that
+// has gone is skipped. Datagrams of other interfaces go to the socket.
 //
 // It must be called in the network namespace of the device.
 func (p *Path) Attach(uplinks []int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.late)
+	clear(p.xdpRefusals)
 	for _, index := range uplinks {
 		if err := p.attachUplink(index); err != nil {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
@@ -46,32 +45,31 @@ func (p *Path) Attach(uplinks []int) error {
 	if err := p.attachDevice(); err != nil {
 		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 	}
-	for _, h := range p.hooks() {
-		if err := p.detachOthers(h, uplinks); err != nil {
+	for _, at := range p.attachPoints() {
+		if err := p.detachOthers(at, uplinks); err != nil {
 			return fmt.Errorf("detach kernel path: %w", err)
 		}
 	}
 	if p.config.PinDir != "" {
-		if err := p.seal(); err != nil {
+		if err := p.commitPins(); err != nil {
 			return fmt.Errorf("pin kernel path: %w", err)
 		}
 	}
 	return nil
 }
 
-// detachOthers ends the links of other uplinks, also those of an earlier
-// process.
-func (p *Path) detachOthers(h hook, uplinks []int) error {
-	have, err := p.pinnedUplinks(h)
+// detachOthers ends the links of other uplinks, also those of an earlier process.
+func (p *Path) detachOthers(at attachPoint, uplinks []int) error {
+	have, err := p.pinnedUplinks(at)
 	if err != nil {
 		return err
 	}
-	for index := range h.links {
+	for index := range at.links {
 		have = append(have, index)
 	}
 	for _, index := range have {
 		if !slices.Contains(uplinks, index) {
-			if err := p.detach(h, index); err != nil {
+			if err := p.detach(at, index); err != nil {
 				return err
 			}
 		}
@@ -80,15 +78,15 @@ func (p *Path) detachOthers(h hook, uplinks []int) error {
 }
 
 // detach ends a link, also that of an earlier process; no error if there is none.
-func (p *Path) detach(h hook, index int) error {
-	l := h.links[index]
+func (p *Path) detach(at attachPoint, index int) error {
+	l := at.links[index]
 	if l == nil {
 		var err error
-		if l, err = p.pinned(h.pin(index)); l == nil || err != nil {
+		if l, err = p.pinned(at.pin(index)); l == nil || err != nil {
 			return err
 		}
 	}
-	delete(h.links, index)
+	delete(at.links, index)
 	return end(l)
 }
 
@@ -104,7 +102,7 @@ func (p *Path) attachUplink(index int) error {
 	if err != nil {
 		return err
 	}
-	err = p.attachTo(p.in, index, program, func() (link.Link, error) {
+	err = p.attachTo(p.tc, index, program, func() (link.Link, error) {
 		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
 	})
 	if errors.Is(err, unix.ENODEV) {
@@ -113,55 +111,55 @@ func (p *Path) attachUplink(index int) error {
 	if err != nil {
 		return err
 	}
-	return p.attachEarly(i.Attrs())
+	return p.attachXDP(i.Attrs())
 }
 
-// attachTo attaches a program to an uplink, if it is not.
-func (p *Path) attachTo(h hook, index int, program *ebpf.Program, open func() (link.Link, error)) error {
-	if l := h.links[index]; l != nil {
+// attachTo attaches a program to an uplink if it is not attached.
+func (p *Path) attachTo(at attachPoint, index int, program *ebpf.Program, open func() (link.Link, error)) error {
+	if l := at.links[index]; l != nil {
 		attached, err := interfaceOf(l)
 		if err != nil || attached == index {
 			return err
 		}
-		// The interface has gone, and another has its number now.
-		if err := p.detach(h, index); err != nil {
+		// The interface has gone, and another has its index.
+		if err := p.detach(at, index); err != nil {
 			return err
 		}
 	}
-	l, err := p.attach(h.pin(index), index, program, open)
+	l, err := p.attach(at.pin(index), index, program, open)
 	if err == nil {
-		h.links[index] = l
+		at.links[index] = l
 	}
 	return err
 }
 
 func (p *Path) attachDevice() error {
-	if p.out != nil {
+	if p.encap != nil {
 		return nil
 	}
-	l, err := p.attach(linkOut, p.config.Device, p.Out, func() (link.Link, error) {
-		return link.AttachTCX(link.TCXOptions{Interface: p.config.Device, Program: p.Out, Attach: ebpf.AttachTCXEgress})
+	l, err := p.attach(linkEncap, p.config.Device, p.Encap, func() (link.Link, error) {
+		return link.AttachTCX(link.TCXOptions{Interface: p.config.Device, Program: p.Encap, Attach: ebpf.AttachTCXEgress})
 	})
 	if err == nil {
-		p.out = l
+		p.encap = l
 	}
 	return err
 }
 
-// programFor picks the program by the length of the interface's link header.
+// programFor selects the program by the interface's link header.
 func (p *Path) programFor(i *netlink.LinkAttrs) (*ebpf.Program, error) {
 	switch i.EncapType {
 	case "ether", "loopback":
-		return p.InEther, nil
+		return p.DecapL2, nil
 	case "none", "ppp":
-		return p.InBare, nil
+		return p.DecapL3, nil
 	default:
 		return nil, fmt.Errorf("link layer %q of %s: %w", i.EncapType, i.Name, ebpf.ErrNotSupported)
 	}
 }
 
-// attach makes a link, or has the one that an earlier process pinned under that
-// name run this program from the next packet on.
+// attach makes a link. If an earlier process pinned one under that name, it runs
+// this program from the next packet on.
 func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (link.Link, error)) (link.Link, error) {
 	l, err := p.pinned(name)
 	if err != nil {
@@ -189,7 +187,7 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 	return l, nil
 }
 
-// pinned is the link that is pinned under a name; nil if there is none.
+// pinned returns the link that is pinned under a name; nil if there is none.
 func (p *Path) pinned(name string) (link.Link, error) {
 	if p.config.PinDir == "" {
 		return nil, nil
@@ -204,8 +202,8 @@ func (p *Path) pinned(name string) (link.Link, error) {
 	return l, nil
 }
 
-// pinnedUplinks are the indexes of the uplinks that have a pinned link.
-func (p *Path) pinnedUplinks(h hook) ([]int, error) {
+// pinnedUplinks returns the indexes of the uplinks that have a pinned link.
+func (p *Path) pinnedUplinks(at attachPoint) ([]int, error) {
 	if p.config.PinDir == "" {
 		return nil, nil
 	}
@@ -215,7 +213,7 @@ func (p *Path) pinnedUplinks(h hook) ([]int, error) {
 	}
 	var indexes []int
 	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), h.prefix)
+		number, ok := strings.CutPrefix(e.Name(), at.prefix)
 		if !ok {
 			continue
 		}
@@ -228,8 +226,7 @@ func (p *Path) pinnedUplinks(h hook) ([]int, error) {
 	return indexes, nil
 }
 
-// interfaceOf is the index of the interface that a link is attached to, 0 after
-// that has gone.
+// interfaceOf returns the index of a link's interface; 0 after that has gone.
 func interfaceOf(l link.Link) (int, error) {
 	info, err := l.Info()
 	if err != nil {
@@ -241,5 +238,5 @@ func interfaceOf(l link.Link) (int, error) {
 	if xdp := info.XDP(); xdp != nil {
 		return int(xdp.Ifindex), nil
 	}
-	return 0, fmt.Errorf("link %d is neither of tcx nor of XDP", info.ID)
+	return 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
 }

@@ -15,11 +15,11 @@ const bpffs = "/sys/fs/bpf"
 // pinRoot is the directory of all pins.
 func pinRoot() string { return filepath.Join(lastingBPFFS(), "flannel") }
 
-// lastingBPFFS is the bpffs to pin in, or where to mount one. "ip netns exec"
-// gives each command a /sys of its own (ip-netns(8)); a bpffs that is mounted
-// there ends with the command, and with it the programs, while those who started
-// it have one that stays. So where we see none, it is the next ancestor's, by a
-// descriptor, since the ancestor may end before us.
+// lastingBPFFS returns the bpffs to pin in, or where to mount one. "ip netns exec"
+// gives each command its own /sys (ip-netns(8)). A bpffs that is mounted there ends
+// with the command, and with it the programs. So without a bpffs it returns that of
+// the nearest ancestor process, by a descriptor, which stays valid if the ancestor
+// exits.
 var lastingBPFFS = sync.OnceValue(func() string {
 	if isBPFFS(bpffs) {
 		return bpffs
@@ -41,7 +41,7 @@ func isBPFFS(dir string) bool {
 	return unix.Statfs(dir, &fs) == nil && uint32(fs.Type) == unix.BPF_FS_MAGIC
 }
 
-// parent is a process' parent; 0 if there is none, or none that we may know of.
+// parent returns the parent of a process; 0 if there is none, or it is not visible.
 func parent(pid int) int {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
@@ -58,8 +58,8 @@ func mountBPFFS() error {
 	if isBPFFS(bpffs) {
 		return nil
 	}
-	// Two daemons that mounted it both would not see each other's pins, and the
-	// first not its own.
+	// The lock keeps two daemons from both mounting it: the second mount would hide
+	// the first one's pins.
 	dir, err := os.Open(bpffs)
 	if err != nil {
 		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)

@@ -5,9 +5,8 @@ import (
 	"fmt"
 )
 
-// Check compares the kernel's table of peers, and where the programs are
-// attached, with what they were made by Set, Apply and Attach. The error says
-// what differs.
+// Check compares the kernel's table of peers and the attached programs with those
+// of Set, Apply and Attach. The error names the difference.
 func (p *Path) Check() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -18,11 +17,11 @@ func (p *Path) checkPeers() error {
 	right, wrong := 0, 0
 	var example Peer
 	err := p.readPeers(func(k flannelKey, v flannelPeer) {
-		if o, known := p.table[k]; known && o == v.owner() {
+		if o, known := p.table[k]; known && o == v.endpoint() {
 			right++
 		} else {
 			wrong++
-			example = peerOf(k, v.owner())
+			example = peerOf(k, v.endpoint())
 		}
 	})
 	switch {
@@ -37,18 +36,18 @@ func (p *Path) checkPeers() error {
 }
 
 func (p *Path) checkLinks() error {
-	if p.out == nil {
-		return nil // Attach was not called yet
+	if p.encap == nil {
+		return nil // before Attach
 	}
-	attached, err := interfaceOf(p.out)
+	attached, err := interfaceOf(p.encap)
 	if err != nil {
 		return fmt.Errorf("look at the program on the device: %w", err)
 	}
 	if attached != p.config.Device {
 		return errors.New("the program on the device is detached")
 	}
-	for _, h := range p.hooks() {
-		for index, l := range h.links {
+	for _, at := range p.attachPoints() {
+		for index, l := range at.links {
 			attached, err := interfaceOf(l)
 			if err != nil {
 				return fmt.Errorf("look at the program on interface %d: %w", index, err)

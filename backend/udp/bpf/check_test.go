@@ -21,16 +21,16 @@ func TestCheck(t *testing.T) {
 	a.must(a.path.Peers.Lookup(key, &values))
 	a.must(a.path.Peers.Delete(key))
 	says("lacks 1 of 1 peers")
-	values[0].Addr = be32(b.inner())
+	values[0].Addr = inAddr(b.inner())
 	a.must(a.path.Peers.Put(key, values))
 	says("has 1 peers that it should not have, such as 10.5.2.0/24 at " + b.inner().String())
-	values[0].Addr = be32(b.local())
+	values[0].Addr = inAddr(b.local())
 	a.must(a.path.Peers.Put(key, values))
 	says("")
-	for _, l := range a.path.in.links {
+	for _, l := range a.path.tc.links {
 		a.must(l.Detach())
 	}
 	says("is detached")
-	a.must(a.path.out.Detach())
+	a.must(a.path.encap.Detach())
 	says("the program on the device is detached")
 }

@@ -1,40 +1,39 @@
-// Package bpf is the udp backend's data path inside the kernel: eBPF
-// programs wrap and unwrap packets in the wire format of the other data paths,
-// and leave to those whatever they do not handle.
+// Package bpf is the udp backend's data path inside the kernel: eBPF programs
+// encapsulate and decapsulate packets in the wire format of the other data paths,
+// and leave the packets that they do not handle to those.
 //
-//	container → bridge → route → flannel0 ─►[out]─► kernel's route to the peer
-//	                                          └ declined ► reader of the TUN
-//	container ← bridge ← route ← flannel0 ◄─[in]◄─ GRO ◄─[early]◄─ uplink
-//	                                          └ declined ► UDP socket
+//	container → bridge → route → flannel0 ─►[encap]─► kernel's route to the peer
+//	                                          └ not handled ► reader of the TUN
+//	container ← bridge ← route ← flannel0 ◄─[decap]◄─ GRO ◄─[decap_xdp]◄─ uplink
+//	                                          └ not handled ► UDP socket
 //
-// The programs out and in are attached with tcx, early with XDP in the driver,
-// where it is of use and can be had (see [Path.Late]); in does all of the work
-// of early where that is not.
+// encap and decap (decap_l2 or decap_l3) are attached with tcx. decap_xdp is
+// attached with XDP in the driver where it is useful and possible; see
+// [Path.XDPRefusals]. Without it, decap does its work.
 //
 // Glossary: a peer is a subnet and the host that holds it; an uplink is an
-// interface that datagrams arrive by; a super-packet is a train of TCP
-// segments that travels as one packet until the hardware cuts it (GSO).
+// interface that datagrams arrive by; a super-packet is a train of TCP segments
+// that is one packet until the hardware cuts it (GSO).
 //
-// The path is used towards hosts that run it too ([Peer].Kernel), for two
-// reasons that the program out explains; traffic from and to all others goes
-// the way of the TUN and the socket, as a whole, so that no flow is reordered.
-// Routes and neighbours are the kernel's, asked for every packet.
+// The path serves hosts that run it too ([Peer].Kernel), for two reasons that
+// flannel.c explains at encap. Traffic from and to other hosts goes through TUN and
+// socket as a whole, so that no flow is reordered. Every packet is sent by the
+// kernel's current routes and neighbours.
 //
-// With [Config].PinDir the kernel keeps programs, peers and counters when the
-// process ends; the next one takes them over ([Load]) without a packet lost.
-// That needs a persistent device, which is the caller's.
+// With [Config].PinDir the kernel keeps programs, peers and counters after the
+// process ends. The next process takes them over without losing a packet ([Load]).
+// That needs a persistent device, which the caller creates.
 //
-// Super-packets come in whole from virtual links only (veth, virtio), still
-// marked as a tunnel's. Where the kernel cannot take the mark off (Linux 6.18
-// does not have BPF_F_ADJ_ROOM_DECAP_L4_UDP), it cuts them at a bridge. That
-// costs a container about half of the throughput, and the host itself nothing.
+// Super-packets arrive whole only from virtual links (veth, virtio), still marked as
+// a tunnel's. If the kernel cannot remove the mark (Linux 6.18 lacks
+// BPF_F_ADJ_ROOM_DECAP_L4_UDP), it cuts them at a bridge. That costs a container
+// about half of its throughput, and the host itself nothing.
 //
-// What others see differs from the user-space paths: packets in the kernel
-// path do not pass netfilter on the uplink, are not seen by tcpdump on the
-// device on their way out, and do not count in the device's statistics. Behind
-// early, tcpdump on the uplink sees the inner packets. A route's MTU counts only
-// where the kernel would heed it in forwarding: if it is locked, or
-// net.ipv4.ip_forward_use_pmtu is 1.
+// Differences to the user-space paths: packets of the kernel path do not pass
+// netfilter on the uplink, tcpdump on the device does not show sent ones, and the
+// device's statistics do not count them. With decap_xdp, tcpdump on the uplink shows
+// the inner packets. A route's MTU counts only if forwarding heeds it: if it is
+// locked, or net.ipv4.ip_forward_use_pmtu is 1.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type reason -cflags "-O2 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" flannel flannel.c

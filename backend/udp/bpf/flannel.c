@@ -1,33 +1,36 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * flannel's UDP encapsulation in the kernel: a bare IPv4 packet is the payload
- * of one UDP datagram. Two programs, attached with tcx, and one of XDP:
+ * flannel's UDP encapsulation in the kernel: one IPv4 packet is the payload of
+ * one UDP datagram.
  *
- *   out    egress of the TUN device   wraps, and sends by the kernel's own route
- *   in     ingress of an uplink       checks, unwraps, and hands to the TUN device
- *   early  driver of an uplink        checks and unwraps for `in`, before GRO
+ *   encap      tcx, egress of the TUN device   encapsulates, sends by the kernel's route
+ *   decap_l2,  tcx, ingress of an uplink       check, decapsulate, pass to the TUN device
+ *   decap_l3
+ *   decap_xdp  XDP, driver of an uplink        checks, decapsulates before GRO
  *
- * What they decline goes the way that it went without them: from `out` to the
- * TUN's reader, from `in` to the UDP socket, from `early` to `in`. Only `in`
- * drops, and only what the reader of the socket would refuse as forged, under
- * the same names.
+ * decap_l2 is for uplinks with an Ethernet header, decap_l3 for those without a
+ * link header. Below, `decap` is either.
  *
- * What `out` sends is told by its UDP checksum of 0 (RFC 768: none), and `in`
- * takes nothing else. A datagram of a user-space sender has one, and would need
- * it verified first; such senders also batch (UDP_SEGMENT), and a flow must not
- * have its batches take one path and its single packets the other.
+ * A packet that a program does not handle takes the way without programs: from
+ * encap to the TUN's reader, from decap to the UDP socket, from decap_xdp to
+ * decap. Only decap drops: packets that the socket's reader would refuse as
+ * forged, counted under the same names.
+ *
+ * encap sends a UDP checksum of 0 (RFC 768: none), and decap accepts no other. A
+ * user-space sender computes one, which would have to be verified. It also sends
+ * batches (UDP_SEGMENT); a flow's batches and single packets must take one path.
  */
 #include "flannel.h"
 
 /*
- * BPF_F_ADJ_ROOM_DECAP_L4_UDP of linux/bpf.h, for kernels that have it: takes
- * the mark of the tunnel off a super-packet. Under that mark, devices that
- * carry no tunnels in hardware, such as a bridge, have it cut.
+ * BPF_F_ADJ_ROOM_DECAP_L4_UDP of linux/bpf.h, if the kernel has it: removes the
+ * tunnel's mark from a super-packet. With the mark, the kernel cuts it at devices
+ * without tunnel offload, such as a bridge.
  */
-static __u64 decap = 1 << 10;
+static __u64 decap_flags = 1 << 10;
 
-static __always_inline struct peer *find(__be32 addr)
+static __always_inline struct peer *find_peer(__be32 addr)
 {
 	__u32 zero = 0;
 	struct masks *m = bpf_map_lookup_elem(&lengths, &zero);
@@ -42,8 +45,8 @@ static __always_inline struct peer *find(__be32 addr)
 	return NULL;
 }
 
-/* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
-static __always_inline __u16 sum(const struct iphdr *ip)
+/* RFC 1071 over an IPv4 header without options; 0xffff if it is intact. */
+static __always_inline __u16 header_sum(const struct iphdr *ip)
 {
 	const __u16 *w = (const void *)ip;
 	__u32 s = 0;
@@ -55,18 +58,19 @@ static __always_inline __u16 sum(const struct iphdr *ip)
 	return s + (s >> 16);
 }
 
-/* IPv4, without options, and no fragment. */
-static __always_inline int plain(const struct iphdr *ip)
+/* IPv4 without options, not a fragment. */
+static __always_inline int plain_ipv4(const struct iphdr *ip)
 {
 	return ip->version == 4 && ip->ihl == 5 && !(ip->frag_off & bpf_htons(IP_FRAGMENT));
 }
 
 /*
- * What the packet at off is on the wire. It is not 0 for a super-packet that is
- * to be left alone, as those of UDP: after `in` nothing takes the mark of the
- * tunnel off them, and a socket that wants them split gets none.
+ * Computes the size on the wire of the packet at off. Returns not 0 for a
+ * super-packet that the programs do not handle, such as UDP's: nothing after
+ * decap removes the tunnel's mark from it, so a socket without GRO would get
+ * nothing.
  */
-static __always_inline int measure(struct __sk_buff *skb, __u32 off, const struct iphdr *ip, struct wire *w)
+static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const struct iphdr *ip, struct wire *w)
 {
 	__u32 len = bpf_ntohs(ip->tot_len), hdr = ip->ihl * 4, segment = skb->gso_size;
 	__u8 words = sizeof(struct udphdr) / 4 << 4;
@@ -85,21 +89,21 @@ static __always_inline int measure(struct __sk_buff *skb, __u32 off, const struc
 	return ip->protocol == IPPROTO_TCP ? 0 : -EINVAL;
 }
 
-/* A flow whose packets went different ways would be reordered: it stays. */
-static __always_inline int decline(__u64 *flow)
+/* Leaves the flow to the TUN's reader for a while, so that it is not reordered. */
+static __always_inline int leave_to_reader(__u64 *flow)
 {
 	*flow = bpf_ktime_get_ns();
 	return NEXT;
 }
 
-static __always_inline int unwrap(struct __sk_buff *skb, __u64 flags)
+static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
 {
 	return bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
 				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
 SEC("tcx/egress")
-int out(struct __sk_buff *skb)
+int encap(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	__u32 len = skb->len, hash, slot;
@@ -108,18 +112,17 @@ int out(struct __sk_buff *skb)
 	struct wire w;
 	__u64 *flow;
 
-	/* A TUN has no link header: data is the IP header. */
+	/* A TUN has no link header: data begins with the IP header. */
 	if (skb->protocol != bpf_htons(ETH_P_IP) ||
 	    bpf_skb_load_bytes(skb, 0, &h.ip, sizeof(h.ip)) < 0)
 		return NEXT;
 
 	/*
-	 * On a virtual link (veth, virtio) a super-packet and a checksum that is
-	 * left to the hardware arrive as they were sent. Only a kernel that takes
-	 * them by `in` can make sense of either; a UDP socket would hand out a
-	 * datagram of 64 KiB with half a TCP checksum.
+	 * On a virtual link (veth, virtio) super-packets and unfinished checksums
+	 * arrive as they were sent. Only decap handles them; a UDP socket would
+	 * return a datagram of 64 KiB with half a TCP checksum.
 	 */
-	p = find(h.ip.daddr);
+	p = find_peer(h.ip.daddr);
 	if (!p || !p->kernel)
 		return NEXT;
 
@@ -128,30 +131,30 @@ int out(struct __sk_buff *skb)
 	flow = bpf_map_lookup_elem(&declined, &slot);
 	if (!flow || (*flow && bpf_ktime_get_ns() - *flow < SECOND))
 		return NEXT;
-	if (*flow) /* leave the cache line to other processors */
+	if (*flow) /* no write keeps the cache line shared */
 		*flow = 0;
 
-	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure(skb, 0, &h.ip, &w))
-		return decline(flow);
+	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure_wire(skb, 0, &h.ip, &w))
+		return leave_to_reader(flow);
 
 	h.outer.version = 4;
 	h.outer.ihl = 5;
-	h.outer.tos = h.ip.tos; /* RFC 6040 and RFC 2983: ECN and DSCP show outside */
+	h.outer.tos = h.ip.tos; /* RFC 6040, RFC 2983: ECN and DSCP are copied */
 	h.outer.tot_len = bpf_htons(len + OVERHEAD);
 	h.outer.frag_off = bpf_htons(IP_DF);
 	h.outer.ttl = 64;
 	h.outer.protocol = IPPROTO_UDP;
 	h.outer.saddr = local;
 	h.outer.daddr = p->addr;
-	h.outer.check = ~sum(&h.outer);
+	h.outer.check = ~header_sum(&h.outer);
 	h.udp.source = bpf_htons(PORTS | ((hash ^ hash >> 16) & ~PORTS));
 	h.udp.dest = port;
 	h.udp.len = bpf_htons(len + sizeof(h.udp));
 
 	/*
-	 * The route is asked for every packet, so that it need not be watched. It
-	 * knows about a path's MTU; for a packet larger than that (tot_len), the
-	 * reader of the TUN answers with ICMP, as the sender would expect.
+	 * A route look-up for every packet follows every change. It includes the
+	 * path's MTU; for a larger packet (tot_len) the TUN's reader answers with
+	 * ICMP.
 	 */
 	fib.ifindex = device;
 	fib.tos = h.ip.tos & ~ECN_MASK;
@@ -162,46 +165,46 @@ int out(struct __sk_buff *skb)
 	fib.ipv4_src = local;
 	fib.ipv4_dst = p->addr;
 	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH))
-		return decline(flow);
+		return leave_to_reader(flow);
 
-	/* FIXED_GSO: the TUN's MTU has left room, the segments stay as they are. */
+	/* FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. */
 	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 				BPF_F_ADJ_ROOM_FIXED_GSO))
-		return decline(flow);
+		return leave_to_reader(flow);
 
 	/*
-	 * bpf_redirect_neigh takes an Ethernet header off and puts its own on. A
-	 * packet that has got too large for that (BPF_SKB_MAX_LEN) is put back.
+	 * bpf_redirect_neigh replaces an Ethernet header by its own. A packet that
+	 * is too large for one (BPF_SKB_MAX_LEN) is restored.
 	 */
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return unwrap(skb, 0) ? DROP : decline(flow);
+		return remove_outer(skb, 0) ? DROP : leave_to_reader(flow);
 	bpf_skb_store_bytes(skb, ETH_HLEN, &h, OVERHEAD, 0); /* there is room */
 
 	p->tx_packets += w.packets;
 	p->tx_bytes += w.bytes;
 
 	/*
-	 * Not told the next hop, the kernel looks it up again, and replaces the
-	 * inner packet's route by the outer one's: a packet that waits for its
-	 * neighbour's address is sent by the route that it has then.
+	 * Without a next hop as argument, the kernel looks it up again and replaces
+	 * the inner packet's route by the outer one's. A packet that waits for its
+	 * neighbour's address is sent by that route.
 	 */
 	return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
 }
 
 /*
- * A router reports a datagram of `out` as too big for its next link. The kernel
- * heeds that if the datagram came from a socket; so say it came from the one on
- * our port. The route then has the path's MTU, and `out` asks the route.
+ * Rewrites a router's report that a datagram of encap exceeds its next link. The
+ * kernel accepts a report only for a datagram of a socket, so the report gets the
+ * source port of our socket. Then the route has the path's MTU, which encap reads.
  */
-static __always_inline void too_big(struct __sk_buff *skb, __u32 off, const struct frame *h)
+static __always_inline void report_too_big(struct __sk_buff *skb, __u32 off, const struct frame *h)
 {
 	__u32 ports = off + sizeof(*h);
 	__be16 sent[2]; /* from, to */
 
 	if (h->icmp.type != ICMP_DEST_UNREACH || h->icmp.code != ICMP_FRAG_NEEDED ||
-	    !plain(&h->outer) || h->outer.daddr != local ||
-	    !plain(&h->ip) || h->ip.protocol != IPPROTO_UDP || h->ip.saddr != local ||
+	    !plain_ipv4(&h->outer) || h->outer.daddr != local ||
+	    !plain_ipv4(&h->ip) || h->ip.protocol != IPPROTO_UDP || h->ip.saddr != local ||
 	    bpf_skb_load_bytes(skb, ports, sent, sizeof(sent)) < 0 ||
 	    sent[1] != port || bpf_ntohs(sent[0]) < PORTS)
 		return;
@@ -211,22 +214,21 @@ static __always_inline void too_big(struct __sk_buff *skb, __u32 off, const stru
 }
 
 /*
- * Whether that begins a datagram of `out` with one whole packet; size is that
- * of all behind the link header. Odd ones are for the socket: its reader counts
- * what is malformed.
+ * Returns true for a datagram of encap with one whole packet; size is that of all
+ * after the link header. The socket's reader counts malformed datagrams.
  */
-static __always_inline int whole(const struct frame *h, __u32 size)
+static __always_inline int whole_datagram(const struct frame *h, __u32 size)
 {
 	__u32 len = bpf_ntohs(h->ip.tot_len);
 
 	return h->outer.protocol == IPPROTO_UDP && h->outer.daddr == local && h->udp.dest == port &&
-	       !h->udp.check && plain(&h->outer) && bpf_ntohs(h->outer.tot_len) == len + OVERHEAD &&
+	       !h->udp.check && plain_ipv4(&h->outer) && bpf_ntohs(h->outer.tot_len) == len + OVERHEAD &&
 	       bpf_ntohs(h->udp.len) == len + sizeof(h->udp) && len + OVERHEAD <= size &&
-	       h->ip.version == 4 && h->ip.ihl >= 5 && sum(&h->outer) == 0xffff;
+	       h->ip.version == 4 && h->ip.ihl >= 5 && header_sum(&h->outer) == 0xffff;
 }
 
-/* A device drops what is above its MTU if it is redirected there. */
-static __always_inline int fits(void *ctx, const struct frame *h)
+/* A device drops redirected packets above its MTU. */
+static __always_inline int fits_device(void *ctx, const struct frame *h)
 {
 	__u32 mtu = bpf_ntohs(h->ip.tot_len);
 
@@ -234,13 +236,13 @@ static __always_inline int fits(void *ctx, const struct frame *h)
 }
 
 /*
- * The sender of a whole datagram; NULL if it is to be refused, and why. The
- * inner header gets what a router's mark makes of it.
+ * Returns the sender of a whole datagram, or NULL and the reason of the refusal.
+ * A router's congestion mark is merged into the inner header.
  */
 static __always_inline struct peer *admit(struct frame *h, enum reason *why)
 {
 	__u8 tos = h->ip.tos, mark = h->outer.tos & ECN_MASK;
-	struct peer *p = find(h->ip.saddr);
+	struct peer *p = find_peer(h->ip.saddr);
 	__u32 s;
 
 	if (!p || p->addr != h->outer.saddr) {
@@ -252,7 +254,7 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why)
 	if ((h->ip.daddr & mask) != subnet)
 		return NULL;
 
-	/* RFC 6040, figure 4: a router's mark must reach an end that can see it. */
+	/* RFC 6040, figure 4: a router's mark must reach an ECN-capable end. */
 	*why = CONGESTION_MARK_LOST;
 	if (mark == CE && !(tos & ECN_MASK))
 		return NULL;
@@ -267,22 +269,22 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why)
 }
 
 /*
- * The kernel gathers the segments of a flow (GRO) of TCP, but not of TCP within
- * our datagrams, so it gets them unwrapped, with a mark for `in`. That one knows
- * better whom a frame is for, and so it alone counts and refuses.
+ * GRO joins TCP segments, but not within our datagrams. So decap_xdp decapsulates
+ * before GRO and adds metadata for decap. Only decap knows the frame's final
+ * destination, so it alone counts and refuses.
  */
 SEC("xdp.frags")
-int early(struct xdp_md *ctx)
+int decap_xdp(struct xdp_md *ctx)
 {
 	struct ethhdr eth;
 	struct frame h;
-	struct mark *m;
+	struct xdp_meta *m;
 	enum reason why;
 
 	if (bpf_xdp_load_bytes(ctx, 0, &eth, sizeof(eth)) < 0 || eth.h_dest[0] & 1 ||
 	    eth.h_proto != bpf_htons(ETH_P_IP) ||
 	    bpf_xdp_load_bytes(ctx, sizeof(eth), &h, sizeof(h)) < 0 ||
-	    !whole(&h, bpf_xdp_get_buff_len(ctx) - sizeof(eth)) || !fits(ctx, &h) || !admit(&h, &why) ||
+	    !whole_datagram(&h, bpf_xdp_get_buff_len(ctx) - sizeof(eth)) || !fits_device(ctx, &h) || !admit(&h, &why) ||
 	    bpf_xdp_adjust_head(ctx, OVERHEAD))
 		return XDP_PASS;
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
@@ -292,7 +294,7 @@ int early(struct xdp_md *ctx)
 	m = (void *)(long)ctx->data_meta;
 	if ((void *)(m + 1) > (void *)(long)ctx->data)
 		return XDP_ABORTED;
-	*m = (struct mark){.magic = MAGIC, .device = device};
+	*m = (struct xdp_meta){.magic = MAGIC, .device = device};
 	bpf_xdp_store_bytes(ctx, 0, &eth, sizeof(eth));
 	bpf_xdp_store_bytes(ctx, sizeof(eth), &h.ip, sizeof(h.ip));
 	return XDP_PASS;
@@ -307,10 +309,10 @@ static __always_inline int refuse(enum reason why)
 	return DROP;
 }
 
-/* off: bytes of link header. */
-static __always_inline int receive(struct __sk_buff *skb, __u32 off)
+/* off is the length of the link header in bytes. */
+static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 {
-	struct mark *m = (void *)(long)skb->data_meta;
+	struct xdp_meta *m = (void *)(long)skb->data_meta;
 	enum reason why;
 	struct frame h;
 	struct peer *p;
@@ -319,33 +321,33 @@ static __always_inline int receive(struct __sk_buff *skb, __u32 off)
 	int err;
 
 	/*
-	 * `early` sees neither a VLAN's tag that the device has taken off, nor which
-	 * address is the device's. A VLAN that is an uplink has an `in` of its own.
+	 * decap_xdp sees neither a VLAN tag that the device removed nor the device's
+	 * address. A VLAN that is an uplink has its own decap.
 	 */
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_tci & VID)
 		return NEXT;
 	if ((void *)(m + 1) <= (void *)(long)skb->data && m->magic == MAGIC && m->device == device) {
 		if (bpf_skb_load_bytes(skb, off, &h.ip, sizeof(h.ip)) < 0)
 			return NEXT;
-		p = find(h.ip.saddr);
-		measure(skb, off, &h.ip, &w);
+		p = find_peer(h.ip.saddr);
+		measure_wire(skb, off, &h.ip, &w);
 		goto deliver;
 	}
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
 		return NEXT;
 	if (h.outer.protocol == IPPROTO_ICMP)
-		too_big(skb, off, &h);
-	if (!whole(&h, skb->len - off) || (!skb->gso_size && !fits(skb, &h)) ||
-	    measure(skb, off + OVERHEAD, &h.ip, &w))
+		report_too_big(skb, off, &h);
+	if (!whole_datagram(&h, skb->len - off) || (!skb->gso_size && !fits_device(skb, &h)) ||
+	    measure_wire(skb, off + OVERHEAD, &h.ip, &w))
 		return NEXT;
 	tos = h.ip.tos;
 	p = admit(&h, &why);
 	if (!p)
 		return refuse(why);
-	err = unwrap(skb, decap);
+	err = remove_outer(skb, decap_flags);
 	if (err == -EINVAL)
-		err = unwrap(skb, decap = 0);
+		err = remove_outer(skb, decap_flags = 0);
 	if (err)
 		return NEXT;
 	if (tos != h.ip.tos)
@@ -359,16 +361,16 @@ deliver:
 }
 
 SEC("tcx/ingress")
-int in_ether(struct __sk_buff *skb)
+int decap_l2(struct __sk_buff *skb)
 {
-	return receive(skb, ETH_HLEN);
+	return decap(skb, ETH_HLEN);
 }
 
-/* For an uplink without link headers: a tunnel, a modem. */
+/* For an uplink without a link header: a tunnel, a modem. */
 SEC("tcx/ingress")
-int in_bare(struct __sk_buff *skb)
+int decap_l3(struct __sk_buff *skb)
 {
-	return receive(skb, 0);
+	return decap(skb, 0);
 }
 
 char __license[] SEC("license") = "GPL";

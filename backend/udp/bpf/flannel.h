@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What the programs know, and what they find in packets: constants, their
- * configuration, the peers, and what they count. The loader writes it, and reads
- * the counters.
+ * Packet formats, constants, configuration, and the maps: peers, which the loader
+ * writes, and counters, which it reads.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -13,7 +12,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-/* enum tcx_action_base, linux/bpf.h of 6.6. NEXT lets other programs look. */
+/* enum tcx_action_base, linux/bpf.h of 6.6. NEXT runs the next program. */
 #define NEXT (-1)
 #define DROP 2
 
@@ -25,17 +24,17 @@
 #define ECT_1 1
 #define ECT_0 2
 #define CE 3
-#define VID 0xfff	    /* IEEE 802.1Q: a tag's VLAN; 0 has a priority and is of none */
+#define VID 0xfff	    /* IEEE 802.1Q: a tag's VLAN; 0: only a priority */
 #define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
 #define SECOND 1000000000UL /* of bpf_ktime_get_ns */
 
-/* Of linux/icmp.h, which cannot be had without a C library. */
+/* Of linux/icmp.h, which needs a C library. */
 #define ICMP_DEST_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
 
 /*
- * What a datagram begins with; also a router's report of one (RFC 792), which has
- * that one's header, and its ports behind this.
+ * The headers of a datagram. A router's report of one (RFC 792) has that one's
+ * header as ip, and its ports after this.
  */
 struct frame {
 	struct iphdr outer;
@@ -52,19 +51,19 @@ struct frame {
 
 #define OVERHEAD (int)__builtin_offsetof(struct frame, ip)
 
-/* What a packet is on the wire: itself, or the segments of a super-packet. */
+/* The size on the wire: of a packet, or of a super-packet's segments. */
 struct wire {
 	__u32 packets, bytes, largest;
 };
 
-/* What a packet has before it that was unwrapped before GRO. */
-struct mark {
+/* Metadata before a packet that decap_xdp decapsulated. */
+struct xdp_meta {
 	__u32 magic, device;
 };
 
 #define MAGIC 0x666c6e31 /* "fln1" */
 
-/* Filled in by the loader, constants to the verifier. */
+/* Set by the loader; constants for the verifier. */
 volatile const __u32 device;	    /* ifindex of the TUN */
 volatile const __be32 local;	    /* our address on the underlay */
 volatile const __be16 port;	    /* every host's UDP port */
@@ -76,11 +75,11 @@ struct key {
 
 struct peer {
 	__be32 addr;  /* of its host on the underlay */
-	__u32 kernel; /* its host runs these programs, too */
+	__u32 kernel; /* its host runs these programs */
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner, as on the wire */
 };
 
-/* One look-up finds the peer and this CPU's counters. */
+/* One look-up returns the peer and this CPU's counters. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 1); /* set by the loader */
@@ -89,10 +88,9 @@ struct {
 } peers SEC(".maps");
 
 /*
- * The masks that peers' subnets have, longest first, ended by 0. All leases of
- * a network are cut to one length, so that one hash look-up does where a trie
- * takes one step per level; leases left from another configuration cost a step
- * per length.
+ * The masks of the peers' subnets, longest first, ended by 0. The leases of a
+ * network have one length, so one hash look-up replaces a trie's step per level.
+ * Leases left from another configuration cost a look-up per length.
  */
 struct masks {
 	__be32 mask[33];
@@ -105,7 +103,7 @@ struct {
 	__type(value, struct masks);
 } lengths SEC(".maps");
 
-/* The peers' hosts; asked only to name the reason of a refusal. */
+/* The peers' hosts; read only for the reason of a refusal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -131,7 +129,7 @@ struct {
 
 #define FLOWS 4096
 
-/* When a packet of a flow was last left to the TUN's reader, by flow hash. */
+/* Time of a flow's last packet that was left to the TUN's reader, by flow hash. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, FLOWS);

@@ -48,20 +48,20 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	flannelMapDeclined = "declined"
-	flannelMapDrops    = "drops"
-	flannelMapHosts    = "hosts"
-	flannelMapLengths  = "lengths"
-	flannelMapPeers    = "peers"
-	flannelProgEarly   = "early"
-	flannelProgInBare  = "in_bare"
-	flannelProgInEther = "in_ether"
-	flannelProgOut     = "out"
-	flannelVarDevice   = "device"
-	flannelVarLocal    = "local"
-	flannelVarMask     = "mask"
-	flannelVarPort     = "port"
-	flannelVarSubnet   = "subnet"
+	flannelMapDeclined  = "declined"
+	flannelMapDrops     = "drops"
+	flannelMapHosts     = "hosts"
+	flannelMapLengths   = "lengths"
+	flannelMapPeers     = "peers"
+	flannelProgDecapL2  = "decap_l2"
+	flannelProgDecapL3  = "decap_l3"
+	flannelProgDecapXdp = "decap_xdp"
+	flannelProgEncap    = "encap"
+	flannelVarDevice    = "device"
+	flannelVarLocal     = "local"
+	flannelVarMask      = "mask"
+	flannelVarPort      = "port"
+	flannelVarSubnet    = "subnet"
 )
 
 // loadFlannel returns the embedded CollectionSpec for flannel.
@@ -106,10 +106,10 @@ type flannelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelProgramSpecs struct {
-	Early   *ebpf.ProgramSpec `ebpf:"early"`
-	InBare  *ebpf.ProgramSpec `ebpf:"in_bare"`
-	InEther *ebpf.ProgramSpec `ebpf:"in_ether"`
-	Out     *ebpf.ProgramSpec `ebpf:"out"`
+	DecapL2  *ebpf.ProgramSpec `ebpf:"decap_l2"`
+	DecapL3  *ebpf.ProgramSpec `ebpf:"decap_l3"`
+	DecapXdp *ebpf.ProgramSpec `ebpf:"decap_xdp"`
+	Encap    *ebpf.ProgramSpec `ebpf:"encap"`
 }
 
 // flannelMapSpecs contains maps before they are loaded into the kernel.
@@ -186,18 +186,18 @@ type flannelVariables struct {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelPrograms struct {
-	Early   *ebpf.Program `ebpf:"early"`
-	InBare  *ebpf.Program `ebpf:"in_bare"`
-	InEther *ebpf.Program `ebpf:"in_ether"`
-	Out     *ebpf.Program `ebpf:"out"`
+	DecapL2  *ebpf.Program `ebpf:"decap_l2"`
+	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
+	DecapXdp *ebpf.Program `ebpf:"decap_xdp"`
+	Encap    *ebpf.Program `ebpf:"encap"`
 }
 
 func (p *flannelPrograms) Close() error {
 	return _FlannelClose(
-		p.Early,
-		p.InBare,
-		p.InEther,
-		p.Out,
+		p.DecapL2,
+		p.DecapL3,
+		p.DecapXdp,
+		p.Encap,
 	)
 }
 

@@ -28,11 +28,11 @@ const (
 	deviceMTU  = 1500 - 28
 )
 
-// network is that of all hosts' subnets.
+// network contains all hosts' subnets.
 var network = netip.MustParsePrefix("10.5.0.0/16")
 
-// host runs the user-space side of the udp backend, in its plainest form, and
-// where attach was called the kernel path too.
+// host runs a minimal user-space side of the udp backend, and after attach the kernel
+// path.
 type host struct {
 	*netnstest.Host
 	t      *testing.T
@@ -47,8 +47,8 @@ type host struct {
 
 	mu    sync.Mutex
 	peers []Peer
-	// odd, if set, is given what the socket gets, in place of the TUN, and
-	// oddOut what the TUN gives, in place of the socket.
+	// odd, if set, receives the socket's packets in place of the TUN, oddOut the TUN's
+	// in place of the socket.
 	odd, oddOut func(packet []byte)
 }
 
@@ -125,7 +125,7 @@ func (h *host) link(name string) int {
 	return l.Attrs().Index
 }
 
-// attach loads the path and puts it to work on the uplink.
+// attach loads the path and attaches it to the uplink.
 func (h *host) attach(c Config, peers []Peer) {
 	h.t.Helper()
 	h.load(c)
@@ -215,7 +215,7 @@ func openTUN(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// carryOut sends what the TUN gives to the peer that has the destination.
+// carryOut sends the TUN's packets to the peer of their destination.
 func (h *host) carryOut() {
 	packet := make([]byte, 1<<16)
 	for {
@@ -236,7 +236,7 @@ func (h *host) carryOut() {
 		}
 		for _, p := range h.peers {
 			if p.Subnet.Contains(to) {
-				// A failure is a lost packet, like any other.
+				// A failed send is a lost packet.
 				_, _ = h.socket.WriteToUDPAddrPort(packet[:n], netip.AddrPortFrom(p.Addr, port))
 				break
 			}
@@ -245,8 +245,8 @@ func (h *host) carryOut() {
 	}
 }
 
-// carryIn hands what the socket gets to the TUN. Its buffer is as small as that
-// of the classic receiver, which cuts what is larger.
+// carryIn writes the socket's packets to the TUN. As in the classic receiver, its buffer
+// cuts larger datagrams.
 func (h *host) carryIn() {
 	packet := make([]byte, deviceMTU)
 	for {
@@ -266,7 +266,7 @@ func (h *host) carryIn() {
 	}
 }
 
-// untouched fails the test if user space has handled any packet of the hosts.
+// untouched fails the test if the hosts' user space handled a packet.
 func untouched(t *testing.T, hosts ...*host) {
 	t.Helper()
 	for _, h := range hosts {
@@ -285,8 +285,7 @@ func run(t *testing.T, h *netnstest.Host, name string, args ...string) string {
 	return string(out)
 }
 
-// iperf moves data from one namespace to the address of another and returns
-// what arrived.
+// iperf sends data from one namespace to an address of another and returns the result.
 func iperf(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...string) (result struct {
 	End struct {
 		SumReceived struct {

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOrder sends one flow that the kernel path takes in part: datagrams one by
-// one, and trains of them (UDP_SEGMENT), which it leaves to user space. If the
-// flow went both ways, the slower one's packets would be overtaken.
+// TestOrder sends one flow of single datagrams and trains (UDP_SEGMENT); the kernel path
+// leaves trains to user space. If the flow used both paths at once, packets would
+// overtake each other.
 func TestOrder(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
@@ -51,13 +51,13 @@ func TestOrder(t *testing.T) {
 		receive(train + 1)
 	}
 	if n := a.statsOf(b.subnet).TxPackets; n < alone || n > alone+rounds/10 {
-		// A few more where the machine made a pause of a second.
+		// A few more if the machine paused for a second.
 		t.Errorf("the kernel path took %d packets of the flow, want the %d before the first train", n, alone)
 	}
 }
 
-// senderInner returns a function that sends a datagram, or a train of them, from
-// a container of a to one of b.
+// senderInner returns a function that sends a datagram or a train from a container of a
+// to one of b.
 func senderInner(a, b *host) func(packets, control []byte) {
 	a.t.Helper()
 	p, err := a.ListenPacket(a.t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
@@ -72,8 +72,8 @@ func senderInner(a, b *host) func(packets, control []byte) {
 	}
 }
 
-// trainControl is the control message that has a datagram cut into segments of
-// a size: struct cmsghdr of 64-bit systems, cmsg(3).
+// trainControl returns the control message UDP_SEGMENT with a size: struct cmsghdr of
+// 64-bit systems, cmsg(3).
 func trainControl(size uint64) []byte {
 	m := binary.NativeEndian.AppendUint64(nil, uint64(unix.CmsgLen(2)))
 	m = binary.NativeEndian.AppendUint32(m, unix.IPPROTO_UDP)

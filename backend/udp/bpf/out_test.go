@@ -95,7 +95,7 @@ func TestLargest(t *testing.T) {
 	var inKernel, inUser int
 	for i := range 200 {
 		size := 15900 + i
-		// Each is a flow of its own: one that is declined takes its flow along.
+		// Each is its own flow, as a declined packet declines its flow.
 		from := netip.AddrPortFrom(a.inner(), uint16(20000+i))
 		a.say(from, b.inner(), 0, strings.Repeat("x", size-28))
 		select {
@@ -170,7 +170,7 @@ func TestTooBig(t *testing.T) {
 		w.send(append(ip(0, 0, 0, 1, nil, len(message), b.local(), a.local()), message...))
 		return strings.Contains(run(t, a.Host, "ip", "route", "get", b.local().String()), fmt.Sprint("mtu ", mtu))
 	}
-	// Those that are not of the path are for whoever has that port: nobody.
+	// Reports about datagrams of other ports have no effect.
 	if report(frame{sourcePort: 40000}) || report(frame{port: port + 1}) {
 		t.Fatal("the kernel heeded a report about somebody else's datagram")
 	}
@@ -179,7 +179,7 @@ func TestTooBig(t *testing.T) {
 	}
 	ping(fmt.Sprint(mtu - 28 - 28))
 	untouched(t, a, b)
-	// One more byte, and it is user space's, whose socket refuses it.
+	// With one more byte it goes to user space, whose socket refuses it.
 	out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "-M", "do", "-s", fmt.Sprint(mtu-28-28+1), b.inner().String()).CombinedOutput()
 	if err == nil {
 		t.Errorf("too large a packet was answered:\n%s", out)
@@ -212,7 +212,7 @@ func TestRouteMTU(t *testing.T) {
 	} {
 		a.setRouteMTU(b.local(), 1400, test.lock)
 		a.Sysctl("net.ipv4.ip_forward_use_pmtu", map[bool]string{false: "0", true: "1"}[test.told])
-		// Each is a flow of its own: one that is declined takes its flow along.
+		// Each is its own flow, as a declined packet declines its flow.
 		a.say(netip.AddrPortFrom(a.inner(), uint16(20000+i)), b.inner(), 0, text)
 		if test.heeded {
 			wait(t, declined)
@@ -285,7 +285,7 @@ func TestRoutes(t *testing.T) {
 	}
 	ping()
 
-	// And one that datagrams no longer are expected on: the socket has them.
+	// On an uplink that is no longer attached, the socket receives datagrams.
 	b.attachTo(netnstest.Uplink)
 	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.AddrFrom4([4]byte{192, 168, 100, 2}), "second")
 	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())

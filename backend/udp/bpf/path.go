@@ -15,23 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config is what the programs are made for. All but PinDir and MaxPeers is a
-// constant in them, so a change takes a new Load.
+// Config configures the programs. All fields but PinDir and MaxPeers are constants
+// in them, so a change needs a new Load.
 type Config struct {
-	// Device is the index of the TUN device. It must be of IFF_NO_PI, and its
-	// MTU the uplink's less 28 bytes.
+	// Device is the index of the TUN device. It must have IFF_NO_PI, and an MTU of
+	// the uplink's less 28 bytes.
 	Device int
 	// Port is the UDP port of every host.
 	Port uint16
-	// Local is the address on the underlay that we send from and receive at.
+	// Local is this host's address on the underlay, to send from and receive at.
 	Local netip.Addr
-	// Subnet is our lease: what peers may send to.
+	// Subnet is this host's lease, which peers may send to.
 	Subnet netip.Prefix
-	// MaxPeers bounds the table, and is what memory is set aside for: about 100
-	// bytes and 40 for every CPU each.
+	// MaxPeers bounds the table. The kernel allocates about 100 bytes for each, and
+	// 40 for each CPU.
 	MaxPeers int
-	// PinDir, if not empty, is the directory on a bpffs that keeps the path when
-	// the process ends; see PinDir.
+	// PinDir, if not empty, is the directory on a bpffs that keeps the path after
+	// the process ends; see the function PinDir.
 	PinDir string
 }
 
@@ -58,41 +58,41 @@ type Path struct {
 
 	mu sync.Mutex // guards all below
 	objects
-	out       link.Link
-	in, early hook
-	late      map[int]error // why early is not attached, by index of the uplink
-	// table mirrors the map of peers; hosts and lengths count in how many of
-	// them an address and a prefix length occur.
-	table   map[flannelKey]owner
+	encap       link.Link
+	tc, xdp     attachPoint
+	xdpRefusals map[int]error // why decap_xdp is not attached, by the uplink's index
+	// table mirrors the map of peers. hosts and lengths count the peers of an
+	// address and of a prefix length.
+	table   map[flannelKey]endpoint
 	hosts   map[uint32]int
 	lengths [33]int
 }
 
-// objects are the kernel's. Those that a new process needs to go on are pinned
-// under the names in the tags.
+// objects are the kernel's. Programs and maps are pinned under the names in the
+// tags.
 type objects struct {
-	InEther *ebpf.Program `ebpf:"in_ether"`
-	InBare  *ebpf.Program `ebpf:"in_bare"`
-	Out     *ebpf.Program `ebpf:"out"`
-	Early   *ebpf.Program `ebpf:"early"`
-	Peers   *ebpf.Map     `ebpf:"peers"`
-	Lengths *ebpf.Map     `ebpf:"lengths"`
-	Hosts   *ebpf.Map     `ebpf:"hosts"`
-	Drops   *ebpf.Map     `ebpf:"drops"`
+	DecapL2  *ebpf.Program `ebpf:"decap_l2"`
+	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
+	Encap    *ebpf.Program `ebpf:"encap"`
+	DecapXDP *ebpf.Program `ebpf:"decap_xdp"`
+	Peers    *ebpf.Map     `ebpf:"peers"`
+	Lengths  *ebpf.Map     `ebpf:"lengths"`
+	Hosts    *ebpf.Map     `ebpf:"hosts"`
+	Drops    *ebpf.Map     `ebpf:"drops"`
 }
 
 // Load takes over the path that is pinned at c.PinDir, with its peers, uplinks
-// and counters, if it was made by the same version for the same configuration.
-// Otherwise it loads a new one with no peers and no uplinks, which takes the
-// place of the pinned one, packet by packet, when Attach is called.
+// and counters, if it has the same programs and configuration. Otherwise it loads
+// a new one without peers and uplinks. Attach then replaces the pinned programs,
+// without losing a packet.
 //
 // It must be called in the network namespace of the device. It turns on
-// forwarding for packets that come out of the device; the programs let in none
-// but those to c.Subnet.
+// forwarding for packets from the device; the programs admit only packets to
+// c.Subnet.
 //
-// Errors: those of the kernel; errors.Is(err, os.ErrPermission) where
-// capabilities are missing (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN
-// to mount a bpffs), ebpf.ErrNotSupported where the kernel is too old.
+// Errors: the kernel's; os.ErrPermission if a capability is missing
+// (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, or CAP_SYS_ADMIN to mount a bpffs);
+// ebpf.ErrNotSupported if the kernel is too old.
 func Load(c Config) (*Path, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("load kernel path: %w", err)
@@ -121,14 +121,14 @@ func Load(c Config) (*Path, error) {
 
 func newPath(c Config) *Path {
 	return &Path{
-		config: c, late: make(map[int]error),
-		in:    hook{linkInPrefix, make(map[int]link.Link)},
-		early: hook{linkEarlyPrefix, make(map[int]link.Link)},
-		table: make(map[flannelKey]owner), hosts: make(map[uint32]int),
+		config: c, xdpRefusals: make(map[int]error),
+		tc:    attachPoint{linkTCPrefix, make(map[int]link.Link)},
+		xdp:   attachPoint{linkXDPPrefix, make(map[int]link.Link)},
+		table: make(map[flannelKey]endpoint), hosts: make(map[uint32]int),
 	}
 }
 
-// Adopted reports whether the path was there already, at work.
+// Adopted returns true if Load took over a pinned path.
 func (p *Path) Adopted() bool { return p.adopted }
 
 func (p *Path) load() error {
@@ -139,9 +139,9 @@ func (p *Path) load() error {
 	c := p.config
 	for name, value := range map[string]any{
 		flannelVarDevice: uint32(c.Device),
-		flannelVarLocal:  be32(c.Local),
+		flannelVarLocal:  inAddr(c.Local),
 		flannelVarPort:   [2]byte{byte(c.Port >> 8), byte(c.Port)},
-		flannelVarSubnet: be32(c.Subnet.Addr()),
+		flannelVarSubnet: inAddr(c.Subnet.Addr()),
 		flannelVarMask:   mask(c.Subnet.Bits()),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -156,33 +156,33 @@ func (p *Path) load() error {
 	return nil
 }
 
-// Close lets go of the path. It goes on by itself if it is pinned; else the
-// programs are detached.
+// Close closes the path's descriptors. A pinned path goes on; else the programs
+// are detached.
 func (p *Path) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	// First the way out: what is not sent is not lost on the way back.
-	if p.out != nil {
-		errs = append(errs, p.out.Close())
+	// encap first: a packet that is not sent gets no reply that would be lost.
+	if p.encap != nil {
+		errs = append(errs, p.encap.Close())
 	}
-	for _, h := range p.hooks() {
-		for _, l := range h.links {
+	for _, at := range p.attachPoints() {
+		for _, l := range at.links {
 			errs = append(errs, l.Close())
 		}
-		clear(h.links)
+		clear(at.links)
 	}
-	p.out = nil
+	p.encap = nil
 	errs = append(errs,
-		p.InEther.Close(), p.InBare.Close(), p.Out.Close(), p.Early.Close(),
+		p.DecapL2.Close(), p.DecapL3.Close(), p.Encap.Close(), p.DecapXDP.Close(),
 		p.Peers.Close(), p.Lengths.Close(), p.Hosts.Close(), p.Drops.Close())
 	p.objects = objects{}
 	return errors.Join(errs...)
 }
 
-// forward lets the kernel route what arrives by the device. Without that it
-// does not answer a route look-up on the device's behalf either
-// (bpf_ipv4_fib_lookup in net/core/filter.c, BPF_FIB_LKUP_RET_FWD_DISABLED).
+// forward turns on forwarding of packets from the device. Without it a route
+// look-up for the device fails (BPF_FIB_LKUP_RET_FWD_DISABLED in
+// bpf_ipv4_fib_lookup, net/core/filter.c).
 func forward(device int) error {
 	i, err := net.InterfaceByIndex(device)
 	if err != nil {
@@ -195,8 +195,8 @@ func forward(device int) error {
 	return nil
 }
 
-// explain names the capabilities of which one is missing. Without CAP_PERFMON the
-// verifier forbids arithmetic with pointers (EACCES).
+// explain adds the needed capabilities to an error of permissions. Without
+// CAP_PERFMON the verifier forbids pointer arithmetic (EACCES).
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON", err)
@@ -204,13 +204,13 @@ func explain(err error) error {
 	return err
 }
 
-// be32 is a as it lies in memory, which is how packets and maps have it.
-func be32(a netip.Addr) uint32 {
+// inAddr returns an address in memory order, as in packets and maps (in_addr_t).
+func inAddr(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.NativeEndian.Uint32(b[:])
 }
 
-func addrOf(v uint32) netip.Addr {
+func fromInAddr(v uint32) netip.Addr {
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], v)
 	return netip.AddrFrom4(b)

@@ -10,17 +10,17 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// batch bounds the memory of one system call: a peer has a value for every CPU.
+// batch bounds the memory of one system call: a peer has a value for each CPU.
 const batch = 1024
 
 // Peer is a subnet and the host that holds it.
 type Peer struct {
 	Subnet netip.Prefix
-	// Addr is the host's address on the underlay: its packets come from there.
+	// Addr is the host's address on the underlay, the source of its datagrams.
 	Addr netip.Addr
-	// Kernel says that the host runs this path, too. Packets for any other are
-	// left to the reader of the TUN, since on virtual links its socket would be
-	// given unsegmented packets and unfinished checksums.
+	// Kernel is true if the host runs this path. Packets to other hosts are left to
+	// the TUN's reader: on virtual links their sockets would get unsegmented packets
+	// and unfinished checksums.
 	Kernel bool
 }
 
@@ -34,19 +34,19 @@ func (p Peer) validate() error {
 	return nil
 }
 
-// owner is what a Peer says of the host; of tens of thousands, a small value.
-type owner struct {
+// endpoint is a Peer's host. It is small, as there are tens of thousands.
+type endpoint struct {
 	addr   uint32
 	kernel bool
 }
 
-func (p Peer) owner() owner { return owner{be32(p.Addr), p.Kernel} }
+func (p Peer) endpoint() endpoint { return endpoint{inAddr(p.Addr), p.Kernel} }
 
-func (v flannelPeer) owner() owner { return owner{v.Addr, v.Kernel != 0} }
+func (v flannelPeer) endpoint() endpoint { return endpoint{v.Addr, v.Kernel != 0} }
 
 func keyOf(subnet netip.Prefix) flannelKey {
 	m := mask(subnet.Bits())
-	return flannelKey{Mask: m, Subnet: be32(subnet.Addr()) & m}
+	return flannelKey{Mask: m, Subnet: inAddr(subnet.Addr()) & m}
 }
 
 func (k flannelKey) length() int { return bits.OnesCount32(k.Mask) }
@@ -54,18 +54,18 @@ func (k flannelKey) length() int { return bits.OnesCount32(k.Mask) }
 func (p Peer) key() flannelKey { return keyOf(p.Subnet) }
 
 func (p Peer) value() flannelPeer {
-	v := flannelPeer{Addr: be32(p.Addr)}
+	v := flannelPeer{Addr: inAddr(p.Addr)}
 	if p.Kernel {
 		v.Kernel = 1
 	}
 	return v
 }
 
-func peerOf(k flannelKey, o owner) Peer {
-	return Peer{Subnet: netip.PrefixFrom(addrOf(k.Subnet), k.length()), Addr: addrOf(o.addr), Kernel: o.kernel}
+func peerOf(k flannelKey, o endpoint) Peer {
+	return Peer{Subnet: netip.PrefixFrom(fromInAddr(k.Subnet), k.length()), Addr: fromInAddr(o.addr), Kernel: o.kernel}
 }
 
-// Known is the table as Set and Apply have made it, in no order.
+// Known returns the table of Set and Apply, in no order.
 func (p *Path) Known() []Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,10 +76,10 @@ func (p *Path) Known() []Peer {
 	return all
 }
 
-// Set makes peers the whole table. Those that stay keep their counters.
+// Set replaces the table. Peers that stay keep their counters.
 //
-// After an error of Set or Apply the table may be incomplete, and packets of a
-// peer that it lacks are refused as forged: the path must be removed.
+// After an error of Set or Apply the path must be removed: the table may be
+// incomplete, and packets of a missing peer are refused as forged.
 func (p *Path) Set(peers []Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,8 +107,8 @@ func (p *Path) Apply(add []Peer, remove []netip.Prefix) error {
 	return p.change(add, keys)
 }
 
-// change is what Apply does. The kernel learns of lengths and hosts before the
-// peers that have them, and forgets them after.
+// change writes lengths and hosts before the peers that have them, and removes them
+// afterwards.
 func (p *Path) change(add []Peer, remove []flannelKey) error {
 	for _, peer := range add {
 		if err := peer.validate(); err != nil {
@@ -117,9 +117,9 @@ func (p *Path) change(add []Peer, remove []flannelKey) error {
 	}
 	var added, changed []Peer
 	var removed []flannelKey
-	hosts := make(map[uint32]struct{}) // whose use changes
+	hosts := make(map[uint32]struct{}) // whose counts change
 	for _, peer := range add {
-		key, now := peer.key(), peer.owner()
+		key, now := peer.key(), peer.endpoint()
 		old, known := p.table[key]
 		switch {
 		case !known:
@@ -160,8 +160,8 @@ func (p *Path) change(add []Peer, remove []flannelKey) error {
 	return nil
 }
 
-// count keeps track of how many peers have a host and a length.
-func (p *Path) count(key flannelKey, o owner, by int) {
+// count changes the number of peers of a host and of a length.
+func (p *Path) count(key flannelKey, o endpoint, by int) {
 	p.lengths[key.length()] += by
 	p.hosts[o.addr] += by
 	if p.hosts[o.addr] == 0 {
@@ -191,8 +191,9 @@ func (p *Path) add(peers []Peer) error {
 	return nil
 }
 
-// rewrite changes entries in place, a word at a time, so that no packet misses
-// them. What the programs count in that moment may go uncounted.
+// rewrite changes entries in place, a word at a time, so that every packet finds
+// its peer. Packets that the programs count in that moment may be lost from the
+// counters.
 func (p *Path) rewrite(peers []Peer) error {
 	for _, peer := range peers {
 		var values []flannelPeer
@@ -236,7 +237,7 @@ func (p *Path) putLengths(used [33]int) error {
 	return nil
 }
 
-// putHosts adds those of the hosts that have peers.
+// putHosts adds the hosts that have peers.
 func (p *Path) putHosts(hosts map[uint32]struct{}) error {
 	var keys []uint32
 	for host := range hosts {
@@ -253,14 +254,14 @@ func (p *Path) putHosts(hosts map[uint32]struct{}) error {
 	return nil
 }
 
-// removeHosts removes those of the hosts that have no peers any more.
+// removeHosts removes the hosts that have no peers.
 func (p *Path) removeHosts(hosts map[uint32]struct{}) error {
 	for host := range hosts {
 		if p.hosts[host] > 0 {
 			continue
 		}
 		if err := p.Hosts.Delete(host); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove host %v: %w", addrOf(host), err)
+			return fmt.Errorf("remove host %v: %w", fromInAddr(host), err)
 		}
 	}
 	return nil

@@ -14,24 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Names in PinDir. They are those of earlier releases, whose links Attach takes
+// over.
 const (
-	linkOut         = "link_out"
-	linkInPrefix    = "link_in_"
-	linkEarlyPrefix = "link_early_"
-	// unfinished ends the name of a directory that is being filled. A bpffs does
-	// not take dots in names.
+	linkEncap     = "link_out"
+	linkTCPrefix  = "link_in_"
+	linkXDPPrefix = "link_early_"
+	// unfinished ends the name of an incomplete directory. A bpffs allows no dots
+	// in names.
 	unfinished = "-new"
 )
 
-// PinDir is the directory for a device of the present network namespace. It
-// holds the namespace's cookie, which the kernel gives to no other before the
-// next boot (SO_NETNS_COOKIE), so daemons in other namespaces never meet it.
+// PinDir returns the directory for a device of the current network namespace. Its
+// name has the namespace's cookie (SO_NETNS_COOKIE), which is unique until the next
+// boot, so namespaces do not share directories.
 func PinDir(device string) (string, error) {
 	name, err := pinName(device)
 	return filepath.Join(pinRoot(), name), err
 }
 
-// pinName begins the names of the directories of one network namespace.
+// pinName returns the name of a device's directory; for "" its prefix.
 func pinName(device string) (string, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +47,7 @@ func pinName(device string) (string, error) {
 	return fmt.Sprintf("netns-%d-%s", cookie, device), nil
 }
 
-// Pinned are the devices of the present network namespace that have a PinDir.
+// Pinned returns the devices of the current network namespace that have a PinDir.
 func Pinned() ([]string, error) {
 	entries, err := os.ReadDir(pinRoot())
 	if errors.Is(err, os.ErrNotExist) {
@@ -67,8 +69,8 @@ func Pinned() ([]string, error) {
 	return devices, nil
 }
 
-// Remove detaches the path that is pinned at dir and takes the pins away. It is
-// no error if nothing is there.
+// Remove detaches the path that is pinned at dir and removes the pins. It returns
+// nil if there are none.
 func Remove(dir string) error {
 	if err := remove(dir); err != nil {
 		return fmt.Errorf("remove pins of kernel path: %w", err)
@@ -84,10 +86,10 @@ func remove(dir string) error {
 	if err != nil {
 		return err
 	}
-	// First the way out: what is not sent is not lost on the way back. And what
-	// early has unwrapped only in makes sense of.
-	names := []string{linkOut}
-	for _, prefix := range []string{linkEarlyPrefix, linkInPrefix} {
+	// encap first: a packet that is not sent gets no reply that would be lost. Then
+	// XDP: only the tcx programs handle packets that decap_xdp decapsulated.
+	names := []string{linkEncap}
+	for _, prefix := range []string{linkXDPPrefix, linkTCPrefix} {
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name(), prefix) {
 				names = append(names, e.Name())
@@ -109,19 +111,19 @@ func remove(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	// Of the other daemons' directory only the last one can.
+	// The last daemon removes the common directory.
 	if err := os.Remove(filepath.Dir(dir)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
 	return nil
 }
 
-// end detaches a link. Taking its pin away would do that too, but some time
-// later: the kernel defers it (bpf_link_put in kernel/bpf/syscall.c).
+// end detaches a link. Without Detach, the removal of its pin would detach it later:
+// the kernel defers that (bpf_link_put, kernel/bpf/syscall.c).
 func end(l link.Link) error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
 
-// preparePins makes the directory, on a bpffs that it mounts if need be, and
-// removes its neighbours whose device has gone: namespaces end without telling.
+// preparePins creates the directory, and mounts a bpffs if there is none. It removes
+// the directories of devices that have gone: namespaces end without notice.
 func preparePins(dir string) error {
 	if strings.HasPrefix(dir, bpffs+"/") {
 		if err := mountBPFFS(); err != nil {
@@ -140,7 +142,7 @@ func preparePins(dir string) error {
 	}
 	for _, s := range siblings {
 		other := filepath.Join(filepath.Dir(dir), s.Name())
-		if l, err := link.LoadPinnedLink(filepath.Join(other, linkOut), nil); err == nil {
+		if l, err := link.LoadPinnedLink(filepath.Join(other, linkEncap), nil); err == nil {
 			attached, err := interfaceOf(l)
 			if err := errors.Join(err, l.Close()); err != nil {
 				return fmt.Errorf("look at pins %s: %w", other, err)
@@ -155,8 +157,8 @@ func preparePins(dir string) error {
 	return nil
 }
 
-// identity names what must be equal for a pinned path to be taken over: the
-// programs, with the layout of the maps, and the constants.
+// identity is a hash of the programs, with the layout of the maps, and the
+// configuration. Only a pinned path with the same one is taken over.
 func (c Config) identity() string {
 	h := sha256.New()
 	h.Write(_FlannelBytes)
@@ -164,11 +166,12 @@ func (c Config) identity() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// objectsDir holds the pinned programs and maps. Links are pinned beside it,
-// since they outlive what they run.
+// objectsDir holds the pinned programs and maps. Links are pinned beside it, since
+// they outlive their programs.
 func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
 
-// adopt takes over pinned programs and maps; false if there are none that fit.
+// adopt takes over pinned programs and maps. It returns false if none has the same
+// identity.
 func (p *Path) adopt() (bool, error) {
 	dir := p.config.objectsDir()
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
@@ -189,15 +192,15 @@ func (p *Path) adopt() (bool, error) {
 		return false, explain(err)
 	}
 	err := p.readPeers(func(k flannelKey, v flannelPeer) {
-		p.table[k] = v.owner()
-		p.count(k, v.owner(), +1)
+		p.table[k] = v.endpoint()
+		p.count(k, v.endpoint(), +1)
 	})
 	return err == nil, err
 }
 
-// seal pins programs and maps, all at once by a rename, and removes those that
-// were at work before.
-func (p *Path) seal() error {
+// commitPins pins programs and maps, atomically by a rename, and removes the
+// earlier ones.
+func (p *Path) commitPins() error {
 	dir := p.config.objectsDir()
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := p.pin(dir + unfinished); err != nil {
@@ -222,7 +225,7 @@ func (p *Path) seal() error {
 }
 
 func (p *Path) pin(dir string) error {
-	if err := os.RemoveAll(dir); err != nil { // of a process that was killed here
+	if err := os.RemoveAll(dir); err != nil { // of a process that was killed
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -250,7 +253,7 @@ func (p *Path) maps() map[string]**ebpf.Map {
 
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
-		flannelProgOut: &p.Out, flannelProgInEther: &p.InEther, flannelProgInBare: &p.InBare,
-		flannelProgEarly: &p.Early,
+		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
+		flannelProgDecapXdp: &p.DecapXDP,
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// newPinRoot mounts a bpffs of the test's own.
+// newPinRoot mounts a bpffs for the test.
 func newPinRoot(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,7 +31,7 @@ func newPinRoot(t *testing.T) string {
 	return dir
 }
 
-// attached is what programs of one kind run on an interface.
+// attached returns the number of programs of a kind on an interface.
 func (h *host) attached(name string, kind ebpf.AttachType) int {
 	h.t.Helper()
 	var n int
@@ -45,8 +45,8 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 	return n
 }
 
-// TestRestart closes a path and loads it again under a running ping, first as
-// it was, then for another configuration, and then takes it away.
+// TestRestart closes a path and loads it again under a running ping: as it was, with
+// the pins of an earlier release, and for another configuration. Then it removes it.
 func TestRestart(t *testing.T) {
 	t.Run("after GRO", func(t *testing.T) { testRestart(t, "on") })
 	t.Run("before GRO", func(t *testing.T) { testRestart(t, "off") })
@@ -61,13 +61,13 @@ func testRestart(t *testing.T, tso string) {
 	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
 	run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 	a.attach(c, peers)
-	early := tso == "off"
-	a.unwrapsEarly(netnstest.Uplink, early)
+	xdp := tso == "off"
+	a.hasDecapXDP(netnstest.Uplink, xdp)
 	if a.path.Adopted() {
 		t.Error("adopted from an empty directory")
 	}
 
-	ping := a.Command(t.Context(), "ping", "-i", "0.002", "-c", "400", b.inner().String())
+	ping := a.Command(t.Context(), "ping", "-i", "0.002", "-c", "600", b.inner().String())
 	stdout, err := ping.StdoutPipe()
 	a.must(err)
 	a.must(ping.Start())
@@ -91,8 +91,17 @@ func testRestart(t *testing.T, tso string) {
 		}
 		a.must(a.path.Set(peers))
 		a.attachTo(netnstest.Uplink)
-		a.unwrapsEarly(netnstest.Uplink, early)
+		a.hasDecapXDP(netnstest.Uplink, xdp)
 	}
+	a.must(a.path.Close())
+	a.pinsOfEarlierRelease(c)
+	a.load(c)
+	if a.path.Adopted() {
+		t.Error("adopted the programs of an earlier release")
+	}
+	a.must(a.path.Set(peers))
+	a.attachTo(netnstest.Uplink)
+	a.hasDecapXDP(netnstest.Uplink, xdp)
 	a.must(a.path.Close())
 	c.MaxPeers++
 	a.load(c)
@@ -108,7 +117,7 @@ func testRestart(t *testing.T, tso string) {
 		}
 	}
 	a.must(ping.Wait())
-	if !strings.Contains(summary, "400 received, 0% packet loss") {
+	if !strings.Contains(summary, "600 received, 0% packet loss") {
 		t.Errorf("lost packets: %s", summary)
 	}
 	untouched(t, a, b)
@@ -125,8 +134,8 @@ func testRestart(t *testing.T, tso string) {
 			t.Errorf("%s runs %d programs, want 1", name, n)
 		}
 	}
-	if early != a.hasXDP(netnstest.Uplink) {
-		t.Errorf("XDP at the uplink after closing: %v", !early)
+	if xdp != a.hasXDP(netnstest.Uplink) {
+		t.Errorf("XDP at the uplink after closing: %v", !xdp)
 	}
 	a.must(Remove(c.PinDir))
 	a.must(Remove(c.PinDir))
@@ -143,8 +152,19 @@ func testRestart(t *testing.T, tso string) {
 	}
 }
 
-// TestNoReader has the process of a host gone, with the device left to the
-// kernel: it has no carrier then (tun_detach in drivers/net/tun.c), but works.
+// pinsOfEarlierRelease renames the pinned objects to what releases before encap and
+// decap have left: other identity, other names of programs, the same links.
+func (h *host) pinsOfEarlierRelease(c Config) {
+	h.t.Helper()
+	earlier := filepath.Join(c.PinDir, "objects-earlier")
+	h.must(os.Rename(c.objectsDir(), earlier))
+	for now, then := range map[string]string{"encap": "out", "decap_l2": "in_ether", "decap_l3": "in_bare", "decap_xdp": "early"} {
+		h.must(os.Rename(filepath.Join(earlier, now), filepath.Join(earlier, then)))
+	}
+}
+
+// TestNoReader ends a host's process but keeps the device. The device has no carrier
+// then (tun_detach, drivers/net/tun.c), but works.
 func TestNoReader(t *testing.T) {
 	_, hosts := newHosts(t, false, true)
 	a, b := hosts[0], hosts[1]
@@ -164,7 +184,7 @@ func TestNoReader(t *testing.T) {
 	a.must(Remove(c.PinDir))
 }
 
-// TestUnpinned must leave nothing when it is closed.
+// TestUnpinned: a path without pins leaves nothing after Close.
 func TestUnpinned(t *testing.T) {
 	_, hosts := newHosts(t, true)
 	a := hosts[0]
@@ -180,8 +200,8 @@ func TestUnpinned(t *testing.T) {
 	}
 }
 
-// TestLeftOver has what is pinned for a device that has gone removed by the
-// next one, and an interrupted pinning not adopted.
+// TestLeftOver: Load removes the pins of a device that has gone, and does not adopt an
+// interrupted pinning.
 func TestLeftOver(t *testing.T) {
 	lab, hosts := newHosts(t, false, false)
 	a, b := hosts[0], hosts[1]
@@ -228,8 +248,7 @@ func TestLeftOver(t *testing.T) {
 	b.must(Remove(other.PinDir))
 }
 
-// TestDeviceAgain has the device made anew, with what was pinned for the first
-// one still there.
+// TestDeviceAgain creates the device again while the pins of the first one exist.
 func TestDeviceAgain(t *testing.T) {
 	_, hosts := newHosts(t, false)
 	a := hosts[0]
@@ -272,7 +291,7 @@ func TestPinDir(t *testing.T) {
 	}
 }
 
-// TestNotBPFFS: pins go nowhere else.
+// TestNotBPFFS: Load refuses a PinDir that is not on a bpffs.
 func TestNotBPFFS(t *testing.T) {
 	_, hosts := newHosts(t, false)
 	c := hosts[0].config()
@@ -289,7 +308,7 @@ func TestNotBPFFS(t *testing.T) {
 	}))
 }
 
-// TestParent follows a process that has a name like the fields of its stat.
+// TestParent reads the parent of a process whose name looks like fields of its stat.
 func TestParent(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "x) R 1 (y")
 	sleep, err := exec.LookPath("sleep")
@@ -299,7 +318,7 @@ func TestParent(t *testing.T) {
 	if err := os.Symlink(sleep, name); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), name, "60") // ends by its signal
+	c := exec.CommandContext(t.Context(), name, "60") // until it is killed
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +328,7 @@ func TestParent(t *testing.T) {
 	if err := c.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	_ = c.Wait()           // killed: there is an error always
+	_ = c.Wait()           // it was killed, so this returns an error
 	const nobody = 1 << 23 // above the kernel's PID_MAX_LIMIT
 	for _, pid := range []int{1, nobody} {
 		if got := parent(pid); got != 0 {
@@ -318,8 +337,7 @@ func TestParent(t *testing.T) {
 	}
 }
 
-// TestMount runs itself again where /sys/fs/bpf is a mount point with nothing
-// mounted, in a mount namespace that ends with the process.
+// TestMount runs itself again in a new mount namespace without a bpffs at /sys/fs/bpf.
 func TestMount(t *testing.T) {
 	netnstest.Require(t)
 	const marker = "FLANNEL_TEST_MOUNT"

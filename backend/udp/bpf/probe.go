@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe says why this process cannot use the kernel path here; nil if it can.
-// It loads the programs, which takes the capabilities and makes the kernel
-// check that it has all that they call, and attaches them to nothing.
+// Probe returns nil if this process can use the kernel path on this kernel, else
+// the reason. It loads the programs without attaching them: that needs the
+// capabilities, and the kernel verifies the programs and the helpers they call.
 func Probe() error {
 	p := newPath(Config{
 		Device: 1, Port: 1, MaxPeers: 1,
@@ -22,7 +22,7 @@ func Probe() error {
 	})
 	err := p.load()
 	if err == nil {
-		err = probeTCX(p.Out)
+		err = probeTCX(p.Encap)
 	}
 	if err := errors.Join(err, p.Close()); err != nil {
 		return fmt.Errorf("probe kernel path: %w", err)
@@ -30,8 +30,8 @@ func Probe() error {
 	return nil
 }
 
-// probeTCX asks for an interface that is never there: a kernel that has tcx
-// (Linux 6.6) says so.
+// probeTCX attaches to an interface that never exists. A kernel with tcx (Linux 6.6)
+// returns ENODEV.
 func probeTCX(program *ebpf.Program) error {
 	l, err := link.AttachTCX(link.TCXOptions{
 		Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXEgress,

@@ -13,9 +13,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// TestProbeNamesCapabilities runs itself again without one of the capabilities
-// that the path needs: with what the error then names, and no more, Probe finds
-// nothing to complain of.
+// TestProbeNamesCapabilities runs itself again without one of the capabilities that the
+// path needs. With exactly those that the error names, Probe returns nil.
 func TestProbeNamesCapabilities(t *testing.T) {
 	const marker = "FLANNEL_TEST_CAPABILITIES"
 	switch os.Getenv(marker) {

@@ -9,25 +9,24 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// A MACVLAN on the uplink ends early for as long as it is there.
-func TestStackedInterfaceEndsEarly(t *testing.T) {
+// A MACVLAN on the uplink detaches decap_xdp while it exists.
+func TestStackedInterfaceEndsXDP(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
 	a.segmented(true)
 	run(t, a.Host, "ip", "link", "add", "link", netnstest.Uplink, "name", "above", "type", "macvlan")
 	a.attachTo(netnstest.Uplink)
-	a.unwrapsEarly(netnstest.Uplink, false)
-	if why := a.path.Late()[a.link(netnstest.Uplink)]; !errors.Is(why, errShared) {
+	a.hasDecapXDP(netnstest.Uplink, false)
+	if why := a.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, errShared) {
 		t.Errorf("the reason is %v, want %v", why, errShared)
 	}
 	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
 	run(t, a.Host, "ip", "link", "del", "above")
 	a.attachTo(netnstest.Uplink)
-	a.unwrapsEarly(netnstest.Uplink, true)
+	a.hasDecapXDP(netnstest.Uplink, true)
 }
 
-// What kinds of interfaces share an uplink's frames; most cannot be made on
-// every kernel.
+// The links are values, as not every kernel can create each kind.
 func TestStacked(t *testing.T) {
 	const uplink, bridge = 2, 7
 	above := func(index, namespace int) netlink.LinkAttrs {

@@ -7,10 +7,9 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// reasonNames are those of the user-space paths where these refuse for the same
-// reason. congestion_mark_lost: a router has marked the datagram, and the
-// inner packet is of a flow that does not know about marks (RFC 6040 section
-// 4.2: such a packet must be dropped).
+// reasonNames are the names of the user-space paths for the same reasons.
+// congestion_mark_lost: a router marked the datagram, and the inner packet's flow
+// is not ECN-capable; it must be dropped (RFC 6040 section 4.2).
 var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonUNKNOWN_OUTER_SOURCE:       "unknown_outer_source",
 	flannelReasonINNER_SOURCE_MISMATCH:      "inner_source_mismatch",
@@ -18,22 +17,20 @@ var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonCONGESTION_MARK_LOST:       "congestion_mark_lost",
 }
 
-// PeerStats counts the packets that were exchanged with a peer inside the
-// kernel, since the programs were loaded or the peer added. A super-packet
-// counts as the packets that it is on the wire. Bytes are those of inner
-// packets.
+// PeerStats counts the packets to and from a peer by the programs, since they were
+// loaded or the peer was added. A super-packet counts as its packets on the wire.
+// Bytes are those of inner packets.
 type PeerStats struct {
 	Peer
 	TxPackets, TxBytes, RxPackets, RxBytes uint64
 }
 
-// Stats reads the peers' counters, in no order, and the count of refused
-// packets for each reason.
+// Stats reads the peers' counters, in no order, and the refused packets by reason.
 func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err = p.readPeers(func(k flannelKey, v flannelPeer) {
-		peers = append(peers, PeerStats{peerOf(k, v.owner()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes})
+		peers = append(peers, PeerStats{peerOf(k, v.endpoint()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes})
 	})
 	if err != nil {
 		return nil, nil, err
@@ -51,8 +48,8 @@ func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	return peers, drops, nil
 }
 
-// readPeers calls f with each peer that the kernel has, and the sum of what all
-// processors have counted.
+// readPeers calls f with each peer of the kernel's table, its counters summed over
+// all CPUs.
 func (p *Path) readPeers(f func(flannelKey, flannelPeer)) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {

@@ -55,7 +55,7 @@ func TestMany(t *testing.T) {
 	}
 	var host, value uint32
 	if a.path.Hosts.Iterate().Next(&host, &value) {
-		t.Errorf("host %v left", addrOf(host))
+		t.Errorf("host %v left", fromInAddr(host))
 	}
 }
 
@@ -83,7 +83,7 @@ func TestChange(t *testing.T) {
 	good := Peer{Subnet: b.subnet, Addr: b.local(), Kernel: true}
 	ping()
 
-	// A lease of another length, inside and around b's: the longest counts.
+	// Leases of other lengths, inside and around b's: the longest prefix matches.
 	wide := Peer{Subnet: netip.MustParsePrefix("10.5.0.0/18"), Addr: a.local(), Kernel: true}
 	narrow := Peer{Subnet: netip.PrefixFrom(b.inner(), 31).Masked(), Addr: b.local(), Kernel: true}
 	a.must(a.path.Apply([]Peer{wide, narrow}, nil))
@@ -98,7 +98,7 @@ func TestChange(t *testing.T) {
 	}
 	a.must(a.path.Apply(nil, []netip.Prefix{wide.Subnet, narrow.Subnet}))
 
-	// To a host without the path and back; the counters go on.
+	// The host loses the path and gets it again; the counters continue.
 	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: b.local()}}, nil))
 	ping()
 	if n := a.sent.Load(); n != 1 {
@@ -106,12 +106,12 @@ func TestChange(t *testing.T) {
 	}
 	a.must(a.path.Apply([]Peer{good}, nil))
 	ping()
-	// The answer to the one that user space sent came by the kernel.
+	// The answer to the packet from user space came through the kernel.
 	if s := a.statsOf(b.subnet); s.TxPackets != 3 || s.RxPackets != 4 {
 		t.Errorf("counted for %v: %+v", b.subnet, s)
 	}
 
-	// A host that moves is believed at its new address only.
+	// After a host's move only its new address is accepted.
 	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: netip.MustParseAddr("192.168.77.99"), Kernel: true}}, nil))
 	run(t, b.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+a.inner().String())
 	if n := a.drops()["unknown_outer_source"]; n != 1 {
@@ -120,7 +120,7 @@ func TestChange(t *testing.T) {
 	a.must(a.path.Set([]Peer{good}))
 	ping()
 
-	// And one without a lease not at all.
+	// Without a lease no address is accepted.
 	a.must(a.path.Apply(nil, []netip.Prefix{b.subnet}))
 	before := a.sent.Load()
 	run(t, a.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+b.inner().String())

@@ -50,11 +50,11 @@ func TestTCP(t *testing.T) {
 	const size = uint64(400e6)
 	r := iperf(t, a.Host, b.Host, b.inner(), "-n", "400M", "-P", "4")
 	t.Logf("%.1f Gb/s", r.End.SumReceived.BitsPerSecond/1e9)
-	if r.End.SumReceived.Bytes < float64(size)*0.9 { // the rest is under way when the sender is done
+	if r.End.SumReceived.Bytes < float64(size)*0.9 { // the rest has not arrived when the sender ends
 		t.Errorf("received %.0f bytes", r.End.SumReceived.Bytes)
 	}
 	untouched(t, a, b)
-	// As on the wire: segments of 1420 bytes, not super-packets.
+	// The count is of segments of 1420 bytes, not of super-packets.
 	s := a.statsOf(b.subnet)
 	if s.TxPackets < size/1420 || s.TxBytes < size+52*(size/1420) || s.TxBytes > size*11/10 {
 		t.Errorf("a counts %d packets, %d bytes", s.TxPackets, s.TxBytes)

@@ -14,7 +14,7 @@ import (
 func TestTagged(t *testing.T) {
 	const (
 		trunk  = "trunk"
-		nobody = 30      // that there is no device of
+		nobody = 30      // has no device
 		first  = 5 << 13 // IEEE 802.1Q: VLAN 0 with a priority, which is no VLAN
 	)
 	lab, hosts := newHosts(t, true, true)
@@ -30,20 +30,20 @@ func TestTagged(t *testing.T) {
 		w.send(f.bytes())
 		a.must(tagger.Close())
 	}
-	for _, early := range []bool{false, true} {
-		for _, beside := range []bool{true, false} { // as network cards hand it over, or in the frame
-			t.Run(fmt.Sprintf("early %v tag beside frame %v", early, beside), func(t *testing.T) {
+	for _, xdp := range []bool{false, true} {
+		for _, beside := range []bool{true, false} { // beside the frame, as from network cards, or in it
+			t.Run(fmt.Sprintf("xdp %v tag beside frame %v", xdp, beside), func(t *testing.T) {
 				run(t, a.Host, "ethtool", "-K", trunk, "tx-vlan-offload", onOff[beside])
-				run(t, b.Host, "ethtool", "-K", trunk, "gro", "on", "tso", onOff[!early])
+				run(t, b.Host, "ethtool", "-K", trunk, "gro", "on", "tso", onOff[!xdp])
 				b.attachTo(trunk)
-				b.unwrapsEarly(trunk, early)
+				b.hasDecapXDP(trunk, xdp)
 				before := b.statsOf(a.subnet).RxPackets
 
 				send(nobody, "nobody's")
-				if n := b.statsOf(a.subnet).RxPackets - before; n != 0 && !(early && beside) {
+				if n := b.statsOf(a.subnet).RxPackets - before; n != 0 && !(xdp && beside) {
 					t.Errorf("the path counts %d packets of a VLAN that is not there", n)
 				}
-				// Nothing overtakes on one wire.
+				// A wire keeps the order.
 				f.payload = []byte("untagged")
 				w.send(f.bytes())
 				if _, text := device.receive(t); text != "untagged" {

@@ -9,8 +9,8 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// A receiver's network card and sockets spread load by the outer source port:
-// a flow has one, and many flows have all that there are.
+// A receiver's network card and sockets spread load by the outer source port. A flow
+// has one port; many flows use all of them.
 func TestFlowsSpreadOverSourcePorts(t *testing.T) {
 	l := newLoop(t)
 	server, err := l.host.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(itself, 0).String())
@@ -48,7 +48,7 @@ func TestFlowsSpreadOverSourcePorts(t *testing.T) {
 		outer[inner] = from
 		ports[from] = true
 	}
-	if len(outer) != flows || len(ports) != lanes {
-		t.Errorf("%d flows leave from %d ports, want %d from %d", len(outer), len(ports), flows, lanes)
+	if len(outer) != flows || len(ports) != txPorts {
+		t.Errorf("%d flows leave from %d ports, want %d from %d", len(outer), len(ports), flows, txPorts)
 	}
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// unwrapsEarly fails the test unless the program early is at an interface, or
-// is not and the path says why.
-func (h *host) unwrapsEarly(name string, want bool) {
+// hasDecapXDP fails the test unless decap_xdp is at an interface, or is not and the
+// path has a reason.
+func (h *host) hasDecapXDP(name string, want bool) {
 	h.t.Helper()
-	why := h.path.Late()[h.link(name)]
+	why := h.path.XDPRefusals()[h.link(name)]
 	if has := h.hasXDP(name); has != want || (why == nil) != want {
 		h.t.Errorf("XDP at %s: %v, and the reason against it %v; want it there: %v", name, has, why, want)
 	}
@@ -29,8 +29,8 @@ func (h *host) hasXDP(name string) bool {
 	return l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached
 }
 
-// segmented makes the host's uplink carry frames of MTU size, as a network card
-// does, or super-packets, and attaches the path anew.
+// segmented makes the host's uplink carry frames of MTU size, as a network card does,
+// or super-packets, and attaches the path again.
 func (h *host) segmented(yes bool) {
 	h.t.Helper()
 	value := "on"
@@ -39,11 +39,11 @@ func (h *host) segmented(yes bool) {
 	}
 	run(h.t, h.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", value, "gso", value)
 	h.attachTo(netnstest.Uplink)
-	h.unwrapsEarly(netnstest.Uplink, yes)
+	h.hasDecapXDP(netnstest.Uplink, yes)
 }
 
-// TestGather has TCP segments that arrive one by one come out of the device as
-// super-packets, and the same with the path at work changed.
+// TestGather: TCP segments that arrive one by one leave the device as super-packets,
+// also after a change of the uplink's offloads.
 func TestGather(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
@@ -60,8 +60,8 @@ func TestGather(t *testing.T) {
 		if n := largest(t, unwrapped); n <= 1500 {
 			t.Errorf("segmented %v: the largest packet out of the device has %d bytes", segmented, n)
 		}
-		// Counted as on the wire, whatever was gathered. Some may be lost: veth
-		// queues no more than 256 frames, and the last are under way.
+		// The count is of packets on the wire. Some may be lost: veth queues 256 frames
+		// at most. The last ones may not have arrived yet.
 		sent := a.statsOf(b.subnet)
 		if n := b.statsOf(a.subnet); n.RxPackets-before.RxPackets < 30000 || n.RxPackets > sent.TxPackets || n.RxBytes-before.RxBytes < 40e6 {
 			t.Errorf("segmented %v: b counts %d packets, %d bytes, %+v before; a %d packets", segmented, n.RxPackets, n.RxBytes, before, sent.TxPackets)
@@ -71,7 +71,7 @@ func TestGather(t *testing.T) {
 	untouched(t, a, b)
 }
 
-// largest is the length of the largest packet that was captured.
+// largest returns the length of the largest captured packet.
 func largest(t *testing.T, fd int) (n int) {
 	t.Helper()
 	packet := make([]byte, 1<<16)
@@ -87,8 +87,8 @@ func largest(t *testing.T, fd int) (n int) {
 	}
 }
 
-// TestHardwareAddress: early sees frames before the kernel has looked at their
-// destination. What is not sent to us alone is none of the path's business.
+// TestHardwareAddress: decap_xdp sees frames before the kernel checks their destination.
+// The path must not handle frames to other hosts or to all.
 func TestHardwareAddress(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
@@ -104,7 +104,7 @@ func TestHardwareAddress(t *testing.T) {
 		w := newWire(a, b, netnstest.Uplink, netnstest.Uplink)
 		ours := w.to.Addr
 
-		// The switch passes on what is for an address that it does not know.
+		// The switch floods frames to an unknown address.
 		w.to.Addr = [8]byte{0x02, 0, 0, 0, 0, 0x99}
 		f.payload = []byte("another's")
 		w.send(f.bytes())
@@ -123,9 +123,9 @@ func TestHardwareAddress(t *testing.T) {
 	}
 }
 
-// TestEarlyIsTaken has another program at the interface already: it stays, and
-// the path works without.
-func TestEarlyIsTaken(t *testing.T) {
+// TestXDPIsTaken: another XDP program at the interface stays, and the path works without
+// decap_xdp.
+func TestXDPIsTaken(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
 	a.segmented(true)
@@ -134,9 +134,9 @@ func TestEarlyIsTaken(t *testing.T) {
 	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: a.device}
 	second.load(c)
 	second.attachTo(netnstest.Uplink)
-	if why := second.path.Late()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
+	if why := second.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
 		t.Errorf("the reason of the second is %v, want %v", why, unix.EBUSY)
 	}
 	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
-	a.unwrapsEarly(netnstest.Uplink, true)
+	a.hasDecapXDP(netnstest.Uplink, true)
 }

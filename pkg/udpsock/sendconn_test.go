@@ -14,8 +14,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// unresolved is a namespace with a neighbour, "to", whose MAC address nobody
-// tells: the kernel keeps what is sent to it, and the sender's buffer fills.
+// unresolved returns a namespace and an address whose MAC address never resolves: the
+// kernel queues packets to it, and the send buffer fills.
 func unresolved(t *testing.T) (h *netnstest.Host, to netip.AddrPort) {
 	t.Helper()
 	netnstest.Require(t)
@@ -30,7 +30,7 @@ func unresolved(t *testing.T) (h *netnstest.Host, to netip.AddrPort) {
 	return h, netip.MustParseAddrPort("192.0.2.2:9")
 }
 
-// resolve tells the MAC address of the neighbour, so that what waits leaves.
+// resolve sets the neighbour's MAC address, so that queued packets leave.
 func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
 	t.Helper()
 	near, err := h.Netlink().LinkByName("near")
@@ -46,9 +46,8 @@ func resolve(t *testing.T, h *netnstest.Host, to netip.Addr) {
 	}
 }
 
-// awaitFull returns when what c has sent and the kernel still has fills the
-// send buffer, or when the sender has ended early.
-func awaitFull(t *testing.T, c *Conn, ended <-chan error) {
+// awaitFull returns when the send buffer is full. It fails if the sender ends before.
+func awaitFull(t *testing.T, c *SendConn, ended <-chan error) {
 	t.Helper()
 	for len(ended) == 0 {
 		var have, limit int
@@ -70,13 +69,13 @@ func awaitFull(t *testing.T, c *Conn, ended <-chan error) {
 	t.Fatalf("sending ended before the buffer was full: %v", <-ended)
 }
 
-// A send with a full buffer, by both ways, goes on when there is room, and ends
-// when the socket is woken or closed.
-func TestSendOnlyWaitsForRoom(t *testing.T) {
+// A send with a full buffer continues when there is room, and ends after Wake and
+// Close. This holds for SendConn and Sender.
+func TestSendConnWaitsForRoom(t *testing.T) {
 	const count = 200 // more than the buffer takes, less than the neighbour's queue does
-	ways := map[string]func(c *Conn, to netip.AddrPort) error{
-		"Conn": func(c *Conn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
-		"Sender": func(c *Conn, to netip.AddrPort) error {
+	ways := map[string]func(c *SendConn, to netip.AddrPort) error{
+		"SendConn": func(c *SendConn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
+		"Sender": func(c *SendConn, to netip.AddrPort) error {
 			s := NewSender(c)
 			s.Add(NewDest(to.Addr().As4(), to.Port()), [][]byte{make([]byte, 10)}, 10, 1)
 			results, err := s.Send()
@@ -87,17 +86,17 @@ func TestSendOnlyWaitsForRoom(t *testing.T) {
 		},
 	}
 	ends := map[string]struct {
-		end  func(t *testing.T, h *netnstest.Host, c *Conn, to netip.Addr) error
+		end  func(t *testing.T, h *netnstest.Host, c *SendConn, to netip.Addr) error
 		want error
 	}{
-		"room": {func(t *testing.T, h *netnstest.Host, _ *Conn, to netip.Addr) error {
+		"room": {func(t *testing.T, h *netnstest.Host, _ *SendConn, to netip.Addr) error {
 			resolve(t, h, to)
 			return nil
 		}, nil},
-		"Wake": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+		"Wake": {func(_ *testing.T, _ *netnstest.Host, c *SendConn, _ netip.Addr) error {
 			return c.Wake()
 		}, os.ErrDeadlineExceeded},
-		"Close": {func(_ *testing.T, _ *netnstest.Host, c *Conn, _ netip.Addr) error {
+		"Close": {func(_ *testing.T, _ *netnstest.Host, c *SendConn, _ netip.Addr) error {
 			return c.Close()
 		}, net.ErrClosed},
 	}
@@ -105,9 +104,9 @@ func TestSendOnlyWaitsForRoom(t *testing.T) {
 		for name, end := range ends {
 			t.Run(way+"/"+name, func(t *testing.T) {
 				h, to := unresolved(t)
-				var c *Conn
+				var c *SendConn
 				err := h.Do(func() (err error) {
-					c, err = Open(Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), Buffer: 4096, SendOnly: true})
+					c, err = OpenSend(Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), Buffer: 4096})
 					return err
 				})
 				if err != nil {

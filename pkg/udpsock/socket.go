@@ -1,0 +1,95 @@
+package udpsock
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config configures a socket.
+type Config struct {
+	// Local is the IPv4 address and port; for port 0 the kernel chooses.
+	Local netip.AddrPort
+	// Buffer is the size of the socket's buffers in bytes, for each direction; 0
+	// leaves the system's default. The kernel may set less.
+	Buffer int
+	// NoSegment turns UDP_SEGMENT off.
+	NoSegment bool
+	// Fragment makes the kernel split a datagram that is larger than the path's
+	// MTU (IP_PMTUDISC_WANT, ip(7)). Otherwise datagrams carry DF
+	// (IP_PMTUDISC_DO), and the send of a larger one fails with EMSGSIZE.
+	Fragment bool
+
+	// NoGRO turns UDP_GRO off. A SendConn has none.
+	NoGRO bool
+	// PacketInfo sets Message.To (IP_PKTINFO, ip(7)). A SendConn ignores it.
+	PacketInfo bool
+}
+
+// Socket is what a Sender sends by: a Conn or a SendConn.
+type Socket interface {
+	// write calls do with the descriptor until it returns true. The descriptor
+	// stays open during the call.
+	write(do func(fd uintptr) bool) error
+	// awaitRoom is called within write if the send buffer is full. If it returns
+	// true, do tries again, else do returns false.
+	awaitRoom(fd uintptr) bool
+	common() *socket
+}
+
+// socket is what Conn and SendConn have in common.
+type socket struct {
+	raw        syscall.RawConn
+	features   Features
+	fragment   bool
+	segmentOff atomic.Pointer[string] // why UDP_SEGMENT was turned off
+}
+
+func (s *socket) common() *socket { return s }
+
+// setSendOptions sets the options of sockets that send.
+func (s *socket) setSendOptions(cfg Config) error {
+	s.fragment = cfg.Fragment
+	discover := unix.IP_PMTUDISC_DO
+	if cfg.Fragment {
+		discover = unix.IP_PMTUDISC_WANT
+	}
+	if err := s.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover); err != nil {
+		return fmt.Errorf("IP_MTU_DISCOVER: %w", err)
+	}
+	if err := s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer); err != nil {
+		return fmt.Errorf("SO_SNDBUF: %w", err)
+	}
+	s.features = Features{Segment: s.probeSegment(cfg), GRO: ErrSwitchedOff}
+	return nil
+}
+
+// setBuffer sets a buffer's size. With CAP_NET_ADMIN the size may exceed
+// net.core.rmem_max and wmem_max.
+func (s *socket) setBuffer(force, plain, size int) error {
+	if size == 0 || s.setsockopt(unix.SOL_SOCKET, force, size) == nil {
+		return nil
+	}
+	return s.setsockopt(unix.SOL_SOCKET, plain, size)
+}
+
+// SetMark sets the mark of sent packets (SO_MARK, socket(7)).
+func (s *socket) SetMark(mark uint32) error {
+	return s.setsockopt(unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+}
+
+func (s *socket) setsockopt(level, name, value int) error {
+	return s.control(func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) })
+}
+
+// control runs f with the descriptor, which stays open during the call.
+func (s *socket) control(f func(fd int) error) error {
+	var ferr error
+	if err := s.raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
