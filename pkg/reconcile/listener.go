@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
@@ -58,9 +59,12 @@ func (l *Listener) SetBuffer(bytes int) error {
 // all. If the receive buffer overflows, any announcement may be lost, and Run
 // calls changed. The datagram is valid during the call.
 func (l *Listener) Run(ctx context.Context, concerns func(datagram []byte) bool, changed func()) error {
+	// Recvmsg does not see that a context with a deadline ends before it.
+	defer context.AfterFunc(ctx, func() { l.sock.SetReadDeadline(time.Unix(1, 0)) })()
+	unlimited := context.WithoutCancel(ctx)
 	buf := make([]byte, datagramSize)
 	for {
-		n, _, _, _, err := l.sock.Recvmsg(ctx, buf, nil, 0)
+		n, _, _, _, err := l.sock.Recvmsg(unlimited, buf, nil, 0)
 		switch {
 		case ctx.Err() != nil:
 			return nil

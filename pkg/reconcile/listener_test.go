@@ -112,6 +112,16 @@ func TestListenerOverflows(t *testing.T) {
 func TestListenerEnds(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	b := newBench(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	ended := make(chan error, 1)
+	go func() { ended <- b.listener.Run(ctx, nil, func() {}) }()
+	cancel()
+	select {
+	case err := <-ended:
+		b.check(err)
+	case <-time.After(patience):
+		t.Fatal("Run goes on after its context ended")
+	}
 	b.check(b.listener.Close())
 	if err := b.listener.Run(t.Context(), nil, func() {}); err == nil {
 		t.Error("Run of a closed listener returns no error")
