@@ -13,6 +13,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,7 +65,8 @@ type Loop struct {
 // stopped ends a Loop.
 type stopped struct{ err error }
 
-func (s *stopped) Error() string { return "stop" }
+func (s *stopped) Error() string { return fmt.Sprint(s.err) }
+func (s *stopped) Unwrap() error { return s.err }
 
 // Stop makes a Step's result that ends Run; Run returns err, which may be nil.
 func Stop(err error) error { return &stopped{err} }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveRoutes deletes those of our routes into network, left by an earlier
-// run, for which match holds. It works in the network namespace of the calling
+// RemoveRoutes deletes the routes into network that an earlier run left and that
+// match returns true for. It works in the network namespace of the calling
 // thread.
 func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) bool) error {
 	c, err := dial()
@@ -62,8 +62,8 @@ func linkNames(h *netlink.Handle) (map[int]string, error) {
 	return names, err
 }
 
-// retryDump repeats a dump of package netlink that changes have cut through;
-// what names it in the error.
+// retryDump repeats a dump of package netlink that changes interrupted; what names
+// it in the error.
 func retryDump(what string, dump func() error) error {
 	return retried(what, func() {}, func() error {
 		err := dump()
