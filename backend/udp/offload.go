@@ -46,7 +46,7 @@ const (
 // the kernel cuts packets above ours down to single segments (gso_features_check,
 // net/core/dev.c), which costs far more than the second send.
 type offloaded struct {
-	*plane
+	*pathConfig
 	device *tun.Device
 	// receiving are the sockets at our port, one for each queue.
 	receiving []*udpsock.Conn
@@ -60,7 +60,7 @@ type offloaded struct {
 // openOffloaded opens the path with a queue for each processor, up to a limit.
 // Its error is final unless the kernel lacks something: whatever else is in the
 // way, such as a port in use, is in plain's way too.
-func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
+func openOffloaded(ctx context.Context, p *pathConfig) (dataPath, error) {
 	d, err := openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
 	switch {
 	case err == nil:
@@ -90,8 +90,8 @@ func unsupported(err error) error {
 // openQueues makes the device and the sockets. It fails with ErrUnsupported
 // where the kernel does not hand over super-packets, for then nothing is gained
 // over plain.
-func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err error) {
-	d := &offloaded{plane: p}
+func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, err error) {
+	d := &offloaded{pathConfig: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())

@@ -30,7 +30,7 @@ type network struct {
 	address   netip.Prefix // of the device
 	lock      io.Closer    // on the device's name
 	links     *netlink.Handle
-	keeper    *rtnl.Keeper
+	keeper    *rtnl.Reconciler
 	initiator *initiator
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
@@ -47,8 +47,7 @@ var _ backend.Network = (*network)(nil)
 
 // failClosed sets the prohibit route.
 func (n *network) failClosed() error {
-	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
-	return n.keeper.Sync()
+	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
 }
 
 // open makes the tunnel and the route into it.
@@ -56,10 +55,9 @@ func (n *network) open() error {
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
+	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
 		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
 	}}})
-	return n.keeper.Sync()
 }
 
 // prohibit is the route that applies while there is no other to the network.
