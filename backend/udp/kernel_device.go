@@ -166,8 +166,8 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 	}
 }
 
-// kernelAtWork reports whether a kernel data path of an earlier run carries
-// packets for network.
+// kernelAtWork reports whether a kernel data path of an earlier run carries packets
+// for network.
 func kernelAtWork(network netip.Prefix) (bool, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -44,52 +44,52 @@ func routesOf(s State) []Route { return s.Routes }
 func neighsOf(s State) []Neigh { return s.Neighs }
 func fdbOf(s State) []FDB      { return s.FDB }
 
-// table maps each key to the entry desired there.
-type table[K, V comparable] map[K]claims[V]
+// table maps each key to the entries desired there.
+type table[K, V comparable] map[K]stack[V]
 
-// claims are the entries that owners desire at one key. Several owners may
-// desire the same, as two subnets of one host desire its forwarding entry. If
-// they desire different ones, the latest counts.
-type claims[V comparable] struct {
+// stack holds the entries that owners desire at one key. Several owners may desire
+// the same, as two subnets of one host desire its forwarding entry. If they desire
+// different ones, the latest counts.
+type stack[V comparable] struct {
 	latest  *V
 	earlier []*V // nil as a rule
 }
 
 func (t table[K, V]) get(k K) (v V, found bool) {
-	if c := t[k]; c.latest != nil {
-		return *c.latest, true
+	if s := t[k]; s.latest != nil {
+		return *s.latest, true
 	}
 	return v, false
 }
 
 // add keeps v, which must not change any more.
 func (t table[K, V]) add(k K, v *V) {
-	c := t[k]
-	if c.latest != nil {
-		c.earlier = append(c.earlier, c.latest)
+	s := t[k]
+	if s.latest != nil {
+		s.earlier = append(s.earlier, s.latest)
 	}
-	t[k] = claims[V]{v, c.earlier}
+	t[k] = stack[V]{v, s.earlier}
 }
 
-// remove takes away one claim to v.
+// remove undoes one add of v.
 func (t table[K, V]) remove(k K, v V) {
-	c := t[k]
-	if i := slices.IndexFunc(c.earlier, func(e *V) bool { return *e == v }); i >= 0 && *c.latest != v {
-		c.earlier = slices.Delete(c.earlier, i, i+1)
-	} else if last := len(c.earlier) - 1; c.latest != nil && *c.latest == v && last >= 0 {
-		c.latest, c.earlier = c.earlier[last], c.earlier[:last]
-	} else if c.latest != nil && *c.latest == v {
+	s := t[k]
+	if i := slices.IndexFunc(s.earlier, func(e *V) bool { return *e == v }); i >= 0 && *s.latest != v {
+		s.earlier = slices.Delete(s.earlier, i, i+1)
+	} else if last := len(s.earlier) - 1; s.latest != nil && *s.latest == v && last >= 0 {
+		s.latest, s.earlier = s.earlier[last], s.earlier[:last]
+	} else if s.latest != nil && *s.latest == v {
 		delete(t, k)
 		return
 	}
-	t[k] = c
+	t[k] = s
 }
 
 // change is what was desired at a key and what is desired now; nil is nothing.
 type change[V any] struct{ before, after *V }
 
-// replace takes away the claims of some States and adds those of others. It
-// returns the changes.
+// replace removes the entries of some States and adds those of others. It returns
+// the changes.
 func (t table[K, V]) replace(before, after []State, entries func(State) []V, key func(V) K) map[K]change[V] {
 	changes := make(map[K]change[V], len(before)+len(after))
 	for _, s := range slices.Concat(before, after) {

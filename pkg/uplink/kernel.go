@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dumpTries bounds how often a dump is repeated that changes of the host's
-// state cut through (NLM_F_DUMP_INTR).
+// dumpTries bounds how often a dump is repeated that a change interrupted
+// (NLM_F_DUMP_INTR).
 const dumpTries = 5
 
-// list dumps until nothing cuts through.
+// list repeats a dump until no change interrupts it.
 func list[T any](dump func() ([]T, error)) (all []T, err error) {
 	for range dumpTries {
 		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -25,8 +25,8 @@ func list[T any](dump func() ([]T, error)) (all []T, err error) {
 	return all, err
 }
 
-// readHost asks the kernel for the interfaces and addresses of the calling
-// thread's network namespace.
+// readHost reads the interfaces and addresses of the calling thread's network
+// namespace.
 func readHost() (host, error) {
 	nlLinks, err := list(netlink.LinkList)
 	if err != nil {
@@ -65,8 +65,8 @@ func addrsOf(index int, all []netlink.Addr) []addr {
 	return addrs
 }
 
-// hopsOf gives the interfaces a route leads to, several for ECMP; none for a
-// blackhole or unreachable route.
+// hopsOf returns the next hops of a route: several for ECMP, none for a blackhole
+// or unreachable route.
 func hopsOf(r netlink.Route) []hop {
 	if r.Type != unix.RTN_UNICAST {
 		return nil
@@ -83,12 +83,12 @@ func hopsOf(r netlink.Route) []hop {
 	return hops
 }
 
-// kernel is the routes of the calling thread's network namespace.
+// kernel reads the routes of the calling thread's network namespace.
 type kernel struct{}
 
 func (kernel) defaults() ([]hop, error) {
-	// A nil Dst in the filter stands for 0.0.0.0/0. The kernel hands out all
-	// routes, and the library sorts the others out.
+	// A nil Dst in the filter is 0.0.0.0/0. The kernel returns all routes, and
+	// the library filters them.
 	routes, err := list(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
 	})
