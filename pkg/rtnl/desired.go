@@ -44,45 +44,37 @@ func routesOf(s State) []Route { return s.Routes }
 func neighsOf(s State) []Neigh { return s.Neighs }
 func fdbOf(s State) []FDB      { return s.FDB }
 
-// table maps each key to the entries desired there.
-type table[K, V comparable] map[K]stack[V]
+// table maps each key to the entries that owners desire there, the latest last.
+// Several owners may desire the same, as two subnets of one host desire its
+// forwarding entry. If they desire different ones, the latest counts.
+type table[K, V comparable] map[K][]*V
 
-// stack holds the entries that owners desire at one key. Several owners may desire
-// the same, as two subnets of one host desire its forwarding entry. If they desire
-// different ones, the latest counts.
-type stack[V comparable] struct {
-	latest  *V
-	earlier []*V // nil as a rule
-}
-
+// get returns the entry that counts.
 func (t table[K, V]) get(k K) (v V, found bool) {
-	if s := t[k]; s.latest != nil {
-		return *s.latest, true
+	if e := t.latest(k); e != nil {
+		return *e, true
 	}
 	return v, false
 }
 
-// add keeps v, which must not change any more.
-func (t table[K, V]) add(k K, v *V) {
-	s := t[k]
-	if s.latest != nil {
-		s.earlier = append(s.earlier, s.latest)
+func (t table[K, V]) latest(k K) *V {
+	if all := t[k]; len(all) > 0 {
+		return all[len(all)-1]
 	}
-	t[k] = stack[V]{v, s.earlier}
+	return nil
 }
+
+// add keeps v, which must not change any more.
+func (t table[K, V]) add(k K, v *V) { t[k] = append(t[k], v) }
 
 // remove undoes one add of v.
 func (t table[K, V]) remove(k K, v V) {
-	s := t[k]
-	if i := slices.IndexFunc(s.earlier, func(e *V) bool { return *e == v }); i >= 0 && *s.latest != v {
-		s.earlier = slices.Delete(s.earlier, i, i+1)
-	} else if last := len(s.earlier) - 1; s.latest != nil && *s.latest == v && last >= 0 {
-		s.latest, s.earlier = s.earlier[last], s.earlier[:last]
-	} else if s.latest != nil && *s.latest == v {
-		delete(t, k)
-		return
+	if i := slices.IndexFunc(t[k], func(e *V) bool { return *e == v }); i >= 0 {
+		t[k] = slices.Delete(t[k], i, i+1)
 	}
-	t[k] = s
+	if len(t[k]) == 0 {
+		delete(t, k)
+	}
 }
 
 // change is what was desired at a key and what is desired now; nil is nothing.
@@ -94,7 +86,7 @@ func (t table[K, V]) replace(before, after []State, entries func(State) []V, key
 	changes := make(map[K]change[V], len(before)+len(after))
 	for _, s := range slices.Concat(before, after) {
 		for _, v := range entries(s) {
-			changes[key(v)] = change[V]{before: t[key(v)].latest}
+			changes[key(v)] = change[V]{before: t.latest(key(v))}
 		}
 	}
 	for _, s := range before {
@@ -109,7 +101,7 @@ func (t table[K, V]) replace(before, after []State, entries func(State) []V, key
 		}
 	}
 	for k, c := range changes {
-		c.after = t[k].latest
+		c.after = t.latest(k)
 		if c.before == c.after || c.before != nil && c.after != nil && *c.before == *c.after {
 			delete(changes, k)
 		} else {
