@@ -1,8 +1,6 @@
 package rtnl
 
 import (
-	"net/netip"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -147,49 +145,33 @@ func (d *difference) deletion(h kernelRoute) operation {
 	}}
 }
 
-// neighs compares neighbours of the device. It leaves those that the kernel
-// learned, unless one has the address of ours.
-func (d *difference) neighs(s scope, want table[netip.Addr, Neigh], have []kernelNeigh) {
-	right := make(map[netip.Addr]bool, len(want))
+// compareNeighs compares the neighbours or the forwarding entries of the device. It
+// leaves those that the kernel learned, unless one has the address of ours. The
+// kernel may have several destinations for one MAC; ours have one.
+func compareNeighs[K comparable, V neighEntry](d *difference, s scope, want table[K, V], have []kernelNeigh, key func(kernelNeigh) K) {
+	right := make(map[K]bool, len(want))
+	device := s.device()
 	for _, h := range have {
-		w, wanted := want.get(h.ip)
+		v, wanted := want.get(key(h))
+		our := v.ours(device)
 		switch {
-		case wanted && h.permanent() && h.mac == w.MAC:
-			right[h.ip] = true
-		case !wanted && h.permanent():
+		case wanted && h.permanent() && h.mac == our.mac && h.ip == our.ip:
+			right[key(h)] = true
+		case h.permanent() && (!wanted || h.family == unix.AF_BRIDGE):
 			d.removeNeigh(h)
 		}
 	}
-	for key := range want {
-		if w, _ := want.get(key); !right[key] {
-			d.putNeigh(s, w.Dev, ourNeigh(w, s.links[w.Dev]))
+	for k := range want {
+		if v, _ := want.get(k); !right[k] {
+			d.putNeigh(s, v.ours(device))
 		}
 	}
 }
 
-// fdb compares forwarding entries of the device. The kernel may have several
-// destinations for one address; ours have one.
-func (d *difference) fdb(s scope, want table[MAC, FDB], have []kernelNeigh) {
-	right := make(map[MAC]bool, len(want))
-	for _, h := range have {
-		w, wanted := want.get(h.mac)
-		switch {
-		case wanted && h.permanent() && h.ip == w.Dst:
-			right[h.mac] = true
-		case h.permanent():
-			d.removeNeigh(h)
-		}
-	}
-	for key := range want {
-		if w, _ := want.get(key); !right[key] {
-			d.putNeigh(s, w.Dev, ourFDB(w, s.links[w.Dev]))
-		}
-	}
-}
-
-func (d *difference) putNeigh(s scope, dev string, n kernelNeigh) {
-	if s.links[dev] == 0 {
-		d.fail(&absent{dev})
+// putNeigh adds n, which is on the device.
+func (d *difference) putNeigh(s scope, n kernelNeigh) {
+	if n.link == 0 {
+		d.fail(&absent{s.config.Device})
 		return
 	}
 	d.add = append(d.add, operation{unix.RTM_NEWNEIGH, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, n, func(err error) {

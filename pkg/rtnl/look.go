@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -17,15 +18,8 @@ func (r *Reconciler) look() (s scope, have inventory, err error) {
 	}
 	s = scope{r.config, links}
 	names := s.names()
-	family := addrFamily(r.config.Network.Addr())
-	err = retried("routes", func() { have.routes = have.routes[:0] }, func() error {
-		return r.conn.dump(r.ctx, unix.RTM_GETROUTE, routeRequest(family), func(body []byte) {
-			if route, ok := parseRoute(body, names); ok {
-				have.routes = append(have.routes, route)
-			}
-		})
-	})
-	device := s.device()
+	family, device := addrFamily(r.config.Network.Addr()), s.device()
+	have.routes, err = r.conn.routes(r.ctx, family, names)
 	if err != nil || device == 0 {
 		return s, have, err
 	}
@@ -34,6 +28,18 @@ func (r *Reconciler) look() (s scope, have inventory, err error) {
 	}
 	err = r.lookNeighs("forwarding entries", unix.AF_BRIDGE, device, &have.fdb)
 	return s, have, err
+}
+
+// routes reads the main table of a family; names are those of links by index.
+func (c *conn) routes(ctx context.Context, family uint8, names map[int]string) (have []kernelRoute, err error) {
+	err = retried("routes", func() { have = have[:0] }, func() error {
+		return c.dump(ctx, unix.RTM_GETROUTE, routeRequest(family), func(body []byte) {
+			if r, ok := parseRoute(body, names); ok {
+				have = append(have, r)
+			}
+		})
+	})
+	return have, err
 }
 
 func (r *Reconciler) lookNeighs(what string, family uint8, device int, into *[]kernelNeigh) error {

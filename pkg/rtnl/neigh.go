@@ -21,11 +21,18 @@ type kernelNeigh struct {
 // permanent reports whether a program set the entry; the kernel's own expire.
 func (n kernelNeigh) permanent() bool { return n.state&unix.NUD_PERMANENT != 0 }
 
-func ourNeigh(n Neigh, link int) kernelNeigh {
+// neighEntry is a Neigh or an FDB.
+type neighEntry interface {
+	comparable
+	// ours returns the kernel's form.
+	ours(link int) kernelNeigh
+}
+
+func (n Neigh) ours(link int) kernelNeigh {
 	return kernelNeigh{family: addrFamily(n.IP), link: link, state: unix.NUD_PERMANENT, ip: n.IP, mac: n.MAC}
 }
 
-func ourFDB(f FDB, link int) kernelNeigh {
+func (f FDB) ours(link int) kernelNeigh {
 	return kernelNeigh{family: unix.AF_BRIDGE, link: link, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF, ip: f.Dst, mac: f.MAC}
 }
 

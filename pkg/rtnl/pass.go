@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	log "github.com/golang/glog"
@@ -45,8 +46,8 @@ func (r *Reconciler) pass() error {
 // compare returns the difference between the kernel's tables and what is desired.
 func (r *Reconciler) compare(s scope, have inventory) *difference {
 	d := new(difference)
-	d.fdb(s, r.want.fdb, have.fdb)
-	d.neighs(s, r.want.neighs, have.neighs)
+	compareNeighs(d, s, r.want.fdb, have.fdb, func(n kernelNeigh) MAC { return n.mac })
+	compareNeighs(d, s, r.want.neighs, have.neighs, func(n kernelNeigh) netip.Addr { return n.ip })
 	d.routes(s, r.want.routes, have.routes)
 	return d
 }
@@ -56,24 +57,22 @@ func (r *Reconciler) compare(s scope, have inventory) *difference {
 // fails.
 func (r *Reconciler) replace(before, after []State) *difference {
 	d, s := new(difference), scope{r.config, r.known}
-	for _, c := range r.want.fdb.replace(before, after, fdbOf, FDB.key) {
-		if c.after != nil {
-			d.putNeigh(s, c.after.Dev, ourFDB(*c.after, s.links[c.after.Dev]))
-		} else {
-			d.removeNeigh(ourFDB(*c.before, s.links[c.before.Dev]))
-		}
-	}
-	for _, c := range r.want.neighs.replace(before, after, neighsOf, Neigh.key) {
-		if c.after != nil {
-			d.putNeigh(s, c.after.Dev, ourNeigh(*c.after, s.links[c.after.Dev]))
-		} else {
-			d.removeNeigh(ourNeigh(*c.before, s.links[c.before.Dev]))
-		}
-	}
+	replaceNeighs(d, s, r.want.fdb.replace(before, after, fdbOf, FDB.key))
+	replaceNeighs(d, s, r.want.neighs.replace(before, after, neighsOf, Neigh.key))
 	for _, c := range r.want.routes.replace(before, after, routesOf, Route.key) {
 		r.replaceRoute(d, s, c)
 	}
 	return d
+}
+
+func replaceNeighs[K comparable, V neighEntry](d *difference, s scope, changes map[K]change[V]) {
+	for _, c := range changes {
+		if c.after != nil {
+			d.putNeigh(s, (*c.after).ours(s.device()))
+		} else {
+			d.removeNeigh((*c.before).ours(s.device()))
+		}
+	}
 }
 
 func (r *Reconciler) replaceRoute(d *difference, s scope, c change[Route]) {

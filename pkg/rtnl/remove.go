@@ -25,18 +25,15 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	names, err := linkNames(h)
+	links, err := Links(h)
 	if err != nil {
 		return err
 	}
-	var have []kernelRoute
-	err = retried("routes", func() { have = nil }, func() error {
-		return c.dump(ctx, unix.RTM_GETROUTE, routeRequest(addrFamily(network.Addr())), func(body []byte) {
-			if r, ok := parseRoute(body, names); ok {
-				have = append(have, r)
-			}
-		})
-	})
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	have, err := c.routes(ctx, addrFamily(network.Addr()), names)
 	if err != nil {
 		return err
 	}
@@ -51,15 +48,6 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 		log.Infof("remove routes of an earlier run network=%v routes=%d", network, len(d.remove))
 	}
 	return errors.Join(c.do(ctx, d.remove), summary(d.failed))
-}
-
-func linkNames(h *netlink.Handle) (map[int]string, error) {
-	links, err := Links(h)
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
-	return names, err
 }
 
 // retryDump repeats a dump of package netlink that changes interrupted; what names

@@ -32,7 +32,13 @@ func (r *Reconciler) differs(s scope, m message) bool {
 		return r.routeDiffers(s, m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		n, ok := parseNeigh(m.body)
-		return ok && n.link == s.device() && r.neighDiffers(m.kind == unix.RTM_DELNEIGH, n)
+		if !ok || n.link != s.device() {
+			return false
+		}
+		if n.family == unix.AF_BRIDGE {
+			return neighDiffers(r.want.fdb, n.mac, n, m.kind)
+		}
+		return neighDiffers(r.want.neighs, n.ip, n, m.kind)
 	}
 	return false
 }
@@ -71,19 +77,12 @@ func (r *Reconciler) routeDiffers(s scope, m message) bool {
 	return !right && (wanted || s.owns(route))
 }
 
-func (r *Reconciler) neighDiffers(deleted bool, n kernelNeigh) bool {
-	var wanted, right bool
-	if n.family == unix.AF_BRIDGE {
-		var want FDB
-		want, wanted = r.want.fdb.get(n.mac)
-		right = wanted && want.Dst == n.ip
-	} else {
-		var want Neigh
-		want, wanted = r.want.neighs.get(n.ip)
-		right = wanted && want.MAC == n.mac
-	}
-	if deleted {
+func neighDiffers[K comparable, V neighEntry](want table[K, V], key K, n kernelNeigh, kind uint16) bool {
+	v, wanted := want.get(key)
+	if kind == unix.RTM_DELNEIGH {
 		return wanted
 	}
-	return !(right && n.permanent()) && (wanted || n.permanent())
+	our := v.ours(n.link)
+	right := wanted && n.permanent() && n.mac == our.mac && n.ip == our.ip
+	return !right && (wanted || n.permanent())
 }
