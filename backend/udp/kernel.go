@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -234,6 +234,9 @@ func (k *kernel) follow() {
 	if k.path == nil || !k.attached {
 		return
 	}
+	if exists, err := rtnl.LinkExists(k.links, k.deviceName()); err != nil || !exists {
+		return // the programs went with the device, and run ends
+	}
 	began := time.Now()
 	if err := k.attach(unique(k.allUplinks())); err != nil {
 		k.fallBack(err)
@@ -277,8 +280,6 @@ func unique(indexes []int) []int {
 	return slices.Compact(indexes)
 }
 
-func sameText(a, b error) bool { return a.Error() == b.Error() }
-
 // attach attaches the programs to uplinks. It moves those of an uplink whose
 // properties, such as offloads, have changed.
 func (k *kernel) attach(uplinks []int) error {
@@ -286,7 +287,7 @@ func (k *kernel) attach(uplinks []int) error {
 		return err
 	}
 	afterGRO := k.path.Late()
-	if slices.Equal(uplinks, k.uplinks) && maps.EqualFunc(afterGRO, k.afterGRO, sameText) {
+	if slices.Equal(uplinks, k.uplinks) && fmt.Sprint(afterGRO) == fmt.Sprint(k.afterGRO) {
 		return nil
 	}
 	log.Infof("attach kernel data path device=%s uplinks=%v after_gro=%v", k.deviceName(), uplinks, afterGRO)

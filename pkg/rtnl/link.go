@@ -27,7 +27,7 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 
 // Links returns all interfaces.
 func Links(h *netlink.Handle) (links []netlink.Link, err error) {
-	err = retryDump("interfaces", func() (err error) {
+	err = RetryDump("interfaces", func() (err error) {
 		links, err = h.LinkList()
 		return err
 	})
@@ -37,7 +37,7 @@ func Links(h *netlink.Handle) (links []netlink.Link, err error) {
 // Routes returns the IPv4 routes that match filter in the fields of mask
 // (netlink.RT_FILTER_…).
 func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []netlink.Route, err error) {
-	err = retryDump("routes", func() (err error) {
+	err = RetryDump("routes", func() (err error) {
 		routes, err = h.RouteListFiltered(unix.AF_INET, filter, mask)
 		return err
 	})
@@ -48,7 +48,7 @@ func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []net
 // sorted.
 func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
 	var have []netlink.Addr
-	err := retryDump("addresses of "+l.Attrs().Name, func() (err error) {
+	err := RetryDump("addresses of "+l.Attrs().Name, func() (err error) {
 		have, err = h.AddrList(l, unix.AF_INET)
 		return err
 	})

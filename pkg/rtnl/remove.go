@@ -50,9 +50,9 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 	return errors.Join(c.do(ctx, d.remove), summary(d.failed))
 }
 
-// retryDump repeats a dump of package netlink that changes interrupted; what names
+// RetryDump repeats a dump of package netlink that changes interrupted; what names
 // it in the error.
-func retryDump(what string, dump func() error) error {
+func RetryDump(what string, dump func() error) error {
 	return retried(what, func() {}, func() error {
 		err := dump()
 		if errors.Is(err, netlink.ErrDumpInterrupted) {

@@ -348,7 +348,7 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 	if !errors.Is(err, errInterrupted) || tries != dumpTries {
 		t.Errorf("%v after %d tries", err, tries)
 	}
-	err = retryDump("x", func() error {
+	err = RetryDump("x", func() error {
 		tries++
 		if tries == dumpTries+1 {
 			return netlink.ErrDumpInterrupted

@@ -1,40 +1,30 @@
 package uplink
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
 )
-
-// dumpTries bounds how often a dump is repeated that a change interrupted
-// (NLM_F_DUMP_INTR).
-const dumpTries = 5
-
-// list repeats a dump until no change interrupts it.
-func list[T any](dump func() ([]T, error)) (all []T, err error) {
-	for range dumpTries {
-		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
-}
 
 // readHost reads the interfaces and addresses of the calling thread's network
 // namespace.
 func readHost() (host, error) {
-	nlLinks, err := list(netlink.LinkList)
+	nlLinks, err := rtnl.Links(&netlink.Handle{})
 	if err != nil {
-		return host{}, fmt.Errorf("list interfaces: %w", err)
+		return host{}, err
 	}
-	nlAddrs, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
+	var nlAddrs []netlink.Addr
+	err = rtnl.RetryDump("addresses", func() (err error) {
+		nlAddrs, err = netlink.AddrList(nil, unix.AF_INET)
+		return err
+	})
 	if err != nil {
-		return host{}, fmt.Errorf("list addresses: %w", err)
+		return host{}, err
 	}
 	var h host
 	for _, nl := range nlLinks {
@@ -89,11 +79,9 @@ type kernel struct{}
 func (kernel) defaults() ([]hop, error) {
 	// A nil Dst in the filter is 0.0.0.0/0. The kernel returns all routes, and
 	// the library filters them.
-	routes, err := list(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
-	})
+	routes, err := rtnl.Routes(&netlink.Handle{}, &netlink.Route{}, netlink.RT_FILTER_DST)
 	if err != nil {
-		return nil, fmt.Errorf("list default routes: %w", err)
+		return nil, err
 	}
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
 	var hops []hop
