@@ -89,7 +89,7 @@ func (l Loop) Run(ctx context.Context) error {
 func (l Loop) steps(ctx context.Context) error {
 	limit := rate.NewLimiter(rate.Every(l.Interval), max(l.Burst, 1))
 	pauses := backoff.New()
-	var failures failureLog
+	var logged time.Time // zero: the last Step succeeded
 	var retry <-chan time.Time
 	for {
 		if !l.wait(ctx, retry) || limit.Wait(ctx) != nil {
@@ -106,12 +106,16 @@ func (l Loop) steps(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		failures.log(l.Task, err)
-		if retry = nil; err != nil {
-			retry = time.After(pauses.NextBackOff())
-		} else {
+		if err == nil {
+			retry, logged = nil, time.Time{}
 			pauses.Reset()
+			continue
 		}
+		if now := time.Now(); now.Sub(logged) >= logEvery {
+			logged = now
+			ratelog.Errorf("%s reason=%q", l.Task, err)
+		}
+		retry = time.After(pauses.NextBackOff())
 	}
 }
 
@@ -131,22 +135,4 @@ func (l Loop) wait(ctx context.Context, retry <-chan time.Time) bool {
 	case <-tick:
 	}
 	return true
-}
-
-// failureLog logs a failure when it begins, when its text changes, and every
-// logEvery.
-type failureLog struct {
-	last string
-	at   time.Time
-}
-
-func (f *failureLog) log(task string, err error) {
-	if err == nil {
-		*f = failureLog{}
-		return
-	}
-	if now := time.Now(); err.Error() != f.last || now.Sub(f.at) >= logEvery {
-		*f = failureLog{err.Error(), now}
-		ratelog.Errorf("%s reason=%q", task, err)
-	}
 }

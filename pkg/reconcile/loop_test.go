@@ -229,12 +229,16 @@ func TestPeriodicStep(t *testing.T) {
 	})
 }
 
-// A failure is logged at once, when its text changes, and every 30 s.
+// A failure is logged at once, and every 30 s with its latest text.
 func TestFailureIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var text atomic.Value
-		text.Store("first")
-		r := start(t, Loop{}, func(int) error { return errors.New(text.Load().(string)) })
+		var fine atomic.Bool
+		r := start(t, Loop{}, func(n int) error {
+			if fine.Load() {
+				return nil
+			}
+			return fmt.Errorf("failure %d", n)
+		})
 		logged := func(d time.Duration, want int64) {
 			t.Helper()
 			before := log.Stats.Error.Lines()
@@ -244,8 +248,12 @@ func TestFailureIsLoggedOnce(t *testing.T) {
 		}
 		r.loop.Changed.Set()
 		logged(25*time.Second, 1)
-		text.Store("second")
-		logged(5*time.Second, 1)
+		logged(30*time.Second, 1)
+		fine.Store(true)
+		logged(5*time.Second, 0)
+		fine.Store(false)
+		r.loop.Changed.Set()
+		logged(time.Second, 1)
 		r.end(t)
 		time.Sleep(2 * time.Minute) // the log's own window
 	})
