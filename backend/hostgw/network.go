@@ -81,7 +81,7 @@ func (n *network) Stats() backend.Stats {
 	defer n.mu.Unlock()
 	return backend.Stats{
 		DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name,
-		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, host netip.Addr) (netip.Addr, string) {
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, host netip.Addr) (netip.Addr, error) {
 			return host, problem(refused[dst])
 		}),
 	}
@@ -90,15 +90,15 @@ func (n *network) Stats() backend.Stats {
 // Check implements backend.Checker.
 func (n *network) Check() error { return n.reconciler.Check() }
 
-// problem returns the reason of a refusal with its remedy; "" for nil.
-func problem(r *rtnl.Refusal) string {
+// problem returns the reason of a refusal with its remedy; nil for nil.
+func problem(r *rtnl.Refusal) error {
 	switch {
 	case r == nil:
-		return ""
+		return nil
 	case errors.Is(r, rtnl.ErrNotOnLink):
-		return fmt.Sprintf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
+		return fmt.Errorf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
 	}
-	return r.Err.Error()
+	return r.Err
 }
 
 // Close implements backend.Network. The routes stay in the kernel.

@@ -200,14 +200,11 @@ func (n *network) Stats() backend.Stats {
 	defer n.mu.Unlock()
 	return backend.Stats{
 		DataPath: dataPath, Reason: "the kernel carries packets by " + n.device.name,
-		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, p *peer) (netip.Addr, string) {
-			switch r := refused[dst]; {
-			case p.fault != nil:
-				return p.publicIP, p.fault.Error()
-			case r != nil:
-				return p.publicIP, r.Err.Error()
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, p *peer) (netip.Addr, error) {
+			if r := refused[dst]; r != nil && p.fault == nil {
+				return p.publicIP, r.Err
 			}
-			return p.publicIP, ""
+			return p.publicIP, p.fault
 		}),
 	}
 }

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net/netip"
-	"slices"
 	"sync"
 
 	log "github.com/golang/glog"
@@ -227,16 +225,10 @@ func (n *network) DataPath() string {
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: n.dataPath, Reason: n.reason}
-	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
-		p := n.peers[dst]
-		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
-		if p.problem != nil {
-			stats.Problem = p.problem.Error()
-		}
-		s.Peers = append(s.Peers, stats)
+	return backend.Stats{
+		DataPath: n.dataPath, Reason: n.reason,
+		Peers: backend.UncountedPeers(n.peers, func(_ netip.Prefix, p *peer) (netip.Addr, error) { return p.publicIP, p.problem }),
 	}
-	return s
 }
 
 // Close implements backend.Network. The kernel's tunnel stays; one in user space
