@@ -109,7 +109,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		MaxPeers: min(1<<(p.subnetLen-p.network.Bits()), maxKernelPeers) + sparePeers, PinDir: k.pins,
 	}
 	if k.path, err = bpf.Load(c); err != nil {
-		log.Warningf("cannot take over kernel data path, load it anew device=%s reason=%q", k.deviceName(), err)
+		log.Warningf("cannot take over kernel data path, load a new one device=%s reason=%q", k.deviceName(), err)
 		if err := bpf.Remove(k.pins); err != nil {
 			return nil, err
 		}

@@ -139,7 +139,7 @@ func (d *difference) removeRoute(h kernelRoute) { d.remove = append(d.remove, d.
 
 func (d *difference) deletion(h kernelRoute) operation {
 	return operation{unix.RTM_DELROUTE, 0, h, func(err error) {
-		if !gone(err) {
+		if !isNotFound(err) {
 			d.fail(&failure{"delete route " + h.String(), err})
 		}
 	}}
@@ -181,7 +181,7 @@ func (d *difference) putNeigh(s scope, n kernelNeigh) {
 
 func (d *difference) removeNeigh(n kernelNeigh) {
 	d.remove = append(d.remove, operation{unix.RTM_DELNEIGH, 0, n, func(err error) {
-		if !gone(err) {
+		if !isNotFound(err) {
 			d.fail(&failure{"delete " + n.String(), err})
 		}
 	}})

@@ -42,9 +42,9 @@ func refusal(r Route, err error) *Refusal {
 	return nil
 }
 
-// gone reports whether a deletion failed because the entry does not exist: ESRCH
+// isNotFound reports whether a deletion failed because the entry does not exist: ESRCH
 // for routes, ENOENT for neighbours and forwarding entries, ENODEV if the device
-// is gone.
-func gone(err error) bool {
+// does not exist.
+func isNotFound(err error) bool {
 	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
 }

@@ -110,8 +110,8 @@ func (r *Reconciler) Close() error {
 // Reset makes all, by owner, everything that is desired, and makes a pass. Owners
 // are named by prefixes: a peer by its subnet. The caller must not change a
 // State any more. What an earlier run left in the kernel stays in force until
-// the first Reset. The error says what the pass could not do; Run tries that
-// again. Refusals are no error.
+// the first Reset. The error has the failures of the pass; Run tries again.
+// Refusals are no error.
 func (r *Reconciler) Reset(all map[netip.Prefix]State) error {
 	r.mu.Lock()
 	r.owners, r.want = make(map[netip.Prefix]State, len(all)), newDesired()

@@ -194,8 +194,8 @@ func (h host) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// ours tells a device that flannel itself made: flannel0, flannel.1,
-// flannel-wg. Packets must not be wrapped twice.
+// ours reports whether flannel made the device. It is never an uplink: packets would
+// be wrapped twice.
 func (l link) ours() bool { return netdev.IsFlannel(l.names[0]) }
 
 func (l link) loopback() bool { return l.names[0] == "lo" }
