@@ -34,7 +34,7 @@ func TestReportNamesDifferences(t *testing.T) {
 			harm{"ip link del " + name, "", "device " + name + " does not exist"})...)
 	}
 	tunnel := device("flannel0", "10.5.1.0/32",
-		harm{"ip route del 10.5.0.0/16 dev flannel0", "ip route add 10.5.0.0/16 dev flannel0", "route 10.5.0.0/16 dev flannel0 is not there"})
+		harm{"ip route del 10.5.0.0/16 dev flannel0", "ip route add 10.5.0.0/16 dev flannel0 proto 85", "the kernel lacks (1): route 10.5.0.0/16 dev flannel0"})
 	for _, tt := range []struct {
 		backend, dataPath, data string
 		harms                   []harm

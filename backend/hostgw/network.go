@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 
 	log "github.com/golang/glog"
@@ -17,48 +15,56 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// dataPath is what the status calls the way of packets.
+// dataPath is the data path's name in the status.
 const dataPath = "routes"
 
 // network is the backend at work for one lease.
 type network struct {
-	config backend.Config
-	keeper *rtnl.Keeper
+	config     backend.Config
+	reconciler *rtnl.Reconciler
 
-	mu    sync.Mutex // guards peers
-	peers map[netip.Prefix]netip.Addr
+	mu    sync.Mutex                  // guards peers
+	peers map[netip.Prefix]netip.Addr // nil before the first Apply
 }
 
+// MTU implements backend.Network.
 func (n *network) MTU() int { return n.config.Uplink.MTU }
 
+// Apply implements backend.Network. The first events have all peers.
 func (n *network) Apply(events []subnet.Event) {
-	n.keeper.Set(n.learn(events))
-	if err := n.keeper.Begin(); err != nil {
-		ratelog.Errorf("set routes: %v", err) // and Run goes on trying
+	changes, first := n.update(events)
+	if !first {
+		n.reconciler.Update(changes)
+	} else if err := n.reconciler.Reset(changes); err != nil {
+		ratelog.Errorf("set routes: %v", err) // Run tries again
 	}
 }
 
-// learn takes events into the set of peers, and returns what they change.
-func (n *network) learn(events []subnet.Event) map[netip.Prefix]rtnl.State {
+// update changes the set of peers, and returns the changes for the kernel.
+func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.State, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	changed := make(map[netip.Prefix]rtnl.State, len(events))
+	if first = n.peers == nil; first {
+		n.peers = make(map[netip.Prefix]netip.Addr, len(events))
+	}
+	changes = make(map[netip.Prefix]rtnl.State, len(events))
 	for _, e := range events {
-		dst := e.Lease.Subnet
+		dst, host := e.Lease.Subnet, e.Lease.Attrs.PublicIP
 		if e.Type == subnet.Removed {
 			delete(n.peers, dst)
-			changed[dst] = rtnl.State{}
+			changes[dst] = rtnl.State{}
 			continue
 		}
-		n.peers[dst] = e.Lease.Attrs.PublicIP
-		changed[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: e.Lease.Attrs.PublicIP, Dev: n.config.Uplink.Name}}}
+		n.peers[dst] = host
+		changes[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: host, Dev: n.config.Uplink.Name}}}
 	}
-	return changed
+	return changes, first
 }
 
+// Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s iface=%s mtu=%d", Type, n.config.Uplink.Name, n.MTU())
-	return n.keeper.Run(ctx)
+	return n.reconciler.Run(ctx)
 }
 
 // DataPath implements backend.Network.
@@ -68,30 +74,32 @@ func (n *network) DataPath() string {
 	return dataPath
 }
 
+// Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
-	refused := n.keeper.Refusals()
+	refused := n.reconciler.Refusals()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name}
-	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
-		p := backend.PeerStats{Subnet: dst, PublicIP: n.peers[dst], Uncounted: true}
-		if r := refused[dst]; r != nil {
-			p.Problem = problem(r)
-		}
-		s.Peers = append(s.Peers, p)
+	return backend.Stats{
+		DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name,
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, host netip.Addr) (netip.Addr, error) {
+			return host, problem(refused[dst])
+		}),
 	}
-	return s
 }
 
-func (n *network) Check() error { return n.keeper.Check() }
+// Check implements backend.Checker.
+func (n *network) Check() error { return n.reconciler.Check() }
 
-// problem says what an operator can do about a refusal.
-func problem(r *rtnl.Refusal) string {
-	if errors.Is(r, rtnl.ErrNotOnLink) {
-		return fmt.Sprintf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
+// problem returns the reason of a refusal with its remedy; nil for nil.
+func problem(r *rtnl.Refusal) error {
+	switch {
+	case r == nil:
+		return nil
+	case errors.Is(r, rtnl.ErrNotOnLink):
+		return fmt.Errorf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
 	}
-	return r.Err.Error()
+	return r.Err
 }
 
-// Close leaves the routes to the kernel.
-func (n *network) Close() error { return n.keeper.Close() }
+// Close implements backend.Network. The routes stay in the kernel.
+func (n *network) Close() error { return n.reconciler.Close() }

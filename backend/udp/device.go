@@ -3,59 +3,57 @@ package udp
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// configureDevice gives the tunnel device its address, the subnet's network
-// address as a /32, its MTU, and the route that leads all of Network into it.
-// It changes nothing where that is so. All of it goes when the device goes.
-func configureDevice(h *netlink.Handle, name string, network, subnet netip.Prefix, mtu int) error {
-	link, err := h.LinkByName(name)
+// openDevice sets the tunnel device up and adds the route that leads all of
+// Network into it. From then on the reconciler keeps both. All of it goes with
+// the device.
+func (n *network) openDevice() (err error) {
+	name := n.path.deviceName()
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: n.network, Device: name, Prepare: n.ensureDevice, Passed: n.reconciled})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.reconciler.Close)
+	route := rtnl.Route{Dst: n.network, Dev: name, Kind: rtnl.Link}
+	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.network: {Routes: []rtnl.Route{route}}}); err != nil {
+		return fmt.Errorf("set up tunnel device %s: %w", name, err)
+	}
+	refusal := n.reconciler.Refusals()[n.network]
+	switch {
+	case refusal == nil:
+		return nil
+	case errors.Is(refusal, rtnl.ErrForeign):
+		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", n.network, name, refusal.Err, n.network)
+	}
+	return fmt.Errorf("add %w", refusal)
+}
+
+// ensureDevice gives the device its address and MTU, and sets it up. It changes
+// nothing that is so already. It cannot make a device that was deleted: the data
+// path's queues are gone with that.
+func (n *network) ensureDevice() error {
+	name := n.path.deviceName()
+	link, err := n.links.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return reconcile.Stop(fmt.Errorf("%w: %s: %w", backend.ErrGone, name, err))
+	}
 	if err != nil {
 		return fmt.Errorf("look up tunnel device %s: %w", name, err)
 	}
-	if err := rtnl.EnsureUp(h, link, netip.PrefixFrom(subnet.Addr(), 32), mtu); err != nil {
-		return err
-	}
-	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_MAIN}
-	have, err := rtnl.Routes(h, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return err
-	}
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(network), Scope: netlink.SCOPE_LINK}
-	for _, r := range have {
-		switch {
-		case r.Dst == nil || r.Protocol == unix.RTPROT_KERNEL:
-		case r.Dst.String() == route.Dst.String():
-			return nil
-		case r.Protocol == unix.RTPROT_BOOT && r.Scope == netlink.SCOPE_LINK: // of another Network
-			if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("delete route %v dev %s: %w", r.Dst, name, err)
-			}
-		}
-	}
-	// Add, not replace: a route for Network that is there already is somebody's.
-	if err := h.RouteAdd(route); err != nil {
-		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", network, name, err, network)
-		}
-		return fmt.Errorf("add route %v dev %s: %w", network, name, err)
-	}
-	return nil
+	return rtnl.EnsureUp(n.links, link, n.address(), n.MTU())
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// explainTUN says what to do about the usual failures to open a TUN.
+// explainTUN adds the remedy to the usual failures to open a TUN device.
 func explainTUN(err error) error {
 	const what = "open tunnel device /dev/net/tun"
 	switch {

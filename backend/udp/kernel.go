@@ -5,62 +5,70 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/reconcile"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
 const (
-	// maxKernelPeers bounds the memory that the kernel sets aside at once.
+	// maxKernelPeers bounds the memory that the kernel reserves for the peers.
 	maxKernelPeers = 1 << maxSlotBits
-	// sparePeers is room for leases that are smaller than the configured length,
-	// left from an earlier configuration.
+	// sparePeers is room for leases of an earlier configuration that are smaller
+	// than SubnetLen.
 	sparePeers = 1024
+	// followInterval and followBurst bound how often a flapping link makes follow
+	// look up the routes to all peers.
+	followInterval = 300 * time.Millisecond
+	followBurst    = 3
 )
 
-// kernel is the data path of eBPF programs (package bpf), between hosts
-// that have it. The offloaded path underneath takes all that they leave alone,
-// and takes over where they fail.
+// kernel is the data path of eBPF programs (package bpf), between hosts that have
+// it. The offloaded path beneath carries the packets that the programs pass on,
+// and all packets after the programs have failed.
 //
-// Programs and device stay when the process ends, and go on with packets. The
-// next run takes them over.
+// Programs and device stay when the process ends, and carry packets on. The next
+// run takes them over.
 type kernel struct {
 	*offloaded
-	links *netlink.Handle
-	claim io.Closer
-	pins  string
-	found bool // the device was left by an earlier run
+	links    *netlink.Handle
+	listener *reconcile.Listener
+	lock     io.Closer // of the device
+	pins     string
+	found    bool // the device is an earlier run's
 
 	mu       sync.Mutex // guards what follows
-	path     *bpf.Path  // nil after failed was set
+	path     *bpf.Path  // nil once failed is set
 	failed   error
 	attached bool
-	uplinks  []int         // that the programs are attached to
-	late     map[int]error // those that are not unwrapped before GRO
-	// last is what a failed path had counted.
-	last counted
+	uplinks  []int // the interfaces that the programs are attached to
+	// afterGRO has the reason for each uplink where programs unwrap after GRO.
+	afterGRO map[int]error
+	last     programCounts // of a failed path
 }
 
-// counted is what the programs have counted.
-type counted struct {
+// programCounts are the counts of the programs.
+type programCounts struct {
 	peers []bpf.PeerStats
 	drops map[string]uint64
 }
 
-// openKernel loads the programs, or takes over those at work. New ones carry no
-// packet before the first apply.
-func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
+// openKernel loads the programs, or takes over those of an earlier run. New ones
+// carry no packet before the first apply.
+func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if err := bpf.Probe(); err != nil {
 		return nil, err
 	}
@@ -74,7 +82,13 @@ func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
 	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	if p.device.name, k.found, k.claim, err = claimDevice(k.links, p.network); err != nil {
+	// A change after the first apply must not be missed.
+	k.listener, err = reconcile.Listen(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	if err != nil {
+		return nil, err
+	}
+	if p.device.name, k.found, k.lock, err = lockDevice(k.links, p.network); err != nil {
 		return nil, err
 	}
 	p.device.on = true
@@ -95,7 +109,7 @@ func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
 		MaxPeers: min(1<<(p.subnetLen-p.network.Bits()), maxKernelPeers) + sparePeers, PinDir: k.pins,
 	}
 	if k.path, err = bpf.Load(c); err != nil {
-		log.Warningf("cannot take over kernel data path, load it anew device=%s reason=%q", k.deviceName(), err)
+		log.Warningf("cannot take over kernel data path, load a new one device=%s reason=%q", k.deviceName(), err)
 		if err := bpf.Remove(k.pins); err != nil {
 			return nil, err
 		}
@@ -106,7 +120,37 @@ func openKernel(ctx context.Context, p *plane) (_ dataPath, err error) {
 	return k, nil
 }
 
-// detail says where the programs are at work, or why they no longer are.
+// name is offload after the programs have failed.
+func (k *kernel) name() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failed != nil {
+		return offloadName
+	}
+	return kernelName
+}
+
+// run carries packets, and keeps the programs attached where routes to peers
+// lead.
+func (k *kernel) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return k.offloaded.run(ctx) })
+	g.Go(func() error {
+		return reconcile.Loop{
+			Task:     "follow routes to peers device=" + k.deviceName(),
+			Changed:  reconcile.NewSignal(),
+			Interval: followInterval,
+			Burst:    followBurst,
+			Watch: func(ctx context.Context, changed func()) error {
+				return k.listener.Run(ctx, nil, changed)
+			},
+			Step: func(context.Context) error { k.follow(); return nil },
+		}.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// detail lists the interfaces of the programs.
 func (k *kernel) detail() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -114,22 +158,22 @@ func (k *kernel) detail() string {
 	if k.path == nil {
 		return s
 	}
-	var names, late []string
+	var names, afterGRO []string
 	for _, index := range k.uplinks {
 		l, err := k.links.LinkByIndex(index)
 		if err != nil {
 			continue
 		}
 		names = append(names, l.Attrs().Name)
-		if reason := k.late[index]; reason != nil {
-			late = append(late, fmt.Sprintf("%s (%v)", l.Attrs().Name, reason))
+		if reason := k.afterGRO[index]; reason != nil {
+			afterGRO = append(afterGRO, fmt.Sprintf("%s (%v)", l.Attrs().Name, reason))
 		}
 	}
 	if k.path.Adopted() {
 		s = "programs taken over from an earlier run; " + s
 	}
-	if late != nil {
-		s = fmt.Sprintf("not before GRO at %s; %s", strings.Join(late, ", "), s)
+	if afterGRO != nil {
+		s = fmt.Sprintf("not before GRO at %s; %s", strings.Join(afterGRO, ", "), s)
 	}
 	if names != nil {
 		s = fmt.Sprintf("programs at %s and %s; %s", k.deviceName(), strings.Join(names, ", "), s)
@@ -137,14 +181,8 @@ func (k *kernel) detail() string {
 	return s
 }
 
-// works reports whether the programs are at work, or may yet be.
-func (k *kernel) works() (attached bool, failed error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.attached && k.failed == nil, k.failed
-}
-
-// apply changes the peers. The first events are all of them.
+// apply implements applier. Other hosts may send to the programs once these are
+// attached.
 func (k *kernel) apply(events []subnet.Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -152,8 +190,10 @@ func (k *kernel) apply(events []subnet.Event) {
 		return
 	}
 	if err := k.change(events); err != nil {
-		k.giveUp(err)
+		k.fallBack(err)
+		return
 	}
+	k.announce(kernelName)
 }
 
 func (k *kernel) change(events []subnet.Event) error {
@@ -194,8 +234,15 @@ func (k *kernel) follow() {
 	if k.path == nil || !k.attached {
 		return
 	}
+	if exists, err := rtnl.LinkExists(k.links, k.deviceName()); err != nil || !exists {
+		return // the programs went with the device, and run ends
+	}
+	began := time.Now()
 	if err := k.attach(unique(k.allUplinks())); err != nil {
-		k.giveUp(err)
+		k.fallBack(err)
+	}
+	if k.reconciled != nil {
+		k.reconciled(time.Since(began))
 	}
 }
 
@@ -207,19 +254,19 @@ func (k *kernel) allUplinks() []int {
 	return uplinks
 }
 
-// uplinksTo are the interfaces by which the kernel sends to those of the peers
-// that send to our programs.
+// uplinksTo returns the interfaces that the kernel sends by to those peers that
+// send to our programs.
 func (k *kernel) uplinksTo(peers []bpf.Peer) []int {
 	var uplinks []int
-	asked := make(map[netip.Addr]struct{})
+	seen := make(map[netip.Addr]struct{})
 	for _, p := range peers {
-		if _, again := asked[p.Addr]; again || !p.Kernel {
+		if _, again := seen[p.Addr]; again || !p.Kernel {
 			continue
 		}
-		asked[p.Addr] = struct{}{}
+		seen[p.Addr] = struct{}{}
 		routes, err := k.links.RouteGet(p.Addr.AsSlice())
 		if err != nil || len(routes) == 0 {
-			continue // no way to it now; a change of routes is told
+			continue // no route now; follow runs after a change of routes
 		}
 		if i := routes[0].LinkIndex; !slices.Contains(uplinks, i) {
 			uplinks = append(uplinks, i)
@@ -233,26 +280,24 @@ func unique(indexes []int) []int {
 	return slices.Compact(indexes)
 }
 
-func sameText(a, b error) bool { return a.Error() == b.Error() }
-
-// attach attaches the programs anew where what is known of an uplink, such as
-// its offloads, has changed, too.
+// attach attaches the programs to uplinks. It moves those of an uplink whose
+// properties, such as offloads, have changed.
 func (k *kernel) attach(uplinks []int) error {
 	if err := k.path.Attach(uplinks); err != nil {
 		return err
 	}
-	late := k.path.XDPRefusals()
-	if slices.Equal(uplinks, k.uplinks) && maps.EqualFunc(late, k.late, sameText) {
+	afterGRO := k.path.XDPRefusals()
+	if slices.Equal(uplinks, k.uplinks) && fmt.Sprint(afterGRO) == fmt.Sprint(k.afterGRO) {
 		return nil
 	}
-	log.Infof("attach kernel data path device=%s uplinks=%v after_gro=%v", k.deviceName(), uplinks, late)
-	k.uplinks, k.late = uplinks, late
+	log.Infof("attach kernel data path device=%s uplinks=%v after_gro=%v", k.deviceName(), uplinks, afterGRO)
+	k.uplinks, k.afterGRO = uplinks, afterGRO
 	return nil
 }
 
-// giveUp ends the programs: with a table that is not whole they would refuse
-// packets as forged. The offloaded path has them all from now on.
-func (k *kernel) giveUp(err error) {
+// fallBack removes the programs: with an incomplete table they would drop packets
+// as forged. The offloaded path carries all packets from now on.
+func (k *kernel) fallBack(err error) {
 	log.Errorf("give up kernel data path, go on with offload device=%s reason=%q", k.deviceName(), err)
 	k.last = k.count()
 	k.failed = err
@@ -260,25 +305,29 @@ func (k *kernel) giveUp(err error) {
 		log.Errorf("remove kernel data path device=%s reason=%q", k.deviceName(), err)
 	}
 	k.path = nil
+	k.announce("")
 }
 
-func (k *kernel) count() counted {
+func (k *kernel) count() programCounts {
 	peers, drops, err := k.path.Stats()
 	if err != nil {
 		ratelog.Errorf("read counters of kernel data path device=%s reason=%q", k.deviceName(), err)
 		return k.last
 	}
-	return counted{peers, drops}
+	return programCounts{peers, drops}
 }
 
-// addTo adds what the programs have counted.
+// addTo implements reporter. After a failure it gives the reason.
 func (k *kernel) addTo(s *backend.Stats) {
 	k.mu.Lock()
 	if k.path != nil {
 		k.last = k.count()
 	}
-	c := k.last
+	c, failed := k.last, k.failed
 	k.mu.Unlock()
+	if failed != nil {
+		s.Reason = fmt.Sprintf("the kernel path failed: %v; %s", failed, k.detail())
+	}
 	for reason, n := range c.drops {
 		s.Drops[reason] += n
 	}
@@ -293,7 +342,18 @@ func (k *kernel) addTo(s *backend.Stats) {
 	}
 }
 
-// close leaves programs and device at work, unless they were not.
+// check implements checker. It returns nil after the programs have failed: the
+// offloaded path carries the packets then.
+func (k *kernel) check() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.path == nil || !k.attached {
+		return nil
+	}
+	return k.path.Check()
+}
+
+// close leaves programs and device in place if they carry packets.
 func (k *kernel) close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -309,8 +369,11 @@ func (k *kernel) close() error {
 	if name != "" && (k.failed != nil || !k.attached && !k.found) {
 		errs = append(errs, removePath(k.links, name))
 	}
-	if k.claim != nil {
-		errs = append(errs, k.claim.Close())
+	if k.lock != nil {
+		errs = append(errs, k.lock.Close())
+	}
+	if k.listener != nil {
+		errs = append(errs, k.listener.Close())
 	}
 	if k.links != nil {
 		k.links.Close()

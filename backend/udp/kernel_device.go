@@ -17,10 +17,9 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// Remove takes away what the kernel data path of an earlier run has left for
-// network: programs, their pins, and the device. What another process is at
-// work with stays, and so does all that is not ours. It works in the network
-// namespace of the calling thread.
+// Remove removes what the kernel data path of an earlier run left for network:
+// programs, their pins, and the device. A device that another process has locked
+// stays. Remove works in the network namespace of the calling thread.
 func Remove(ctx context.Context, network netip.Prefix) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -42,8 +41,8 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 	return removeLostPins(h)
 }
 
-// leftDevices are the persistent devices that serve network, or were killed
-// over before they had an address.
+// leftDevices returns the persistent devices that serve network, or that have no
+// address because a run was killed before it set one.
 func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error) {
 	links, err := rtnl.Links(h)
 	if err != nil {
@@ -66,10 +65,10 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error
 	return left, nil
 }
 
-// removeDevice ends what carries packets through a device, and then the device.
+// removeDevice removes the programs of a device, and then the device.
 func removeDevice(h *netlink.Handle, l netlink.Link) error {
 	name := l.Attrs().Name
-	claim, err := netdev.Lock(name)
+	lock, err := netdev.Lock(name)
 	if errors.Is(err, netdev.ErrLocked) {
 		return nil
 	}
@@ -77,7 +76,7 @@ func removeDevice(h *netlink.Handle, l netlink.Link) error {
 		return err
 	}
 	log.Infof("remove kernel data path of an earlier run device=%s", name)
-	return errors.Join(removePath(h, name), claim.Close())
+	return errors.Join(removePath(h, name), lock.Close())
 }
 
 func removePath(h *netlink.Handle, device string) error {
@@ -101,26 +100,26 @@ func removePath(h *netlink.Handle, device string) error {
 	return nil
 }
 
-// removeLostPins removes the pins of devices that somebody has deleted.
+// removeLostPins removes the pins of devices that no longer exist.
 func removeLostPins(h *netlink.Handle) error {
 	devices, err := bpf.Pinned()
 	if err != nil {
 		return err
 	}
 	for _, device := range devices {
-		there, err := rtnl.LinkExists(h, device)
+		exists, err := rtnl.LinkExists(h, device)
 		if err != nil {
 			return err
 		}
-		if there {
+		if exists {
 			continue
 		}
-		claim, err := netdev.Lock(device)
+		lock, err := netdev.Lock(device)
 		if errors.Is(err, netdev.ErrLocked) {
 			continue
 		}
 		if err == nil {
-			err = errors.Join(removePath(h, device), claim.Close())
+			err = errors.Join(removePath(h, device), lock.Close())
 		}
 		if err != nil {
 			return err
@@ -129,46 +128,46 @@ func removeLostPins(h *netlink.Handle) error {
 	return nil
 }
 
-// claimDevice is the name of the device that an earlier run has left, or of one
-// that is free, and our claim on it. What is left beside that is removed.
-func claimDevice(h *netlink.Handle, network netip.Prefix) (name string, found bool, claim io.Closer, err error) {
+// lockDevice locks the device that an earlier run left, or a name that is free. It
+// removes other devices that are left.
+func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found bool, lock io.Closer, err error) {
 	left, err := leftDevices(h, network)
 	if err != nil {
 		return "", false, nil, err
 	}
 	for _, l := range left {
-		if claim != nil {
+		if lock != nil {
 			err = removeDevice(h, l)
-		} else if claim, err = netdev.Lock(l.Attrs().Name); err == nil {
+		} else if lock, err = netdev.Lock(l.Attrs().Name); err == nil {
 			name = l.Attrs().Name
 		} else if errors.Is(err, netdev.ErrLocked) {
 			err = nil
 		}
 		if err != nil {
-			return name, true, claim, err
+			return name, true, lock, err
 		}
 	}
-	if claim != nil {
-		return name, true, claim, nil
+	if lock != nil {
+		return name, true, lock, nil
 	}
 	for i := 0; ; i++ {
 		name = fmt.Sprintf(netdev.TUNPattern, i)
-		there, err := rtnl.LinkExists(h, name)
+		exists, err := rtnl.LinkExists(h, name)
 		if err != nil {
 			return "", false, nil, err
 		}
-		if there {
+		if exists {
 			continue
 		}
-		claim, err = netdev.Lock(name)
+		lock, err = netdev.Lock(name)
 		if !errors.Is(err, netdev.ErrLocked) {
-			return name, false, claim, err
+			return name, false, lock, err
 		}
 	}
 }
 
-// kernelAtWork reports whether a kernel data path of an earlier run carries
-// packets for network.
+// kernelAtWork reports whether a kernel data path of an earlier run carries packets
+// for network.
 func kernelAtWork(network netip.Prefix) (bool, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

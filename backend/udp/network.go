@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -14,55 +15,58 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
-// openFirst opens the first data path that this machine has.
+// network is the udp backend at work for one lease.
+type network struct {
+	*pathConfig
+	path   dataPath
+	reason string // for the choice of path
+	links  *netlink.Handle
+	// reconciler keeps the device and its route.
+	reconciler *rtnl.Reconciler
+	closers    []func() error // in the order of opening
+
+	mu        sync.Mutex // guards what follows
+	publish   func(subnet.Attrs)
+	published subnet.Attrs // the lease's attributes
+}
+
+// openFirst opens the first data path that works on this machine.
 func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
-	var passed []string
+	var skipped []string
 	var errs []error
-	cleaned := false
+	removed := false
 	for _, k := range kinds {
-		if k.name != kernelName && !cleaned {
-			if err := Remove(ctx, n.plane.network); err != nil {
+		if k.name != kernelName && !removed {
+			if err := Remove(ctx, n.network); err != nil {
 				return errors.Join(append(errs, err)...)
 			}
-			cleaned = true
+			removed = true
 		}
-		path, err := k.open(ctx, n.plane)
+		path, err := k.open(ctx, n.pathConfig)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("open data path %s: %w", k.name, err))
 			if _, final := errors.AsType[*finalError](err); final {
 				break
 			}
-			passed = append(passed, fmt.Sprintf("not %s: %v", k.name, err))
+			skipped = append(skipped, fmt.Sprintf("not %s: %v", k.name, err))
 			continue
 		}
-		n.path, n.name = path, k.name
-		n.kernel, _ = path.(*kernel)
+		n.path = path
+		n.closers = append(n.closers, path.close)
 		n.reason = "named by -udp-datapath"
 		if len(kinds) > 1 {
-			n.reason = strings.Join(append([]string{"best that this machine has"}, passed...), "; ")
+			n.reason = strings.Join(append([]string{"best that this machine has"}, skipped...), "; ")
 		}
 		return nil
 	}
 	return errors.Join(errs...)
 }
 
-// network is the udp backend at work for one lease.
-type network struct {
-	*plane
-	path         dataPath
-	name, reason string
-	kernel       *kernel // path, if it is that one; else nil
-	link         *link
-	reconciled   func(time.Duration) // nil: nobody asks
-
-	mu        sync.Mutex // guards what follows
-	publish   func(subnet.Attrs)
-	published subnet.Attrs // what the lease tells now
-}
-
+// MTU implements backend.Network.
 func (n *network) MTU() int { return n.uplink.MTU - encapsulation }
 
 // Announce implements backend.Announcer.
@@ -70,66 +74,68 @@ func (n *network) Announce(publish func(subnet.Attrs)) {
 	n.mu.Lock()
 	n.publish = publish
 	n.mu.Unlock()
-	if n.kernel == nil {
-		n.tell("") // an earlier run may have told otherwise
+	if n.path.name() != kernelName {
+		n.announceDataPath("") // the lease of an earlier run may name another
 	}
 }
 
-// tell makes the lease name the data path that others must know of.
-func (n *network) tell(dataPath string) {
+// announceDataPath makes the lease name the data path, if other hosts must know
+// it.
+func (n *network) announceDataPath(name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.publish == nil || n.published.DataPath == dataPath {
+	if n.publish == nil || n.published.DataPath == name {
 		return
 	}
-	n.published.DataPath = dataPath
+	n.published.DataPath = name
 	n.publish(n.published)
 }
 
+// Apply implements backend.Network.
 func (n *network) Apply(events []subnet.Event) {
 	usable := make([]subnet.Event, 0, len(events))
 	for _, e := range events {
-		if l := e.Lease; e.Type == subnet.Added && n.plane.network.Contains(l.Attrs.PublicIP) {
+		if l := e.Lease; e.Type == subnet.Added && n.network.Contains(l.Attrs.PublicIP) {
 			// Its datagrams would be routed into the tunnel, and wrapped again.
-			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.plane.network))
+			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.network))
 			e = subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: l.Subnet}}
 		}
 		usable = append(usable, e)
 	}
 	n.table.apply(usable, n.local.Port())
-	if n.kernel != nil {
-		n.kernel.apply(usable)
-		n.tellKernel()
+	if path, ok := n.path.(applier); ok {
+		path.apply(usable)
 	}
 }
 
-// tellKernel tells the other hosts whether they may send to our programs.
-func (n *network) tellKernel() {
-	attached, failed := n.kernel.works()
-	switch {
-	case attached:
-		n.tell(kernelName)
-	case failed != nil:
-		n.tell("")
-	}
-}
-
+// Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
+	device := n.path.deviceName()
 	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%v mtu=%d",
-		n.path.deviceName(), n.name, n.reason, n.path.detail(), n.local, n.MTU())
+		device, n.path.name(), n.reason, n.path.detail(), n.local, n.MTU())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.path.run(ctx) })
-	g.Go(func() error { return n.link.run(ctx) })
+	g.Go(func() error { return n.reconciler.Run(ctx) })
 	err := g.Wait()
-	if err != nil && errors.As(n.link.configure(), new(netlink.LinkNotFoundError)) {
-		return fmt.Errorf("%w: %s: %w", backend.ErrGone, n.path.deviceName(), err)
+	if err == nil || errors.Is(err, backend.ErrGone) {
+		return err
+	}
+	// The reader may find out first that the device is gone.
+	if exists, lookupErr := rtnl.LinkExists(n.links, device); lookupErr == nil && !exists {
+		return fmt.Errorf("%w: %s: %w", backend.ErrGone, device, err)
 	}
 	return err
 }
 
+// Close implements backend.Network. It also closes a network that is only partly
+// open.
 func (n *network) Close() error {
-	if err := errors.Join(n.path.close(), n.link.close(), n.mtus.close()); err != nil {
-		return fmt.Errorf("close %s: %w", n.path.deviceName(), err)
+	var errs []error
+	for _, c := range slices.Backward(n.closers) {
+		errs = append(errs, c())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close udp network: %w", err)
 	}
 	return nil
 }
@@ -138,21 +144,33 @@ func (n *network) Close() error {
 func (n *network) DataPath() string {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
-	if n.kernel != nil {
-		if _, failed := n.kernel.works(); failed != nil {
-			return offloadName
-		}
-	}
-	return n.name
+	return n.path.name()
 }
 
+// Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	s := backend.Stats{DataPath: n.DataPath(), Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
-	if n.kernel != nil {
-		n.kernel.addTo(&s)
-		if _, failed := n.kernel.works(); failed != nil {
-			s.Reason = fmt.Sprintf("the kernel path failed: %v; %s", failed, n.path.detail())
-		}
+	if path, ok := n.path.(reporter); ok {
+		path.addTo(&s)
 	}
 	return s
+}
+
+// Check implements backend.Checker. Nobody else can change the table in user
+// space. Any program can change the device, its route, and the kernel path's
+// programs and maps.
+func (n *network) Check() error {
+	if err := rtnl.CheckUp(n.links, n.path.deviceName(), n.address(), n.MTU()); err != nil {
+		return err // the route is gone, too
+	}
+	err := n.reconciler.Check()
+	if path, ok := n.path.(checker); ok {
+		err = errors.Join(err, path.check())
+	}
+	return err
+}
+
+// address is the device's: the subnet's network address.
+func (n *network) address() netip.Prefix {
+	return netip.PrefixFrom(n.own.Addr(), n.own.Addr().BitLen())
 }

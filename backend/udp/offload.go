@@ -44,7 +44,7 @@ const (
 // TCP uses the limit of its own device. The kernel would cut its packets to
 // single segments (gso_features_check, net/core/dev.c), which costs more.
 type offloaded struct {
-	*plane
+	*pathConfig
 	device *tun.Device
 	// receiving are the sockets at our port, one for each queue.
 	receiving []*udpsock.Conn
@@ -58,7 +58,7 @@ type offloaded struct {
 // openOffloaded opens the path with a queue for each processor, up to maxQueues.
 // Its error is final unless the kernel lacks an offload: other obstacles, such as
 // a port in use, would stop plain too.
-func openOffloaded(ctx context.Context, p *plane) (dataPath, error) {
+func openOffloaded(ctx context.Context, p *pathConfig) (dataPath, error) {
 	d, err := openQueues(ctx, p, min(runtime.GOMAXPROCS(0), maxQueues))
 	switch {
 	case err == nil:
@@ -87,8 +87,8 @@ func unsupported(err error) error {
 
 // openQueues opens the device and the sockets. It returns ErrUnsupported if the
 // device does not read super-packets: the path would gain nothing over plain.
-func openQueues(ctx context.Context, p *plane, queues int) (_ *offloaded, err error) {
-	d := &offloaded{plane: p}
+func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, err error) {
+	d := &offloaded{pathConfig: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())

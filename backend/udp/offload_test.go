@@ -43,11 +43,11 @@ func newLoop(t testing.TB) *loop {
 	t.Helper()
 	netnstest.Require(t)
 	l := &loop{host: netnstest.New(t).Namespace("loop")}
-	network := netip.MustParsePrefix("10.5.0.0/16")
-	p := &plane{
-		network: network, own: ownSubnet,
+	overlay := netip.MustParsePrefix("10.5.0.0/16")
+	p := &pathConfig{
+		network: overlay, own: ownSubnet,
 		local: netip.AddrPortFrom(itself, DefaultPort),
-		table: newTable(network, 24, ownSubnet),
+		table: newTable(overlay, 24, ownSubnet),
 		drops: new(drops),
 	}
 	p.uplink.MTU = 1500
@@ -56,11 +56,13 @@ func newLoop(t testing.TB) *loop {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
 			return err
 		}
-		return configureDevice(l.host.Netlink(), l.deviceName(), network, ownSubnet, 1472)
+		n := &network{pathConfig: p, path: l.offloaded, links: l.host.Netlink()}
+		return n.ensureDevice()
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.host.AddRoute(p.network, netip.Addr{}, l.deviceName())
 	t.Cleanup(func() {
 		if err := l.close(); err != nil {
 			t.Error(err)
@@ -363,19 +365,19 @@ func TestChoosePaths(t *testing.T) {
 }
 
 func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
-	broken := pathKind{"broken", func(context.Context, *plane) (dataPath, error) { return nil, os.ErrPermission }}
-	works := pathKind{"works", func(context.Context, *plane) (dataPath, error) { return &plain{}, nil }}
-	n := &network{plane: &plane{network: netip.MustParsePrefix("10.5.0.0/16")}}
+	broken := pathKind{"broken", func(context.Context, *pathConfig) (dataPath, error) { return nil, os.ErrPermission }}
+	works := pathKind{"works", func(context.Context, *pathConfig) (dataPath, error) { return &plain{}, nil }}
+	n := &network{pathConfig: &pathConfig{network: netip.MustParsePrefix("10.5.0.0/16")}}
 	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
 		t.Fatal(err)
 	}
-	if n.name != "works" || !strings.Contains(n.reason, "not broken: permission denied") {
-		t.Errorf("chose %s, reason %q", n.name, n.reason)
+	if n.path.name() != plainName || !strings.Contains(n.reason, "not broken: permission denied") {
+		t.Errorf("chose %s, reason %q", n.path.name(), n.reason)
 	}
 	if err := n.openFirst(t.Context(), []pathKind{broken}); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("nothing opens: %v", err)
 	}
-	final := pathKind{"final", func(context.Context, *plane) (dataPath, error) { return nil, &finalError{unix.EADDRINUSE} }}
+	final := pathKind{"final", func(context.Context, *pathConfig) (dataPath, error) { return nil, &finalError{unix.EADDRINUSE} }}
 	err := n.openFirst(t.Context(), []pathKind{final, works})
 	if !errors.Is(err, unix.EADDRINUSE) || strings.Contains(err.Error(), "works") {
 		t.Errorf("what no path would be spared: %v", err)

@@ -22,7 +22,7 @@ import (
 //	out: device ─read─► look up peer ─────► send, one datagram a packet
 //	in:  receive ─────► check source ─write─► device
 type plain struct {
-	*plane
+	*pathConfig
 	device *deviceFile
 	socket *udpsock.Conn
 }
@@ -35,8 +35,8 @@ type deviceFile struct {
 }
 
 // openPlain opens the device and the socket. No packet moves before run.
-func openPlain(ctx context.Context, p *plane) (_ dataPath, err error) {
-	d := &plain{plane: p}
+func openPlain(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
+	d := &plain{pathConfig: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())

@@ -21,15 +21,17 @@ import (
 	"net/netip"
 
 	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/subnet"
 )
 
-// DefaultPort is where every generation listens unless told otherwise.
+// DefaultPort is the UDP port of all generations of flannel if none is configured.
 const DefaultPort = 8285
 
-// New checks the options, of which there is one: {"Type": "udp", "Port": 8285}.
+// New checks the options. There is one: {"Type": "udp", "Port": 8285}.
 func New(c backend.Config) (backend.Backend, error) {
 	var options struct{ Port int }
 	if err := c.Decode(&options); err != nil {
@@ -42,7 +44,7 @@ func New(c backend.Config) (backend.Backend, error) {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, backend.MinMTU)
 	}
 	for _, a := range []netip.Addr{c.Uplink.Addr, c.PublicIP} {
-		// What is sent there would come back into the tunnel.
+		// A datagram to such an address would come back into the tunnel.
 		if c.Network.Contains(a) {
 			return nil, fmt.Errorf("check Network %v: it contains %v, this host's address for other hosts (interface %s); choose a Network that the hosts' own addresses lie outside of", c.Network, a, c.Uplink.Name)
 		}
@@ -57,12 +59,12 @@ func New(c backend.Config) (backend.Backend, error) {
 type udpBackend struct {
 	config backend.Config
 	port   uint16
-	paths  []pathKind // to try in turn
+	paths  []pathKind // in the order to try
 }
 
-// Attrs has no BackendType: udp predates the field. It names the kernel data
-// path where that of an earlier run is at work: what the others send to it
-// until we are up must not be sent to a socket that is not there yet.
+// Attrs has no BackendType: udp predates the field. If the kernel data path of an
+// earlier run is at work, Attrs names it: until this run is up, other hosts must
+// send to the programs and not to a socket.
 func (b *udpBackend) Attrs() subnet.Attrs {
 	a := subnet.Attrs{PublicIP: b.config.PublicIP}
 	if b.paths[0].name != kernelName {
@@ -76,29 +78,39 @@ func (b *udpBackend) Attrs() subnet.Attrs {
 	return a
 }
 
-func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
+// Up implements backend.Backend.
+func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
 	local, err := localAddr(b.config.PublicIP, b.config.Uplink.Addr)
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{
+	p := &pathConfig{
 		network: b.config.Network, subnetLen: b.config.SubnetLen, own: l.Subnet, uplink: b.config.Uplink,
 		local: netip.AddrPortFrom(local, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
-		drops: new(drops),
+		drops: new(drops), reconciled: b.config.Reconciled,
 	}
-	if p.mtus, err = openPathMTUs(p.local.Addr()); err != nil {
-		return nil, err
-	}
-	n := &network{plane: p, published: l.Attrs, reconciled: b.config.Reconciled}
-	if n.link, err = openLink(n); err != nil {
-		return nil, errors.Join(err, p.mtus.close())
-	}
-	if err := n.openFirst(ctx, b.paths); err != nil {
-		return nil, errors.Join(err, n.link.close(), p.mtus.close())
-	}
-	if err := n.link.configure(); err != nil {
+	n := &network{pathConfig: p, published: l.Attrs}
+	p.announce = n.announceDataPath
+	if err := n.open(ctx, b.paths); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// open opens sockets, data path and device, in the network namespace of the
+// calling thread. The caller closes n after an error.
+func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
+	if n.mtus, err = openPathMTUs(n.local.Addr()); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.mtus.close)
+	if n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	n.closers = append(n.closers, func() error { n.links.Close(); return nil })
+	if err := n.openFirst(ctx, kinds); err != nil {
+		return err
+	}
+	return n.openDevice()
 }

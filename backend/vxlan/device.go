@@ -14,7 +14,7 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// device is flannel.<VNI> as it shall be.
+// device is flannel.<VNI> as it should be.
 type device struct {
 	name, uplink string
 	local        netip.Addr // source address of the datagrams
@@ -24,7 +24,7 @@ type device struct {
 	options      options
 
 	links *netlink.Handle
-	// offloadOf is the index of the device whose checksum offload was seen to.
+	// offloadOf is the index of the device that setOffload has served.
 	offloadOf int
 }
 
@@ -41,9 +41,9 @@ func (d *device) Close() error {
 	return nil
 }
 
-// ensure makes the device as it shall be, and changes nothing where it is. A
-// device that differs in what can be changed on it is kept, and so are the
-// packets under way; else it is replaced.
+// ensure makes the device as it should be. It changes nothing that is so already.
+// It replaces the device only if a difference cannot be changed on it: packets in
+// flight would be lost.
 func (d *device) ensure() error {
 	uplink, err := d.links.LinkByName(d.uplink)
 	if err != nil {
@@ -62,7 +62,7 @@ func (d *device) ensure() error {
 	return rtnl.EnsureUp(d.links, link, d.address, d.mtu)
 }
 
-// spec is what cannot be changed once the device exists.
+// spec describes the device, with what cannot be changed once it exists.
 func (d *device) spec(uplink int) *netlink.Vxlan {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = d.name
@@ -74,7 +74,7 @@ func (d *device) spec(uplink int) *netlink.Vxlan {
 	}
 }
 
-// check is nil if the device is as ensure makes it.
+// check returns an error if the device is not as ensure makes it.
 func (d *device) check() error {
 	if err := rtnl.CheckUp(d.links, d.name, d.address, d.mtu); err != nil {
 		return err
@@ -89,7 +89,8 @@ func (d *device) check() error {
 	return nil
 }
 
-// get returns the device, made or made anew if need be.
+// get returns the device. It adds it if there is none, and replaces it if it
+// differs from want.
 func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 	have, err := d.links.LinkByName(d.name)
 	if err == nil {
@@ -119,7 +120,8 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 	return made, nil
 }
 
-// difference names what of have cannot be changed into want.
+// difference describes the first difference between have and want that cannot be
+// changed; "" if there is none.
 func difference(have, want *netlink.Vxlan) string {
 	for _, part := range []struct {
 		name       string
@@ -141,6 +143,7 @@ func difference(have, want *netlink.Vxlan) string {
 	return ""
 }
 
+// explain adds the remedy to the usual failures to add the device.
 func explain(err error, o options) error {
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -163,7 +166,7 @@ func (d *device) setMAC(l netlink.Link) error {
 	return nil
 }
 
-// setOffload works around a fault of old kernels, once for each device.
+// setOffload works around checksumFault, once for each device.
 func (d *device) setOffload(l netlink.Link) error {
 	if d.offloadOf == l.Attrs().Index {
 		return nil
@@ -182,8 +185,7 @@ func (d *device) setOffload(l netlink.Link) error {
 	return nil
 }
 
-// linkPrefixes are the networks that the uplink's addresses put on its link, in
-// order.
+// linkPrefixes returns the networks of the uplink's addresses, sorted.
 func (d *device) linkPrefixes() ([]netip.Prefix, error) {
 	uplink, err := d.links.LinkByName(d.uplink)
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// holders says which host has a MAC. The kernel forwards frames for one to one
-// host, so of hosts that say they have the same (one is a copy of the other, or
-// lies) the first keeps it. One host may have several subnets.
+// holders maps each MAC to the host that has it. The kernel forwards frames for a
+// MAC to one host. If leases of two hosts have the same MAC, as after one was
+// copied, the first keeps it. One host may have several subnets.
 type holders map[rtnl.MAC]holder
 
 type holder struct {
@@ -16,7 +16,7 @@ type holder struct {
 	subnets int
 }
 
-// take reports whether host has mac now.
+// take gives mac to host for one more subnet, and reports whether host has it.
 func (h holders) take(mac rtnl.MAC, host netip.Addr) bool {
 	now, held := h[mac]
 	if held && now.host != host {
@@ -26,7 +26,7 @@ func (h holders) take(mac rtnl.MAC, host netip.Addr) bool {
 	return true
 }
 
-// give takes back one take, and reports whether the MAC is free.
+// give undoes one take, and reports whether the MAC is free.
 func (h holders) give(mac rtnl.MAC) bool {
 	now := h[mac]
 	if now.subnets > 1 {

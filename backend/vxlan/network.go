@@ -19,7 +19,7 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// dataPath is what the status calls the way of packets.
+// dataPath is the data path's name in the status.
 const dataPath = "vxlan"
 
 // network is the backend at work for one lease.
@@ -27,51 +27,64 @@ type network struct {
 	config  backend.Config
 	options options
 	device  *device
-	claim   io.Closer
-	keeper  *rtnl.Keeper
+	lock    io.Closer // of the device's name
+	// reconciler keeps the device and what leads to the peers.
+	reconciler *rtnl.Reconciler
 
-	mu     sync.Mutex // guards what follows, and the order of changes
-	peers  map[netip.Prefix]*peer
-	macs   holders
-	onLink []netip.Prefix // of the uplink, where DirectRouting asks for it
+	mu      sync.Mutex // guards what follows, and the order of changes
+	applied bool       // the first set of peers
+	peers   map[netip.Prefix]*peer
+	macs    holders
+	onLink  []netip.Prefix // the uplink's networks, with DirectRouting
 }
 
-// peer is what a lease says.
+// peer is a lease, decoded.
 type peer struct {
 	subnet   netip.Prefix
 	publicIP netip.Addr
 	mac      rtnl.MAC
-	// fault is why the kernel is told nothing of it.
+	// fault is the reason for which the kernel gets no entries for the peer.
 	fault error
 	// displaced: another host has its MAC.
 	displaced bool
 }
 
+// MTU implements backend.Network.
 func (n *network) MTU() int { return n.device.mtu }
 
+// Apply implements backend.Network. The first events have all peers.
 func (n *network) Apply(events []subnet.Event) {
-	n.learn(events)
-	if err := n.keeper.Begin(); err != nil {
-		ratelog.Errorf("set up peers: %v", err) // and Run goes on trying
+	all := n.update(events)
+	if all == nil {
+		return
+	}
+	if err := n.reconciler.Reset(all); err != nil {
+		ratelog.Errorf("set up peers: %v", err) // Run tries again
 	}
 }
 
-// learn takes events into the set of peers, and tells the kernel what they
-// change.
-func (n *network) learn(events []subnet.Event) {
+// update changes the set of peers and the kernel. The first time it returns the
+// changes, and leaves the kernel to the caller: Reset calls prepare, which
+// locks mu.
+func (n *network) update(events []subnet.Event) map[netip.Prefix]rtnl.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	changed := make(map[netip.Prefix]rtnl.State, len(events))
+	changes := make(map[netip.Prefix]rtnl.State, len(events))
 	for _, e := range events {
-		n.drop(e.Lease.Subnet, changed)
+		n.drop(e.Lease.Subnet, changes)
 		if e.Type == subnet.Added {
-			n.put(n.read(e.Lease), changed)
+			n.put(n.read(e.Lease), changes)
 		}
 	}
-	n.keeper.Set(changed)
+	if !n.applied {
+		n.applied = true
+		return changes
+	}
+	n.reconciler.Update(changes)
+	return nil
 }
 
-// put makes p a peer, and notes the change for the kernel.
+// put makes p a peer, and adds the change for the kernel.
 func (n *network) put(p *peer, changed map[netip.Prefix]rtnl.State) {
 	if p.fault == nil && !n.macs.take(p.mac, p.publicIP) {
 		p.fault, p.displaced = fmt.Errorf("its MAC %v is that of %v", p.mac, n.macs[p.mac].host), true
@@ -83,8 +96,8 @@ func (n *network) put(p *peer, changed map[netip.Prefix]rtnl.State) {
 	changed[p.subnet] = n.state(p)
 }
 
-// drop takes away the peer with that subnet, if there is one. A MAC that is
-// free then goes to one who waits for it.
+// drop removes the peer with that subnet, if there is one. A MAC that becomes free
+// goes to a peer that was displaced.
 func (n *network) drop(dst netip.Prefix, changed map[netip.Prefix]rtnl.State) {
 	p := n.peers[dst]
 	if p == nil {
@@ -123,13 +136,13 @@ func (n *network) read(l *subnet.Lease) *peer {
 	return p
 }
 
-// state is what the kernel must know of a peer.
+// state returns the kernel's entries for a peer.
 func (n *network) state(p *peer) rtnl.State {
 	if p.fault != nil {
 		return rtnl.State{}
 	}
 	if slices.ContainsFunc(n.onLink, func(l netip.Prefix) bool { return l.Contains(p.publicIP) }) {
-		// OnLink, which tells it from host-gw's route: we have seen to that.
+		// OnLink distinguishes it from a route of host-gw. The peer is on the link.
 		return rtnl.State{Routes: []rtnl.Route{{Dst: p.subnet, Via: p.publicIP, Dev: n.device.uplink, Kind: rtnl.OnLink}}}
 	}
 	return rtnl.State{
@@ -139,7 +152,8 @@ func (n *network) state(p *peer) rtnl.State {
 	}
 }
 
-// prepare is called before each pass.
+// prepare makes the device as it should be. If DirectRouting is on, it reads which
+// peers are on the uplink's link. Each pass calls it first.
 func (n *network) prepare() error {
 	if err := n.device.ensure(); err != nil {
 		return err
@@ -161,14 +175,15 @@ func (n *network) prepare() error {
 	for dst, p := range n.peers {
 		all[dst] = n.state(p)
 	}
-	n.keeper.Set(all)
+	n.reconciler.Update(all)
 	return nil
 }
 
+// Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s device=%s local=%v:%d mtu=%d direct_routing=%v",
 		Type, n.device.name, n.device.local, n.options.Port, n.device.mtu, n.options.DirectRouting)
-	return n.keeper.Run(ctx)
+	return n.reconciler.Run(ctx)
 }
 
 // DataPath implements backend.Network.
@@ -178,27 +193,26 @@ func (n *network) DataPath() string {
 	return dataPath
 }
 
+// Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
-	refused := n.keeper.Refusals()
+	refused := n.reconciler.Refusals()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: dataPath, Reason: "the kernel carries packets by " + n.device.name}
-	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
-		p := n.peers[dst]
-		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
-		if p.fault != nil {
-			stats.Problem = p.fault.Error()
-		} else if r := refused[dst]; r != nil {
-			stats.Problem = r.Err.Error()
-		}
-		s.Peers = append(s.Peers, stats)
+	return backend.Stats{
+		DataPath: dataPath, Reason: "the kernel carries packets by " + n.device.name,
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, p *peer) (netip.Addr, error) {
+			if r := refused[dst]; r != nil && p.fault == nil {
+				return p.publicIP, r.Err
+			}
+			return p.publicIP, p.fault
+		}),
 	}
-	return s
 }
 
-func (n *network) Check() error { return errors.Join(n.device.check(), n.keeper.Check()) }
+// Check implements backend.Checker.
+func (n *network) Check() error { return errors.Join(n.device.check(), n.reconciler.Check()) }
 
-// Close leaves device and routes to the kernel.
+// Close implements backend.Network. Device and routes stay in the kernel.
 func (n *network) Close() error {
-	return errors.Join(n.keeper.Close(), n.device.Close(), n.claim.Close())
+	return errors.Join(n.reconciler.Close(), n.device.Close(), n.lock.Close())
 }

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// DefaultPort is the kernel's own, older than IANA's 4789; all generations
+	// DefaultPort is the kernel's default, older than IANA's 4789. All generations
 	// of flannel use it.
 	DefaultPort = 8472
 	// maxVNI is the largest VXLAN network identifier: 24 bits (RFC 7348).
@@ -21,11 +21,11 @@ const (
 
 // options is the configuration's Backend object.
 type options struct {
-	// VNI tells apart networks that share a port.
+	// VNI distinguishes networks that share a port.
 	VNI uint32
 	// Port is the UDP port of all hosts.
 	Port int
-	// MTU is that of the network between the hosts; 0: the uplink's.
+	// MTU is that of the network between the hosts, in bytes; 0: the uplink's.
 	MTU int
 	// GBP adds the group policy extension to packets.
 	GBP bool

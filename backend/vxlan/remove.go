@@ -14,16 +14,16 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// Remove deletes what an earlier run for network has left: the device, which
-// takes its routes with it, and direct routes.
+// Remove deletes what an earlier run left for network: the device, which its routes
+// go with, and direct routes.
 func Remove(ctx context.Context, network netip.Prefix) error {
 	return errors.Join(
 		removeDevices(network, ""),
 		rtnl.RemoveRoutes(ctx, network, func(r rtnl.Route) bool { return r.Kind == rtnl.OnLink }))
 }
 
-// removeDevices deletes VXLAN devices of our naming with an address in network,
-// but for keep and those that a running flannel has.
+// removeDevices deletes VXLAN devices with a name of ours and an address in network,
+// except keep and those that a running flannel has locked.
 func removeDevices(network netip.Prefix, keep string) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -44,7 +44,7 @@ func removeDevices(network netip.Prefix, keep string) error {
 			errs = append(errs, err)
 			continue
 		}
-		claim, err := netdev.Lock(name)
+		lock, err := netdev.Lock(name)
 		if errors.Is(err, netdev.ErrLocked) {
 			continue
 		}
@@ -56,7 +56,7 @@ func removeDevices(network netip.Prefix, keep string) error {
 		if err = h.LinkDel(l); err != nil {
 			err = fmt.Errorf("delete device %s: %w", name, err)
 		}
-		errs = append(errs, err, claim.Close())
+		errs = append(errs, err, lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -5,11 +5,10 @@
 //	                       neighbour 10.5.3.0 = MAC of the peer's flannel.1
 //	                         forwarding entry MAC → host 192.0.2.3 ─► UDP :8472
 //
-// Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>; its
-// MAC follows from the host's node id, so that it stays the same when the
-// device is made anew. Nothing is asked by broadcast: each peer's lease says
-// all that the kernel must know of it. The kernel goes on when the daemon does
-// not run.
+// Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>. Its MAC
+// follows from the host's node id, and so stays the same when the device is made
+// again. There are no broadcasts: each peer's lease has all that the kernel needs.
+// The kernel carries packets on while the daemon does not run.
 package vxlan
 
 import (
@@ -32,14 +31,14 @@ import (
 // Type is the value of the configuration's Backend.Type.
 const Type = "vxlan"
 
-// leaseData is the lease's BackendData. VNI is absent where an old generation
-// of flannel wrote it.
+// leaseData is the lease's BackendData. VNI is absent if an old generation of
+// flannel wrote it.
 type leaseData struct {
 	VNI     *uint32 `json:",omitempty"`
 	VtepMAC string
 }
 
-// New checks the options and reads the node id, or makes it.
+// New checks the options, and reads the node id or creates it.
 func New(c backend.Config) (backend.Backend, error) {
 	o, err := parseOptions(c)
 	if err != nil {
@@ -82,10 +81,12 @@ type vtep struct {
 	data    json.RawMessage
 }
 
+// Attrs implements backend.Backend.
 func (v *vtep) Attrs() subnet.Attrs {
 	return subnet.Attrs{PublicIP: v.config.PublicIP, BackendType: Type, BackendData: v.data}
 }
 
+// Up implements backend.Backend.
 func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
 	d := &device{
 		name: netdev.VXLAN(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
@@ -101,10 +102,10 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 			}
 		}
 	}()
-	if n.claim, err = netdev.Lock(d.name); err != nil {
+	if n.lock, err = netdev.Lock(d.name); err != nil {
 		return nil, fmt.Errorf("%w: networks on one host need a Backend.VNI each", err)
 	}
-	closers = append(closers, n.claim)
+	closers = append(closers, n.lock)
 	if err := removeDevices(v.config.Network, d.name); err != nil { // of another VNI
 		return nil, err
 	}
@@ -112,11 +113,11 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 		return nil, err
 	}
 	closers = append(closers, d)
-	n.keeper, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, n.keeper)
+	closers = append(closers, n.reconciler)
 	if err := d.ensure(); err != nil {
 		return nil, err
 	}

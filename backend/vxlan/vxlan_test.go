@@ -215,7 +215,7 @@ func TestForeignDevice(t *testing.T) {
 // Remove takes a device only from this network, and only from the dead.
 func TestRemove(t *testing.T) {
 	r := newRig(t)
-	r.check(r.network.keeper.Sync())
+	r.network.Apply(nil)
 	ours, other := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.6.0.0/16")
 	remove := func(p netip.Prefix) bool {
 		r.check(r.host.Do(func() error { return Remove(t.Context(), p) }))
@@ -224,7 +224,7 @@ func TestRemove(t *testing.T) {
 	if remove(ours) {
 		t.Error("removed from a running network")
 	}
-	r.check(r.network.claim.Close())
+	r.check(r.network.lock.Close())
 	if remove(other) {
 		t.Error("removed from another network")
 	}
@@ -233,7 +233,7 @@ func TestRemove(t *testing.T) {
 	}
 	var err error
 	r.check(r.host.Do(func() error { // for Close
-		r.network.claim, err = netdev.Lock("flannel.1")
+		r.network.lock, err = netdev.Lock("flannel.1")
 		return err
 	}))
 }

@@ -93,7 +93,7 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	since = time.Now()
-	a.check(a.host.Do(a.network.keeper.Sync)) // Run would do it in the network namespace of its goroutine
+	a.check(a.host.Do(a.network.open)) // Run would do it in the network namespace of its goroutine
 	a.run()
 	a.awaitSessions(since, b, c)
 	b.ping(a, "-c", "1", "-W", "5")

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net/netip"
-	"slices"
 	"sync"
 
 	log "github.com/golang/glog"
@@ -30,7 +28,7 @@ type network struct {
 	address   netip.Prefix // of the device
 	lock      io.Closer    // on the device's name
 	links     *netlink.Handle
-	keeper    *rtnl.Keeper
+	keeper    *rtnl.Reconciler
 	initiator *initiator
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
@@ -47,8 +45,7 @@ var _ backend.Network = (*network)(nil)
 
 // failClosed sets the prohibit route.
 func (n *network) failClosed() error {
-	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
-	return n.keeper.Sync()
+	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
 }
 
 // open makes the tunnel and the route into it.
@@ -56,10 +53,9 @@ func (n *network) open() error {
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	n.keeper.Set(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
+	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
 		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
 	}}})
-	return n.keeper.Sync()
 }
 
 // prohibit is the route that applies while there is no other to the network.
@@ -229,16 +225,10 @@ func (n *network) DataPath() string {
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := backend.Stats{DataPath: n.dataPath, Reason: n.reason}
-	for _, dst := range slices.SortedFunc(maps.Keys(n.peers), netip.Prefix.Compare) {
-		p := n.peers[dst]
-		stats := backend.PeerStats{Subnet: dst, PublicIP: p.publicIP, Uncounted: true}
-		if p.problem != nil {
-			stats.Problem = p.problem.Error()
-		}
-		s.Peers = append(s.Peers, stats)
+	return backend.Stats{
+		DataPath: n.dataPath, Reason: n.reason,
+		Peers: backend.UncountedPeers(n.peers, func(_ netip.Prefix, p *peer) (netip.Addr, error) { return p.publicIP, p.problem }),
 	}
-	return s
 }
 
 // Close implements backend.Network. The kernel's tunnel stays; one in user space

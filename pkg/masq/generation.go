@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// generation is the number of the ruleset of the calling thread's network
-// namespace. Each transaction of any program raises it by one (struct
+// generation returns the number of the ruleset in the network namespace of the
+// calling thread. Each transaction of any program raises it by one (struct
 // nftables_pernet, base_seq, in net/netfilter/nf_tables_api.c; it skips 0).
 func generation() (uint32, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -43,5 +43,5 @@ func generation() (uint32, error) {
 			}
 		}
 	}
-	return 0, errors.New("read nftables generation: the kernel names none")
+	return 0, errors.New("read nftables generation: not in the kernel's answer")
 }

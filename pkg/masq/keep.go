@@ -2,7 +2,6 @@ package masq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -10,36 +9,35 @@ import (
 	log "github.com/golang/glog"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
 const (
-	// repairEvery and repairBurst keep us from a fast endless quarrel with
-	// another program that removes our rules each time.
-	repairEvery = 500 * time.Millisecond
-	repairBurst = 3
-	// retryAfter is when a repair that failed is tried again.
-	retryAfter = 5 * time.Second
+	// repairInterval and repairBurst bound a quarrel with another program that
+	// changes our rules each time.
+	repairInterval = 500 * time.Millisecond
+	repairBurst    = 3
 )
 
-// Run applies r, and again whenever another program has changed or deleted the
-// table, as a reload of a firewall does ("flush ruleset"). It works on the
-// kernel's announcements, in the network namespace of the calling thread, and
-// wakes for changes of our own table only. It returns nil when ctx ends and
-// leaves the table in place; see Remove. An error means that the rules could
-// not be set up, or that the kernel's announcements ended.
+// Run applies r, and applies it again whenever another program changes or
+// deletes the table, as the reload of a firewall does ("flush ruleset"). It acts
+// on the kernel's announcements, in the network namespace of the calling thread.
+// Only changes of our own table wake it. Run returns nil when ctx ends, and
+// leaves the table in place; see Remove. It returns an error if it cannot set
+// the rules up, or if it can no longer receive announcements.
 func Run(ctx context.Context, r Rules) error {
 	t := table(r.Network)
-	// Listen before the table is made, so that no change of it goes unseen.
-	w, err := watch(t.Name)
+	// Subscribe first: a change of the new table must not be missed.
+	listener, err := reconcile.Listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
-		return err
+		return fmt.Errorf("watch nftables: %w", err)
 	}
-	defer w.close()
-	limit := rate.NewLimiter(rate.Every(repairEvery), repairBurst)
-	want, err := settle(ctx, r, limit)
+	defer listener.Close()
+	desired, err := settle(ctx, r, rate.NewLimiter(rate.Every(repairInterval), repairBurst))
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -47,38 +45,31 @@ func Run(ctx context.Context, r Rules) error {
 		return err
 	}
 	warnOfDrops(t)
-
-	var retry <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-w.failed:
-			return fmt.Errorf("watch nftables: %w", err)
-		case <-w.changed:
-		case <-retry:
-		}
-		retry = nil
-		if have, err := look(t); err == nil && reflect.DeepEqual(have, want) {
-			continue
-		}
-		if limit.Wait(ctx) != nil {
-			return nil
-		}
-		ratelog.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
-		// What the kernel makes of our rules stays the measure: reading it back
-		// anew would take a second change that came in between for our own.
-		if err := Apply(r); err != nil {
-			ratelog.Errorf("repair nftables table=%s reason=%q retry=%v", t.Name, err, retryAfter)
-			retry = time.After(retryAfter)
-		}
-	}
+	return reconcile.Loop{
+		Task:     "repair nftables table=" + t.Name,
+		Interval: repairInterval,
+		Burst:    repairBurst,
+		Changed:  reconcile.NewSignal(),
+		Watch: func(ctx context.Context, changed func()) error {
+			return listener.Run(ctx, func(datagram []byte) bool { return concerns(datagram, t.Name) }, changed)
+		},
+		Step: func(context.Context) error {
+			if actual, err := readTable(t); err == nil && reflect.DeepEqual(actual, desired) {
+				return nil
+			}
+			ratelog.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
+			// desired stays as it is: a second change could follow this Apply
+			// before the table is read.
+			return Apply(r)
+		},
+	}.Run(ctx)
 }
 
-// settle applies r and returns what the kernel makes of it. A change by another
-// program between the two, or amid the reading, which is several requests,
-// would become the measure of all repairs: then it begins again.
-func settle(ctx context.Context, r Rules, limit *rate.Limiter) (state, error) {
+// settle applies r and returns the table as the kernel has it then. Reading takes
+// several requests. If another program changes the ruleset between the two or
+// during the reading, settle starts again: its change must not become the
+// desired state.
+func settle(ctx context.Context, r Rules, limit *rate.Limiter) (content, error) {
 	for {
 		if err := limit.Wait(ctx); err != nil {
 			return nil, err
@@ -90,22 +81,22 @@ func settle(ctx context.Context, r Rules, limit *rate.Limiter) (state, error) {
 		if err := Apply(r); err != nil {
 			return nil, err
 		}
-		want, lookErr := look(table(r.Network))
+		actual, readErr := readTable(table(r.Network))
 		after, err := generation()
 		if err != nil {
 			return nil, err
 		}
-		if after == before+1 { // ours is the only transaction
-			return want, lookErr
+		if after == before+1 { // the only transaction is Apply's
+			return actual, readErr
 		}
 	}
 }
 
-// state is what a table holds, as the kernel tells it: for each chain, its own
-// settings and its rules, without what differs from one making to the next.
-type state map[string][]any
+// content is a table's: for each chain its settings and rules. It leaves out
+// counters and handles, which differ each time the table is made.
+type content map[string][]any
 
-func look(t *nftables.Table) (state, error) {
+func readTable(t *nftables.Table) (content, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
@@ -114,7 +105,7 @@ func look(t *nftables.Table) (state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
 	}
-	s := make(state)
+	found := make(content)
 	for _, chain := range chains {
 		if chain.Table.Name != t.Name {
 			continue
@@ -123,25 +114,25 @@ func look(t *nftables.Table) (state, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
 		}
-		content := []any{chain.Type, chain.Hooknum, chain.Priority, chain.Policy}
+		parts := []any{chain.Type, chain.Hooknum, chain.Priority, chain.Policy}
 		for _, rule := range rules {
 			for _, e := range rule.Exprs {
 				if _, isCounter := e.(*expr.Counter); isCounter {
 					e = &expr.Counter{}
 				}
-				content = append(content, e)
+				parts = append(parts, e)
 			}
 		}
-		s[chain.Name] = content
+		found[chain.Name] = parts
 	}
-	if len(s) == 0 {
-		return nil, errors.New("read nftables table " + t.Name + ": it is gone")
+	if len(found) == 0 {
+		return nil, fmt.Errorf("read nftables table %s: no chains", t.Name)
 	}
-	return s, nil
+	return found, nil
 }
 
-// warnOfDrops names the chains whose policy drops forwarded packets: ours
-// cannot overrule them.
+// warnOfDrops logs the chains of other tables whose policy drops forwarded
+// packets. An accept of ours cannot overrule them.
 func warnOfDrops(ours *nftables.Table) {
 	c, err := nftables.New()
 	if err != nil {

@@ -5,16 +5,17 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
 // patience is how long a test waits for what must come.
@@ -95,24 +96,30 @@ func TestOnlyOurTableConcernsUs(t *testing.T) {
 		{"delete table ip ours", true},
 		{"add table ip ours", true},
 	} {
-		var conn *netlink.Conn
+		var listener *reconcile.Listener
 		check(t, h.Do(func() (err error) {
-			conn, err = netlink.Dial(unix.NETLINK_NETFILTER, nil)
+			listener, err = reconcile.Listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 			return err
 		}))
-		check(t, conn.JoinGroup(unix.NFNLGRP_NFTABLES))
 		nft(t, h, tt.change)
-		check(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		var got, end bool
-		for !end { // the new generation ends a transaction
-			msgs, err := conn.Receive()
+		check(t, listener.Run(ctx, func(datagram []byte) bool {
+			got = got || concerns(datagram, "ours")
+			messages, err := syscall.ParseNetlinkMessage(datagram)
 			check(t, err)
-			got = got || concerns(msgs, "ours")
-			end = slices.ContainsFunc(msgs, func(m netlink.Message) bool {
+			return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
 				return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN
 			})
+		}, func() { // the new generation ends a transaction
+			end = true
+			cancel()
+		}))
+		cancel()
+		check(t, listener.Close())
+		if !end {
+			t.Fatalf("%s: no end of the transaction within %v", tt.change, patience)
 		}
-		check(t, conn.Close())
 		if got != tt.want {
 			t.Errorf("%s: concerns us: %v, want %v", tt.change, got, tt.want)
 		}
@@ -159,9 +166,9 @@ func TestSettleAmidChanges(t *testing.T) {
 	h := newNamespace(t)
 	t.Cleanup(func() { check(t, h.Do(func() error { return Remove(sample().Network) })) })
 	check(t, h.Do(func() error { return Apply(sample()) }))
-	var want state
+	var want content
 	check(t, h.Do(func() (err error) {
-		want, err = look(table(sample().Network))
+		want, err = readTable(table(sample().Network))
 		return err
 	}))
 	ended := make(chan error, 1)

@@ -1,21 +1,19 @@
-// Package masq keeps the firewall rules of the overlay: what is masqueraded,
-// and that packets from and to the overlay are forwarded.
+// Package masq keeps the firewall rules of the overlay. They masquerade packets
+// that leave or enter the overlay, and accept those from and to it for forwarding.
 //
-// The rules live in one nftables table of our own for each overlay network,
-// such as "flannel-10.5.0.0-16" for 10.5.0.0/16, and in no chain of anybody
-// else's. Every change replaces the table in one transaction, so no packet
-// meets half of it. "nft list table ip flannel-10.5.0.0-16" shows it with
-// counters.
+// The rules are in one nftables table for each overlay network, such as
+// "flannel-10.5.0.0-16" for 10.5.0.0/16. No chain of another program is changed.
+// Each change replaces the table in one transaction: no packet meets a part of it.
+// "nft list table ip flannel-10.5.0.0-16" shows the table with counters.
 //
-// # What an accept of ours cannot do
+// # Limits of an accept
 //
-// A packet passes every base chain at the forward hook, in priority order; an
-// accept ends its way through that chain only, and a drop in any other chain is
-// final (nft(8), "Verdict statements"). Docker drops new connections from
-// outside to its containers in the FORWARD chain of iptables, and offers the
-// chain DOCKER-USER for exceptions, which are the operator's to make. Run
-// therefore says in the log which chains drop by default, and the counters in
-// our own forward chain tell whether a lost packet came that far.
+// A packet passes every base chain at the forward hook, in priority order. An
+// accept ends its way through that chain only; a drop in any chain is final (nft(8),
+// "Verdict statements"). Docker drops new connections from outside to its
+// containers in the FORWARD chain of iptables. The operator can add exceptions in
+// the chain DOCKER-USER. Run therefore logs the chains that drop by default. The
+// counters in our forward chain show whether a lost packet came that far.
 package masq
 
 import (
@@ -27,24 +25,24 @@ import (
 	"github.com/google/nftables"
 )
 
-// Rules says what the table is to do.
+// Rules describes the table.
 type Rules struct {
 	// Network is the overlay's whole range, Subnet this host's part of it.
 	Network, Subnet netip.Prefix
-	// Masquerade hides overlay addresses from the outside world, and outside
-	// addresses from the overlay. Between overlay addresses nothing is hidden.
+	// Masquerade replaces overlay addresses outside of the overlay, and outside
+	// addresses in the overlay. Packets within the overlay keep theirs.
 	Masquerade bool
 }
 
-// Apply makes the table for r, in place of the one that may be there, in the
-// network namespace of the calling thread. It needs CAP_NET_ADMIN.
+// Apply makes the table for r in the network namespace of the calling thread, or
+// replaces it. It needs CAP_NET_ADMIN.
 func Apply(r Rules) error {
 	c, err := r.connect()
 	if err != nil {
 		return fmt.Errorf("apply nftables rules: %w", err)
 	}
 	t := table(r.Network)
-	// Deleting a table that is not there fails the transaction: add it first.
+	// Deleting a table that does not exist fails the transaction: add it first.
 	c.AddTable(t)
 	c.DelTable(t)
 	c.AddTable(t)
@@ -55,7 +53,7 @@ func Apply(r Rules) error {
 	return nil
 }
 
-// Remove deletes the table of network, if there is one.
+// Remove deletes the table of network if it exists.
 func Remove(network netip.Prefix) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -80,11 +78,11 @@ func (r Rules) connect() (*nftables.Conn, error) {
 	return nftables.New()
 }
 
-// TableName is the name of network's table.
+// TableName returns the name of network's table.
 func TableName(network netip.Prefix) string { return table(network).Name }
 
-// table names network's table so that daemons of different networks on one
-// host do not meet, and so that nft needs no quotes around the name.
+// table returns network's table. Each network on a host has a table of its own.
+// nft needs no quotes around the name.
 func table(network netip.Prefix) *nftables.Table {
 	network = network.Masked()
 	name := "flannel-" + network.Addr().String() + "-" + strconv.Itoa(network.Bits())

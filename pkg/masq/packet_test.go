@@ -179,10 +179,10 @@ func TestForwardCounts(t *testing.T) {
 	}
 }
 
-func lookIn(t *testing.T, h *netnstest.Host) (s state) {
+func lookIn(t *testing.T, h *netnstest.Host) (s content) {
 	t.Helper()
 	check(t, h.Do(func() (err error) {
-		s, err = look(table(sample().Network))
+		s, err = readTable(table(sample().Network))
 		return err
 	}))
 	return s

@@ -9,11 +9,11 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// foreignMark is the bit by which kube-proxy and others mark a packet that they
-// will masquerade themselves.
+// foreignMark is the bit that kube-proxy and others set in the mark of a packet
+// that they masquerade themselves.
 const foreignMark = 0x4000
 
-// register is where nftables loads what it compares: NFT_REG_1.
+// register is the register for comparisons: NFT_REG_1.
 const register = 1
 
 // addChains queues the table's content, which nft(8) shows as (P is the subnet,
@@ -32,9 +32,8 @@ const register = 1
 //		ip saddr != N ip daddr N counter masquerade fully-random
 //	}
 //
-// What goes from N to N matches neither masquerade rule and keeps its source.
-// Our forward chain comes just before those of firewalls, so that it counts
-// what they drop.
+// A packet from N to N matches neither masquerade rule and keeps its source. Our
+// forward chain is just before those of firewalls: it counts what they drop.
 func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	accept := nftables.ChainPolicyAccept
 	p, n := r.Subnet.Masked(), r.Network.Masked()
@@ -54,8 +53,8 @@ func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
 	leave := []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
-	// Fully random source ports keep two hosts that masquerade to the same
-	// target from racing for one conntrack tuple (iptables' --random-fully).
+	// Without random ports, two connections to one target can race for the same
+	// conntrack tuple (iptables' --random-fully).
 	hide := counted(&expr.Masq{FullyRandom: true})
 	add(c, postrouting, marked(foreignMark), leave)
 	add(c, postrouting, saddr(n, isNot), daddr(p, is), leave)
@@ -115,8 +114,8 @@ func marked(bit uint32) []expr.Any {
 	}
 }
 
-// multicast is the range of multicast addresses of n's family (RFC 5771,
-// RFC 4291), which must reach a group under the sender's own address.
+// multicast returns the multicast range of n's family (RFC 5771, RFC 4291). A
+// packet to a group must keep its sender's address.
 func multicast(n netip.Prefix) netip.Prefix {
 	if n.Addr().Is4() {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)

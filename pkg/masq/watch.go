@@ -1,8 +1,7 @@
 package masq
 
 import (
-	"errors"
-	"fmt"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -12,71 +11,15 @@ import (
 // (linux/netfilter/nfnetlink.h).
 const nfgenmsgLen = 4
 
-// watcher hears the kernel's announcements about one nftables table. It reads
-// the socket itself, since the monitor of google/nftables ends at the first
-// overflow of its receive buffer, and decodes everybody's rules.
-type watcher struct {
-	conn *netlink.Conn
-	// changed holds one token after any number of changes.
-	changed chan struct{}
-	// failed gives the error that ended the watch; it is closed without one
-	// after close.
-	failed chan error
-	quit   chan struct{}
-}
-
-// watch begins to listen. The caller must close the watcher.
-func watch(table string) (*watcher, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+// concerns reports whether a datagram announces a change of the table, its
+// chains or its rules. The monitor of google/nftables does not serve here: it
+// ends when its receive buffer overflows, and decodes the rules of all tables.
+func concerns(datagram []byte, table string) bool {
+	messages, err := syscall.ParseNetlinkMessage(datagram)
 	if err != nil {
-		return nil, fmt.Errorf("watch nftables: %w", err)
+		return true
 	}
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("watch nftables: join group: %w", err)
-	}
-	w := &watcher{
-		conn: conn, changed: make(chan struct{}, 1), failed: make(chan error, 1), quit: make(chan struct{}),
-	}
-	go w.run(table)
-	return w, nil
-}
-
-// close ends the watch and waits for its reader.
-func (w *watcher) close() {
-	close(w.quit)
-	w.conn.Close()
-	for range w.failed {
-	}
-}
-
-func (w *watcher) run(table string) {
-	defer close(w.failed)
-	for {
-		msgs, err := w.conn.Receive()
-		select {
-		case <-w.quit:
-			return
-		default:
-		}
-		// ENOBUFS: announcements were lost, ours perhaps among them.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			w.failed <- err
-			return
-		}
-		if err != nil || concerns(msgs, table) {
-			select {
-			case w.changed <- struct{}{}:
-			default:
-			}
-		}
-	}
-}
-
-// concerns reports whether one of msgs tells of a change of the table, its
-// chains or its rules.
-func concerns(msgs []netlink.Message, table string) bool {
-	for _, m := range msgs {
+	for _, m := range messages {
 		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 			continue
 		}
@@ -91,9 +34,10 @@ func concerns(msgs []netlink.Message, table string) bool {
 	return false
 }
 
-// tableOf reads the table's name out of an announcement: it is attribute 1 of
-// each kind that we look at (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
-// in linux/netfilter/nf_tables.h), behind a struct nfgenmsg.
+// tableOf returns the name of the table that an announcement is about, or "". The
+// name is attribute 1 of tables, chains and rules (NFTA_TABLE_NAME,
+// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE in linux/netfilter/nf_tables.h), behind a
+// struct nfgenmsg.
 func tableOf(data []byte) string {
 	if len(data) < nfgenmsgLen {
 		return ""

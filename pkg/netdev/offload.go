@@ -26,18 +26,18 @@ type (
 // network namespace of the calling thread.
 func DisableTxChecksum(device string) error {
 	return ethtool(func(fd int) error {
-		if _, err := ask(fd, device, ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}); err != nil {
+		if _, err := request(fd, device, ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}); err != nil {
 			return fmt.Errorf("turn off checksum offload of %s: %w", device, err)
 		}
 		return nil
 	})
 }
 
-// Offloads are offloads of a device that are on, by the names that
-// "ethtool -k DEVICE" has for them, and whose they are.
+// Offloads has the state of a device's offloads, as "ethtool -k DEVICE" shows them;
+// true is on.
 type Offloads struct {
-	// Driver is the name of the device's driver, as "ethtool -i DEVICE" has it; ""
-	// where it has none, as lo.
+	// Driver is the name of the device's driver, as "ethtool -i DEVICE" shows it; ""
+	// if it has none, as lo.
 	Driver string
 	// TSO is tcp-segmentation-offload: the device takes super-packets of TCP, to
 	// segment them or, as veth, to hand them on.
@@ -46,20 +46,20 @@ type Offloads struct {
 	GRO, GSO bool
 }
 
-// OffloadsOf asks for the offloads of a device and its driver, in the network
-// namespace of the calling thread.
+// OffloadsOf reads the offloads and the driver of a device, in the network namespace
+// of the calling thread.
 func OffloadsOf(device string) (o Offloads, err error) {
 	err = ethtool(func(fd int) error {
 		for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO, unix.ETHTOOL_GGSO: &o.GSO} {
-			v, err := ask(fd, device, ethtoolValue{cmd: command})
+			v, err := request(fd, device, ethtoolValue{cmd: command})
 			if err != nil {
-				return fmt.Errorf("ask for offloads of %s: %w", device, err)
+				return fmt.Errorf("read offloads of %s: %w", device, err)
 			}
 			*on = v.data != 0
 		}
 		info, err := unix.IoctlGetEthtoolDrvinfo(fd, device)
 		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("ask for driver of %s: %w", device, err)
+			return fmt.Errorf("read driver of %s: %w", device, err)
 		}
 		if err == nil {
 			o.Driver = unix.ByteSliceToString(info.Driver[:])
@@ -69,7 +69,7 @@ func OffloadsOf(device string) (o Offloads, err error) {
 	return o, err
 }
 
-// ethtool lends do a socket, of any kind, to ask the kernel by.
+// ethtool calls do with a socket for requests; its kind does not matter.
 func ethtool(do func(fd int) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -78,13 +78,13 @@ func ethtool(do func(fd int) error) error {
 	return errors.Join(do(fd), unix.Close(fd))
 }
 
-// ask makes one request of those that take a value and answer with one.
-func ask(fd int, device string, value ethtoolValue) (ethtoolValue, error) {
-	request := ifreqData{data: unsafe.Pointer(&value)}
-	copy(request.name[:unix.IFNAMSIZ-1], device)
+// request makes an ethtool request that takes a value and returns one.
+func request(fd int, device string, value ethtoolValue) (ethtoolValue, error) {
+	ifr := ifreqData{data: unsafe.Pointer(&value)}
+	copy(ifr.name[:unix.IFNAMSIZ-1], device)
 	// The only unsafe code of the package: both structures outlive the call,
 	// and the collector follows the pointer between them.
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr))); errno != 0 {
 		return value, errno
 	}
 	return value, nil

@@ -13,31 +13,31 @@ func BenchmarkFirstPass(b *testing.B) {
 	all := peers(0, many)
 	for b.Loop() {
 		b.StopTimer()
-		k := host.keeper(config())
-		host.check(k.Sync()) // removes what the last round made
+		k := host.reconciler(config())
+		host.check(pass(k)) // removes what the last round made
 		host.replace(k, all)
 		b.StartTimer()
-		host.check(k.Sync())
+		host.check(pass(k))
 	}
 }
 
 // BenchmarkIdlePass looks at 10,000 peers and finds nothing to do.
 func BenchmarkIdlePass(b *testing.B) {
 	host := newBench(b)
-	k := host.keeper(config())
+	k := host.reconciler(config())
 	host.exchange(k, State{}, peers(0, many))
-	host.check(k.Sync())
+	host.check(pass(k))
 	for b.Loop() {
-		host.check(k.Sync())
+		host.check(pass(k))
 	}
 }
 
 // BenchmarkChange moves one peer among 10,000.
 func BenchmarkChange(b *testing.B) {
 	host := newBench(b)
-	k := host.keeper(config())
+	k := host.reconciler(config())
 	host.exchange(k, State{}, peers(0, many))
-	host.check(k.Sync())
+	host.check(pass(k))
 	here, there := peer(5), peer(5)
 	there.FDB[0].Dst = there.FDB[0].Dst.Next()
 	for b.Loop() {

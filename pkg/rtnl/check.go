@@ -9,36 +9,33 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Check compares the kernel's tables with what is desired, and changes nothing.
-// The error says what differs, in a line for each kind of fault. Before Sync was
-// called it is not known what is desired, and nil is returned. A gateway that is
-// not on the link is no difference: no pass can mend it, and Refusals has it.
+// The error lists the differences, in a line for each kind. Check returns nil
+// before Reset, since what is desired is not known yet. A gateway that is not on
+// the link is no difference: no pass can repair it, and Refusals has it.
 //
-// It reads what a pass reads: some 15 ms for ten thousand peers.
-func (k *Keeper) Check() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.asked {
+// Check reads what a pass reads: some 15 ms for ten thousand peers.
+func (r *Reconciler) Check() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.owners == nil {
 		return nil
 	}
-	// The watcher and Set go by the links as the last pass has seen them.
-	known := k.known
-	defer func() { k.known = known }()
-	d, err := k.compare()
+	s, have, err := r.look()
 	if err != nil {
 		return err
 	}
+	d := r.compare(s, have)
 	missing := slices.DeleteFunc(d.add, func(o operation) bool {
-		r, ok := o.object.(kernelRoute)
-		return ok && k.refused[r.key()] != nil && errors.Is(k.refused[r.key()], ErrNotOnLink)
+		route, ok := o.object.(kernelRoute)
+		return ok && r.refused[route.key()] != nil && errors.Is(r.refused[route.key()], ErrNotOnLink)
 	})
 	return errors.Join(
 		listed("the kernel lacks", missing, operation.what),
 		listed("the kernel has too much", d.remove, operation.what),
-		listed("the kernel cannot be told", d.failed, error.Error),
+		listed("the kernel cannot take", d.failed, error.Error),
 		listed("the kernel has another program's route", d.refused, func(r *Refusal) string { return r.Route.String() }))
 }
 
@@ -49,8 +46,8 @@ func (o operation) what() string {
 	return o.object.String()
 }
 
-// listed counts what shares a fault, and names the first few; nil if there is
-// nothing.
+// listed returns an error with the number of entries that share a fault and the
+// names of the first few; nil if there is none.
 func listed[T any](fault string, all []T, name func(T) string) error {
 	if len(all) == 0 {
 		return nil
@@ -65,8 +62,8 @@ func listed[T any](fault string, all []T, name func(T) string) error {
 	return fmt.Errorf("%s (%d): %s", fault, len(all), strings.Join(names, "; "))
 }
 
-// CheckUp is nil if the device is there and as EnsureUp makes it. It changes
-// nothing.
+// CheckUp returns an error if the device does not exist or is not as EnsureUp makes
+// it. It changes nothing.
 func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
 	l, err := h.LinkByName(name)
 	switch {
@@ -82,21 +79,6 @@ func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
 	have, err := Addrs(h, l)
 	if err == nil && !slices.Equal(have, []netip.Prefix{addr}) {
 		err = fmt.Errorf("device %s has addresses %v, must have %v", name, have, addr)
-	}
-	return err
-}
-
-// CheckRoute is nil if the main table has a route to dst by the device with
-// that name.
-func CheckRoute(h *netlink.Handle, dst netip.Prefix, name string) error {
-	l, err := h.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("look up device %s: %w", name, err)
-	}
-	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_MAIN, Dst: ipNet(dst)}
-	have, err := Routes(h, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
-	if err == nil && len(have) == 0 {
-		err = fmt.Errorf("route %v dev %s is not there", dst, name)
 	}
 	return err
 }

@@ -11,25 +11,24 @@ import (
 )
 
 const (
-	// batchSize is how many requests go to the kernel at a time. It answers
-	// only the last and those that fail, at some 800 bytes of receive buffer
-	// each, so that a batch of failures fits into the default buffer.
+	// batchSize is how many requests go to the kernel at a time. The kernel
+	// answers the last and those that fail. An answer takes some 800 bytes of
+	// receive buffer, so a batch of failures fits into the default one.
 	batchSize = 128
-	// receiveSize is more than the 32 KiB that the kernel puts into one
-	// datagram of a dump (net/netlink/af_netlink.c, netlink_dump), which makes
-	// dumps long strides.
+	// receiveSize exceeds the 32 KiB that the kernel puts into one datagram of a
+	// dump (net/netlink/af_netlink.c, netlink_dump).
 	receiveSize = 64 << 10
-	// dumpTries bounds how often a dump is repeated that changes cut through.
+	// dumpTries bounds how often an interrupted dump is repeated.
 	dumpTries = 10
 	// maxExtAck is how much of the kernel's explanation of an error we keep.
 	maxExtAck = 200
 )
 
-// errInterrupted: the table changed under the dump (NLM_F_DUMP_INTR), so that
-// entries may be missing or twice.
+// errInterrupted is a dump during which the table changed (NLM_F_DUMP_INTR):
+// entries may be missing or appear twice.
 var errInterrupted = errors.New("dump was interrupted by changes")
 
-// conn is a route netlink socket for requests, for one goroutine at a time.
+// conn is a route netlink socket for requests. One goroutine may use it at a time.
 type conn struct {
 	sock *socket.Conn
 	seq  uint32
@@ -38,9 +37,12 @@ type conn struct {
 }
 
 func dial() (*conn, error) {
-	sock, err := openSocket(0)
+	sock, err := socket.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, "rtnetlink", nil)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	if err := sock.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind route netlink: %w", err), sock.Close())
 	}
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
 		// An older kernel does without: less text, longer answers.
@@ -49,17 +51,6 @@ func dial() (*conn, error) {
 		}
 	}
 	return &conn{sock: sock, in: make([]byte, receiveSize)}, nil
-}
-
-func openSocket(groups uint32) (*socket.Conn, error) {
-	sock, err := socket.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, "rtnetlink", nil)
-	if err != nil {
-		return nil, fmt.Errorf("open route netlink: %w", err)
-	}
-	if err := sock.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		return nil, errors.Join(fmt.Errorf("bind route netlink: %w", err), sock.Close())
-	}
-	return sock, nil
 }
 
 func (c *conn) close() error { return c.sock.Close() }
@@ -71,12 +62,12 @@ type operation struct {
 		appendTo([]byte) []byte
 		String() string
 	}
-	// failed is told when the kernel does not do it.
+	// failed receives the kernel's error.
 	failed func(error)
 }
 
-// do runs operations in their order. A failure of one is its own business; the
-// error is that of the socket.
+// do runs operations in their order. The error is that of the socket; the failure
+// of an operation goes to its failed.
 func (c *conn) do(ctx context.Context, ops []operation) error {
 	for len(ops) > 0 {
 		n := min(len(ops), batchSize)
@@ -112,7 +103,7 @@ func (c *conn) batch(ctx context.Context, ops []operation) error {
 		for m := range messages(c.in[:n]) {
 			i := int(m.seq - first)
 			if m.kind != unix.NLMSG_ERROR || i < 0 || i >= len(ops) {
-				continue // of an earlier request that was given up
+				continue // the answer to an earlier request, whose context ended
 			}
 			if err := errorOf(m); err != nil {
 				ops[i].failed(err)
@@ -124,8 +115,8 @@ func (c *conn) batch(ctx context.Context, ops []operation) error {
 	}
 }
 
-// dump calls f with each entry of a table. After an error it may have been
-// called with a part of them.
+// dump calls f with each entry of a table. Before an error it may have called f
+// with a part of them.
 func (c *conn) dump(ctx context.Context, kind uint16, request []byte, f func(body []byte)) error {
 	c.seq++
 	c.out = append(begin(c.out[:0], kind, unix.NLM_F_REQUEST|unix.NLM_F_DUMP), request...)
@@ -171,8 +162,8 @@ func (c *conn) receive(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// errorOf is the error in an NLMSG_ERROR or NLMSG_DONE, with the kernel's
-// words for it where it has some; nil for an acknowledgement.
+// errorOf returns the error in an NLMSG_ERROR or NLMSG_DONE, with the kernel's
+// text if there is one. It returns nil for an acknowledgement.
 func errorOf(m message) error {
 	code := int32(uint32Of(m.body))
 	if code >= 0 {
@@ -191,7 +182,7 @@ func errorOf(m message) error {
 	return errno
 }
 
-// retried repeats a dump that was interrupted; reset prepares each try.
+// retried repeats an interrupted dump; reset prepares each try.
 func retried(what string, reset func(), dump func() error) error {
 	var err error
 	for range dumpTries {

@@ -1,33 +1,34 @@
-// Package rtnl keeps the kernel's routes, neighbours and forwarding entries as
-// a backend wants them, whatever other programs, flapping links and restarts
-// do to them.
+// Package rtnl keeps the kernel's routes, neighbours and forwarding entries as a
+// backend desires them. It undoes the changes of other programs, flapping links
+// and restarts.
 //
-//	backend ───Set──► desired ───┐
-//	                             ├─► difference ──batches──► kernel
-//	kernel ────dump─────► have ──┘                             │
-//	   ▲                                                       │
-//	   └──── pass ◄── notifications, slow timer, retry ◄───────┘
+//	backend ──Reset, Update──► desired ──┐
+//	                                     ├─► difference ──batches──► kernel
+//	kernel ──────────dump─────► have ────┘                             │
+//	   ▲                                                               │
+//	   └──── pass ◄──── reconcile.Loop ◄──── announcements ◄───────────┘
 //
-// Glossary: a route leads to a peer's subnet; a neighbour gives the link-layer
-// address of a peer's tunnel end (ARP's place); a forwarding entry (FDB) gives
+// Glossary: a route leads to a peer's subnet. A neighbour gives the link-layer
+// address of a peer's tunnel end, in place of ARP. A forwarding entry (FDB) gives
 // the host behind such an address. A pass is one comparison of all that is
-// desired with all that the kernel has. A Keeper does it all for one network.
+// desired with all that the kernel has. A [Reconciler] serves one network.
 //
-// What is ours, and so may be changed and deleted:
+// These entries are ours, and may be changed and deleted:
 //
-//   - routes into the network with the protocol number [Protocol], and those
-//     through the backend's own device;
+//   - routes into the network with the protocol number [Protocol], except those
+//     into the tunnel of another flannel;
+//   - routes into the network through the backend's own device;
 //   - permanent neighbours and permanent forwarding entries on that device.
 //
-// All else is left alone, and so is a route of another program that stands
-// where one of ours should be: that is a [Refusal], for its peer only.
+// All others stay. If another program's route is in the place of one of ours, ours
+// is refused: a [Refusal] concerns one peer only.
 //
-// Links and addresses go through github.com/vishvananda/netlink. The three
-// tables go through a socket of our own, since that library waits for an
-// answer to each entry, and a host with ten thousand peers has thirty thousand.
+// Links and addresses go through github.com/vishvananda/netlink. The three tables
+// go through a socket of our own: that library waits for an answer to each entry,
+// and a host with ten thousand peers has thirty thousand.
 package rtnl
 
-// Protocol is the rtnetlink protocol number that our routes carry
-// (rtm_protocol, rtnetlink(7)); contrib/rt_protos.d/flannel.conf gives it a
-// name for ip(8). Numbers above RTPROT_STATIC (4) are for programs to choose.
+// Protocol is the protocol number of our routes (rtm_protocol, rtnetlink(7)).
+// contrib/rt_protos.d/flannel.conf gives it a name for ip(8). Programs may choose
+// numbers above RTPROT_STATIC (4).
 const Protocol = 85

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// failure is an operation that the kernel has not done.
+// failure is an operation that failed.
 type failure struct {
 	what string
 	err  error
@@ -16,12 +16,12 @@ type failure struct {
 func (f *failure) Error() string { return f.what + ": " + f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// absent: an interface is not there (yet).
+// absent is an interface that does not exist (yet).
 type absent struct{ link string }
 
 func (a *absent) Error() string { return "interface " + a.link + " does not exist" }
 
-// foreignRoute is the reason of a refusal: whose route it is.
+// foreignRoute is the reason of a refusal: another program's route.
 type foreignRoute struct{ route kernelRoute }
 
 func (f foreignRoute) Error() string {
@@ -30,8 +30,8 @@ func (f foreignRoute) Error() string {
 
 func (f foreignRoute) Unwrap() error { return ErrForeign }
 
-// refusal tells what the kernel will not do as things are from what may work
-// in a moment; nil for the latter.
+// refusal returns a Refusal for an error that lasts until links, addresses or
+// routes change. It returns nil for a transient error.
 func refusal(r Route, err error) *Refusal {
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL):
@@ -42,8 +42,9 @@ func refusal(r Route, err error) *Refusal {
 	return nil
 }
 
-// gone reports whether what was to be deleted is not there: ESRCH for routes,
-// ENOENT for neighbours and forwarding entries, ENODEV with their device.
-func gone(err error) bool {
+// isNotFound reports whether a deletion failed because the entry does not exist: ESRCH
+// for routes, ENOENT for neighbours and forwarding entries, ENODEV if the device
+// does not exist.
+func isNotFound(err error) bool {
 	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
 }

@@ -55,9 +55,9 @@ func (b *bench) addDevice() {
 	b.host.Up(device)
 }
 
-func (b *bench) keeper(c Config) *Keeper {
+func (b *bench) reconciler(c Config) *Reconciler {
 	b.t.Helper()
-	var k *Keeper
+	var k *Reconciler
 	b.check(b.host.Do(func() (err error) {
 		k, err = New(c)
 		return err
@@ -72,8 +72,8 @@ func (b *bench) keeper(c Config) *Keeper {
 
 func config() Config { return Config{Network: network, Device: device, Uplink: netnstest.Uplink} }
 
-// run runs the keeper to the end of the test.
-func (b *bench) run(k *Keeper) {
+// run runs the reconciler to the end of the test.
+func (b *bench) run(k *Reconciler) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
@@ -120,26 +120,32 @@ func peers(from, to int) State {
 }
 
 // exchange changes what is desired.
-func (b *bench) exchange(k *Keeper, remove, add State) {
+func (b *bench) exchange(k *Reconciler, remove, add State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.exchange(alone(remove), alone(add))
+	k.change([]State{remove}, []State{add})
 }
 
-// alone is what one owner wants.
-func alone(s State) (all states) {
-	all.append(s)
-	return all
+// pass makes a pass, as Reset does.
+func pass(k *Reconciler) error {
+	k.mu.Lock()
+	if k.owners == nil {
+		k.owners = make(map[netip.Prefix]State)
+	}
+	k.mu.Unlock()
+	err := k.pass()
+	if err != nil {
+		k.Wake()
+	}
+	return err
 }
 
 // replace makes s all that is desired, as of the next pass.
-func (b *bench) replace(k *Keeper, s State) {
+func (b *bench) replace(k *Reconciler, s State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.want = newDesired()
-	k.want.routes.exchange(nil, alone(s).routes, Route.key)
-	k.want.neighs.exchange(nil, alone(s).neighs, Neigh.key)
-	k.want.fdb.exchange(nil, alone(s).fdb, FDB.key)
+	k.want.add(s)
 }
 
 func join(a, b State) State {

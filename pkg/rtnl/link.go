@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkExists reports whether there is an interface of that name.
+// LinkExists reports whether an interface of that name exists.
 func LinkExists(h *netlink.Handle, name string) (bool, error) {
 	_, err := h.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -25,30 +25,30 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 	return true, nil
 }
 
-// Links are all interfaces.
+// Links returns all interfaces.
 func Links(h *netlink.Handle) (links []netlink.Link, err error) {
-	err = retryDump("interfaces", func() (err error) {
+	err = RetryDump("interfaces", func() (err error) {
 		links, err = h.LinkList()
 		return err
 	})
 	return links, err
 }
 
-// Routes are the IPv4 routes that agree with filter in what mask names
+// Routes returns the IPv4 routes that match filter in the fields of mask
 // (netlink.RT_FILTER_…).
 func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []netlink.Route, err error) {
-	err = retryDump("routes", func() (err error) {
+	err = RetryDump("routes", func() (err error) {
 		routes, err = h.RouteListFiltered(unix.AF_INET, filter, mask)
 		return err
 	})
 	return routes, err
 }
 
-// Addrs are the IPv4 addresses of an interface, each with its prefix length, in
-// order.
+// Addrs returns the IPv4 addresses of an interface with their prefix lengths,
+// sorted.
 func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
 	var have []netlink.Addr
-	err := retryDump("addresses of "+l.Attrs().Name, func() (err error) {
+	err := RetryDump("addresses of "+l.Attrs().Name, func() (err error) {
 		have, err = h.AddrList(l, unix.AF_INET)
 		return err
 	})
@@ -72,8 +72,8 @@ func Within(h *netlink.Handle, l netlink.Link, network netip.Prefix) (bool, erro
 	return slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return network.Contains(a.Addr()) }), err
 }
 
-// EnsureUp makes addr the only IPv4 address of a device of ours, mtu its MTU,
-// and sets it up. It changes nothing where that is so.
+// EnsureUp makes addr the only IPv4 address of a device of ours and mtu, in bytes,
+// its MTU, and sets it up. It changes nothing that is so already.
 func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) error {
 	name := l.Attrs().Name
 	if l.Attrs().MTU != mtu {
@@ -85,7 +85,7 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 	if err != nil {
 		return err
 	}
-	for _, a := range have { // as of an earlier lease
+	for _, a := range have { // of an earlier lease
 		if a == addr {
 			continue
 		}
@@ -102,8 +102,8 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 	if l.Attrs().Flags&net.FlagUp != 0 {
 		return nil
 	}
-	// No IPv6 link-local address, or the kernel solicits routers into a tunnel
-	// that carries none. It fails where the kernel has no IPv6: all the better.
+	// With an IPv6 link-local address the kernel would solicit routers through a
+	// tunnel that carries no IPv6. The call fails if the kernel has no IPv6.
 	if err := h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
 		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", name, err)
 	}

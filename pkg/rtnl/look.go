@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -8,41 +9,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// look reads the kernel's state, and says what of it is ours. It is made anew
-// each time: between two, minutes pass, and of ten thousand peers it is 3 MB.
-func (k *Keeper) look() (s scope, have inventory, err error) {
-	links, err := indexes(k.links, k.config.Device, k.config.Uplink)
+// look reads the kernel's state. Nothing of it is kept for the next pass: that
+// is minutes away, and ten thousand peers take 3 MB. The caller holds mu.
+func (r *Reconciler) look() (s scope, have inventory, err error) {
+	links, err := indexes(r.links, r.config.Device, r.config.Uplink)
 	if err != nil {
 		return scope{}, inventory{}, err
 	}
-	k.known = links
-	s = scope{k.config, links}
-	names := make(map[int]string, len(links))
-	for name, index := range links {
-		names[index] = name
-	}
-	family := addrFamily(k.config.Network.Addr())
-	err = retried("routes", func() { have.routes = have.routes[:0] }, func() error {
-		return k.conn.dump(k.ctx, unix.RTM_GETROUTE, routeRequest(family), func(body []byte) {
-			if r, ok := parseRoute(body, names); ok {
-				have.routes = append(have.routes, r)
-			}
-		})
-	})
-	device := s.device()
+	s = scope{r.config, links}
+	names := s.names()
+	family, device := addrFamily(r.config.Network.Addr()), s.device()
+	have.routes, err = r.conn.routes(r.ctx, family, names)
 	if err != nil || device == 0 {
 		return s, have, err
 	}
-	if err := k.lookNeighs("neighbours", family, device, &have.neighs); err != nil {
+	if err := r.lookNeighs("neighbours", family, device, &have.neighs); err != nil {
 		return s, have, err
 	}
-	err = k.lookNeighs("forwarding entries", unix.AF_BRIDGE, device, &have.fdb)
+	err = r.lookNeighs("forwarding entries", unix.AF_BRIDGE, device, &have.fdb)
 	return s, have, err
 }
 
-func (k *Keeper) lookNeighs(what string, family uint8, device int, into *[]kernelNeigh) error {
+// routes reads the main table of a family; names are those of links by index.
+func (c *conn) routes(ctx context.Context, family uint8, names map[int]string) (have []kernelRoute, err error) {
+	err = retried("routes", func() { have = have[:0] }, func() error {
+		return c.dump(ctx, unix.RTM_GETROUTE, routeRequest(family), func(body []byte) {
+			if r, ok := parseRoute(body, names); ok {
+				have = append(have, r)
+			}
+		})
+	})
+	return have, err
+}
+
+func (r *Reconciler) lookNeighs(what string, family uint8, device int, into *[]kernelNeigh) error {
 	return retried(what, func() { *into = (*into)[:0] }, func() error {
-		return k.conn.dump(k.ctx, unix.RTM_GETNEIGH, neighRequest(family, device), func(body []byte) {
+		return r.conn.dump(r.ctx, unix.RTM_GETNEIGH, neighRequest(family, device), func(body []byte) {
 			if n, ok := parseNeigh(body); ok && n.link == device && n.family == family {
 				*into = append(*into, n)
 			}
@@ -50,7 +52,7 @@ func (k *Keeper) lookNeighs(what string, family uint8, device int, into *[]kerne
 	})
 }
 
-// indexes are those of the links that exist.
+// indexes returns the indexes of those links that exist.
 func indexes(h *netlink.Handle, names ...string) (map[string]int, error) {
 	found := make(map[string]int, len(names))
 	for _, name := range names {

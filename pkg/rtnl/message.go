@@ -25,7 +25,7 @@ type message struct {
 	body        []byte // fixed part and attributes
 }
 
-// messages walks over a datagram; what is cut short ends the walk.
+// messages iterates over a datagram. It ends at a message that is cut short.
 func messages(b []byte) iter.Seq[message] {
 	return func(yield func(message) bool) {
 		for len(b) >= headerLen {
@@ -42,7 +42,7 @@ func messages(b []byte) iter.Seq[message] {
 	}
 }
 
-// attributes walks over the attributes behind a fixed part of size bytes.
+// attributes iterates over the attributes behind a fixed part of size bytes.
 func attributes(body []byte, size int) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		b := body[min(padded(size), len(body)):]

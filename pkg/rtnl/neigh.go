@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelNeigh is a neighbour, or a forwarding entry where family is AF_BRIDGE,
-// as the kernel has it.
+// kernelNeigh is a neighbour as the kernel has it, or a forwarding entry if family
+// is AF_BRIDGE.
 type kernelNeigh struct {
 	family uint8
 	link   int
@@ -18,14 +18,21 @@ type kernelNeigh struct {
 	mac    MAC
 }
 
-// permanent tells what a program has set from what the kernel has learned.
+// permanent reports whether a program set the entry; the kernel's own expire.
 func (n kernelNeigh) permanent() bool { return n.state&unix.NUD_PERMANENT != 0 }
 
-func madeNeigh(n Neigh, link int) kernelNeigh {
+// neighEntry is a Neigh or an FDB.
+type neighEntry interface {
+	comparable
+	// ours returns the kernel's form.
+	ours(link int) kernelNeigh
+}
+
+func (n Neigh) ours(link int) kernelNeigh {
 	return kernelNeigh{family: addrFamily(n.IP), link: link, state: unix.NUD_PERMANENT, ip: n.IP, mac: n.MAC}
 }
 
-func madeFDB(f FDB, link int) kernelNeigh {
+func (f FDB) ours(link int) kernelNeigh {
 	return kernelNeigh{family: unix.AF_BRIDGE, link: link, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF, ip: f.Dst, mac: f.MAC}
 }
 
@@ -46,8 +53,8 @@ func (n kernelNeigh) appendTo(b []byte) []byte {
 	return appendAttr(b, unix.NDA_LLADDR, n.mac[:]...)
 }
 
-// parseNeigh decodes an entry with an Ethernet address or none; false for any
-// other.
+// parseNeigh decodes an entry. It returns false for a link-layer address that is
+// no Ethernet address.
 func parseNeigh(body []byte) (kernelNeigh, bool) {
 	if len(body) < unix.SizeofNdMsg {
 		return kernelNeigh{}, false
@@ -65,8 +72,8 @@ func parseNeigh(body []byte) (kernelNeigh, bool) {
 	return n, ok
 }
 
-// neighRequest asks for the entries of one link. A strict dump filters by the
-// attribute; an older kernel sends all.
+// neighRequest is the request for the entries of one link. A strict dump filters
+// by the attribute; an older kernel sends all.
 func neighRequest(family uint8, link int) []byte {
 	b := append(make([]byte, 0, 64), family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	return appendUint32(b, unix.NDA_IFINDEX, uint32(link))

@@ -7,30 +7,29 @@ import (
 	"net/netip"
 )
 
-// Kind is how a route leads on.
+// Kind is the way of a route to its destination.
 type Kind uint8
 
 const (
-	// Gateway is a next hop that the kernel must find on the link itself.
+	// Gateway has a next hop that an address of the interface puts on the link.
 	Gateway Kind = iota
-	// OnLink is a next hop whose presence on the link is taken on trust
-	// (RTNH_F_ONLINK).
+	// OnLink has a next hop that the kernel does not check (RTNH_F_ONLINK).
 	OnLink
 	// Link has no next hop: the destination itself is on the link.
 	Link
-	// Prohibit leads nowhere: senders get ICMP "administratively prohibited".
+	// Prohibit has no link: senders get ICMP "administratively prohibited".
 	Prohibit
 )
 
-// Route is an entry of the main routing table. Two routes are of the same
-// place if Dst and Metric agree; one of them replaces the other.
+// Route is an entry of the main routing table. A route replaces another one with
+// the same Dst and Metric.
 type Route struct {
 	Dst netip.Prefix
 	// Via is the next hop; invalid for Link and Prohibit.
 	Via netip.Addr
 	// Dev is the interface's name; empty for Prohibit.
 	Dev string
-	// Metric orders routes to one destination, the lowest wins.
+	// Metric orders routes to one destination: the lowest wins.
 	Metric uint32
 	Kind   Kind
 }
@@ -65,8 +64,8 @@ type FDB struct {
 	Dst netip.Addr
 }
 
-// State is a set of desired entries. Who has given one to a Keeper changes
-// nothing in it any more.
+// State is a set of desired entries. A caller that has passed one to a Reconciler
+// must not change it.
 type State struct {
 	Routes []Route
 	Neighs []Neigh
@@ -75,29 +74,16 @@ type State struct {
 
 func (s State) empty() bool { return len(s.Routes)+len(s.Neighs)+len(s.FDB) == 0 }
 
-// states are the entries of several owners, each owner's in a slice of its own.
-type states struct {
-	routes [][]Route
-	neighs [][]Neigh
-	fdb    [][]FDB
-}
-
-func (s *states) append(t State) {
-	s.routes = append(s.routes, t.Routes)
-	s.neighs = append(s.neighs, t.Neighs)
-	s.fdb = append(s.fdb, t.FDB)
-}
-
-// Why a route is refused; test with errors.Is.
+// The reasons of refusals, for errors.Is.
 var (
 	// ErrNotOnLink: no interface address puts the gateway on the link.
 	ErrNotOnLink = errors.New("gateway is not on the link")
-	// ErrForeign: another program's route to the destination is in the way.
+	// ErrForeign: another program has a route to the destination.
 	ErrForeign = errors.New("another program's route is in the way")
 )
 
-// Refusal is a route that cannot be had as things are. It is tried again when
-// links, addresses or routes change, and by the slow timer.
+// Refusal is a route that the kernel does not take at present. Run tries it again
+// after changes of links, addresses or routes, and every few minutes.
 type Refusal struct {
 	Route Route
 	Err   error

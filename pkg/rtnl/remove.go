@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveRoutes deletes those of our routes into network, left by an earlier
-// run, for which match holds. It works in the network namespace of the calling
+// RemoveRoutes deletes the routes into network that an earlier run left and that
+// match returns true for. It works in the network namespace of the calling
 // thread.
 func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) bool) error {
 	c, err := dial()
@@ -25,18 +25,15 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	names, err := linkNames(h)
+	links, err := Links(h)
 	if err != nil {
 		return err
 	}
-	var have []kernelRoute
-	err = retried("routes", func() { have = nil }, func() error {
-		return c.dump(ctx, unix.RTM_GETROUTE, routeRequest(addrFamily(network.Addr())), func(body []byte) {
-			if r, ok := parseRoute(body, names); ok {
-				have = append(have, r)
-			}
-		})
-	})
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	have, err := c.routes(ctx, addrFamily(network.Addr()), names)
 	if err != nil {
 		return err
 	}
@@ -53,18 +50,9 @@ func RemoveRoutes(ctx context.Context, network netip.Prefix, match func(Route) b
 	return errors.Join(c.do(ctx, d.remove), summary(d.failed))
 }
 
-func linkNames(h *netlink.Handle) (map[int]string, error) {
-	links, err := Links(h)
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
-	return names, err
-}
-
-// retryDump repeats a dump of package netlink that changes have cut through;
-// what names it in the error.
-func retryDump(what string, dump func() error) error {
+// RetryDump repeats a dump of package netlink that changes interrupted; what names
+// it in the error.
+func RetryDump(what string, dump func() error) error {
 	return retried(what, func() {}, func() error {
 		err := dump()
 		if errors.Is(err, netlink.ErrDumpInterrupted) {

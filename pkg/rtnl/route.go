@@ -6,23 +6,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rtaNextHopID is RTA_NH_ID (linux/rtnetlink.h), which package unix lacks: the
-// route has its next hop by reference.
+// rtaNextHopID is RTA_NH_ID (linux/rtnetlink.h), which package unix lacks: a next
+// hop by reference.
 const rtaNextHopID = 30
 
 // kernelRoute is a route as the kernel has it.
 type kernelRoute struct {
-	Route // Dev is empty where link is none that we know
+	Route // Dev is empty if link is neither the device nor the uplink
 	link  int
-	// protocol is who made it (RTPROT_*), scope how far it reaches.
+	// protocol is the origin (RTPROT_*), kind the type (RTN_*), scope the reach
+	// (RT_SCOPE_*).
 	protocol, kind, scope uint8
-	// odd marks what Route cannot express: several next hops, metrics of its
-	// own, a preferred source. Such a route is never what we desire.
+	// odd is true if Route cannot express the route: it has several next hops,
+	// metrics of its own or a preferred source. We never desire such a route.
 	odd bool
 }
 
-// scopeOf is the scope that the kernel gives, or wants, for a route of ours: a
-// next hop makes it universal (net/ipv4/fib_semantics.c, fib_check_nh).
+// scopeOf returns the scope of a route of ours. The kernel requires the universal
+// one for a route with a next hop (net/ipv4/fib_semantics.c, fib_check_nh).
 func scopeOf(k Kind) uint8 {
 	if k == Link {
 		return unix.RT_SCOPE_LINK
@@ -37,8 +38,8 @@ func typeOf(k Kind) uint8 {
 	return unix.RTN_UNICAST
 }
 
-// made is the kernel's form of a route of ours.
-func made(r Route, link int) kernelRoute {
+// ourRoute returns the kernel's form of a route of ours.
+func ourRoute(r Route, link int) kernelRoute {
 	return kernelRoute{Route: r, link: link, protocol: Protocol, kind: typeOf(r.Kind), scope: scopeOf(r.Kind)}
 }
 
@@ -106,8 +107,8 @@ func parseRoute(body []byte, names map[int]string) (kernelRoute, bool) {
 	return r, table == unix.RT_TABLE_MAIN
 }
 
-// routeRequest asks for the main table of a family, by the filter that a
-// strict dump knows (NETLINK_GET_STRICT_CHK, Linux 4.20).
+// routeRequest is the request for the main table of a family, with the filter of
+// a strict dump (NETLINK_GET_STRICT_CHK, Linux 4.20).
 func routeRequest(family uint8) []byte {
 	b := append(make([]byte, 0, 64), family, 0, 0, 0, unix.RT_TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0)
 	return appendUint32(b, unix.RTA_TABLE, unix.RT_TABLE_MAIN)

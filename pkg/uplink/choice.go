@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// errNotReady marks an error of Find that time may mend: an interface without
-// an address, a host without a default route. Any other error is final.
+// errNotReady is an error of Find that may go away: an interface without an
+// address, a host without a default route. Any other error is final.
 var errNotReady = errors.New("not ready yet")
 
-// Choice is how the operator wants the interface chosen. Ifaces are tried
-// first, in their order, then Regexes, then CanReach; the first that gives a
-// usable interface wins. The zero Choice is the default route's interface.
+// Choice is the operator's description of the interface. Ifaces come first, in
+// their order, then Regexes, then CanReach. The first that gives a usable interface
+// wins. The zero Choice is the interface of the default route.
 type Choice struct {
 	// Ifaces are names or IPv4 addresses of interfaces (-iface).
 	Ifaces []string
 	// Regexes match an interface's name or one of its addresses, anywhere in
 	// it, in the syntax of package regexp (-iface-regex).
 	Regexes []string
-	// CanReach is an IPv4 address; the interface that the kernel would send to
-	// it from is meant (-iface-can-reach).
+	// CanReach is an IPv4 address: the interface is that of the kernel's route to
+	// it (-iface-can-reach).
 	CanReach string
 }
 
@@ -35,7 +35,7 @@ func (c Choice) pick(h host, r routes) (Uplink, error) {
 	if err != nil {
 		return Uplink{}, err
 	}
-	// A wish that cannot come true is passed over while another one may.
+	// One that fails for good is skipped if another may succeed.
 	var failed []error
 	try := func(u Uplink, err error) bool {
 		if err != nil {
@@ -73,8 +73,8 @@ func (c Choice) compile() ([]*regexp.Regexp, error) {
 	return exprs, nil
 }
 
-// joined makes one error of the reasons why each wish failed, on one line.
-// It is errNotReady if one of them is.
+// joined returns the failures of all as one error on one line. It is errNotReady if
+// one of them is.
 func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]

@@ -7,64 +7,74 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
-// settleTime is how long a change must last to count: an address is often
-// replaced in two steps, between which another interface looks better.
+// settleTime is how long a change must last to count. An address is often
+// replaced in two steps, and another interface looks better in between.
 const settleTime = 200 * time.Millisecond
 
-// Follow returns when the uplink is another one than u, or has another address
-// or MTU, and can be used: the uplink as it is now. It stays with u's interface
-// and address as long as they work, whatever the choice would be today: a
-// default route that somebody else gets, such as a VPN, does not move a host.
+// Follow waits until the uplink differs from u in interface, address or MTU, and
+// returns the new one. It keeps u's interface and address while they work, even
+// if the choice is another today: a VPN that takes the default route does not
+// move a host.
 //
-// While there is no usable uplink it waits, and tell hears why; nil when it is
-// over. Follow returns ctx's error when ctx ends.
-func Follow(ctx context.Context, c Choice, u Uplink, tell func(problem error)) (Uplink, error) {
-	changes, stop, err := subscribe() // before the first look
-	if err != nil {
+// While there is no usable uplink, Follow waits on. It reports the problem when
+// one begins or changes, and nil when it ends. When ctx ends, Follow returns
+// ctx's error.
+func Follow(ctx context.Context, c Choice, u Uplink, report func(problem error)) (Uplink, error) {
+	f := follower{choice: c, current: u, report: report, changed: reconcile.NewSignal()}
+	f.settle = time.AfterFunc(settleTime, f.changed.Set)
+	f.settle.Stop() // until there is a next
+	defer f.settle.Stop()
+	f.changed.Set()
+	if err := watch(ctx, f.changed, f.look); err != nil {
 		return Uplink{}, err
 	}
-	defer stop()
-
-	settle := time.NewTimer(0)
-	settle.Stop()
-	defer settle.Stop()
-	var next Uplink // u's successor, if it lasts
-	var said string
-	for settled := false; ; {
-		now, err := look(c, u)
-		problem := ""
-		if err != nil {
-			now, problem = u, err.Error() // u for the time being
-		}
-		if problem != said {
-			ratelog.Warningf("uplink iface=%s problem=%q", u.Name, problem)
-			said = problem
-			tell(err)
-		}
-		switch {
-		case now == u:
-			settle.Stop()
-			next = Uplink{}
-		case now == next && settled:
-			return now, nil
-		case now != next:
-			next = now
-			settle.Reset(settleTime)
-		}
-		settled = false
-		select {
-		case <-ctx.Done():
-			return Uplink{}, ctx.Err()
-		case <-changes:
-		case <-settle.C:
-			settled = true
-		case <-time.After(clock.UntilTick(sayEvery)):
-		}
+	if !f.settled {
+		return Uplink{}, ctx.Err()
 	}
+	return f.next, nil
+}
+
+// follower is the state of Follow.
+type follower struct {
+	choice  Choice
+	current Uplink
+	report  func(error)
+	changed reconcile.Signal
+
+	problem string
+	// next would replace current if it lasts; zero if there is none.
+	next    Uplink
+	since   time.Time
+	settle  *time.Timer // sets changed when next has lasted
+	settled bool
+}
+
+func (f *follower) look(context.Context) error {
+	now, err := look(f.choice, f.current)
+	problem := ""
+	if err != nil {
+		now, problem = f.current, err.Error() // none replaces it yet
+	}
+	if problem != f.problem {
+		ratelog.Warningf("uplink iface=%s problem=%q", f.current.Name, problem)
+		f.problem = problem
+		f.report(err)
+	}
+	switch {
+	case now == f.current:
+		f.next = Uplink{}
+	case now != f.next:
+		f.next, f.since = now, time.Now()
+		f.settle.Reset(settleTime)
+	case time.Since(f.since) >= settleTime:
+		f.settled = true
+		return reconcile.Stop(nil)
+	}
+	return nil
 }
 
 func look(c Choice, u Uplink) (Uplink, error) {
@@ -75,8 +85,8 @@ func look(c Choice, u Uplink) (Uplink, error) {
 	return h.successor(c, u, kernel{})
 }
 
-// successor is the uplink that was u so far. It is u itself where nothing has
-// changed, its reason included.
+// successor returns the uplink that replaces u. It is u, with its reason, if
+// nothing has changed.
 func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 	i := slices.IndexFunc(h.links, func(l link) bool { return slices.Contains(l.names, u.Name) })
 	if i >= 0 && h.links[i].up && h.links[i].has(u.Addr) {
@@ -93,7 +103,7 @@ func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 	case c.byAddr():
 		return next, err
 	}
-	// The route by which it was chosen is often gone with its old address.
+	// The route that u was chosen by often goes with u's old address.
 	next, e := h.links[i].uplink(netip.Addr{}, u.Reason)
 	if e != nil {
 		return next, fmt.Errorf("%w; %w", e, err)
@@ -101,7 +111,7 @@ func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 	return next, nil
 }
 
-// byAddr tells that an interface was asked for by an address.
+// byAddr reports whether -iface names an address.
 func (c Choice) byAddr() bool {
 	return slices.ContainsFunc(c.Ifaces, func(s string) bool {
 		_, err := netip.ParseAddr(s)

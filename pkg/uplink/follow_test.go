@@ -14,7 +14,7 @@ import (
 // followed is what Follow answers, which must be soon.
 func followed(t *testing.T, c Choice, u Uplink) Uplink {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), sayEvery/2)
+	ctx, cancel := context.WithTimeout(t.Context(), logEvery/2)
 	defer cancel()
 	next, err := Follow(ctx, c, u, func(error) {})
 	check(t, err)
@@ -67,7 +67,7 @@ func TestFollowTellsProblems(t *testing.T) {
 	u, err := Find(c)
 	check(t, err)
 	check(t, h.LinkSetDown(l))
-	ctx, cancel := context.WithTimeout(t.Context(), sayEvery/2)
+	ctx, cancel := context.WithTimeout(t.Context(), logEvery/2)
 	defer cancel()
 	var problems []string
 	_, err = Follow(ctx, c, u, func(problem error) {

@@ -15,12 +15,12 @@ type host struct {
 	links []link
 }
 
-// routes are asked for only where the choice needs them: a backend may have
-// made 10,000 of them, and each is news that has the uplink looked at.
+// routes reads the kernel's routes, only if the choice needs them. A backend may
+// add 10,000 routes, and after each the uplink is looked at.
 type routes interface {
-	// defaults are the default routes' next hops, lowest metric first.
+	// defaults returns the next hops of the default routes, lowest metric first.
 	defaults() ([]hop, error)
-	// to is the way that a packet to ip would take.
+	// to returns the next hop of a packet to ip.
 	to(ip netip.Addr) (hop, error)
 }
 
@@ -30,8 +30,8 @@ type link struct {
 	names []string // the kernel's name, then alternative names
 	mtu   int
 	up    bool
-	// addrs are in the kernel's order, which puts primary addresses before
-	// secondary ones (net/ipv4/devinet.c, __inet_insert_ifa).
+	// addrs are in the kernel's order: primary addresses before secondary ones
+	// (net/ipv4/devinet.c, __inet_insert_ifa).
 	addrs []addr
 }
 
@@ -42,13 +42,13 @@ type addr struct {
 	global bool
 }
 
-// hop is the way a route takes: interface and preferred source, if set.
+// hop is a next hop: the interface and the preferred source, if set.
 type hop struct {
 	index int
 	src   netip.Addr
 }
 
-// byDefaultRoute takes the first default route whose interface is usable.
+// byDefaultRoute chooses the interface of the first default route that is usable.
 func (h host) byDefaultRoute(r routes) (Uplink, error) {
 	defaults, err := r.defaults()
 	if err != nil {
@@ -71,7 +71,7 @@ func (h host) byDefaultRoute(r routes) (Uplink, error) {
 	return Uplink{}, err
 }
 
-// byNameOrAddr looks for what one -iface says.
+// byNameOrAddr chooses the interface of one -iface.
 func (h host) byNameOrAddr(s string) (Uplink, error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
 		return h.byAddr(ip)
@@ -114,8 +114,8 @@ func (h host) byAddr(ip netip.Addr) (Uplink, error) {
 	return Uplink{}, notReady("-iface=%v: no interface has this address; there are %s", ip, h)
 }
 
-// byRegexp takes the first usable interface, in the kernel's order, that expr
-// matches by a name or by an address; in the latter case with that address.
+// byRegexp chooses the first usable interface, in the kernel's order, with a name
+// or an address that expr matches. If it matches an address, that is the uplink's.
 func (h host) byRegexp(expr *regexp.Regexp) (Uplink, error) {
 	reason := fmt.Sprintf("matches -iface-regex=%s", expr)
 	err := notReady("-iface-regex=%s matches no interface; there are %s", expr, h)
@@ -152,7 +152,7 @@ func (h host) byReach(s string, r routes) (Uplink, error) {
 	l := h.byIndex(d.index)
 	switch {
 	case l == nil:
-		// It appeared or went between two of our questions to the kernel.
+		// It appeared or went between two requests to the kernel.
 		return Uplink{}, notReady("-iface-can-reach=%s: interface %d is gone", s, d.index)
 	case l.ours():
 		return Uplink{}, fmt.Errorf("-iface-can-reach=%s is reached through %s, a device of flannel's own", s, l.names[0])
@@ -194,8 +194,8 @@ func (h host) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// ours tells a device that flannel itself made: flannel0, flannel.1,
-// flannel-wg. Packets must not be wrapped twice.
+// ours reports whether flannel made the device. It is never an uplink: packets would
+// be wrapped twice.
 func (l link) ours() bool { return netdev.IsFlannel(l.names[0]) }
 
 func (l link) loopback() bool { return l.names[0] == "lo" }
@@ -204,8 +204,8 @@ func (l link) has(ip netip.Addr) bool {
 	return slices.ContainsFunc(l.addrs, func(a addr) bool { return a.ip == ip })
 }
 
-// uplink chooses l's address: src where a route prefers one of l's, else the
-// first global one, else a link-local one (RFC 3927).
+// uplink chooses l's address: src if it is one of l's, else the first global one,
+// else a link-local one (RFC 3927).
 func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 	if !l.up {
 		return Uplink{}, notReady("interface %s is down", l.names[0])

@@ -1,40 +1,30 @@
 package uplink
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// dumpTries bounds how often a dump is repeated that changes of the host's
-// state cut through (NLM_F_DUMP_INTR).
-const dumpTries = 5
-
-// list dumps until nothing cuts through.
-func list[T any](dump func() ([]T, error)) (all []T, err error) {
-	for range dumpTries {
-		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
-}
-
-// readHost asks the kernel for the interfaces and addresses of the calling
-// thread's network namespace.
+// readHost reads the interfaces and addresses of the calling thread's network
+// namespace.
 func readHost() (host, error) {
-	nlLinks, err := list(netlink.LinkList)
+	nlLinks, err := rtnl.Links(&netlink.Handle{})
 	if err != nil {
-		return host{}, fmt.Errorf("list interfaces: %w", err)
+		return host{}, err
 	}
-	nlAddrs, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
+	var nlAddrs []netlink.Addr
+	err = rtnl.RetryDump("addresses", func() (err error) {
+		nlAddrs, err = netlink.AddrList(nil, unix.AF_INET)
+		return err
+	})
 	if err != nil {
-		return host{}, fmt.Errorf("list addresses: %w", err)
+		return host{}, err
 	}
 	var h host
 	for _, nl := range nlLinks {
@@ -65,8 +55,8 @@ func addrsOf(index int, all []netlink.Addr) []addr {
 	return addrs
 }
 
-// hopsOf gives the interfaces a route leads to, several for ECMP; none for a
-// blackhole or unreachable route.
+// hopsOf returns the next hops of a route: several for ECMP, none for a blackhole
+// or unreachable route.
 func hopsOf(r netlink.Route) []hop {
 	if r.Type != unix.RTN_UNICAST {
 		return nil
@@ -83,17 +73,15 @@ func hopsOf(r netlink.Route) []hop {
 	return hops
 }
 
-// kernel is the routes of the calling thread's network namespace.
+// kernel reads the routes of the calling thread's network namespace.
 type kernel struct{}
 
 func (kernel) defaults() ([]hop, error) {
-	// A nil Dst in the filter stands for 0.0.0.0/0. The kernel hands out all
-	// routes, and the library sorts the others out.
-	routes, err := list(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_DST)
-	})
+	// A nil Dst in the filter is 0.0.0.0/0. The kernel returns all routes, and
+	// the library filters them.
+	routes, err := rtnl.Routes(&netlink.Handle{}, &netlink.Route{}, netlink.RT_FILTER_DST)
 	if err != nil {
-		return nil, fmt.Errorf("list default routes: %w", err)
+		return nil, err
 	}
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
 	var hops []hop

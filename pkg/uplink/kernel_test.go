@@ -13,6 +13,8 @@ import (
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
 // enterNetns moves the test's goroutine into a new network namespace, and gives
@@ -182,7 +184,7 @@ func TestWait(t *testing.T) {
 	h := enterNetns(t)
 	l := addLink(t, h, "eth0", 1500)
 	check(t, h.LinkSetDown(l))
-	ctx, cancel := context.WithTimeout(t.Context(), sayEvery/2)
+	ctx, cancel := context.WithTimeout(t.Context(), logEvery/2)
 	defer cancel()
 
 	said := log.Stats.Warning.Lines()
@@ -202,7 +204,7 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// TestChangesAreAnnounced proves that each kind of change alone wakes Wait.
+// TestChangesAreAnnounced proves that each kind of change alone causes a look.
 func TestChangesAreAnnounced(t *testing.T) {
 	h := enterNetns(t)
 	l := addLink(t, h, "eth0", 1500)
@@ -214,15 +216,20 @@ func TestChangesAreAnnounced(t *testing.T) {
 		{"address", func() error { return addAddr(h, l, "192.0.2.1/24") }},
 		{"route", func() error { return addRoute(h, l, "203.0.113.0/24", 0) }},
 	} {
-		changes, stop, err := subscribe()
-		check(t, err)
-		check(t, change.make())
-		select {
-		case <-changes:
-		case <-time.After(sayEvery / 3):
+		ctx, cancel := context.WithTimeout(t.Context(), logEvery/3)
+		first := reconcile.NewSignal()
+		first.Set()
+		looks := 0
+		check(t, watch(ctx, first, func(context.Context) error {
+			if looks++; looks == 2 {
+				return reconcile.Stop(nil)
+			}
+			return change.make()
+		}))
+		if looks != 2 {
 			t.Errorf("change of %s was not announced", change.name)
 		}
-		stop()
+		cancel()
 	}
 }
 

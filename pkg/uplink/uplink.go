@@ -1,9 +1,9 @@
 // Package uplink finds the interface that encapsulated packets leave by.
 //
-// The operator names it, describes it, or leaves it to the default route. An
-// interface that is not ready yet (no default route, no address, link down) is
-// a thing to wait for: at boot the daemon often starts before DHCP is done. A
-// wish that no wait can fulfil is an error at once.
+// The operator names the interface or describes it. The default is the interface of
+// the default route. At boot the daemon often starts before DHCP has finished, so
+// the package can wait for a default route, an address or a link. A choice that can
+// never succeed is an error at once.
 package uplink
 
 import "net/netip"
@@ -15,8 +15,8 @@ type Uplink struct {
 	Name  string
 	// MTU is the interface's, in bytes.
 	MTU int
-	// Addr is the source address of what we send.
+	// Addr is the source address of encapsulated packets.
 	Addr netip.Addr
-	// Reason says, for the log, why this interface was chosen.
+	// Reason is the reason for the choice, for the log.
 	Reason string
 }

@@ -7,16 +7,22 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
-// sayEvery is how often Wait repeats what it waits for, and looks again even
-// though the kernel has announced no change.
-const sayEvery = 30 * time.Second
+const (
+	// logEvery is how often Wait logs again what is missing. Wait and Follow look
+	// at the host at least that often.
+	logEvery = 30 * time.Second
+	// lookInterval and lookBurst bound the cost while a backend adds 10,000
+	// routes: the kernel announces each.
+	lookInterval = 100 * time.Millisecond
+	lookBurst    = 5
+)
 
-// Find makes the choice on the host as it is now, and does not wait for what
-// Wait waits for.
+// Find makes the choice on the host as it is now. It does not wait.
 func Find(c Choice) (Uplink, error) {
 	h, err := readHost()
 	if err != nil {
@@ -25,67 +31,58 @@ func Find(c Choice) (Uplink, error) {
 	return c.pick(h, kernel{})
 }
 
-// Wait makes the choice, and where it is not possible yet, again on each change
-// of interfaces, addresses and routes, until it is. It logs every 30 s what it
-// waits for. It returns an error at once where waiting cannot help, and ctx's
-// error, with what was still missing, when ctx ends.
-func Wait(ctx context.Context, c Choice) (Uplink, error) {
-	// Subscribe before the first look, so that no change falls between the two.
-	changes, stop, err := subscribe()
-	if err != nil {
-		return Uplink{}, err
+// Wait makes the choice. If that is not possible yet, Wait makes it again after
+// each change of interfaces, addresses and routes. Every 30 s it logs what is
+// missing. It returns an error at once if waiting cannot help. When ctx ends, it
+// returns ctx's error and what is missing.
+func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
+	var logged string
+	var at time.Time
+	changed := reconcile.NewSignal()
+	changed.Set()
+	stopped := false
+	err = watch(ctx, changed, func(context.Context) error {
+		var missing error
+		u, missing = Find(c)
+		if !errors.Is(missing, errNotReady) {
+			stopped = true
+			return reconcile.Stop(missing)
+		}
+		// The ticks are logEvery apart, but the first may be close.
+		if text := missing.Error(); text != logged || time.Since(at) >= logEvery/2 {
+			log.Warningf("wait for interface reason=%q", text)
+			logged, at = text, time.Now()
+		}
+		return nil
+	})
+	if stopped || err != nil {
+		return u, err
 	}
-	defer stop()
-
-	tick := time.NewTicker(sayEvery)
-	defer tick.Stop()
-	var said string
-	for {
-		u, err := Find(c)
-		if err == nil || !errors.Is(err, errNotReady) {
-			return u, err
-		}
-		if missing := err.Error(); missing != said {
-			log.Warningf("wait for interface reason=%q", missing)
-			said = missing
-		}
-		select {
-		case <-ctx.Done():
-			return Uplink{}, fmt.Errorf("wait for interface: %w (%v)", ctx.Err(), err)
-		case <-changes:
-		case <-tick.C:
-			said = ""
-		}
+	if u, err = Find(c); err != nil {
+		return Uplink{}, fmt.Errorf("wait for interface: %w (%v)", ctx.Err(), err)
 	}
+	return u, nil
 }
 
-// subscribe opens a socket for the kernel's announcements about interfaces,
-// IPv4 addresses and IPv4 routes. The channel holds one token after any number
-// of them. stop closes the socket and waits for its reader.
-func subscribe() (changes <-chan struct{}, stop func(), err error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
+// watch calls look after each change of interfaces, IPv4 addresses and IPv4
+// routes, when changed is set, and every logEvery, until look stops it or ctx
+// ends (nil). It does so on the caller's goroutine.
+func watch(ctx context.Context, changed reconcile.Signal, look func(context.Context) error) error {
+	listener, err := reconcile.Listen(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
 	if err != nil {
-		return nil, nil, fmt.Errorf("subscribe to network changes: %w", err)
+		return fmt.Errorf("watch uplink: %w", err)
 	}
-	wake := make(chan struct{}, 1)
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			_, _, err := s.Receive()
-			select {
-			case <-quit:
-				return
-			case wake <- struct{}{}:
-			default:
-			}
-			// ENOBUFS says that announcements were lost, which is news too. After
-			// any other failure the caller's own interval remains.
-			if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
-				return
-			}
-		}
-	}()
-	return wake, func() { close(quit); s.Close(); <-done }, nil
+	defer listener.Close()
+	return reconcile.Loop{
+		Task:     "watch uplink",
+		Changed:  changed,
+		Interval: lookInterval,
+		Burst:    lookBurst,
+		Every:    logEvery,
+		Watch: func(ctx context.Context, changed func()) error {
+			return listener.Run(ctx, nil, changed)
+		},
+		Step: look,
+	}.Run(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -14,16 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
 // What others do to our entries is undone.
 func TestRepair(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	byUplink := State{Routes: []Route{{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}}}
 	want := join(peers(1, 50), byUplink)
 	b.exchange(k, State{}, want)
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.run(k)
 	p := peer(7)
 	dst, ip, mac := p.Routes[0].Dst.String(), p.Neighs[0].IP.String(), p.FDB[0].MAC.String()
@@ -66,9 +68,9 @@ func TestRepair(t *testing.T) {
 // away, ours comes back.
 func TestRouteIsReplaced(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	b.exchange(k, State{}, peers(0, 5))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.run(k)
 	dst := peer(3).Routes[0].Dst
 	b.ip("route replace " + dst.String() + " dev eth0")
@@ -80,6 +82,54 @@ func TestRouteIsReplaced(t *testing.T) {
 	})
 	b.ip("route del " + dst.String() + " dev eth0")
 	eventually(t, func() error { return b.difference(peers(0, 5)) })
+}
+
+// Another program's route that goes with its interface is announced by the
+// interface alone.
+func TestRouteInTheWayGoesUnannounced(t *testing.T) {
+	b := newBench(t)
+	k := b.reconciler(config())
+	want := State{Routes: []Route{{Dst: network, Dev: device, Kind: Link}}}
+	for _, end := range []string{"link del other", "addr flush dev other"} {
+		b.ip("link add other type bridge")
+		b.ip("link set other up")
+		b.ip("addr add 192.168.1.1/24 dev other")
+		b.ip("route add " + network.String() + " dev other src 192.168.1.1")
+		b.exchange(k, State{}, want)
+		b.check(pass(k))
+		b.expect(State{})
+		if end == "link del other" {
+			b.run(k)
+		}
+		b.ip(end)
+		eventually(t, func() error { return b.difference(want) })
+		b.exchange(k, want, State{})
+		if end == "link del other" {
+			continue
+		}
+		b.ip("link del other")
+	}
+}
+
+// A Prepare that stops ends Run with its error.
+func TestPrepareStops(t *testing.T) {
+	b := newBench(t)
+	broken := errors.New("broken")
+	c := config()
+	var stop atomic.Bool
+	c.Prepare = func() error {
+		if stop.Load() {
+			return reconcile.Stop(broken)
+		}
+		return nil
+	}
+	k := b.reconciler(c)
+	b.check(pass(k))
+	stop.Store(true)
+	k.Wake()
+	if err := k.Run(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("Run: %v, want %v", err, broken)
+	}
 }
 
 // Prepare makes the device anew, and all entries follow.
@@ -96,9 +146,9 @@ func TestDeviceIsDeleted(t *testing.T) {
 		b.addDevice()
 		return nil
 	}
-	k := b.keeper(c)
+	k := b.reconciler(c)
 	b.exchange(k, State{}, peers(0, 50))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.run(k)
 	b.ip("link del " + device)
 	took := eventually(t, func() error { return b.difference(peers(0, 50)) })
@@ -109,10 +159,10 @@ func TestDeviceIsDeleted(t *testing.T) {
 // the interface alone (net/ipv4/fib_frontend.c, fib_disable_ip).
 func TestUplinkFlaps(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	want := State{Routes: []Route{{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}}}
 	b.exchange(k, State{}, want)
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.run(k)
 	b.host.Down(netnstest.Uplink)
 	b.expect(State{})
@@ -122,29 +172,29 @@ func TestUplinkFlaps(t *testing.T) {
 }
 
 // Run changes nothing before it is known what is desired.
-func TestRunWaitsForSync(t *testing.T) {
+func TestRunWaitsForReset(t *testing.T) {
 	b := newBench(t)
-	earlier := b.keeper(config())
+	earlier := b.reconciler(config())
 	b.exchange(earlier, State{}, peers(0, 5))
-	b.check(earlier.Sync())
-	k := b.keeper(config())
+	b.check(pass(earlier))
+	k := b.reconciler(config())
 	b.run(k)
 	for range 3 { // after the second, the first has been dealt with
 		k.Wake()
 		eventually(t, func() error {
-			if len(k.wake) > 0 {
+			if len(k.changed) > 0 {
 				return errors.New("it has not woken yet")
 			}
 			return nil
 		})
 	}
 	b.expect(peers(0, 5))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(State{})
 }
 
-// A first Sync that fails is made good by Run.
-func TestFirstSyncFails(t *testing.T) {
+// If the first pass fails, Run tries again.
+func TestFirstPassFails(t *testing.T) {
 	b := newBench(t)
 	c := config()
 	tries := 0
@@ -154,9 +204,9 @@ func TestFirstSyncFails(t *testing.T) {
 		}
 		return nil
 	}
-	k := b.keeper(c)
+	k := b.reconciler(c)
 	b.exchange(k, State{}, peers(0, 3))
-	if err := k.Sync(); err == nil {
+	if err := pass(k); err == nil {
 		t.Error("no error")
 	}
 	b.run(k)
@@ -169,8 +219,8 @@ func TestOwnChangesAskForNoPass(t *testing.T) {
 	c := config()
 	passes := 0
 	c.Prepare = func() error { passes++; return nil }
-	k := b.keeper(c)
-	b.check(k.Sync())
+	k := b.reconciler(c)
+	b.check(pass(k))
 	b.run(k)
 	for n := range 200 {
 		b.exchange(k, State{}, peer(n))
@@ -178,9 +228,9 @@ func TestOwnChangesAskForNoPass(t *testing.T) {
 	// This one asks for a pass, and comes last.
 	b.ip("route add 10.5.99.0/24 via 10.5.99.0 dev " + device + " onlink")
 	eventually(t, func() error { return b.difference(peers(0, 200)) })
-	k.pass.Lock()
-	defer k.pass.Unlock()
-	if passes > 2 { // Sync and the repair
+	k.passing.Lock()
+	defer k.passing.Unlock()
+	if passes > 2 { // the first and the repair
 		t.Errorf("%d passes", passes)
 	}
 }
@@ -188,7 +238,7 @@ func TestOwnChangesAskForNoPass(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	b := newBench(t)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	var k *Keeper
+	var k *Reconciler
 	b.check(b.host.Do(func() (err error) {
 		k, err = New(config())
 		return err
@@ -196,23 +246,23 @@ func TestRunEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx) }()
-	b.check(k.Sync())
+	b.check(pass(k))
 	cancel()
 	b.check(<-done)
 	b.check(k.Close())
-	if err := k.Sync(); err == nil {
-		t.Error("Sync works on after Close")
+	if err := pass(k); err == nil {
+		t.Error("a pass works after Close")
 	}
 }
 
 func TestRunFailsWithItsSocket(t *testing.T) {
 	b := newBench(t)
-	var k *Keeper
+	var k *Reconciler
 	b.check(b.host.Do(func() (err error) {
 		k, err = New(config())
 		return err
 	}))
-	b.check(k.watch.close())
+	b.check(k.listener.Close())
 	if err := k.Run(t.Context()); err == nil {
 		t.Error("Run ends without an error though it hears nothing any more")
 	}
@@ -222,10 +272,10 @@ func TestRunFailsWithItsSocket(t *testing.T) {
 // Lost announcements are news: the socket's buffer is made to overflow.
 func TestLostAnnouncements(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	b.exchange(k, State{}, peers(0, 5))
-	b.check(k.Sync())
-	b.check(k.watch.sock.SetReadBuffer(1)) // the kernel makes it its least, some 2 KiB
+	b.check(pass(k))
+	b.check(k.listener.SetBuffer(1)) // the kernel raises it to some 2 KiB
 	for n := range 200 {
 		b.check(b.host.Netlink().RouteAdd(&netlink.Route{Dst: ipNet(peer(1000 + n).Routes[0].Dst), Type: unix.RTN_BLACKHOLE}))
 	}
@@ -298,7 +348,7 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 	if !errors.Is(err, errInterrupted) || tries != dumpTries {
 		t.Errorf("%v after %d tries", err, tries)
 	}
-	err = retryDump("x", func() error {
+	err = RetryDump("x", func() error {
 		tries++
 		if tries == dumpTries+1 {
 			return netlink.ErrDumpInterrupted

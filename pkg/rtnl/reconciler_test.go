@@ -11,15 +11,15 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-func TestSyncMakesAndRemoves(t *testing.T) {
+func TestPassMakesAndRemoves(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	b.exchange(k, State{}, peers(0, 300))
-	b.expect(State{}) // nothing before Sync: it is not known yet what is too much
-	b.check(k.Sync())
+	b.expect(State{}) // nothing before Reset: it is not known yet what is too much
+	b.check(pass(k))
 	b.expect(peers(0, 300))
 	b.replace(k, peers(100, 400))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(peers(100, 400))
 }
 
@@ -27,33 +27,33 @@ func TestSyncMakesAndRemoves(t *testing.T) {
 // wrong.
 func TestLeftOversOfAnEarlierRun(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	b.exchange(k, State{}, peers(0, 10))
-	b.check(k.Sync())
+	b.check(pass(k))
 
 	wrong := peer(5)
 	wrong.Routes[0].Kind, wrong.Routes[0].Via = Link, netip.Addr{}
 	wrong.Neighs[0].MAC[5]++
 	wrong.FDB[0].Dst = wrong.FDB[0].Dst.Next()
 	b.replace(k, join(peers(0, 5), wrong))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.ip("route add 10.5.0.12/30 metric 7 dev " + device + " proto 85")
 	b.ip("bridge fdb append " + peer(3).FDB[0].MAC.String() + " dev " + device + " dst 172.31.0.1")
 	// Those of another generation, whose routes say nothing of who made them.
 	b.ip("route add 10.5.77.0/24 via 10.5.77.0 dev " + device + " onlink")
 	b.ip("neigh add 10.5.77.0 lladdr 0e:00:00:00:00:77 nud permanent dev " + device)
 
-	next := b.keeper(config())
+	next := b.reconciler(config())
 	b.exchange(next, State{}, peers(3, 8))
-	b.check(next.Sync())
+	b.check(pass(next))
 	b.expect(peers(3, 8))
 }
 
 // Change alone, without a pass: the cost of one peer among many.
 func TestChangeActsAtOnce(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
-	b.check(k.Sync())
+	k := b.reconciler(config())
+	b.check(pass(k))
 	b.exchange(k, State{}, peer(1))
 	b.expect(peer(1))
 	moved := peer(1)
@@ -74,78 +74,133 @@ func TestChangeActsAtOnce(t *testing.T) {
 // gone. Of two hosts with one MAC, the latest counts.
 func TestOwnersShare(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
-	b.check(k.Sync())
+	k := b.reconciler(config())
+	b.check(pass(k))
 	first, second := peer(1), peer(2)
 	second.Neighs[0].MAC, second.FDB[0] = first.Neighs[0].MAC, first.FDB[0]
-	k.Set(map[netip.Prefix]State{first.Routes[0].Dst: first})
-	k.Set(map[netip.Prefix]State{second.Routes[0].Dst: second})
-	k.Set(map[netip.Prefix]State{first.Routes[0].Dst: {}})
+	k.Update(map[netip.Prefix]State{first.Routes[0].Dst: first})
+	k.Update(map[netip.Prefix]State{second.Routes[0].Dst: second})
+	k.Update(map[netip.Prefix]State{first.Routes[0].Dst: {}})
 	b.expect(second)
 	clone := peer(3)
 	clone.FDB[0].MAC, clone.Neighs[0].MAC = second.FDB[0].MAC, second.FDB[0].MAC
-	k.Set(map[netip.Prefix]State{clone.Routes[0].Dst: clone})
+	k.Update(map[netip.Prefix]State{clone.Routes[0].Dst: clone})
 	both := join(second, clone)
 	both.FDB = clone.FDB
 	b.expect(both)
-	k.Set(map[netip.Prefix]State{clone.Routes[0].Dst: {}})
+	k.Update(map[netip.Prefix]State{clone.Routes[0].Dst: {}})
 	b.expect(second)
-	k.Set(map[netip.Prefix]State{second.Routes[0].Dst: {}})
+	k.Update(map[netip.Prefix]State{second.Routes[0].Dst: {}})
 	b.expect(State{})
 }
 
 // Each owner has what it was given last.
-func TestSet(t *testing.T) {
+func TestUpdate(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	first, second := peer(1).Routes[0].Dst, peer(2).Routes[0].Dst
-	k.Set(map[netip.Prefix]State{first: peer(1), second: peer(2)})
+	k.Update(map[netip.Prefix]State{first: peer(4)})
 	b.expect(State{})
-	b.check(k.Sync())
+	b.check(k.Reset(map[netip.Prefix]State{first: peer(1), second: peer(2)}))
 	b.expect(join(peer(1), peer(2)))
-	k.Set(map[netip.Prefix]State{first: peer(3)})
+	k.Update(map[netip.Prefix]State{first: peer(3)})
 	b.expect(join(peer(2), peer(3)))
-	k.Set(map[netip.Prefix]State{first: {}, second: peer(2)})
+	k.Update(map[netip.Prefix]State{first: {}, second: peer(2)})
 	b.expect(peer(2))
-	k.Set(map[netip.Prefix]State{second: {}})
+	k.Update(map[netip.Prefix]State{second: {}})
 	b.expect(State{})
 	if len(k.owners) != 0 {
 		t.Errorf("owners of nothing: %v", k.owners)
 	}
 }
 
-func TestBegin(t *testing.T) {
+// Reset is one pass, and Update none.
+func TestResetAndUpdate(t *testing.T) {
 	b := newBench(t)
 	passes := 0
 	c := config()
 	c.Prepare = func() error { passes++; return nil }
-	k := b.keeper(c)
-	for n := range 3 {
-		k.Set(map[netip.Prefix]State{peer(n).Routes[0].Dst: peer(n)})
-		b.check(k.Begin())
+	k := b.reconciler(c)
+	dst := func(n int) netip.Prefix { return peer(n).Routes[0].Dst }
+	b.check(k.Reset(map[netip.Prefix]State{dst(0): peer(0)}))
+	b.expect(peers(0, 1))
+	for n := 1; n < 3; n++ {
+		k.Update(map[netip.Prefix]State{dst(n): peer(n)})
 		b.expect(peers(0, n+1))
 	}
 	if passes != 1 {
 		t.Errorf("%d passes, want one", passes)
+	}
+	b.check(k.Reset(map[netip.Prefix]State{dst(7): peer(7)}))
+	b.expect(peer(7))
+	b.check(k.Reset(nil))
+	b.expect(State{})
+}
+
+// Prepare may change what is desired, in the first pass, too.
+func TestPrepareUpdates(t *testing.T) {
+	b := newBench(t)
+	c := config()
+	var k *Reconciler
+	c.Prepare = func() error {
+		k.Update(map[netip.Prefix]State{peer(1).Routes[0].Dst: peer(2)})
+		return nil
+	}
+	k = b.reconciler(c)
+	b.check(k.Reset(map[netip.Prefix]State{peer(1).Routes[0].Dst: peer(1)}))
+	b.expect(peer(2))
+	if len(k.changed) != 0 {
+		t.Error("the first pass asks for another one")
+	}
+}
+
+// A route into the tunnel of another flannel on this host is not ours, though it
+// has our protocol number.
+func TestOtherTunnelsRouteStays(t *testing.T) {
+	b := newBench(t)
+	b.ip("link add flannel9 type bridge")
+	b.ip("link set flannel9 up")
+	b.ip("route add " + network.String() + " dev flannel9 proto 85")
+	k := b.reconciler(config())
+	b.exchange(k, State{}, State{Routes: []Route{{Dst: network, Dev: device, Kind: Link}}})
+	b.check(pass(k))
+	b.expect(State{Routes: []Route{{Dst: network, Dev: "flannel9", Kind: Link}}})
+	if err := k.Refusals()[network]; err == nil || !errors.Is(err, ErrForeign) {
+		t.Errorf("refusal: %v", err)
+	}
+}
+
+// A route that an older release made by the device has protocol boot. It is
+// replaced, and no second one stands beside it.
+func TestRouteWithoutProtocolIsTakenOver(t *testing.T) {
+	b := newBench(t)
+	b.ip("route add " + network.String() + " dev " + device)
+	k := b.reconciler(config())
+	want := State{Routes: []Route{{Dst: network, Dev: device, Kind: Link}}}
+	b.exchange(k, State{}, want)
+	b.check(pass(k))
+	b.expect(want)
+	if got := strings.TrimSpace(b.ip("route show " + network.String())); got != network.String()+" dev "+device+" proto 85 scope link" {
+		t.Errorf("routes: %q", got)
 	}
 }
 
 // A route whose successor is refused leads where nobody is any more.
 func TestSuccessorIsRefused(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	old := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.250"), Dev: netnstest.Uplink}
 	far := old
 	far.Via = netip.MustParseAddr("203.0.113.7")
 	b.exchange(k, State{}, State{Routes: []Route{old}})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.exchange(k, State{Routes: []Route{old}}, State{Routes: []Route{far}}) // by a change
 	b.expect(State{})
 	b.replace(k, State{Routes: []Route{old}})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(State{Routes: []Route{old}})
 	b.replace(k, State{Routes: []Route{far}}) // by a pass
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(State{})
 	if err := k.Refusals()[far.Dst]; err == nil || !errors.Is(err, ErrNotOnLink) {
 		t.Errorf("refusal: %v", err)
@@ -154,8 +209,8 @@ func TestSuccessorIsRefused(t *testing.T) {
 
 func TestRandomChanges(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
-	b.check(k.Sync())
+	k := b.reconciler(config())
+	b.check(pass(k))
 	b.run(k)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -228,15 +283,15 @@ func TestForeignEntriesStay(t *testing.T) {
 		return all.String()
 	}
 	before := foreign()
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	b.run(k)
 	b.exchange(k, State{}, peers(0, 64))
-	b.check(k.Sync())
+	b.check(pass(k))
 	if foreign() == before {
 		t.Fatal("nothing changed; the comparison sees nothing")
 	}
 	b.exchange(k, peers(0, 64), State{})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.check(b.host.Do(func() error {
 		return RemoveRoutes(t.Context(), network, func(Route) bool { return true })
 	}))
@@ -247,10 +302,10 @@ func TestForeignEntriesStay(t *testing.T) {
 
 func TestRemoveRoutes(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	gateway := Route{Dst: netip.MustParsePrefix("10.5.9.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
 	b.exchange(k, State{}, join(peers(0, 3), State{Routes: []Route{gateway}}))
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.check(b.host.Do(func() error {
 		return RemoveRoutes(t.Context(), network, func(r Route) bool { return r.Kind == Gateway && r.Dev == netnstest.Uplink })
 	}))
@@ -263,7 +318,7 @@ func TestRefusals(t *testing.T) {
 	b := newBench(t)
 	c := config()
 	c.Device = ""
-	k := b.keeper(c)
+	k := b.reconciler(c)
 	via := func(dst, gateway string) Route {
 		return Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(gateway), Dev: netnstest.Uplink}
 	}
@@ -274,7 +329,7 @@ func TestRefusals(t *testing.T) {
 	same := via("10.5.5.0/24", "192.168.77.254")
 	b.ip("route add 10.5.5.0/24 via 192.168.77.254") // ours but for the name
 	b.exchange(k, State{}, State{Routes: []Route{good, far, blocked, same}})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(State{Routes: []Route{good, same}})
 	refused := k.Refusals()
 	if err := refused[far.Dst]; err == nil || !errors.Is(err, ErrNotOnLink) {
@@ -302,19 +357,19 @@ func TestRefusals(t *testing.T) {
 // Change must not touch what was refused: it is another program's.
 func TestRefusedRouteIsNotTaken(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
-	b.check(k.Sync())
+	k := b.reconciler(config())
+	b.check(pass(k))
 	const foreign = "10.5.4.0/24 via 192.168.77.253 dev eth0"
 	b.ip("route add " + foreign)
 	r := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
 	other := r
 	other.Via = netip.MustParseAddr("192.168.77.252")
 	b.exchange(k, State{}, State{Routes: []Route{r}})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.exchange(k, State{Routes: []Route{r}}, State{Routes: []Route{other}})
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.exchange(k, State{Routes: []Route{other}}, State{})
-	b.check(k.Sync())
+	b.check(pass(k))
 	if got := strings.TrimSpace(b.ip("route show 10.5.4.0/24")); got != foreign {
 		t.Errorf("the route is %q, was %q", got, foreign)
 	}
@@ -322,15 +377,15 @@ func TestRefusedRouteIsNotTaken(t *testing.T) {
 
 func TestProhibit(t *testing.T) {
 	b := newBench(t)
-	k := b.keeper(config())
+	k := b.reconciler(config())
 	want := State{Routes: []Route{
 		{Dst: network, Kind: Prohibit, Metric: 1 << 31},
 		{Dst: network, Dev: device, Kind: Link},
 	}}
 	b.exchange(k, State{}, want)
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.expect(want)
-	b.check(k.Sync())
+	b.check(pass(k))
 	b.exchange(k, State{Routes: want.Routes[1:]}, State{})
 	b.expect(State{Routes: want.Routes[:1]})
 }
