@@ -1,12 +1,15 @@
-// Command mutate shows that the tests of what flannel promises can fail: it
-// takes out of the code, one after the other, the lines that keep a promise, and
-// runs the test that must notice.
+// Command mutate shows that the tests of flannel's promises can fail. It
+// changes the code at each mark, one mark at a time, and runs the test that must
+// fail then. A mark is a comment at the end of a line:
 //
-//	sudo go run ./e2e/mutate              all; exit code 1 if a test did not notice
-//	sudo go run ./e2e/mutate -run Time    those of promises, files or tests that match
-//	go run ./e2e/mutate -doc              print docs/promises.md
+//	if q.outranks(p) { // promise: overlap-has-one-winner
 //
-// The tree is not touched: Go builds with an overlay (go help build).
+// The table in promises.go names the change and the test for each mark.
+//
+//	sudo go run ./e2e/mutate              all; exit code 1 if a test did not fail
+//	sudo go run ./e2e/mutate -run Time    promises, marks and tests that match
+//
+// The tree is not changed: Go builds with an overlay (go help build).
 package main
 
 import (
@@ -22,13 +25,8 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
-	only := flag.String("run", "", "`regexp` for the promises, files and tests to try")
-	doc := flag.Bool("doc", false, "print the page of promises, and run nothing")
+	only := flag.String("run", "", "`regexp` for the promises, marks and tests to try")
 	flag.Parse()
-	if *doc {
-		fmt.Print(page(promises))
-		return 0
-	}
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "mutate: argument %q is not a flag (see mutate -help)\n", flag.Arg(0))
 		return 2
@@ -38,17 +36,27 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "mutate: -run: %v\n", err)
 		return 2
 	}
+	marks, err := findMarks(".")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "mutate: %v\n", err)
+		return 2
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	return tryAll(ctx, marks, wanted)
+}
+
+// tryAll prints the result of each mutation and returns the exit code.
+func tryAll(ctx context.Context, marks marks, wanted *regexp.Regexp) int {
 	tried, survived := 0, 0
 	for _, p := range promises {
 		for _, m := range p.mutations {
-			if !wanted.MatchString(p.name) && !wanted.MatchString(m.file) && !wanted.MatchString(m.test) {
+			if !wanted.MatchString(p.name) && !wanted.MatchString(m.mark) && !wanted.MatchString(m.test) {
 				continue
 			}
 			tried++
-			fmt.Printf("%s: %s: %s ... ", p.name, m.file, m.test)
-			failure, err := m.try(ctx, ".")
+			fmt.Printf("%s: %s: %s ... ", p.name, m.mark, m.test)
+			failure, err := m.try(ctx, ".", marks)
 			switch {
 			case ctx.Err() != nil:
 				fmt.Println("stopped")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,43 +18,59 @@ const limit = 2 * time.Minute
 
 // promise is one that flannel makes.
 type promise struct {
-	// name is the one in the README.
-	name string
-	// violation is how to raise it by hand.
-	violation string
+	name      string // the heading in docs/promises.md
 	mutations []mutation
 }
 
-// mutation is a change of the code by which a promise is no longer kept.
+// mutation is a change of the code that breaks a promise.
 type mutation struct {
-	// file, relative to the root, has old once; in its place stands new.
-	file, old, new string
-	// pkg, relative to the root, has test: "TestName" or "TestName/sub".
-	pkg, test string
-	// says is what the test says then, or a part of it.
-	says string
+	mark   string // the line ends with "// promise: " and the mark
+	change change
+	pkg    string // the package that has test, relative to the root
+	test   string // "TestName" or "TestName/sub"
+	says   string // part of the test's message of failure
 }
 
-// apply returns the file with the mutation, of the tree at root.
-func (m mutation) apply(root string) (path string, source []byte, err error) {
-	path, err = filepath.Abs(filepath.Join(root, m.file))
+// apply returns the path and the text of the file with the mutation.
+func (m mutation) apply(root string, marks marks) (path string, text []byte, err error) {
+	at, ok := marks[m.mark]
+	if !ok {
+		return "", nil, fmt.Errorf("no line of the code has the mark %s", m.mark)
+	}
+	path, err = filepath.Abs(filepath.Join(root, at.file))
 	if err != nil {
 		return "", nil, err
 	}
-	text, err := os.ReadFile(path)
+	text, err = os.ReadFile(path)
 	if err != nil {
 		return "", nil, err
 	}
-	if n := strings.Count(string(text), m.old); n != 1 {
-		return "", nil, fmt.Errorf("%s has %q %d times, want once", m.file, m.old, n)
-	}
-	return path, []byte(strings.Replace(string(text), m.old, m.new, 1)), nil
+	text, err = m.change.apply(at.file, text, at.line)
+	return path, text, err
 }
 
-// try runs the test with the mutation and returns the line by which it failed.
-// That it passes, does not build, or fails by something else is an error.
-func (m mutation) try(ctx context.Context, root string) (line string, err error) {
-	path, source, err := m.apply(root)
+// overlay writes changed files to dir and returns the path of go build's overlay.
+func overlay(dir string, changed map[string][]byte) (string, error) {
+	replace := make(map[string]string)
+	for path, text := range changed {
+		copied := filepath.Join(dir, strconv.Itoa(len(replace))+".go")
+		if err := os.WriteFile(copied, text, 0o600); err != nil {
+			return "", err
+		}
+		replace[path] = copied
+	}
+	content, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "overlay.json")
+	return name, os.WriteFile(name, content, 0o600)
+}
+
+// try runs the test with the mutation and returns the line of its failure. It
+// returns an error if the test passes, does not build, or fails otherwise.
+func (m mutation) try(ctx context.Context, root string, marks marks) (line string, err error) {
+	path, text, err := m.apply(root, marks)
 	if err != nil {
 		return "", err
 	}
@@ -62,31 +79,32 @@ func (m mutation) try(ctx context.Context, root string) (line string, err error)
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	mutated, overlay := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json")
-	content, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+	layer, err := overlay(dir, map[string][]byte{path: text})
 	if err != nil {
-		return "", err
-	}
-	if err := errors.Join(os.WriteFile(mutated, source, 0o600), os.WriteFile(overlay, content, 0o600)); err != nil {
 		return "", err
 	}
 	flags, err := exec.CommandContext(ctx, "go", "env", "GOFLAGS").Output() // of the environment or go env -w
 	if err != nil {
-		return "", fmt.Errorf("ask for GOFLAGS: %w", err)
+		return "", fmt.Errorf("read GOFLAGS: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", limit.String(), "-run", anchored(m.test), "./"+m.pkg)
 	cmd.Dir = root
-	// In the environment it holds for the programs that the test builds, too.
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOFLAGS=%s '-overlay=%s'", strings.TrimSpace(string(flags)), overlay))
+	// The environment reaches the programs that the test builds, too.
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOFLAGS=%s '-overlay=%s'", strings.TrimSpace(string(flags)), layer))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	out, err := cmd.CombinedOutput()
+	return m.verdict(string(out), err)
+}
+
+// verdict finds the line of the expected failure in the output of go test.
+func (m mutation) verdict(out string, err error) (string, error) {
 	switch {
 	case err == nil:
 		return "", errors.New("the test passes")
-	case strings.Contains(string(out), "[build failed]"):
+	case strings.Contains(out, "[build failed]"):
 		return "", fmt.Errorf("it does not build: %s", out)
 	}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		if m.says != "" && strings.Contains(line, m.says) {
 			return strings.TrimSpace(line), nil
 		}
@@ -94,7 +112,7 @@ func (m mutation) try(ctx context.Context, root string) (line string, err error)
 	return "", fmt.Errorf("it fails, but does not say %q:\n%s", m.says, out)
 }
 
-// anchored is a pattern of go test for one test alone.
+// anchored returns a pattern of go test for one test alone.
 func anchored(test string) string {
 	parts := strings.Split(test, "/")
 	for i, p := range parts {
