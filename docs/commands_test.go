@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCommands holds the table of commands against what "flannel help" lists,
-// in both directions.
+// TestCommands compares the table of commands with "flannel help", in both
+// directions.
 func TestCommands(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "flannel")
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "..")

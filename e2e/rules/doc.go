@@ -1,4 +1,4 @@
-// Package rules holds the repository's own rules, each as a test: who may
-// import whom, how long a file may be, what has no place below main. A rule
-// that nobody checks is a wish.
+// Package rules holds the rules of this repository as tests: the layout, the
+// directions of imports, the lengths of files and functions, the comments, and
+// the calls that only main may make.
 package rules

@@ -18,7 +18,7 @@ func TestGoModIsTidy(t *testing.T) {
 	}
 }
 
-// What is made for tests stays out of the program.
+// Packages for tests are not linked into the program.
 func TestProgramLinksNoTestPackage(t *testing.T) {
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", ".")
 	list.Dir = root
@@ -36,7 +36,7 @@ func TestProgramLinksNoTestPackage(t *testing.T) {
 	}
 }
 
-// The program as the build script makes it: one file that needs nothing else.
+// The program of the build script is one file without a dynamic linker.
 func TestProgramIsStaticAndSmall(t *testing.T) {
 	const limit = 30_000_000
 	script, err := os.ReadFile(filepath.Join(root, "build"))

@@ -6,33 +6,45 @@ import (
 	"go/ast"
 	"go/format"
 	"go/token"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// maxLines is how long a file may be that a person wrote and that ships.
-const maxLines = 400
+const (
+	maxLines    = 400 // of a file that a person wrote, tests excepted
+	maxFunction = 70  // lines of a function, tests excepted
+)
 
-// rule judges one file: each violation is a line that says where and what.
+// rule checks one file. A violation is a line with the place and the reason.
 type rule struct {
 	name  string
 	check func(*file) []string
-	// breaks is a file that the rule must refuse, as name and source: a rule
-	// that refuses nothing proves nothing.
+	// breaks is the name and the source of a file that the rule must refuse.
 	breaks [2]string
 }
 
 var rules = []rule{
 	{"gofmt", gofmt, [2]string{"pkg/x/x.go", "package x\nvar  a int\n"}},
 	{"file length", fileLength, [2]string{"pkg/x/x.go", "package x\n" + strings.Repeat("\n", maxLines)}},
-	{"import directions", directions, [2]string{"pkg/x/x.go", "package x\nimport _ \"" + module + "/subnet\"\n"}},
-	{"backends do not meet", directions, [2]string{"backend/a/x.go", "package a\nimport _ \"" + module + "/backend/b\"\n"}},
-	{"backends see no registry", directions, [2]string{"backend/a/x.go", "package a\nimport _ \"" + module + "/subnet/etcdv3\"\n"}},
-	{"commands do not reach into backends", directions, [2]string{"cli/x.go", "package x\nimport _ \"" + module + "/backend/vxlan\"\n"}},
-	{"leaves know no commands", directions, [2]string{"pkg/x/x.go", "package x\nimport _ \"" + module + "/cli\"\n"}},
+	{"function length", functionLength, [2]string{"pkg/x/x.go", "package x\n\nfunc f() {\n" + strings.Repeat("\tf()\n", maxFunction) + "}\n"}},
+	{"exported names are documented", documented, [2]string{"pkg/x/x.go", "package x\n\n// It adds.\nfunc Add() {}\n"}},
+	{"exported types are documented", documented, [2]string{"pkg/x/x.go", "package x\n\ntype T int\n"}},
+	{"exported methods are documented", documented, [2]string{"pkg/x/x.go", "package x\n\n// T is one.\ntype T int\n\nfunc (T) Add() {}\n"}},
+	{"exported constants are documented", documented, [2]string{"pkg/x/x.go", "package x\n\nconst (\n\ta = iota\n\tB\n)\n"}},
+	{"two Go files at the root", rootFiles, [2]string{"options_test.go", "package main\n"}},
+	{"imports of a package that the table lacks", imports, [2]string{"pkg/x/x.go", "package x\n"}},
+	{"leaves do not import upwards", imports, [2]string{"pkg/tun/x.go", "package tun\nimport _ \"" + module + "/subnet\"\n"}},
+	{"leaves import only what the table says", imports, [2]string{"pkg/tun/x.go", "package tun\nimport _ \"" + module + "/pkg/rtnl\"\n"}},
+	{"backends do not import one another", imports, [2]string{"backend/vxlan/x.go", "package vxlan\nimport _ \"" + module + "/backend/hostgw\"\n"}},
+	{"backends do not import stores", imports, [2]string{"backend/vxlan/x.go", "package vxlan\nimport _ \"" + module + "/subnet/etcdv3\"\n"}},
+	{"commands do not import a backend", imports, [2]string{"cli/x.go", "package cli\nimport _ \"" + module + "/backend/vxlan\"\n"}},
+	{"commands do not import the daemon", imports, [2]string{"cli/x.go", "package cli\nimport _ \"" + module + "/daemon\"\n"}},
+	{"the daemon does not import commands", imports, [2]string{"daemon/x.go", "package daemon\nimport _ \"" + module + "/cli\"\n"}},
+	{"the control plane does not import a store", imports, [2]string{"subnet/x.go", "package subnet\nimport _ \"" + module + "/subnet/etcdv3\"\n"}},
+	{"tests do not import upwards", imports, [2]string{"subnet/x_test.go", "package subnet\nimport _ \"" + module + "/daemon\"\n"}},
+	{"the program does not import test packages", imports, [2]string{"daemon/x.go", "package daemon\nimport _ \"" + module + "/pkg/netnstest\"\n"}},
 	{"package names", packageNames, [2]string{"pkg/util/x.go", "package util\n"}},
 	{"no init", noInit, [2]string{"pkg/x/x.go", "package x\nfunc init() {}\n"}},
 	{"no root context below main", noBackground, [2]string{"pkg/x/x.go", "package x\nimport \"context\"\nvar c = context.Background()\n"}},
@@ -85,62 +97,16 @@ func gofmt(f *file) []string {
 
 func fileLength(f *file) []string {
 	if n := bytes.Count(f.source, []byte("\n")); n > maxLines && !f.test() && !f.generated() {
-		return []string{fmt.Sprintf("%s: %d lines, more than %d: find the second noun in it", f.name, n, maxLines)}
+		return []string{fmt.Sprintf("%s: %d lines, more than %d: split it by nouns", f.name, n, maxLines)}
 	}
 	return nil
 }
-
-// directions: main → all; pkg/command → subnet/X → subnet → pkg; backend/X →
-// backend → subnet → pkg. Tests may use what is made for tests, wherever it lies.
-func directions(f *file) []string {
-	var bad []string
-	for _, to := range f.imports() {
-		if f.test() && (to == "pkg/netnstest" || strings.HasPrefix(to, "subnet/subnettest")) {
-			continue
-		}
-		if !mayImport(f.dir(), to) {
-			bad = append(bad, fmt.Sprintf("%s: %s may not import %s", f.name, f.dir(), to))
-		}
-	}
-	return bad
-}
-
-func mayImport(from, to string) bool {
-	if within(from, to) { // a package's own parts, and a test its own package
-		return true
-	}
-	switch top, _, _ := strings.Cut(from, "/"); top {
-	case ".":
-		return !within("e2e", to)
-	case "subnet":
-		// subnet/store chooses among its siblings; subnet itself knows none.
-		return within("pkg", to) || from != "subnet" && within("subnet", to)
-	case "backend":
-		if from == "backend/all" {
-			return within("backend", to) || within("pkg", to)
-		}
-		return within("pkg", to) || to == "subnet" || to == "backend" || within(family(from), to)
-	case "pkg":
-		return within("pkg", to)
-	case "daemon", "cli":
-		return within("pkg", to) || within("subnet", to) || to == "backend" || to == "backend/all"
-	}
-	return true // e2e and the tools see everything
-}
-
-// family is the folder of the backend that a package is part of.
-func family(dir string) string {
-	parts := strings.SplitN(dir, "/", 3)
-	return path.Join(parts[:min(2, len(parts))]...)
-}
-
-func within(dir, name string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
 
 func packageNames(f *file) []string {
 	vague := []string{"util", "utils", "common", "helper", "helpers", "misc", "shared", "base", "lib", "types"}
 	for part := range strings.SplitSeq(f.dir()+"/"+f.syntax.Name.Name, "/") {
 		if slices.Contains(vague, part) {
-			return []string{f.name + ": the name " + part + " says nothing"}
+			return []string{f.name + ": the name " + part + " names no thing"}
 		}
 	}
 	return nil
@@ -153,14 +119,14 @@ func noInit(f *file) []string {
 	var bad []string
 	for _, d := range f.syntax.Decls {
 		if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
-			bad = append(bad, f.at(fn)+": init runs before anybody asked for it; call it from main")
+			bad = append(bad, f.at(fn)+": init; call it from main")
 		}
 	}
 	return bad
 }
 
-// noBackground leaves one use: the lifetime of what a constructor makes, which
-// its Close ends.
+// noBackground allows one use: the lifetime of an object that a constructor
+// makes and that its Close ends.
 func noBackground(f *file) []string {
 	if f.test() || f.program() {
 		return nil
@@ -194,18 +160,18 @@ func noPanic(f *file) []string {
 }
 
 func noSleep(f *file) []string {
-	// Inside a synctest bubble time is not real, and Sleep does synchronise.
+	// In a synctest bubble time is not real, and Sleep synchronises.
 	if f.test() && slices.Contains(f.allImports(), "testing/synctest") {
 		return nil
 	}
-	instead := "waits for ctx beside the time"
+	instead := "waits for ctx as well"
 	if f.test() {
-		instead = "waits for what it wants to see, not for a time"
+		instead = "waits for a condition, not for a time"
 	}
 	return calls(f, `^time\.Sleep$`, instead)
 }
 
-// glog is the program's log; the standard one would write around its flags.
+// glog is the program's log. Package log ignores the flags of glog.
 func glog(f *file) []string {
 	if f.test() || f.program() || !slices.Contains(f.allImports(), "log") {
 		return nil
@@ -220,7 +186,7 @@ func noCgo(f *file) []string {
 	return nil
 }
 
-// errorsIs finds comparisons with a named error, which miss a wrapped one.
+// errorsIs finds comparisons with a named error. They miss a wrapped error.
 func errorsIs(f *file) []string {
 	var bad []string
 	ast.Inspect(f.syntax, func(n ast.Node) bool {
@@ -238,8 +204,8 @@ func errorsIs(f *file) []string {
 
 var namedError = regexp.MustCompile(`^([a-z0-9]+\.)?(Err[A-Z]\w*|io\.EOF)$|^io\.(ErrUnexpected)?EOF$`)
 
-// calls finds calls of functions whose name, with its package's, matches, but
-// for those that are allowed.
+// calls finds calls of functions whose qualified name matches the pattern,
+// except those in allowed.
 func calls(f *file, pattern, instead string, allowed ...map[ast.Node]bool) []string {
 	re := regexp.MustCompile(pattern)
 	var bad []string
@@ -250,7 +216,7 @@ func calls(f *file, pattern, instead string, allowed ...map[ast.Node]bool) []str
 					return true
 				}
 			}
-			bad = append(bad, f.at(call)+": calls "+selector(call.Fun)+"; here one "+instead)
+			bad = append(bad, f.at(call)+": calls "+selector(call.Fun)+"; code here "+instead)
 		}
 		return true
 	})

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Each script that a person runs tells how, to whoever asks and to whoever is
-// mistaken, and does nothing else then.
-func TestScriptsTellTheirUsage(t *testing.T) {
+// Each script prints its usage for -help and for a wrong argument, and does
+// nothing else then.
+func TestScriptsPrintUsage(t *testing.T) {
 	for script, mistake := range map[string]string{"build": "nonsense", "test": "nonsense", "demo": ""} {
 		text, err := os.ReadFile(filepath.Join(root, script))
 		if err != nil {

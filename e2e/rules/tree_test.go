@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// module is the path that our own imports begin with.
+// module is the prefix of the imports of our own packages.
 const module = "github.com/coreos/flannel"
 
 // file is one Go source file of the tree.
@@ -29,13 +29,13 @@ func (f *file) test() bool      { return strings.HasSuffix(f.name, "_test.go") }
 func (f *file) generated() bool { return ast.IsGenerated(f.syntax) }
 func (f *file) program() bool   { return f.syntax.Name.Name == "main" }
 
-// at is the place of n, for an editor to jump to.
+// at returns the place of n in a form that editors know.
 func (f *file) at(n ast.Node) string {
 	return f.name + ":" + strconv.Itoa(f.set.Position(n.Pos()).Line)
 }
 
-// imports are the paths of our own packages that f imports, relative to the
-// root; "." is the root itself.
+// imports returns the packages of this module that f imports, relative to the
+// root. "." is the root itself.
 func (f *file) imports() []string {
 	var own []string
 	for _, path := range f.allImports() {
@@ -68,7 +68,7 @@ func parse(t *testing.T, name string, source []byte) *file {
 	return &file{name: filepath.ToSlash(name), source: source, syntax: syntax, set: set}
 }
 
-// root is the repository's, from where go test runs this package.
+// root is the path from this package to the root of the repository.
 const root = "../.."
 
 // tree reads every Go file of the repository.
@@ -106,4 +106,15 @@ func tree(t *testing.T) []*file {
 		t.Fatalf("found %d Go files below %s; the rules hold for nothing", len(files), root)
 	}
 	return files
+}
+
+type dirEntry = fs.DirEntry
+
+func rootEntries(t *testing.T) []dirEntry {
+	t.Helper()
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
 }

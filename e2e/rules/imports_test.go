@@ -1,0 +1,166 @@
+package rules
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers lists the packages of this module and the packages that each may
+// import. "x/..." is x and everything below it. A package that no row matches
+// breaks the rule; add a row for a new package. The first row that matches counts.
+var layers = []struct{ from, to string }{
+	{".", "cli daemon backend/udp/bpf"},
+	{"cli", "backend backend/all subnet subnet/store pkg/..."},
+	{"daemon", "backend backend/all subnet subnet/embed subnet/store pkg/..."},
+
+	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/vxlan backend/wireguard"},
+	{"backend/udp", "backend backend/udp/bpf subnet pkg/..."},
+	{"backend/udp/bpf", "pkg/netdev pkg/rtnl"},
+	{"backend/alloc", "backend subnet"},
+	{"backend/hostgw", "backend subnet pkg/..."},
+	{"backend/vxlan", "backend subnet pkg/..."},
+	{"backend/wireguard", "backend subnet pkg/..."},
+	{"backend", "subnet pkg/uplink"},
+
+	{"subnet/store", "subnet subnet/etcdv2 subnet/etcdv3 pkg/backoff"},
+	{"subnet/etcdv2", "subnet"},
+	{"subnet/etcdv3", "subnet"},
+	{"subnet/embed", "pkg/backoff"},
+	{"subnet/subnettest/...", "subnet subnet/subnettest/..."},
+	{"subnet", "pkg/backoff pkg/clock pkg/ratelog"},
+
+	{"pkg/backoff", ""},
+	{"pkg/checksum", ""},
+	{"pkg/clock", ""},
+	{"pkg/control", "pkg/httpd"},
+	{"pkg/envflag", ""},
+	{"pkg/httpd", ""},
+	{"pkg/masq", "pkg/ratelog"},
+	{"pkg/netdev", ""},
+	{"pkg/netnstest", ""},
+	{"pkg/nodeid", ""},
+	{"pkg/offload", "pkg/checksum pkg/tun"},
+	{"pkg/probe", "pkg/clock pkg/turn"},
+	{"pkg/ratelog", ""},
+	{"pkg/rtnl", "pkg/backoff pkg/ratelog"},
+	{"pkg/state", ""},
+	{"pkg/status", "pkg/httpd"},
+	{"pkg/subnetfile", ""},
+	{"pkg/tun", ""},
+	{"pkg/turn", ""},
+	{"pkg/udpsock", ""},
+	{"pkg/uplink", "pkg/clock pkg/ratelog"},
+
+	{"docs", ""},
+	{"Godeps/generate", ""},
+	{"e2e/commandline", "pkg/envflag"},
+	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcdv3 subnet/subnettest/faultproxy"},
+}
+
+// testLayers lists the packages that tests may import as well.
+var testLayers = []struct{ from, to string }{
+	{"cli", "subnet/etcdv3"},
+	{"subnet/embed", "subnet subnet/etcdv3"},
+	{"subnet/etcdv3", "subnet/embed"},
+	{"backend/...", "pkg/uplink"},
+	{"pkg/tun", "pkg/checksum"},
+	{"e2e", "pkg/checksum pkg/control"},
+}
+
+// forTests are the packages that any test may import and the program may not.
+const forTests = "pkg/netnstest subnet/subnettest/..."
+
+// imports checks the imports of a file by the table of layers.
+func imports(f *file) []string {
+	allowed, known := "", false
+	for _, l := range layers {
+		if matches(l.from, f.dir()) {
+			allowed, known = l.to, true
+			break
+		}
+	}
+	if !known {
+		return []string{f.name + ": the package is not in the table of layers"}
+	}
+	if f.test() {
+		allowed += " " + forTests
+		for _, l := range testLayers {
+			if matches(l.from, f.dir()) {
+				allowed += " " + l.to
+			}
+		}
+	}
+	var bad []string
+	for _, to := range f.imports() {
+		own := to == f.dir() && f.test() // the external test of a package
+		ok := slices.ContainsFunc(strings.Fields(allowed), func(pattern string) bool {
+			onlyTests := pattern == "pkg/..." && to == "pkg/netnstest"
+			return matches(pattern, to) && !onlyTests
+		})
+		if !own && !ok {
+			bad = append(bad, fmt.Sprintf("%s: %s may not import %s", f.name, f.dir(), to))
+		}
+	}
+	return bad
+}
+
+// matches reports whether the package is the pattern, or below "pattern/...".
+func matches(pattern, dir string) bool {
+	above, all := strings.CutSuffix(pattern, "/...")
+	return dir == above || all && within(above, dir)
+}
+
+func within(dir, name string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
+
+// Each row and each permission names a package that exists.
+func TestLayersAreCurrent(t *testing.T) {
+	dirs := make(map[string]bool)
+	for _, f := range tree(t) {
+		dirs[f.dir()] = true
+	}
+	exists := func(pattern string) bool {
+		for dir := range dirs {
+			if matches(pattern, dir) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, l := range slices.Concat(layers, testLayers) {
+		for _, pattern := range append(strings.Fields(l.to), l.from) {
+			if !exists(pattern) {
+				t.Errorf("the row of %s names %s, which is no package", l.from, pattern)
+			}
+		}
+	}
+}
+
+// topFolders are the folders at the root. Names that begin with a dot, and the
+// output of the build script, are not part of the layout.
+var topFolders = []string{"Godeps", "backend", "cli", "contrib", "daemon", "docs", "e2e", "pkg", "subnet"}
+
+func TestLayout(t *testing.T) {
+	entries := rootEntries(t)
+	for _, e := range entries {
+		name := e.Name()
+		if e.IsDir() && !strings.HasPrefix(name, ".") && name != "bin" && name != "dist" && !slices.Contains(topFolders, name) {
+			t.Errorf("the root has a folder %s, which the layout lacks", name)
+		}
+	}
+	for _, want := range topFolders {
+		if !slices.ContainsFunc(entries, func(e dirEntry) bool { return e.IsDir() && e.Name() == want }) {
+			t.Errorf("the layout has a folder %s, which the root lacks", want)
+		}
+	}
+}
+
+// rootFiles allows two Go files at the root.
+func rootFiles(f *file) []string {
+	if f.dir() == "." && path.Base(f.name) != "main.go" && path.Base(f.name) != "version.go" {
+		return []string{f.name + ": the root has main.go and version.go alone"}
+	}
+	return nil
+}
