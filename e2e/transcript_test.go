@@ -12,13 +12,13 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// transcriptTo names a file that the transcript goes to, such as
-// docs/transcript.md; empty: it is compared with that one.
-const transcriptTo = "FLANNEL_TRANSCRIPT"
+// transcriptVariable names a file to write the transcript to, such as
+// docs/transcript.md. If it is empty, the test compares the commands with that file.
+const transcriptVariable = "FLANNEL_TRANSCRIPT"
 
 const transcriptPath = "../docs/transcript.md"
 
-// transcript is what an operator types on hosts, and what comes of it.
+// transcript collects the commands of an operator and their output.
 type transcript struct {
 	t        *testing.T
 	text     strings.Builder
@@ -27,16 +27,16 @@ type transcript struct {
 
 func (tr *transcript) note(format string, args ...any) { fmt.Fprintf(&tr.text, format, args...) }
 
-// replace puts a fresh host's folder in place of one of the test's.
+// replace writes the folder of a real host for a folder of the test.
 func (tr *transcript) replace(folder, by string) {
 	text := strings.ReplaceAll(tr.text.String(), folder, by)
 	tr.text.Reset()
 	tr.text.WriteString(text)
 }
 
-// types notes a command and its output. Only lines with one of the words are
-// shown, if there are any.
-func (tr *transcript) types(host, command, out string, words ...string) {
+// record adds a command and its output. If there are words, it adds only lines
+// with one of them.
+func (tr *transcript) record(host, command, out string, words ...string) {
 	tr.commands = append(tr.commands, host+"# "+command)
 	tr.note("%s# %s\n", host, command)
 	for line := range strings.Lines(out) {
@@ -47,28 +47,28 @@ func (tr *transcript) types(host, command, out string, words ...string) {
 	tr.note("\n")
 }
 
-// flannel runs one of the program's commands and notes it.
+// flannel runs a command of the program and records it.
 func (tr *transcript) flannel(host string, n *node, args ...string) string {
 	tr.t.Helper()
 	out, _ := n.command(args...)
-	tr.types(host, "flannel "+strings.Join(args, " "), out)
+	tr.record(host, "flannel "+strings.Join(args, " "), out)
 	return out
 }
 
-// shell runs a line of shell on a host and notes it.
+// shell runs a line of shell on a host and records it.
 func (tr *transcript) shell(host string, n *node, line string) string {
 	tr.t.Helper()
 	out, err := output(tr.t, n.Host, "sh", "-c", line)
 	if err != nil {
 		tr.t.Fatalf("%s: %v\n%s", line, err, out)
 	}
-	tr.types(host, line, out)
+	tr.record(host, line, out)
 	return out
 }
 
-// An operator's first day: two fresh hosts, the quick start, status, a link that
-// is cut and heals, and the kernel as it was before. What docs/transcript.md
-// shows is typed here; FLANNEL_TRANSCRIPT=docs/transcript.md writes it anew.
+// Two fresh hosts run the quick start. Status, a cut link and its repair follow.
+// After cleanup the kernel is as before. docs/transcript.md has the same commands;
+// FLANNEL_TRANSCRIPT=docs/transcript.md writes it.
 func TestTranscript(t *testing.T) {
 	netnstest.Require(t)
 	t.Parallel()
@@ -83,15 +83,15 @@ func TestTranscript(t *testing.T) {
 	for _, n := range []*node{a, b} {
 		n.Sysctl("net.ipv4.ip_forward", "1")
 	}
-	before := kernelLook(a)
+	before := kernelAndPrograms(a)
 
-	tr.note("# From a fresh host to a clean one\n\nWhat two hosts say from the quick start to `flannel cleanup`, with a link cut in between.\n" +
-		"`TestTranscript` types all of this in two network namespaces, and holds the commands here to its own.\n\n## Quick start\n\n```\n")
+	tr.note("# From a fresh host to a clean one\n\nThis is the output of two hosts from the quick start to `flannel cleanup`, with a link cut in between.\n" +
+		"`TestTranscript` runs all of it in two network namespaces, and compares the commands here with its own.\n\n## Quick start\n\n```\n")
 	da := a.join()
-	tr.types("host1", "flannel "+strings.Join(start, " "), messages(da.log.String()), "chose", "lease", "carry", "ready ")
+	tr.record("host1", "flannel "+strings.Join(start, " "), messages(da.log.String()), "chose", "lease", "carry", "ready ")
 	db := b.join()
-	tr.types("host2", "flannel "+strings.Join(join, " "), messages(db.log.String()), "ready ")
-	eventually(t, "host1 hears host2, and knows what MTU can be used", func() error {
+	tr.record("host2", "flannel "+strings.Join(join, " "), messages(db.log.String()), "ready ")
+	eventually(t, "host1 has an answer of host2, and the usable MTU", func() error {
 		if out, _ := a.command("peers"); !strings.Contains(out, "answers") || !strings.Contains(out, fmt.Sprint(a.mtu())) {
 			return errors.New(out)
 		}
@@ -104,11 +104,11 @@ func TestTranscript(t *testing.T) {
 	if page := tr.shell("host1", a, "curl -s http://127.0.0.1:8286/ | grep -o '<title>[^<]*'"); !strings.Contains(page, "<title>flannel") {
 		t.Errorf("the page is %q", page)
 	}
-	tr.note("```\n\nThe page in a browser, on a desktop; `FLANNEL_SCREENSHOTS=/tmp go test ./pkg/status -run TestPageInBrowser` makes it at\n360 pixels, in dark mode, with 1,000 peers, and with the daemon gone as well.\n\n![The status page](page.png)\n\n## A peer's link is cut\n\n```\n")
+	tr.note("```\n\nThis is the page on a desktop. `FLANNEL_SCREENSHOTS=/tmp go test ./pkg/status -run TestPageInBrowser` also draws it at\n360 pixels, in dark mode, with 1,000 peers, and without a daemon.\n\n![The status page](page.png)\n\n## A peer's link is cut\n\n```\n")
 
 	cut := time.Now()
 	tr.shell("host2", b, "ip link set eth0 down")
-	eventually(t, "host1 says that host2 is silent", func() error {
+	eventually(t, "host1 reports that host2 is silent", func() error {
 		if out, _ := output(t, a.Host, "curl", "-s", statusURL+"/readyz"); !strings.Contains(out, "1 of 1 peers do not answer") {
 			return errors.New(out)
 		}
@@ -117,7 +117,7 @@ func TestTranscript(t *testing.T) {
 	tr.note("```\n\nAfter %.0f seconds:\n\n```\n", time.Since(cut).Seconds())
 	tr.shell("host1", a, "curl -s http://127.0.0.1:8286/readyz")
 	if out := tr.flannel("host1", a, "status"); !strings.Contains(out, "silent") {
-		t.Errorf("status does not tell of the silent peer:\n%s", out)
+		t.Errorf("status does not report the silent peer:\n%s", out)
 	}
 	tr.flannel("host1", a, "peers")
 	metrics := tr.shell("host1", a, `curl -s http://127.0.0.1:8286/metrics | grep -E '^flannel_(ready|store_reachable|peer_probe_)'`)
@@ -126,7 +126,7 @@ func TestTranscript(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, metrics)
 		}
 	}
-	eventually(t, "the page says so among the events", func() error {
+	eventually(t, "the events have it", func() error {
 		if out := a.statusText(); !strings.Contains(out[strings.Index(out, `"events"`):], "answer through the overlay") {
 			return errors.New(out)
 		}
@@ -134,15 +134,15 @@ func TestTranscript(t *testing.T) {
 	})
 	tr.shell("host1", a, `curl -s http://127.0.0.1:8286/api/v1/status | grep -m3 '"text"'`)
 	out, _ := a.command("doctor", "-etcd-endpoints=http://"+url)
-	tr.types("host1", "flannel doctor | grep -v ^ok", out, "warn", "fail", "fix:")
-	tr.note("```\n\nThe other host says of itself that it is not ready:\n\n```\n")
+	tr.record("host1", "flannel doctor | grep -v ^ok", out, "warn", "fail", "fix:")
+	tr.note("```\n\nThe other host reports that it is not ready:\n\n```\n")
 	b.readiness(503, "interface eth0 is down")
 	tr.shell("host2", b, "curl -s http://127.0.0.1:8286/readyz | head -1")
 
 	tr.note("```\n\n## It heals\n\n```\n")
 	healed := time.Now()
 	tr.shell("host2", b, "ip link set eth0 up && ip route replace default via "+lab.Router().Addr().Addr().String())
-	eventually(t, "host1 hears host2 again", func() error { // some of the last 20 pings are lost, which is told as well
+	eventually(t, "host1 has answers of host2 again", func() error { // the state also reports the loss of the last 20 pings
 		if out, _ := a.command("peers"); strings.Contains(out, "silent") {
 			return errors.New(out)
 		}
@@ -153,16 +153,16 @@ func TestTranscript(t *testing.T) {
 	tr.shell("host1", a, "curl -s http://127.0.0.1:8286/readyz")
 	tr.flannel("host1", a, "peers")
 
-	tr.note("```\n\n## Nothing is left\n\nCtrl-C on both; `before` is what these commands said before the first start.\n\n```\n")
+	tr.note("```\n\n## Nothing is left\n\nCtrl-C ends both daemons. `before` has the output of these commands before the first start.\n\n```\n")
 	db.stop()
 	da.stop()
 	out, code := a.command("cleanup", "-subnet-file="+a.envFile)
 	if code != 0 {
 		t.Errorf("cleanup: code %d\n%s", code, out)
 	}
-	tr.types("host1", "flannel cleanup", out, "removed ")
-	after := kernelLook(a)
-	tr.types("host1", "(ip -4 addr; ip -4 route show table all; ip rule; nft list ruleset; bpftool net show; ls /sys/fs/bpf) | diff before - && echo no difference", "no difference\n")
+	tr.record("host1", "flannel cleanup", out, "removed ")
+	after := kernelAndPrograms(a)
+	tr.record("host1", "(ip -4 addr; ip -4 route show table all; ip rule; nft list ruleset; bpftool net show; ls /sys/fs/bpf) | diff before - && echo no difference", "no difference\n")
 	if after != before {
 		t.Errorf("after cleanup\n%s\nbefore the first start\n%s", after, before)
 	}
@@ -174,12 +174,12 @@ func TestTranscript(t *testing.T) {
 	tr.compare()
 }
 
-// compare holds the document to what was typed, or writes it.
+// compare compares the document's commands with the recorded ones, or writes the document.
 func (tr *transcript) compare() {
 	tr.t.Helper()
-	// No empty line at a block's end.
+	// A block does not end with an empty line.
 	text := strings.TrimSpace(strings.ReplaceAll(tr.text.String()+"\n", "\n\n```\n\n", "\n```\n\n")) + "\n"
-	if path := os.Getenv(transcriptTo); path != "" {
+	if path := os.Getenv(transcriptVariable); path != "" {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			tr.t.Error(err)
 		}
@@ -189,19 +189,19 @@ func (tr *transcript) compare() {
 	if err != nil {
 		tr.t.Fatal(err)
 	}
-	var typed []string
+	var documented []string
 	for line := range strings.Lines(string(document)) {
 		if strings.HasPrefix(line, "host1# ") || strings.HasPrefix(line, "host2# ") {
-			typed = append(typed, strings.TrimSpace(line))
+			documented = append(documented, strings.TrimSpace(line))
 		}
 	}
-	if !slices.Equal(typed, tr.commands) {
-		tr.t.Errorf("%s has the commands\n%s\nthe test typed\n%s", transcriptPath, strings.Join(typed, "\n"), strings.Join(tr.commands, "\n"))
+	if !slices.Equal(documented, tr.commands) {
+		tr.t.Errorf("%s has the commands\n%s\nthe test ran\n%s", transcriptPath, strings.Join(documented, "\n"), strings.Join(tr.commands, "\n"))
 	}
 }
 
-// kernelLook is all that flannel changes on a host, programs and pins included.
-func kernelLook(n *node) string {
+// kernelAndPrograms returns the state that flannel changes on a host, with programs and pins.
+func kernelAndPrograms(n *node) string {
 	n.t.Helper()
 	out, err := output(n.t, n.Host, "bpftool", "net", "show")
 	if err != nil {
@@ -210,7 +210,7 @@ func kernelLook(n *node) string {
 	return n.kernelDetails() + out + strings.Join(pinsOf(n.t, n), "\n")
 }
 
-// messages are the log's lines without their heads.
+// messages returns the lines of the log without their heads.
 func messages(log string) string {
 	var all strings.Builder
 	for line := range strings.Lines(log) {
