@@ -35,12 +35,33 @@ func never(s *source) (edit, error) { return s.wrapCondition("false && (", ")") 
 // always makes the condition of an if, for, case or return true.
 func always(s *source) (edit, error) { return s.wrapCondition("true || (", ")") }
 
-// firstOperand takes the last operand of ||, &&, + or - out of the expression.
-func firstOperand(s *source) (edit, error) {
+// withoutOperand takes the last operand of ||, &&, + or - out of the expression.
+func withoutOperand(s *source) (edit, error) {
 	binary, ok := s.expression().(*ast.BinaryExpr)
 	if !ok {
 		return edit{}, errNoSuchNode
 	}
+	return s.neutralise(binary)
+}
+
+// withoutLeaf is withoutOperand for the last operand that has no operands itself:
+// c in "a && (b || c)".
+func withoutLeaf(s *source) (edit, error) {
+	binary, ok := s.expression().(*ast.BinaryExpr)
+	if !ok {
+		return edit{}, errNoSuchNode
+	}
+	for {
+		below, ok := ast.Unparen(binary.Y).(*ast.BinaryExpr)
+		if !ok || below.Op != token.LOR && below.Op != token.LAND {
+			return s.neutralise(binary)
+		}
+		binary = below
+	}
+}
+
+// neutralise keeps the right operand from having an effect.
+func (s *source) neutralise(binary *ast.BinaryExpr) (edit, error) {
 	neutral := map[token.Token]string{token.LOR: "false && (", token.LAND: "(true || ", token.ADD: "0 * (", token.SUB: "0 * ("}
 	before, ok := neutral[binary.Op]
 	if !ok {

@@ -140,12 +140,15 @@ func TestChanges(t *testing.T) {
 		{never, "if a > b {\n}", "if false && (a > b) {\n}"},
 		{never, "switch {\ncase a > b:\n}", ""},
 		{always, "if a > b {\n}", "if true || (a > b) {\n}"},
-		{firstOperand, "if a > b || b > c {\n}", "if a > b || false && (b > c) {\n}"},
-		{firstOperand, "if a > b && b > c {\n}", "if a > b && (true || b > c) {\n}"},
-		{firstOperand, "return a - b", "return a - 0 * (b)"},
-		{firstOperand, "return a * b", ""},
-		{firstOperand, "return a > b || b > c && c > a", "return a > b || false && (b > c && c > a)"},
-		{firstOperand, "a = b", ""},
+		{withoutOperand, "if a > b || b > c {\n}", "if a > b || false && (b > c) {\n}"},
+		{withoutOperand, "if a > b && b > c {\n}", "if a > b && (true || b > c) {\n}"},
+		{withoutOperand, "return a - b", "return a - 0 * (b)"},
+		{withoutLeaf, "if a > b && (b > c || c > a) {\n}", "if a > b && (b > c || false && (c > a)) {\n}"},
+		{withoutLeaf, "return a - b", "return a - 0 * (b)"},
+		{withoutLeaf, "return a", ""},
+		{withoutOperand, "return a * b", ""},
+		{withoutOperand, "return a > b || b > c && c > a", "return a > b || false && (b > c && c > a)"},
+		{withoutOperand, "a = b", ""},
 		{skip, "a = b", "if false {\na = b\n}"},
 		{yields("c"), "return a", "return c"},
 		{yields("c, a"), "a, b = b, a", "a, b = c, a"},
@@ -160,7 +163,7 @@ func TestChanges(t *testing.T) {
 		}
 	}
 	wrapped := "package x\n\nvar a = b > c ||\n\tc > d && d > b\n"
-	if got, err := change(firstOperand).apply("x.go", []byte(wrapped), 4); err != nil || !strings.Contains(string(got), "c > d && (true || d > b)\n") {
+	if got, err := change(withoutOperand).apply("x.go", []byte(wrapped), 4); err != nil || !strings.Contains(string(got), "c > d && (true || d > b)\n") {
 		t.Errorf("an operand on a line of its own: %v\n%s", err, got)
 	}
 	list := "package x\n\nvar a = [][]int{\n\t{1, 2}, // promise: one\n\t{3},\n}\n"
