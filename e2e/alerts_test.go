@@ -31,8 +31,8 @@ func TestAlertRules(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\bflannel_[a-z_]+`)
 
-// What dashboard and alert rules look at is in the daemon's metrics; a metric
-// that was renamed would make them silent, not wrong.
+// The metrics of the dashboard and of the alert rules exist. A renamed metric
+// would make them silent.
 func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	c := newCluster(t, "3")
 	a, _, _, _ := c.pair()
@@ -50,7 +50,7 @@ func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 		}
 		return nil
 	})
-	if promtool, err := exec.LookPath("promtool"); err == nil { // TestAlertRules says so where there is none
+	if promtool, err := exec.LookPath("promtool"); err == nil { // TestAlertRules skips without it
 		lint := exec.CommandContext(t.Context(), promtool, "check", "metrics")
 		lint.Stdin = strings.NewReader(a.metrics())
 		if out, err := lint.CombinedOutput(); err != nil {
@@ -78,7 +78,7 @@ func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	}
 }
 
-// Each query of the dashboard is one that Prometheus understands.
+// Prometheus parses each query of the dashboard.
 func TestDashboardQueries(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -97,7 +97,7 @@ func TestDashboardQueries(t *testing.T) {
 	if err := json.Unmarshal(text, &dashboard); err != nil {
 		t.Fatal(err)
 	}
-	// Grafana puts in its variables; "promtool check rules" takes what remains.
+	// Grafana replaces its variables; "promtool check rules" checks the result.
 	variables := strings.NewReplacer("$__rate_interval", "1m", "$instance", ".+")
 	type rule struct {
 		Record string `json:"record"`

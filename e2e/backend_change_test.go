@@ -13,8 +13,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// After a change of backend and a restart, what there is does not depend on what
-// there was before, and with a backend that has nothing, there is nothing.
+// After a change of backend and a restart, the state does not depend on the
+// previous backend. A backend without state leaves none.
 func TestChangeOfBackend(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b := c.node("a"), c.node("b")
@@ -102,7 +102,7 @@ func TestEveryChange(t *testing.T) {
 func allState(t *testing.T, n *node) string {
 	t.Helper()
 	var all strings.Builder
-	// A bridge does not know its state before its first port is up.
+	// A bridge has no state before its first port is up.
 	all.WriteString(strings.ReplaceAll(kernelState(t, n.Host), "UNKNOWN", "UP     "))
 	for _, command := range []string{"ip neigh show nud permanent", "bridge fdb show"} {
 		words := strings.Fields(command)
@@ -113,7 +113,7 @@ func allState(t *testing.T, n *node) string {
 		lines := strings.Split(out, "\n")
 		slices.Sort(lines)
 		for _, line := range lines {
-			// What bridges have learned comes and goes.
+			// Learned entries of bridges come and go.
 			if words[0] == "ip" || strings.Contains(line, " dst ") {
 				all.WriteString(line + "\n")
 			}
@@ -124,7 +124,7 @@ func allState(t *testing.T, n *node) string {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		// A host that comes back to WireGuard is to have its key.
+		// A host that returns to WireGuard keeps its key.
 		if f.Name() != "wgkey" {
 			fmt.Fprintln(&all, f.Name())
 		}

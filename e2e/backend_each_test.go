@@ -11,28 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// backendCase is what is a backend's own in what each backend must show.
+// backendCase has the differences between backends in the tests that all share.
 type backendCase struct {
 	name, config string
 	mtu          int
-	// device is its own; "": it has none.
+	// device is the backend's device; "": there is none.
 	device string
 	// staysUp: the kernel carries packets without the daemon.
 	staysUp bool
-	// lease is the value that a host at addr writes, whose own part of the
-	// backend's data is own.
+	// lease returns the value of a host at addr; own is the host's part of the
+	// backend's data.
 	lease func(addr, own string) string
-	// own finds that part in a lease, madeUp makes it for a peer that is none;
-	// nil: leases have no such part.
+	// own finds that part in a lease. madeUp makes it for a made-up peer. nil:
+	// leases have no such part.
 	own    func(leaseValue) string
 	madeUp func(n int) string
-	// read is what a host does with packets to each peer, wants what it shall.
+	// read returns the handling of packets to each peer, wants the expected
+	// one.
 	read  kernelPeers
 	wants func(subnet netip.Prefix, v leaseValue) string
 	// harms are done to a host, and must be undone by its daemon.
 	harms []string
-	// check is what else must hold of a trio that has just begun; away of a
-	// host whose daemon is.
+	// check has further checks of a new trio; away those of a host without its
+	// daemon.
 	check func(*testing.T, *trio)
 	away  func(*testing.T, *node)
 }
@@ -45,7 +46,7 @@ var udpCase = backendCase{
 	device: "flannel0",
 }
 
-// What every backend must show, on three hosts.
+// Every backend passes these, on three hosts.
 func TestEachBackend(t *testing.T) {
 	cases := []backendCase{udpCase, hostGWCase, vxlanCase}
 	for _, datapath := range wireguards(t) {
@@ -101,7 +102,7 @@ func (c backendCase) run(t *testing.T) {
 	tr.churn(c.peer)
 	c.agree(tr)
 	tr.meetAll()
-	for _, n := range tr.nodes { // the hosts' own are what they were
+	for _, n := range tr.nodes { // the hosts' own parts are unchanged
 		if got, want := shared(tr.leases()[n.leaseKey()]), shared(leases[n.leaseKey()]); got != want {
 			t.Errorf("the lease was\n%s, is\n%s", want, got)
 		}
@@ -124,7 +125,7 @@ func (c backendCase) peer(n int) string {
 	return c.lease(fmt.Sprintf("192.168.77.%d", 100+n), own)
 }
 
-// agree waits until each host does what the store says.
+// agree waits until each host matches the store.
 func (c backendCase) agree(tr *trio) {
 	tr.t.Helper()
 	for _, n := range tr.nodes {
@@ -175,8 +176,8 @@ func (c backendCase) state(n *node) (string, error) {
 	return fmt.Sprintf("%s\n%s %v up %v mtu %d %v", state, c.device, a.HardwareAddr, a.Flags&net.FlagUp != 0, a.MTU, addrs), nil
 }
 
-// statusPeers reads them from the status report: of backends whose peers are
-// in the process, or in a map of the kernel's.
+// statusPeers reads the peers from the status report, for backends with their
+// peers in the process or in a map of the kernel.
 func statusPeers(n *node) (map[string]string, error) {
 	s, err := n.readStatus()
 	if err != nil {

@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 )
 
-// handSubnet is that of a host without the program.
+// handSubnet is the subnet of a host without the program.
 var handSubnet = netip.MustParsePrefix("10.5.200.0/24")
 
-// byHand makes a host with a container and a lease, value with its address put
-// in, that is none of the program's: what else it needs is the test's to set up
-// as the protocol's description says.
+// byHand makes a host with a container and a lease with the host's address in
+// value. The host has no daemon: the test sets up the rest from the protocol's
+// description.
 func (c *cluster) byHand(name, value string) *node {
 	c.t.Helper()
 	n := &node{Host: c.lab.Host(name), t: c.t, envFile: filepath.Join(c.t.TempDir(), "subnet.env")}

@@ -135,7 +135,7 @@ func (tr *trio) undisturbed(what string, f func()) {
 	}
 }
 
-// fakePeer puts a lease into the store that no host stands behind.
+// fakePeer writes a lease without a host to the store.
 type fakePeer struct {
 	subnet netip.Prefix
 	value  string // of the lease
@@ -146,11 +146,11 @@ func (f fakePeer) key() string {
 	return "subnets/" + strings.ReplaceAll(f.subnet.String(), "/", "-")
 }
 
-// kernelPeers reads what the kernel of a node would do with packets to each
-// peer: subnet → some description.
+// kernelPeers reads the kernel's handling of packets to each peer of a node:
+// subnet → description.
 type kernelPeers func(n *node) (map[string]string, error)
 
-// agree waits until the kernel of n has exactly what the store has.
+// agree waits until the kernel of n matches the store exactly.
 func (tr *trio) agree(n *node, read kernelPeers, expected func(key, value string) (subnet, what string)) {
 	tr.t.Helper()
 	want := make(map[string]string)
@@ -187,7 +187,7 @@ func (tr *trio) churn(value func(random int) string) {
 	}
 }
 
-// leaseValue is what the tests need of a lease's JSON.
+// leaseValue has the fields of a lease's JSON that the tests read.
 type leaseValue struct {
 	PublicIP    netip.Addr
 	BackendData struct {
@@ -229,8 +229,8 @@ func ownRoutes(n *node) (map[string]string, error) {
 	return found, nil
 }
 
-// restartWhileALeaseEnds checks that what a host missed while it was down is
-// made good at its start; staysUp: until then, packets to that peer leave.
+// restartWhileALeaseEnds checks that a start makes up for changes during the
+// stop. staysUp: packets to that peer leave until then.
 func (tr *trio) restartWhileALeaseEnds(peer fakePeer, read kernelPeers, staysUp bool) {
 	tr.t.Helper()
 	n := tr.nodes[2]

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// second is another network of the same cluster, with keys of its own.
+// second is another network of the same cluster, with other keys.
 type second struct {
 	*cluster
 	name string // of the folder of its keys, below the first one's
@@ -60,8 +60,8 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// A network that would share the device of another refuses to start, and harms
-// nobody.
+// A network that would share the device of another refuses to start, and does
+// no harm.
 func TestTwoNetworksOneDevice(t *testing.T) {
 	c := newCluster(t, "3")
 	c.use(`{"Type": "vxlan"}`)

@@ -9,8 +9,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// What happens to the interface between the hosts is made good, and the other
-// hosts are told of what they must know; the daemon goes on.
+// The daemon follows changes of the uplink and publishes them to the other
+// hosts. It keeps running.
 func TestUplinkChanges(t *testing.T) {
 	for kind, overhead := range map[string]int{
 		`"udp"`: 28, `"host-gw"`: 0, `"vxlan"`: 50, `"vxlan", "DirectRouting": true`: 50, `"wireguard"`: 80,

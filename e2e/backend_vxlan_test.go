@@ -15,8 +15,8 @@ import (
 
 const vtepDevice = "flannel.1"
 
-// vxlanPeers reads route, neighbour and forwarding entry of each peer together:
-// one that is missing shows.
+// vxlanPeers reads route, neighbour and FDB entry of each peer together, so a
+// missing one shows.
 func vxlanPeers(n *node) (map[string]string, error) {
 	routes, err := ownRoutes(n)
 	if err != nil {
@@ -86,8 +86,8 @@ var vxlanCase = backendCase{
 	device: vtepDevice,
 }
 
-// Every option reaches the kernel, and a device that no longer fits is made
-// anew.
+// Every option reaches the kernel, and flannel replaces a device that no longer
+// fits.
 func TestVXLANOptions(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a")
@@ -162,7 +162,7 @@ func TestVXLANDirectRouting(t *testing.T) {
 	}
 	eventually(t, "routes are direct where they can be", check)
 
-	// What is on the link may change.
+	// A host may move to another link.
 	a.AddAddr(netnstest.Uplink, netip.PrefixFrom(a.Addr().Addr(), 32))
 	a.run("ip", "route", "add", "192.168.77.254/32", "dev", "eth0")
 	a.run("ip", "route", "add", "192.168.77.0/24", "via", "192.168.77.254", "metric", "50")

@@ -91,7 +91,7 @@ func wireguardCase(datapath string) backendCase {
 	}
 }
 
-// guardIsSafe checks what keeps secrets and what keeps packets in.
+// guardIsSafe checks the protection of secrets and of packets.
 func guardIsSafe(t *testing.T, tr *trio, datapath string) {
 	t.Helper()
 	for i, n := range tr.nodes {
@@ -202,7 +202,7 @@ func chatter(from *node, to netip.Addr, mark []byte, stop chan struct{}) {
 	}
 }
 
-// What cannot be is refused, and a secret is not quoted.
+// Impossible options are refused, and the error does not quote a secret.
 func TestWireGuardRefusesWrongOptions(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a")

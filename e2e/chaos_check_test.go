@@ -8,15 +8,15 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// What a daemon may use beyond what it did when it was young: connections to
-// etcd that come and go, and a heap between two collections.
+// These are a daemon's resources beyond those of its start: connections to etcd
+// that come and go, and a heap between two collections.
 const (
 	moreFiles      = 12
 	moreGoroutines = 20
 	moreMemory     = 64 << 20 // bytes; the race detector's included
 )
 
-// resources are what a leak shows in.
+// resources grow with a leak.
 type resources struct{ files, goroutines, memory float64 }
 
 // resources reads the daemon's own metrics.
@@ -49,7 +49,7 @@ func (h *faultHost) leaks() error {
 	return nil
 }
 
-// What others have set up on a host: a route, and a table of nftables.
+// These belong to other programs on a host: a route and an nftables table.
 const (
 	foreignRoute = "203.0.113.0/24"
 	foreignTable = "foreign"
@@ -69,7 +69,7 @@ func (h *faultHost) plantForeign() {
 	}
 }
 
-// foreign checks that what others set up is as they left it.
+// foreign checks that the state of other programs is unchanged.
 func (h *faultHost) foreign() error {
 	routes, err := output(h.t, h.Host, "ip", "route", "show", foreignRoute)
 	if want := "blackhole " + foreignRoute + " metric 77"; err != nil || strings.TrimSpace(routes) != want {

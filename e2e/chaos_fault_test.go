@@ -13,8 +13,9 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
 
-// fault breaks something. It returns how to mend it (nil: it mends itself) and
-// the hosts whose packets may be lost until then; those of all others may not.
+// fault breaks something. It returns the repair (nil: no repair is needed) and
+// the hosts whose packets may be lost until then. Packets of other hosts may
+// not.
 type fault struct {
 	name  string
 	cause func(r *faultRig, rnd *rand.Rand) (mend func(), hurt []*faultHost)
@@ -64,7 +65,7 @@ var faults = []fault{
 	}},
 	{name: "etcd restored from a snapshot", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
 		file := r.etcd.Snapshot(r.t.Context())
-		r.compact() // revisions that the snapshot does not know
+		r.compact() // revisions that the snapshot lacks
 		r.history.leave()
 		r.etcd.Restore(r.t.Context(), file)
 		return r.newStore, nil
@@ -155,7 +156,7 @@ var faults = []fault{
 	}},
 }
 
-// readdress gives a host another address in place of the one that it has.
+// readdress replaces the address of a host.
 func (r *faultRig) readdress(h *faultHost, to netip.Prefix) {
 	r.t.Helper()
 	h.DelAddr(netnstest.Uplink, h.addr)
@@ -182,7 +183,7 @@ func (r *faultRig) freeAddr(rnd *rand.Rand) netip.Prefix {
 	return free[rnd.IntN(len(free))]
 }
 
-// repaired is a fault that the daemon of a host mends.
+// repaired is a fault that the daemon of a host repairs.
 func repaired(name string, command ...string) fault {
 	return fault{name: name, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)

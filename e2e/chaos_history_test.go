@@ -18,7 +18,7 @@ import (
 // leaseOp is one step in the life of a lease key.
 type leaseOp struct {
 	kind leaseOpKind
-	host string // its NodeID, or what the value has in its place
+	host string // its NodeID, or the value's substitute
 	rev  int64
 }
 
@@ -31,8 +31,8 @@ type leaseOpKind int
 const (
 	written  leaseOpKind = iota // acquired, or renewed by a write
 	expired                     // or deleted
-	believed                    // a daemon said that the subnet is its own
-	erased                      // the store lost its data, and counts revisions anew
+	believed                    // a daemon reported the subnet as its own
+	erased                      // the store lost its data, and its revisions begin at 1 again
 )
 
 // ownership is the model's state: the host that had the key last, and whether
@@ -43,8 +43,8 @@ type ownership struct {
 	rev    int64
 }
 
-// ownerModel says that a subnet has one owner: a key that is there is written
-// by its holder only, and no host believes to hold what another has taken since.
+// ownerModel requires one owner of a subnet. Only the holder writes an existing
+// key. No host reports a subnet that another host has taken since.
 var ownerModel = porcupine.Model{
 	Init: func() any { return ownership{} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -64,14 +64,14 @@ var ownerModel = porcupine.Model{
 	},
 }
 
-// history records what etcd and the daemons say of each subnet's owner. An
-// event's interval reaches from the arrival of the one before it to its own:
-// etcd committed it somewhere between.
+// history records the owner of each subnet, from etcd and from the daemons. An
+// event's interval begins at the arrival of the previous event and ends at its
+// own: etcd committed it in between.
 type history struct {
 	client *clientv3.Client
 	began  time.Time
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	ops  map[string][]porcupine.Operation
 	last int64 // arrival of the last event
 	err  error
@@ -90,8 +90,8 @@ func (h *history) add(key string, op leaseOp, call, end int64) {
 	h.ops[key] = append(h.ops[key], porcupine.Operation{Input: op, Call: call, Return: end})
 }
 
-// follow records from now on what etcd's watch says, what is there first. After
-// leave, and a new store, it may be called again.
+// follow records etcd's watch, beginning with the present keys. After leave and
+// a new store it may be called again.
 func (h *history) follow(t *testing.T) {
 	t.Helper()
 	dir := prefix + "/subnets/"
@@ -153,9 +153,9 @@ func (h *history) record(dir string, events []*clientv3.Event) {
 	h.last = now
 }
 
-// write must be called with mu held. A host goes by its NodeID, which stays when
-// its address changes. A value that none wrote has an owner, too: the address in
-// it, or nothing.
+// write must be called with mu held. The NodeID identifies a host, because it
+// survives a change of address. The owner of a value without one is the address
+// in it, or nothing.
 func (h *history) write(key string, kv *mvccpb.KeyValue, call, end int64) {
 	var value struct{ NodeID, PublicIP string }
 	_ = json.Unmarshal(kv.Value, &value) // it may be bad, on purpose
@@ -172,7 +172,7 @@ func (h *history) erase() {
 	h.last = h.now()
 }
 
-// believe asks a daemon what it holds.
+// believe records the subnet that a daemon reports.
 func (h *history) believe(ctx context.Context, n *faultHost) {
 	call := h.now()
 	s, err := n.askStatus(ctx)
@@ -185,7 +185,7 @@ func (h *history) believe(ctx context.Context, n *faultHost) {
 	h.add(key, leaseOp{kind: believed, host: n.id}, call, h.now())
 }
 
-// check holds what was recorded of every subnet against the model.
+// check compares the record of every subnet with the model.
 func (h *history) check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -200,7 +200,7 @@ func (h *history) check() error {
 	return nil
 }
 
-// describe leaves out beliefs that say what the one before them said.
+// describe leaves out repeated reports of one host.
 func describe(ops []porcupine.Operation) string {
 	var b strings.Builder
 	var last leaseOp
@@ -222,7 +222,7 @@ func (h *history) size() (n int) {
 	return n
 }
 
-// The model refuses what must not happen, and nothing else.
+// The model refuses each violation and accepts everything else.
 func TestOwnerModel(t *testing.T) {
 	const a, b = "1f", "2e"
 	for _, c := range []struct {

@@ -20,13 +20,13 @@ const (
 	answerLimit = 2 * time.Second
 )
 
-// flow is a container that asks another one without a pause, and keeps account
-// of the answers.
+// flow is a container that sends requests to another one all the time, and
+// counts the answers.
 type flow struct {
 	from, to *node
 	conn     net.PacketConn
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	next     uint64
 	waiting  map[uint64]time.Time // when each that has no answer yet was sent
 	answered uint64               // the highest number that has
@@ -70,7 +70,7 @@ func sendBack(ctx context.Context, c net.PacketConn) {
 	buf := make([]byte, 64)
 	for ctx.Err() == nil {
 		if n, from, err := c.ReadFrom(buf); err == nil {
-			_, _ = c.WriteTo(buf[:n], from) // what is not sent is counted as lost
+			_, _ = c.WriteTo(buf[:n], from) // an unsent answer counts as lost
 		}
 	}
 }

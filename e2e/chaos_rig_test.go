@@ -49,7 +49,7 @@ func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
 	r.etcd = etcdserver.StartCluster(t, 3, etcdserver.Options{
 		Listen:  net.JoinHostPort(store.Addr().Addr().String(), "2379"),
 		Command: []string{"ip", "netns", "exec", store.Netns()},
-		Args:    []string{"--log-level=info"}, // its log tells when it serves
+		Args:    []string{"--log-level=info"}, // the log has a line when it serves
 	})
 	r.keys = openV3(t, store, r.etcd.URLs()...)
 	r.keys.put(t, "config", networkConfig, 0)
@@ -98,7 +98,7 @@ func startProxy(t *testing.T, h *netnstest.Host, listen, to string) *faultproxy.
 	return p
 }
 
-// start runs the daemon and notes what it uses when it is ready.
+// start runs the daemon and records its resources when it is ready.
 func (h *faultHost) start() {
 	h.t.Helper()
 	h.daemon = h.join()

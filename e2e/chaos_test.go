@@ -20,15 +20,15 @@ var (
 )
 
 const (
-	// chaosHosts is the smallest number with two hosts that a fault of a third
-	// is none of.
+	// chaosHosts is the smallest number of hosts that leaves two without the
+	// fault of a third.
 	chaosHosts = 3
 	// A fault lasts a random time between these.
 	faultLeast, faultMost = 100 * time.Millisecond, 2 * time.Second
-	// convergence is what the README promises: after etcd is back, every table
-	// equals the store within this time.
+	// convergence is a promise of docs/promises.md: after etcd is back, every
+	// table equals the store within this time.
 	convergence = 5 * time.Second
-	// askEvery is how often each daemon is asked what it holds.
+	// askEvery is the time between two reads of each daemon's lease.
 	askEvery = 250 * time.Millisecond
 )
 
@@ -40,10 +40,10 @@ var (
 	newsAddr   = netip.MustParseAddr("192.168.77.220")
 )
 
-// One random fault at a time, under load. After each: one owner for each
-// subnet, in all of the history; every table as the store has it; no packet
-// lost but those of hosts that the fault was done to; nothing leaked; nothing
-// of others touched.
+// The test raises one random fault at a time, under load. After each fault,
+// each subnet had one owner in all of the history, and every table equals the
+// store. No packet was lost except by hosts with the fault, nothing leaked, and
+// the state of other programs is unchanged.
 func TestChaos(t *testing.T) {
 	seed := *chaosSeed
 	if seed == 0 {
@@ -129,15 +129,16 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 	return took
 }
 
-// converge waits until every table equals the store and every host hears of
-// what is new there. It returns how long that took; more
-// than convergence is a failure.
+// converge waits until every table equals the store and every host has the
+// news. It returns the time that this took. A time above convergence is a
+// failure.
 func (r *faultRig) converge(after string) time.Duration {
 	r.t.Helper()
 	began := time.Now()
 	settled := fmt.Sprintf("after %q every table equals the store", after)
 	eventually(r.t, settled, r.tables)
-	// What was true before may be true still: only news show that all listen.
+	// The tables may have been equal before. Only news shows that every watch
+	// works.
 	r.keys.put(r.t, "subnets/"+newsKey, fmt.Sprintf(`{"PublicIP":"%v"}`, newsAddr), 0)
 	for _, h := range r.hosts {
 		h.knows(newsSubnet, newsAddr)
@@ -147,7 +148,7 @@ func (r *faultRig) converge(after string) time.Duration {
 	took := time.Since(began)
 	limit := convergence
 	if raceEnabled {
-		limit *= 3 // the race detector makes all of it several times slower
+		limit *= 3 // the race detector slows everything several times
 	}
 	if took > limit {
 		r.t.Errorf("%s: the tables equalled the store after %v, more than %v", after, took, limit)
@@ -155,7 +156,7 @@ func (r *faultRig) converge(after string) time.Duration {
 	return took
 }
 
-// askDaemons has the history record what each daemon believes, until the test ends.
+// askDaemons records the subnet that each daemon reports, until the test ends.
 func (r *faultRig) askDaemons() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, len(r.hosts))

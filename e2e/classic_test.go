@@ -50,8 +50,8 @@ func testClassicPeer(t *testing.T, dataPath, api string) {
 		eventually(t, "ping from "+from.Name(), func() error {
 			return ping(t, from, to.Addr().Addr())
 		})
-		// The classic host cuts what is larger than its tunnel's MTU, so this
-		// arrives only if nothing larger is sent.
+		// The classic host cuts packets above its tunnel's MTU, so this arrives
+		// only if no larger packet is sent.
 		if err := ping(t, from, to.Addr().Addr(), "-M", "do", "-s", "1444"); err != nil {
 			t.Errorf("largest packet from %s: %v", from.Name(), err)
 		}

@@ -20,7 +20,7 @@ var network = netip.MustParsePrefix("10.5.0.0/16")
 // udpPort is where hosts expect each other's packets.
 const udpPort = 8285
 
-// cluster is a lab with an etcd in a namespace of its own.
+// cluster is a lab with an etcd in its own namespace.
 type cluster struct {
 	t    *testing.T
 	lab  *netnstest.Lab
@@ -60,8 +60,8 @@ func (c *cluster) leases() map[string]string {
 	return c.keys.list(c.t, "subnets")
 }
 
-// shared is what other flannels understand of a lease's value: flannel's own
-// fields come behind it, and the NodeID is the first.
+// shared returns the part of a lease's value that other releases understand.
+// Our own fields follow it, the NodeID first.
 func shared(value string) string {
 	before, _, own := strings.Cut(value, `,"NodeID":`)
 	if !own {
@@ -70,8 +70,8 @@ func shared(value string) string {
 	return before + "}"
 }
 
-// node is a host with the folders that its daemon writes to, over several runs
-// of it.
+// node is a host with the folders of its daemon, which survive a restart of the
+// daemon.
 type node struct {
 	*netnstest.Host
 	t         *testing.T
@@ -91,8 +91,8 @@ func (c *cluster) nodeOn(h *netnstest.Host, args ...string) *node {
 	return newNode(c.t, h, c.etcd.URL(), args...)
 }
 
-// newNode makes a node whose etcd is at endpoints, separated by commas; none: args
-// say where.
+// newNode makes a node whose etcd is at endpoints, separated by commas. If
+// there are none, args have them.
 func newNode(t *testing.T, h *netnstest.Host, endpoints string, args ...string) *node {
 	t.Helper()
 	dir := t.TempDir()
@@ -124,7 +124,7 @@ func (n *node) stateFile(name string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(n.envFile)), "state", name)
 }
 
-// env reads subnet.env, whose every line must be KEY=VALUE.
+// env reads subnet.env. Every line must be KEY=VALUE.
 func (n *node) env() map[string]string {
 	n.t.Helper()
 	text, err := os.ReadFile(n.envFile)
@@ -185,7 +185,8 @@ func (n *node) addContainerOn(bridge string) {
 	n.container = n.Container(n.Name()+"-"+bridge, bridge, addr, gateway.Addr(), n.mtu())
 }
 
-// containerAddr is the container's address, or the one that it would have.
+// containerAddr is the address of the node's container, whether it exists or
+// not.
 func (n *node) containerAddr() netip.Addr { return n.gateway().Addr().Next() }
 
 // pair is two nodes that run, with a container each.
@@ -205,9 +206,9 @@ func (c *cluster) joinPair(a, b *node) (da, db *daemon) {
 	return da, db
 }
 
-// meet waits until the containers of a and b reach each other, both ways. The
-// host that joined last knows the others when it is ready; the others hear of
-// it from etcd, some milliseconds later.
+// meet waits until the containers of a and b reach each other. The host that
+// joined last has the others as peers when it is ready. The others learn of it
+// from etcd some milliseconds later.
 func (c *cluster) meet(a, b *node) {
 	c.t.Helper()
 	for _, way := range [][2]*node{{a, b}, {b, a}} {
@@ -217,7 +218,7 @@ func (c *cluster) meet(a, b *node) {
 	}
 }
 
-// ping sends one packet, and more as options ask for.
+// ping sends one packet, or more with options.
 func ping(t *testing.T, from *netnstest.Host, to netip.Addr, options ...string) error {
 	t.Helper()
 	args := append([]string{"-n", "-c", "1", "-W", "1"}, options...)

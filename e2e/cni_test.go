@@ -28,9 +28,9 @@ func (n *node) cniPlugin(command string, conf []byte, container *netnstest.Host)
 	return cmd.Output()
 }
 
-// cniConf is what "flannel cni-conf" prints, as an engine hands it to its one
-// plugin: with the list's name and version. Addresses that are taken are noted
-// down in a folder of the test's.
+// cniConf is the output of "flannel cni-conf" in the form that an engine passes
+// to its one plugin: with the list's name and version. A folder of the test
+// records used addresses.
 func (n *node) cniConf() []byte {
 	n.t.Helper()
 	out, err := output(n.t, n.Host, programs.flannel, "cni-conf", "-subnet-file="+n.envFile)

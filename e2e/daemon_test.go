@@ -56,7 +56,7 @@ func launchCommand(t *testing.T, h *netnstest.Host, name string, args ...string)
 		t.Fatalf("start %s on host %s: %v", name, h.Name(), err)
 	}
 	go func() {
-		_ = d.cmd.Wait() // exit tells
+		_ = d.cmd.Wait() // exit reports it
 		close(d.ended)
 	}()
 	t.Cleanup(func() {
@@ -110,7 +110,7 @@ func (d *daemon) kill() {
 	d.wait()
 }
 
-// says waits until the log holds text.
+// says waits until the log contains text.
 func (d *daemon) says(text string) {
 	d.t.Helper()
 	eventually(d.t, fmt.Sprintf("log says %q", text), func() error {

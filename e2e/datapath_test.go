@@ -9,15 +9,15 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// dataPaths are what -udp-datapath may ask for.
+// dataPaths are the values of -udp-datapath.
 var dataPaths = []string{"kernel", "offload", "plain"}
 
 const dataPathFlag = "-udp-datapath="
 
-// outerHeaders is what the encapsulation adds: IPv4's 20 bytes and UDP's 8.
+// outerHeaders is the length of the encapsulation: IPv4's 20 bytes and UDP's 8.
 const outerHeaders = 20 + 8
 
-// overEachDataPath runs a test whose hosts are to have the flag dataPath.
+// overEachDataPath runs a test once with each data path.
 func overEachDataPath(t *testing.T, test func(t *testing.T, dataPath string)) {
 	t.Helper()
 	for _, path := range dataPaths {
@@ -85,8 +85,8 @@ func (n *node) foreigner() *netnstest.Host {
 	return n.Container(n.Name()+"-foreigner", bridge, netip.PrefixFrom(gateway.Addr().Next(), gateway.Bits()), gateway.Addr(), 0)
 }
 
-// A link on the way that carries less than the uplink: the sender of a large
-// packet must hear of it (RFC 1191), or its connection hangs.
+// A link on the path has a smaller MTU than the uplink. The sender of a large
+// packet must get ICMP (RFC 1191), or its connection hangs.
 func TestPathWithSmallerMTU(t *testing.T) { overEachDataPath(t, testPathWithSmallerMTU) }
 
 func testPathWithSmallerMTU(t *testing.T, dataPath string) {

@@ -24,8 +24,8 @@ func TestDemo(t *testing.T) {
 	leavesNothing(t, cmd)
 }
 
-// Ctrl-C goes to the whole group of a terminal's processes. It takes the demo
-// down at any time, with what it has made so far.
+// Ctrl-C goes to the whole process group of a terminal. It stops the demo at
+// any time and removes its namespaces.
 func TestDemoInterrupted(t *testing.T) {
 	netnstest.Require(t)
 	t.Parallel()

@@ -17,7 +17,8 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// dockerDropIn is what the tests start Docker by, as systemd would.
+// dockerDropIn is the drop-in with which the tests start Docker, as systemd
+// does.
 const dockerDropIn = "../contrib/systemd/docker.service.d/flannel.conf"
 
 // guestPort is where a guest answers.
@@ -106,7 +107,7 @@ func killEnclosed(unshare *os.Process) {
 	}
 }
 
-// firstChild is the process id of what p has started, if it has.
+// firstChild returns the process id of the first child of p, if it has one.
 func firstChild(p *os.Process) (int, bool) {
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.Pid))
 	if err != nil {
@@ -119,7 +120,8 @@ func firstChild(p *os.Process) (int, bool) {
 
 func (h *dockerHost) socket() string { return filepath.Join(h.dir, "socket") }
 
-// config is daemon.json: what the README says that Docker 28.2 and newer need.
+// config is daemon.json with the setting that docs/docker.md has for Docker
+// 28.2 and newer.
 func (h *dockerHost) config() string {
 	h.t.Helper()
 	help, err := exec.CommandContext(h.t.Context(), "dockerd", "--help").Output()
@@ -132,8 +134,8 @@ func (h *dockerHost) config() string {
 	return "{}"
 }
 
-// removeCgroup removes a tree of control groups, which a mount of its own shows
-// on any machine.
+// removeCgroup removes a tree of control groups. Its own mount works on any
+// machine.
 func removeCgroup(t *testing.T, name string) {
 	t.Helper()
 	const script = `mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} +`
@@ -224,7 +226,7 @@ func (h *dockerHost) serve(name string, options ...string) netip.Addr {
 	return addr
 }
 
-// talk runs a client in a container of its own.
+// talk runs a client in a new container.
 func (h *dockerHost) talk(args ...string) (string, error) {
 	h.t.Helper()
 	out, err := h.tryDocker(append([]string{"run", "--rm", "guest"}, args...)...)
@@ -234,8 +236,8 @@ func (h *dockerHost) talk(args ...string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// buildGuest builds what runs in containers: it has no libraries there, so
-// never with the race detector.
+// buildGuest builds the program of the containers. It has no libraries there,
+// so it is never built with the race detector.
 func buildGuest(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "guest")

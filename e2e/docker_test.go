@@ -93,10 +93,9 @@ func testDocker(t *testing.T, dataPath string) {
 	}
 }
 
-// Docker drops what comes to its containers from another host: the policy of
-// its chain FORWARD. No table of ours can overrule that; flannel says so, and
-// the rules of the drop-in, in the chain that Docker keeps for the operator,
-// mend it.
+// Docker drops connections from other hosts to its containers by the policy of
+// its chain FORWARD. Our table cannot overrule that. flannel logs it, and the
+// rules of the drop-in in DOCKER-USER fix it.
 func TestDockerForwardPolicy(t *testing.T) {
 	p := newDockerPair(t, nil)
 	a, b := p.hosts[0], p.hosts[1]
@@ -113,7 +112,7 @@ func TestDockerForwardPolicy(t *testing.T) {
 		t.Errorf("flannel's own chain does not count what Docker drops: %v\n%s", err, out)
 	}
 
-	// Whoever looks into the log of a flannel that finds Docker there, is told.
+	// The log of a flannel that starts after Docker has the warning.
 	p.daemons[1].stop()
 	b.join().says(`forwarding blocked table="filter" chain="FORWARD"`)
 

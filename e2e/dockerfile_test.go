@@ -14,8 +14,8 @@ import (
 // and the program sets up its network in it, with the capability that they name.
 func TestDockerfile(t *testing.T) {
 	c := newCluster(t, "3")
-	n := c.node("a", dataPathFlag+"offload") // whose device goes
-	n.join().stop()                          // Docker wants a subnet
+	n := c.node("a", dataPathFlag+"offload") // its device ends with it
+	n.join().stop()                          // Docker needs a subnet
 	h := n.startDocker()
 	dist := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dist, "flannel-linux-"+runtime.GOARCH), module)

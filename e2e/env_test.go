@@ -42,11 +42,11 @@ func TestSubnetEnv(t *testing.T) {
 	}
 }
 
-// environmentFile reads text as systemd.exec(5) says of EnvironmentFile=: lines
-// of assignments; empty lines, lines without "=", and lines that begin with ;
-// or # are ignored; a backslash at the end joins lines; unquoted values lose
-// white space at their ends, and a backslash there keeps the next character;
-// values may be in single or double quotes.
+// environmentFile reads text by the rules of systemd.exec(5) for
+// EnvironmentFile=: lines of assignments; empty lines, lines without "=", and
+// lines that begin with ; or # are ignored; a backslash at the end joins lines;
+// unquoted values lose white space at their ends, and a backslash there keeps
+// the next character; values may be in single or double quotes.
 func environmentFile(text string) map[string]string {
 	values := make(map[string]string)
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {

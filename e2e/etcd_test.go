@@ -39,7 +39,7 @@ func startEtcd(t *testing.T, h *netnstest.Host) *etcdserver.Server {
 		V2:      true,
 		Listen:  net.JoinHostPort(h.Addr().Addr().String(), "2379"),
 		Command: []string{"ip", "netns", "exec", h.Netns()},
-		Args:    []string{"--log-level=info"}, // Start waits for the line that says it serves
+		Args:    []string{"--log-level=info"}, // Start waits for the log line that it serves
 	})
 }
 

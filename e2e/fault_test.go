@@ -26,7 +26,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 			before := b.subnet()
 			db.stop()
 			c.etcd.Stop()
-			// What does not outlive a reboot does not matter.
+			// State that a reboot removes does not matter.
 			if err := os.Remove(b.envFile); err != nil {
 				t.Fatal(err)
 			}

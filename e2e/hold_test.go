@@ -47,7 +47,7 @@ func TestUplinkUnusable(t *testing.T) {
 // that is gone must not leave the device behind.
 func TestHangup(t *testing.T) {
 	c := newCluster(t, "3")
-	a := c.node("a", dataPathFlag+"offload") // whose device goes with it
+	a := c.node("a", dataPathFlag+"offload") // its device ends with it
 	d := a.join()
 	d.signal(syscall.SIGHUP)
 	if code := d.wait().ExitCode(); code != 0 {
@@ -59,8 +59,8 @@ func TestHangup(t *testing.T) {
 	}
 }
 
-// Firewall rules of a Network that was, left by a run that was killed, are
-// removed; those of others are not.
+// The daemon removes firewall rules of a former Network that a killed run left.
+// It keeps the rules of others.
 func TestOldFirewallRules(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a", "-ip-masq")
@@ -80,8 +80,7 @@ func TestOldFirewallRules(t *testing.T) {
 	}
 }
 
-// The embedded etcd, like everything else, waits for the address that it was told
-// to use.
+// The daemon waits for the address of the embedded etcd.
 func TestEmbeddedEtcdWaitsForAddress(t *testing.T) {
 	c := newCluster(t, "3")
 	h := c.lab.Unwired("a")

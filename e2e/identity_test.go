@@ -18,9 +18,9 @@ func (n *node) nodeID() string {
 	return strings.TrimSpace(string(id))
 }
 
-// A host with the address of a living one does not start, and says whose it is;
-// a copy of a living host's disk becomes a host of its own. With either API the
-// living host's lease says what it said before.
+// A host with the address of a living one does not start, and its error names
+// the other. A copy of a living host's disk gets a new identity. With either
+// API the living host's lease is unchanged.
 func TestIdentity(t *testing.T) {
 	for _, api := range []string{"3", "2"} {
 		t.Run("api"+api, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Wrong input ends the program with exit code 1 and a line that names what is
-// wrong. None of it may be waited for: time does not mend it.
+// Wrong input ends the program with exit code 1 and a line that names the
+// input. The program does not wait, because time does not fix it.
 func TestWrongConfiguration(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a")
@@ -98,7 +98,8 @@ func TestVersionAndHelp(t *testing.T) {
 	}
 }
 
-// refuses waits for exit code 1 and every want in the last line of the log.
+// refuses waits for exit code 1, and checks that the last line of the log
+// contains every want.
 func refuses(t *testing.T, d *daemon, want ...string) {
 	t.Helper()
 	code := d.wait().ExitCode()

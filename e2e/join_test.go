@@ -10,15 +10,15 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// identity is how a lease tells hosts with one address apart.
+// identity is the part of a lease that distinguishes hosts with one address.
 var identity = regexp.MustCompile(`,"NodeID":"[0-9a-f]{32}","Hostname":"[^"]+"`)
 
 func TestTwoHosts(t *testing.T) {
 	for _, test := range []struct{ api, dataPath, value string }{
 		{"3", "offload", `{"PublicIP":"%v","PublicIPv6":null}`},
 		{"2", "plain", `{"PublicIP":"%v"}`},
-		// What is ours alone comes behind what the other generations write; who
-		// the host is, is taken out below.
+		// Our own fields follow those of other generations. The test removes
+		// the host's identity below.
 		{"3", "kernel", `{"PublicIP":"%v","PublicIPv6":null,"DataPath":"kernel"}`},
 		{"2", "kernel", `{"PublicIP":"%v","DataPath":"kernel"}`},
 	} {
@@ -97,7 +97,8 @@ func TestEmbeddedEtcd(t *testing.T) {
 	// Configuration and leases are on the disk, so a restart finds them.
 	before := a.subnet()
 	da.stop()
-	// A -network that is not what is stored changes nothing, and is not passed over in silence.
+	// A -network that differs from the stored one changes nothing, and the log
+	// reports it.
 	a.args = append(a.args, "-network=10.6.0.0/16")
 	da = a.join()
 	da.says("ignore -network network=10.6.0.0/16")
@@ -107,8 +108,8 @@ func TestEmbeddedEtcd(t *testing.T) {
 	c.meet(a, b)
 }
 
-// A -network that cannot work is refused before it is in the store, where it
-// would stay: the next start, with one that can, finds nothing in its way.
+// A -network that cannot work is refused before it reaches the store. So the
+// next start with a good one succeeds.
 func TestPublishRefused(t *testing.T) {
 	netnstest.Require(t)
 	t.Parallel()

@@ -25,9 +25,9 @@ func (s *sender) setOption(level, name, value int) {
 	}
 }
 
-// What the programs refuse is counted in the status beside what the daemon
-// refuses, under the same names. Only datagrams without a UDP checksum are the
-// programs': see TestRefusals for all others.
+// The status counts refusals of the programs with those of the daemon, under
+// the same names. The programs handle only datagrams without a UDP checksum;
+// TestRefusals has all others.
 func TestKernelRefusals(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a", dataPathFlag+"kernel")
@@ -74,8 +74,8 @@ func TestKernelRefusals(t *testing.T) {
 	}
 }
 
-// Where the programs' table cannot hold all peers, the daemon goes on without
-// them, and says so to everybody.
+// If the programs' table cannot hold all peers, the daemon continues without
+// them and publishes that.
 func TestKernelGivesUp(t *testing.T) {
 	c := newCluster(t, "3")
 	c.configure(`{"Network": "10.5.0.0/16", "SubnetLen": 17}`) // two subnets, and some spare places
@@ -111,7 +111,7 @@ func TestKernelGivesUp(t *testing.T) {
 	}
 }
 
-// Another backend takes away what the kernel data path has left.
+// Another backend removes the leftovers of the kernel data path.
 func TestKernelThenOtherBackend(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a", dataPathFlag+"kernel")

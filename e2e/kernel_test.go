@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// tellsKernel waits until the node's lease says that it takes packets in the
-// kernel.
+// tellsKernel waits until the node's lease publishes the kernel data path.
 func (c *cluster) tellsKernel(n *node) {
 	c.t.Helper()
 	eventually(c.t, "the lease of "+n.Name()+" tells the kernel data path", func() error {
@@ -30,8 +29,7 @@ func pinsOf(t *testing.T, n *node) []string {
 	return dirs
 }
 
-// kernelPair is two hosts that carry each other's packets in the kernel, with
-// all of that told.
+// kernelPair starts two hosts whose leases publish the kernel data path.
 func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
 	t.Helper()
 	c = newCluster(t, "3")
@@ -44,8 +42,8 @@ func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
 	return c, a, b, da, db
 }
 
-// meetsInKernel waits until packets from a to b do not pass a's device any more,
-// whose statistics do not see those that the programs take.
+// meetsInKernel waits until packets from a to b bypass a's device. The device's
+// statistics do not count packets of the programs.
 func (c *cluster) meetsInKernel(a, b *node) {
 	c.t.Helper()
 	c.meetsInKernelBy("flannel0", a, b)
@@ -104,8 +102,8 @@ func TestKernelRestart(t *testing.T) {
 	}
 }
 
-// "ip netns exec" gives each command a /sys of its own, which ends with it: the
-// programs must stay in spite of that.
+// "ip netns exec" gives each command its own /sys, which ends with the command.
+// The programs must stay nevertheless.
 func TestKernelRestartInNamespaceByName(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
@@ -132,8 +130,8 @@ func TestKernelRestartInNamespaceByName(t *testing.T) {
 	c.meetsInKernel(a, b)
 }
 
-// With the device go the links of the programs that were attached to it; all is
-// made anew, and packets are in the kernel again.
+// The links of the programs end with their device. The daemon creates all of it
+// again, and packets are in the kernel again.
 func TestKernelDeviceIsDeleted(t *testing.T) {
 	c, a, b, _, _ := kernelPair(t)
 	if out, err := output(t, a.Host, "ip", "link", "del", "flannel0"); err != nil {
@@ -153,7 +151,7 @@ func TestKernelDeviceIsDeleted(t *testing.T) {
 	}
 }
 
-// A start with another data path, or another backend, takes away all of it.
+// A start with another data path or another backend removes all of it.
 func TestKernelIsRemoved(t *testing.T) {
 	_, a, b, da, db := kernelPair(t)
 	if len(pinsOf(t, a)) != 1 {
@@ -179,8 +177,8 @@ func TestKernelIsRemoved(t *testing.T) {
 	}
 }
 
-// Two networks of one host, both in the kernel: their programs share an uplink,
-// and what is removed of one is not of the other.
+// Two networks of one host are both in the kernel and share an uplink. The
+// removal of one keeps the programs of the other.
 func TestKernelTwoNetworks(t *testing.T) {
 	c, a, b, _, _ := kernelPair(t)
 	other := newSecond(c, "second", `{"Network": "10.6.0.0/16", "Backend": {"Type": "udp", "Port": 8290}}`)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// footprint is what a daemon holds.
+// footprint has the resources of a daemon.
 type footprint struct{ goroutines, files, heap int }
 
 // footprint collects the daemon's garbage first.
@@ -37,8 +37,8 @@ func (n *node) footprint(d *daemon) (f footprint, err error) {
 	return f, nil
 }
 
-// hostsComeAndGo has hosts come, change their address and go, and waits until n has heard
-// of the last. Each has a subnet that no other had.
+// hostsComeAndGo adds hosts, changes their addresses and removes them, and
+// waits until n has seen the last. Each has a new subnet.
 func (c *cluster) hostsComeAndGo(n *node, from, hosts int, lease string) {
 	c.t.Helper()
 	for i := from; i < from+hosts; i++ {
@@ -69,13 +69,13 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			c := newCluster(t, "3")
 			c.configure(fmt.Sprintf(`{"Network": "10.0.0.0/8", "SubnetMin": "10.5.0.0", "SubnetMax": "10.5.255.0", "Backend": {"Type": %q}}`, backend))
-			for i := range 200 { // who stays, so that those who go are not most of all
+			for i := range 200 { // these stay, so the others are not most of all
 				c.keys.put(t, fmt.Sprintf("subnets/10.63.%d.0-24", i), fmt.Sprintf(strings.Replace(lease, "02:00:00:00:00:01", fmt.Sprintf("02:00:00:00:01:%02x", i), 1), fmt.Sprintf("192.168.78.%d", i+1)), 0)
 			}
 			n := c.node("a", "-status-pprof", "-probe-interval=0")
 			d := n.join()
 			c.hostsComeAndGo(n, 0, 50, lease) // maps and buffers have their size then
-			// What is kept for a while only is gone at some time.
+			// State that is kept for a while goes some time later.
 			rest := func() (least footprint) {
 				for i := range 5 {
 					f, err := n.footprint(d)

@@ -13,8 +13,7 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// leaveLimit is what the program promises an operator: SIGTERM ends it within
-// this time.
+// leaveLimit is the promised time in which SIGTERM ends the program.
 const leaveLimit = 2 * time.Second
 
 func TestSignalsEndIt(t *testing.T) {
@@ -53,8 +52,8 @@ func TestSignalsEndIt(t *testing.T) {
 	}
 }
 
-// A host that leaves keeps its lease, so nothing changes for the others until
-// it expires, or the operator deletes it: then senders hear of it.
+// A host that stops keeps its lease, so the others see no change until it
+// expires or the operator deletes it. Then senders get ICMP.
 func TestPeerLeaves(t *testing.T) {
 	for _, api := range []string{"3", "2"} {
 		t.Run("api"+api, func(t *testing.T) {
@@ -126,7 +125,7 @@ func TestLeaseTakenByAnotherHost(t *testing.T) {
 			if code := d.wait().ExitCode(); code != 2 {
 				t.Errorf("exit code %d, want 2", code)
 			}
-			d.says("192.168.77.99") // who has it
+			d.says("192.168.77.99") // the owner
 			if a.HasLink("flannel0") {
 				t.Error("the device is still there")
 			}
@@ -134,9 +133,9 @@ func TestLeaseTakenByAnotherHost(t *testing.T) {
 	}
 }
 
-// The second signal does what a signal does by default. A client that owes the
-// status server a part of its request keeps it, and so the program, for a
-// moment after the first.
+// The second signal has its default effect. After the first, a client with an
+// unfinished request to the status server keeps the program running for a
+// moment.
 func TestSecondSignalKills(t *testing.T) {
 	c := newCluster(t, "3")
 	a := c.node("a", dataPathFlag+"offload")
@@ -166,8 +165,7 @@ func TestSecondSignalKills(t *testing.T) {
 	}
 }
 
-// What an operator, or another program, has set up is there afterwards, and
-// nothing else.
+// The state of an operator or another program remains, and nothing else.
 func TestNothingIsLeftBehind(t *testing.T) {
 	for _, how := range []struct {
 		name string
@@ -177,14 +175,14 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		{"stopped", (*daemon).stop, []string{dataPathFlag + "offload"}},
 		{"killed and started again", (*daemon).kill, []string{dataPathFlag + "offload"}},
 		{"masquerading", (*daemon).stop, []string{dataPathFlag + "plain", "-ip-masq"}},
-		// What carries packets in the kernel stays until a start with another data path.
+		// The kernel data path stays until a start with another data path.
 		{"kernel, stopped and started again", (*daemon).stop, []string{dataPathFlag + "kernel"}},
 		{"kernel, killed and started again", (*daemon).kill, []string{dataPathFlag + "kernel"}},
 	} {
 		t.Run(how.name, func(t *testing.T) {
 			c := newCluster(t, "3")
 			a := c.node("a")
-			// Foreign state, some of it inside of the overlay's range.
+			// This is foreign state, partly inside the overlay's range.
 			a.Bridge("br-foreign", netip.MustParsePrefix("172.30.0.1/16"), 0)
 			a.AddRoute(netip.MustParsePrefix("10.5.255.0/24"), netip.Addr{}, netnstest.Uplink)
 			a.AddRoute(netip.MustParsePrefix("10.6.0.0/16"), c.lab.Router().Addr().Addr(), netnstest.Uplink)

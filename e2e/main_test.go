@@ -13,8 +13,8 @@ import (
 // module is the path of the program's package.
 const module = "github.com/coreos/flannel"
 
-// patience bounds every wait for what must happen; no test waits for a time to
-// pass. It is long, since a machine that runs the tests may be slow.
+// patience bounds every wait for a condition; no test waits for a time to pass.
+// It is long, because a machine may be slow.
 const patience = 30 * time.Second
 
 // programs are the binaries that the tests run, built once.

@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// notices is the end of a socket that systemd would read, and what a daemon has
-// said on it (sd_notify(3)). It is read all the time, since a full one holds a
-// daemon up.
+// notices is systemd's end of the socket, with the messages of a daemon
+// (sd_notify(3)). It is read all the time, because a full socket blocks the
+// daemon.
 type notices struct {
 	conn  *net.UnixConn
 	ended chan struct{} // closed when conn is
 
 	mu    sync.Mutex
-	lines []string // not yet asked for
+	lines []string // not yet consumed
 }
 
 func listenNotices(path string) (*notices, error) {
@@ -49,8 +49,8 @@ func (n *notices) close() {
 	<-n.ended
 }
 
-// heard reports whether a line that begins with what has come since the last
-// one that was asked for, and forgets all up to it.
+// heard reports whether a line with this prefix has come since the last call
+// that found one. It forgets all lines up to it.
 func (n *notices) heard(what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -69,7 +69,7 @@ func (d *daemon) ready() {
 	d.told("READY=1")
 }
 
-// told waits until the daemon has told systemd so.
+// told waits for the line from the daemon.
 func (d *daemon) told(what string) {
 	d.t.Helper()
 	since := 0 // looks since the daemon ended
@@ -80,7 +80,7 @@ func (d *daemon) told(what string) {
 		if d.hasEnded() {
 			since++
 		}
-		if since > 50 { // what it had said last has been read by now
+		if since > 50 { // its last messages have been read by now
 			d.t.Fatalf("the daemon has ended without telling systemd %s", what)
 		}
 		return errors.New("it has not")

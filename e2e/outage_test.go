@@ -8,8 +8,8 @@ import (
 
 var etcdAway = flag.Duration("etcd-away", 5*time.Second, "TestEtcdAway: for how long")
 
-// Packets do not depend on etcd: none is lost while it is away, and it is known
-// again soon after it is back.
+// No packet is lost while etcd is away, and the daemon reports soon that it is
+// back.
 func TestEtcdAway(t *testing.T) {
 	for _, path := range []string{"plain", "offload", "kernel"} {
 		t.Run(path, func(t *testing.T) {

@@ -11,16 +11,16 @@ import (
 	"testing"
 )
 
-// maxExposure is in tenths of what "systemd-analyze security" measures, from 0,
-// locked up, to 100.
+// maxExposure is in tenths of the result of "systemd-analyze security", from 0
+// to 100 (unprotected).
 const maxExposure = 25
 
 const unitDir = "/usr/lib/systemd/system/"
 
-// The Debian package on a host that a real systemd runs: the unit is sound, all
-// data paths work with what it leaves to the program, a program that hangs is
-// started again, Docker waits for its subnet, and after the package nothing is
-// left.
+// The Debian package is installed on a host with a real systemd. The unit is
+// sound, and all data paths work with the rights that it leaves. systemd
+// restarts a program that hangs. Docker waits for its subnet. After a purge
+// nothing is left.
 func TestPackageUnderSystemd(t *testing.T) {
 	c := newCluster(t, "3")
 	if out, err := exec.CommandContext(t.Context(), "../build", "package").CombinedOutput(); err != nil {
@@ -89,7 +89,7 @@ func TestPackageUnderSystemd(t *testing.T) {
 		t.Errorf("the subnet is %v, was %v", after, subnet)
 	}
 
-	// Docker comes after flannel, and with its subnet, whoever starts it.
+	// Docker starts after flannel and has its subnet.
 	s.run("systemctl", "stop", "flannel")
 	for _, command := range cloudConfig(t) {
 		s.run(command[0], command[1:]...)
@@ -138,8 +138,8 @@ func checkRPM(t *testing.T) {
 	}
 }
 
-// cloudConfig are those of contrib/cloud-config.yml's commands that come after
-// the package is installed and before its services start.
+// cloudConfig returns the commands of contrib/cloud-config.yml between the
+// installation of the package and the start of the services.
 func cloudConfig(t *testing.T) [][]string {
 	t.Helper()
 	text, err := os.ReadFile("../contrib/cloud-config.yml")

@@ -20,8 +20,8 @@ const (
 	udpHeader  = 8
 )
 
-// innerPacket is a bare IPv4 packet with a UDP datagram in it: what one
-// datagram on the wire carries. Its UDP checksum is 0, "not computed" (RFC 768).
+// innerPacket is a bare IPv4 packet with a UDP datagram in it: the payload of
+// one datagram on the wire. Its UDP checksum is 0, "not computed" (RFC 768).
 func innerPacket(from, to netip.AddrPort, payload []byte) []byte {
 	p := make([]byte, ipv4Header+udpHeader, ipv4Header+udpHeader+len(payload))
 	total := cap(p)
@@ -62,7 +62,7 @@ func (s *sender) send(to netip.Addr, datagram []byte) {
 	}
 }
 
-// receive returns the next datagram and who sent it.
+// receive returns the next datagram and its sender.
 func (s *sender) receive() (netip.Addr, []byte) {
 	s.t.Helper()
 	if err := s.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// A peer's lease that tells another address: packets go to the new one at
-// once, and the old one is a stranger.
+// If a peer's lease gets another address, packets go to the new one at once,
+// and packets from the old one are refused.
 func TestPeerChangesAddress(t *testing.T) {
 	for _, api := range []string{"3", "2"} {
 		t.Run("api"+api, func(t *testing.T) {
 			c := newCluster(t, api)
-			a := c.node("a", "-probe-interval=0") // the test reads what arrives
+			a := c.node("a", "-probe-interval=0") // the test reads the arriving packets
 			a.join()
 			a.addContainer()
 			subnet := netip.MustParsePrefix("10.5.200.0/24")
@@ -81,7 +81,7 @@ func TestPeersComeAndGo(t *testing.T) {
 			a.knows(subnet, netip.Addr{})
 		}
 	}
-	cycle(3) // what is opened once is open now
+	cycle(3) // connections that open once are open now
 	before := da.openFiles()
 	// The test's own status requests come and go by a connection or two; a leak
 	// would be one file for each round.
@@ -93,7 +93,7 @@ func TestPeersComeAndGo(t *testing.T) {
 	c.meet(a, b)
 }
 
-// What does not parse below <prefix>/subnets is no reason to lose a peer.
+// Keys below <prefix>/subnets that do not parse cost no peer.
 func TestBadLeaseData(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b, _, _ := c.pair()

@@ -11,9 +11,9 @@ import (
 // servicePort is where the container under attack listens.
 const servicePort = 7000
 
-// TestRefusals sends what a host must not let in. Each is counted by its
-// reason and never reaches the container; the daemon lives on, and what is
-// right still arrives.
+// TestRefusals sends packets that a host must refuse. Each is counted by its
+// reason and never reaches the container. The daemon keeps running, and good
+// packets still arrive.
 func TestRefusals(t *testing.T) { overEachDataPath(t, testRefusals) }
 
 func testRefusals(t *testing.T, dataPath string) {
@@ -114,9 +114,8 @@ func testEmptyDatagram(t *testing.T, dataPath string) {
 	c.meet(a, b)
 }
 
-// A datagram larger than the tunnel's MTU, but right in itself, comes from a
-// host whose MTU is larger than ours. It may arrive or be counted; what is
-// behind it must arrive.
+// A correct datagram above the tunnel's MTU comes from a host with a larger
+// MTU. It may arrive or be counted; the next one must arrive.
 func TestOversizeDatagram(t *testing.T) { overEachDataPath(t, testOversizeDatagram) }
 
 func testOversizeDatagram(t *testing.T, dataPath string) {

@@ -9,7 +9,7 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// What somebody does to the device, its address and its route is put right.
+// The daemon repairs changes of the device, its address and its route.
 func TestDeviceIsRepaired(t *testing.T) { overEachDataPath(t, testDeviceIsRepaired) }
 
 func testDeviceIsRepaired(t *testing.T, dataPath string) {

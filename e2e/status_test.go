@@ -14,13 +14,13 @@ import (
 // statusURL is where a daemon serves, inside its host.
 const statusURL = "http://127.0.0.1:8286"
 
-// Pages of it.
+// These are its pages.
 const (
 	statusPage  = "/api/v1/status"
 	metricsPage = "/metrics"
 )
 
-// get asks the node's daemon for a page.
+// get reads a page of the node's daemon.
 func (n *node) get(ctx context.Context, page string) (code int, text string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, statusURL+page, nil)
 	if err != nil {
@@ -35,7 +35,7 @@ func (n *node) get(ctx context.Context, page string) (code int, text string, err
 	return resp.StatusCode, string(body), err
 }
 
-// page is one that must be there.
+// page reads a page that must exist.
 func (n *node) page(name string) string {
 	n.t.Helper()
 	code, text, err := n.get(n.t.Context(), name)
@@ -45,11 +45,12 @@ func (n *node) page(name string) string {
 	return text
 }
 
-// statusText is the status report as it is, metrics what Prometheus would get.
+// statusText returns the status report, metrics the text for Prometheus.
 func (n *node) statusText() string { n.t.Helper(); return n.page(statusPage) }
 func (n *node) metrics() string    { n.t.Helper(); return n.page(metricsPage) }
 
-// readiness waits until /readyz answers with code and says text.
+// readiness waits until /readyz answers with code and a body that contains
+// text.
 func (n *node) readiness(code int, text string) {
 	n.t.Helper()
 	eventually(n.t, fmt.Sprintf("/readyz answers %d %q", code, text), func() error {
@@ -61,7 +62,7 @@ func (n *node) readiness(code int, text string) {
 	})
 }
 
-// status is what the tests need of the status report.
+// status has the fields of the status report that the tests read.
 type status struct {
 	Ready bool `json:"ready"`
 	Node  struct {
@@ -114,8 +115,8 @@ func (n *node) drops(reason string) uint64 {
 	return count
 }
 
-// knows waits until the node's table has a peer for subnet at addr; an invalid
-// addr: until it has none.
+// knows waits until the node's table has a peer for subnet at addr. If addr is
+// invalid, it waits until there is none.
 func (n *node) knows(subnet netip.Prefix, addr netip.Addr) {
 	n.t.Helper()
 	eventually(n.t, fmt.Sprintf("host %s knows %v at %v", n.Name(), subnet, addr), func() error {

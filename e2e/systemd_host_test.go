@@ -13,7 +13,7 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// systemdHost is a host that systemd runs, with a root of its own.
+// systemdHost is a host with systemd and its own root.
 type systemdHost struct {
 	*netnstest.Host
 	t       *testing.T
@@ -104,7 +104,7 @@ func (s *systemdHost) copyIn(from, to string) {
 	}
 }
 
-// files lists what is on the host but for the package manager's own records.
+// files lists the files on the host, except the records of the package manager.
 func (s *systemdHost) files() string {
 	s.t.Helper()
 	return s.run("sh", "-euc", `find /.usr/upper /usr/lib/systemd/system /etc /var ! -path "/var/lib/dpkg*" ! -type d | sort`)

@@ -2,9 +2,9 @@ package e2e
 
 import "testing"
 
-// systemd hears from a program that is well, before it is ready and after, what
-// it does and, with a watchdog, that it is alive; also while etcd is away, since
-// a restart would not bring that back.
+// systemd gets messages before and after the program is ready, and with a
+// watchdog that it is alive. It also gets them while etcd is away, because a
+// restart would not help.
 func TestSystemdIsTold(t *testing.T) {
 	c := newCluster(t, "3")
 	c.etcd.Stop()

@@ -7,13 +7,13 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// A host may start before its etcd: it waits, says so, and then goes on.
+// A host may start before its etcd: it waits, logs that, and continues later.
 func TestNoEtcdAtStart(t *testing.T) {
 	c := newCluster(t, "3")
 	c.etcd.Stop()
 	a := c.node("a")
 	d := a.launch()
-	d.says(c.etcdAddr()) // what it waits for
+	d.says(c.etcdAddr()) // the reason of the wait
 	if d.isReady() {
 		t.Fatal("ready without an etcd")
 	}
@@ -96,7 +96,7 @@ func TestEtcdFallsSilent(t *testing.T) {
 			t.Errorf("ping from %s while etcd is silent: %v", way[0].Name(), err)
 		}
 	}
-	db.stop() // no matter that the lease cannot be asked about
+	db.stop() // a missing answer about the lease does not matter
 	c.etcd.Resume()
 	b.join()
 	c.meet(a, b)
