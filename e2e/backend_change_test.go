@@ -34,7 +34,7 @@ func TestChangeOfBackend(t *testing.T) {
 			b.addContainer()
 		}
 		if kind != walk[0] {
-			c.meet(a, b)
+			c.awaitPair(a, b)
 		}
 		what := fmt.Sprintf("change %d to %s from %s", i, kind, walk[max(0, i-1)])
 		before, known := states[kind]
@@ -145,7 +145,7 @@ func TestChangeOfNetwork(t *testing.T) {
 			c.configure(`{"Network": "10.6.0.0/16", "Backend": {"Type": "` + kind + `"}}`)
 			a.join()
 			b.join()
-			b.knows(a.subnet(), a.Addr().Addr())
+			b.awaitPeer(a.subnet(), a.Addr().Addr())
 			routes, err := ownRoutes(b)
 			if err != nil || len(routes) != 1 || routes[a.subnet().String()] == "" {
 				t.Errorf("routes of b: %v, %v", routes, err)

@@ -31,7 +31,7 @@ func TestHostGWRefusesFarPeers(t *testing.T) {
 	c.keys.put(t, "subnets/10.5.120.0-24", `{"PublicIP":"203.0.113.7","PublicIPv6":null,"BackendType":"host-gw"}`, 0)
 	c.keys.put(t, "subnets/10.5.121.0-24", `{"PublicIP":"192.168.77.121","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}`, 0)
 	da.says("refuse route dst=10.5.120.0/24")
-	c.meet(a, b)
+	c.awaitPair(a, b)
 	if status := a.statusText(); !strings.Contains(status, "203.0.113.7 is not on the link of eth0") {
 		t.Errorf("the status does not name the reason:\n%s", status)
 	}
@@ -60,7 +60,7 @@ func TestHostGWPeerByHand(t *testing.T) {
 	a.addContainer()
 	hand := c.byHand("hand", `{"PublicIP":"%v","PublicIPv6":null,"BackendType":"host-gw"}`)
 	hand.AddRoute(a.subnet(), a.Addr().Addr(), netnstest.Uplink)
-	c.meet(a, hand)
+	c.awaitPair(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
 		t.Error(err)
 	}

@@ -45,12 +45,12 @@ func TestTwoNetworks(t *testing.T) {
 			b2.join()
 			a2.addContainerOn("docker1")
 			b2.addContainerOn("docker1")
-			c.meet(a2, b2)
-			c.meet(a, b)
+			c.awaitPair(a2, b2)
+			c.awaitPair(a, b)
 			da2.kill()
 			a2.join()
-			c.meet(a2, b2)
-			c.meet(a, b)
+			c.awaitPair(a2, b2)
+			c.awaitPair(a, b)
 			if test.strict {
 				if err := ping(t, a.container, b2.containerAddr()); err == nil {
 					t.Error("a packet of one network reached a container of the other")

@@ -30,7 +30,7 @@ func TestUplinkChanges(t *testing.T) {
 				}
 				return nil
 			})
-			c.meet(a, b)
+			c.awaitPair(a, b)
 			if got := c.leases()[key]; got != before {
 				t.Errorf("the lease was %s, is %s", before, got)
 			}
@@ -43,8 +43,8 @@ func TestUplinkChanges(t *testing.T) {
 			} {
 				a.run(strings.Fields(step)...)
 			}
-			b.knows(subnet, moved)
-			c.meet(a, b)
+			b.awaitPeer(subnet, moved)
+			c.awaitPair(a, b)
 			if want := strings.Replace(before, a.Addr().Addr().String(), moved.String(), 1); c.leases()[key] != want {
 				t.Errorf("the lease is\n%s, want\n%s", c.leases()[key], want)
 			}
@@ -57,7 +57,7 @@ func TestUplinkChanges(t *testing.T) {
 			a.Up(netnstest.Uplink)
 			a.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), c.lab.Router().Addr().Addr(), "")
 			a.readiness(200, "")
-			c.meet(a, b)
+			c.awaitPair(a, b)
 
 			if a.subnet() != subnet {
 				t.Errorf("the subnet is %v, was %v", a.subnet(), subnet)

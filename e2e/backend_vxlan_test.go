@@ -144,7 +144,7 @@ func TestVXLANDirectRouting(t *testing.T) {
 	z.join()
 	z.addContainer()
 	for _, n := range []*node{a, b} {
-		c.meet(n, z)
+		c.awaitPair(n, z)
 	}
 	check := func() error {
 		routes, err := ownRoutes(a)
@@ -197,7 +197,7 @@ func TestVXLANPeerByHand(t *testing.T) {
 	} {
 		hand.run(strings.Fields(command)...)
 	}
-	c.meet(a, hand)
+	c.awaitPair(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
 		t.Error(err)
 	}
@@ -228,5 +228,5 @@ func TestVXLANBadPeers(t *testing.T) {
 	if n := strings.Count(a.statusText(), `"problem":`); n != 7 {
 		t.Errorf("%d problems in the status, want 7:\n%s", n, a.statusText())
 	}
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }

@@ -129,7 +129,7 @@ func TestWireGuardFailsClosed(t *testing.T) {
 			stop, stopped := make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(stopped)
-				chatter(a, b.containerAddr(), mark, stop)
+				startSender(a, b.containerAddr(), mark, stop)
 			}()
 			for range *kills {
 				da.kill()
@@ -164,7 +164,7 @@ func TestWireGuardFailsClosed(t *testing.T) {
 			stop, stopped = make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(stopped)
-				chatter(a, b.containerAddr(), mark, stop)
+				startSender(a, b.containerAddr(), mark, stop)
 			}()
 			again.mustHold(t, func(frames [][]byte) error {
 				for _, frame := range frames {
@@ -180,8 +180,8 @@ func TestWireGuardFailsClosed(t *testing.T) {
 	}
 }
 
-// chatter sends a marked datagram every millisecond.
-func chatter(from *node, to netip.Addr, mark []byte, stop chan struct{}) {
+// startSender sends a marked datagram every millisecond.
+func startSender(from *node, to netip.Addr, mark []byte, stop chan struct{}) {
 	conn, err := from.container.ListenPacket(from.t.Context(), "udp4", ":0")
 	if err != nil {
 		from.t.Error(err)
@@ -272,7 +272,7 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	hand.AddAddr(device, netip.PrefixFrom(handSubnet.Addr(), 32))
 	hand.Up(device)
 	hand.AddRoute(network, netip.Addr{}, device)
-	c.meet(a, hand)
+	c.awaitPair(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
 		t.Error(err)
 	}

@@ -31,7 +31,7 @@ type leaseOpKind int
 const (
 	written  leaseOpKind = iota // acquired, or renewed by a write
 	expired                     // or deleted
-	believed                    // a daemon reported the subnet as its own
+	reported                    // a daemon reported the subnet as its own
 	erased                      // the store lost its data, and its revisions begin at 1 again
 )
 
@@ -57,7 +57,7 @@ var ownerModel = porcupine.Model{
 			return true, ownership{op.host, true, op.rev}
 		case expired:
 			return s.live && op.rev > s.rev, ownership{s.holder, false, op.rev}
-		case believed:
+		case reported:
 			return s.holder == op.host, s
 		}
 		return true, ownership{holder: s.holder} // erased
@@ -172,8 +172,8 @@ func (h *history) erase() {
 	h.last = h.now()
 }
 
-// believe records the subnet that a daemon reports.
-func (h *history) believe(ctx context.Context, n *faultHost) {
+// recordDaemon records the subnet that a daemon reports.
+func (h *history) recordDaemon(ctx context.Context, n *faultHost) {
 	call := h.now()
 	s, err := n.askStatus(ctx)
 	if err != nil || !s.Ready {
@@ -182,7 +182,7 @@ func (h *history) believe(ctx context.Context, n *faultHost) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := strings.ReplaceAll(s.Lease.Subnet.String(), "/", "-")
-	h.add(key, leaseOp{kind: believed, host: n.id}, call, h.now())
+	h.add(key, leaseOp{kind: reported, host: n.id}, call, h.now())
 }
 
 // check compares the record of every subnet with the model.
@@ -230,12 +230,12 @@ func TestOwnerModel(t *testing.T) {
 		ops  []leaseOp
 		ok   bool
 	}{
-		{"acquire, renew, expire, steal", []leaseOp{{written, a, 1}, {believed, a, 0}, {written, a, 2}, {expired, a, 3}, {believed, a, 0}, {written, b, 4}, {believed, b, 0}}, true},
+		{"acquire, renew, expire, steal", []leaseOp{{written, a, 1}, {reported, a, 0}, {written, a, 2}, {expired, a, 3}, {reported, a, 0}, {written, b, 4}, {reported, b, 0}}, true},
 		{"written over", []leaseOp{{written, a, 1}, {written, b, 2}}, false},
-		{"two believe", []leaseOp{{written, a, 1}, {expired, a, 2}, {written, b, 3}, {believed, a, 0}}, false},
-		{"never written", []leaseOp{{believed, a, 0}}, false},
+		{"two believe", []leaseOp{{written, a, 1}, {expired, a, 2}, {written, b, 3}, {reported, a, 0}}, false},
+		{"never written", []leaseOp{{reported, a, 0}}, false},
 		{"deleted twice", []leaseOp{{written, a, 1}, {expired, a, 2}, {expired, a, 3}}, false},
-		{"a new store", []leaseOp{{written, a, 7}, {kind: erased}, {believed, a, 0}, {written, a, 2}}, true},
+		{"a new store", []leaseOp{{written, a, 7}, {kind: erased}, {reported, a, 0}, {written, a, 2}}, true},
 	} {
 		h := newHistory(nil)
 		for i, op := range c.ops {

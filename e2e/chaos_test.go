@@ -141,7 +141,7 @@ func (r *faultRig) converge(after string) time.Duration {
 	// works.
 	r.keys.put(r.t, "subnets/"+newsKey, fmt.Sprintf(`{"PublicIP":"%v"}`, newsAddr), 0)
 	for _, h := range r.hosts {
-		h.knows(newsSubnet, newsAddr)
+		h.awaitPeer(newsSubnet, newsAddr)
 	}
 	r.keys.del(r.t, "subnets/"+newsKey)
 	eventually(r.t, settled, r.tables)
@@ -166,7 +166,7 @@ func (r *faultRig) askDaemons() {
 			tick := time.NewTicker(askEvery)
 			defer tick.Stop()
 			for ctx.Err() == nil {
-				r.history.believe(ctx, h)
+				r.history.recordDaemon(ctx, h)
 				select {
 				case <-tick.C:
 				case <-ctx.Done():

@@ -43,7 +43,7 @@ func testClassicPeer(t *testing.T, dataPath, api string) {
 	classic.Bridge("docker0", netip.PrefixFrom(gateway, subnet.Bits()), 1472)
 	container := classic.Container("classic-container", "docker0",
 		netip.PrefixFrom(gateway.Next(), subnet.Bits()), gateway, 1472)
-	a.knows(subnet, classic.Addr().Addr())
+	a.awaitPeer(subnet, classic.Addr().Addr())
 
 	for _, way := range [][2]*netnstest.Host{{a.container, container}, {container, a.container}} {
 		from, to := way[0], way[1]

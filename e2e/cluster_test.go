@@ -202,14 +202,14 @@ func (c *cluster) joinPair(a, b *node) (da, db *daemon) {
 	da, db = a.join(), b.join()
 	a.addContainer()
 	b.addContainer()
-	c.meet(a, b)
+	c.awaitPair(a, b)
 	return da, db
 }
 
-// meet waits until the containers of a and b reach each other. The host that
+// awaitPair waits until the containers of a and b reach each other. The host that
 // joined last has the others as peers when it is ready. The others learn of it
 // from etcd some milliseconds later.
-func (c *cluster) meet(a, b *node) {
+func (c *cluster) awaitPair(a, b *node) {
 	c.t.Helper()
 	for _, way := range [][2]*node{{a, b}, {b, a}} {
 		eventually(c.t, "ping from "+way[0].Name()+" to "+way[1].Name(), func() error {

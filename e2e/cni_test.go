@@ -88,7 +88,7 @@ func testCNI(t *testing.T, dataPath string) {
 		}
 		serveOn(t, n.container, guest)
 	}
-	nodes[0].knows(nodes[1].subnet(), nodes[1].Addr().Addr())
+	nodes[0].awaitPeer(nodes[1].subnet(), nodes[1].Addr().Addr())
 	outside := net.JoinHostPort(c.lab.Router().Addr().Addr().String(), guestPort)
 	for i, n := range nodes {
 		peer := net.JoinHostPort(addrs[1-i].String(), guestPort)

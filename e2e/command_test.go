@@ -46,7 +46,7 @@ func TestCommands(t *testing.T) {
 	a.commandSays(0, "ready", "status")
 	a.commandSays(0, a.subnet().String()+", expires in ", "status")
 	a.commandSays(0, `"ready":`, "status", "-json")
-	a.knows(b.subnet(), b.Addr().Addr())
+	a.awaitPeer(b.subnet(), b.Addr().Addr())
 	a.commandSays(0, b.subnet().String()+"   "+b.Addr().Addr().String(), "peers")
 	a.commandSays(0, b.subnet().String(), "leases", "-etcd-endpoints="+c.etcd.URL())
 	a.commandSays(1, "a daemon runs", "cleanup", "-subnet-file="+a.envFile)
@@ -86,7 +86,7 @@ func TestCleanup(t *testing.T) {
 			before := a.kernelDetails()
 			d := a.join()
 			b.join()
-			a.knows(b.subnet(), b.Addr().Addr())
+			a.awaitPeer(b.subnet(), b.Addr().Addr())
 			d.kill()
 			file := "-subnet-file=" + a.envFile
 			for range 2 { // it has removed nothing the first time

@@ -22,7 +22,7 @@ type daemon struct {
 	t       *testing.T
 	cmd     *netnstest.Cmd
 	log     *logBuffer
-	notices *notices
+	notices *notifySocket
 	ended   chan struct{} // closed when cmd has been waited for
 }
 

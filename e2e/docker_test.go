@@ -35,7 +35,7 @@ func newDockerPair(t *testing.T, options []string, args ...string) *dockerPair {
 		p.hosts[i] = n.startDocker()
 		p.hosts[i].docker("import", `--change=ENTRYPOINT ["/guest"]`, image, "guest")
 		p.served[i] = p.hosts[i].serve("server", options...)
-		n.knows(nodes[1-i].subnet(), nodes[1-i].Addr().Addr())
+		n.awaitPeer(nodes[1-i].subnet(), nodes[1-i].Addr().Addr())
 	}
 	return p
 }

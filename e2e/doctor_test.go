@@ -61,7 +61,7 @@ func TestDoctorFindsFaults(t *testing.T) {
 	a.Sysctl("net.ipv4.ip_forward", "1")
 	a.finds(c, "daemon", "warn", "systemctl start flannel")
 	_, db := c.joinPair(a, b)
-	a.knows(b.subnet(), b.Addr().Addr())
+	a.awaitPeer(b.subnet(), b.Addr().Addr())
 	a.finds(c, "daemon", "ok", "is ready")
 	a.finds(c, "peers", "ok", "all 1 answer through the overlay")
 	a.finds(c, "path MTU", "ok", "packets of 1472 bytes")

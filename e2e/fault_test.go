@@ -35,14 +35,14 @@ func TestStartWithoutEtcd(t *testing.T) {
 			if after := b.subnet(); after != before {
 				t.Fatalf("the subnet is %v, was %v", after, before)
 			}
-			c.meet(a, b)
+			c.awaitPair(a, b)
 
 			c.etcd.Restart()
 			third := c.node("c")
 			third.join()
-			b.knows(third.subnet(), third.Addr().Addr())
+			b.awaitPeer(third.subnet(), third.Addr().Addr())
 			db.says("renewed lease")
-			c.meet(a, b)
+			c.awaitPair(a, b)
 		})
 	}
 }
@@ -100,7 +100,7 @@ func TestStoreIsEmptied(t *testing.T) {
 			if err := <-lost; err != nil {
 				t.Errorf("packets were lost: %v", err)
 			}
-			c.meet(a, b)
+			c.awaitPair(a, b)
 		})
 	}
 }

@@ -36,7 +36,7 @@ func TestUplinkUnusable(t *testing.T) {
 	}
 	replace(moved, a.Addr())
 	a.readiness(200, "")
-	c.meet(a, b)
+	c.awaitPair(a, b)
 	if a.subnet() != subnet {
 		t.Errorf("the subnet is %v, was %v", a.subnet(), subnet)
 	}

@@ -51,7 +51,7 @@ func TestThirdHostJoins(t *testing.T) {
 	third.join()
 	third.addContainer()
 	for _, n := range []*node{a, b} {
-		c.meet(third, n)
+		c.awaitPair(third, n)
 	}
 	seen := map[netip.Prefix]bool{a.subnet(): true, b.subnet(): true, third.subnet(): true}
 	if len(seen) != 3 {
@@ -92,7 +92,7 @@ func TestEmbeddedEtcd(t *testing.T) {
 	b.join()
 	a.addContainer()
 	b.addContainer()
-	c.meet(a, b)
+	c.awaitPair(a, b)
 
 	// Configuration and leases are on the disk, so a restart finds them.
 	before := a.subnet()
@@ -105,7 +105,7 @@ func TestEmbeddedEtcd(t *testing.T) {
 	if after := a.subnet(); after != before {
 		t.Errorf("after a restart the subnet is %v, was %v", after, before)
 	}
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }
 
 // A -network that cannot work is refused before it reaches the store. So the

@@ -33,11 +33,11 @@ func TestKernelRefusals(t *testing.T) {
 	a := c.node("a", dataPathFlag+"kernel")
 	da := a.join()
 	a.addContainer()
-	c.tellsKernel(a)
+	c.awaitKernelLease(a)
 	inner := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))
 	peer, stranger := c.lab.Host("peer"), c.lab.Host("stranger")
 	c.keys.put(t, "subnets/10.5.200.0-24", fmt.Sprintf(`{"PublicIP":"%v"}`, peer.Addr().Addr()), 0)
-	a.knows(netip.MustParsePrefix("10.5.200.0/24"), peer.Addr().Addr())
+	a.awaitPeer(netip.MustParsePrefix("10.5.200.0/24"), peer.Addr().Addr())
 	fromPeer := newSender(t, peer, netip.AddrPortFrom(peer.Addr().Addr(), udpPort))
 	fromStranger := newSender(t, stranger, netip.AddrPortFrom(stranger.Addr().Addr(), udpPort))
 	for _, s := range []*sender{fromPeer, fromStranger} {
@@ -81,7 +81,7 @@ func TestKernelGivesUp(t *testing.T) {
 	c.configure(`{"Network": "10.5.0.0/16", "SubnetLen": 17}`) // two subnets, and some spare places
 	a := c.node("a", dataPathFlag+"kernel")
 	da := a.join()
-	c.tellsKernel(a)
+	c.awaitKernelLease(a)
 	// Leases of another length, as of an earlier configuration.
 	peer := c.lab.Host("peer").Addr().Addr()
 	const more = 1100

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// tellsKernel waits until the node's lease publishes the kernel data path.
-func (c *cluster) tellsKernel(n *node) {
+// awaitKernelLease waits until the node's lease publishes the kernel data path.
+func (c *cluster) awaitKernelLease(n *node) {
 	c.t.Helper()
 	eventually(c.t, "the lease of "+n.Name()+" tells the kernel data path", func() error {
 		if value := c.leases()[n.leaseKey()]; !strings.Contains(value, `"DataPath":"kernel"`) {
@@ -35,21 +35,21 @@ func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
 	c = newCluster(t, "3")
 	a, b = c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
 	da, db = c.joinPair(a, b)
-	c.tellsKernel(a)
-	c.tellsKernel(b)
-	c.meetsInKernel(a, b)
-	c.meetsInKernel(b, a)
+	c.awaitKernelLease(a)
+	c.awaitKernelLease(b)
+	c.awaitKernelPackets(a, b)
+	c.awaitKernelPackets(b, a)
 	return c, a, b, da, db
 }
 
-// meetsInKernel waits until packets from a to b bypass a's device. The device's
+// awaitKernelPackets waits until packets from a to b bypass a's device. The device's
 // statistics do not count packets of the programs.
-func (c *cluster) meetsInKernel(a, b *node) {
+func (c *cluster) awaitKernelPackets(a, b *node) {
 	c.t.Helper()
-	c.meetsInKernelBy("flannel0", a, b)
+	c.awaitKernelPacketsFrom("flannel0", a, b)
 }
 
-func (c *cluster) meetsInKernelBy(device string, a, b *node) {
+func (c *cluster) awaitKernelPacketsFrom(device string, a, b *node) {
 	c.t.Helper()
 	sent := func() uint64 {
 		l, err := a.Netlink().LinkByName(device)
@@ -90,7 +90,7 @@ func TestKernelRestart(t *testing.T) {
 			db = b.join()
 			db.says("taken over from an earlier run")
 			stream.progresses(t)
-			c.tellsKernel(b)
+			c.awaitKernelLease(b)
 			stream.progresses(t)
 			if text := <-out; !strings.Contains(text, " 0% packet loss") {
 				t.Errorf("while the daemon was %s and started again:\n%s", name, text)
@@ -116,9 +116,9 @@ func TestKernelRestartInNamespaceByName(t *testing.T) {
 	db := join()
 	a.addContainer()
 	b.addContainer()
-	c.tellsKernel(a)
-	c.tellsKernel(b)
-	c.meetsInKernel(a, b)
+	c.awaitKernelLease(a)
+	c.awaitKernelLease(b)
+	c.awaitKernelPackets(a, b)
 	db.kill()
 	if err := ping(t, a.container, b.containerAddr()); err != nil {
 		t.Errorf("with the daemon dead: %v", err)
@@ -127,7 +127,7 @@ func TestKernelRestartInNamespaceByName(t *testing.T) {
 		t.Errorf("pins in %v, want one folder", pins)
 	}
 	join().says("taken over from an earlier run")
-	c.meetsInKernel(a, b)
+	c.awaitKernelPackets(a, b)
 }
 
 // The links of the programs end with their device. The daemon creates all of it
@@ -143,9 +143,9 @@ func TestKernelDeviceIsDeleted(t *testing.T) {
 		}
 		return nil
 	})
-	c.meet(a, b)
-	c.meetsInKernel(a, b)
-	c.meetsInKernel(b, a)
+	c.awaitPair(a, b)
+	c.awaitKernelPackets(a, b)
+	c.awaitKernelPackets(b, a)
 	if pins := pinsOf(t, a); len(pins) != 1 {
 		t.Errorf("pins at %v, want one folder", pins)
 	}
@@ -190,10 +190,10 @@ func TestKernelTwoNetworks(t *testing.T) {
 	both := func() {
 		t.Helper()
 		for _, way := range [][2]*node{{a, b}, {b, a}} {
-			c.meetsInKernel(way[0], way[1])
+			c.awaitKernelPackets(way[0], way[1])
 		}
 		for _, way := range [][2]*node{{a2, b2}, {b2, a2}} {
-			c.meetsInKernelBy("flannel1", way[0], way[1])
+			c.awaitKernelPacketsFrom("flannel1", way[0], way[1])
 		}
 	}
 	both()
@@ -209,8 +209,8 @@ func TestKernelTwoNetworks(t *testing.T) {
 	both()
 	da2.stop()
 	a2.join(dataPathFlag + "offload")
-	c.meet(a2, b2)
-	c.meetsInKernel(a, b)
+	c.awaitPair(a2, b2)
+	c.awaitKernelPackets(a, b)
 	if pins := pinsOf(t, a); len(pins) != 1 {
 		t.Errorf("pins at %v, want one folder", pins)
 	}

@@ -37,9 +37,9 @@ func (n *node) footprint(d *daemon) (f footprint, err error) {
 	return f, nil
 }
 
-// hostsComeAndGo adds hosts, changes their addresses and removes them, and
+// replaceHosts adds hosts, changes their addresses and removes them, and
 // waits until n has seen the last. Each has a new subnet.
-func (c *cluster) hostsComeAndGo(n *node, from, hosts int, lease string) {
+func (c *cluster) replaceHosts(n *node, from, hosts int, lease string) {
 	c.t.Helper()
 	for i := from; i < from+hosts; i++ {
 		lease := strings.Replace(lease, "02:00:00:00:00:01", fmt.Sprintf("02:00:00:02:%02x:%02x", i/256, i%256), 1)
@@ -48,9 +48,9 @@ func (c *cluster) hostsComeAndGo(n *node, from, hosts int, lease string) {
 		c.keys.put(c.t, key, fmt.Sprintf(lease, "192.168.77.202"), 0)
 		if i == from+hosts-1 {
 			last := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + i/256), byte(i % 256), 0}), 24)
-			n.knows(last, netip.MustParseAddr("192.168.77.202"))
+			n.awaitPeer(last, netip.MustParseAddr("192.168.77.202"))
 			c.keys.del(c.t, key)
-			n.knows(last, netip.Addr{})
+			n.awaitPeer(last, netip.Addr{})
 			return
 		}
 		c.keys.del(c.t, key)
@@ -74,7 +74,7 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 			}
 			n := c.node("a", "-status-pprof", "-probe-interval=0")
 			d := n.join()
-			c.hostsComeAndGo(n, 0, 50, lease) // maps and buffers have their size then
+			c.replaceHosts(n, 0, 50, lease) // maps and buffers have their size then
 			// State that is kept for a while goes some time later.
 			rest := func() (least footprint) {
 				for i := range 5 {
@@ -89,7 +89,7 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 				return least
 			}
 			before := rest()
-			c.hostsComeAndGo(n, 50, hosts, lease)
+			c.replaceHosts(n, 50, hosts, lease)
 			began := time.Now()
 			eventually(t, "the daemon holds what it held before", func() error {
 				now, err := n.footprint(d)

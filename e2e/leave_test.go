@@ -27,7 +27,7 @@ func TestSignalsEndIt(t *testing.T) {
 			d := a.join()
 			stays := test.dataPath == "kernel" // packets go on
 			if stays {
-				c.tellsKernel(a)
+				c.awaitKernelLease(a)
 			}
 			key, value := a.leaseKey(), c.leases()[a.leaseKey()]
 
@@ -60,10 +60,10 @@ func TestPeerLeaves(t *testing.T) {
 			c := newCluster(t, api)
 			a, b, _, db := c.pair()
 			db.stop()
-			a.knows(b.subnet(), b.Addr().Addr())
+			a.awaitPeer(b.subnet(), b.Addr().Addr())
 
 			c.keys.del(t, "subnets/"+b.leaseKey())
-			a.knows(b.subnet(), netip.Addr{})
+			a.awaitPeer(b.subnet(), netip.Addr{})
 			eventually(t, "the container hears that the subnet is gone", func() error {
 				err := ping(t, a.container, b.containerAddr())
 				if err == nil || !strings.Contains(err.Error(), "Net Unreachable") {
@@ -105,7 +105,7 @@ func TestRestartKeepsTheSubnet(t *testing.T) {
 			if after := b.subnet(); after != before {
 				t.Fatalf("the subnet is %v, was %v", after, before)
 			}
-			c.meet(a, b)
+			c.awaitPair(a, b)
 			if n := len(c.leases()); n != 2 {
 				t.Errorf("%d leases for two hosts", n)
 			}

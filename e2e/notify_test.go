@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// notices is systemd's end of the socket, with the messages of a daemon
+// notifySocket is systemd's end of the socket, with the messages of a daemon
 // (sd_notify(3)). It is read all the time, because a full socket blocks the
 // daemon.
-type notices struct {
+type notifySocket struct {
 	conn  *net.UnixConn
 	ended chan struct{} // closed when conn is
 
@@ -18,17 +18,17 @@ type notices struct {
 	lines []string // not yet consumed
 }
 
-func listenNotices(path string) (*notices, error) {
+func listenNotices(path string) (*notifySocket, error) {
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, err
 	}
-	n := &notices{conn: conn, ended: make(chan struct{})}
+	n := &notifySocket{conn: conn, ended: make(chan struct{})}
 	go n.read()
 	return n, nil
 }
 
-func (n *notices) read() {
+func (n *notifySocket) read() {
 	defer close(n.ended)
 	buf := make([]byte, 4096)
 	for {
@@ -44,14 +44,14 @@ func (n *notices) read() {
 	}
 }
 
-func (n *notices) close() {
+func (n *notifySocket) close() {
 	n.conn.Close()
 	<-n.ended
 }
 
-// heard reports whether a line with this prefix has come since the last call
+// received reports whether a line with this prefix has come since the last call
 // that found one. It forgets all lines up to it.
-func (n *notices) heard(what string) bool {
+func (n *notifySocket) received(what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i, line := range n.lines {
@@ -66,15 +66,15 @@ func (n *notices) heard(what string) bool {
 // ready waits for READY=1, as systemd does.
 func (d *daemon) ready() {
 	d.t.Helper()
-	d.told("READY=1")
+	d.awaitMessage("READY=1")
 }
 
-// told waits for the line from the daemon.
-func (d *daemon) told(what string) {
+// awaitMessage waits for the line from the daemon.
+func (d *daemon) awaitMessage(what string) {
 	d.t.Helper()
 	since := 0 // looks since the daemon ended
-	eventually(d.t, "the daemon tells systemd "+what, func() error {
-		if d.notices.heard(what) {
+	eventually(d.t, "systemd gets "+what, func() error {
+		if d.notices.received(what) {
 			return nil
 		}
 		if d.hasEnded() {
@@ -88,7 +88,7 @@ func (d *daemon) told(what string) {
 }
 
 // isReady reports whether READY=1 has come so far.
-func (d *daemon) isReady() bool { return d.notices.heard("READY=1") }
+func (d *daemon) isReady() bool { return d.notices.received("READY=1") }
 
 func (d *daemon) hasEnded() bool {
 	select {

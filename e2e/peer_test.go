@@ -29,7 +29,7 @@ func TestPeerChangesAddress(t *testing.T) {
 			container := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))
 			for i, h := range places {
 				c.keys.put(t, "subnets/10.5.200.0-24", fmt.Sprintf(`{"PublicIP":"%v"}`, h.Addr().Addr()), 0)
-				a.knows(subnet, h.Addr().Addr())
+				a.awaitPeer(subnet, h.Addr().Addr())
 
 				if err := ping(t, a.container, remote); err == nil {
 					t.Fatal("somebody answered for a host that is not there")
@@ -76,9 +76,9 @@ func TestPeersComeAndGo(t *testing.T) {
 			addr := netip.AddrFrom4([4]byte{192, 168, 77, byte(100 + i)})
 			key := fmt.Sprintf("subnets/%v-24", subnet.Addr())
 			c.keys.put(t, key, fmt.Sprintf(`{"PublicIP":"%v"}`, addr), 0)
-			a.knows(subnet, addr)
+			a.awaitPeer(subnet, addr)
 			c.keys.del(t, key)
-			a.knows(subnet, netip.Addr{})
+			a.awaitPeer(subnet, netip.Addr{})
 		}
 	}
 	cycle(3) // connections that open once are open now
@@ -90,7 +90,7 @@ func TestPeersComeAndGo(t *testing.T) {
 	if after := da.openFiles(); after > before+ours {
 		t.Errorf("%d open files after %d joins and leaves, %d before", after, rounds, before)
 	}
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }
 
 // Keys below <prefix>/subnets that do not parse cost no peer.
@@ -110,8 +110,8 @@ func TestBadLeaseData(t *testing.T) {
 	}
 	// A good key behind the bad ones shows that all were read.
 	c.keys.put(t, "subnets/10.5.220.0-24", `{"PublicIP":"192.168.77.10"}`, 0)
-	a.knows(netip.MustParsePrefix("10.5.220.0/24"), netip.MustParseAddr("192.168.77.10"))
-	c.meet(a, b)
+	a.awaitPeer(netip.MustParsePrefix("10.5.220.0/24"), netip.MustParseAddr("192.168.77.10"))
+	c.awaitPair(a, b)
 	for _, p := range a.status().Backend.Peers {
 		if p.PublicIP == netip.MustParseAddr("192.168.77.9") {
 			t.Errorf("%v is a peer", p.Subnet)

@@ -27,8 +27,8 @@ func TestPing(t *testing.T) {
 	classic := c.lab.Host("classic")
 	classicSubnet := netip.MustParsePrefix("10.5.200.0/24")
 	startClassic(t, classic, "-etcd="+c.etcd.URL(), "-api=3", "-subnet="+classicSubnet.String(), "-public-ip="+classic.Addr().Addr().String())
-	a.knows(b.subnet(), b.Addr().Addr())
-	a.knows(classicSubnet, classic.Addr().Addr())
+	a.awaitPeer(b.subnet(), b.Addr().Addr())
+	a.awaitPeer(classicSubnet, classic.Addr().Addr())
 	name, err := os.Hostname() // all hosts of a lab have it, and a's own is not meant
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestPingHostGW(t *testing.T) {
 	c.use(`{"Type": "host-gw"}`)
 	a, b := c.node("a"), c.node("b")
 	c.joinPair(a, b)
-	a.knows(b.subnet(), b.Addr().Addr())
+	a.awaitPeer(b.subnet(), b.Addr().Addr())
 	a.pings(c, 0, "reply from "+b.gateway().Addr().String(), b.Addr().Addr().String())
 	if out, _ := a.command("help", "ping"); !strings.Contains(out, "HOST|SUBNET") {
 		t.Errorf("help ping:\n%s", out)

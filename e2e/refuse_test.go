@@ -27,7 +27,7 @@ func testRefusals(t *testing.T, dataPath string) {
 	peer, stranger := c.lab.Host("peer"), c.lab.Host("stranger")
 	peerSubnet := netip.MustParsePrefix("10.5.200.0/24")
 	c.keys.put(t, "subnets/10.5.200.0-24", fmt.Sprintf(`{"PublicIP":"%v"}`, peer.Addr().Addr()), 0)
-	a.knows(peerSubnet, peer.Addr().Addr())
+	a.awaitPeer(peerSubnet, peer.Addr().Addr())
 	fromPeer := newSender(t, peer, netip.AddrPortFrom(peer.Addr().Addr(), udpPort))
 	fromStranger := newSender(t, stranger, netip.AddrPortFrom(stranger.Addr().Addr(), udpPort))
 
@@ -111,7 +111,7 @@ func testEmptyDatagram(t *testing.T, dataPath string) {
 	for range 3 {
 		s.send(a.Addr().Addr(), nil)
 	}
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }
 
 // A correct datagram above the tunnel's MTU comes from a host with a larger
@@ -126,7 +126,7 @@ func testOversizeDatagram(t *testing.T, dataPath string) {
 	inner := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))
 	peer := c.lab.Host("peer")
 	c.keys.put(t, "subnets/10.5.200.0-24", fmt.Sprintf(`{"PublicIP":"%v"}`, peer.Addr().Addr()), 0)
-	a.knows(netip.MustParsePrefix("10.5.200.0/24"), peer.Addr().Addr())
+	a.awaitPeer(netip.MustParsePrefix("10.5.200.0/24"), peer.Addr().Addr())
 	s := newSender(t, peer, netip.AddrPortFrom(peer.Addr().Addr(), udpPort))
 
 	remote := netip.MustParseAddrPort("10.5.200.2:9")

@@ -39,7 +39,7 @@ func testDeviceIsRepaired(t *testing.T, dataPath string) {
 			}
 			return err
 		})
-		c.meet(a, b)
+		c.awaitPair(a, b)
 	}
 }
 
@@ -81,15 +81,15 @@ func TestKernelFollowsRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.says(fmt.Sprintf(" %d]", side.Attrs().Index))
-	c.meetsInKernel(a, b)
+	c.awaitKernelPackets(a, b)
 	if before, after := side.Attrs().Statistics.RxPackets, received(t, b, "side0"); after <= before {
 		t.Error("nothing comes by the new interface")
 	}
 	if out, err := output(t, b.Host, "ip", "link", "del", "side0"); err != nil {
 		t.Fatal(out)
 	}
-	c.meet(a, b)
-	c.meetsInKernel(a, b)
+	c.awaitPair(a, b)
+	c.awaitKernelPackets(a, b)
 	if path := b.status().Backend.DataPath; path != "kernel" {
 		t.Errorf("data path %s", path)
 	}
@@ -116,8 +116,8 @@ func TestKernelFollowsOffloads(t *testing.T) {
 			}
 			return nil
 		})
-		c.meetsInKernel(a, b)
-		c.meetsInKernel(b, a)
+		c.awaitKernelPackets(a, b)
+		c.awaitKernelPackets(b, a)
 		copyBulk(t, a.container, b.container)
 	}
 }

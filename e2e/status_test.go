@@ -115,9 +115,9 @@ func (n *node) drops(reason string) uint64 {
 	return count
 }
 
-// knows waits until the node's table has a peer for subnet at addr. If addr is
+// awaitPeer waits until the node's table has a peer for subnet at addr. If addr is
 // invalid, it waits until there is none.
-func (n *node) knows(subnet netip.Prefix, addr netip.Addr) {
+func (n *node) awaitPeer(subnet netip.Prefix, addr netip.Addr) {
 	n.t.Helper()
 	eventually(n.t, fmt.Sprintf("host %s knows %v at %v", n.Name(), subnet, addr), func() error {
 		s, err := n.readStatus()

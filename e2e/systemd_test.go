@@ -10,16 +10,16 @@ func TestSystemdIsTold(t *testing.T) {
 	c.etcd.Stop()
 	a := c.node("a")
 	d := a.launch()
-	d.told("STATUS=waiting for the store")
-	d.told("WATCHDOG=1")
+	d.awaitMessage("STATUS=waiting for the store")
+	d.awaitMessage("WATCHDOG=1")
 	c.etcd.Restart()
 	d.ready()
-	d.told("STATUS=subnet " + a.subnet().String() + ", 0 peers, data path ")
+	d.awaitMessage("STATUS=subnet " + a.subnet().String() + ", 0 peers, data path ")
 	c.etcd.Pause()
 	for range 5 {
-		d.told("WATCHDOG=1")
+		d.awaitMessage("WATCHDOG=1")
 	}
 	c.etcd.Resume()
 	d.stop()
-	d.told("STOPPING=1")
+	d.awaitMessage("STOPPING=1")
 }

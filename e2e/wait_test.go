@@ -54,7 +54,7 @@ func TestNoDefaultRouteAtStart(t *testing.T) {
 	b := c.node("b")
 	b.join()
 	b.addContainer()
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }
 
 // An address that -iface names may come later, as by DHCP.
@@ -99,5 +99,5 @@ func TestEtcdFallsSilent(t *testing.T) {
 	db.stop() // a missing answer about the lease does not matter
 	c.etcd.Resume()
 	b.join()
-	c.meet(a, b)
+	c.awaitPair(a, b)
 }
