@@ -25,11 +25,12 @@ var layers = []struct{ from, to string }{
 	{"backend/wireguard", "backend subnet pkg/..."},
 	{"backend", "subnet pkg/uplink"},
 
-	{"subnet/store", "subnet subnet/etcdv2 subnet/etcdv3 pkg/backoff"},
-	{"subnet/etcdv2", "subnet"},
-	{"subnet/etcdv3", "subnet"},
+	{"subnet/store", "subnet subnet/etcd subnet/etcdv2 subnet/etcdv3 pkg/backoff"},
+	{"subnet/etcdv2", "subnet subnet/etcd"},
+	{"subnet/etcdv3", "subnet subnet/etcd"},
+	{"subnet/etcd", "subnet pkg/backoff pkg/clock"},
 	{"subnet/embed", "pkg/backoff"},
-	{"subnet/subnettest/...", "subnet subnet/subnettest/..."},
+	{"subnet/subnettest/...", "subnet subnet/etcd"},
 	{"subnet", "pkg/backoff pkg/clock pkg/ratelog"},
 
 	{"pkg/backoff", ""},
@@ -43,27 +44,25 @@ var layers = []struct{ from, to string }{
 	{"pkg/netnstest", ""},
 	{"pkg/nodeid", ""},
 	{"pkg/offload", "pkg/checksum pkg/tun"},
-	{"pkg/probe", "pkg/clock pkg/turn"},
+	{"pkg/probe", "pkg/clock"},
 	{"pkg/ratelog", ""},
 	{"pkg/rtnl", "pkg/backoff pkg/ratelog"},
-	{"pkg/state", ""},
 	{"pkg/status", "pkg/httpd"},
 	{"pkg/subnetfile", ""},
 	{"pkg/tun", ""},
-	{"pkg/turn", ""},
 	{"pkg/udpsock", ""},
 	{"pkg/uplink", "pkg/clock pkg/netdev pkg/ratelog"},
 
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
-	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcdv3 subnet/subnettest/faultproxy"},
+	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/subnettest/faultproxy"},
 }
 
 // testLayers lists the packages that tests may import as well.
 var testLayers = []struct{ from, to string }{
 	{"cli", "subnet/etcdv3"},
-	{"subnet/embed", "subnet subnet/etcdv3"},
+	{"subnet/embed", "subnet subnet/etcd subnet/etcdv3"},
 	{"subnet/etcdv3", "subnet/embed"},
 	{"backend/...", "pkg/uplink"},
 	{"pkg/tun", "pkg/checksum"},

@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/format"
 	"go/token"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,48 +22,62 @@ const (
 type rule struct {
 	name  string
 	check func(*file) []string
-	// breaks is the name and the source of a file that the rule must refuse.
-	breaks [2]string
+	// breaks are files that the rule must refuse, as name and source.
+	breaks [][2]string
 }
 
 var rules = []rule{
-	{"gofmt", gofmt, [2]string{"pkg/x/x.go", "package x\nvar  a int\n"}},
-	{"file length", fileLength, [2]string{"pkg/x/x.go", "package x\n" + strings.Repeat("\n", maxLines)}},
-	{"function length", functionLength, [2]string{"pkg/x/x.go", "package x\n\nfunc f() {\n" + strings.Repeat("\tf()\n", maxFunction) + "}\n"}},
-	{"exported names are documented", documented, [2]string{"pkg/x/x.go", "package x\n\n// It adds.\nfunc Add() {}\n"}},
-	{"exported types are documented", documented, [2]string{"pkg/x/x.go", "package x\n\ntype T int\n"}},
-	{"exported methods are documented", documented, [2]string{"pkg/x/x.go", "package x\n\n// T is one.\ntype T int\n\nfunc (T) Add() {}\n"}},
-	{"exported constants are documented", documented, [2]string{"pkg/x/x.go", "package x\n\nconst (\n\ta = iota\n\tB\n)\n"}},
-	{"two Go files at the root", rootFiles, [2]string{"options_test.go", "package main\n"}},
-	{"imports of a package that the table lacks", imports, [2]string{"pkg/x/x.go", "package x\n"}},
-	{"leaves do not import upwards", imports, [2]string{"pkg/tun/x.go", "package tun\nimport _ \"" + module + "/subnet\"\n"}},
-	{"leaves import only what the table says", imports, [2]string{"pkg/tun/x.go", "package tun\nimport _ \"" + module + "/pkg/rtnl\"\n"}},
-	{"backends do not import one another", imports, [2]string{"backend/vxlan/x.go", "package vxlan\nimport _ \"" + module + "/backend/hostgw\"\n"}},
-	{"backends do not import stores", imports, [2]string{"backend/vxlan/x.go", "package vxlan\nimport _ \"" + module + "/subnet/etcdv3\"\n"}},
-	{"commands do not import a backend", imports, [2]string{"cli/x.go", "package cli\nimport _ \"" + module + "/backend/vxlan\"\n"}},
-	{"commands do not import the daemon", imports, [2]string{"cli/x.go", "package cli\nimport _ \"" + module + "/daemon\"\n"}},
-	{"the daemon does not import commands", imports, [2]string{"daemon/x.go", "package daemon\nimport _ \"" + module + "/cli\"\n"}},
-	{"the control plane does not import a store", imports, [2]string{"subnet/x.go", "package subnet\nimport _ \"" + module + "/subnet/etcdv3\"\n"}},
-	{"tests do not import upwards", imports, [2]string{"subnet/x_test.go", "package subnet\nimport _ \"" + module + "/daemon\"\n"}},
-	{"the program does not import test packages", imports, [2]string{"daemon/x.go", "package daemon\nimport _ \"" + module + "/pkg/netnstest\"\n"}},
-	{"package names", packageNames, [2]string{"pkg/util/x.go", "package util\n"}},
-	{"no init", noInit, [2]string{"pkg/x/x.go", "package x\nfunc init() {}\n"}},
-	{"no root context below main", noBackground, [2]string{"pkg/x/x.go", "package x\nimport \"context\"\nvar c = context.Background()\n"}},
-	{"no exit below main", noExit, [2]string{"pkg/x/x.go", "package x\nimport \"os\"\nfunc f() { os.Exit(1) }\n"}},
-	{"no panic", noPanic, [2]string{"pkg/x/x.go", "package x\nfunc f() { panic(1) }\n"}},
-	{"no cgo", noCgo, [2]string{"pkg/x/x.go", "package x\nimport \"C\"\n"}},
-	{"errors.Is", errorsIs, [2]string{"pkg/x/x.go", "package x\nimport \"io\"\nfunc f(err error) bool { return err == io.EOF }\n"}},
-	{"no sleep", noSleep, [2]string{"pkg/x/x.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"}},
-	{"no sleep in tests", noSleep, [2]string{"pkg/x/x_test.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"}},
-	{"glog", glog, [2]string{"pkg/x/x.go", "package x\nimport \"log\"\nfunc f() { log.Print(1) }\n"}},
+	{"gofmt", gofmt, [][2]string{{"pkg/x/x.go", "package x\nvar  a int\n"}}},
+	{"file length", fileLength, [][2]string{{"pkg/x/x.go", "package x\n" + strings.Repeat("\n", maxLines)}}},
+	{"function length", functionLength, [][2]string{{"pkg/x/x.go", "package x\n\nfunc f() {\n" + strings.Repeat("\tf()\n", maxFunction) + "}\n"}}},
+	{"exported names are documented", documented, [][2]string{
+		{"pkg/x/x.go", "package x\n\n// It adds.\nfunc Add() {}\n"},
+		{"pkg/x/x.go", "package x\n\ntype T int\n"},
+		{"pkg/x/x.go", "package x\n\n// T is one.\ntype T int\n\nfunc (T) Add() {}\n"},
+		{"pkg/x/x.go", "package x\n\nconst (\n\ta = iota\n\tB\n)\n"},
+	}},
+	{"two Go files at the root", rootFiles, [][2]string{{"options_test.go", "package main\n"}}},
+	{"import directions", imports, [][2]string{
+		{"pkg/x/x.go", "package x\n"}, // not in the table
+		importing("pkg/tun", "subnet"),
+		importing("pkg/tun", "pkg/rtnl"),
+		importing("subnet", "subnet/etcdv3"),
+		importing("subnet/etcdv3", "subnet/etcdv2"),
+		importing("backend/vxlan", "backend/hostgw"),
+		importing("backend/vxlan", "subnet/etcdv3"),
+		importing("cli", "backend/vxlan"),
+		importing("cli", "daemon"),
+		importing("daemon", "cli"),
+		importing("daemon", "pkg/netnstest"),
+		{"subnet/x_test.go", "package subnet\nimport _ \"" + module + "/daemon\"\n"},
+	}},
+	{"package names", packageNames, [][2]string{{"pkg/util/x.go", "package util\n"}}},
+	{"no init", noInit, [][2]string{{"pkg/x/x.go", "package x\nfunc init() {}\n"}}},
+	{"no root context below main", noBackground, [][2]string{{"pkg/x/x.go", "package x\nimport \"context\"\nvar c = context.Background()\n"}}},
+	{"no exit below main", noExit, [][2]string{{"pkg/x/x.go", "package x\nimport \"os\"\nfunc f() { os.Exit(1) }\n"}}},
+	{"no panic", noPanic, [][2]string{{"pkg/x/x.go", "package x\nfunc f() { panic(1) }\n"}}},
+	{"no cgo", noCgo, [][2]string{{"pkg/x/x.go", "package x\nimport \"C\"\n"}}},
+	{"errors.Is", errorsIs, [][2]string{{"pkg/x/x.go", "package x\nimport \"io\"\nfunc f(err error) bool { return err == io.EOF }\n"}}},
+	{"no sleep", noSleep, [][2]string{
+		{"pkg/x/x.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"},
+		{"pkg/x/x_test.go", "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n"},
+	}},
+	{"glog", glog, [][2]string{{"pkg/x/x.go", "package x\nimport \"log\"\nfunc f() { log.Print(1) }\n"}}},
+}
+
+// importing is a file of the package from that imports to.
+func importing(from, to string) [2]string {
+	return [2]string{from + "/x.go", "package " + path.Base(from) + "\nimport _ \"" + module + "/" + to + "\"\n"}
 }
 
 func TestRules(t *testing.T) {
 	files := tree(t)
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
-			if len(r.check(parse(t, r.breaks[0], []byte(r.breaks[1])))) == 0 {
-				t.Errorf("the rule does not refuse\n%s", r.breaks[1])
+			for _, broken := range r.breaks {
+				if len(r.check(parse(t, broken[0], []byte(broken[1])))) == 0 {
+					t.Errorf("the rule accepts %s\n%s", broken[0], broken[1])
+				}
 			}
 			for _, f := range files {
 				for _, violation := range r.check(f) {
