@@ -91,7 +91,7 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 		return j.joinFromStore(ctx, last, 0)
 	}
 	m, err := j.joinFromStore(ctx, last, storeTimeout)
-	if !errors.Is(err, subnet.ErrStoreTimeout) {
+	if !errors.Is(err, subnet.ErrStoreTimeout) { // promise: checkpoint-if-store-is-silent
 		return m, err
 	}
 	log.Warningf("the store is away, use the checkpoint of the last run subnet=%v peers=%d lease_ends_in=%v reason=%q",

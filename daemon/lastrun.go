@@ -33,7 +33,7 @@ func (r lastRun) subnet() netip.Prefix {
 	if r.env.Subnet.IsValid() || r.checkpoint == nil {
 		return r.env.Subnet
 	}
-	return r.checkpoint.Lease.Subnet
+	return r.checkpoint.Lease.Subnet // promise: checkpoint-names-subnet
 }
 
 // networks returns the known networks of earlier runs other than now.

@@ -41,7 +41,7 @@ func (s *supervisor) Run(ctx context.Context) error {
 			err = s.runner.run(ctx, s.member)
 		}
 		setup := (*networkSetupError)(nil)
-		if ranBefore && ctx.Err() == nil && errors.As(err, &setup) {
+		if ranBefore && ctx.Err() == nil && errors.As(err, &setup) { // promise: unusable-uplink-keeps-lease
 			err = s.keepLease(ctx, pauses.NextBackOff(), setup)
 		}
 		change := (*uplinkChangedError)(nil)

@@ -35,7 +35,7 @@ func (c *Config) Diff(after *Config) []ConfigDifference {
 		}
 	}
 	add("Network", c.Network.String(), after.Network.String())
-	add("SubnetLen", strconv.Itoa(c.SubnetLen), strconv.Itoa(after.SubnetLen))
+	add("SubnetLen", strconv.Itoa(c.SubnetLen), strconv.Itoa(after.SubnetLen)) // promise: subnet-len-is-compared
 	add("SubnetMin", c.SubnetMin.String(), after.SubnetMin.String())
 	add("SubnetMax", c.SubnetMax.String(), after.SubnetMax.String())
 	add("Backend.Type", c.BackendType, after.BackendType)

@@ -74,5 +74,5 @@ type Hints struct {
 // lease.
 func (a Attrs) SameHost(stored Attrs, former []netip.Addr) bool {
 	return stored.PublicIP == a.PublicIP ||
-		a.NodeID != "" && stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP)
+		a.NodeID != "" && stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP) // promise: former-address-is-ours
 }

@@ -160,7 +160,7 @@ func (s *leaseSet) winner(p netip.Prefix) (*Lease, bool) {
 		s.bad.Skip(l.Key(), fmt.Errorf("key %q has the same subnet and takes precedence", group[0].Key()))
 	}
 	for q := range s.overlapping(p) {
-		if s.outranks(q, p) {
+		if s.outranks(q, p) { // promise: overlap-has-one-winner
 			s.bad.Skip(group[0].Key(), fmt.Errorf("overlaps %v, which takes precedence", s.stored[q][0]))
 			return nil, false
 		}

@@ -67,7 +67,7 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 			added = append(added, e)
 		}
 	}
-	if g.holding && len(g.gone) == 0 {
+	if g.holding && len(g.gone) == 0 { // promise: hold-ends-when-all-are-back
 		// From now on a deletion is deliberate.
 		log.Warningf("end of mass disappearance came_back=true removed=0")
 		g.holding, g.due = false, time.Time{}
@@ -83,7 +83,7 @@ func (g *removalGuard) expire(now time.Time, stored int) []Event {
 	if !g.selfGone.IsZero() && now.Sub(g.selfGone) <= 2*settleTime {
 		gone++
 	}
-	if !g.holding && 2*gone > all {
+	if !g.holding && 2*gone > all { // promise: mass-removal-is-held
 		g.holding, g.due = true, now.Add(graceTime)
 		log.Errorf("MASS DISAPPEARANCE: of %d leases, %d are gone from the store at once; keep sending to them for %v. Was the store emptied, or restored from a backup?",
 			all, gone, graceTime)

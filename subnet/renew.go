@@ -32,7 +32,7 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 			return nil
 		}
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
-			if err := m.checkAdoptedConfig(ctx); err != nil {
+			if err := m.checkAdoptedConfig(ctx); err != nil { // promise: config-before-first-write
 				return Lease{}, err
 			}
 			l.Attrs = m.current(l.Attrs)
@@ -72,7 +72,7 @@ func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
 		if left <= 0 {
 			return true
 		}
-		timer.Reset(min(left, clock.UntilTick(checkInterval)))
+		timer.Reset(min(left, clock.UntilTick(checkInterval))) // promise: suspend-is-noticed
 	}
 }
 
@@ -86,5 +86,5 @@ func (m *Manager) untilRenewal(l Lease) time.Duration {
 	if wait <= 0 {
 		return 0
 	}
-	return wait - time.Duration(rand.Int64N(int64(wait)/10+1))
+	return wait - time.Duration(rand.Int64N(int64(wait)/10+1)) // promise: renewal-has-jitter
 }

@@ -147,7 +147,7 @@ func (w *watcher) noticeOwn(u update) {
 // ours reports whether l is our own lease: it names this host, or is our own
 // last write, from before a change of address.
 func (w *watcher) ours(l *Lease) bool {
-	return l.Key() == w.self.Key() && (w.self.Attrs.SameHost(l.Attrs, w.former) || l.Rev == w.self.Rev)
+	return l.Key() == w.self.Key() && (w.self.Attrs.SameHost(l.Attrs, w.former) || l.Rev == w.self.Rev) // promise: own-write-is-ours
 }
 
 // classify is the leaseSet's.
@@ -156,9 +156,9 @@ func (w *watcher) classify(l *Lease) (peer bool, fault error) {
 	switch {
 	case w.ours(l):
 		return false, nil
-	case l.Subnet.Overlaps(w.self.Subnet):
+	case l.Subnet.Overlaps(w.self.Subnet): // promise: overlap-with-own-is-bad
 		return false, fmt.Errorf("%v overlaps our own subnet %v", l, w.self.Subnet)
-	case l.Attrs.PublicIP == w.self.Attrs.PublicIP:
+	case l.Attrs.PublicIP == w.self.Attrs.PublicIP: // promise: own-address-elsewhere-is-bad
 		return false, fmt.Errorf("%v names our own address", l)
 	case !network.Contains(l.Subnet.Addr()): // a larger one overlaps our own subnet
 		return false, fmt.Errorf("%v is outside Network %v", l, network)

@@ -64,7 +64,7 @@ func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) er
 		copy(fragment[len(header):], payload[at:])
 		flags := p.flags()&^offsetMask | uint16((offset+at)/8)
 		if at+n < len(payload) {
-			flags |= flagMF
+			flags |= flagMF // promise: fragments-have-mf
 		}
 		binary.BigEndian.PutUint16(fragment[2:], uint16(len(fragment)))
 		binary.BigEndian.PutUint16(fragment[6:], flags)
@@ -97,7 +97,7 @@ func copiedHeader(scratch, header []byte) ([]byte, error) {
 			}
 			n = int(options[1])
 		}
-		if options[0]&copiedBit != 0 {
+		if options[0]&copiedBit != 0 { // promise: copied-options-only
 			copied = append(copied, options[:n]...)
 		}
 		options = options[n:]

@@ -83,12 +83,12 @@ func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 	}
 	p := t.lookup(packet.source())
 	switch {
-	case p == nil || p.outerSource != outer:
+	case p == nil || p.outerSource != outer: // promise: inner-source-is-the-senders
 		if !t.isOuter(outer) {
 			return nil, unknownOuterSource
 		}
 		return nil, innerSourceMismatch
-	case packet.destination()&t.ownMask != t.ownNet:
+	case packet.destination()&t.ownMask != t.ownNet: // promise: inner-destination-is-ours
 		return nil, innerDestinationMismatch
 	}
 	return p, admitted

@@ -67,6 +67,7 @@ var testLayers = []struct{ from, to string }{
 	{"subnet/embed", "subnet subnet/etcd subnet/etcdv3"},
 	{"subnet/etcdv3", "subnet/embed"},
 	{"backend/...", "pkg/uplink"},
+	{"pkg/offload", "pkg/tun"},
 	{"pkg/tun", "pkg/checksum"},
 	{"e2e", "pkg/checksum pkg/control"},
 }

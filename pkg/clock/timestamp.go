@@ -34,11 +34,11 @@ func Now() Timestamp {
 // Since returns the time from before to t. known is false if the host rebooted
 // and the wall clock went back.
 func (t Timestamp) Since(before Timestamp) (passed time.Duration, known bool) {
-	if t.Boot != "" && t.Boot == before.Boot {
+	if t.Boot != "" && t.Boot == before.Boot { // promise: same-boot-uses-boot-clock
 		return t.SinceBoot - before.SinceBoot, true
 	}
 	passed = t.Wall.Sub(before.Wall)
-	return passed, passed >= 0
+	return passed, passed >= 0 // promise: clock-behind-is-unknown
 }
 
 // Stepped reports whether the wall clock was set by more than a second since

@@ -54,7 +54,7 @@ func (s *search) lost(size int, now time.Time) int {
 	if s.failed++; s.failed < tries {
 		return 0
 	}
-	s.failed, s.high = 0, size
+	s.failed, s.high = 0, size // promise: search-ends-below-limit
 	return s.end(now)
 }
 

@@ -15,7 +15,7 @@ func (r *Reconciler) concerns(datagram []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for m := range messages(datagram) {
-		if r.differs(scope{r.config, r.known}, m) {
+		if r.differs(scope{r.config, r.known}, m) { // promise: kernel-change-is-repaired
 			return true
 		}
 	}

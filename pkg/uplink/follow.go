@@ -70,7 +70,7 @@ func (f *follower) look(context.Context) error {
 	case now != f.next:
 		f.next, f.since = now, time.Now()
 		f.settle.Reset(settleTime)
-	case time.Since(f.since) >= settleTime:
+	case time.Since(f.since) >= settleTime: // promise: uplink-change-is-reported
 		f.settled = true
 		return reconcile.Stop(nil)
 	}

@@ -118,7 +118,7 @@ func (a *acquisition) created(l subnet.Lease) bool {
 // configuration no longer allows. ok is false if there is none to take.
 func (a *acquisition) reuse(ctx context.Context, leases []subnet.Lease) (taken subnet.Lease, ok bool, err error) {
 	for _, l := range a.candidates(leases) {
-		if identityConflict(l, a.attrs) {
+		if identityConflict(l, a.attrs) { // promise: one-host-an-address
 			if l, err = a.challenge(ctx, l); err != nil {
 				return subnet.Lease{}, false, err
 			}
@@ -155,7 +155,7 @@ func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet
 	choice := a.hints.Previous
 	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
 		var err error
-		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand())
+		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand()) // promise: remembered-subnets-come-last
 		if errors.Is(err, subnet.ErrFull) {
 			choice, err = pick(a.config, taken, newRand())
 		}
@@ -187,7 +187,7 @@ func (a *acquisition) verify(ctx context.Context, l subnet.Lease) error {
 	if i < 0 {
 		return fmt.Errorf("verify lease %v: %w", l.Subnet, subnet.ErrConflict)
 	}
-	if older, ok := olderOverlap(leases, leases[i]); ok {
+	if older, ok := olderOverlap(leases, leases[i]); ok { // promise: older-overlap-wins
 		return a.yield(ctx, leases[i], older)
 	}
 	return nil

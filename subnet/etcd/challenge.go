@@ -22,7 +22,7 @@ func (a *acquisition) mayBeOurs(l subnet.Lease) bool {
 	if l.IPv6Subnet.IsValid() {
 		return false
 	}
-	return l.Attrs.PublicIP == a.attrs.PublicIP || !l.Reserved && a.attrs.NodeID != "" && l.Attrs.NodeID == a.attrs.NodeID
+	return l.Attrs.PublicIP == a.attrs.PublicIP || !l.Reserved && a.attrs.NodeID != "" && l.Attrs.NodeID == a.attrs.NodeID // promise: node-id-proves-ownership
 }
 
 // identityConflict reports whether address and NodeID of l disagree about
@@ -87,7 +87,8 @@ func (a *acquisition) awaitWrite(ctx context.Context, l subnet.Lease) (subnet.Le
 		log.V(1).Infof("watch challenged lease: %v", err)
 		<-waiting.Done() // a broken watch does not shorten the owner's time
 	} else if ctx.Err() == nil {
-		a.record(nil) // the owner was silent, not the store
+		// The owner was silent, not the store.
+		a.record(nil) // promise: silent-owner-is-no-silent-store
 	}
 	leases, _, err := a.keyspace.List(ctx)
 	if a.record(err) != nil {

@@ -45,5 +45,5 @@ func (h *Holder) repair(ctx context.Context, l subnet.Lease, former []netip.Addr
 		}
 	}
 	log.Warningf("lease key has vanished, create it again subnet=%v", l.Subnet)
-	return h.keyspace.Create(ctx, l, h.ttl)
+	return h.keyspace.Create(ctx, l, h.ttl) // promise: deleted-key-is-created-again
 }

@@ -66,7 +66,7 @@ func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, accepted func()) 
 	var heartbeats sync.WaitGroup
 	defer heartbeats.Wait()
 	defer cancel(nil)
-	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) })
+	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) }) // promise: v2-watch-has-heartbeat
 	receiving := context.WithValue(ctx, headersKey{}, func(i uint64) {
 		answer.Stop()
 		index.Store(i)

@@ -63,14 +63,14 @@ func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 	id := clientv3.LeaseID(kv.Lease)
 	same := sameMeaning(l.Key(), kv.Value, v)
 	l.Expiration, l.Reserved = time.Time{}, id == clientv3.NoLease
-	if l.Reserved {
+	if l.Reserved { // promise: reservation-gets-no-ttl
 		if !same {
 			l.Rev, err = s.replace(ctx, kv, v, clientv3.NoLease)
 		}
 		return orZero(l, err)
 	}
 	held := grant{}
-	if same {
+	if same { // promise: renewal-writes-no-key
 		if held, err = s.keepAlive(ctx, l, id); err != nil {
 			return subnet.Lease{}, err
 		}
@@ -111,7 +111,7 @@ func (s *Store) Delete(ctx context.Context, l subnet.Lease) error {
 func (s *Store) key(l subnet.Lease) string { return s.cfg.LeaseDir() + l.Key() }
 
 func absent(key string) clientv3.Cmp {
-	return clientv3.Compare(clientv3.Version(key), "=", 0)
+	return clientv3.Compare(clientv3.Version(key), "=", 0) // promise: create-only-if-absent
 }
 
 func unchanged(key string, rev int64) clientv3.Cmp {

@@ -109,7 +109,7 @@ func (s *Store) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev, [
 		// same; listing again does no harm then.
 		return 0, nil, fmt.Errorf("the store is back at revision %d: %w", now, subnet.ErrCompacted)
 	}
-	if !s.continues(resp.Header) {
+	if !s.continues(resp.Header) { // promise: v3-other-history-is-resync
 		return 0, nil, fmt.Errorf("the store has another history: %w", subnet.ErrCompacted)
 	}
 	if resp.IsProgressNotify() {
