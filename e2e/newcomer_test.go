@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// A host that finds the network full ends, as one that could not start, and says
-// until when, and what helps; once that is done, it starts.
+// A host that finds the network full exits with code 1. Its error has the end of the
+// next lease and the cure. After the cure the host starts.
 func TestFullNetwork(t *testing.T) {
 	for _, api := range []string{"3", "2"} {
 		t.Run("api"+api, func(t *testing.T) {
