@@ -1,0 +1,69 @@
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// holds checks a file's content and mode, and that its folder has no other file.
+func holds(t *testing.T, path, want string, mode fs.FileMode) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	info, statErr := os.Stat(path)
+	if err != nil || statErr != nil || string(text) != want || info.Mode() != mode {
+		t.Errorf("%s has %q, %v, %v; want %q with mode %v", path, text, info, errors.Join(err, statErr), want, mode)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("the folder has %v, %v; want one file", left, err)
+	}
+}
+
+// Neither the umask nor the old file's mode applies.
+func TestWrite(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "folder", "file")
+	for _, mode := range []fs.FileMode{0o644, 0o400, 0o600, 0o666} {
+		text := mode.String()
+		if err := Write(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, text, mode)
+	}
+}
+
+func TestCreateLeavesTheFile(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "folder", "file")
+	if err := Create(path, []byte("first"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("create over a file: %v", err)
+	}
+	holds(t, path, "first", 0o644)
+}
+
+// A failure leaves no temporary file.
+func TestFailureLeavesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "folder")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, nil, 0o644); err == nil {
+		t.Error("a folder was replaced")
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("the folder has %v, %v", left, err)
+	}
+	if err := Write(filepath.Join(path, "file", "below"), nil, 0o644); err != nil {
+		t.Error(err)
+	}
+	if err := Write(filepath.Join(path, "file", "below", "a file"), nil, 0o644); err == nil {
+		t.Error("a file was written below a file")
+	}
+}
