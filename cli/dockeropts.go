@@ -5,11 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
+	"github.com/coreos/flannel/pkg/atomicfile"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
@@ -66,12 +64,7 @@ func writeFile(path, text string) error {
 	if i, err := os.Stat(path); err == nil && !i.Mode().IsRegular() { // /dev/stdout
 		return os.WriteFile(path, []byte(text), 0o644)
 	}
-	err := os.MkdirAll(filepath.Dir(path), 0o755)
-	if err == nil {
-		err = renameio.WriteFile(path, []byte(text), 0o644,
-			renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
-	}
-	if err != nil {
+	if err := atomicfile.Write(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-	"github.com/google/renameio/v2"
 
+	"github.com/coreos/flannel/pkg/atomicfile"
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/subnet"
@@ -135,8 +135,7 @@ func writeCheckpoint(path string, v any) error {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
 	if err == nil {
-		text := fmt.Appendf(nil, "%s%x\n%s", checkpointHeader, sha256.Sum256(body), body)
-		err = renameio.WriteFile(path, text, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+		err = atomicfile.Write(path, fmt.Appendf(nil, "%s%x\n%s", checkpointHeader, sha256.Sum256(body), body), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)

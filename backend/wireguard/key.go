@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/atomicfile"
 )
 
 // keyFile holds the private key, as "wg genkey" prints it, for root alone.
@@ -44,12 +45,7 @@ func makeKey(dir string) (wgtypes.Key, error) {
 	if err != nil {
 		return key, fmt.Errorf("make private key: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return key, fmt.Errorf("write private key: %w", err)
-	}
-	err = renameio.WriteFile(filepath.Join(dir, keyFile), []byte(key.String()+"\n"), keyMode,
-		renameio.WithTempDir(dir), renameio.IgnoreUmask())
-	if err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, keyFile), []byte(key.String()+"\n"), keyMode); err != nil {
 		return key, fmt.Errorf("write private key: %w", err)
 	}
 	return key, nil

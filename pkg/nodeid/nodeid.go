@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
+	"github.com/coreos/flannel/pkg/atomicfile"
 )
 
 // size is the length of an identity, in bytes; the file holds it as lower-case
@@ -35,7 +35,9 @@ func Load(dir string) (ID, error) {
 	path := filepath.Join(dir, fileName)
 	id, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := create(path); err != nil {
+		rand.Read(id[:]) // never fails (crypto/rand)
+		err = atomicfile.Create(path, fmt.Appendln(nil, id), 0o644)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return ID{}, fmt.Errorf("make node id: %w", err)
 		}
 		id, err = read(path)
@@ -65,35 +67,4 @@ func read(path string) (id ID, err error) {
 		return id, fmt.Errorf("%s does not hold %d hexadecimal digits; delete it to get a new identity", path, 2*size)
 	}
 	return ID(b), nil
-}
-
-// create writes a new identity to path, or leaves the file that is there: link(2),
-// unlike rename(2), never replaces a file.
-func create(path string) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Cleanup()) }()
-	var id ID
-	rand.Read(id[:]) // never fails (crypto/rand)
-	if _, err := fmt.Fprintln(f, id); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// The new name survives a power failure once its folder is on disk.
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

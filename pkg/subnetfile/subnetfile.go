@@ -15,11 +15,10 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
+	"github.com/coreos/flannel/pkg/atomicfile"
 )
 
 // The keys, in the order in which they are written.
@@ -50,8 +49,7 @@ type Env struct {
 }
 
 // Write replaces the file at path, with mode 0644. A reader sees the old file or
-// the new one: the text is synced to a temporary file in the same folder, which is
-// then renamed. Write makes missing folders, with mode 0755.
+// the new one. Write makes missing folders, with mode 0755.
 func Write(path string, e Env) error {
 	if !e.Network.IsValid() || !e.Subnet.IsValid() {
 		return fmt.Errorf("write %s: network %v or subnet %v is not valid", path, e.Network, e.Subnet)
@@ -60,23 +58,9 @@ func Write(path string, e Env) error {
 	if i, err := os.Lstat(path); err == nil && !i.Mode().IsRegular() && i.Mode()&os.ModeSymlink == 0 {
 		return fmt.Errorf("write %s: it is not a regular file but %v", path, i.Mode().Type())
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	// The container engine may run as another user, so neither the umask nor the
-	// old file's mode applies.
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer f.Cleanup() // removes the temporary file unless it was renamed
-	_, err = fmt.Fprintf(f, "%s=%v\n%s=%v\n%s=%d\n%s=%t\n", keyNetwork, e.Network.Masked(),
+	text := fmt.Appendf(nil, "%s=%v\n%s=%v\n%s=%d\n%s=%t\n", keyNetwork, e.Network.Masked(),
 		keySubnet, firstUsable(e.Subnet), keyMTU, e.MTU, keyIPMasq, e.IPMasq)
-	if err == nil {
-		err = f.CloseAtomicallyReplace()
-	}
-	if err != nil {
+	if err := atomicfile.Write(path, text, 0o644); err != nil { // the container engine may run as another user
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
