@@ -75,7 +75,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			g.Go(func() error { return t.Run(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.rekeyTarget))
+	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state))
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	g.Go(func() (err error) {
@@ -153,14 +153,4 @@ func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (serv
 		servers = append(servers, status.NewHealthz(net.JoinHostPort(o.healthzIP, strconv.Itoa(o.healthzPort)), r.full))
 	}
 	return servers
-}
-
-// rekeyTarget returns the present network; the zero rekeyTarget before the daemon
-// was ready.
-func (d *Daemon) rekeyTarget() rekeyTarget {
-	s := d.state.get()
-	if s.network == nil || !s.ready {
-		return rekeyTarget{}
-	}
-	return rekeyTarget{network: s.network, backendType: s.config.BackendType, manager: s.manager}
 }

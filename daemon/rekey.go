@@ -11,7 +11,6 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/control"
-	"github.com/coreos/flannel/subnet"
 )
 
 // publishTimeout is how long rekey waits for the store to take the new key.
@@ -23,28 +22,21 @@ var (
 	errNoKey     = errors.New("has no key to replace; wireguard has")
 )
 
-// rekeyTarget is the network whose key is replaced.
-type rekeyTarget struct {
-	network     backend.Network // nil: none is up yet
-	backendType string
-	manager     *subnet.Manager
-}
-
 // rekeyer serves "flannel rekey" on the control socket.
 type rekeyer struct {
-	path   string
-	target func() rekeyTarget
-	mu     sync.Mutex // held during a replacement: one at a time
+	path  string
+	state *state
+	mu    sync.Mutex // held during a replacement: one at a time
 }
 
-func newRekeyer(o *Options, target func() rekeyTarget) *rekeyer {
-	return &rekeyer{path: control.Path(o.subnetFile), target: target}
+func newRekeyer(o *Options, s *state) *rekeyer {
+	return &rekeyer{path: control.Path(o.subnetFile), state: s}
 }
 
 // Run serves the socket until ctx ends. A socket that cannot be served is logged;
 // the daemon runs without it, and the command reports that it cannot connect.
 func (r *rekeyer) Run(ctx context.Context) error {
-	if err := control.New(r.path, control.Actions{Rekey: r.rekey}).Run(ctx); err != nil {
+	if err := control.New(r.path, r.rekey).Run(ctx); err != nil {
 		log.Warningf("flannel rekey is not served path=%s reason=%q", r.path, err)
 	}
 	<-ctx.Done()
@@ -57,15 +49,15 @@ func (r *rekeyer) Run(ctx context.Context) error {
 func (r *rekeyer) rekey(ctx context.Context) (control.Rekeyed, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.target()
-	if t.network == nil {
+	now := r.state.get()
+	if now.network == nil || !now.ready {
 		return control.Rekeyed{}, errNoNetwork
 	}
-	keyed, ok := t.network.(backend.Rekeyer)
+	keyed, ok := now.network.(backend.Rekeyer)
 	if !ok {
-		return control.Rekeyed{}, fmt.Errorf("backend %s %w", t.backendType, errNoKey)
+		return control.Rekeyed{}, fmt.Errorf("backend %s %w", now.config.BackendType, errNoKey)
 	}
-	before := t.manager.Status()
+	before := now.manager.Status()
 	if err := before.StoreError; err != nil {
 		return control.Rekeyed{}, fmt.Errorf("publish a new key: the store is away: %w", err)
 	}
@@ -73,11 +65,11 @@ func (r *rekeyer) rekey(ctx context.Context) (control.Rekeyed, error) {
 	if err != nil {
 		return control.Rekeyed{}, fmt.Errorf("replace key: %w", err)
 	}
-	t.manager.Publish(attrs)
+	now.manager.Publish(attrs)
 	log.Infof("publish new key subnet=%v", before.Lease.Subnet)
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := t.manager.AwaitPublished(ctx); err != nil {
+	if err := now.manager.AwaitPublished(ctx); err != nil {
 		return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", err)
 	}
 	return control.Rekeyed{Subnet: before.Lease.Subnet, Before: before.Lease.Attrs.BackendData, After: attrs.BackendData}, nil

@@ -23,26 +23,19 @@ type keyedNetwork struct {
 
 func (n keyedNetwork) Rekey() (subnet.Attrs, error) { return n.attrs, nil }
 
+// Without a network that has been ready, and without a key, there is nothing to replace.
 func TestRekeyRefuses(t *testing.T) {
-	var target rekeyTarget
-	r := newRekeyer(&Options{}, func() rekeyTarget { return target })
+	d := New(&Options{}, "test")
+	r := newRekeyer(d.options, d.state)
 	if _, err := r.rekey(t.Context()); !errors.Is(err, errNoNetwork) {
 		t.Errorf("without a network: %v", err)
 	}
-	target = rekeyTarget{network: keylessNetwork{}, backendType: "vxlan"}
-	if _, err := r.rekey(t.Context()); !errors.Is(err, errNoKey) {
-		t.Errorf("without a key: %v", err)
-	}
-}
-
-func TestRekeyTarget(t *testing.T) {
-	d := New(&Options{}, "test")
-	for _, ready := range []bool{false, true} {
+	for ready, want := range map[bool]error{false: errNoNetwork, true: errNoKey} {
 		d.state.update(func(s *snapshot) {
 			s.network, s.ready, s.config = keylessNetwork{}, ready, &subnet.Config{BackendType: "vxlan"}
 		})
-		if got := d.rekeyTarget(); (got.network != nil) != ready || d.WasReady() != ready {
-			t.Errorf("ready %v: the target is %+v", ready, got)
+		if _, err := r.rekey(t.Context()); !errors.Is(err, want) || d.WasReady() != ready {
+			t.Errorf("ready %v: %v, want %v", ready, err, want)
 		}
 	}
 }
@@ -57,9 +50,8 @@ func TestRekeyWaitsForTheStore(t *testing.T) {
 		before := r.stored(m.lease.Subnet)
 		attrs := before.Attrs
 		attrs.BackendData = json.RawMessage(`{"PublicKey":"new"}`)
-		rekeyer := newRekeyer(r.options, func() rekeyTarget {
-			return rekeyTarget{network: keyedNetwork{attrs: attrs}, backendType: "wireguard", manager: m.manager}
-		})
+		r.state.update(func(s *snapshot) { s.network = keyedNetwork{s.network, attrs} })
+		rekeyer := newRekeyer(r.options, r.state)
 		done, err := rekeyer.rekey(t.Context())
 		if err != nil || done.Subnet != m.lease.Subnet || string(done.After) != string(attrs.BackendData) {
 			t.Errorf("rekey = %+v, %v", done, err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
+	"golang.org/x/sys/unix"
 )
 
 // Timestamp is a time by this host's clocks. It can be kept in a file.
@@ -18,12 +19,9 @@ type Timestamp struct {
 	Wall time.Time
 }
 
-// bootIDFile has the boot's identifier (random(4)).
-const bootIDFile = "/proc/sys/kernel/random/boot_id"
-
 // Now returns the present Timestamp.
 func Now() Timestamp {
-	id, err := os.ReadFile(bootIDFile)
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		log.V(1).Infof("read boot id: %v", err)
 	}
@@ -49,4 +47,15 @@ func (t Timestamp) Stepped(before Timestamp) bool {
 	}
 	step := t.Wall.Sub(before.Wall) - (t.SinceBoot - before.SinceBoot)
 	return step.Abs() > time.Second
+}
+
+// SinceBoot returns CLOCK_BOOTTIME (clock_gettime(2)). It starts at 0 at each boot
+// and cannot be set. Unlike CLOCK_MONOTONIC, it counts the time in suspend.
+func SinceBoot() time.Duration {
+	var t unix.Timespec
+	// The call fails only where the kernel lacks the clock, before Linux 2.6.39.
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return time.Duration(time.Now().UnixNano())
+	}
+	return time.Duration(t.Nano())
 }

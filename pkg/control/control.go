@@ -42,11 +42,9 @@ type Rekeyed struct {
 	After  json.RawMessage `json:"after"`
 }
 
-// Actions are the daemon's functions for requests. Server calls them from several
-// goroutines at once, and sends their errors to the client.
-type Actions struct {
-	Rekey func(context.Context) (Rekeyed, error)
-}
+// RekeyFunc replaces the key. Server calls it from several goroutines at once, and
+// sends its error to the client.
+type RekeyFunc func(context.Context) (Rekeyed, error)
 
 // Path returns the socket of the daemon that writes subnetFile:
 // /run/flannel/subnet.sock for /run/flannel/subnet.env. Each daemon of a host has
@@ -60,10 +58,10 @@ type Server struct {
 }
 
 // New returns a server for the socket at path.
-func New(path string, a Actions) *Server {
+func New(path string, rekey RekeyFunc) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /rekey", func(w http.ResponseWriter, r *http.Request) {
-		done, err := a.Rekey(r.Context())
+		done, err := rekey(r.Context())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
@@ -125,37 +123,32 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 
 // Rekey requests the daemon at the socket to replace its key.
 func Rekey(ctx context.Context, path string) (done Rekeyed, err error) {
-	return done, post(ctx, path, "rekey", &done)
-}
-
-// post requests an action and decodes the response.
-func post(ctx context.Context, path, action string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://flannel/"+action, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://flannel/rekey", nil)
 	if err != nil {
-		return err
+		return done, err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("send request to the daemon, which needs root: %w", err)
+		return done, fmt.Errorf("send request to the daemon, which needs root: %w", err)
 	case err != nil:
-		return fmt.Errorf("send request to the daemon, is the daemon running with this -subnet-file? %w", err)
+		return done, fmt.Errorf("send request to the daemon, is the daemon running with this -subnet-file? %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	switch {
 	case err != nil:
-		return fmt.Errorf("read the daemon's response: %w", err)
+		return done, fmt.Errorf("read the daemon's response: %w", err)
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("the daemon refuses: %s", strings.TrimSpace(string(body)))
+		return done, fmt.Errorf("the daemon refuses: %s", strings.TrimSpace(string(body)))
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("read the daemon's response: %w", err)
+	if err := json.Unmarshal(body, &done); err != nil {
+		return done, fmt.Errorf("read the daemon's response: %w", err)
 	}
-	return nil
+	return done, nil
 }

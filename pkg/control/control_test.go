@@ -20,9 +20,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var answer = Rekeyed{netip.MustParsePrefix("10.5.1.0/24"), json.RawMessage(`{"PublicKey":"a"}`), json.RawMessage(`{"PublicKey":"b"}`)}
 
 // run serves at path until stop is called.
-func run(t *testing.T, path string, a Actions) (stop func()) {
+func run(t *testing.T, path string, rekey RekeyFunc) (stop func()) {
 	t.Helper()
-	s := New(path, a)
+	s := New(path, rekey)
 	ctx, cancel := context.WithCancel(t.Context())
 	ln, err := s.listen(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func TestRekey(t *testing.T) {
 	}
 	refused := errors.New("there is no key")
 	var failure error
-	stop := run(t, path, Actions{Rekey: func(context.Context) (Rekeyed, error) { return answer, failure }})
+	stop := run(t, path, func(context.Context) (Rekeyed, error) { return answer, failure })
 	got, err := Rekey(t.Context(), path)
 	if err != nil || got.Subnet != answer.Subnet || string(got.After) != string(answer.After) {
 		t.Errorf("%+v, %v", got, err)
@@ -60,7 +60,7 @@ func TestRekey(t *testing.T) {
 	if _, err := Rekey(t.Context(), path); err == nil || !strings.Contains(err.Error(), refused.Error()) {
 		t.Errorf("%v, want the error of the action", err)
 	}
-	if err := New(path, Actions{}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := New(path, nil).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	stop()
@@ -73,11 +73,11 @@ func TestRekey(t *testing.T) {
 func TestStopUnderWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	begun := make(chan struct{})
-	stop := run(t, path, Actions{Rekey: func(ctx context.Context) (Rekeyed, error) {
+	stop := run(t, path, func(ctx context.Context) (Rekeyed, error) {
 		close(begun)
 		<-ctx.Done()
 		return Rekeyed{}, ctx.Err()
-	}})
+	})
 	called := make(chan error, 1)
 	go func() {
 		_, err := Rekey(t.Context(), path)
@@ -99,12 +99,12 @@ func TestLeftOver(t *testing.T) {
 	}
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
-	run(t, path, Actions{})()
+	run(t, path, nil)()
 
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(path, Actions{}).Run(t.Context()); err == nil {
+	if err := New(path, nil).Run(t.Context()); err == nil {
 		t.Error("served in the place of a file")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
