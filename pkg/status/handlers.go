@@ -18,6 +18,13 @@ import (
 //go:embed page
 var page embed.FS
 
+const (
+	// streamEvery is the interval between two reports of a stream.
+	streamEvery = 2 * time.Second
+	// maxStreams bounds concurrent streams.
+	maxStreams = 16
+)
+
 // policy lets the page load only its own files.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -31,10 +38,10 @@ func (c Config) handler() http.Handler {
 			http.ServeFileFS(w, r, page, "page/"+name)
 		})
 	}
-	mux.Handle("GET /healthz", healthz(c.Source))
-	mux.Handle("GET /readyz", readyz(c.Source))
+	mux.HandleFunc("GET /healthz", c.Source.healthz)
+	mux.HandleFunc("GET /readyz", c.Source.readyz)
 	mux.Handle("GET /metrics", c.metrics())
-	mux.Handle("GET /api/v1/status", c.api())
+	mux.HandleFunc("GET /api/v1/status", c.api)
 	mux.Handle("GET /api/v1/stream", c.stream())
 	if c.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -47,32 +54,26 @@ func (c Config) handler() http.Handler {
 // healthz answers 200 while the process is alive. It calls source, so that a stuck
 // daemon gives no answer, but ignores the snapshot: a restart would not repair what
 // the snapshot may report.
-func healthz(source Source) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		source()
-		plain(w, http.StatusOK, "ok")
-	}
+func (source Source) healthz(w http.ResponseWriter, _ *http.Request) {
+	source()
+	plain(w, http.StatusOK, "ok")
 }
 
-func readyz(source Source) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		s := source()
-		if !s.ready() {
-			plain(w, http.StatusServiceUnavailable, strings.Join(slices.Concat(s.NotReady, s.warnings()), "\n"))
-			return
-		}
-		plain(w, http.StatusOK, strings.Join(append([]string{"ok"}, s.warnings()...), "\n"))
+func (source Source) readyz(w http.ResponseWriter, _ *http.Request) {
+	s := source()
+	code, lines := http.StatusOK, []string{"ok"}
+	if !s.ready() {
+		code, lines = http.StatusServiceUnavailable, s.NotReady
 	}
+	plain(w, code, strings.Join(slices.Concat(lines, s.warnings()), "\n"))
 }
 
-func (c Config) api() http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if err := e.Encode(c.report()); err != nil {
-			log.V(1).Infof("answer status request: %v", err) // the client has gone away
-		}
+func (c Config) api(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	if err := e.Encode(c.report()); err != nil {
+		log.V(1).Infof("answer status request: %v", err) // the client has gone away
 	}
 }
 
@@ -97,6 +98,52 @@ func (c Config) report() Report {
 	}
 	uptime := time.Since(c.Began) / time.Second
 	return Report{Version: c.Version, UptimeSeconds: int64(uptime), Ready: s.ready(), Snapshot: s}
+}
+
+// stream sends a Report every 2 s until the client or the server ends it, as
+// server-sent events (HTML standard, section 9.2).
+func (c Config) stream() http.HandlerFunc {
+	slots := make(chan struct{}, maxStreams)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			plain(w, http.StatusServiceUnavailable, "too many pages are open")
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		out := http.NewResponseController(w)
+		tick := time.NewTicker(streamEvery)
+		defer tick.Stop()
+		for {
+			if err := c.sendEvent(w, out); err != nil {
+				log.V(1).Infof("answer stream request: %v", err) // the client has gone away
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+}
+
+func (c Config) sendEvent(w http.ResponseWriter, out *http.ResponseController) error {
+	data, err := json.Marshal(c.report())
+	if err != nil {
+		return err
+	}
+	// The server's limit is for answers of one report.
+	if err := out.SetWriteDeadline(time.Now().Add(answerLimit)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 func plain(w http.ResponseWriter, code int, text string) {

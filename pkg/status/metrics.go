@@ -3,6 +3,7 @@ package status
 import (
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -152,3 +153,26 @@ func boolToFloat(b bool) float64 {
 	}
 	return 0
 }
+
+// Reconciles is the histogram of the time that reconciling the host takes. Its
+// methods are safe for concurrent use.
+type Reconciles struct {
+	seconds       *prometheus.HistogramVec
+	store, kernel prometheus.Observer
+}
+
+// NewReconciles returns an empty histogram.
+func NewReconciles() *Reconciles {
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "flannel_reconcile_duration_seconds",
+		Help:    "Time to reconcile routes and tables, by trigger: store (leases changed) or kernel (the host was compared with the desired state, and repaired).",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 10, 6), // to 10 s
+	}, []string{"trigger"})
+	return &Reconciles{seconds, seconds.WithLabelValues("store"), seconds.WithLabelValues("kernel")}
+}
+
+// Store records the time that applying a set of changed leases took.
+func (r *Reconciles) Store(took time.Duration) { r.store.Observe(took.Seconds()) }
+
+// Kernel records the time that one pass over the host's state took.
+func (r *Reconciles) Kernel(took time.Duration) { r.kernel.Observe(took.Seconds()) }

@@ -46,7 +46,7 @@ func New(c Config) *Server {
 // Other hosts may reach it.
 func NewHealthz(addr string, source Source) *Server {
 	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", healthz(source))
+	mux.HandleFunc("GET /healthz", source.healthz)
 	return &Server{flag: "-healthz-ip, -healthz-port", addr: addr, handler: mux}
 }
 
