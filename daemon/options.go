@@ -37,9 +37,11 @@ type Options struct {
 
 	subnetFile string
 	leaseTTL   time.Duration
-	renewal    subnet.Options
-	ipMasq     bool
-	stateDir   string
+	// renewal has the margin of marginMinutes, or half of a short leaseTTL.
+	renewal       subnet.Options
+	marginMinutes int
+	ipMasq        bool
+	stateDir      string
 
 	probeInterval time.Duration
 
@@ -65,9 +67,8 @@ var glogFlags = []string{"v", "vmodule", "log_backtrace_at", "logtostderr", "als
 // Errors: flag.ErrHelp, with the help written to usage; or the flag or variable
 // that is wrong, and why.
 func ParseOptions(args []string, usage io.Writer) (*Options, error) {
-	o := &Options{}
-	var margin int
-	fs := o.flagSet(&margin)
+	o := new(Options)
+	fs := o.flagSet()
 	fs.SetOutput(io.Discard) // main prints Parse's error
 	fs.Usage = func() {}
 	err := fs.Parse(args)
@@ -90,16 +91,13 @@ func ParseOptions(args []string, usage io.Writer) (*Options, error) {
 	if err := o.checkEmbed(given); err != nil {
 		return nil, err
 	}
-	return o, o.check(time.Duration(margin)*time.Minute, given[flagRenewMargin])
+	return o, o.check(given[flagRenewMargin])
 }
 
 // Flags returns the daemon's flags, for lists and completion.
-func Flags() *flag.FlagSet {
-	var margin int
-	return new(Options).flagSet(&margin)
-}
+func Flags() *flag.FlagSet { return new(Options).flagSet() }
 
-func (o *Options) flagSet(margin *int) *flag.FlagSet {
+func (o *Options) flagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
 	o.store.Register(fs)
 	fs.BoolVar(&o.embed, "etcd-embed", false, "run an etcd server inside this process and use it, with its data below -state-dir")
@@ -123,7 +121,7 @@ func (o *Options) flagSet(margin *int) *flag.FlagSet {
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
-	fs.IntVar(margin, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
+	fs.IntVar(&o.marginMinutes, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade packets that leave the overlay network")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for data that must survive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
@@ -141,7 +139,8 @@ func (o *Options) flagSet(margin *int) *flag.FlagSet {
 }
 
 // check completes the options, and checks those that no other package checks.
-func (o *Options) check(margin time.Duration, marginGiven bool) error {
+func (o *Options) check(marginGiven bool) error {
+	margin := time.Duration(o.marginMinutes) * time.Minute
 	if o.leaseTTL < time.Second {
 		return fmt.Errorf("-subnet-lease-ttl %v is shorter than a second", o.leaseTTL)
 	}
@@ -224,12 +223,11 @@ func (o *Options) checkEmbed(given map[string]bool) error {
 
 // parseNetwork fills publish from network: with the JSON object as it is, or with
 // one made of a CIDR.
-func (o *Options) parseNetwork() error {
+func (o *Options) parseNetwork() (err error) {
 	if o.network == "" {
 		return nil
 	}
 	o.publish = subnet.ConfigText(o.network)
-	var err error
 	if o.published, err = subnet.ParseConfig(o.publish); err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
