@@ -15,6 +15,7 @@ var cleanupCommand = command{
 	name: "cleanup", summary: "remove the kernel state that an earlier run of flannel left",
 	detail: "It removes the devices, routes, nftables table and eBPF programs of one network, and nothing else. subnet.env and\n" +
 		"-state-dir stay, so that the next start gets the same subnet. It refuses to run while a daemon runs.",
+	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s statusClient
 		s.register(fs)
@@ -22,7 +23,6 @@ var cleanupCommand = command{
 		given := fs.String("network", "", "`CIDR` of the network, instead of the one in -subnet-file")
 		dryRun := fs.Bool("dry-run", false, "print what would be removed, and remove nothing")
 		force := fs.Bool("force", false, "run although a daemon runs; its devices stay")
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			network, err := cleanupNetwork(*given, *file)
 			if err != nil {
@@ -42,7 +42,7 @@ var cleanupCommand = command{
 					return err
 				}
 			}
-			return printLeftovers(p, left, *dryRun, *asJSON)
+			return printLeftovers(p, left, *dryRun)
 		}
 	},
 }
@@ -95,8 +95,8 @@ func removeLeftovers(ctx context.Context, network netip.Prefix, left []all.Lefto
 	return slices.DeleteFunc(left, func(l all.Leftover) bool { return slices.Contains(stay, l) }), nil
 }
 
-func printLeftovers(p *Program, left []all.Leftover, dryRun, asJSON bool) error {
-	if asJSON {
+func printLeftovers(p *Program, left []all.Leftover, dryRun bool) error {
+	if p.json {
 		return printJSON(p.Stdout, append([]all.Leftover{}, left...))
 	}
 	verb := "removed"

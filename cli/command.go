@@ -28,6 +28,16 @@ type Program struct {
 	DaemonFlags func() *flag.FlagSet
 
 	commands []command // Run sets it
+	json     bool      // -json
+}
+
+// print prints v if -json is given, else the text.
+func (p *Program) print(v any, format string, args ...any) error {
+	if p.json {
+		return printJSON(p.Stdout, v)
+	}
+	_, err := fmt.Fprintf(p.Stdout, format, args...)
+	return err
 }
 
 // command is one command of the binary.
@@ -36,7 +46,8 @@ type command struct {
 	args    string // the arguments after the flags, e.g. "HOST|SUBNET"; empty: none
 	summary string // one line for the list of commands
 	detail  string // more for the command's own help; may be empty
-	// prepare registers the flags and returns the action that uses them.
+	json    string // the help of -json; empty: the command has no such flag
+	// prepare registers the other flags and returns the action that uses them.
 	prepare func(p *Program, fs *flag.FlagSet) action
 }
 
@@ -48,6 +59,9 @@ func (c command) flags(p *Program) (*flag.FlagSet, action) {
 	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // Parse returns the error that it prints
 	fs.Usage = func() {}
+	if c.json != "" {
+		fs.BoolVar(&p.json, "json", false, c.json)
+	}
 	return fs, c.prepare(p, fs)
 }
 

@@ -20,10 +20,10 @@ var configCommand = command{
 	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "print, check or change the network configuration in etcd",
 	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. Without CONFIG, check reads etcd.\n" +
 		"set writes a configuration only if it passes the check, and only over the one that it has printed the changes to.",
+	json: "print JSON: the configuration with its defaults; for set, the changes",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeFlags
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON: the configuration with its defaults; for set, the changes")
 		return func(ctx context.Context, args []string) error {
 			read := func(print func(text []byte) error) error {
 				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
@@ -34,9 +34,9 @@ var configCommand = command{
 					return print(text)
 				})
 			}
-			check := func(text []byte) error { return checkConfig(p, text, *asJSON) }
+			check := func(text []byte) error { return checkConfig(p, text) }
 			switch {
-			case len(args) == 1 && (args[0] == "check" || args[0] == "get" && *asJSON):
+			case len(args) == 1 && (args[0] == "check" || args[0] == "get" && p.json):
 				return read(check)
 			case len(args) == 1 && args[0] == "get":
 				return read(func(text []byte) error {
@@ -55,7 +55,7 @@ var configCommand = command{
 				if err != nil {
 					return fmt.Errorf("check configuration: %w", err)
 				}
-				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return setConfig(ctx, p, st, text, c, *asJSON) })
+				return s.do(ctx, text, func(ctx context.Context, st store.Store) error { return setConfig(ctx, p, st, text, c) })
 			}
 			return flag.ErrHelp
 		}
@@ -80,17 +80,13 @@ func configText(arg string) ([]byte, error) {
 }
 
 // checkConfig prints the meaning of a configuration if it is valid.
-func checkConfig(p *Program, text []byte, asJSON bool) error {
+func checkConfig(p *Program, text []byte) error {
 	c, err := subnet.ParseConfig(text)
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
-	if asJSON {
-		return printJSON(p.Stdout, c)
-	}
-	_, err = fmt.Fprintf(p.Stdout, "ok: network %v, subnets /%d from %v to %v, backend %s\n",
+	return p.print(c, "ok: network %v, subnets /%d from %v to %v, backend %s\n",
 		c.Network, c.SubnetLen, c.SubnetMin, c.SubnetMax, c.BackendType)
-	return err
 }
 
 // configChange is the output of "config set -json".
@@ -102,7 +98,7 @@ type configChange struct {
 
 // setConfig replaces the configuration. It is an error if another client changes
 // it at the same time.
-func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *subnet.Config, asJSON bool) error {
+func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *subnet.Config) error {
 	old, err := st.Config(ctx)
 	if err != nil {
 		return err
@@ -123,19 +119,12 @@ func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *
 			return fmt.Errorf("replace configuration: %w", err)
 		}
 	}
-	if asJSON {
-		return printJSON(p.Stdout, change)
-	}
 	if !change.Changed {
-		_, err := fmt.Fprintln(p.Stdout, "the store has this configuration already")
-		return err
+		return p.print(change, "the store has this configuration already\n")
 	}
-	for _, line := range change.Changes {
-		fmt.Fprintln(p.Stdout, line)
+	effect := "no effective change"
+	if len(change.Changes) > 0 {
+		effect = strings.Join(change.Changes, "\n")
 	}
-	if len(change.Changes) == 0 {
-		fmt.Fprintln(p.Stdout, "no effective change")
-	}
-	_, err = fmt.Fprintln(p.Stdout, "written; running daemons apply SubnetMin and SubnetMax now, and the other keys at their next start")
-	return err
+	return p.print(change, "%s\nwritten; running daemons apply SubnetMin and SubnetMax now, and the other keys at their next start\n", effect)
 }

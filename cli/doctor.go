@@ -11,17 +11,17 @@ var doctorCommand = command{
 	name: "doctor", summary: "check whether this host can run flannel, and print how to fix what is wrong",
 	detail: "It works with and without a running daemon, best as root, and takes the daemon's flags. Each check prints ok, warn or\n" +
 		"fail, the state that it found, and the command that fixes it. The exit code is 3 if a check fails.",
+	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		flags := new(doctorFlags)
 		flags.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			if flags.port < 0 || flags.port > 65535 {
 				return fmt.Errorf("-port %d is not in 0 to 65535", flags.port)
 			}
 			findings := examine(ctx, flags)
 			var err error
-			if *asJSON {
+			if p.json {
 				err = printJSON(p.Stdout, findings)
 			} else {
 				printFindings(p, findings)
@@ -34,6 +34,35 @@ var doctorCommand = command{
 			return err
 		}
 	},
+}
+
+// Verdicts of a check.
+const (
+	verdictOK   = "ok"
+	verdictWarn = "warn"
+	verdictFail = "fail"
+)
+
+// finding is the result of a check. It has no verdict if the check does not
+// apply.
+type finding struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"` // ok, warn, fail
+	// Found is the state and its consequence; Fix is the command that changes it.
+	Found string `json:"found"`
+	Fix   string `json:"fix,omitempty"`
+}
+
+func okay(format string, args ...any) finding {
+	return finding{Verdict: verdictOK, Found: fmt.Sprintf(format, args...)}
+}
+
+func warn(fix, format string, args ...any) finding {
+	return finding{Verdict: verdictWarn, Fix: fix, Found: fmt.Sprintf(format, args...)}
+}
+
+func failed(fix, format string, args ...any) finding {
+	return finding{Verdict: verdictFail, Fix: fix, Found: fmt.Sprintf(format, args...)}
 }
 
 // examine runs all checks. Their order is that of causes: the first failure most

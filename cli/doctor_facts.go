@@ -45,15 +45,12 @@ type facts struct {
 	report    *status.Report // nil: no daemon answers, because of reportErr
 	reportErr error
 	config    *subnet.Config // nil: unknown
-	store     storeFacts
-}
-
-// storeFacts is the state of the store. It is zero if -etcd is false.
-type storeFacts struct {
-	err       error // the store cannot be read
-	configErr error // the configuration is not valid
-	api       string
-	latency   time.Duration
+	configErr error          // the configuration is not valid
+	store     struct {       // zero if -etcd is false
+		err     error // the store cannot be read
+		api     string
+		latency time.Duration
+	}
 }
 
 func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
@@ -81,9 +78,7 @@ func (f *facts) readStore(ctx context.Context, st store.Store) error {
 	}
 	slices.Sort(latencies)
 	f.store.api, f.store.latency = st.API, latencies[storeReads/2].Round(10*time.Microsecond)
-	if f.config, f.store.configErr = subnet.ParseConfig(text); f.store.configErr != nil {
-		f.config = nil
-	}
+	f.config, f.configErr = subnet.ParseConfig(text)
 	return nil
 }
 

@@ -8,11 +8,10 @@ import (
 )
 
 var leasesCommand = command{
-	name: "leases", summary: "list the subnets in etcd and their hosts",
+	name: "leases", summary: "list the subnets in etcd and their hosts", json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeFlags
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 				leases, err := listLeases(ctx, st)
@@ -27,7 +26,7 @@ var leasesCommand = command{
 					rows = append(rows, []string{l.Subnet.String(), l.PublicIP.String(), l.Hostname,
 						formatExpiry(l.ExpiresAt, l.Reserved), l.BackendType, string(l.BackendData)})
 				}
-				if *asJSON {
+				if p.json {
 					return printJSON(p.Stdout, list)
 				}
 				return table(p.Stdout, rows)

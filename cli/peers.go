@@ -11,11 +11,10 @@ import (
 )
 
 var peersCommand = command{
-	name: "peers", summary: "list the hosts that the daemon exchanges packets with",
+	name: "peers", summary: "list the hosts that the daemon exchanges packets with", json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s statusClient
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			r, _, err := s.report(ctx)
 			if err != nil {
@@ -25,7 +24,7 @@ var peersCommand = command{
 			if r.Backend != nil && r.Backend.Peers != nil {
 				peers = r.Backend.Peers
 			}
-			if *asJSON {
+			if p.json {
 				return printJSON(p.Stdout, peers)
 			}
 			rows := [][]string{{"SUBNET", "HOST", "RTT", "LOSS", "MTU", "SENT", "RECEIVED", "STATE"}}

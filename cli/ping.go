@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/coreos/flannel/pkg/probe"
 )
 
@@ -23,7 +21,7 @@ const minInterval = time.Millisecond
 type pingOptions struct {
 	count             int
 	interval, timeout time.Duration
-	mtu, json         bool
+	mtu               bool
 }
 
 var pingCommand = command{
@@ -31,6 +29,7 @@ var pingCommand = command{
 	detail: `HOST is the name or public IP of another host, or an address in its subnet, such as a container's. SUBNET is a host's
 subnet; flannel's own address in it answers, in any version of flannel. The exit code is 0 if there are replies and the
 largest packets of containers arrive, else 3.`,
+	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var r resolver
 		r.register(fs)
@@ -39,7 +38,6 @@ largest packets of containers arrive, else 3.`,
 		fs.Func("i", "`time` between two pings, e.g. 200ms, or in seconds (default 1s)", setSeconds(&o.interval))
 		fs.Func("timeout", "`time` to wait for each reply, e.g. 200ms, or in seconds (default 1s)", setSeconds(&o.timeout))
 		fs.BoolVar(&o.mtu, "mtu", true, "find the largest packet that arrives, too")
-		fs.BoolVar(&o.json, "json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			switch {
 			case len(args) != 1:
@@ -112,7 +110,7 @@ func ping(ctx context.Context, p *Program, to target, o pingOptions) (err error)
 	}
 	r := &pingRun{out: p.Stdout, pinger: pinger, o: o, addrs: to.addrs,
 		report: pingReport{destination: to.destination, Address: to.addrs[0], Source: to.source, NetworkMTU: to.mtu}}
-	if o.json {
+	if p.json {
 		r.out = io.Discard
 	}
 	running, stop := context.WithCancel(ctx)
@@ -124,12 +122,7 @@ func ping(ctx context.Context, p *Program, to target, o pingOptions) (err error)
 	if err = errors.Join(err, <-ended, pinger.Close()); err != nil {
 		return err
 	}
-	if o.json {
-		err = printJSON(p.Stdout, r.report)
-	} else {
-		err = r.summary(p.Stdout)
-	}
-	if err == nil && (r.report.Received == 0 || r.report.MTU != 0 && r.report.MTU < to.mtu) {
+	if err = p.print(r.report, "%s\n", r.report.summary(p.Stdout)); err == nil && (r.report.Received == 0 || r.report.MTU != 0 && r.report.MTU < to.mtu) {
 		err = errNegative
 	}
 	return err
@@ -139,25 +132,24 @@ func ping(ctx context.Context, p *Program, to target, o pingOptions) (err error)
 func (r *pingRun) run(ctx context.Context) error {
 	tick := time.NewTicker(r.o.interval)
 	defer tick.Stop()
-	var g errgroup.Group
-	for seq := 1; r.o.count == 0 || seq <= r.o.count; seq++ {
-		g.Go(func() error { r.once(ctx, seq); return nil })
+	var pings sync.WaitGroup
+	for seq := 1; ctx.Err() == nil; seq++ {
+		pings.Go(func() { r.once(ctx, seq) })
 		if seq == r.o.count {
 			break
 		}
 		select {
 		case <-tick.C:
-			continue
 		case <-ctx.Done():
 		}
-		break
 	}
-	err := g.Wait()
+	pings.Wait()
 	if r.report.Received == 0 || !r.o.mtu || ctx.Err() != nil {
-		return err
+		return nil
 	}
 	// Each size that does not arrive costs one timeout, so it is a few round trips.
 	timeout := min(r.o.timeout, max(100*time.Millisecond, time.Duration(4*r.report.RTTMax*float64(time.Second))))
+	var err error
 	r.report.MTU, err = r.pinger.Largest(ctx, r.report.Address, r.report.NetworkMTU, timeout)
 	if ctx.Err() != nil {
 		return nil
@@ -202,25 +194,24 @@ func (r *pingRun) record(rtt time.Duration) {
 	r.report.RTTAvg = r.total.Seconds() / float64(r.report.Received)
 }
 
-func (r *pingRun) summary(w io.Writer) error {
-	s := r.report
-	fmt.Fprintf(w, "%d sent, %d received, %.0f%% lost", s.Sent, s.Received, 100*s.Loss)
+// summary returns the results in words, for w.
+func (s pingReport) summary(w io.Writer) string {
+	text := fmt.Sprintf("%d sent, %d received, %.0f%% lost", s.Sent, s.Received, 100*s.Loss)
 	if s.Received > 0 {
-		fmt.Fprintf(w, "; round trip min/avg/max %s/%s/%s ms", milliseconds(s.RTTMin), milliseconds(s.RTTAvg), milliseconds(s.RTTMax))
+		text += fmt.Sprintf("; round trip min/avg/max %s/%s/%s ms", milliseconds(s.RTTMin), milliseconds(s.RTTAvg), milliseconds(s.RTTMax))
 	}
-	fmt.Fprintln(w)
-	var err error
+	mtu := strconv.Itoa(s.MTU)
 	switch {
 	case s.Received == 0:
-		_, err = fmt.Fprintf(w, "%s: no packet returns through the overlay; run sudo flannel doctor on both hosts\n", paint(w, red, "no reply"))
+		text += "\n" + paint(w, red, "no reply") + ": no packet returns through the overlay; run sudo flannel doctor on both hosts"
 	case s.MTU == 0: // not measured
 	case s.MTU < s.NetworkMTU:
-		_, err = fmt.Fprintf(w, "largest packet %s: containers send up to %d bytes, and larger packets are lost; lower the MTU of the interface, or raise that of the path\n",
-			paint(w, red, strconv.Itoa(s.MTU)), s.NetworkMTU)
+		text += fmt.Sprintf("\nlargest packet %s: containers send up to %d bytes, and larger packets are lost; lower the MTU of the interface, or raise that of the path",
+			paint(w, red, mtu), s.NetworkMTU)
 	default:
-		_, err = fmt.Fprintf(w, "largest packet %s, the largest that containers send\n", paint(w, green, strconv.Itoa(s.MTU)))
+		text += "\nlargest packet " + paint(w, green, mtu) + ", the largest that containers send"
 	}
-	return err
+	return text
 }
 
 func milliseconds(seconds float64) string { return strconv.FormatFloat(1000*seconds, 'f', 3, 64) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
 
 	"github.com/coreos/flannel/pkg/control"
 )
@@ -14,19 +13,15 @@ var rekeyCommand = command{
 	detail: "The running daemon makes a new private key, uses it, and publishes the public key in the lease, where the other hosts\n" +
 		"read it; until they do, the tunnel queues packets. The request goes to a socket beside -subnet-file and needs root.\n" +
 		"Only the backend wireguard has a key.",
+	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		file := subnetFileFlag(fs)
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, _ []string) error {
 			done, err := control.Rekey(ctx, control.Path(*file))
 			if err != nil {
 				return err
 			}
-			if *asJSON {
-				return printJSON(p.Stdout, done)
-			}
-			_, err = fmt.Fprintf(p.Stdout, "%v: public key %s -> %s, published\n", done.Subnet, publicKey(done.Before), publicKey(done.After))
-			return err
+			return p.print(done, "%v: public key %s -> %s, published\n", done.Subnet, publicKey(done.Before), publicKey(done.After))
 		}
 	},
 }

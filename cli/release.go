@@ -13,11 +13,11 @@ import (
 var releaseCommand = command{
 	name: "release", args: "SUBNET", summary: "delete a reservation, or with -lease a lease",
 	detail: "A running daemon takes its subnet again at once, as a lease that expires.",
+	json:   "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeFlags
 		s.register(fs)
 		leased := fs.Bool("lease", false, "delete leases too, e.g. that of a host that does not return")
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			if len(args) != 1 {
 				return flag.ErrHelp
@@ -41,11 +41,7 @@ var releaseCommand = command{
 				if err := st.Delete(ctx, leases[i]); err != nil {
 					return err
 				}
-				if *asJSON {
-					return printJSON(p.Stdout, leaseChange{Changed: true, Lease: newLeaseJSON(leases[i])})
-				}
-				_, err = fmt.Fprintf(p.Stdout, "released %v\n", leases[i])
-				return err
+				return p.print(leaseChange{true, newLeaseJSON(leases[i])}, "released %v\n", leases[i])
 			})
 		}
 	},

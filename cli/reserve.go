@@ -13,10 +13,10 @@ import (
 var reserveCommand = command{
 	name: "reserve", args: "SUBNET [IP]", summary: "reserve a subnet for one host, without expiry",
 	detail: "IP is the host's public IP. If a host has a lease of the subnet, the reservation is that host's,\nand IP may be left out.",
+	json:   "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s storeFlags
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return flag.ErrHelp
@@ -36,15 +36,11 @@ var reserveCommand = command{
 				if err != nil {
 					return err
 				}
-				if *asJSON {
-					return printJSON(p.Stdout, leaseChange{Changed: changed, Lease: newLeaseJSON(l)})
-				}
 				already := ""
 				if !changed {
 					already = " already"
 				}
-				_, err = fmt.Fprintf(p.Stdout, "%v is reserved for %v%s\n", want, l.Attrs.PublicIP, already)
-				return err
+				return p.print(leaseChange{changed, newLeaseJSON(l)}, "%v is reserved for %v%s\n", want, l.Attrs.PublicIP, already)
 			})
 		}
 	},

@@ -22,17 +22,17 @@ const watchInterval = 2 * time.Second
 var statusCommand = command{
 	name: "status", summary: "show the state of the daemon on this host",
 	detail: "The exit code is 3 if the daemon is not ready, and 1 if no daemon answers.",
+	json:   "print the JSON of /api/v1/status",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s statusClient
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print the JSON of /api/v1/status")
 		watch := fs.Bool("watch", false, "print every 2 seconds, until a signal")
 		once := func(ctx context.Context) error {
 			r, body, err := s.report(ctx)
 			if err != nil {
 				return err
 			}
-			if *asJSON {
+			if p.json {
 				_, err = p.Stdout.Write(body)
 			} else {
 				err = printStatus(p.Stdout, r)

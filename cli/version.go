@@ -3,20 +3,14 @@ package cli
 import (
 	"context"
 	"flag"
-	"fmt"
 	"runtime"
 )
 
 var versionCommand = command{
-	name: "version", summary: "print the version",
-	prepare: func(p *Program, fs *flag.FlagSet) action {
-		asJSON := fs.Bool("json", false, "print JSON, with the Go version and the platform")
+	name: "version", summary: "print the version", json: "print JSON, with the Go version and the platform",
+	prepare: func(p *Program, _ *flag.FlagSet) action {
 		return func(context.Context, []string) error {
-			if *asJSON {
-				return printJSON(p.Stdout, versionJSON{p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH})
-			}
-			_, err := fmt.Fprintln(p.Stdout, p.Version)
-			return err
+			return p.print(versionJSON{p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}, "%s\n", p.Version)
 		}
 	},
 }

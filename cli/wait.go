@@ -16,10 +16,10 @@ const pollInterval = 250 * time.Millisecond
 var waitCommand = command{
 	name: "wait", summary: "wait until the daemon on this host is ready",
 	detail: "For programs that start after flannel and are not systemd units. After -timeout the exit code is 3,\nand the error names what is missing.",
+	json:   "print JSON: whether it is ready, and what is missing",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		var s statusClient
 		s.register(fs)
-		asJSON := fs.Bool("json", false, "print JSON: whether it is ready, and what is missing")
 		timeout := fs.Duration("timeout", 0, "`time` to wait; 0: no limit")
 		return func(ctx context.Context, _ []string) error {
 			if *timeout < 0 {
@@ -30,7 +30,7 @@ var waitCommand = command{
 				limited, cancel = context.WithTimeout(ctx, *timeout)
 			}
 			defer cancel()
-			return waitReady(ctx, limited, p, &s, *asJSON)
+			return waitReady(ctx, limited, p, &s)
 		}
 	},
 }
@@ -42,7 +42,7 @@ type waitResult struct {
 }
 
 // waitReady polls until limited ends. A signal ends its parent ctx.
-func waitReady(ctx, limited context.Context, p *Program, s *statusClient, asJSON bool) error {
+func waitReady(ctx, limited context.Context, p *Program, s *statusClient) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	missing := errors.New("-timeout ended before the first answer")
@@ -50,10 +50,7 @@ func waitReady(ctx, limited context.Context, p *Program, s *statusClient, asJSON
 		code, body, err := s.get(limited, "/readyz")
 		switch {
 		case err == nil && code == http.StatusOK:
-			if asJSON {
-				return printJSON(p.Stdout, waitResult{Ready: true})
-			}
-			return nil
+			return p.print(waitResult{Ready: true}, "")
 		case limited.Err() != nil: // the request was cancelled: its error is no answer
 		case err != nil:
 			missing = err
@@ -65,7 +62,7 @@ func waitReady(ctx, limited context.Context, p *Program, s *statusClient, asJSON
 			if ctx.Err() != nil {
 				return fmt.Errorf("ended by a signal: %w", missing)
 			}
-			if asJSON {
+			if p.json {
 				return errors.Join(printJSON(p.Stdout, waitResult{Missing: missing.Error()}), errNegative)
 			}
 			fmt.Fprintf(p.Stderr, "flannel wait: not ready in time: %v\n", missing)
