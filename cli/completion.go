@@ -12,15 +12,11 @@ var completionCommand = command{
 	detail: "Usage: source <(flannel completion bash). The packages install it for both shells.",
 	prepare: func(p *Program, _ *flag.FlagSet) action {
 		return func(_ context.Context, args []string) error {
-			switch {
-			case len(args) == 1 && args[0] == "bash":
-				bashCompletion(p)
-			case len(args) == 1 && args[0] == "zsh":
-				zshCompletion(p)
-			default:
+			scripts := map[string]func(*Program) error{"bash": bashCompletion, "zsh": zshCompletion}
+			if len(args) != 1 || scripts[args[0]] == nil {
 				return flag.ErrHelp
 			}
-			return nil
+			return scripts[args[0]](p)
 		}
 	},
 }
@@ -29,7 +25,7 @@ var completionCommand = command{
 var argWords = map[string]string{"config": "get set check", "completion": "bash zsh"}
 
 // bashCompletion prints a function that completes commands, flags and files.
-func bashCompletion(p *Program) {
+func bashCompletion(p *Program) error {
 	var names []string
 	var cases strings.Builder
 	for _, c := range p.commands {
@@ -38,7 +34,7 @@ func bashCompletion(p *Program) {
 		fmt.Fprintf(&cases, "\t%s) words=%q ;;\n", c.name, strings.TrimSpace(argWords[c.name]+" "+flagWords(fs)))
 	}
 	all := strings.Join(names, " ")
-	fmt.Fprintf(p.Stdout, `_flannel() {
+	_, err := fmt.Fprintf(p.Stdout, `_flannel() {
 	local words cur=${COMP_WORDS[COMP_CWORD]}
 	case ${COMP_WORDS[1]} in
 	help) words=%q ;;
@@ -49,11 +45,12 @@ func bashCompletion(p *Program) {
 }
 complete -o default -F _flannel flannel
 `, all, cases.String(), flagWords(p.DaemonFlags()), all+" "+flagWords(p.DaemonFlags()))
+	return err
 }
 
 // zshCompletion prints a script to source, or to install as _flannel in zsh's
 // fpath.
-func zshCompletion(p *Program) {
+func zshCompletion(p *Program) error {
 	var cases strings.Builder
 	describe := func(fs *flag.FlagSet) string {
 		var b strings.Builder
@@ -70,7 +67,7 @@ func zshCompletion(p *Program) {
 		fs, _ := c.flags(p)
 		fmt.Fprintf(&cases, "\t%s) choices=(%s) flags=(%s) ;;\n", c.name, argWords[c.name], strings.TrimSpace(describe(fs)))
 	}
-	fmt.Fprintf(p.Stdout, `#compdef flannel
+	_, err := fmt.Fprintf(p.Stdout, `#compdef flannel
 _flannel() {
 	local -a commands choices flags
 	local command=$words[2]
@@ -101,6 +98,7 @@ else
 	compdef _flannel flannel
 fi
 `, names.String(), daemon, cases.String(), daemon)
+	return err
 }
 
 // quoteZsh returns an element NAME:DESCRIPTION for zsh's _describe.

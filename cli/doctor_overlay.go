@@ -41,6 +41,8 @@ type peerPath struct {
 	mtu         int  // the largest packet that arrives, 0 if unknown
 }
 
+func (p peerPath) String() string { return fmt.Sprintf("%v at %v", p.Subnet, p.PublicIP) }
+
 // measureOverlay pings every peer of the daemon.
 func measureOverlay(ctx context.Context, f *facts) *overlay {
 	o := &overlay{facts: f}
@@ -123,22 +125,17 @@ func (o *overlay) checkPeers() finding {
 	if !o.known {
 		return finding{}
 	}
-	var broken, silent, hostOnly []string
-	var firstSilent, firstHostOnly netip.Addr
+	var broken []string
+	var silent, hostOnly []peerPath
 	for _, p := range o.peers {
-		name := fmt.Sprintf("%v at %v", p.Subnet, p.PublicIP)
 		switch {
 		case p.Problem != "":
-			broken = append(broken, name+": "+p.Problem)
+			broken = append(broken, p.String()+": "+p.Problem)
 		case p.answers:
 		case p.hostAnswers:
-			if hostOnly = append(hostOnly, name); len(hostOnly) == 1 {
-				firstHostOnly = p.PublicIP
-			}
+			hostOnly = append(hostOnly, p)
 		default:
-			if silent = append(silent, name); len(silent) == 1 {
-				firstSilent = p.PublicIP
-			}
+			silent = append(silent, p)
 		}
 	}
 	_, port := o.facts.endpoint()
@@ -146,10 +143,10 @@ func (o *overlay) checkPeers() finding {
 	case broken != nil:
 		return failed("flannel peers", "no packets can be exchanged with %s", firstNames(broken))
 	case silent != nil:
-		return failed(fmt.Sprintf("ping %v; ip link show; and check that host, its link and the path to it", firstSilent),
+		return failed(fmt.Sprintf("ping %v; ip link show; and check that host, its link and the path to it", silent[0].PublicIP),
 			"%d of %d do not answer through the overlay, nor do their hosts: the hosts are down, or the path to them is cut: %s", len(silent)+len(hostOnly), len(o.peers), firstNames(append(silent, hostOnly...)))
 	case hostOnly != nil:
-		return failed(fmt.Sprintf("sudo flannel doctor, on %v; systemctl start flannel there; accept UDP port %d between the hosts", firstHostOnly, port),
+		return failed(fmt.Sprintf("sudo flannel doctor, on %v; systemctl start flannel there; accept UDP port %d between the hosts", hostOnly[0].PublicIP, port),
 			"%d of %d do not answer through the overlay, but their hosts do: flannel does not run there, or a firewall drops its packets, or only pings: %s", len(hostOnly), len(o.peers), firstNames(hostOnly))
 	case o.err != nil:
 		return warn("sudo flannel doctor", "pings could not be sent (%v); the daemon's probes report no problem with the %d peers", o.err, len(o.peers))
@@ -173,7 +170,7 @@ func (o *overlay) checkMTU() finding {
 		measured++
 		if p.mtu < full {
 			least = min(least, p.mtu)
-			narrow = append(narrow, fmt.Sprintf("%d bytes to %v at %v", p.mtu, p.Subnet, p.PublicIP))
+			narrow = append(narrow, fmt.Sprintf("%d bytes to %v", p.mtu, p))
 		}
 	}
 	node := o.facts.report.Node
@@ -187,10 +184,14 @@ func (o *overlay) checkMTU() finding {
 	return okay("packets of %d bytes, the largest that containers send, reach all %d peers", full, measured)
 }
 
-// firstNames joins the first names of a list and counts the rest.
-func firstNames(names []string) string {
-	if len(names) <= namedPeers {
-		return strings.Join(names, "; ")
+// firstNames joins the first of a list and counts the rest.
+func firstNames[T any](all []T) string {
+	var text string
+	for i, name := range all {
+		if i == namedPeers {
+			return fmt.Sprintf("%sand %d more", text, len(all)-i)
+		}
+		text += fmt.Sprintf("%v; ", name)
 	}
-	return fmt.Sprintf("%s; and %d more", strings.Join(names[:namedPeers], "; "), len(names)-namedPeers)
+	return strings.TrimSuffix(text, "; ")
 }

@@ -99,7 +99,6 @@ type pingRun struct {
 
 	mu     sync.Mutex   // guards the fields below
 	addrs  []netip.Addr // to ping; after the first reply only its sender
-	total  time.Duration
 	report pingReport
 }
 
@@ -173,7 +172,7 @@ func (r *pingRun) once(ctx context.Context, seq int) {
 	r.report.Sent++
 	if err == nil {
 		r.addrs, r.report.Address = []netip.Addr{from}, from
-		r.record(rtt)
+		r.report.record(rtt.Seconds())
 		fmt.Fprintf(r.out, "reply from %v: seq=%d time=%s ms\n", from, seq, milliseconds(rtt.Seconds()))
 	} else if errors.Is(err, context.DeadlineExceeded) {
 		fmt.Fprintf(r.out, "no reply: seq=%d, in %v\n", seq, r.o.timeout)
@@ -183,19 +182,18 @@ func (r *pingRun) once(ctx context.Context, seq int) {
 	r.report.Loss = 1 - float64(r.report.Received)/float64(r.report.Sent)
 }
 
-func (r *pingRun) record(rtt time.Duration) {
-	s := rtt.Seconds()
-	if r.report.Received == 0 || s < r.report.RTTMin {
-		r.report.RTTMin = s
+// record counts a reply after rtt seconds.
+func (s *pingReport) record(rtt float64) {
+	s.Received++
+	if s.Received == 1 || rtt < s.RTTMin {
+		s.RTTMin = rtt
 	}
-	r.report.Received++
-	r.total += rtt
-	r.report.RTTMax = max(r.report.RTTMax, s)
-	r.report.RTTAvg = r.total.Seconds() / float64(r.report.Received)
+	s.RTTMax = max(s.RTTMax, rtt)
+	s.RTTAvg += (rtt - s.RTTAvg) / float64(s.Received)
 }
 
 // summary returns the results in words, for w.
-func (s pingReport) summary(w io.Writer) string {
+func (s *pingReport) summary(w io.Writer) string {
 	text := fmt.Sprintf("%d sent, %d received, %.0f%% lost", s.Sent, s.Received, 100*s.Loss)
 	if s.Received > 0 {
 		text += fmt.Sprintf("; round trip min/avg/max %s/%s/%s ms", milliseconds(s.RTTMin), milliseconds(s.RTTAvg), milliseconds(s.RTTMax))

@@ -121,12 +121,10 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 
 // at returns t with the destination and its addresses.
 func (t target) at(d destination, name string) target {
-	t.destination = d
+	t.destination, t.addrs = d, echoAddrs(d.Subnet)
 	if addr, err := netip.ParseAddr(name); err == nil && d.Subnet.Contains(addr) {
 		t.addrs = []netip.Addr{addr}
-		return t
 	}
-	t.addrs = echoAddrs(d.Subnet)
 	return t
 }
 

@@ -50,18 +50,10 @@ func Leftovers(network netip.Prefix) ([]Leftover, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, list := range []func() ([]Leftover, error){
-		func() ([]Leftover, error) { return routes(h, network) },
-		func() ([]Leftover, error) { return tables(network) },
-		func() ([]Leftover, error) { return programs(links, left) },
-	} {
-		more, err := list()
-		if err != nil {
-			return nil, err
-		}
-		left = append(left, more...)
-	}
-	return left, nil
+	inKernel, routesErr := routes(h, network)
+	rules, tablesErr := tables(network)
+	pinned, programsErr := programs(links, left)
+	return slices.Concat(left, inKernel, rules, pinned), errors.Join(routesErr, tablesErr, programsErr)
 }
 
 // RemoveLeftovers removes what Leftovers lists, except devices that a running

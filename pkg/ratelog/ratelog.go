@@ -42,7 +42,6 @@ type limiter struct {
 
 // counts are those of one format in one window.
 type counts struct {
-	began      time.Time
 	logged     map[string]bool // texts
 	suppressed int
 	last       string // the latest text that was suppressed
@@ -70,7 +69,7 @@ func (l *limiter) admit(format, text string, logCount func(string)) bool {
 		if l.windows == nil {
 			l.windows = make(map[string]*counts)
 		}
-		c = &counts{began: time.Now(), logged: make(map[string]bool)}
+		c = &counts{logged: make(map[string]bool)}
 		l.windows[format] = c
 		time.AfterFunc(window, func() { l.endWindow(format, logCount) })
 	}
@@ -90,6 +89,6 @@ func (l *limiter) endWindow(format string, logCount func(string)) {
 	delete(l.windows, format)
 	l.mu.Unlock()
 	if c.suppressed > 0 {
-		logCount(fmt.Sprintf("%s: repeated %d times in %.0f s", c.last, c.suppressed, time.Since(c.began).Seconds()))
+		logCount(fmt.Sprintf("%s: repeated %d times in %.0f s", c.last, c.suppressed, window.Seconds()))
 	}
 }
