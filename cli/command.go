@@ -40,7 +40,6 @@ func (p *Program) print(v any, format string, args ...any) error {
 	return err
 }
 
-// command is one command of the binary.
 type command struct {
 	name    string
 	args    string // the arguments after the flags, e.g. "HOST|SUBNET"; empty: none

@@ -37,7 +37,6 @@ var dockerOptsCommand = command{
 	},
 }
 
-// dockerOpts returns the text of the file.
 func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool) string {
 	var text, all strings.Builder
 	add := func(name, option string) {

@@ -33,7 +33,6 @@ type overlay struct {
 	peers []peerPath
 }
 
-// peerPath is the path to one peer.
 type peerPath struct {
 	status.Peer
 	answers     bool // through the overlay
@@ -120,7 +119,6 @@ func pingRepeatedly(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (a
 	return netip.Addr{}, false
 }
 
-// checkPeers checks whether the peers answer.
 func (o *overlay) checkPeers() finding {
 	if !o.known {
 		return finding{}

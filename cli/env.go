@@ -10,7 +10,6 @@ import (
 
 const defaultSubnetFile = "/run/flannel/subnet.env"
 
-// subnetFileFlag registers -subnet-file.
 func subnetFileFlag(fs *flag.FlagSet) *string {
 	return fs.String("subnet-file", defaultSubnetFile, "`file` that flannel writes the subnet to")
 }

@@ -77,7 +77,6 @@ func formatBytes(n uint64) string {
 	return fmt.Sprintf("%.3g %ciB", value, "KMGTP"[unit])
 }
 
-// formatExpiry formats the remaining time of a lease.
 func formatExpiry(expires time.Time, reserved bool) string {
 	switch left := time.Until(expires).Round(time.Second); {
 	case reserved:

@@ -132,7 +132,6 @@ func manualDate() time.Time {
 	return time.Unix(seconds, 0).UTC()
 }
 
-// flagEntries writes an entry for each flag.
 func flagEntries(b *strings.Builder, fs *flag.FlagSet) {
 	fs.VisitAll(func(f *flag.Flag) {
 		value, usage := flag.UnquoteUsage(f)

@@ -17,7 +17,6 @@ import (
 // minInterval is the shortest time between two pings.
 const minInterval = time.Millisecond
 
-// pingOptions are the flags of ping.
 type pingOptions struct {
 	count             int
 	interval, timeout time.Duration
@@ -91,7 +90,6 @@ type pingReport struct {
 	NetworkMTU int `json:"network_mtu"`
 }
 
-// pingRun is one run of the command.
 type pingRun struct {
 	out    io.Writer // gets a line for each ping
 	pinger *probe.Pinger

@@ -119,7 +119,6 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 	return target{}, errors.Join(fmt.Errorf("no host of the overlay has %q; flannel leases lists the hosts", name), failed)
 }
 
-// at returns t with the destination and its addresses.
 func (t target) at(d destination, name string) target {
 	t.destination, t.addrs = d, echoAddrs(d.Subnet)
 	if addr, err := netip.ParseAddr(name); err == nil && d.Subnet.Contains(addr) {
@@ -153,7 +152,6 @@ func addressMatcher(name string, self membership) (func(destination) bool, error
 	return func(d destination) bool { return d.PublicIP == addr || d.Subnet.Contains(addr) }, nil
 }
 
-// leases lists the store's leases as destinations.
 func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
 	err = r.store.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 		leases, _, err := st.List(ctx)

@@ -30,7 +30,6 @@ func (s *statusClient) register(fs *flag.FlagSet) {
 	fs.StringVar(&s.addr, "status-addr", "127.0.0.1:8286", "`address` of the daemon's HTTP status")
 }
 
-// get returns code and body of a page.
 func (s *statusClient) get(ctx context.Context, path string) (int, []byte, error) {
 	if s.addr == "" {
 		return 0, nil, errors.New("-status-addr is empty, so the daemon cannot be reached")
@@ -59,7 +58,6 @@ func (s *statusClient) get(ctx context.Context, path string) (int, []byte, error
 	return resp.StatusCode, body, nil
 }
 
-// report returns the daemon's status and its JSON.
 func (s *statusClient) report(ctx context.Context) (*status.Report, []byte, error) {
 	code, body, err := s.get(ctx, "/api/v1/status")
 	if err != nil {

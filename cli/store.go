@@ -64,7 +64,6 @@ func listLeases(ctx context.Context, st store.Store) ([]subnet.Lease, error) {
 	return leases, err
 }
 
-// leaseJSON is a lease in the output of "leases -json".
 type leaseJSON struct {
 	Subnet      netip.Prefix    `json:"subnet"`
 	PublicIP    netip.Addr      `json:"public_ip"`

@@ -212,7 +212,6 @@ func newCheckpointWriter(f *checkpointFile, s *state, p *peers, api string) *che
 	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}}
 }
 
-// Run saves changes every checkpointInterval, and when ctx ends.
 func (w *checkpointWriter) Run(ctx context.Context) error {
 	for {
 		select {

@@ -63,7 +63,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	reconciles, events := status.NewReconciles(), new(status.EventLog)
 	reporter := newReporter(o, d.state, events)
-	observer := newObserver(reporter, events)
+	observer := &observer{reporter: reporter, events: events}
 	peers := newPeers(observer)
 	checkpoints := newCheckpointFile(o)
 	joiner := newJoiner(o, d.state, checkpoints, peers, reconciles)
@@ -93,7 +93,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return err
 		}
 		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.API),
-			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType), newSupervisor(d.state, joiner, runner, m))
+			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType), &supervisor{d.state, joiner, runner, m})
 		return nil
 	})
 	err = g.Wait()

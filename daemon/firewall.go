@@ -26,7 +26,6 @@ func newFirewall(network, subnet netip.Prefix, enabled bool) *firewall {
 		set: masq.Apply, keep: masq.Run, remove: masq.Remove}
 }
 
-// apply sets the rules once, if they are enabled.
 func (f *firewall) apply() error {
 	if !f.enabled {
 		return nil

@@ -19,7 +19,6 @@ const (
 	startEnds = 5 * time.Second
 )
 
-// setStartGC sets startGCPercent.
 func setStartGC(embedded bool) {
 	if tunesGC(embedded) {
 		debug.SetGCPercent(startGCPercent)

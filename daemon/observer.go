@@ -31,10 +31,6 @@ type observer struct {
 	silent   transitions // peers that fell silent (true) or answer again (false)
 }
 
-func newObserver(r *reporter, events *status.EventLog) *observer {
-	return &observer{reporter: r, events: events}
-}
-
 func (o *observer) peerJoined(peer netip.Prefix) { o.joined.add(peer, true) }
 
 // peerLeft also drops the peer's silence or answer that is not reported yet.
@@ -75,22 +71,22 @@ func (o *observer) peerChanges() []change {
 	joined, left := o.joined.drain()
 	silent, answering := o.silent.drain()
 	return slices.Concat(
-		summarizePeers("peers joined", "joined", "joined", joined),
-		summarizePeers("peers left", "left", "left", left),
-		summarizePeers("peers do not answer through the overlay", "does not answer through the overlay", "do not answer through the overlay", silent),
-		summarizePeers("peers answer again", "answers again", "answer again", answering))
+		summarizePeers("joined", "joined", joined),
+		summarizePeers("left", "left", left),
+		summarizePeers("does not answer through the overlay", "do not answer through the overlay", silent),
+		summarizePeers("answers again", "answer again", answering))
 }
 
-// summarizePeers returns one change for all of subnets, none for none. line begins
-// the log line; one and several are the verbs of the sentence.
-func summarizePeers(line, one, several string, subnets []netip.Prefix) []change {
+// summarizePeers returns one change for all of subnets, none for none. one and
+// several are the verb, for one peer and for several.
+func summarizePeers(one, several string, subnets []netip.Prefix) []change {
 	if len(subnets) == 0 {
 		return nil
 	}
 	slices.SortFunc(subnets, netip.Prefix.Compare)
 	first := subnets[:min(maxNamed, len(subnets))]
 	c := change{
-		fmt.Sprintf("%s count=%d subnets=%v", line, len(subnets), first),
+		fmt.Sprintf("peers %s count=%d subnets=%v", several, len(subnets), first),
 		fmt.Sprintf("Peer %v %s.", first[0], one),
 	}
 	if len(subnets) > 1 {

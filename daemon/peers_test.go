@@ -9,7 +9,7 @@ import (
 )
 
 func TestPeersAnnounceJoiningAndLeaving(t *testing.T) {
-	o := newObserver(nil, nil)
+	o := new(observer)
 	p := newPeers(o)
 	a, b := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("10.5.2.0/24")
 	for _, step := range []struct {

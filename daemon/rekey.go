@@ -36,7 +36,7 @@ func newRekeyer(o *Options, s *state) *rekeyer {
 // Run serves the socket until ctx ends. A socket that cannot be served is logged;
 // the daemon runs without it, and the command reports that it cannot connect.
 func (r *rekeyer) Run(ctx context.Context) error {
-	if err := control.New(r.path, r.rekey).Run(ctx); err != nil {
+	if err := control.Serve(ctx, r.path, r.rekey); err != nil {
 		log.Warningf("flannel rekey is not served path=%s reason=%q", r.path, err)
 	}
 	<-ctx.Done()

@@ -72,7 +72,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	r.options.renewal = subnet.Options{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
 	reconciles := status.NewReconciles()
 	r.reporter = newReporter(r.options, r.state, r.events)
-	r.observer = newObserver(r.reporter, r.events)
+	r.observer = &observer{reporter: r.reporter, events: r.events}
 	r.peers = newPeers(r.observer)
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
@@ -135,7 +135,7 @@ func (r *rig) supervise(m *membership) *supervised {
 	r.Helper()
 	ctx, cancel := context.WithCancel(r.Context())
 	s := &supervised{stop: cancel, ended: make(chan error, 1)}
-	go func() { s.ended <- newSupervisor(r.state, r.joiner, r.runner, m).Run(ctx) }()
+	go func() { s.ended <- (&supervisor{r.state, r.joiner, r.runner, m}).Run(ctx) }()
 	r.Cleanup(cancel)
 	synctest.Wait()
 	return s

@@ -21,10 +21,6 @@ type supervisor struct {
 	member *membership
 }
 
-func newSupervisor(s *state, j *joiner, r *runner, m *membership) *supervisor {
-	return &supervisor{state: s, joiner: j, runner: r, member: m}
-}
-
 // Run runs networks, one after the other, until ctx ends or one fails. Once a
 // network has run, one that cannot be set up for another uplink is no failure: the
 // next change may make it possible, and Run keeps the lease until then.

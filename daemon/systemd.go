@@ -83,12 +83,10 @@ func notifySystemd(message string) {
 		return
 	}
 	conn, err := net.DialUnix(addr.Net, nil, addr)
-	if err != nil {
-		ratelog.Errorf("notify systemd: %v", err)
-		return
+	if err == nil {
+		defer conn.Close()
+		err = conn.SetWriteDeadline(time.Now().Add(notifyTimeout))
 	}
-	defer conn.Close()
-	err = conn.SetWriteDeadline(time.Now().Add(notifyTimeout))
 	if err == nil {
 		_, err = conn.Write([]byte(message))
 	}

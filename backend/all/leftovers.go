@@ -17,17 +17,11 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// Kinds of leftovers.
-const (
-	Device   = "device"
-	Route    = "route"
-	Table    = "nftables table"
-	Programs = "eBPF programs"
-)
+const device = "device" // a Leftover.Kind
 
 // Leftover is kernel state that flannel made.
 type Leftover struct {
-	Kind string `json:"kind"` // Device, Route, Table or Programs
+	Kind string `json:"kind"` // device, route, nftables table or eBPF programs
 	Name string `json:"name"`
 }
 
@@ -65,7 +59,7 @@ func RemoveLeftovers(ctx context.Context, network netip.Prefix) error {
 // CheckUnlocked returns an error if a running daemon has locked a device in left.
 func CheckUnlocked(left []Leftover) error {
 	for _, l := range left {
-		if l.Kind != Device {
+		if l.Kind != device {
 			continue
 		}
 		lock, err := netdev.Lock(l.Name)
@@ -90,7 +84,7 @@ func devices(h *netlink.Handle, links []netlink.Link, network netip.Prefix) (lef
 			return nil, err
 		}
 		if within {
-			left = append(left, Leftover{Device, name})
+			left = append(left, Leftover{device, name})
 		}
 	}
 	return left, nil
@@ -106,7 +100,7 @@ func routes(h *netlink.Handle, network netip.Prefix) (left []Leftover, err error
 		}
 		addr, ok := netip.AddrFromSlice(r.Dst.IP)
 		if ok && network.Contains(addr.Unmap()) {
-			left = append(left, Leftover{Route, r.Dst.String()})
+			left = append(left, Leftover{"route", r.Dst.String()})
 		}
 	}
 	return left, err
@@ -126,7 +120,7 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 	}
 	for _, t := range found {
 		if t.Name == masq.TableName(network) {
-			left = append(left, Leftover{Table, t.Name})
+			left = append(left, Leftover{"nftables table", t.Name})
 		}
 	}
 	return left, nil
@@ -136,10 +130,10 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 // no longer exist. Another device may belong to another network.
 func programs(links []netlink.Link, left []Leftover) (more []Leftover, err error) {
 	pinned, err := bpf.Pinned()
-	for _, device := range pinned {
-		exists := slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == device })
-		if !exists || slices.Contains(left, Leftover{Device, device}) {
-			more = append(more, Leftover{Programs, "of " + device})
+	for _, name := range pinned {
+		exists := slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == name })
+		if !exists || slices.Contains(left, Leftover{device, name}) {
+			more = append(more, Leftover{"eBPF programs", "of " + name})
 		}
 	}
 	return more, err

@@ -42,7 +42,7 @@ type Rekeyed struct {
 	After  json.RawMessage `json:"after"`
 }
 
-// RekeyFunc replaces the key. Server calls it from several goroutines at once, and
+// RekeyFunc replaces the key. Serve calls it from several goroutines at once, and
 // sends its error to the client.
 type RekeyFunc func(context.Context) (Rekeyed, error)
 
@@ -51,14 +51,18 @@ type RekeyFunc func(context.Context) (Rekeyed, error)
 // its own subnet file.
 func Path(subnetFile string) string { return strings.TrimSuffix(subnetFile, ".env") + ".sock" }
 
-// Server serves requests while Run runs.
-type Server struct {
-	path    string
-	handler http.Handler
+// Serve serves requests at the socket until ctx ends, and then returns nil. Other
+// errors: it cannot listen or serve. When it returns, the socket is removed, and
+// the contexts of running calls of rekey have ended.
+func Serve(ctx context.Context, path string, rekey RekeyFunc) error {
+	ln, err := listen(ctx, path)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return serve(ctx, ln, rekey)
 }
 
-// New returns a server for the socket at path.
-func New(path string, rekey RekeyFunc) *Server {
+func serve(ctx context.Context, ln net.Listener, rekey RekeyFunc) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /rekey", func(w http.ResponseWriter, r *http.Request) {
 		done, err := rekey(r.Context())
@@ -69,31 +73,16 @@ func New(path string, rekey RekeyFunc) *Server {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(done) // fails if the client has closed the connection
 	})
-	return &Server{path, mux}
-}
-
-// Run serves until ctx ends, and then returns nil. Other errors: it cannot listen
-// or serve. When it returns, the socket is removed, and the contexts of running
-// actions have ended.
-func (s *Server) Run(ctx context.Context) error {
-	ln, err := s.listen(ctx)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.path, err)
-	}
-	return s.serve(ctx, ln)
-}
-
-func (s *Server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: requestLimit, WriteTimeout: requestLimit}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: requestLimit, WriteTimeout: requestLimit}
 	if err := httpd.Serve(ctx, ln, srv); err != nil {
-		return fmt.Errorf("serve on %s: %w", s.path, err)
+		return fmt.Errorf("serve on %v: %w", ln.Addr(), err)
 	}
 	return nil
 }
 
 // listen makes the socket. It replaces the socket of a daemon that was killed.
-func (s *Server) listen(ctx context.Context) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -104,21 +93,21 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 		}
 		return err
 	}}
-	ln, err := lc.Listen(ctx, "unix", s.path)
+	ln, err := lc.Listen(ctx, "unix", path)
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return ln, err
 	}
-	c, dialled := new(net.Dialer).DialContext(ctx, "unix", s.path)
+	c, dialled := new(net.Dialer).DialContext(ctx, "unix", path)
 	if dialled == nil {
 		return nil, errors.Join(errors.New("another daemon serves it; use another -subnet-file"), c.Close())
 	}
-	if info, err := os.Lstat(s.path); err != nil || info.Mode().Type() != fs.ModeSocket || !errors.Is(dialled, unix.ECONNREFUSED) {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket || !errors.Is(dialled, unix.ECONNREFUSED) {
 		return nil, errors.Join(dialled, err)
 	}
-	if err := os.Remove(s.path); err != nil {
+	if err := os.Remove(path); err != nil {
 		return nil, err
 	}
-	return lc.Listen(ctx, "unix", s.path)
+	return lc.Listen(ctx, "unix", path)
 }
 
 // Rekey requests the daemon at the socket to replace its key.

@@ -22,9 +22,8 @@ var answer = Rekeyed{netip.MustParsePrefix("10.5.1.0/24"), json.RawMessage(`{"Pu
 // run serves at path until stop is called.
 func run(t *testing.T, path string, rekey RekeyFunc) (stop func()) {
 	t.Helper()
-	s := New(path, rekey)
 	ctx, cancel := context.WithCancel(t.Context())
-	ln, err := s.listen(ctx)
+	ln, err := listen(ctx, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +31,7 @@ func run(t *testing.T, path string, rekey RekeyFunc) (stop func()) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.serve(ctx, ln) }()
+	go func() { done <- serve(ctx, ln, rekey) }()
 	return func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -60,7 +59,7 @@ func TestRekey(t *testing.T) {
 	if _, err := Rekey(t.Context(), path); err == nil || !strings.Contains(err.Error(), refused.Error()) {
 		t.Errorf("%v, want the error of the action", err)
 	}
-	if err := New(path, nil).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := Serve(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	stop()
@@ -104,7 +103,7 @@ func TestLeftOver(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(path, nil).Run(t.Context()); err == nil {
+	if err := Serve(t.Context(), path, nil); err == nil {
 		t.Error("served in the place of a file")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
