@@ -13,9 +13,6 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// maxConfig is the largest configuration in bytes.
-const maxConfig = 1 << 20
-
 var configCommand = command{
 	name: "config", args: "get | set CONFIG | check [CONFIG]", summary: "print, check or change the network configuration in etcd",
 	detail: "CONFIG is a CIDR, the whole JSON object, or @FILE; @- is standard input. Without CONFIG, check reads etcd.\n" +
@@ -73,7 +70,7 @@ func configText(arg string) ([]byte, error) {
 			}
 			defer f.Close()
 		}
-		text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+		text, err := io.ReadAll(io.LimitReader(f, 1<<20))
 		return bytes.TrimSpace(text), err
 	}
 	return subnet.ConfigText(arg), nil

@@ -16,9 +16,6 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 )
 
-// watchInterval is the time between two outputs of -watch.
-const watchInterval = 2 * time.Second
-
 var statusCommand = command{
 	name: "status", summary: "show the state of the daemon on this host",
 	detail: "The exit code is 3 if the daemon is not ready, and 1 if no daemon answers.",
@@ -54,7 +51,7 @@ var statusCommand = command{
 // repeatStatus calls once until ctx ends. It prints errors, since the daemon may
 // start again.
 func repeatStatus(ctx context.Context, p *Program, once func(context.Context) error) error {
-	tick := time.NewTicker(watchInterval)
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
 		if err := once(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNegative) {
@@ -123,14 +120,13 @@ func summarizePeers(w io.Writer, peers []status.Peer) string {
 		}
 	}
 	text := strconv.Itoa(len(peers))
-	if answering > 0 {
-		text += fmt.Sprintf(", %d answering", answering)
-	}
-	if silent := len(bad) - problems; silent > 0 {
-		text += ", " + paint(w, red, fmt.Sprintf("%d silent", silent))
-	}
-	if problems > 0 {
-		text += ", " + paint(w, red, fmt.Sprintf("%d with problems", problems))
+	for _, count := range []struct {
+		n             int
+		state, colour string
+	}{{answering, "answering", ""}, {len(bad) - problems, "silent", red}, {problems, "with problems", red}} {
+		if count.n > 0 {
+			text += ", " + paint(w, count.colour, fmt.Sprintf("%d %s", count.n, count.state))
+		}
 	}
 	if len(bad) == 0 {
 		return text

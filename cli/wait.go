@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// pollInterval is the time between two requests of wait.
-const pollInterval = 250 * time.Millisecond
-
 var waitCommand = command{
 	name: "wait", summary: "wait until the daemon on this host is ready",
 	detail: "For programs that start after flannel and are not systemd units. After -timeout the exit code is 3,\nand the error names what is missing.",
@@ -43,7 +40,7 @@ type waitResult struct {
 
 // waitReady polls until limited ends. A signal ends its parent ctx.
 func waitReady(ctx, limited context.Context, p *Program, s *statusClient) error {
-	tick := time.NewTicker(pollInterval)
+	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	missing := errors.New("-timeout ended before the first answer")
 	for {

@@ -13,9 +13,6 @@ import (
 	"github.com/coreos/flannel/pkg/control"
 )
 
-// publishTimeout is how long rekey waits for the store to take the new key.
-const publishTimeout = 10 * time.Second
-
 // Why a key cannot be replaced.
 var (
 	errNoNetwork = errors.New("the network is not up yet; look at /readyz")
@@ -67,7 +64,7 @@ func (r *rekeyer) rekey(ctx context.Context) (control.Rekeyed, error) {
 	}
 	now.manager.Publish(attrs)
 	log.Infof("publish new key subnet=%v", before.Lease.Subnet)
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := now.manager.AwaitPublished(ctx); err != nil {
 		return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", err)

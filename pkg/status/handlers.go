@@ -18,13 +18,6 @@ import (
 //go:embed page
 var page embed.FS
 
-const (
-	// streamEvery is the interval between two reports of a stream.
-	streamEvery = 2 * time.Second
-	// maxStreams bounds concurrent streams.
-	maxStreams = 16
-)
-
 // policy lets the page load only its own files.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -103,7 +96,7 @@ func (c Config) report() Report {
 // stream sends a Report every 2 s until the client or the server ends it, as
 // server-sent events (HTML standard, section 9.2).
 func (c Config) stream() http.HandlerFunc {
-	slots := make(chan struct{}, maxStreams)
+	slots := make(chan struct{}, 16) // bounds concurrent streams
 	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case slots <- struct{}{}:
@@ -115,7 +108,7 @@ func (c Config) stream() http.HandlerFunc {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-store")
 		out := http.NewResponseController(w)
-		tick := time.NewTicker(streamEvery)
+		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
 		for {
 			if err := c.sendEvent(w, out); err != nil {

@@ -10,9 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes bounds concurrent scrapes.
-const maxScrapes = 4
-
 func (c Config) metrics() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
@@ -25,7 +22,7 @@ func (c Config) metrics() http.Handler {
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		// One invalid series must not hide the others.
-		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes, Timeout: answerLimit,
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: answerLimit,
 	})
 }
 
