@@ -17,8 +17,7 @@ var cleanupCommand = command{
 		"-state-dir stay, so that the next start gets the same subnet. It refuses to run while a daemon runs.",
 	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusClient
-		s.register(fs)
+		s := newStatusClient(fs)
 		file := subnetFileFlag(fs)
 		given := fs.String("network", "", "`CIDR` of the network, instead of the one in -subnet-file")
 		dryRun := fs.Bool("dry-run", false, "print what would be removed, and remove nothing")
@@ -34,7 +33,7 @@ var cleanupCommand = command{
 			}
 			if !*dryRun {
 				if !*force {
-					if err := refuseRunning(ctx, &s, left); err != nil {
+					if err := refuseRunning(ctx, s, left); err != nil {
 						return err
 					}
 				}

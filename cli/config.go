@@ -19,8 +19,7 @@ var configCommand = command{
 		"set writes a configuration only if it passes the check, and only over the one that it has printed the changes to.",
 	json: "print JSON: the configuration with its defaults; for set, the changes",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s storeFlags
-		s.register(fs)
+		s := newStoreFlags(fs)
 		return func(ctx context.Context, args []string) error {
 			read := func(print func(text []byte) error) error {
 				return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {

@@ -13,8 +13,7 @@ var doctorCommand = command{
 		"fail, the state that it found, and the command that fixes it. The exit code is 3 if a check fails.",
 	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		flags := new(doctorFlags)
-		flags.register(fs)
+		flags := newDoctorFlags(fs)
 		return func(ctx context.Context, _ []string) error {
 			if flags.port < 0 || flags.port > 65535 {
 				return fmt.Errorf("-port %d is not in 0 to 65535", flags.port)

@@ -18,16 +18,15 @@ import (
 const storeReads = 5
 
 type doctorFlags struct {
-	store  storeFlags
-	status statusClient
+	store  *storeFlags
+	status *statusClient
 	uplink uplink.Choice
 	port   int // 0: that of the network's backend
 	etcd   bool
 }
 
-func (o *doctorFlags) register(fs *flag.FlagSet) {
-	o.store.register(fs)
-	o.status.register(fs)
+func newDoctorFlags(fs *flag.FlagSet) *doctorFlags {
+	o := &doctorFlags{store: newStoreFlags(fs), status: newStatusClient(fs)}
 	fs.Func("iface", "`interface` to other hosts, by name or IP (default: the default route's)", func(s string) error {
 		o.uplink.Ifaces = append(o.uplink.Ifaces, s)
 		return nil
@@ -35,6 +34,7 @@ func (o *doctorFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.uplink.CanReach, "iface-can-reach", "", "`IP` that the interface to other hosts reaches")
 	fs.IntVar(&o.port, "port", 0, "UDP `port` that other hosts send to (default: that of the network's backend)")
 	fs.BoolVar(&o.etcd, "etcd", true, "check etcd, too")
+	return o
 }
 
 // facts is the state of the host that several checks judge.

@@ -43,7 +43,7 @@ func checkStore(f *facts) finding {
 // is synchronized (adjtimex(2)). Leases do not depend on the wall clock.
 func checkClock(ctx context.Context, f *facts) finding {
 	if f.config != nil {
-		offset, endpoint, known := clockOffset(ctx, &f.flags.store)
+		offset, endpoint, known := clockOffset(ctx, f.flags.store)
 		if known && offset.Abs() > clockLimit {
 			return warn("timedatectl set-ntp true, on this host or on etcd's",
 				"differs by %v from that of %s: TLS certificates may be refused, and expirations are shown wrong; leases do not depend on it", offset.Abs().Round(time.Second), endpoint)

@@ -10,8 +10,7 @@ import (
 var leasesCommand = command{
 	name: "leases", summary: "list the subnets in etcd and their hosts", json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s storeFlags
-		s.register(fs)
+		s := newStoreFlags(fs)
 		return func(ctx context.Context, _ []string) error {
 			return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 				leases, err := listLeases(ctx, st)

@@ -99,7 +99,7 @@ func TestCompletion(t *testing.T) {
 // daemonFlags returns flags of a daemon, some of which commands share.
 func daemonFlags() *flag.FlagSet {
 	fs := flag.NewFlagSet("flannel", flag.ContinueOnError)
-	new(storeFlags).register(fs)
+	newStoreFlags(fs)
 	fs.Duration("subnet-lease-ttl", 0, "for how long")
 	return fs
 }

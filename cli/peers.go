@@ -13,8 +13,7 @@ import (
 var peersCommand = command{
 	name: "peers", summary: "list the hosts that the daemon exchanges packets with", json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusClient
-		s.register(fs)
+		s := newStatusClient(fs)
 		return func(ctx context.Context, _ []string) error {
 			r, _, err := s.report(ctx)
 			if err != nil {

@@ -30,8 +30,7 @@ subnet; flannel's own address in it answers, in any version of flannel. The exit
 largest packets of containers arrive, else 3.`,
 	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var r resolver
-		r.register(fs)
+		r := newResolver(fs)
 		o := pingOptions{interval: time.Second, timeout: time.Second}
 		fs.IntVar(&o.count, "c", 5, "`number` of pings; 0: until a signal")
 		fs.Func("i", "`time` between two pings, e.g. 200ms, or in seconds (default 1s)", setSeconds(&o.interval))

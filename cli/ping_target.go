@@ -43,16 +43,15 @@ type target struct {
 // resolver finds the target for a name or an address. The daemon knows its
 // peers; the store knows the hosts' names too.
 type resolver struct {
-	status     statusClient
-	store      storeFlags
+	status     *statusClient
+	store      *storeFlags
 	subnetFile *string
 }
 
-func (r *resolver) register(fs *flag.FlagSet) {
-	r.status.register(fs)
+func newResolver(fs *flag.FlagSet) *resolver {
+	r := &resolver{newStatusClient(fs), &storeFlags{timeout: resolveLimit}, subnetFileFlag(fs)}
 	r.store.flags.Register(fs)
-	r.store.timeout = resolveLimit
-	r.subnetFile = subnetFileFlag(fs)
+	return r
 }
 
 // membership is this host's part of the overlay.

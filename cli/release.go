@@ -15,8 +15,7 @@ var releaseCommand = command{
 	detail: "A running daemon takes its subnet again at once, as a lease that expires.",
 	json:   "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s storeFlags
-		s.register(fs)
+		s := newStoreFlags(fs)
 		leased := fs.Bool("lease", false, "delete leases too, e.g. that of a host that does not return")
 		return func(ctx context.Context, args []string) error {
 			if len(args) != 1 {

@@ -15,8 +15,7 @@ var reserveCommand = command{
 	detail: "IP is the host's public IP. If a host has a lease of the subnet, the reservation is that host's,\nand IP may be left out.",
 	json:   "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s storeFlags
-		s.register(fs)
+		s := newStoreFlags(fs)
 		return func(ctx context.Context, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return flag.ErrHelp

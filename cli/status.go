@@ -21,8 +21,7 @@ var statusCommand = command{
 	detail: "The exit code is 3 if the daemon is not ready, and 1 if no daemon answers.",
 	json:   "print the JSON of /api/v1/status",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusClient
-		s.register(fs)
+		s := newStatusClient(fs)
 		watch := fs.Bool("watch", false, "print every 2 seconds, until a signal")
 		once := func(ctx context.Context) error {
 			r, body, err := s.report(ctx)

@@ -26,8 +26,10 @@ const (
 // statusClient reads the daemon's HTTP status.
 type statusClient struct{ addr string }
 
-func (s *statusClient) register(fs *flag.FlagSet) {
+func newStatusClient(fs *flag.FlagSet) *statusClient {
+	s := new(statusClient)
 	fs.StringVar(&s.addr, "status-addr", "127.0.0.1:8286", "`address` of the daemon's HTTP status")
+	return s
 }
 
 func (s *statusClient) get(ctx context.Context, path string) (int, []byte, error) {

@@ -20,9 +20,11 @@ type storeFlags struct {
 	timeout time.Duration
 }
 
-func (s *storeFlags) register(fs *flag.FlagSet) {
+func newStoreFlags(fs *flag.FlagSet) *storeFlags {
+	s := new(storeFlags)
 	s.flags.Register(fs)
 	fs.DurationVar(&s.timeout, "timeout", 10*time.Second, "`time` to wait for etcd")
+	return s
 }
 
 // do opens the store, calls f with it and closes it. If publish is not nil and

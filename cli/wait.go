@@ -15,8 +15,7 @@ var waitCommand = command{
 	detail: "For programs that start after flannel and are not systemd units. After -timeout the exit code is 3,\nand the error names what is missing.",
 	json:   "print JSON: whether it is ready, and what is missing",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
-		var s statusClient
-		s.register(fs)
+		s := newStatusClient(fs)
 		timeout := fs.Duration("timeout", 0, "`time` to wait; 0: no limit")
 		return func(ctx context.Context, _ []string) error {
 			if *timeout < 0 {
@@ -27,7 +26,7 @@ var waitCommand = command{
 				limited, cancel = context.WithTimeout(ctx, *timeout)
 			}
 			defer cancel()
-			return waitReady(ctx, limited, p, &s)
+			return waitReady(ctx, limited, p, s)
 		}
 	},
 }
