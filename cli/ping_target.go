@@ -91,28 +91,27 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 		return target{}, err
 	}
 	t := target{source: self.subnet.Addr(), mtu: self.mtu}
-	if match != nil {
-		if i := slices.IndexFunc(self.peers, match); i >= 0 {
-			return t.at(self.peers[i], name), nil
-		}
+	isName, hosts := match == nil, self.peers
+	var failed error
+	if isName || !slices.ContainsFunc(hosts, match) {
+		hosts, failed = r.leases(ctx)
 	}
-	leases, failed := r.leases(ctx)
-	if match == nil {
+	if isName {
 		match = func(d destination) bool { return strings.EqualFold(d.Hostname, name) }
 	}
-	if !slices.ContainsFunc(leases, match) && !isAddress(name) {
+	if isName && !slices.ContainsFunc(hosts, match) {
 		// Other implementations of flannel publish no host name.
 		var unknown error
-		leases = append(self.peers, leases...)
+		hosts = append(self.peers, hosts...)
 		match, unknown = dnsMatcher(ctx, name)
 		failed = errors.Join(failed, unknown)
 	}
 	// Another host may have the same name as this one.
-	others := slices.DeleteFunc(slices.Clone(leases), func(d destination) bool { return d.Subnet == self.subnet })
+	others := slices.DeleteFunc(slices.Clone(hosts), func(d destination) bool { return d.Subnet == self.subnet })
 	if i := slices.IndexFunc(others, match); i >= 0 {
 		return t.at(others[i], name), nil
 	}
-	if slices.ContainsFunc(leases, match) {
+	if slices.ContainsFunc(hosts, match) {
 		return target{}, fmt.Errorf("%q is this host: the overlay does not carry its packets", name)
 	}
 	return target{}, errors.Join(fmt.Errorf("no host of the overlay has %q; flannel leases lists the hosts", name), failed)
@@ -126,14 +125,9 @@ func (t target) at(d destination, name string) target {
 	return t
 }
 
-func isAddress(s string) bool { return strings.Contains(s, "/") || net.ParseIP(s) != nil }
-
 // addressMatcher returns a function that reports whether a subnet or an address
 // belongs to a host. It returns nil if name is neither.
 func addressMatcher(name string, self membership) (func(destination) bool, error) {
-	if !isAddress(name) {
-		return nil, nil
-	}
 	if strings.Contains(name, "/") {
 		want, err := parseSubnet(name)
 		if err == nil && want == self.subnet {
@@ -143,7 +137,9 @@ func addressMatcher(name string, self membership) (func(destination) bool, error
 	}
 	addr, err := netip.ParseAddr(name)
 	switch {
-	case err != nil || !addr.Is4():
+	case err != nil:
+		return nil, nil
+	case !addr.Is4():
 		return nil, fmt.Errorf("%q is not an IPv4 address", name)
 	case self.subnet.Contains(addr), addr == self.publicIP:
 		return nil, fmt.Errorf("%v is an address of this host: the overlay does not carry its packets", addr)

@@ -73,12 +73,8 @@ func (c Config) api(w http.ResponseWriter, _ *http.Request) {
 // report returns the current Report, with empty lists rather than null.
 func (c Config) report() Report {
 	s := c.Source()
-	if s.NotReady == nil {
-		s.NotReady = []string{}
-	}
-	if s.Events == nil {
-		s.Events = []Event{}
-	}
+	s.NotReady = append([]string{}, s.NotReady...)
+	s.Events = append([]Event{}, s.Events...)
 	if s.Backend != nil {
 		b := *s.Backend
 		if b.Peers == nil {
