@@ -3,10 +3,10 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -15,17 +15,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachPoint is one of the two places that decapsulate an uplink's packets.
-type attachPoint struct {
-	prefix string            // of its pinned links' names
-	links  map[int]link.Link // by index of the uplink
+// attachment is a program at an interface.
+type attachment struct {
+	link.Link
+	index int // of the interface
 }
 
-func (at attachPoint) pin(index int) string { return at.prefix + strconv.Itoa(index) }
+// detachOrder are the names of links, or their beginnings, in the order to detach
+// them. encap is first: a packet that is not sent gets no reply that would be lost.
+// Only the tcx programs handle packets that decap_xdp decapsulated, so XDP precedes
+// them.
+var detachOrder = []string{linkEncap, linkXDPPrefix, linkTCPrefix}
 
-// attachPoints are those of uplinks in the order of detaching: only the tcx
-// programs handle packets that decap_xdp decapsulated.
-func (p *Path) attachPoints() []attachPoint { return []attachPoint{p.xdp, p.tc} }
+// linksOf returns those names that are links', in detachOrder.
+func linksOf(names []string) []string {
+	var links []string
+	for _, prefix := range detachOrder {
+		for _, name := range names {
+			if strings.HasPrefix(name, prefix) {
+				links = append(links, name)
+			}
+		}
+	}
+	return links
+}
+
+// linkNames returns the names of our links, in detachOrder.
+func (p *Path) linkNames() []string { return linksOf(slices.Collect(maps.Keys(p.links))) }
 
 // Attach attaches encap to the device, and the decap programs to these uplinks and
 // no others, given by index. decap_xdp is only for those that gain by it; see
@@ -42,13 +58,13 @@ func (p *Path) Attach(uplinks []int) error {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
 		}
 	}
-	if err := p.attachDevice(); err != nil {
-		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
-	}
-	for _, at := range p.attachPoints() {
-		if err := p.detachOthers(at, uplinks); err != nil {
-			return fmt.Errorf("detach kernel path: %w", err)
+	if _, attached := p.links[linkEncap]; !attached {
+		if err := p.attachTCX(linkEncap, p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
+			return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 		}
+	}
+	if err := p.detachOthers(uplinks); err != nil {
+		return fmt.Errorf("detach kernel path: %w", err)
 	}
 	if p.config.PinDir != "" {
 		if err := p.commitPins(); err != nil {
@@ -59,17 +75,22 @@ func (p *Path) Attach(uplinks []int) error {
 }
 
 // detachOthers ends the links of other uplinks, also those of an earlier process.
-func (p *Path) detachOthers(at attachPoint, uplinks []int) error {
-	have, err := p.pinnedUplinks(at)
-	if err != nil {
-		return err
+func (p *Path) detachOthers(uplinks []int) error {
+	names := slices.Collect(maps.Keys(p.links))
+	if p.config.PinDir != "" {
+		pinned, err := entryNames(p.config.PinDir)
+		if err != nil {
+			return err
+		}
+		names = append(names, pinned...)
 	}
-	for index := range at.links {
-		have = append(have, index)
+	keep := []string{linkEncap}
+	for _, index := range uplinks {
+		keep = append(keep, tcLink(index), xdpLink(index))
 	}
-	for _, index := range have {
-		if !slices.Contains(uplinks, index) {
-			if err := p.detach(at, index); err != nil {
+	for _, name := range linksOf(names) {
+		if !slices.Contains(keep, name) {
+			if err := p.detach(name); err != nil {
 				return err
 			}
 		}
@@ -78,15 +99,12 @@ func (p *Path) detachOthers(at attachPoint, uplinks []int) error {
 }
 
 // detach ends a link, also that of an earlier process; no error if there is none.
-func (p *Path) detach(at attachPoint, index int) error {
-	l := at.links[index]
-	if l == nil {
-		var err error
-		if l, err = p.pinned(at.pin(index)); l == nil || err != nil {
-			return err
-		}
+func (p *Path) detach(name string) error {
+	l, err := p.link(name)
+	if l == nil || err != nil {
+		return err
 	}
-	delete(at.links, index)
+	delete(p.links, name)
 	return end(l)
 }
 
@@ -102,9 +120,7 @@ func (p *Path) attachUplink(index int) error {
 	if err != nil {
 		return err
 	}
-	err = p.attachTo(p.tc, index, program, func() (link.Link, error) {
-		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
-	})
+	err = p.attachTCX(tcLink(index), index, program, ebpf.AttachTCXIngress)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
@@ -114,36 +130,10 @@ func (p *Path) attachUplink(index int) error {
 	return p.attachXDP(i.Attrs())
 }
 
-// attachTo attaches a program to an uplink if it is not attached.
-func (p *Path) attachTo(at attachPoint, index int, program *ebpf.Program, open func() (link.Link, error)) error {
-	if l := at.links[index]; l != nil {
-		attached, err := interfaceOf(l)
-		if err != nil || attached == index {
-			return err
-		}
-		// The interface has gone, and another has its index.
-		if err := p.detach(at, index); err != nil {
-			return err
-		}
-	}
-	l, err := p.attach(at.pin(index), index, program, open)
-	if err == nil {
-		at.links[index] = l
-	}
-	return err
-}
-
-func (p *Path) attachDevice() error {
-	if p.encap != nil {
-		return nil
-	}
-	l, err := p.attach(linkEncap, p.config.Device, p.Encap, func() (link.Link, error) {
-		return link.AttachTCX(link.TCXOptions{Interface: p.config.Device, Program: p.Encap, Attach: ebpf.AttachTCXEgress})
+func (p *Path) attachTCX(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
+	return p.attach(name, index, program, func() (link.Link, error) {
+		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to})
 	})
-	if err == nil {
-		p.encap = l
-	}
-	return err
 }
 
 // programFor selects the program by the interface's link header.
@@ -158,37 +148,47 @@ func (p *Path) programFor(i *netlink.LinkAttrs) (*ebpf.Program, error) {
 	}
 }
 
-// attach makes a link. If an earlier process pinned one under that name, it runs
-// this program from the next packet on.
-func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (link.Link, error)) (link.Link, error) {
-	l, err := p.pinned(name)
+// attach attaches a program to an interface if it is not attached. A link that an
+// earlier process pinned under that name runs this program from the next packet on.
+func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (link.Link, error)) error {
+	_, ours := p.links[name]
+	l, err := p.link(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if l != nil {
 		if attached, err := interfaceOf(l); err == nil && attached == index {
-			if err := l.Update(program); err != nil {
-				return nil, errors.Join(fmt.Errorf("replace program: %w", explain(err)), l.Close())
+			if !ours {
+				if err := l.Update(program); err != nil {
+					return errors.Join(fmt.Errorf("replace program: %w", explain(err)), l.Close())
+				}
+				p.links[name] = attachment{l, index}
 			}
-			return l, nil
+			return nil
 		}
+		// The interface has gone, and another has its index.
+		delete(p.links, name)
 		if err := end(l); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if l, err = open(); err != nil {
-		return nil, explain(err)
+		return explain(err)
 	}
 	if p.config.PinDir != "" {
 		if err := l.Pin(filepath.Join(p.config.PinDir, name)); err != nil {
-			return nil, errors.Join(fmt.Errorf("pin %s: %w", name, err), l.Close())
+			return errors.Join(fmt.Errorf("pin %s: %w", name, err), l.Close())
 		}
 	}
-	return l, nil
+	p.links[name] = attachment{l, index}
+	return nil
 }
 
-// pinned returns the link that is pinned under a name; nil if there is none.
-func (p *Path) pinned(name string) (link.Link, error) {
+// link returns the link of that name, ours or a pinned one; nil if there is none.
+func (p *Path) link(name string) (link.Link, error) {
+	if a, ours := p.links[name]; ours {
+		return a.Link, nil
+	}
 	if p.config.PinDir == "" {
 		return nil, nil
 	}
@@ -200,30 +200,6 @@ func (p *Path) pinned(name string) (link.Link, error) {
 		return nil, explain(err)
 	}
 	return l, nil
-}
-
-// pinnedUplinks returns the indexes of the uplinks that have a pinned link.
-func (p *Path) pinnedUplinks(at attachPoint) ([]int, error) {
-	if p.config.PinDir == "" {
-		return nil, nil
-	}
-	entries, err := os.ReadDir(p.config.PinDir)
-	if err != nil {
-		return nil, err
-	}
-	var indexes []int
-	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), at.prefix)
-		if !ok {
-			continue
-		}
-		index, err := strconv.Atoi(number)
-		if err != nil {
-			return nil, fmt.Errorf("read name of pin %q: %w", e.Name(), err)
-		}
-		indexes = append(indexes, index)
-	}
-	return indexes, nil
 }
 
 // interfaceOf returns the index of a link's interface; 0 after that has gone.

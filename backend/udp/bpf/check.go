@@ -36,25 +36,18 @@ func (p *Path) checkPeers() error {
 }
 
 func (p *Path) checkLinks() error {
-	if p.encap == nil {
-		return nil // before Attach
-	}
-	attached, err := interfaceOf(p.encap)
-	if err != nil {
-		return fmt.Errorf("look at the program on the device: %w", err)
-	}
-	if attached != p.config.Device {
-		return errors.New("the program on the device is detached")
-	}
-	for _, at := range p.attachPoints() {
-		for index, l := range at.links {
-			attached, err := interfaceOf(l)
-			if err != nil {
-				return fmt.Errorf("look at the program on interface %d: %w", index, err)
-			}
-			if attached != index {
-				return fmt.Errorf("the program on interface %d is detached", index)
-			}
+	for _, name := range p.linkNames() {
+		l := p.links[name]
+		where := fmt.Sprintf("interface %d", l.index)
+		if name == linkEncap {
+			where = "the device"
+		}
+		attached, err := interfaceOf(l)
+		if err != nil {
+			return fmt.Errorf("look at the program on %s: %w", where, err)
+		}
+		if attached != l.index {
+			return fmt.Errorf("the program on %s is detached", where)
 		}
 	}
 	return nil

@@ -3,6 +3,8 @@ package bpf
 import (
 	"strings"
 	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // Check sees what others have done to maps and links.
@@ -27,10 +29,8 @@ func TestCheck(t *testing.T) {
 	values[0].Addr = inAddr(b.local())
 	a.must(a.path.Peers.Put(key, values))
 	says("")
-	for _, l := range a.path.tc.links {
-		a.must(l.Detach())
-	}
+	a.must(a.path.links[tcLink(a.link(netnstest.Uplink))].Detach())
 	says("is detached")
-	a.must(a.path.encap.Detach())
+	a.must(a.path.links[linkEncap].Detach())
 	says("the program on the device is detached")
 }

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,9 +56,8 @@ type Path struct {
 
 	mu sync.Mutex // guards all below
 	objects
-	encap       link.Link
-	tc, xdp     attachPoint
-	xdpRefusals map[int]error // why decap_xdp is not attached, by the uplink's index
+	links       map[string]attachment // by name of the pin
+	xdpRefusals map[int]error         // why decap_xdp is not attached, by the uplink's index
 	// table mirrors the map of peers. hosts and lengths count the peers of an
 	// address and of a prefix length.
 	table   map[flannelKey]endpoint
@@ -68,17 +65,11 @@ type Path struct {
 	lengths [33]int
 }
 
-// objects are the kernel's. Programs and maps are pinned under the names in the
-// tags.
+// objects are the kernel's. Programs and maps are pinned under their names in
+// flannel.c.
 type objects struct {
-	DecapL2  *ebpf.Program `ebpf:"decap_l2"`
-	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
-	Encap    *ebpf.Program `ebpf:"encap"`
-	DecapXDP *ebpf.Program `ebpf:"decap_xdp"`
-	Peers    *ebpf.Map     `ebpf:"peers"`
-	Lengths  *ebpf.Map     `ebpf:"lengths"`
-	Hosts    *ebpf.Map     `ebpf:"hosts"`
-	Drops    *ebpf.Map     `ebpf:"drops"`
+	flannelPrograms
+	flannelMaps
 }
 
 // Load takes over the path that is pinned at c.PinDir, with its peers, uplinks
@@ -121,9 +112,7 @@ func Load(c Config) (*Path, error) {
 
 func newPath(c Config) *Path {
 	return &Path{
-		config: c, xdpRefusals: make(map[int]error),
-		tc:    attachPoint{linkTCPrefix, make(map[int]link.Link)},
-		xdp:   attachPoint{linkXDPPrefix, make(map[int]link.Link)},
+		config: c, links: make(map[string]attachment), xdpRefusals: make(map[int]error),
 		table: make(map[flannelKey]endpoint), hosts: make(map[uint32]int),
 	}
 }
@@ -162,20 +151,11 @@ func (p *Path) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	// encap first: a packet that is not sent gets no reply that would be lost.
-	if p.encap != nil {
-		errs = append(errs, p.encap.Close())
+	for _, name := range p.linkNames() {
+		errs = append(errs, p.links[name].Close())
 	}
-	for _, at := range p.attachPoints() {
-		for _, l := range at.links {
-			errs = append(errs, l.Close())
-		}
-		clear(at.links)
-	}
-	p.encap = nil
-	errs = append(errs,
-		p.DecapL2.Close(), p.DecapL3.Close(), p.Encap.Close(), p.DecapXDP.Close(),
-		p.Peers.Close(), p.Lengths.Close(), p.Hosts.Close(), p.Drops.Close())
+	clear(p.links)
+	errs = append(errs, p.flannelPrograms.Close(), p.flannelMaps.Close())
 	p.objects = objects{}
 	return errors.Join(errs...)
 }

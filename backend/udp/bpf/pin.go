@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +25,9 @@ const (
 	// in names.
 	unfinished = "-new"
 )
+
+func tcLink(index int) string  { return linkTCPrefix + strconv.Itoa(index) }
+func xdpLink(index int) string { return linkXDPPrefix + strconv.Itoa(index) }
 
 // PinDir returns the directory for a device of the current network namespace. Its
 // name has the namespace's cookie (SO_NETNS_COOKIE), which is unique until the next
@@ -49,7 +53,7 @@ func pinName(device string) (string, error) {
 
 // Pinned returns the devices of the current network namespace that have a PinDir.
 func Pinned() ([]string, error) {
-	entries, err := os.ReadDir(pinRoot())
+	names, err := entryNames(pinRoot())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -61,12 +65,22 @@ func Pinned() ([]string, error) {
 		return nil, err
 	}
 	var devices []string
-	for _, e := range entries {
-		if device, ours := strings.CutPrefix(e.Name(), prefix); ours {
+	for _, name := range names {
+		if device, ours := strings.CutPrefix(name, prefix); ours {
 			devices = append(devices, device)
 		}
 	}
 	return devices, nil
+}
+
+// entryNames returns the names in a directory.
+func entryNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
 }
 
 // Remove detaches the path that is pinned at dir and removes the pins. It returns
@@ -79,24 +93,14 @@ func Remove(dir string) error {
 }
 
 func remove(dir string) error {
-	entries, err := os.ReadDir(dir)
+	names, err := entryNames(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	// encap first: a packet that is not sent gets no reply that would be lost. Then
-	// XDP: only the tcx programs handle packets that decap_xdp decapsulated.
-	names := []string{linkEncap}
-	for _, prefix := range []string{linkXDPPrefix, linkTCPrefix} {
-		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), prefix) {
-				names = append(names, e.Name())
-			}
-		}
-	}
-	for _, name := range names {
+	for _, name := range linksOf(names) {
 		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -136,12 +140,12 @@ func preparePins(dir string) error {
 	if !isBPFFS(dir) {
 		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
 	}
-	siblings, err := os.ReadDir(filepath.Dir(dir))
+	siblings, err := entryNames(filepath.Dir(dir))
 	if err != nil {
 		return fmt.Errorf("look for left-over pins: %w", err)
 	}
 	for _, s := range siblings {
-		other := filepath.Join(filepath.Dir(dir), s.Name())
+		other := filepath.Join(filepath.Dir(dir), s)
 		if l, err := link.LoadPinnedLink(filepath.Join(other, linkEncap), nil); err == nil {
 			attached, err := interfaceOf(l)
 			if err := errors.Join(err, l.Close()); err != nil {
@@ -254,6 +258,6 @@ func (p *Path) maps() map[string]**ebpf.Map {
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
-		flannelProgDecapXdp: &p.DecapXDP,
+		flannelProgDecapXdp: &p.DecapXdp,
 	}
 }

@@ -38,8 +38,8 @@ func (p *Path) XDPRefusals() map[int]error {
 func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	refusal := xdpRefusal(i)
 	if refusal == nil {
-		refusal = p.attachTo(p.xdp, i.Index, p.DecapXDP, func() (link.Link, error) {
-			return link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXDP, Flags: link.XDPDriverMode})
+		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (link.Link, error) {
+			return link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
 		})
 	}
 	if refusal == nil {
@@ -47,7 +47,7 @@ func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 		return nil
 	}
 	p.xdpRefusals[i.Index] = refusal
-	return p.detach(p.xdp, i.Index)
+	return p.detach(xdpLink(i.Index))
 }
 
 // xdpRefusal returns the reason against decap_xdp at an interface, or nil. TSO
