@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/flannel/backend"
+	"github.com/vishvananda/netlink"
+
 	"github.com/coreos/flannel/pkg/uplink"
-	"github.com/coreos/flannel/subnet"
 )
 
 // dataPath is one way of moving packets between the device and the wire.
@@ -26,18 +26,6 @@ type dataPath interface {
 	// close releases device and sockets. It is called once, after run.
 	close() error
 }
-
-// A dataPath may implement these interfaces, too.
-type (
-	// applier has peers of its own beside the table. One goroutine calls apply,
-	// and the first call has all peers.
-	applier interface{ apply([]subnet.Event) }
-	// checker compares its own state in the kernel with what it should be, and
-	// changes nothing.
-	checker interface{ check() error }
-	// reporter adds its own counts to the table's.
-	reporter interface{ addTo(*backend.Stats) }
-)
 
 func (*plain) name() string     { return plainName }
 func (*offloaded) name() string { return offloadName }
@@ -88,19 +76,15 @@ func CheckDataPath(flag string) error {
 	return err
 }
 
-// persistent names a device that outlives the process.
-type persistent struct {
-	name string
-	on   bool
-}
-
 // pathConfig is what a data path is opened with.
 type pathConfig struct {
 	network, own netip.Prefix
 	subnetLen    int
 	uplink       uplink.Uplink
-	// device, if on, is the device to open or make; zero: a new one.
-	device persistent
+	links        *netlink.Handle
+	// device is the device to open or make, which then outlives the process; empty:
+	// a new one.
+	device string
 	// local is the address and port that we receive at and send from.
 	local netip.AddrPort
 	table *table

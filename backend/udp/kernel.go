@@ -12,7 +12,6 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -44,7 +43,6 @@ const (
 // run takes them over.
 type kernel struct {
 	*offloaded
-	links    *netlink.Handle
 	listener *reconcile.Listener
 	lock     io.Closer // of the device
 	pins     string
@@ -57,13 +55,9 @@ type kernel struct {
 	uplinks  []int // the interfaces that the programs are attached to
 	// afterGRO has the reason for each uplink where programs unwrap after GRO.
 	afterGRO map[int]error
-	last     programCounts // of a failed path
-}
-
-// programCounts are the counts of the programs.
-type programCounts struct {
-	peers []bpf.PeerStats
-	drops map[string]uint64
+	// counted and refused are the programs' counts when they were last read.
+	counted []bpf.PeerStats
+	refused map[string]uint64
 }
 
 // openKernel loads the programs, or takes over those of an earlier run. New ones
@@ -76,22 +70,18 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
-			p.device = persistent{}
+			p.device = ""
 		}
 	}()
-	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, fmt.Errorf("open route netlink: %w", err)
-	}
 	// A change after the first apply must not be missed.
 	k.listener, err = reconcile.Listen(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 	if err != nil {
 		return nil, err
 	}
-	if p.device.name, k.found, k.lock, err = lockDevice(k.links, p.network); err != nil {
+	if p.device, k.found, k.lock, err = lockDevice(p.links, p.network); err != nil {
 		return nil, err
 	}
-	p.device.on = true
 	d, err := openOffloaded(ctx, p)
 	if err != nil {
 		return nil, err
@@ -181,8 +171,8 @@ func (k *kernel) detail() string {
 	return s
 }
 
-// apply implements applier. Other hosts may send to the programs once these are
-// attached.
+// apply changes the programs' peers; the first call has all. Other hosts may send to
+// the programs once these are attached.
 func (k *kernel) apply(events []subnet.Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -268,9 +258,7 @@ func (k *kernel) uplinksTo(peers []bpf.Peer) []int {
 		if err != nil || len(routes) == 0 {
 			continue // no route now; follow runs after a change of routes
 		}
-		if i := routes[0].LinkIndex; !slices.Contains(uplinks, i) {
-			uplinks = append(uplinks, i)
-		}
+		uplinks = append(uplinks, routes[0].LinkIndex)
 	}
 	return uplinks
 }
@@ -299,7 +287,7 @@ func (k *kernel) attach(uplinks []int) error {
 // as forged. The offloaded path carries all packets from now on.
 func (k *kernel) fallBack(err error) {
 	log.Errorf("give up kernel data path, go on with offload device=%s reason=%q", k.deviceName(), err)
-	k.last = k.count()
+	k.count()
 	k.failed = err
 	if err := errors.Join(k.path.Close(), bpf.Remove(k.pins)); err != nil {
 		log.Errorf("remove kernel data path device=%s reason=%q", k.deviceName(), err)
@@ -308,31 +296,31 @@ func (k *kernel) fallBack(err error) {
 	k.announce("")
 }
 
-func (k *kernel) count() programCounts {
-	peers, drops, err := k.path.Stats()
+func (k *kernel) count() {
+	counted, refused, err := k.path.Stats()
 	if err != nil {
 		ratelog.Errorf("read counters of kernel data path device=%s reason=%q", k.deviceName(), err)
-		return k.last
+		return
 	}
-	return programCounts{peers, drops}
+	k.counted, k.refused = counted, refused
 }
 
-// addTo implements reporter. After a failure it gives the reason.
+// addTo adds the programs' counts. After a failure it gives the reason.
 func (k *kernel) addTo(s *backend.Stats) {
 	k.mu.Lock()
 	if k.path != nil {
-		k.last = k.count()
+		k.count()
 	}
-	c, failed := k.last, k.failed
+	counted, refused, failed := k.counted, k.refused, k.failed
 	k.mu.Unlock()
 	if failed != nil {
 		s.Reason = fmt.Sprintf("the kernel path failed: %v; %s", failed, k.detail())
 	}
-	for reason, n := range c.drops {
+	for reason, n := range refused {
 		s.Drops[reason] += n
 	}
-	bySubnet := make(map[netip.Prefix]bpf.PeerStats, len(c.peers))
-	for _, p := range c.peers {
+	bySubnet := make(map[netip.Prefix]bpf.PeerStats, len(counted))
+	for _, p := range counted {
 		bySubnet[p.Subnet] = p
 	}
 	for i := range s.Peers {
@@ -342,8 +330,8 @@ func (k *kernel) addTo(s *backend.Stats) {
 	}
 }
 
-// check implements checker. It returns nil after the programs have failed: the
-// offloaded path carries the packets then.
+// check returns nil after the programs have failed: the offloaded path carries the
+// packets then.
 func (k *kernel) check() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -374,9 +362,6 @@ func (k *kernel) close() error {
 	}
 	if k.listener != nil {
 		errs = append(errs, k.listener.Close())
-	}
-	if k.links != nil {
-		k.links.Close()
 	}
 	return errors.Join(errs...)
 }

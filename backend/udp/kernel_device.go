@@ -30,25 +30,29 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range devices {
-		if err := removeDevice(h, l); err != nil {
+	lost, err := lostDevices(h)
+	if err != nil {
+		return err
+	}
+	for _, device := range slices.Concat(devices, lost) {
+		if err := removeDevice(h, device); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return removeLostPins(h)
+	return nil
 }
 
 // leftDevices returns the persistent devices that serve network, or that have no
 // address because a run was killed before it set one.
-func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error) {
+func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 	links, err := rtnl.Links(h)
 	if err != nil {
 		return nil, err
 	}
-	var left []netlink.Link
+	var left []string
 	for _, l := range links {
 		t, ok := l.(*netlink.Tuntap)
 		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !netdev.IsTUN(t.Name) {
@@ -59,15 +63,34 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]netlink.Link, error
 			return nil, err
 		}
 		if len(addrs) == 0 || network.Contains(addrs[0].Addr()) {
-			left = append(left, l)
+			left = append(left, t.Name)
 		}
 	}
 	return left, nil
 }
 
-// removeDevice removes the programs of a device, and then the device.
-func removeDevice(h *netlink.Handle, l netlink.Link) error {
-	name := l.Attrs().Name
+// lostDevices returns the devices that have pins and no longer exist.
+func lostDevices(h *netlink.Handle) ([]string, error) {
+	devices, err := bpf.Pinned()
+	if err != nil {
+		return nil, err
+	}
+	var lost []string
+	for _, device := range devices {
+		exists, err := rtnl.LinkExists(h, device)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			lost = append(lost, device)
+		}
+	}
+	return lost, nil
+}
+
+// removeDevice removes the programs of a device, and then the device, unless
+// another process has locked it.
+func removeDevice(h *netlink.Handle, name string) error {
 	lock, err := netdev.Lock(name)
 	if errors.Is(err, netdev.ErrLocked) {
 		return nil
@@ -100,34 +123,6 @@ func removePath(h *netlink.Handle, device string) error {
 	return nil
 }
 
-// removeLostPins removes the pins of devices that no longer exist.
-func removeLostPins(h *netlink.Handle) error {
-	devices, err := bpf.Pinned()
-	if err != nil {
-		return err
-	}
-	for _, device := range devices {
-		exists, err := rtnl.LinkExists(h, device)
-		if err != nil {
-			return err
-		}
-		if exists {
-			continue
-		}
-		lock, err := netdev.Lock(device)
-		if errors.Is(err, netdev.ErrLocked) {
-			continue
-		}
-		if err == nil {
-			err = errors.Join(removePath(h, device), lock.Close())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // lockDevice locks the device that an earlier run left, or a name that is free. It
 // removes other devices that are left.
 func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found bool, lock io.Closer, err error) {
@@ -135,11 +130,11 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 	if err != nil {
 		return "", false, nil, err
 	}
-	for _, l := range left {
+	for _, device := range left {
 		if lock != nil {
-			err = removeDevice(h, l)
-		} else if lock, err = netdev.Lock(l.Attrs().Name); err == nil {
-			name = l.Attrs().Name
+			err = removeDevice(h, device)
+		} else if lock, err = netdev.Lock(device); err == nil {
+			name = device
 		} else if errors.Is(err, netdev.ErrLocked) {
 			err = nil
 		}
@@ -182,5 +177,5 @@ func kernelAtWork(network netip.Prefix) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(left, func(l netlink.Link) bool { return slices.Contains(pinned, l.Attrs().Name) }), nil
+	return slices.ContainsFunc(left, func(device string) bool { return slices.Contains(pinned, device) }), nil
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
@@ -24,7 +23,6 @@ type network struct {
 	*pathConfig
 	path   dataPath
 	reason string // for the choice of path
-	links  *netlink.Handle
 	// reconciler keeps the device and its route.
 	reconciler *rtnl.Reconciler
 	closers    []func() error // in the order of opening
@@ -103,8 +101,8 @@ func (n *network) Apply(events []subnet.Event) {
 		usable = append(usable, e)
 	}
 	n.table.apply(usable, n.local.Port())
-	if path, ok := n.path.(applier); ok {
-		path.apply(usable)
+	if k, ok := n.path.(*kernel); ok {
+		k.apply(usable)
 	}
 }
 
@@ -150,8 +148,8 @@ func (n *network) DataPath() string {
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	s := backend.Stats{DataPath: n.DataPath(), Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}
-	if path, ok := n.path.(reporter); ok {
-		path.addTo(&s)
+	if k, ok := n.path.(*kernel); ok {
+		k.addTo(&s)
 	}
 	return s
 }
@@ -164,8 +162,8 @@ func (n *network) Check() error {
 		return err // the route is gone, too
 	}
 	err := n.reconciler.Check()
-	if path, ok := n.path.(checker); ok {
-		err = errors.Join(err, path.check())
+	if k, ok := n.path.(*kernel); ok {
+		err = errors.Join(err, k.check())
 	}
 	return err
 }

@@ -45,9 +45,9 @@ func newRig(t *testing.T) *rig {
 	r.network = &network{
 		pathConfig: &pathConfig{
 			network: netip.MustParsePrefix("10.5.0.0/16"), own: netip.MustParsePrefix("10.5.1.0/24"),
-			uplink: uplink.Uplink{MTU: 1500}, table: testTable(),
+			uplink: uplink.Uplink{MTU: 1500}, table: testTable(), links: r.host.Netlink(),
 		},
-		path: wired{}, links: r.host.Netlink(),
+		path: wired{},
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = wired{}.deviceName()

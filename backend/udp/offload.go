@@ -94,7 +94,7 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device.name, netdev.TUNPattern), Queues: queues, Persistent: p.device.on}); err != nil {
+	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device, netdev.TUNPattern), Queues: queues, Persistent: p.device != ""}); err != nil {
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {

@@ -48,7 +48,7 @@ func newLoop(t testing.TB) *loop {
 		network: overlay, own: ownSubnet,
 		local: netip.AddrPortFrom(itself, DefaultPort),
 		table: newTable(overlay, 24, ownSubnet),
-		drops: new(drops),
+		drops: new(drops), links: l.host.Netlink(),
 	}
 	p.uplink.MTU = 1500
 	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))}, DefaultPort)
@@ -56,7 +56,7 @@ func newLoop(t testing.TB) *loop {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
 			return err
 		}
-		n := &network{pathConfig: p, path: l.offloaded, links: l.host.Netlink()}
+		n := &network{pathConfig: p, path: l.offloaded}
 		return n.ensureDevice()
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -23,15 +22,9 @@ import (
 //	in:  receive ─────► check source ─write─► device
 type plain struct {
 	*pathConfig
-	device *deviceFile
-	socket *udpsock.Conn
-}
-
-// deviceFile is water's tunnel device. Its file has the deadlines.
-type deviceFile struct {
-	io.ReadWriter
-	*os.File
-	name string
+	device  *os.File
+	devName string
+	socket  *udpsock.Conn
 }
 
 // openPlain opens the device and the socket. No packet moves before run.
@@ -42,7 +35,7 @@ func openPlain(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = openWater(); err != nil {
+	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
 	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true}
@@ -54,29 +47,29 @@ func openPlain(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	return d, nil
 }
 
-func openWater() (*deviceFile, error) {
+func openWater() (*os.File, string, error) {
 	tun, err := water.New(water.Config{
 		DeviceType:             water.TUN,
 		PlatformSpecificParams: water.PlatformSpecificParams{Name: netdev.TUNPattern},
 	})
 	if err != nil {
-		return nil, explainTUN(err)
+		return nil, "", explainTUN(err)
 	}
 	f, ok := tun.ReadWriteCloser.(*os.File)
 	if !ok {
-		return nil, fmt.Errorf("open tunnel device: got a %T, want a file", tun.ReadWriteCloser)
+		return nil, "", fmt.Errorf("open tunnel device: got a %T, want a file", tun.ReadWriteCloser)
 	}
 	raw, err := f.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
 	}
 	if err != nil {
-		return nil, fmt.Errorf("set close-on-exec on tunnel device: %w", errors.Join(err, f.Close()))
+		return nil, "", fmt.Errorf("set close-on-exec on tunnel device: %w", errors.Join(err, f.Close()))
 	}
-	return &deviceFile{ReadWriter: tun, File: f, name: tun.Name()}, nil
+	return f, tun.Name(), nil
 }
 
-func (d *plain) deviceName() string { return d.device.name }
+func (d *plain) deviceName() string { return d.devName }
 
 func (d *plain) detail() string { return "a packet per system call" }
 
@@ -99,7 +92,7 @@ func (d *plain) wake() error {
 func (d *plain) close() error {
 	var errs []error
 	if d.device != nil {
-		errs = append(errs, d.device.File.Close())
+		errs = append(errs, d.device.Close())
 	}
 	if d.socket != nil {
 		errs = append(errs, d.socket.Close())
@@ -113,12 +106,12 @@ func (d *plain) out() error {
 	errs := newICMPErrors(d.network, d.own)
 	fragments := new(fragmenter)
 	for {
-		n, err := d.device.ReadWriter.Read(buf)
+		n, err := d.device.Read(buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
-			return fmt.Errorf("read from %s: %w", d.device.name, err)
+			return fmt.Errorf("read from %s: %w", d.devName, err)
 		}
 		d.send(buf[:n], errs, fragments)
 	}
@@ -157,7 +150,7 @@ func (d *plain) answer(message []byte) {
 	if message == nil {
 		return
 	}
-	if _, err := d.device.ReadWriter.Write(message); err != nil {
+	if _, err := d.device.Write(message); err != nil {
 		d.drops.add(deviceWriteError)
 	}
 }
@@ -181,7 +174,7 @@ func (d *plain) in() error {
 			d.drops.add(why)
 			continue
 		}
-		if _, err := d.device.ReadWriter.Write(p); err != nil {
+		if _, err := d.device.Write(p); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return nil
 			}
