@@ -2,12 +2,14 @@ package udp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/uplink"
 )
@@ -95,4 +97,16 @@ type pathConfig struct {
 	// reconciled, if not nil, receives the duration of each comparison with the
 	// kernel's state.
 	reconciled func(time.Duration)
+}
+
+// socketBuffer is the size of a socket's buffers in bytes, for each direction: at
+// 10 Gb/s 3 ms of packets, about a goroutine's wait for a processor on a busy host.
+const socketBuffer = 4 << 20
+
+// explainListen adds the remedy to the usual error of listen.
+func explainListen(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w; another flannel daemon or VPN has the port: stop it, or choose another with -port (the same on every host)", err)
+	}
+	return err
 }

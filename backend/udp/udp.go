@@ -98,6 +98,24 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, e
 	return n, nil
 }
 
+// localAddr returns the address to receive at and send from. It is publicIP, the
+// address that peers know, if this host has it. Behind NAT it is the uplink's.
+func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
+	if publicIP == uplink {
+		return uplink, nil
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list this host's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.IP.Equal(publicIP.AsSlice()) {
+			return publicIP, nil
+		}
+	}
+	return uplink, nil
+}
+
 // open opens sockets, data path and device, in the network namespace of the
 // calling thread. The caller closes n after an error.
 func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
