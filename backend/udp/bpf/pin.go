@@ -140,12 +140,12 @@ func preparePins(dir string) error {
 	if !isBPFFS(dir) {
 		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
 	}
-	siblings, err := entryNames(filepath.Dir(dir))
+	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
 		return fmt.Errorf("look for left-over pins: %w", err)
 	}
 	for _, s := range siblings {
-		other := filepath.Join(filepath.Dir(dir), s)
+		other := filepath.Join(filepath.Dir(dir), s.Name())
 		if l, err := link.LoadPinnedLink(filepath.Join(other, linkEncap), nil); err == nil {
 			attached, err := interfaceOf(l)
 			if err := errors.Join(err, l.Close()); err != nil {
