@@ -72,31 +72,16 @@ func addGeneric(b []byte) uint64 {
 		b = b[8:]
 	}
 	var tail uint64
+	shift := 0
 	if len(b) >= 4 {
-		tail = uint64(binary.LittleEndian.Uint32(b))
+		tail, shift = uint64(binary.LittleEndian.Uint32(b)), 32
 		b = b[4:]
-		tail |= tail3(b) << 32
-	} else {
-		tail = tail3(b)
+	}
+	for i, v := range b { // up to three bytes
+		tail |= uint64(v) << (shift + 8*i)
 	}
 	sum, carry = bits.Add64(sum, tail, carry)
 	// This cannot carry again: the tail is below 2^56, so a sum that wrapped is
 	// small.
 	return sum + carry
-}
-
-// tail3 returns up to three bytes as a little-endian number.
-func tail3(b []byte) uint64 {
-	var v uint64
-	switch len(b) {
-	case 3:
-		v = uint64(b[2]) << 16
-		fallthrough
-	case 2:
-		v |= uint64(b[1]) << 8
-		fallthrough
-	case 1:
-		v |= uint64(b[0])
-	}
-	return v
 }
