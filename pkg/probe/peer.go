@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"math/bits"
 	"net/netip"
 	"time"
 )
@@ -37,11 +38,8 @@ type peer struct {
 	// the device, older kernels treat the first as the bridge's broadcast address.
 	second bool
 	// lost has a bit for each of the last probes, the latest lowest.
-	lost uint32
-	sent int
-	// lostInRow counts the latest probes that were lost without an answer between.
-	lostInRow int
-
+	lost   uint32
+	sent   int
 	result Result
 	size   search
 }
@@ -59,7 +57,6 @@ func (p *peer) target() netip.Addr {
 
 func (p *peer) answered(now time.Time, rtt time.Duration) {
 	p.count(0)
-	p.lostInRow = 0
 	p.result.RTT = rtt
 	if p.result.Silent || p.result.Since.IsZero() {
 		p.result.Silent, p.result.Since = false, now
@@ -68,15 +65,17 @@ func (p *peer) answered(now time.Time, rtt time.Duration) {
 
 func (p *peer) missed(now time.Time) {
 	p.count(1)
-	p.lostInRow++
 	// A peer that has answered keeps its address for a few more probes.
-	if p.result.RTT == 0 || p.lostInRow > silentAfter {
+	if p.result.RTT == 0 || p.lostInRow() > silentAfter {
 		p.second = !p.second && p.subnet.Bits() < 32
 	}
-	if p.lostInRow >= silentAfter && !p.result.Silent {
+	if p.lostInRow() >= silentAfter && !p.result.Silent {
 		p.result.Silent, p.result.Since = true, now
 	}
 }
+
+// lostInRow counts the latest probes that were lost without an answer between.
+func (p *peer) lostInRow() int { return bits.TrailingZeros32(^p.lost) }
 
 func (p *peer) count(bit uint32) {
 	p.lost = (p.lost<<1 | bit) & (1<<window - 1)

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -75,9 +76,7 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 	for subnet, peer := range p.peers {
 		r := peer.result
 		r.Sent = peer.sent
-		for bits := peer.lost; bits != 0; bits &= bits - 1 {
-			r.Lost++
-		}
+		r.Lost = bits.OnesCount32(peer.lost)
 		all[subnet] = r
 	}
 	return all
@@ -146,7 +145,7 @@ func (p *Prober) burst(s socket, due []*peer) (collectSoon bool) {
 	now := time.Now()
 	for _, to := range due {
 		p.send(s, outstanding{peer: to, to: to.target(), at: now})
-		collectSoon = collectSoon || to.lostInRow > 0 || to.result.RTT == 0
+		collectSoon = collectSoon || to.lostInRow() > 0 || to.result.RTT == 0
 	}
 	p.measure(s, due, now)
 	return collectSoon
@@ -159,7 +158,7 @@ func (p *Prober) measure(s socket, due []*peer, now time.Time) {
 	}
 	var to *peer
 	for _, peer := range due {
-		if peer.lostInRow == 0 && peer.result.RTT != 0 && !peer.size.waiting && (to == nil || peer.size.settled.Before(to.size.settled)) {
+		if peer.lostInRow() == 0 && peer.result.RTT != 0 && !peer.size.waiting && (to == nil || peer.size.settled.Before(to.size.settled)) {
 			to = peer
 		}
 	}
@@ -229,7 +228,7 @@ func (o outstanding) missed(now time.Time) {
 		return
 	}
 	// A silent peer's loss does not depend on the size.
-	if o.peer.lostInRow > 0 {
+	if o.peer.lostInRow() > 0 {
 		o.peer.size.waiting = false
 		return
 	}

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
@@ -108,21 +107,14 @@ func (s *icmpSocket) setOptions(fd int, id uint16) error {
 // filterID drops replies to other identifiers. A raw socket receives the replies
 // to every process, and a flood of them would fill its buffer.
 func filterID(fd int, id uint16) error {
-	filter, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadMemShift{Off: 0}, // the length of the IP header
-		bpf.LoadIndirect{Off: 4, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(id), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: 1 << 16},
-	})
-	if err != nil {
-		return fmt.Errorf("assemble filter: %w", err)
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH},      // the length of the IP header
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: 4}, // the identifier behind it
+		{Code: unix.BPF_JMP | unix.BPF_JEQ, K: uint32(id), Jt: 1},
+		{Code: unix.BPF_RET},
+		{Code: unix.BPF_RET, K: 1 << 16}, // the bytes to keep
 	}
-	code := make([]unix.SockFilter, len(filter))
-	for i, f := range filter {
-		code[i] = unix.SockFilter{Code: f.Op, Jt: f.Jt, Jf: f.Jf, K: f.K}
-	}
-	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
