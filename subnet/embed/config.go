@@ -1,6 +1,7 @@
 package embed
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -14,15 +15,14 @@ import (
 )
 
 const (
-	defaultListen = "127.0.0.1:2379"
 	// quota bounds the database file; etcd refuses writes when it is full. 10,000
 	// leases take 1.5 MB, an hour of their changes a small multiple of that.
 	quota = 256 << 20 // bytes
 	// compactAfter is how long a disconnected watcher can still resume.
 	compactAfter = "1h"
-	// peerURL is the address for other members. There are none, and nothing
+	// peerAddr is the address for other members. There are none, and nothing
 	// listens there. It must not change, as the data contain it.
-	peerURL = "http://127.0.0.1:2380"
+	peerAddr = "127.0.0.1:2380"
 )
 
 // Config is the configuration of a Server.
@@ -37,10 +37,7 @@ type Config struct {
 
 // listenAddr checks Listen and returns it as host:port.
 func (c Config) listenAddr() (string, error) {
-	addr := c.Listen
-	if addr == "" {
-		addr = defaultListen
-	}
+	addr := cmp.Or(c.Listen, "127.0.0.1:2379")
 	if scheme, rest, ok := strings.Cut(addr, "://"); ok {
 		if scheme != "http" {
 			return "", fmt.Errorf("scheme %q is not http", scheme)
@@ -70,9 +67,9 @@ func loopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// endpoint returns the URL by which a client on this host reaches a server that
+// reachable returns the address by which a client on this host reaches a server that
 // listens on addr.
-func endpoint(addr string) string {
+func reachable(addr string) string {
 	host, port, _ := net.SplitHostPort(addr)
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -80,32 +77,22 @@ func endpoint(addr string) string {
 			host = "::1"
 		}
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return net.JoinHostPort(host, port)
 }
+
+func httpURL(addr string) []url.URL { return []url.URL{{Scheme: "http", Host: addr}} }
 
 // etcdConfig returns the configuration of a cluster of one member, without a port
 // for others to join.
-func etcdConfig(dir, addr string, log *zap.Logger) (*embed.Config, error) {
-	listen, err := url.Parse("http://" + addr)
-	if err != nil {
-		return nil, err
-	}
-	advertise, err := url.Parse(endpoint(addr))
-	if err != nil {
-		return nil, err
-	}
-	peer, err := url.Parse(peerURL)
-	if err != nil {
-		return nil, err
-	}
+func etcdConfig(dir, addr string, log *zap.Logger) *embed.Config {
 	c := embed.NewConfig()
 	c.Name, c.Dir = "flannel", dir
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*listen}, []url.URL{*advertise}
-	c.ListenPeerUrls, c.AdvertisePeerUrls = nil, []url.URL{*peer}
+	c.ListenClientUrls, c.AdvertiseClientUrls = httpURL(addr), httpURL(reachable(addr))
+	c.ListenPeerUrls, c.AdvertisePeerUrls = nil, httpURL(peerAddr)
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, compactAfter
 	c.QuotaBackendBytes = quota
 	c.EnableGRPCGateway = false // JSON over HTTP: more to attack, slower to stop
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
-	return c, nil
+	return c
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	log "github.com/golang/glog"
@@ -29,10 +28,6 @@ const stopTimeout = 2 * time.Second
 type Server struct {
 	dir, addr string
 	ready     chan struct{}
-
-	mu       sync.Mutex     // guards what follows
-	grpc     []*grpc.Server // created by etcd
-	stopping bool
 }
 
 // New checks c and starts nothing.
@@ -48,7 +43,7 @@ func New(c Config) (*Server, error) {
 }
 
 // Endpoint returns the URL by which a client on this host reaches the server.
-func (s *Server) Endpoint() string { return endpoint(s.addr) }
+func (s *Server) Endpoint() string { return "http://" + reachable(s.addr) }
 
 // Ready returns a channel that is closed when the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
@@ -67,10 +62,14 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	fatal := make(chan error, 1)
 	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
-	etcd, err := s.start(newLogger(level, fatal), fatal)
+	serving, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	etcd, err := s.start(serving, newLogger(level, fatal), fatal)
 	if err != nil {
 		return err
 	}
+	// Watches never end by themselves, and etcd may wait seven seconds for them.
+	stop := func() error { cut(); return closeEtcd(etcd) }
 	if !loopback(s.addr) {
 		log.Warningf("embedded etcd serves other hosts without TLS or login listen=%s", s.addr)
 	}
@@ -84,7 +83,7 @@ func (s *Server) Run(ctx context.Context) error {
 			continue
 		case <-ctx.Done():
 			level.SetLevel(zap.PanicLevel) // from now on listeners close as intended
-			return s.stop(etcd)
+			return stop()
 		case err = <-fatal:
 		case err = <-etcd.Err():
 			err = fmt.Errorf("serve etcd clients: %w", errors.Join(err, errors.New("the listener ended")))
@@ -92,7 +91,7 @@ func (s *Server) Run(ctx context.Context) error {
 			err = errors.New("etcd has stopped by itself")
 		}
 	}
-	return errors.Join(fmt.Errorf("run embedded etcd: %w", err), s.stop(etcd))
+	return errors.Join(fmt.Errorf("run embedded etcd: %w", err), stop())
 }
 
 // waitAddr waits until this host has the listen address, as long as ctx allows.
@@ -111,13 +110,11 @@ func (s *Server) waitAddr(ctx context.Context) error {
 	return err
 }
 
-// start starts etcd in a goroutine, which a fatal error of etcd may end.
-func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err error) {
-	cfg, err := etcdConfig(s.dir, s.addr, lg)
-	if err != nil {
-		return nil, fmt.Errorf("configure embedded etcd: %w", err)
-	}
-	cfg.ServiceRegister = s.register
+// start starts etcd in a goroutine, which a fatal error of etcd may end. The end of
+// serving closes the connections of clients, present and future.
+func (s *Server) start(serving context.Context, lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err error) {
+	cfg := etcdConfig(s.dir, s.addr, lg)
+	cfg.ServiceRegister = func(g *grpc.Server) { context.AfterFunc(serving, g.Stop) }
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -142,13 +139,11 @@ func (s *Server) start(lg *zap.Logger, fatal chan error) (etcd *embed.Etcd, err 
 	return etcd, nil
 }
 
-// stop stops etcd and waits for it. Watches never end by themselves, and etcd may
-// wait seven seconds for them; so stop closes their connections.
-func (s *Server) stop(etcd *embed.Etcd) error {
+// closeEtcd closes etcd and waits for it.
+func closeEtcd(etcd *embed.Etcd) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.cutClients()
 		etcd.Close()
 	}()
 	select {
@@ -157,25 +152,5 @@ func (s *Server) stop(etcd *embed.Etcd) error {
 	case <-time.After(stopTimeout):
 		// etcd waits for a goroutine that a fatal error has ended.
 		return fmt.Errorf("stop embedded etcd: not done after %v", stopTimeout)
-	}
-}
-
-// register receives each gRPC server before etcd runs it.
-func (s *Server) register(g *grpc.Server) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.grpc = append(s.grpc, g)
-	if s.stopping {
-		g.Stop()
-	}
-}
-
-// cutClients closes all connections, present and future.
-func (s *Server) cutClients() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopping = true
-	for _, g := range s.grpc {
-		g.Stop()
 	}
 }
