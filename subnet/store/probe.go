@@ -33,7 +33,7 @@ func newProbe(c Config) (*probe, error) {
 		closeUnused(v3)
 		return nil, err
 	}
-	return &probe{cfg: c, v3: v3, v2: v2, client: newVersionClient(tls)}, nil
+	return &probe{cfg: c, v3: v3, v2: v2, client: &http.Client{Transport: &http.Transport{TLSClientConfig: tls}, Timeout: versionTimeout}}, nil
 }
 
 // release closes the stores that are not chosen.

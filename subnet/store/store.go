@@ -101,21 +101,20 @@ func Open(ctx context.Context, c Config) (Store, error) {
 }
 
 func openAPI(c etcd.ClientConfig, api string) (Store, error) {
+	var client Etcd
+	var err error
 	switch api {
 	case API3:
-		s, err := etcdv3.New(c)
-		if err != nil {
-			return Store{}, err
-		}
-		return New(s, api), nil
+		client, err = etcdv3.New(c)
 	case API2:
-		s, err := etcdv2.New(c)
-		if err != nil {
-			return Store{}, err
-		}
-		return New(s, api), nil
+		client, err = etcdv2.New(c)
+	default:
+		err = fmt.Errorf("check -etcd-api: %q is none of %s, %s, %s", api, APIAuto, API3, API2)
 	}
-	return Store{}, fmt.Errorf("check -etcd-api: %q is none of %s, %s, %s", api, APIAuto, API3, API2)
+	if err != nil {
+		return Store{}, err
+	}
+	return New(client, api), nil
 }
 
 func openAuto(ctx context.Context, c Config) (Store, error) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,10 +18,6 @@ const (
 	// maxVersion bounds the answer, which is far shorter.
 	maxVersion = 4 << 10 // bytes
 )
-
-func newVersionClient(cfg *tls.Config) *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: versionTimeout}
-}
 
 // beforeV3 returns nil if all endpoints that answer are of an etcd without a v3
 // API, and the reason otherwise.
@@ -70,14 +65,10 @@ func (p *probe) majorVersion(ctx context.Context, endpoint string) (int, error) 
 // `etcd 0.4.6`.
 func parseMajor(body []byte) (int, error) {
 	var v struct{ Etcdserver string }
-	version, plain := strings.CutPrefix(strings.TrimSpace(string(body)), "etcd ")
-	if !plain {
-		if err := json.Unmarshal(body, &v); err != nil {
-			return 0, fmt.Errorf("read etcd's version %q: %w", body, err)
-		}
-		version = v.Etcdserver
+	if err := json.Unmarshal(body, &v); err != nil {
+		v.Etcdserver = strings.TrimPrefix(string(body), "etcd ")
 	}
-	major, _, ok := strings.Cut(version, ".")
+	major, _, ok := strings.Cut(v.Etcdserver, ".")
 	n, err := strconv.Atoi(major)
 	if err != nil || !ok {
 		return 0, fmt.Errorf("read etcd's version: %q is not a version", body)
