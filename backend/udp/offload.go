@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -63,7 +62,7 @@ func openOffloaded(ctx context.Context, p *pathConfig) (dataPath, error) {
 	switch {
 	case err == nil:
 		return d, nil
-	case errors.Is(unsupported(err), errors.ErrUnsupported):
+	case unsupported(err):
 		return nil, err
 	}
 	return nil, &finalError{err}
@@ -74,15 +73,11 @@ type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
 
-// unsupported wraps ErrUnsupported around the errnos of unknown flags and
-// options. ENOSYS and EOPNOTSUPP match ErrUnsupported by themselves.
-func unsupported(err error) error {
-	for _, errno := range []syscall.Errno{unix.EINVAL, unix.ENOTTY, unix.ENOPROTOOPT} {
-		if errors.Is(err, errno) {
-			return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
-		}
-	}
-	return err
+// unsupported returns true for the errnos of unknown flags and options. ENOSYS and
+// EOPNOTSUPP match ErrUnsupported.
+func unsupported(err error) bool {
+	return slices.ContainsFunc([]error{errors.ErrUnsupported, unix.EINVAL, unix.ENOTTY, unix.ENOPROTOOPT},
+		func(target error) bool { return errors.Is(err, target) })
 }
 
 // openQueues opens the device and the sockets. It returns ErrUnsupported if the

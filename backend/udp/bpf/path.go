@@ -4,12 +4,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -85,29 +88,29 @@ type objects struct {
 // (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, or CAP_SYS_ADMIN to mount a bpffs);
 // ebpf.ErrNotSupported if the kernel is too old.
 func Load(c Config) (*Path, error) {
-	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("load kernel path: %w", err)
-	}
-	if err := forward(c.Device); err != nil {
-		return nil, fmt.Errorf("load kernel path: %w", err)
-	}
 	p := newPath(c)
-	if c.PinDir != "" {
-		if err := preparePins(c.PinDir); err != nil {
-			return nil, fmt.Errorf("load kernel path: %w", err)
-		}
-		adopted, err := p.adopt()
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("load kernel path: %w", err), p.Close())
-		}
-		if p.adopted = adopted; adopted {
-			return p, nil
-		}
-	}
-	if err := p.load(); err != nil {
+	if err := p.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("load kernel path: %w", err), p.Close())
 	}
 	return p, nil
+}
+
+func (p *Path) open() error {
+	if err := p.config.validate(); err != nil {
+		return err
+	}
+	if err := forward(p.config.Device); err != nil {
+		return err
+	}
+	if p.config.PinDir != "" {
+		if err := preparePins(p.config.PinDir); err != nil {
+			return err
+		}
+		if err := p.adopt(); err != nil || p.adopted {
+			return err
+		}
+	}
+	return p.load()
 }
 
 func newPath(c Config) *Path {
@@ -198,4 +201,38 @@ func fromInAddr(v uint32) netip.Addr {
 
 func mask(bits int) uint32 {
 	return binary.NativeEndian.Uint32(net.CIDRMask(bits, 32))
+}
+
+// Probe returns nil if this process can use the kernel path on this kernel, else
+// the reason. It loads the programs without attaching them: that needs the
+// capabilities, and the kernel verifies the programs and the helpers they call.
+func Probe() error {
+	p := newPath(Config{
+		Device: 1, Port: 1, MaxPeers: 1,
+		Local:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 0, 0}), 8),
+	})
+	err := p.load()
+	if err == nil {
+		err = probeTCX(p.Encap)
+	}
+	if err := errors.Join(err, p.Close()); err != nil {
+		return fmt.Errorf("probe kernel path: %w", err)
+	}
+	return nil
+}
+
+// probeTCX attaches to an interface that never exists. A kernel with tcx (Linux 6.6)
+// returns ENODEV.
+func probeTCX(program *ebpf.Program) error {
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXEgress,
+	})
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return explain(err)
+	}
+	return l.Close()
 }

@@ -174,12 +174,11 @@ func (c Config) identity() string {
 // they outlive their programs.
 func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
 
-// adopt takes over pinned programs and maps. It returns false if none has the same
-// identity.
-func (p *Path) adopt() (bool, error) {
+// adopt takes over pinned programs and maps if they have the same identity.
+func (p *Path) adopt() error {
 	dir := p.config.objectsDir()
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return nil
 	}
 	var errs []error
 	for name, m := range p.maps() {
@@ -193,13 +192,13 @@ func (p *Path) adopt() (bool, error) {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return false, explain(err)
+		return explain(err)
 	}
-	err := p.readPeers(func(k flannelKey, v flannelPeer) {
+	p.adopted = true
+	return p.readPeers(func(k flannelKey, v flannelPeer) {
 		p.table[k] = v.endpoint()
 		p.count(k, v.endpoint(), +1)
 	})
-	return err == nil, err
 }
 
 // commitPins pins programs and maps, atomically by a rename, and removes the
