@@ -31,7 +31,7 @@ func (f *fragmenter) send(by datagramSender, p ipv4Packet, mtu int, to *peer) er
 	return f.each(p, mtu, func(fragment ipv4Packet) error {
 		err := by.Send(fragment, to.addr)
 		if err == nil {
-			to.traffic.tx.add(len(fragment))
+			to.traffic.tx.add(1, len(fragment))
 		}
 		return err
 	})

@@ -81,10 +81,8 @@ func (e *icmpErrors) unreachable(p ipv4Packet, code byte, mtu int) []byte {
 // not about ICMP errors, later fragments, or packets not from and to one host.
 func answerable(p ipv4Packet) bool {
 	src, dst := netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20]))
-	oneHost := func(a netip.Addr) bool {
-		return a.IsGlobalUnicast() // not 0.0.0.0, loopback, multicast, link-local, broadcast
-	}
-	if p.laterFragment() || !oneHost(src) || !oneHost(dst) {
+	// Not global unicast are 0.0.0.0, loopback, multicast, link-local, broadcast.
+	if p.laterFragment() || !src.IsGlobalUnicast() || !dst.IsGlobalUnicast() {
 		return false
 	}
 	if p.protocol() != protoICMP {

@@ -139,11 +139,7 @@ func (n *network) Close() error {
 }
 
 // DataPath implements backend.Network.
-func (n *network) DataPath() string {
-	n.table.mu.Lock()
-	defer n.table.mu.Unlock()
-	return n.path.name()
-}
+func (n *network) DataPath() string { return n.path.name() }
 
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {

@@ -47,8 +47,8 @@ type offloaded struct {
 	device *tun.Device
 	// receiving are the sockets at our port, one for each queue.
 	receiving []*udpsock.Conn
-	// sending are the sockets of each queue, one for each source port.
-	sending [][]*udpsock.SendConn
+	// sending are txPorts sockets for each queue, each with its own source port.
+	sending []*udpsock.SendConn
 	// writeRefused is the error of a super-packet that the kernel refused although
 	// it took the probe's. Then merging ends.
 	writeRefused atomic.Pointer[error]
@@ -99,15 +99,13 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}
-	anyPort := netip.AddrPortFrom(p.local.Addr(), 0)
-	cfg = udpsock.Config{Local: anyPort, Buffer: socketBuffer}
-	d.sending = make([][]*udpsock.SendConn, queues)
-	for i := range queues * txPorts {
+	cfg.Local = netip.AddrPortFrom(p.local.Addr(), 0)
+	for range queues * txPorts {
 		c, err := udpsock.OpenSend(cfg)
 		if err != nil {
 			return nil, err
 		}
-		d.sending[i/txPorts] = append(d.sending[i/txPorts], c)
+		d.sending = append(d.sending, c)
 	}
 	return d, nil
 }
@@ -116,11 +114,11 @@ func (d *offloaded) deviceName() string { return d.device.Name() }
 
 // detail lists the offloads that are on, and the others with the reason.
 func (d *offloaded) detail() string {
-	t, in, out := d.device.Features(), d.receiving[0].Features(), d.sending[0][0].Features()
+	t, in, out := d.device.Features(), d.receiving[0].Features(), d.sending[0].Features()
 	if why := d.writeRefused.Load(); why != nil {
 		t.WriteTSO, t.WriteUSO = *why, *why
 	}
-	for _, c := range slices.Concat(d.sending...) {
+	for _, c := range d.sending {
 		out.Segment = cmp.Or(out.Segment, c.Features().Segment)
 	}
 	var on, off []string
@@ -147,7 +145,7 @@ func (d *offloaded) detail() string {
 func (d *offloaded) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i, q := range d.device.Queues() {
-		g.Go(newOutQueue(d, q, d.sending[i]).run)
+		g.Go(newOutQueue(d, q, d.sending[i*txPorts:][:txPorts]).run)
 		g.Go(newInQueue(d, q, d.receiving[i]).run)
 	}
 	g.Go(func() error {
@@ -165,7 +163,7 @@ type conn interface {
 
 func (d *offloaded) conns() []conn {
 	var all []conn
-	for _, c := range slices.Concat(d.sending...) {
+	for _, c := range d.sending {
 		all = append(all, c)
 	}
 	for _, c := range d.receiving {

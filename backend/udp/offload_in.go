@@ -108,7 +108,7 @@ func (in *inQueue) write(bufs [][]byte) error {
 	err := in.writer.Writev(bufs)
 	switch {
 	case err == nil:
-		from.traffic.rx.addAll(packets, bytes)
+		from.traffic.rx.add(packets, bytes)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
 		return err
 	case errors.Is(err, unix.EINVAL) && packets > 1:

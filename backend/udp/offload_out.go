@@ -155,7 +155,7 @@ func (o *outQueue) flushSocket(s *txSocket) error {
 		s.peers[i] = nil
 		switch {
 		case r.Err == nil:
-			p.traffic.tx.addAll(r.Packets, r.Bytes)
+			p.traffic.tx.add(r.Packets, r.Bytes)
 		case errors.Is(r.Err, unix.EMSGSIZE):
 			o.tooBig(s, i, p)
 		default:

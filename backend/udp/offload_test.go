@@ -68,7 +68,7 @@ func newLoop(t testing.TB) *loop {
 			t.Error(err)
 		}
 	})
-	l.out = newOutQueue(l.offloaded, l.device.Queues()[0], l.sending[0])
+	l.out = newOutQueue(l.offloaded, l.device.Queues()[0], l.sending)
 	l.in = newInQueue(l.offloaded, l.device.Queues()[0], l.receiving[0])
 	return l
 }

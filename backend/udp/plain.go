@@ -138,7 +138,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 		}
 		err = fragments.send(d.socket, p, mtu, peer)
 	} else if err == nil {
-		peer.traffic.tx.add(len(p))
+		peer.traffic.tx.add(1, len(p))
 	}
 	if err != nil {
 		d.drops.add(sendError)
@@ -181,6 +181,6 @@ func (d *plain) in() error {
 			d.drops.add(deviceWriteError)
 			continue
 		}
-		peer.traffic.rx.add(len(p))
+		peer.traffic.rx.add(1, len(p))
 	}
 }

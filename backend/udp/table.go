@@ -61,11 +61,8 @@ type counter struct {
 	_              [48]byte // pads to a cache line of 64 bytes
 }
 
-// add counts one packet of n inner bytes.
-func (c *counter) add(n int) { c.addAll(1, n) }
-
-// addAll counts packets with a total of n inner bytes.
-func (c *counter) addAll(packets, n int) {
+// add counts packets with a total of n inner bytes.
+func (c *counter) add(packets, n int) {
 	c.packets.Add(uint64(packets))
 	c.bytes.Add(uint64(n))
 }

@@ -142,7 +142,7 @@ func TestTablePeerMoves(t *testing.T) {
 	table := testTable()
 	p := packet("10.5.2.7", "10.5.1.7", 17, nil)
 	peer, _ := table.admit(be32(netip.MustParseAddr("192.0.2.2")), p)
-	peer.traffic.rx.add(len(p))
+	peer.traffic.rx.add(1, len(p))
 	table.apply([]subnet.Event{added(lease("10.5.2.0/24", "192.0.2.22"))}, DefaultPort)
 	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.2")), p); why != unknownOuterSource {
 		t.Errorf("the old address: got %s", reasonNames[why])
@@ -188,7 +188,7 @@ func TestTableAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		table.lookup(p.source())
 		if peer, _ := table.admit(outer, p); peer != nil {
-			peer.traffic.rx.add(len(p))
+			peer.traffic.rx.add(1, len(p))
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations a packet", n)

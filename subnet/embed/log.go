@@ -17,19 +17,17 @@ func newLogger(level zap.AtomicLevel, fatal chan<- error) *zap.Logger {
 	enc := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{
 		MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	hook := fatalHook(fatal)
-	return zap.New(zapcore.NewCore(enc, glogWriter{}, level),
+	return zap.New(zapcore.NewCore(enc, zapcore.AddSync(glogWriter{}), level),
 		zap.WithFatalHook(hook), zap.WithPanicHook(hook))
 }
 
-// glogWriter is a zap sink.
+// glogWriter writes lines to our log.
 type glogWriter struct{}
 
 func (glogWriter) Write(p []byte) (int, error) {
 	log.Errorf("embedded etcd: %s", strings.TrimSpace(string(p)))
 	return len(p), nil
 }
-
-func (glogWriter) Sync() error { return nil }
 
 type fatalHook chan<- error
 

@@ -14,7 +14,9 @@ package store
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +35,34 @@ const (
 	API2    = "2"
 	API3    = "3"
 )
+
+// FlagAliases are flags of Flags with the same meaning.
+var FlagAliases = etcd.FlagAliases
+
+// Flags are the command-line flags that select a store, the same for the daemon
+// and all commands.
+type Flags struct {
+	etcd.Flags
+	API string
+}
+
+// Register adds the flags to fs, with their defaults.
+func (f *Flags) Register(fs *flag.FlagSet) {
+	f.Flags.Register(fs)
+	fs.StringVar(&f.API, "etcd-api", APIAuto, "etcd API: 3, 2, or auto: the one whose keyspace holds <prefix>/config, 3 where both do")
+}
+
+// Complete reads the password file and checks all flags. It does not use the
+// network.
+func (f *Flags) Complete() error {
+	if !slices.Contains([]string{APIAuto, API2, API3}, f.API) {
+		return fmt.Errorf("-etcd-api %q is none of %s, %s, %s", f.API, APIAuto, API3, API2)
+	}
+	return f.Flags.Complete()
+}
+
+// Config returns the configuration for Open, which publishes nothing.
+func (f *Flags) Config() Config { return Config{ClientConfig: f.ClientConfig, API: f.API} }
 
 // Config selects the store to open.
 type Config struct {

@@ -85,14 +85,12 @@ func entryNames(dir string) ([]string, error) {
 
 // Remove detaches the path that is pinned at dir and removes the pins. It returns
 // nil if there are none.
-func Remove(dir string) error {
-	if err := remove(dir); err != nil {
-		return fmt.Errorf("remove pins of kernel path: %w", err)
-	}
-	return nil
-}
-
-func remove(dir string) error {
+func Remove(dir string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("remove pins of kernel path: %w", err)
+		}
+	}()
 	names, err := entryNames(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -152,7 +150,7 @@ func preparePins(dir string) error {
 				return fmt.Errorf("look at pins %s: %w", other, err)
 			}
 			if attached == 0 && other != dir {
-				if err := remove(other); err != nil {
+				if err := Remove(other); err != nil {
 					return err
 				}
 			}
