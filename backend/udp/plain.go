@@ -28,7 +28,7 @@ type plain struct {
 }
 
 // openPlain opens the device and the socket. No packet moves before run.
-func openPlain(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
+func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	d := &plain{pathConfig: p}
 	defer func() {
 		if err != nil {
@@ -39,11 +39,9 @@ func openPlain(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		return nil, err
 	}
 	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true}
-	conns, err := udpsock.Listen(ctx, cfg, 1)
-	if err != nil {
+	if d.socket, err = udpsock.Open(cfg); err != nil {
 		return nil, explainListen(err)
 	}
-	d.socket = conns[0]
 	return d, nil
 }
 

@@ -87,21 +87,16 @@ func openKind(kind int, source netip.Addr, id uint16) (*icmpSocket, error) {
 
 func (s *icmpSocket) setOptions(fd int, id uint16) error {
 	// PROBE sets DF and ignores the kernel's MTU of the path (ip(7)).
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE); err != nil {
-		return os.NewSyscallError("setsockopt IP_MTU_DISCOVER", err)
+	err := errors.Join(
+		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)),
+		os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)))
+	if s.raw {
+		// ICMP_FILTER, option 1 of SOL_RAW, is a mask of the types to drop: all but
+		// the echo reply, type 0 (include/uapi/linux/icmp.h).
+		filtered := os.NewSyscallError("setsockopt ICMP_FILTER", unix.SetsockoptInt(fd, unix.SOL_RAW, 1, ^1))
+		err = errors.Join(err, filtered, filterID(fd, id))
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		return os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
-	}
-	if !s.raw {
-		return nil
-	}
-	// ICMP_FILTER, option 1 of SOL_RAW, is a mask of the types to drop: all but
-	// the echo reply, type 0 (include/uapi/linux/icmp.h).
-	if err := unix.SetsockoptInt(fd, unix.SOL_RAW, 1, ^1); err != nil {
-		return os.NewSyscallError("setsockopt ICMP_FILTER", err)
-	}
-	return filterID(fd, id)
+	return err
 }
 
 // filterID drops replies to other identifiers. A raw socket receives the replies

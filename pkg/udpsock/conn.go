@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,7 +27,16 @@ type Conn struct {
 // spreads flows over them by a hash of addresses and ports (SO_REUSEPORT,
 // socket(7)). It fails with EADDRINUSE if another socket has the port.
 func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
-	var conns []*Conn
+	// This bind is without SO_REUSEPORT, so that it fails if another process has the
+	// port.
+	first, err := Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	conns := []*Conn{first}
+	if n == 1 {
+		return conns, nil
+	}
 	defer func() {
 		if err != nil {
 			for _, c := range conns {
@@ -34,20 +44,17 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 			}
 		}
 	}()
-	for i := range max(n, 1) {
-		c, err := listen(ctx, cfg, i > 0)
+	cfg.Local = first.LocalAddr()
+	// The first socket admits the others.
+	if err := first.setsockopt(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return nil, fmt.Errorf("share port %v: %w", cfg.Local, err)
+	}
+	for len(conns) < n {
+		c, err := openShared(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
 		conns = append(conns, c)
-		// The first bind is without SO_REUSEPORT, so that it fails if another
-		// process has the port. Then the first socket admits the others.
-		if i == 0 && n > 1 {
-			if err := c.setsockopt(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-				return nil, fmt.Errorf("share port %v: %w", c.LocalAddr(), err)
-			}
-			cfg.Local = c.LocalAddr()
-		}
 	}
 	return conns, nil
 }
@@ -61,11 +68,8 @@ func Open(cfg Config) (*Conn, error) {
 	return newConn(udp, cfg)
 }
 
-func listen(ctx context.Context, cfg Config, share bool) (*Conn, error) {
+func openShared(ctx context.Context, cfg Config) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		if !share {
-			return nil
-		}
 		var err error
 		cerr := rc.Control(func(fd uintptr) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
@@ -92,24 +96,20 @@ func newConn(udp *net.UDPConn, cfg Config) (_ *Conn, err error) {
 }
 
 func (c *Conn) setOptions(cfg Config) error {
-	if err := c.setSendOptions(cfg); err != nil {
-		return err
-	}
+	packetInfo := 0
 	if cfg.PacketInfo {
-		if err := c.setsockopt(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
-			return fmt.Errorf("IP_PKTINFO: %w", err)
-		}
+		packetInfo = 1
 	}
-	if err := c.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.Buffer); err != nil {
-		return fmt.Errorf("SO_RCVBUF: %w", err)
-	}
-	if err := c.setsockopt(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
-		return fmt.Errorf("SO_RXQ_OVFL: %w", err)
-	}
+	err := errors.Join(
+		c.setSendOptions(cfg),
+		os.NewSyscallError("setsockopt IP_PKTINFO", c.setsockopt(unix.IPPROTO_IP, unix.IP_PKTINFO, packetInfo)),
+		os.NewSyscallError("setsockopt SO_RCVBUF", c.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.Buffer)),
+		os.NewSyscallError("setsockopt SO_RXQ_OVFL", c.setsockopt(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)),
+	)
 	if !cfg.NoGRO {
 		c.features.GRO = c.setsockopt(unix.SOL_UDP, unix.UDP_GRO, 1)
 	}
-	return nil
+	return err
 }
 
 // write leaves the wait for room to the runtime's poller.

@@ -41,10 +41,7 @@ func OpenSend(cfg Config) (*SendConn, error) {
 		return nil, errors.Join(fmt.Errorf("bind udp socket to %v: %w", cfg.Local, err), c.Close())
 	}
 	if c.raw, err = c.file.SyscallConn(); err == nil {
-		err = c.setSendOptions(cfg)
-	}
-	if err == nil {
-		err = c.dropReceived()
+		err = errors.Join(c.setSendOptions(cfg), c.dropReceived())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up udp socket %v: %w", cfg.Local, err), c.Close())
@@ -55,14 +52,10 @@ func OpenSend(cfg Config) (*SendConn, error) {
 // dropReceived attaches a filter that accepts no byte of any packet.
 func (c *SendConn) dropReceived() error {
 	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	err := c.control(func(fd int) error {
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", c.control(func(fd int) error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-	})
-	if err != nil {
-		return fmt.Errorf("SO_ATTACH_FILTER: %w", err)
-	}
-	return nil
+	}))
 }
 
 // ended returns the error of sends after Close and Wake; nil before.

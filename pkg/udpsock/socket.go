@@ -2,8 +2,9 @@ package udpsock
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 
@@ -58,14 +59,11 @@ func (s *socket) setSendOptions(cfg Config) error {
 	if cfg.Fragment {
 		discover = unix.IP_PMTUDISC_WANT
 	}
-	if err := s.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover); err != nil {
-		return fmt.Errorf("IP_MTU_DISCOVER: %w", err)
-	}
-	if err := s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer); err != nil {
-		return fmt.Errorf("SO_SNDBUF: %w", err)
-	}
 	s.features = Features{Segment: s.probeSegment(cfg), GRO: ErrSwitchedOff}
-	return nil
+	return errors.Join(
+		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", s.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover)),
+		os.NewSyscallError("setsockopt SO_SNDBUF", s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer)),
+	)
 }
 
 // setBuffer sets a buffer's size. With CAP_NET_ADMIN the size may exceed
