@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/backend"
 )
 
 // dataPath is one way of moving packets between the device and the wire.
@@ -80,10 +79,9 @@ func CheckDataPath(flag string) error {
 
 // pathConfig is what a data path is opened with.
 type pathConfig struct {
-	network, own netip.Prefix
-	subnetLen    int
-	uplink       uplink.Uplink
-	links        *netlink.Handle
+	backend.Config
+	own   netip.Prefix
+	links *netlink.Handle
 	// device is the device to open or make, which then outlives the process; empty:
 	// a new one.
 	device string
@@ -94,9 +92,6 @@ type pathConfig struct {
 	mtus  *pathMTUs
 	// announce makes the lease name a data path; "" names none.
 	announce func(dataPath string)
-	// reconciled, if not nil, receives the duration of each comparison with the
-	// kernel's state.
-	reconciled func(time.Duration)
 }
 
 // socketBuffer is the size of a socket's buffers in bytes, for each direction: at

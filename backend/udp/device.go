@@ -19,21 +19,21 @@ import (
 // the device.
 func (n *network) openDevice() (err error) {
 	name := n.path.deviceName()
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: n.network, Device: name, Prepare: n.ensureDevice, Passed: n.reconciled})
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: n.Network, Device: name, Prepare: n.ensureDevice, Passed: n.Reconciled})
 	if err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.reconciler.Close)
-	route := rtnl.Route{Dst: n.network, Dev: name, Kind: rtnl.Link}
-	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.network: {Routes: []rtnl.Route{route}}}); err != nil {
+	route := rtnl.Route{Dst: n.Network, Dev: name, Kind: rtnl.Link}
+	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.Network: {Routes: []rtnl.Route{route}}}); err != nil {
 		return fmt.Errorf("set up tunnel device %s: %w", name, err)
 	}
-	refusal := n.reconciler.Refusals()[n.network]
+	refusal := n.reconciler.Refusals()[n.Network]
 	switch {
 	case refusal == nil:
 		return nil
 	case errors.Is(refusal, rtnl.ErrForeign):
-		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", n.network, name, refusal.Err, n.network)
+		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", n.Network, name, refusal.Err, n.Network)
 	}
 	return fmt.Errorf("add %w", refusal)
 }

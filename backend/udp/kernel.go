@@ -79,7 +79,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.device, k.found, k.lock, err = lockDevice(p.links, p.network); err != nil {
+	if p.device, k.found, k.lock, err = lockDevice(p.links, p.Network); err != nil {
 		return nil, err
 	}
 	d, err := openOffloaded(ctx, p)
@@ -96,7 +96,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	}
 	c := bpf.Config{
 		Device: link.Attrs().Index, Port: p.local.Port(), Local: p.local.Addr(), Subnet: p.own,
-		MaxPeers: min(1<<(p.subnetLen-p.network.Bits()), maxKernelPeers) + sparePeers, PinDir: k.pins,
+		MaxPeers: min(1<<(p.SubnetLen-p.Network.Bits()), maxKernelPeers) + sparePeers, PinDir: k.pins,
 	}
 	if k.path, err = bpf.Load(c); err != nil {
 		log.Warningf("cannot take over kernel data path, load a new one device=%s reason=%q", k.deviceName(), err)
@@ -231,14 +231,14 @@ func (k *kernel) follow() {
 	if err := k.attach(unique(k.allUplinks())); err != nil {
 		k.fallBack(err)
 	}
-	if k.reconciled != nil {
-		k.reconciled(time.Since(began))
+	if k.Reconciled != nil {
+		k.Reconciled(time.Since(began))
 	}
 }
 
 func (k *kernel) allUplinks() []int {
 	uplinks := k.uplinksTo(k.path.Known())
-	if l, err := k.links.LinkByName(k.uplink.Name); err == nil {
+	if l, err := k.links.LinkByName(k.Uplink.Name); err == nil {
 		uplinks = append(uplinks, l.Attrs().Index)
 	}
 	return uplinks

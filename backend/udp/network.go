@@ -39,7 +39,7 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	removed := false
 	for _, k := range kinds {
 		if k.name != kernelName && !removed {
-			if err := Remove(ctx, n.network); err != nil {
+			if err := Remove(ctx, n.Network); err != nil {
 				return errors.Join(append(errs, err)...)
 			}
 			removed = true
@@ -65,7 +65,7 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 }
 
 // MTU implements backend.Network.
-func (n *network) MTU() int { return n.uplink.MTU - encapsulation }
+func (n *network) MTU() int { return n.Uplink.MTU - encapsulation }
 
 // Announce implements backend.Announcer.
 func (n *network) Announce(publish func(subnet.Attrs)) {
@@ -93,9 +93,9 @@ func (n *network) announceDataPath(name string) {
 func (n *network) Apply(events []subnet.Event) {
 	usable := make([]subnet.Event, 0, len(events))
 	for _, e := range events {
-		if l := e.Lease; e.Type == subnet.Added && n.network.Contains(l.Attrs.PublicIP) {
+		if l := e.Lease; e.Type == subnet.Added && n.Network.Contains(l.Attrs.PublicIP) {
 			// Its datagrams would be routed into the tunnel, and wrapped again.
-			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.network))
+			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.Network))
 			e = subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: l.Subnet}}
 		}
 		usable = append(usable, e)

@@ -44,8 +44,8 @@ func newRig(t *testing.T) *rig {
 	r := &rig{T: t, host: netnstest.New(t).Namespace("host")}
 	r.network = &network{
 		pathConfig: &pathConfig{
-			network: netip.MustParsePrefix("10.5.0.0/16"), own: netip.MustParsePrefix("10.5.1.0/24"),
-			uplink: uplink.Uplink{MTU: 1500}, table: testTable(), links: r.host.Netlink(),
+			Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16"), Uplink: uplink.Uplink{MTU: 1500}},
+			own:    netip.MustParsePrefix("10.5.1.0/24"), table: testTable(), links: r.host.Netlink(),
 		},
 		path: wired{},
 	}
@@ -87,7 +87,7 @@ func (r *rig) protocols() (all []int) {
 	routes, err := r.host.Netlink().RouteListFiltered(unix.AF_INET, &netlink.Route{LinkIndex: link.Attrs().Index}, netlink.RT_FILTER_OIF)
 	r.check(err)
 	for _, route := range routes {
-		if route.Dst.String() != r.network.pathConfig.network.String() || route.Scope != netlink.SCOPE_LINK {
+		if route.Dst.String() != r.network.pathConfig.Network.String() || route.Scope != netlink.SCOPE_LINK {
 			r.Errorf("route %v", route)
 		}
 		all = append(all, int(route.Protocol))
@@ -129,7 +129,7 @@ func TestRouteHasOurProtocol(t *testing.T) {
 // An older release made the route with protocol boot.
 func TestRouteOfAnOlderReleaseIsTakenOver(t *testing.T) {
 	r := newRig(t)
-	r.host.AddRoute(r.network.pathConfig.network, netip.Addr{}, wired{}.deviceName())
+	r.host.AddRoute(r.network.pathConfig.Network, netip.Addr{}, wired{}.deviceName())
 	if all := r.protocols(); len(all) != 1 || all[0] != unix.RTPROT_BOOT {
 		t.Fatalf("the test's route has protocols %v", all)
 	}
@@ -143,7 +143,7 @@ func TestRouteOfAnOlderReleaseIsTakenOver(t *testing.T) {
 func TestNetworkOfAnotherDevice(t *testing.T) {
 	r := newRig(t)
 	r.host.Bridge("other", netip.MustParsePrefix("192.168.1.1/24"), 0)
-	r.host.AddRoute(r.network.pathConfig.network, netip.Addr{}, "other")
+	r.host.AddRoute(r.network.pathConfig.Network, netip.Addr{}, "other")
 	err := r.open()
 	if !errors.Is(err, rtnl.ErrForeign) || !strings.Contains(err.Error(), "another device has this network (see: ip route show 10.5.0.0/16)") {
 		t.Errorf("error %v", err)

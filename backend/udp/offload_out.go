@@ -44,7 +44,7 @@ func newOutQueue(d *offloaded, q *tun.Queue, conns []*udpsock.SendConn) *outQueu
 		offloaded: d,
 		queue:     q,
 		answers:   tun.NewWriter(q),
-		errs:      newICMPErrors(d.network, d.own),
+		errs:      newICMPErrors(d.Network, d.own),
 		arena:     make([]byte, tun.MaxRead+burst*2048),
 	}
 	for i, c := range conns {
@@ -169,7 +169,7 @@ func (o *outQueue) flushSocket(s *txSocket) error {
 // The segments of a super-packet get one ICMP error.
 func (o *outQueue) tooBig(s *txSocket, message int, to *peer) {
 	var answered []byte // source and destination
-	mtu := o.mtus.to(to.addr, o.uplink.MTU) - encapsulation
+	mtu := o.mtus.to(to.addr, o.Uplink.MTU) - encapsulation
 	s.sender.Packets(message, func(bufs [][]byte) bool {
 		p := ipv4Packet(bytes.Join(bufs, nil))
 		switch {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/checksum"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/offload"
@@ -45,12 +46,12 @@ func newLoop(t testing.TB) *loop {
 	l := &loop{host: netnstest.New(t).Namespace("loop")}
 	overlay := netip.MustParsePrefix("10.5.0.0/16")
 	p := &pathConfig{
-		network: overlay, own: ownSubnet,
+		Config: backend.Config{Network: overlay}, own: ownSubnet,
 		local: netip.AddrPortFrom(itself, DefaultPort),
 		table: newTable(overlay, 24, ownSubnet),
 		drops: new(drops), links: l.host.Netlink(),
 	}
-	p.uplink.MTU = 1500
+	p.Uplink.MTU = 1500
 	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))}, DefaultPort)
 	err := l.host.Do(func() (err error) {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
@@ -62,7 +63,7 @@ func newLoop(t testing.TB) *loop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.host.AddRoute(p.network, netip.Addr{}, l.deviceName())
+	l.host.AddRoute(p.Network, netip.Addr{}, l.deviceName())
 	t.Cleanup(func() {
 		if err := l.close(); err != nil {
 			t.Error(err)
@@ -367,7 +368,7 @@ func TestChoosePaths(t *testing.T) {
 func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	broken := pathKind{"broken", func(context.Context, *pathConfig) (dataPath, error) { return nil, os.ErrPermission }}
 	works := pathKind{"works", func(context.Context, *pathConfig) (dataPath, error) { return &plain{}, nil }}
-	n := &network{pathConfig: &pathConfig{network: netip.MustParsePrefix("10.5.0.0/16")}}
+	n := &network{pathConfig: &pathConfig{Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}}}
 	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func (d *plain) close() error {
 // out moves packets from the device to the peers until wake.
 func (d *plain) out() error {
 	buf := make([]byte, maxPacket)
-	errs := newICMPErrors(d.network, d.own)
+	errs := newICMPErrors(d.Network, d.own)
 	fragments := new(fragmenter)
 	for {
 		n, err := d.device.Read(buf)
@@ -128,7 +128,7 @@ func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
 	}
 	err := d.socket.Send(p, peer.addr)
 	if errors.Is(err, unix.EMSGSIZE) {
-		mtu := d.mtus.to(peer.addr, d.uplink.MTU) - encapsulation
+		mtu := d.mtus.to(peer.addr, d.Uplink.MTU) - encapsulation
 		if p.dontFragment() {
 			d.drops.add(tooBig)
 			d.answer(errs.unreachable(p, codeFragNeeded, mtu))

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -215,7 +216,7 @@ func BenchmarkLookup(b *testing.B) {
 
 // A peer with an address inside the overlay would make a loop.
 func TestApplyRefusesPeerInsideNetwork(t *testing.T) {
-	n := &network{pathConfig: &pathConfig{network: netip.MustParsePrefix("10.5.0.0/16"), table: testTable()}}
+	n := &network{pathConfig: &pathConfig{Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}, table: testTable()}}
 	n.Apply([]subnet.Event{added(lease("10.5.2.0/24", "10.5.2.1")), added(lease("10.5.9.0/24", "192.0.2.9"))})
 	if p := n.table.lookup(be32(netip.MustParseAddr("10.5.2.7"))); p != nil {
 		t.Errorf("the peer is at %v", p.addr)

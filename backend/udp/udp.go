@@ -85,10 +85,10 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, e
 		return nil, err
 	}
 	p := &pathConfig{
-		network: b.config.Network, subnetLen: b.config.SubnetLen, own: l.Subnet, uplink: b.config.Uplink,
+		Config: b.config, own: l.Subnet,
 		local: netip.AddrPortFrom(local, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
-		drops: new(drops), reconciled: b.config.Reconciled,
+		drops: new(drops),
 	}
 	n := &network{pathConfig: p, published: l.Attrs}
 	p.announce = n.announceDataPath
