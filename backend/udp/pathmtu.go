@@ -34,11 +34,11 @@ func openPathMTUs(local netip.Addr) (*pathMTUs, error) {
 func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	mtu := fallback
 	raw, err := m.sock.SyscallConn()
 	if err != nil {
-		return mtu
+		return fallback
 	}
+	mtu := fallback
 	err = raw.Control(func(fd uintptr) {
 		// connect looks up the route and sends nothing.
 		to := &unix.SockaddrInet4{Port: int(peer.Port()), Addr: peer.Addr().As4()}

@@ -12,8 +12,9 @@ const (
 	// headersLen is the length of an IPv4 header without options and an ICMP header.
 	headersLen = 20 + 8
 	cookieLen  = 8
-	// smallLen is the length of a small probe: both headers and the cookie.
-	smallLen = headersLen + cookieLen
+	// SmallSize is the size of a small probe, and of the smallest packet that Ping
+	// sends, in bytes: both headers and the cookie.
+	SmallSize = headersLen + cookieLen
 	// protocolICMP is IPv4's ICMP, for icmp.ParseMessage (RFC 1700).
 	protocolICMP = 1
 )
@@ -33,9 +34,9 @@ func newStamp() (s stamp) {
 }
 
 // request returns an ICMP echo request for a packet of size bytes with the IPv4
-// header; smallLen at least.
+// header; SmallSize at least.
 func (s stamp) request(seq uint16, size int) ([]byte, error) {
-	data := make([]byte, max(size, smallLen)-headersLen)
+	data := make([]byte, max(size, SmallSize)-headersLen)
 	copy(data, s.cookie[:])
 	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(s.id), Seq: int(seq), Data: data}}
 	return m.Marshal(nil)

@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SmallSize is the size of the smallest packet that Ping sends, in bytes.
-const SmallSize = smallLen
-
 // Pinger sends pings on demand. Run must run for replies to be received. Its
 // methods are safe for concurrent use.
 type Pinger struct {
@@ -89,7 +86,7 @@ func (p *Pinger) take(d datagram) {
 // its reply. Errors: ctx's if it ends before the reply, or that of the send, such
 // as EMSGSIZE or ENETUNREACH.
 func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Duration, err error) {
-	request := ping{to: to, size: max(size, smallLen), answered: make(chan time.Time, 1)}
+	request := ping{to: to, size: max(size, SmallSize), answered: make(chan time.Time, 1)}
 	p.mu.Lock()
 	p.seq++
 	seq := p.seq

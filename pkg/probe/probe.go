@@ -244,7 +244,7 @@ func (p *Prober) send(s socket, o outstanding) {
 		err = s.send(packet, o.to)
 	}
 	if err != nil { // no route, device down: it counts as lost after timeout
-		log.V(2).Infof("send probe to=%v size=%d: %v", o.to, max(o.size, smallLen), err)
+		log.V(2).Infof("send probe to=%v size=%d: %v", o.to, max(o.size, SmallSize), err)
 	}
 	p.sent[p.seq] = o
 }
@@ -256,7 +256,7 @@ func (p *Prober) answer(d datagram, now time.Time) {
 		return
 	}
 	o, ok := p.sent[seq]
-	if !ok || d.from != o.to || size != max(o.size, smallLen) {
+	if !ok || d.from != o.to || size != max(o.size, SmallSize) {
 		return
 	}
 	rtt, ok := o.roundTrip(d.at, now)

@@ -33,17 +33,12 @@ var (
 func (s *socket) Features() Features {
 	f := s.features
 	if why := s.segmentOff.Load(); why != nil {
-		f.Segment = fmt.Errorf("%w: %s", ErrRefused, *why)
+		f.Segment = fmt.Errorf("%w: %w", ErrRefused, *why)
 	}
 	return f
 }
 
 func (s *socket) segments() bool { return s.features.Segment == nil && s.segmentOff.Load() == nil }
-
-func (s *socket) turnOffSegment(cause error) {
-	why := cause.Error()
-	s.segmentOff.Store(&why)
-}
 
 // probeSegment returns nil if sends may use UDP_SEGMENT. The option itself stays
 // 0: each send passes its own size.

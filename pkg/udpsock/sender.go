@@ -260,7 +260,8 @@ func (s *Sender) failed(i int, errno syscall.Errno) error {
 		first += k
 	}
 	if !tooLong {
-		s.common.turnOffSegment(errno)
+		why := errno
+		s.common.segmentOff.Store(&why)
 	}
 	return nil
 }

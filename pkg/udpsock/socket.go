@@ -47,7 +47,7 @@ type socket struct {
 	raw        syscall.RawConn
 	features   Features
 	fragment   bool
-	segmentOff atomic.Pointer[string] // why UDP_SEGMENT was turned off
+	segmentOff atomic.Pointer[syscall.Errno] // why UDP_SEGMENT was turned off
 }
 
 func (s *socket) common() *socket { return s }

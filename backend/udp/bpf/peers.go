@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -83,17 +84,11 @@ func (p *Path) Known() []Peer {
 func (p *Path) Set(peers []Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	wanted := make(map[flannelKey]struct{}, len(peers))
+	gone := maps.Clone(p.table)
 	for _, peer := range peers {
-		wanted[peer.key()] = struct{}{}
+		delete(gone, peer.key())
 	}
-	var gone []flannelKey
-	for key := range p.table {
-		if _, ok := wanted[key]; !ok {
-			gone = append(gone, key)
-		}
-	}
-	return p.change(peers, gone)
+	return p.change(peers, slices.Collect(maps.Keys(gone)))
 }
 
 // Apply adds or changes some peers, and then removes those of some subnets.
