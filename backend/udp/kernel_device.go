@@ -130,20 +130,18 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 	if err != nil {
 		return "", false, nil, err
 	}
-	for _, device := range left {
-		if lock != nil {
-			err = removeDevice(h, device)
-		} else if lock, err = netdev.Lock(device); err == nil {
-			name = device
-		} else if errors.Is(err, netdev.ErrLocked) {
-			err = nil
+	for i, device := range left {
+		lock, err := netdev.Lock(device)
+		if errors.Is(err, netdev.ErrLocked) {
+			continue
 		}
 		if err != nil {
-			return name, true, lock, err
+			return "", false, nil, err
 		}
-	}
-	if lock != nil {
-		return name, true, lock, nil
+		for _, other := range left[i+1:] {
+			err = errors.Join(err, removeDevice(h, other))
+		}
+		return device, true, lock, err
 	}
 	for i := 0; ; i++ {
 		name = fmt.Sprintf(netdev.TUNPattern, i)

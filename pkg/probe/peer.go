@@ -39,7 +39,6 @@ type peer struct {
 	second bool
 	// lost has a bit for each of the last probes, the latest lowest.
 	lost   uint32
-	sent   int
 	result Result
 	size   search
 }
@@ -79,5 +78,6 @@ func (p *peer) lostInRow() int { return bits.TrailingZeros32(^p.lost) }
 
 func (p *peer) count(bit uint32) {
 	p.lost = (p.lost<<1 | bit) & (1<<window - 1)
-	p.sent = min(p.sent+1, window)
+	p.result.Sent = min(p.result.Sent+1, window)
+	p.result.Lost = bits.OnesCount32(p.lost)
 }

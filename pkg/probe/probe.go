@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"errors"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -74,10 +73,7 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 	defer p.mu.Unlock()
 	all := make(map[netip.Prefix]Result, len(p.peers))
 	for subnet, peer := range p.peers {
-		r := peer.result
-		r.Sent = peer.sent
-		r.Lost = bits.OnesCount32(peer.lost)
-		all[subnet] = r
+		all[subnet] = peer.result
 	}
 	return all
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -192,14 +191,7 @@ func (p *Path) link(name string) (link.Link, error) {
 	if p.config.PinDir == "" {
 		return nil, nil
 	}
-	l, err := link.LoadPinnedLink(filepath.Join(p.config.PinDir, name), nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, explain(err)
-	}
-	return l, nil
+	return pinnedLink(filepath.Join(p.config.PinDir, name))
 }
 
 // interfaceOf returns the index of a link's interface; 0 after that has gone.

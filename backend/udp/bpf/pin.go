@@ -99,14 +99,11 @@ func Remove(dir string) (err error) {
 		return err
 	}
 	for _, name := range linksOf(names) {
-		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		l, err := pinnedLink(filepath.Join(dir, name))
+		if err == nil && l != nil {
+			err = end(l)
 		}
 		if err != nil {
-			return explain(err)
-		}
-		if err := end(l); err != nil {
 			return err
 		}
 	}
@@ -118,6 +115,18 @@ func Remove(dir string) (err error) {
 		return err
 	}
 	return nil
+}
+
+// pinnedLink returns the link that is pinned at path; nil if there is none.
+func pinnedLink(path string) (link.Link, error) {
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	return l, nil
 }
 
 // end detaches a link. Without Detach, the removal of its pin would detach it later:
