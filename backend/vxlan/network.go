@@ -24,7 +24,6 @@ const dataPath = "vxlan"
 
 // network is the backend at work for one lease.
 type network struct {
-	config  backend.Config
 	options options
 	device  *device
 	lock    io.Closer // of the device's name
@@ -147,8 +146,7 @@ func (n *network) state(p *peer) rtnl.State {
 	}
 	return rtnl.State{
 		Routes: []rtnl.Route{{Dst: p.subnet, Via: p.subnet.Addr(), Dev: n.device.name, Kind: rtnl.OnLink}},
-		Neighs: []rtnl.Neigh{{Dev: n.device.name, IP: p.subnet.Addr(), MAC: p.mac}},
-		FDB:    []rtnl.FDB{{Dev: n.device.name, MAC: p.mac, Dst: p.publicIP}},
+		Neighs: []rtnl.Neigh{{IP: p.subnet.Addr(), MAC: p.mac}, {IP: p.publicIP, MAC: p.mac, FDB: true}},
 	}
 }
 
@@ -214,5 +212,9 @@ func (n *network) Check() error { return errors.Join(n.device.check(), n.reconci
 
 // Close implements backend.Network. Device and routes stay in the kernel.
 func (n *network) Close() error {
-	return errors.Join(n.reconciler.Close(), n.device.Close(), n.lock.Close())
+	var err error
+	if n.reconciler != nil {
+		err = n.reconciler.Close()
+	}
+	return errors.Join(err, n.lock.Close())
 }

@@ -2,11 +2,12 @@ package rtnl
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/socket"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,22 +19,15 @@ const (
 	// receiveSize exceeds the 32 KiB that the kernel puts into one datagram of a
 	// dump (net/netlink/af_netlink.c, netlink_dump).
 	receiveSize = 64 << 10
-	// dumpTries bounds how often an interrupted dump is repeated.
-	dumpTries = 10
 	// maxExtAck is how much of the kernel's explanation of an error we keep.
 	maxExtAck = 200
 )
 
-// errInterrupted is a dump during which the table changed (NLM_F_DUMP_INTR):
-// entries may be missing or appear twice.
-var errInterrupted = errors.New("dump was interrupted by changes")
-
 // conn is a route netlink socket for requests. One goroutine may use it at a time.
 type conn struct {
-	sock *socket.Conn
-	seq  uint32
-	in   []byte
-	out  []byte
+	sock    *socket.Conn
+	seq     uint32
+	in, out []byte
 }
 
 func dial() (*conn, error) {
@@ -58,28 +52,31 @@ func (c *conn) close() error { return c.sock.Close() }
 // operation is one change of kernel state.
 type operation struct {
 	kind, flags uint16
-	object      interface {
-		appendTo([]byte) []byte
-		String() string
-	}
+	object      object
 	// failed receives the kernel's error.
 	failed func(error)
 }
 
+// object is a kernelRoute or a kernelNeigh.
+type object interface {
+	fmt.Stringer
+	appendTo([]byte) []byte
+}
+
+func (o operation) String() string { return o.object.String() }
+
 // do runs operations in their order. The error is that of the socket; the failure
 // of an operation goes to its failed.
-func (c *conn) do(ctx context.Context, ops []operation) error {
-	for len(ops) > 0 {
-		n := min(len(ops), batchSize)
-		if err := c.batch(ctx, ops[:n]); err != nil {
+func (c *conn) do(ops []operation) error {
+	for batch := range slices.Chunk(ops, batchSize) {
+		if err := c.batch(batch); err != nil {
 			return err
 		}
-		ops = ops[n:]
 	}
 	return nil
 }
 
-func (c *conn) batch(ctx context.Context, ops []operation) error {
+func (c *conn) batch(ops []operation) error {
 	c.out = c.out[:0]
 	first := c.seq + 1
 	for i, op := range ops {
@@ -92,18 +89,18 @@ func (c *conn) batch(ctx context.Context, ops []operation) error {
 		c.seq++
 		finish(c.out[start:], c.seq)
 	}
-	if _, err := c.sock.Sendmsg(ctx, c.out, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+	if _, err := c.sock.Write(c.out); err != nil {
 		return fmt.Errorf("send to route netlink: %w", err)
 	}
 	for {
-		n, err := c.receive(ctx)
+		n, err := c.receive()
 		if err != nil {
 			return err
 		}
 		for m := range messages(c.in[:n]) {
 			i := int(m.seq - first)
 			if m.kind != unix.NLMSG_ERROR || i < 0 || i >= len(ops) {
-				continue // the answer to an earlier request, whose context ended
+				continue // the answer to an earlier request that failed
 			}
 			if err := errorOf(m); err != nil {
 				ops[i].failed(err)
@@ -116,17 +113,18 @@ func (c *conn) batch(ctx context.Context, ops []operation) error {
 }
 
 // dump calls f with each entry of a table. Before an error it may have called f
-// with a part of them.
-func (c *conn) dump(ctx context.Context, kind uint16, request []byte, f func(body []byte)) error {
+// with a part of them. If the table changed during the dump (NLM_F_DUMP_INTR),
+// entries may be missing or appear twice: the error is netlink.ErrDumpInterrupted.
+func (c *conn) dump(kind uint16, request []byte, f func(body []byte)) error {
 	c.seq++
 	c.out = append(begin(c.out[:0], kind, unix.NLM_F_REQUEST|unix.NLM_F_DUMP), request...)
 	finish(c.out, c.seq)
-	if _, err := c.sock.Sendmsg(ctx, c.out, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+	if _, err := c.sock.Write(c.out); err != nil {
 		return fmt.Errorf("send to route netlink: %w", err)
 	}
 	var interrupted error
 	for {
-		n, err := c.receive(ctx)
+		n, err := c.receive()
 		if err != nil {
 			return err
 		}
@@ -135,7 +133,7 @@ func (c *conn) dump(ctx context.Context, kind uint16, request []byte, f func(bod
 				continue
 			}
 			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
-				interrupted = errInterrupted
+				interrupted = netlink.ErrDumpInterrupted
 			}
 			switch m.kind {
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
@@ -151,13 +149,10 @@ func (c *conn) dump(ctx context.Context, kind uint16, request []byte, f func(bod
 }
 
 // receive reads one datagram into c.in.
-func (c *conn) receive(ctx context.Context) (int, error) {
-	n, _, flags, _, err := c.sock.Recvmsg(ctx, c.in, nil, 0)
+func (c *conn) receive() (int, error) {
+	n, err := c.sock.Read(c.in)
 	if err != nil {
 		return 0, fmt.Errorf("receive from route netlink: %w", err)
-	}
-	if flags&unix.MSG_TRUNC != 0 {
-		return 0, fmt.Errorf("receive from route netlink: datagram longer than %d bytes", len(c.in))
 	}
 	return n, nil
 }
@@ -182,17 +177,29 @@ func errorOf(m message) error {
 	return errno
 }
 
-// retried repeats an interrupted dump; reset prepares each try.
-func retried(what string, reset func(), dump func() error) error {
-	var err error
-	for range dumpTries {
-		reset()
-		if err = dump(); !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("list %s: %w", what, err)
-	}
-	return nil
+// routes reads the main table of the network's family.
+func (c *conn) routes(s scope) ([]kernelRoute, error) {
+	request := routeRequest(addrFamily(s.config.Network.Addr()))
+	return list(c, "routes", unix.RTM_GETROUTE, request, s.parseRoute)
+}
+
+// neighs reads the entries of one family on a link.
+func (c *conn) neighs(what string, family uint8, link int) ([]kernelNeigh, error) {
+	return list(c, what, unix.RTM_GETNEIGH, neighRequest(family, link), func(body []byte) (kernelNeigh, bool) {
+		n, ok := parseNeigh(body)
+		return n, ok && n.link == link && n.family == family
+	})
+}
+
+// list returns the entries of a table that parse accepts.
+func list[T any](c *conn, what string, kind uint16, request []byte, parse func(body []byte) (T, bool)) (all []T, err error) {
+	err = RetryDump(what, func() error {
+		all = all[:0]
+		return c.dump(kind, request, func(body []byte) {
+			if v, ok := parse(body); ok {
+				all = append(all, v)
+			}
+		})
+	})
+	return all, err
 }

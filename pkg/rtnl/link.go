@@ -11,7 +11,27 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
+
+// dumpTries bounds how often an interrupted dump is repeated.
+const dumpTries = 10
+
+// RetryDump repeats a dump that changes interrupted (netlink.ErrDumpInterrupted);
+// what names it in the error.
+func RetryDump(what string, dump func() error) error {
+	var err error
+	for range dumpTries {
+		if err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", what, err)
+	}
+	return nil
+}
 
 // LinkExists reports whether an interface of that name exists.
 func LinkExists(h *netlink.Handle, name string) (bool, error) {
@@ -57,9 +77,8 @@ func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
 	}
 	var addrs []netip.Prefix
 	for _, a := range have {
-		ones, _ := a.Mask.Size()
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			addrs = append(addrs, netip.PrefixFrom(ip.Unmap(), ones))
+		if p := netdev.Prefix(*a.IPNet); p.IsValid() {
+			addrs = append(addrs, p)
 		}
 	}
 	slices.SortFunc(addrs, netip.Prefix.Compare)
@@ -90,12 +109,12 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 			continue
 		}
 		log.Infof("delete address device=%s addr=%v", name, a)
-		if err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err := h.AddrDel(l, &netlink.Addr{IPNet: netdev.IPNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("delete address %v of %s: %w", a, name, err)
 		}
 	}
 	if !slices.Contains(have, addr) {
-		if err := h.AddrReplace(l, &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
+		if err := h.AddrReplace(l, &netlink.Addr{IPNet: netdev.IPNet(addr)}); err != nil {
 			return fmt.Errorf("add address %v to %s: %w", addr, name, err)
 		}
 	}
@@ -113,6 +132,90 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 	return nil
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+// CheckUp returns an error if the device does not exist or is not as EnsureUp makes
+// it. It changes nothing.
+func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
+	l, err := h.LinkByName(name)
+	switch {
+	case errors.As(err, new(netlink.LinkNotFoundError)):
+		return fmt.Errorf("device %s does not exist", name)
+	case err != nil:
+		return fmt.Errorf("look up device %s: %w", name, err)
+	case l.Attrs().Flags&net.FlagUp == 0:
+		return fmt.Errorf("device %s is down", name)
+	case l.Attrs().MTU != mtu:
+		return fmt.Errorf("device %s has MTU %d, must have %d", name, l.Attrs().MTU, mtu)
+	}
+	have, err := Addrs(h, l)
+	if err == nil && !slices.Equal(have, []netip.Prefix{addr}) {
+		err = fmt.Errorf("device %s has addresses %v, must have %v", name, have, addr)
+	}
+	return err
+}
+
+// RemoveDevices deletes the devices of a kind that an earlier run left: those with
+// a name that match returns true for and an address in network. A device that a
+// running flannel has locked stays. It works in the network namespace of the
+// calling thread.
+func RemoveDevices(network netip.Prefix, kind string, match func(name string) bool) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	defer h.Close()
+	links, err := Links(h)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		if l.Type() == kind && match(l.Attrs().Name) {
+			errs = append(errs, removeDevice(h, l, network))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeDevice(h *netlink.Handle, l netlink.Link, network netip.Prefix) error {
+	if within, err := Within(h, l, network); err != nil || !within {
+		return err
+	}
+	name := l.Attrs().Name
+	lock, err := netdev.Lock(name)
+	if errors.Is(err, netdev.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	log.Infof("remove device of an earlier run device=%s", name)
+	if err = h.LinkDel(l); err != nil {
+		err = fmt.Errorf("delete device %s: %w", name, err)
+	}
+	return errors.Join(err, lock.Close())
+}
+
+// RemoveRoutes deletes the routes of a kind into network that an earlier run left.
+// It works in the network namespace of the calling thread.
+func RemoveRoutes(network netip.Prefix, kind Kind) error {
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	s := scope{config: Config{Network: network}}
+	have, err := c.routes(s)
+	if err != nil {
+		return err
+	}
+	d := new(difference)
+	for i := range have {
+		if r := &have[i]; r.protocol == Protocol && r.Kind == kind && s.inNetwork(r) {
+			d.removeRoute(*r)
+		}
+	}
+	if len(d.remove) > 0 {
+		log.Infof("remove routes of an earlier run network=%v routes=%d", network, len(d.remove))
+	}
+	return errors.Join(c.do(d.remove), summary(d.failed))
 }

@@ -2,8 +2,6 @@ package rtnl
 
 import (
 	"bytes"
-	"maps"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,20 +30,12 @@ func (r *Reconciler) differs(s scope, m message) bool {
 		return r.routeDiffers(s, m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		n, ok := parseNeigh(m.body)
-		if !ok || n.link != s.device() {
-			return false
-		}
-		if n.family == unix.AF_BRIDGE {
-			return neighDiffers(r.want.fdb, n.mac, n, m.kind)
-		}
-		return neighDiffers(r.want.neighs, n.ip, n, m.kind)
+		return ok && n.link == s.device() && r.neighDiffers(n, m.kind)
 	}
 	return false
 }
 
-func (s scope) hasIndex(index int) bool {
-	return slices.Contains(slices.Collect(maps.Values(s.links)), index)
-}
+func (s scope) hasIndex(index int) bool { return s.name(index) != "" }
 
 // hasLink compares the name, too: an interface that comes back has a new index.
 func (s scope) hasLink(body []byte) bool {
@@ -65,24 +55,23 @@ func (s scope) hasLink(body []byte) bool {
 }
 
 func (r *Reconciler) routeDiffers(s scope, m message) bool {
-	route, ok := parseRoute(m.body, s.names())
+	route, ok := s.parseRoute(m.body)
 	if !ok {
 		return false
 	}
-	want, wanted := r.want.routes.get(route.key())
+	wanted := r.want.routes.get(route.key()) != nil
 	if m.kind == unix.RTM_DELROUTE {
 		return wanted // it is missing, or another program's has made way
 	}
-	right := wanted && route.Route == want && route.protocol == Protocol && !route.odd
-	return !right && (wanted || s.owns(route))
+	right := route.protocol == Protocol && route.is(r.want.routes)
+	return !right && (wanted || s.owns(&route))
 }
 
-func neighDiffers[K comparable, V neighEntry](want table[K, V], key K, n kernelNeigh, kind uint16) bool {
-	v, wanted := want.get(key)
+func (r *Reconciler) neighDiffers(n kernelNeigh, kind uint16) bool {
+	want := r.want.neighs.get(n.key())
 	if kind == unix.RTM_DELNEIGH {
-		return wanted
+		return want != nil
 	}
-	our := v.ours(n.link)
-	right := wanted && n.permanent() && n.mac == our.mac && n.ip == our.ip
-	return !right && (wanted || n.permanent())
+	right := want != nil && n.permanent() && n.Neigh == *want
+	return !right && (want != nil || n.permanent())
 }
