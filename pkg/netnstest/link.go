@@ -1,11 +1,12 @@
 package netnstest
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // Up sets an interface up.
@@ -29,13 +30,13 @@ func (h *Host) SetMTU(link string, mtu int) {
 // AddAddr adds an address to an interface.
 func (h *Host) AddAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: IPNet(addr)}), "add address %v to %s", addr, link)
+	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: netdev.IPNet(addr)}), "add address %v to %s", addr, link)
 }
 
 // DelAddr deletes an address of an interface.
 func (h *Host) DelAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	h.check(h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: IPNet(addr)}), "delete address %v of %s", addr, link)
+	h.check(h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: netdev.IPNet(addr)}), "delete address %v of %s", addr, link)
 }
 
 // AddRoute adds a route to dst via a gateway, or directly over link if via is the
@@ -53,7 +54,7 @@ func (h *Host) DelRoute(dst netip.Prefix, via netip.Addr, link string) {
 
 func (h *Host) route(dst netip.Prefix, via netip.Addr, link string) *netlink.Route {
 	h.lab.scope.Helper()
-	r := &netlink.Route{Dst: IPNet(dst)}
+	r := &netlink.Route{Dst: netdev.IPNet(dst)}
 	if via.IsValid() {
 		r.Gw = via.AsSlice()
 	}
@@ -104,9 +105,4 @@ func (h *Host) link(name string) netlink.Link {
 	l, err := h.nl.LinkByName(name)
 	h.check(err, "find interface %s", name)
 	return l
-}
-
-// IPNet returns p as a *net.IPNet, for the netlink package.
-func IPNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
