@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/mdlayher/socket"
 	"github.com/vishvananda/netlink"
@@ -46,8 +47,6 @@ func dial() (*conn, error) {
 	}
 	return &conn{sock: sock, in: make([]byte, receiveSize)}, nil
 }
-
-func (c *conn) close() error { return c.sock.Close() }
 
 // operation is one change of kernel state.
 type operation struct {
@@ -93,13 +92,13 @@ func (c *conn) batch(ops []operation) error {
 		return fmt.Errorf("send to route netlink: %w", err)
 	}
 	for {
-		n, err := c.receive()
+		answers, err := c.receive()
 		if err != nil {
 			return err
 		}
-		for m := range messages(c.in[:n]) {
-			i := int(m.seq - first)
-			if m.kind != unix.NLMSG_ERROR || i < 0 || i >= len(ops) {
+		for _, m := range answers {
+			i := int(m.Header.Seq - first)
+			if m.Header.Type != unix.NLMSG_ERROR || i < 0 || i >= len(ops) {
 				continue // the answer to an earlier request that failed
 			}
 			if err := errorOf(m); err != nil {
@@ -124,52 +123,56 @@ func (c *conn) dump(kind uint16, request []byte, f func(body []byte)) error {
 	}
 	var interrupted error
 	for {
-		n, err := c.receive()
+		answers, err := c.receive()
 		if err != nil {
 			return err
 		}
-		for m := range messages(c.in[:n]) {
-			if m.seq != c.seq {
+		for _, m := range answers {
+			if m.Header.Seq != c.seq {
 				continue
 			}
-			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
+			if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
 				interrupted = netlink.ErrDumpInterrupted
 			}
-			switch m.kind {
+			switch m.Header.Type {
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
 				if err := errorOf(m); err != nil {
 					return err
 				}
 				return interrupted
 			default:
-				f(m.body)
+				f(m.Data)
 			}
 		}
 	}
 }
 
-// receive reads one datagram into c.in.
-func (c *conn) receive() (int, error) {
+// receive reads one datagram into c.in, and returns its messages.
+func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
 	n, err := c.sock.Read(c.in)
 	if err != nil {
-		return 0, fmt.Errorf("receive from route netlink: %w", err)
+		return nil, fmt.Errorf("receive from route netlink: %w", err)
 	}
-	return n, nil
+	messages, err := syscall.ParseNetlinkMessage(c.in[:n])
+	if err != nil {
+		return nil, fmt.Errorf("parse answer of route netlink: %w", err)
+	}
+	return messages, nil
 }
 
 // errorOf returns the error in an NLMSG_ERROR or NLMSG_DONE, with the kernel's
 // text if there is one. It returns nil for an acknowledgement.
-func errorOf(m message) error {
-	code := int32(uint32Of(m.body))
+func errorOf(m syscall.NetlinkMessage) error {
+	code := int32(uint32Of(m.Data))
 	if code >= 0 {
 		return nil
 	}
 	errno := unix.Errno(-code)
-	if m.kind != unix.NLMSG_ERROR || m.flags&unix.NLM_F_ACK_TLVS == 0 || m.flags&unix.NLM_F_CAPPED == 0 {
+	if m.Header.Type != unix.NLMSG_ERROR || m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 || m.Header.Flags&unix.NLM_F_CAPPED == 0 {
 		return errno
 	}
 	// Behind a struct nlmsgerr, which holds the header of our request.
-	for kind, value := range attributes(m.body, 4+headerLen) {
+	for kind, value := range attributes(m.Data, 4+unix.SizeofNlMsghdr) {
 		if text := bytes.TrimRight(value, "\x00"); kind == unix.NLMSGERR_ATTR_MSG && len(text) > 0 {
 			return fmt.Errorf("%w (kernel: %s)", errno, text[:min(len(text), maxExtAck)])
 		}

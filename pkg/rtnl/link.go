@@ -202,7 +202,7 @@ func RemoveRoutes(network netip.Prefix, kind Kind) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.sock.Close()
 	s := scope{config: Config{Network: network}}
 	have, err := c.routes(s)
 	if err != nil {

@@ -156,10 +156,8 @@ func summary(failed []error) error {
 // have ended.
 func (r *Reconciler) setRefused(refused []*Refusal) {
 	now := make(map[routeKey]*Refusal, len(refused))
-	r.obstructed = false
 	for _, f := range refused {
 		now[f.Route.key()] = f
-		r.obstructed = r.obstructed || errors.Is(f, ErrForeign)
 		if old := r.refused[f.Route.key()]; old == nil || old.Error() != f.Error() {
 			ratelog.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", f.Route.Dst, f.Route.Via, f.Route.Dev, f.Err)
 		}

@@ -61,10 +61,6 @@ type Reconciler struct {
 	want    desired                // the sum of owners
 	known   map[string]int         // indexes of the links at the last pass; nil before it
 	refused map[routeKey]*Refusal
-	// obstructed is true if another program's route is in the way of one of ours.
-	// Such a route may go with its link or address. The kernel announces that of
-	// the link or address only (net/ipv4/fib_trie.c, fib_table_flush).
-	obstructed bool
 }
 
 // New opens the sockets, in the network namespace of the calling thread. The
@@ -96,7 +92,7 @@ func (r *Reconciler) Close() error {
 	defer r.mu.Unlock()
 	var errs []error
 	if r.conn != nil {
-		errs = append(errs, r.conn.close())
+		errs = append(errs, r.conn.sock.Close())
 	}
 	if r.listener != nil {
 		errs = append(errs, r.listener.Close())

@@ -317,7 +317,7 @@ func TestInterruptedDump(t *testing.T) {
 		c, err = dial()
 		return err
 	}))
-	defer c.close()
+	defer c.sock.Close()
 	dump := func() error {
 		return c.dump(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func([]byte) {})
 	}
