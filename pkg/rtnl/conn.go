@@ -183,21 +183,21 @@ func errorOf(m syscall.NetlinkMessage) error {
 // routes reads the main table of the network's family.
 func (c *conn) routes(s scope) ([]kernelRoute, error) {
 	request := routeRequest(addrFamily(s.config.Network.Addr()))
-	return list(c, "routes", unix.RTM_GETROUTE, request, s.parseRoute)
+	return list(c, nil, "routes", unix.RTM_GETROUTE, request, s.parseRoute)
 }
 
-// neighs reads the entries of one family on a link.
-func (c *conn) neighs(what string, family uint8, link int) ([]kernelNeigh, error) {
-	return list(c, what, unix.RTM_GETNEIGH, neighRequest(family, link), func(body []byte) (kernelNeigh, bool) {
+// neighs appends the entries of one family on a link to others.
+func (c *conn) neighs(others []kernelNeigh, what string, family uint8, link int) ([]kernelNeigh, error) {
+	return list(c, others, what, unix.RTM_GETNEIGH, neighRequest(family, link), func(body []byte) (kernelNeigh, bool) {
 		n, ok := parseNeigh(body)
 		return n, ok && n.link == link && n.family == family
 	})
 }
 
-// list returns the entries of a table that parse accepts.
-func list[T any](c *conn, what string, kind uint16, request []byte, parse func(body []byte) (T, bool)) (all []T, err error) {
+// list appends the entries of a table that parse accepts to others.
+func list[T any](c *conn, others []T, what string, kind uint16, request []byte, parse func(body []byte) (T, bool)) (all []T, err error) {
 	err = RetryDump(what, func() error {
-		all = all[:0]
+		all = others
 		return c.dump(kind, request, func(body []byte) {
 			if v, ok := parse(body); ok {
 				all = append(all, v)

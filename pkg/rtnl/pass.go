@@ -61,17 +61,17 @@ func (r *Reconciler) compare() (s scope, d *difference, err error) {
 	if err != nil {
 		return s, nil, err
 	}
-	var neighs, fdb []kernelNeigh
+	var neighs []kernelNeigh
 	if device := s.device(); device != 0 {
-		if neighs, err = r.conn.neighs("neighbours", addrFamily(r.config.Network.Addr()), device); err != nil {
+		if neighs, err = r.conn.neighs(nil, "neighbours", addrFamily(r.config.Network.Addr()), device); err != nil {
 			return s, nil, err
 		}
-		if fdb, err = r.conn.neighs("forwarding entries", unix.AF_BRIDGE, device); err != nil {
+		if neighs, err = r.conn.neighs(neighs, "forwarding entries", unix.AF_BRIDGE, device); err != nil {
 			return s, nil, err
 		}
 	}
 	d = new(difference)
-	d.neighs(s, r.want.neighs, append(neighs, fdb...))
+	d.neighs(s, r.want.neighs, neighs)
 	d.routes(s, r.want.routes, routes)
 	return s, d, nil
 }
