@@ -43,26 +43,18 @@ type network struct {
 	applied          bool // the first set of peers was applied
 }
 
-var _ backend.Network = (*network)(nil)
-
-// failClosed sets the prohibit route.
-func (n *network) failClosed() error {
-	return n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
-}
-
-// open makes the tunnel and the route into it.
+// open sets the prohibit route, which applies while there is no other to the
+// network. Then it makes the tunnel and the route into it.
 func (n *network) open() error {
+	routes := []rtnl.Route{{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}}
+	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}}); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	return n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
-		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
-	}}})
-}
-
-// prohibit is the route that applies while there is no other to the network.
-func (n *network) prohibit() rtnl.Route {
-	return rtnl.Route{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
+	routes = append(routes, rtnl.Route{Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link})
+	return n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}})
 }
 
 // MTU implements backend.Network.
@@ -234,10 +226,11 @@ func (n *network) Stats() backend.Stats {
 
 // Check implements backend.Checker.
 func (n *network) Check() error {
-	if err := rtnl.CheckUp(n.reconciler.Links, deviceName, n.address, n.mtu); err != nil {
-		return errors.Join(err, n.reconciler.Check())
+	err := rtnl.CheckUp(n.reconciler.Links, deviceName, n.address, n.mtu)
+	if err == nil {
+		err = n.checkPeers()
 	}
-	return errors.Join(n.checkPeers(), n.reconciler.Check())
+	return errors.Join(err, n.reconciler.Check())
 }
 
 func (n *network) checkPeers() error {
@@ -264,7 +257,7 @@ func (n *network) Close() error {
 		errs = append(errs, n.reconciler.Close())
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	errs = append(errs, n.closeTunnel())
-	n.mu.Unlock()
 	return errors.Join(append(errs, n.lock.Close())...)
 }

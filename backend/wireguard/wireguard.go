@@ -107,9 +107,6 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 	if err != nil {
 		return nil, err
 	}
-	if err := n.failClosed(); err != nil {
-		return nil, err
-	}
 	if err := n.open(); err != nil {
 		return nil, err
 	}
