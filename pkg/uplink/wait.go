@@ -40,12 +40,10 @@ func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 	var at time.Time
 	changed := reconcile.NewSignal()
 	changed.Set()
-	stopped := false
 	err = watch(ctx, changed, func(context.Context) error {
 		var missing error
 		u, missing = Find(c)
 		if !errors.Is(missing, errNotReady) {
-			stopped = true
 			return reconcile.Stop(missing)
 		}
 		// The ticks are logEvery apart, but the first may be close.
@@ -55,7 +53,7 @@ func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 		}
 		return nil
 	})
-	if stopped || err != nil {
+	if err != nil || u.Index != 0 {
 		return u, err
 	}
 	if u, err = Find(c); err != nil {
