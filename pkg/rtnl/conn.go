@@ -180,29 +180,34 @@ func errorOf(m syscall.NetlinkMessage) error {
 	return errno
 }
 
-// routes reads the main table of the network's family.
+// routes reads the main table of the network's family. A strict dump filters by
+// the table (NETLINK_GET_STRICT_CHK, Linux 4.20); an older kernel sends all.
 func (c *conn) routes(s scope) ([]kernelRoute, error) {
-	request := routeRequest(addrFamily(s.config.Network.Addr()))
+	header := [unix.SizeofRtMsg]byte{0: addrFamily(s.config.Network.Addr()), 4: unix.RT_TABLE_MAIN}
+	request := appendUint32(header[:], unix.RTA_TABLE, unix.RT_TABLE_MAIN)
 	return list(c, nil, "routes", unix.RTM_GETROUTE, request, s.parseRoute)
 }
 
-// neighs appends the entries of one family on a link to others.
+// neighs appends the entries of one family on a link to others. A strict dump
+// filters by the link.
 func (c *conn) neighs(others []kernelNeigh, what string, family uint8, link int) ([]kernelNeigh, error) {
-	return list(c, others, what, unix.RTM_GETNEIGH, neighRequest(family, link), func(body []byte) (kernelNeigh, bool) {
+	header := [unix.SizeofNdMsg]byte{family}
+	request := appendUint32(header[:], unix.NDA_IFINDEX, uint32(link))
+	return list(c, others, what, unix.RTM_GETNEIGH, request, func(body []byte) (kernelNeigh, bool) {
 		n, ok := parseNeigh(body)
 		return n, ok && n.link == link && n.family == family
 	})
 }
 
 // list appends the entries of a table that parse accepts to others.
-func list[T any](c *conn, others []T, what string, kind uint16, request []byte, parse func(body []byte) (T, bool)) (all []T, err error) {
-	err = RetryDump(what, func() error {
-		all = others
-		return c.dump(kind, request, func(body []byte) {
+func list[T any](c *conn, others []T, what string, kind uint16, request []byte, parse func(body []byte) (T, bool)) ([]T, error) {
+	return RetryDump(what, func() ([]T, error) {
+		all := others
+		err := c.dump(kind, request, func(body []byte) {
 			if v, ok := parse(body); ok {
 				all = append(all, v)
 			}
 		})
+		return all, err
 	})
-	return all, err
 }

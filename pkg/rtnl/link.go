@@ -18,19 +18,18 @@ import (
 // dumpTries bounds how often an interrupted dump is repeated.
 const dumpTries = 10
 
-// RetryDump repeats a dump that changes interrupted (netlink.ErrDumpInterrupted);
-// what names it in the error.
-func RetryDump(what string, dump func() error) error {
-	var err error
+// RetryDump returns the entries of a dump. It repeats a dump that changes
+// interrupted (netlink.ErrDumpInterrupted). The error names the entries by what.
+func RetryDump[T any](what string, dump func() ([]T, error)) (all []T, err error) {
 	for range dumpTries {
-		if err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("list %s: %w", what, err)
+		return nil, fmt.Errorf("list %s: %w", what, err)
 	}
-	return nil
+	return all, nil
 }
 
 // LinkExists reports whether an interface of that name exists.
@@ -46,32 +45,18 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 }
 
 // Links returns all interfaces.
-func Links(h *netlink.Handle) (links []netlink.Link, err error) {
-	err = RetryDump("interfaces", func() (err error) {
-		links, err = h.LinkList()
-		return err
-	})
-	return links, err
-}
+func Links(h *netlink.Handle) ([]netlink.Link, error) { return RetryDump("interfaces", h.LinkList) }
 
 // Routes returns the IPv4 routes that match filter in the fields of mask
 // (netlink.RT_FILTER_…).
-func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []netlink.Route, err error) {
-	err = RetryDump("routes", func() (err error) {
-		routes, err = h.RouteListFiltered(unix.AF_INET, filter, mask)
-		return err
-	})
-	return routes, err
+func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return RetryDump("routes", func() ([]netlink.Route, error) { return h.RouteListFiltered(unix.AF_INET, filter, mask) })
 }
 
 // Addrs returns the IPv4 addresses of an interface with their prefix lengths,
 // sorted.
 func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
-	var have []netlink.Addr
-	err := RetryDump("addresses of "+l.Attrs().Name, func() (err error) {
-		have, err = h.AddrList(l, unix.AF_INET)
-		return err
-	})
+	have, err := RetryDump("addresses of "+l.Attrs().Name, func() ([]netlink.Addr, error) { return h.AddrList(l, unix.AF_INET) })
 	if err != nil {
 		return nil, err
 	}

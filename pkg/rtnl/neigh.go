@@ -56,10 +56,3 @@ func parseNeigh(body []byte) (kernelNeigh, bool) {
 	}
 	return n, ok
 }
-
-// neighRequest is the request for the entries of one link. A strict dump filters
-// by the attribute; an older kernel sends all.
-func neighRequest(family uint8, link int) []byte {
-	b := append(make([]byte, 0, 64), family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	return appendUint32(b, unix.NDA_IFINDEX, uint32(link))
-}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -334,18 +335,18 @@ func TestInterruptedDump(t *testing.T) {
 
 func TestInterruptedDumpIsRepeated(t *testing.T) {
 	tries := 0
-	err := RetryDump("x", func() error {
+	got, err := RetryDump("x", func() ([]int, error) {
 		tries++
 		if tries < 3 {
-			return netlink.ErrDumpInterrupted
+			return []int{0}, netlink.ErrDumpInterrupted
 		}
-		return nil
+		return []int{tries}, nil
 	})
-	if err != nil || tries != 3 {
-		t.Errorf("%v after %d tries", err, tries)
+	if err != nil || !slices.Equal(got, []int{3}) {
+		t.Errorf("%v, %v after %d tries", got, err, tries)
 	}
 	tries = 0
-	err = RetryDump("x", func() error { tries++; return netlink.ErrDumpInterrupted })
+	_, err = RetryDump("x", func() ([]int, error) { tries++; return nil, netlink.ErrDumpInterrupted })
 	if !errors.Is(err, netlink.ErrDumpInterrupted) || tries != dumpTries {
 		t.Errorf("%v after %d tries", err, tries)
 	}

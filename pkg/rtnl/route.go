@@ -102,10 +102,3 @@ func (s scope) parseRoute(body []byte) (kernelRoute, bool) {
 	}
 	return r, table == unix.RT_TABLE_MAIN
 }
-
-// routeRequest is the request for the main table of a family, with the filter of
-// a strict dump (NETLINK_GET_STRICT_CHK, Linux 4.20).
-func routeRequest(family uint8) []byte {
-	b := append(make([]byte, 0, 64), family, 0, 0, 0, unix.RT_TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0)
-	return appendUint32(b, unix.RTA_TABLE, unix.RT_TABLE_MAIN)
-}
