@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // openTUN makes a tunnel device with the address addr/32 and the route for
@@ -40,14 +39,16 @@ func setUp(name string, addr netip.Addr, network netip.Prefix, mtu int) error {
 	if err != nil {
 		return err
 	}
+	host := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	all := &net.IPNet{IP: network.Addr().AsSlice(), Mask: net.CIDRMask(network.Bits(), 32)}
 	if err := netlink.LinkSetMTU(link, mtu); err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: netlink.NewIPNet(addr.AsSlice())}); err != nil {
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: host}); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: netdev.IPNet(network)})
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: all})
 }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -40,8 +39,9 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, peers *netns
 		return fmt.Errorf("look up loopback: %w", err)
 	}
 	for _, p := range []netip.Prefix{hostRange, fillRange} {
+
 		err := peers.Netlink().RouteAdd(&netlink.Route{
-			LinkIndex: lo.Attrs().Index, Dst: netdev.IPNet(p), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
+			LinkIndex: lo.Attrs().Index, Dst: netnstest.IPNet(p), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})
 		if err != nil {
 			return fmt.Errorf("add local route %v: %w", p, err)

@@ -29,13 +29,13 @@ func (h *Host) SetMTU(link string, mtu int) {
 // AddAddr adds an address to an interface.
 func (h *Host) AddAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: h.ipNet(addr)}), "add address %v to %s", addr, link)
+	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: IPNet(addr)}), "add address %v to %s", addr, link)
 }
 
 // DelAddr deletes an address of an interface.
 func (h *Host) DelAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	h.check(h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: h.ipNet(addr)}), "delete address %v of %s", addr, link)
+	h.check(h.nl.AddrDel(h.link(link), &netlink.Addr{IPNet: IPNet(addr)}), "delete address %v of %s", addr, link)
 }
 
 // AddRoute adds a route to dst via a gateway, or directly over link if via is the
@@ -53,7 +53,7 @@ func (h *Host) DelRoute(dst netip.Prefix, via netip.Addr, link string) {
 
 func (h *Host) route(dst netip.Prefix, via netip.Addr, link string) *netlink.Route {
 	h.lab.scope.Helper()
-	r := &netlink.Route{Dst: h.ipNet(dst)}
+	r := &netlink.Route{Dst: IPNet(dst)}
 	if via.IsValid() {
 		r.Gw = via.AsSlice()
 	}
@@ -106,9 +106,7 @@ func (h *Host) link(name string) netlink.Link {
 	return l
 }
 
-func (h *Host) ipNet(p netip.Prefix) *net.IPNet {
-	h.lab.scope.Helper()
-	n, err := netlink.ParseIPNet(p.String())
-	h.check(err, "parse %v", p)
-	return n
+// IPNet returns p as a *net.IPNet, for the netlink package.
+func IPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

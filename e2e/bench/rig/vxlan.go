@@ -9,7 +9,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -76,7 +75,7 @@ func addVXLANPeer(nl *netlink.Handle, dev, n int) error {
 			return fmt.Errorf("add neighbour %v of peer %d: %w", e.IP, n, err)
 		}
 	}
-	r := &netlink.Route{LinkIndex: dev, Dst: netdev.IPNet(peerSubnet(n)), Gw: gateway, Flags: int(netlink.FLAG_ONLINK)}
+	r := &netlink.Route{LinkIndex: dev, Dst: netnstest.IPNet(peerSubnet(n)), Gw: gateway, Flags: int(netlink.FLAG_ONLINK)}
 	if err := nl.RouteAdd(r); err != nil {
 		return fmt.Errorf("add route %v: %w", r.Dst, err)
 	}

@@ -13,7 +13,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -83,7 +82,7 @@ func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 func wireguardPeer(n int, key wgtypes.Key) wgtypes.PeerConfig {
 	return wgtypes.PeerConfig{
 		PublicKey: key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(publicIP(n), wireguardPort)),
-		AllowedIPs: []net.IPNet{*netdev.IPNet(peerSubnet(n))},
+		AllowedIPs: []net.IPNet{*netnstest.IPNet(peerSubnet(n))},
 	}
 }
 
