@@ -39,7 +39,6 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, peers *netns
 		return fmt.Errorf("look up loopback: %w", err)
 	}
 	for _, p := range []netip.Prefix{hostRange, fillRange} {
-
 		err := peers.Netlink().RouteAdd(&netlink.Route{
 			LinkIndex: lo.Attrs().Index, Dst: netnstest.IPNet(p), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})

@@ -76,20 +76,16 @@ func (c *conn) do(ops []operation) error {
 }
 
 func (c *conn) batch(ops []operation) error {
-	c.out = c.out[:0]
 	first := c.seq + 1
 	for i, op := range ops {
-		flags := op.flags | unix.NLM_F_REQUEST
+		flags := op.flags
 		if i == len(ops)-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		start := len(c.out)
-		c.out = op.object.appendTo(begin(c.out, op.kind, flags))
-		c.seq++
-		finish(c.out[start:], c.seq)
+		c.add(op.kind, flags, op.object.appendTo)
 	}
-	if _, err := c.sock.Write(c.out); err != nil {
-		return fmt.Errorf("send to route netlink: %w", err)
+	if err := c.send(); err != nil {
+		return err
 	}
 	for {
 		answers, err := c.receive()
@@ -115,11 +111,9 @@ func (c *conn) batch(ops []operation) error {
 // with a part of them. If the table changed during the dump (NLM_F_DUMP_INTR),
 // entries may be missing or appear twice: the error is netlink.ErrDumpInterrupted.
 func (c *conn) dump(kind uint16, request []byte, f func(body []byte)) error {
-	c.seq++
-	c.out = append(begin(c.out[:0], kind, unix.NLM_F_REQUEST|unix.NLM_F_DUMP), request...)
-	finish(c.out, c.seq)
-	if _, err := c.sock.Write(c.out); err != nil {
-		return fmt.Errorf("send to route netlink: %w", err)
+	c.add(kind, unix.NLM_F_DUMP, func(b []byte) []byte { return append(b, request...) })
+	if err := c.send(); err != nil {
+		return err
 	}
 	var interrupted error
 	for {
@@ -145,6 +139,27 @@ func (c *conn) dump(kind uint16, request []byte, f func(body []byte)) error {
 			}
 		}
 	}
+}
+
+// add queues a request for send; body appends the part behind the header.
+func (c *conn) add(kind, flags uint16, body func([]byte) []byte) {
+	start := len(c.out)
+	c.out = body(append(c.out, make([]byte, unix.SizeofNlMsghdr)...))
+	c.seq++
+	header := c.out[start:]
+	native.PutUint32(header, uint32(len(header)))
+	native.PutUint16(header[4:], kind)
+	native.PutUint16(header[6:], flags|unix.NLM_F_REQUEST)
+	native.PutUint32(header[8:], c.seq)
+}
+
+func (c *conn) send() error {
+	_, err := c.sock.Write(c.out)
+	c.out = c.out[:0]
+	if err != nil {
+		return fmt.Errorf("send to route netlink: %w", err)
+	}
+	return nil
 }
 
 // receive reads one datagram into c.in, and returns its messages.

@@ -32,19 +32,6 @@ func attributes(body []byte, size int) iter.Seq2[uint16, []byte] {
 
 func padded(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
-// begin appends a header; finish completes it with length and sequence number.
-func begin(b []byte, kind, flags uint16) []byte {
-	b = native.AppendUint32(b, 0)
-	b = native.AppendUint16(b, kind)
-	b = native.AppendUint16(b, flags)
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-}
-
-func finish(msg []byte, seq uint32) {
-	native.PutUint32(msg, uint32(len(msg)))
-	native.PutUint32(msg[8:], seq)
-}
-
 func appendAttr(b []byte, kind uint16, value ...byte) []byte {
 	b = native.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
 	b = native.AppendUint16(b, kind)
@@ -62,12 +49,7 @@ func appendUint32(b []byte, kind uint16, value uint32) []byte {
 }
 
 func appendAddr(b []byte, kind uint16, a netip.Addr) []byte {
-	if a.Is4() {
-		v := a.As4()
-		return appendAttr(b, kind, v[:]...)
-	}
-	v := a.As16()
-	return appendAttr(b, kind, v[:]...)
+	return appendAttr(b, kind, a.AsSlice()...)
 }
 
 func addrFamily(a netip.Addr) uint8 {
