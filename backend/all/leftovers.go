@@ -98,8 +98,7 @@ func routes(h *netlink.Handle, network netip.Prefix) (left []Leftover, err error
 		if r.Dst == nil {
 			continue
 		}
-		addr, ok := netip.AddrFromSlice(r.Dst.IP)
-		if ok && network.Contains(addr.Unmap()) {
+		if network.Contains(netdev.Prefix(*r.Dst).Addr()) {
 			left = append(left, Leftover{"route", r.Dst.String()})
 		}
 	}

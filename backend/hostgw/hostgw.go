@@ -9,16 +9,24 @@ package hostgw
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
+
+	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
 // Type is the value of the configuration's Backend.Type.
 const Type = "host-gw"
+
+// dataPath is the data path's name in the status.
+const dataPath = "routes"
 
 // New checks that the public address is the uplink's own. There are no options.
 func New(c backend.Config) (backend.Backend, error) {
@@ -29,8 +37,8 @@ func New(c backend.Config) (backend.Backend, error) {
 }
 
 // Remove deletes the routes into network that an earlier run left.
-func Remove(ctx context.Context, network netip.Prefix) error {
-	return rtnl.RemoveRoutes(ctx, network, func(r rtnl.Route) bool { return r.Kind == rtnl.Gateway })
+func Remove(_ context.Context, network netip.Prefix) error {
+	return rtnl.RemoveRoutes(network, rtnl.Gateway)
 }
 
 // gateway is the backend before it has a lease.
@@ -49,3 +57,89 @@ func (g *gateway) Up(context.Context, subnet.Lease) (backend.Network, error) {
 	}
 	return &network{config: g.config, reconciler: reconciler}, nil
 }
+
+// network is the backend at work for one lease.
+type network struct {
+	config     backend.Config
+	reconciler *rtnl.Reconciler
+
+	mu    sync.Mutex                  // guards peers
+	peers map[netip.Prefix]netip.Addr // nil before the first Apply
+}
+
+// MTU implements backend.Network.
+func (n *network) MTU() int { return n.config.Uplink.MTU }
+
+// Apply implements backend.Network. The first events have all peers.
+func (n *network) Apply(events []subnet.Event) {
+	changes, first := n.update(events)
+	if !first {
+		n.reconciler.Update(changes)
+	} else if err := n.reconciler.Reset(changes); err != nil {
+		ratelog.Errorf("set routes: %v", err) // Run tries again
+	}
+}
+
+// update changes the set of peers, and returns the changes for the kernel.
+func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.State, first bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if first = n.peers == nil; first {
+		n.peers = make(map[netip.Prefix]netip.Addr, len(events))
+	}
+	changes = make(map[netip.Prefix]rtnl.State, len(events))
+	for _, e := range events {
+		dst, host := e.Lease.Subnet, e.Lease.Attrs.PublicIP
+		if e.Type == subnet.Removed {
+			delete(n.peers, dst)
+			changes[dst] = rtnl.State{}
+			continue
+		}
+		n.peers[dst] = host
+		changes[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: host, Dev: n.config.Uplink.Name}}}
+	}
+	return changes, first
+}
+
+// Run implements backend.Network.
+func (n *network) Run(ctx context.Context) error {
+	log.Infof("carry packets backend=%s iface=%s mtu=%d", Type, n.config.Uplink.Name, n.MTU())
+	return n.reconciler.Run(ctx)
+}
+
+// DataPath implements backend.Network.
+func (n *network) DataPath() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return dataPath
+}
+
+// Stats implements backend.Network.
+func (n *network) Stats() backend.Stats {
+	refused := n.reconciler.Refusals()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return backend.Stats{
+		DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name,
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, host netip.Addr) (netip.Addr, error) {
+			return host, problem(refused[dst])
+		}),
+	}
+}
+
+// Check implements backend.Checker.
+func (n *network) Check() error { return n.reconciler.Check() }
+
+// problem returns the reason of a refusal with its remedy; nil for nil.
+func problem(r *rtnl.Refusal) error {
+	switch {
+	case r == nil:
+		return nil
+	case errors.Is(r, rtnl.ErrNotOnLink):
+		return fmt.Errorf("%v is not on the link of %s; host-gw needs that, vxlan with DirectRouting does not", r.Route.Via, r.Route.Dev)
+	}
+	return r.Err
+}
+
+// Close implements backend.Network. The routes stay in the kernel.
+func (n *network) Close() error { return n.reconciler.Close() }

@@ -23,22 +23,9 @@ type device struct {
 	mtu          int
 	options      options
 
-	links *netlink.Handle
+	links *netlink.Handle // the reconciler's
 	// offloadOf is the index of the device that setOffload has served.
 	offloadOf int
-}
-
-// open opens the socket, in the network namespace of the calling thread.
-func (d *device) open() (err error) {
-	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open route netlink: %w", err)
-	}
-	return nil
-}
-
-func (d *device) Close() error {
-	d.links.Close()
-	return nil
 }
 
 // ensure makes the device as it should be. It changes nothing that is so already.

@@ -6,18 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Before Linux 5.8, address translation "updated" the UDP checksum of a VXLAN
-// datagram without one if the device's checksum offload was on. The receiver
+// checksumFault reports whether the running kernel corrupts checksums of packets
+// in VXLAN. Before Linux 5.8, address translation "updated" the UDP checksum of a
+// VXLAN datagram without one if the device's checksum offload was on. The receiver
 // dropped the datagram. Linux 5.8 has the correction (commit ea64d8d6c675,
 // "netfilter: nat: never update the UDP checksum when it's 0"). Only translated
 // packets show the fault, so the release is probed. If a distribution has
 // backported the correction, the workaround costs speed only.
-const (
-	fixedMajor = 5
-	fixedMinor = 8
-)
-
-// checksumFault reports whether the running kernel is affected.
 func checksumFault() (bool, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -33,5 +28,5 @@ func faultyRelease(release string) bool {
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 {
 		return false
 	}
-	return major < fixedMajor || major == fixedMajor && minor < fixedMinor
+	return major < 5 || major == 5 && minor < 8
 }

@@ -24,7 +24,6 @@ const dataPath = "vxlan"
 
 // network is the backend at work for one lease.
 type network struct {
-	config  backend.Config
 	options options
 	device  *device
 	lock    io.Closer // of the device's name
@@ -47,6 +46,37 @@ type peer struct {
 	fault error
 	// displaced: another host has its MAC.
 	displaced bool
+}
+
+// holders maps each MAC to the host that has it. The kernel forwards frames for a
+// MAC to one host. If leases of two hosts have the same MAC, as after one was
+// copied, the first keeps it. One host may have several subnets.
+type holders map[rtnl.MAC]holder
+
+type holder struct {
+	host    netip.Addr
+	subnets int
+}
+
+// take gives mac to host for one more subnet, and reports whether host has it.
+func (h holders) take(mac rtnl.MAC, host netip.Addr) bool {
+	now, held := h[mac]
+	if held && now.host != host {
+		return false
+	}
+	h[mac] = holder{host, now.subnets + 1}
+	return true
+}
+
+// give undoes one take, and reports whether the MAC is free.
+func (h holders) give(mac rtnl.MAC) bool {
+	now := h[mac]
+	if now.subnets > 1 {
+		h[mac] = holder{now.host, now.subnets - 1}
+		return false
+	}
+	delete(h, mac)
+	return true
 }
 
 // MTU implements backend.Network.
@@ -147,8 +177,7 @@ func (n *network) state(p *peer) rtnl.State {
 	}
 	return rtnl.State{
 		Routes: []rtnl.Route{{Dst: p.subnet, Via: p.subnet.Addr(), Dev: n.device.name, Kind: rtnl.OnLink}},
-		Neighs: []rtnl.Neigh{{Dev: n.device.name, IP: p.subnet.Addr(), MAC: p.mac}},
-		FDB:    []rtnl.FDB{{Dev: n.device.name, MAC: p.mac, Dst: p.publicIP}},
+		Neighs: []rtnl.Neigh{{IP: p.subnet.Addr(), MAC: p.mac}, {IP: p.publicIP, MAC: p.mac, FDB: true}},
 	}
 }
 
@@ -214,5 +243,9 @@ func (n *network) Check() error { return errors.Join(n.device.check(), n.reconci
 
 // Close implements backend.Network. Device and routes stay in the kernel.
 func (n *network) Close() error {
-	return errors.Join(n.reconciler.Close(), n.device.Close(), n.lock.Close())
+	var err error
+	if n.reconciler != nil {
+		err = n.reconciler.Close()
+	}
+	return errors.Join(err, n.lock.Close())
 }

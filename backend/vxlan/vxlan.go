@@ -17,7 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 
@@ -93,33 +92,37 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
 		mac:     v.mac, mtu: v.options.MTU - encapsulation, options: v.options,
 	}
-	n := &network{config: v.config, options: v.options, device: d, peers: make(map[netip.Prefix]*peer), macs: make(holders)}
-	closers := []io.Closer{}
-	defer func() {
-		for _, c := range closers {
-			if err != nil {
-				err = errors.Join(err, c.Close())
-			}
-		}
-	}()
-	if n.lock, err = netdev.Lock(d.name); err != nil {
+	lock, err := netdev.Lock(d.name)
+	if err != nil {
 		return nil, fmt.Errorf("%w: networks on one host need a Backend.VNI each", err)
 	}
-	closers = append(closers, n.lock)
-	if err := removeDevices(v.config.Network, d.name); err != nil { // of another VNI
+	n := &network{options: v.options, device: d, lock: lock, peers: make(map[netip.Prefix]*peer), macs: make(holders)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	// The device of this VNI is locked, so this removes those of others.
+	if err := removeDevices(v.config.Network); err != nil {
 		return nil, err
 	}
-	if err := d.open(); err != nil {
-		return nil, err
-	}
-	closers = append(closers, d)
 	n.reconciler, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, n.reconciler)
+	d.links = n.reconciler.Links
 	if err := d.ensure(); err != nil {
 		return nil, err
 	}
 	return n, nil
+}
+
+// Remove deletes what an earlier run left for network: the device, which its routes
+// go with, and direct routes.
+func Remove(_ context.Context, network netip.Prefix) error {
+	return errors.Join(removeDevices(network), rtnl.RemoveRoutes(network, rtnl.OnLink))
+}
+
+func removeDevices(network netip.Prefix) error {
+	return rtnl.RemoveDevices(network, Type, netdev.IsVXLAN)
 }

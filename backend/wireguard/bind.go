@@ -37,8 +37,6 @@ type bind struct {
 	senders *sync.Pool
 }
 
-var _ conn.Bind = (*bind)(nil)
-
 // Open implements conn.Bind.
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
@@ -108,11 +106,11 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		return net.ErrClosed
 	}
 	s := senders.Get().(*udpsock.Sender)
-	err := send(s, bufs, e.dest())
+	err := send(s, bufs, e.dest.Load())
 	// This host may have lost the source address; the route selects another.
-	if errors.Is(err, unix.ENETUNREACH) && !e.srcCleared.Load() {
+	if errors.Is(err, unix.ENETUNREACH) && !e.srcCleared() {
 		e.ClearSrc()
-		err = send(s, bufs, e.dest())
+		err = send(s, bufs, e.dest.Load())
 	}
 	senders.Put(s)
 	return err
@@ -206,7 +204,7 @@ func (r *receiver) advance() bool {
 func (r *receiver) endpoint(m *udpsock.Message) *endpoint {
 	e := &r.endpoints[(m.From^uint32(m.FromPort))%endpointCache]
 	from, to := netip.AddrPortFrom(addr4(m.From), m.FromPort), addr4(m.To)
-	if *e == nil || (*e).addr != from || (*e).local != to || (*e).srcCleared.Load() {
+	if *e == nil || (*e).addr != from || (*e).local != to || (*e).srcCleared() {
 		*e = newEndpoint(from, to)
 	}
 	return *e
@@ -224,32 +222,24 @@ func addr4(a uint32) netip.Addr {
 type endpoint struct {
 	addr  netip.AddrPort
 	local netip.Addr // zero: not known
-	// srcCleared is set once local must not be used any more.
-	srcCleared     atomic.Bool
-	plain, withSrc *udpsock.Dest
+	plain *udpsock.Dest
+	// dest is plain, or sends from local until that must not be used any more.
+	dest atomic.Pointer[udpsock.Dest]
 }
-
-var _ conn.Endpoint = (*endpoint)(nil)
 
 func newEndpoint(addr netip.AddrPort, local netip.Addr) *endpoint {
 	e := &endpoint{addr: addr, local: local, plain: udpsock.NewDest(addr.Addr().As4(), addr.Port())}
-	if !local.IsValid() {
-		e.srcCleared.Store(true)
-		return e
+	e.dest.Store(e.plain)
+	if local.IsValid() {
+		e.dest.Store(e.plain.From(local.As4()))
 	}
-	e.withSrc = e.plain.From(local.As4())
 	return e
 }
 
-func (e *endpoint) dest() *udpsock.Dest {
-	if e.srcCleared.Load() {
-		return e.plain
-	}
-	return e.withSrc
-}
+func (e *endpoint) srcCleared() bool { return e.dest.Load() == e.plain }
 
 // ClearSrc implements conn.Endpoint.
-func (e *endpoint) ClearSrc() { e.srcCleared.Store(true) }
+func (e *endpoint) ClearSrc() { e.dest.Store(e.plain) }
 
 // SrcToString implements conn.Endpoint.
 func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
@@ -268,7 +258,7 @@ func (e *endpoint) DstIP() netip.Addr { return e.addr.Addr() }
 
 // SrcIP implements conn.Endpoint.
 func (e *endpoint) SrcIP() netip.Addr {
-	if e.srcCleared.Load() {
+	if e.srcCleared() {
 		return netip.Addr{}
 	}
 	return e.local

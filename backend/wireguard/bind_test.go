@@ -199,7 +199,7 @@ func TestBindDoesNotAllocate(t *testing.T) {
 	bufs := [][]byte{make([]byte, 1000), make([]byte, 1000), make([]byte, 10)}
 	sender := udpsock.NewSender(a.bind.conn)
 	n := testing.AllocsPerRun(100, func() {
-		if err := send(sender, bufs, to.(*endpoint).dest()); err != nil {
+		if err := send(sender, bufs, to.(*endpoint).dest.Load()); err != nil {
 			t.Fatal(err)
 		}
 		for left := len(bufs); left > 0; {

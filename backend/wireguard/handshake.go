@@ -35,45 +35,33 @@ const (
 	maxHandshakes = 1024
 )
 
-// initiator queues handshakes that WireGuard would start too late by itself:
-// with a peer that has a new key, and with all peers of a new tunnel. A peer with
-// a new key has tried before it published the key (see Rekey) and stays silent for
-// 5 s. Peers of a new tunnel use their session with the old tunnel until 15 s
-// (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT) have passed without an answer.
-type initiator struct {
-	wake chan struct{} // holds one token while batches are queued
-
-	mu    sync.Mutex // guards queue
-	queue []batch
-}
-
-// batch is a set of peers that get an initiation after a delay.
+// batch is a set of peers that get an initiation after a delay. Batches are for
+// handshakes that WireGuard would start too late by itself: with a peer that has a
+// new key, and with all peers of a new tunnel. A peer with a new key has tried
+// before it published the key (see Rekey) and stays silent for 5 s. Peers of a new
+// tunnel use their session with the old tunnel until 15 s (KEEPALIVE_TIMEOUT +
+// REKEY_TIMEOUT) have passed without an answer.
 type batch struct {
 	keys  []wgtypes.Key
 	after time.Duration
 }
 
-func newInitiator() *initiator { return &initiator{wake: make(chan struct{}, 1)} }
-
-// enqueue queues keys in batches, the first of which is due after a delay.
-func (i *initiator) enqueue(after time.Duration, keys ...wgtypes.Key) {
-	i.mu.Lock()
+// enqueue queues keys in batches, the first of which is due after a delay. The
+// caller holds mu.
+func (n *network) enqueue(after time.Duration, keys ...wgtypes.Key) {
 	for chunk := range slices.Chunk(keys, batchSize) {
-		i.queue = append(i.queue, batch{chunk, after})
+		n.handshakes = append(n.handshakes, batch{chunk, after})
 		after += batchInterval
 	}
-	i.mu.Unlock()
-	select {
-	case i.wake <- struct{}{}:
-	default: // it has a token
-	}
+	n.handshakesDue.Set()
 }
 
-func (i *initiator) take() []batch {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	queue := i.queue
-	i.queue = nil
+// dequeue returns the queued batches and empties the queue.
+func (n *network) dequeue() []batch {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	queue := n.handshakes
+	n.handshakes = nil
 	return queue
 }
 
@@ -85,9 +73,9 @@ func (n *network) runHandshakes(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.initiator.wake:
+		case <-n.handshakesDue:
 		}
-		for _, b := range n.initiator.take() {
+		for _, b := range n.dequeue() {
 			running.Go(func() { n.handshake(ctx, b) })
 		}
 	}
@@ -113,11 +101,12 @@ func (n *network) handshake(ctx context.Context, b batch) {
 	}
 	if err := n.dropOldKeys(b.keys); err != nil {
 		ratelog.Warningf("remove old keys of peers: %v", err)
-		n.keeper.Wake() // prepare repairs it
+		n.reconciler.Wake() // prepare repairs it
 	}
 }
 
-// handshakeAll queues the peers, at most maxHandshakes of them. Of two hosts, the
+// handshakeAll queues the peers, at most maxHandshakes of them; the caller holds
+// mu. Of two hosts, the
 // one with the lesser key initiates at once and the other only after a delay.
 // Crossing initiations may leave wireguard-go with a session that only sends, for
 // 15 s: a worker accepts the peer's response while another reuses the index of
@@ -134,8 +123,8 @@ func (n *network) handshakeAll() {
 			second = append(second, key)
 		}
 	}
-	n.initiator.enqueue(0, first...)
-	n.initiator.enqueue(handshakeRetry+rand.N(handshakeRetry), second...)
+	n.enqueue(0, first...)
+	n.enqueue(handshakeRetry+rand.N(handshakeRetry), second...)
 }
 
 // initiate starts a handshake with each of keys that has no session, and returns

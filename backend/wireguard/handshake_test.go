@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -87,7 +88,7 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 	a.check(a.network.Close())
 	a.up()
 	a.apply(b.lease, c.lease)
-	a.network.initiator.take() // only the next tunnel matters below
+	a.network.dequeue() // only the next tunnel matters below
 	out, err := a.host.Command(t.Context(), "ip", "link", "del", deviceName).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -177,10 +178,10 @@ func TestRandomLeases(t *testing.T) {
 // A new tunnel does not initiate with all peers of a large network: most may be
 // absent.
 func TestHandshakesAreBounded(t *testing.T) {
-	n := &network{initiator: newInitiator(), peers: make(map[netip.Prefix]*peer)}
+	n := &network{handshakesDue: reconcile.NewSignal(), peers: make(map[netip.Prefix]*peer)}
 	queued := func() (keys int) {
 		n.handshakeAll()
-		for _, b := range n.initiator.take() {
+		for _, b := range n.dequeue() {
 			keys += len(b.keys)
 		}
 		return keys
@@ -214,9 +215,9 @@ func TestHandshakesDoNotCross(t *testing.T) {
 		var after [2]time.Duration
 		for i := range keys {
 			dst := netip.MustParsePrefix("10.5.1.0/24")
-			n := &network{initiator: newInitiator(), key: keys[i], peers: map[netip.Prefix]*peer{dst: {subnet: dst, key: keys[1-i].PublicKey()}}}
+			n := &network{handshakesDue: reconcile.NewSignal(), key: keys[i], peers: map[netip.Prefix]*peer{dst: {subnet: dst, key: keys[1-i].PublicKey()}}}
 			n.handshakeAll()
-			for _, b := range n.initiator.take() {
+			for _, b := range n.dequeue() {
 				after[i] = b.after
 			}
 		}

@@ -2,10 +2,12 @@ package wireguard
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
@@ -22,6 +24,30 @@ func openKernel(h *netlink.Handle) (tunnel, error) {
 		return nil, fmt.Errorf("open WireGuard's control socket: %w", err)
 	}
 	return &kernelTunnel{client}, nil
+}
+
+// ensureLink makes the kernel's device if there is none.
+func ensureLink(h *netlink.Handle) error {
+	link, err := h.LinkByName(deviceName)
+	switch {
+	case err == nil && link.Type() != Type:
+		return fmt.Errorf("interface %s exists and is of type %s, not %s: delete or rename it", deviceName, link.Type(), Type)
+	case err == nil:
+		return nil
+	case !errors.As(err, new(netlink.LinkNotFoundError)):
+		return fmt.Errorf("look up device %s: %w", deviceName, err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = deviceName
+	err = h.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	// The kernel does not know the kind of device (net/core/rtnetlink.c, rtnl_newlink).
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return errNoKernel
+	}
+	if err != nil {
+		return fmt.Errorf("add device %s: %w", deviceName, err)
+	}
+	return nil
 }
 
 func (k *kernelTunnel) configure(c wgtypes.Config) error {

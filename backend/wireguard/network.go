@@ -10,26 +10,27 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
 // network is the data plane of one lease.
 type network struct {
-	config    backend.Config
-	options   options
-	mtu       int
-	address   netip.Prefix // of the device
-	lock      io.Closer    // on the device's name
-	links     *netlink.Handle
-	keeper    *rtnl.Reconciler
-	initiator *initiator
+	config  backend.Config
+	options options
+	mtu     int
+	address netip.Prefix // of the device
+	lock    io.Closer    // on the device's name
+	// reconciler calls prepare before each of its passes.
+	reconciler *rtnl.Reconciler
+	// handshakesDue is set while handshakes holds batches.
+	handshakesDue reconcile.Signal
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
 	key              wgtypes.Key
@@ -38,29 +39,22 @@ type network struct {
 	dataPath, reason string
 	peers            map[netip.Prefix]*peer
 	replaced         map[wgtypes.Key]wgtypes.Key // old key of a peer → new key; see dropOldKeys
-	applied          bool                        // the first set of peers was applied
+	handshakes       []batch
+	applied          bool // the first set of peers was applied
 }
 
-var _ backend.Network = (*network)(nil)
-
-// failClosed sets the prohibit route.
-func (n *network) failClosed() error {
-	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{n.prohibit()}}})
-}
-
-// open makes the tunnel and the route into it.
+// open sets the prohibit route, which applies while there is no other to the
+// network. Then it makes the tunnel and the route into it.
 func (n *network) open() error {
+	routes := []rtnl.Route{{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}}
+	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}}); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	return n.keeper.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: []rtnl.Route{
-		n.prohibit(), {Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link},
-	}}})
-}
-
-// prohibit is the route that applies while there is no other to the network.
-func (n *network) prohibit() rtnl.Route {
-	return rtnl.Route{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
+	routes = append(routes, rtnl.Route{Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link})
+	return n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}})
 }
 
 // MTU implements backend.Network.
@@ -84,12 +78,12 @@ func (n *network) Apply(events []subnet.Event) {
 		n.peers[p.subnet] = p
 		if old != nil && old.key != p.key && p.problem == nil {
 			n.replaced[old.key] = p.key
-			n.initiator.enqueue(0, p.key)
+			n.enqueue(0, p.key)
 		}
 	}
 	if err := n.apply(before); err != nil {
 		ratelog.Errorf("set peers: %v", err)
-		n.keeper.Wake() // prepare repairs it
+		n.reconciler.Wake() // prepare repairs it
 	}
 }
 
@@ -145,15 +139,14 @@ func (n *network) configure(peers []wgtypes.PeerConfig) error {
 	return nil
 }
 
-// prepare makes device, tunnel and peers as they should be before each pass of
-// the keeper.
+// prepare makes device, tunnel and peers as they should be.
 func (n *network) prepare() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.up {
 		return nil
 	}
-	exists, err := rtnl.LinkExists(n.links, deviceName)
+	exists, err := rtnl.LinkExists(n.reconciler.Links, deviceName)
 	if err != nil {
 		return err
 	}
@@ -169,11 +162,11 @@ func (n *network) prepare() error {
 		}
 		n.handshakeAll()
 	}
-	link, err := n.links.LinkByName(deviceName)
+	link, err := n.reconciler.Links.LinkByName(deviceName)
 	if err != nil {
 		return fmt.Errorf("look up device %s: %w", deviceName, err)
 	}
-	if err := rtnl.EnsureUp(n.links, link, n.address, n.mtu); err != nil {
+	if err := rtnl.EnsureUp(n.reconciler.Links, link, n.address, n.mtu); err != nil {
 		return err
 	}
 	if !n.applied {
@@ -183,7 +176,7 @@ func (n *network) prepare() error {
 }
 
 func (n *network) makeTunnel() (err error) {
-	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.links, n.options.dataPath, n.mtu)
+	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.reconciler.Links, n.options.dataPath, n.mtu)
 	if err != nil {
 		n.tunnel = nil
 		return err
@@ -209,7 +202,7 @@ func (n *network) closeTunnel() error {
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.keeper.Run(ctx) })
+	g.Go(func() error { return n.reconciler.Run(ctx) })
 	g.Go(func() error { return n.runHandshakes(ctx) })
 	return g.Wait()
 }
@@ -231,18 +224,40 @@ func (n *network) Stats() backend.Stats {
 	}
 }
 
+// Check implements backend.Checker.
+func (n *network) Check() error {
+	err := rtnl.CheckUp(n.reconciler.Links, deviceName, n.address, n.mtu)
+	if err == nil {
+		err = n.checkPeers()
+	}
+	return errors.Join(err, n.reconciler.Check())
+}
+
+func (n *network) checkPeers() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.tunnel == nil {
+		return fmt.Errorf("device %s has no tunnel", deviceName)
+	}
+	if !n.applied {
+		return nil
+	}
+	wrong, err := n.differing(false)
+	if err == nil && len(wrong) > 0 {
+		err = fmt.Errorf("%d peers of %s differ from their leases, such as %v", len(wrong), deviceName, wrong[0].PublicKey)
+	}
+	return err
+}
+
 // Close implements backend.Network. The kernel's tunnel stays; one in user space
 // ends. The prohibit route stays in either case.
 func (n *network) Close() error {
 	var errs []error
-	if n.keeper != nil {
-		errs = append(errs, n.keeper.Close())
+	if n.reconciler != nil {
+		errs = append(errs, n.reconciler.Close())
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	errs = append(errs, n.closeTunnel())
-	n.mu.Unlock()
-	if n.links != nil {
-		n.links.Close()
-	}
 	return errors.Join(append(errs, n.lock.Close())...)
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -95,9 +96,7 @@ func decodeConfigs(peers []wgtypes.Peer) map[wgtypes.Key]peerConfig {
 			c.endpoint = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 		}
 		for _, n := range p.AllowedIPs {
-			ip, _ := netip.AddrFromSlice(n.IP)
-			ones, _ := n.Mask.Size()
-			c.allowed = append(c.allowed, netip.PrefixFrom(ip.Unmap(), ones))
+			c.allowed = append(c.allowed, netdev.Prefix(n))
 		}
 		slices.SortFunc(c.allowed, netip.Prefix.Compare)
 		configs[p.PublicKey] = c
@@ -112,7 +111,7 @@ func (c peerConfig) encode(key wgtypes.Key, allowed []netip.Prefix) wgtypes.Peer
 		PersistentKeepaliveInterval: &c.keepalive, ReplaceAllowedIPs: true,
 	}
 	for _, a := range allowed {
-		p.AllowedIPs = append(p.AllowedIPs, net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())})
+		p.AllowedIPs = append(p.AllowedIPs, *netdev.IPNet(a))
 	}
 	return p
 }

@@ -2,11 +2,9 @@ package wireguard
 
 import (
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
@@ -44,28 +42,4 @@ func openTunnel(h *netlink.Handle, dataPath string, mtu int) (t tunnel, name, re
 	}
 	t, err = openUserspace(mtu)
 	return t, userspace, reason, err
-}
-
-// ensureLink makes the kernel's device if there is none.
-func ensureLink(h *netlink.Handle) error {
-	link, err := h.LinkByName(deviceName)
-	switch {
-	case err == nil && link.Type() != "wireguard":
-		return fmt.Errorf("interface %s exists and is of type %s, not wireguard: delete or rename it", deviceName, link.Type())
-	case err == nil:
-		return nil
-	case !errors.As(err, new(netlink.LinkNotFoundError)):
-		return fmt.Errorf("look up device %s: %w", deviceName, err)
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = deviceName
-	err = h.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
-	// The kernel does not know the kind of device (net/core/rtnetlink.c, rtnl_newlink).
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return errNoKernel
-	}
-	if err != nil {
-		return fmt.Errorf("add device %s: %w", deviceName, err)
-	}
-	return nil
 }

@@ -33,13 +33,11 @@ import (
 	"fmt"
 	"net/netip"
 
-	log "github.com/golang/glog"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -97,7 +95,7 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 	n := &network{
 		config: b.config, options: b.options, mtu: b.options.MTU - encapsulation,
 		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
-		lock:    lock, initiator: newInitiator(),
+		lock:    lock, handshakesDue: reconcile.NewSignal(),
 		key: b.key, peers: make(map[netip.Prefix]*peer), replaced: make(map[wgtypes.Key]wgtypes.Key),
 	}
 	defer func() {
@@ -105,14 +103,8 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, fmt.Errorf("open route netlink: %w", err)
-	}
-	n.keeper, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
 	if err != nil {
-		return nil, err
-	}
-	if err := n.failClosed(); err != nil {
 		return nil, err
 	}
 	if err := n.open(); err != nil {
@@ -123,39 +115,8 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 
 // Remove deletes what an earlier run for network left: the kernel's device,
 // unless a running flannel uses it, and the prohibit route.
-func Remove(ctx context.Context, network netip.Prefix) error {
+func Remove(_ context.Context, network netip.Prefix) error {
 	return errors.Join(
-		removeDevice(network),
-		rtnl.RemoveRoutes(ctx, network, func(r rtnl.Route) bool { return r.Kind == rtnl.Prohibit }))
-}
-
-func removeDevice(network netip.Prefix) (err error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open route netlink: %w", err)
-	}
-	defer h.Close()
-	link, err := h.LinkByName(deviceName)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up device %s: %w", deviceName, err)
-	}
-	if within, err := rtnl.Within(h, link, network); err != nil || !within || link.Type() != "wireguard" {
-		return err
-	}
-	lock, err := netdev.Lock(deviceName)
-	if errors.Is(err, netdev.ErrLocked) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	log.Infof("remove device of an earlier run device=%s", deviceName)
-	if err := h.LinkDel(link); err != nil {
-		return fmt.Errorf("delete device %s: %w", deviceName, err)
-	}
-	return nil
+		rtnl.RemoveDevices(network, Type, func(name string) bool { return name == deviceName }),
+		rtnl.RemoveRoutes(network, rtnl.Prohibit))
 }

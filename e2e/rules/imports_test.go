@@ -48,7 +48,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/probe", "pkg/clock"},
 	{"pkg/ratelog", ""},
 	{"pkg/reconcile", "pkg/backoff pkg/clock pkg/ratelog"},
-	{"pkg/rtnl", "pkg/ratelog pkg/reconcile"},
+	{"pkg/rtnl", "pkg/netdev pkg/ratelog pkg/reconcile"},
 	{"pkg/status", "pkg/httpd"},
 	{"pkg/subnetfile", "pkg/atomicfile"},
 	{"pkg/tun", "pkg/tun/virtio"},

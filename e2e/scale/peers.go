@@ -39,9 +39,8 @@ func (s *scale) answerPings(ctx context.Context, g *errgroup.Group, peers *netns
 		return fmt.Errorf("look up loopback: %w", err)
 	}
 	for _, p := range []netip.Prefix{hostRange, fillRange} {
-		dst := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 		err := peers.Netlink().RouteAdd(&netlink.Route{
-			LinkIndex: lo.Attrs().Index, Dst: dst, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
+			LinkIndex: lo.Attrs().Index, Dst: netnstest.IPNet(p), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})
 		if err != nil {
 			return fmt.Errorf("add local route %v: %w", p, err)

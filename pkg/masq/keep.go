@@ -2,15 +2,15 @@ package masq
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"reflect"
+	"syscall"
 	"time"
 
 	log "github.com/golang/glog"
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
@@ -37,11 +37,12 @@ func Run(ctx context.Context, r Rules) error {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
 	defer listener.Close()
-	desired, err := settle(ctx, r, rate.NewLimiter(rate.Every(repairInterval), repairBurst))
-	if ctx.Err() != nil {
-		return nil
-	}
+	c, own, err := r.connectLasting()
 	if err != nil {
+		return fmt.Errorf("apply nftables rules: %w", err)
+	}
+	defer c.CloseLasting()
+	if err := r.apply(c); err != nil {
 		return err
 	}
 	warnOfDrops(t)
@@ -51,84 +52,76 @@ func Run(ctx context.Context, r Rules) error {
 		Burst:    repairBurst,
 		Changed:  reconcile.NewSignal(),
 		Watch: func(ctx context.Context, changed func()) error {
-			return listener.Run(ctx, func(datagram []byte) bool { return concerns(datagram, t.Name) }, changed)
+			return listener.Run(ctx, func(datagram []byte) bool { return concerns(datagram, t.Name, own) }, changed)
 		},
 		Step: func(context.Context) error {
-			if actual, err := readTable(t); err == nil && reflect.DeepEqual(actual, desired) {
-				return nil
-			}
 			ratelog.Warningf("repair nftables table=%s reason=%q", t.Name, "changed by another program")
-			// desired stays as it is: a second change could follow this Apply
-			// before the table is read.
-			return Apply(r)
+			return r.apply(c)
 		},
 	}.Run(ctx)
 }
 
-// settle applies r and returns the table as the kernel has it then. Reading takes
-// several requests. If another program changes the ruleset between the two or
-// during the reading, settle starts again: its change must not become the
-// desired state.
-func settle(ctx context.Context, r Rules, limit *rate.Limiter) (content, error) {
-	for {
-		if err := limit.Wait(ctx); err != nil {
-			return nil, err
-		}
-		before, err := generation()
+// connectLasting returns a connection of one socket, and the socket's port. The
+// announcement of a change has the port of the socket that requested the change
+// (nlmsg_pid, netlink(7)).
+func (r Rules) connectLasting() (c *nftables.Conn, port uint32, err error) {
+	c, err = r.connect(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
+		raw, err := s.SyscallConn()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := Apply(r); err != nil {
-			return nil, err
+		var address unix.Sockaddr
+		err = errors.Join(raw.Control(func(fd uintptr) { address, err = unix.Getsockname(int(fd)) }), err)
+		if own, ok := address.(*unix.SockaddrNetlink); ok {
+			port = own.Pid
 		}
-		actual, readErr := readTable(table(r.Network))
-		after, err := generation()
-		if err != nil {
-			return nil, err
-		}
-		if after == before+1 { // the only transaction is Apply's
-			return actual, readErr
-		}
-	}
+		return err
+	}))
+	return c, port, err
 }
 
-// content is a table's: for each chain its settings and rules. It leaves out
-// counters and handles, which differ each time the table is made.
-type content map[string][]any
-
-func readTable(t *nftables.Table) (content, error) {
-	c, err := nftables.New()
+// concerns reports whether a datagram announces a change of the table, its
+// chains or its rules by another socket than own. The monitor of google/nftables does not serve here: it
+// ends when its receive buffer overflows, and decodes the rules of all tables.
+func concerns(datagram []byte, table string, own uint32) bool {
+	messages, err := syscall.ParseNetlinkMessage(datagram)
 	if err != nil {
-		return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
+		return true
 	}
-	chains, err := c.ListChainsOfTableFamily(t.Family)
-	if err != nil {
-		return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
-	}
-	found := make(content)
-	for _, chain := range chains {
-		if chain.Table.Name != t.Name {
+	for _, m := range messages {
+		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Pid == own {
 			continue
 		}
-		rules, err := c.GetRules(t, chain)
-		if err != nil {
-			return nil, fmt.Errorf("read nftables table %s: %w", t.Name, err)
-		}
-		parts := []any{chain.Type, chain.Hooknum, chain.Priority, chain.Policy}
-		for _, rule := range rules {
-			for _, e := range rule.Exprs {
-				if _, isCounter := e.(*expr.Counter); isCounter {
-					e = &expr.Counter{}
-				}
-				parts = append(parts, e)
+		switch m.Header.Type & 0xff {
+		case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
+			unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
+			if tableOf(m.Data) == table {
+				return true
 			}
 		}
-		found[chain.Name] = parts
 	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("read nftables table %s: no chains", t.Name)
+	return false
+}
+
+// tableOf returns the name of the table that an announcement is about, or "". The
+// name is attribute 1 of tables, chains and rules (NFTA_TABLE_NAME,
+// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE in linux/netfilter/nf_tables.h), behind a
+// struct nfgenmsg (linux/netfilter/nfnetlink.h).
+func tableOf(data []byte) string {
+	const nfgenmsgLen = 4
+	if len(data) < nfgenmsgLen {
+		return ""
 	}
-	return found, nil
+	ad, err := netlink.NewAttributeDecoder(data[nfgenmsgLen:])
+	if err != nil {
+		return ""
+	}
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_TABLE_NAME {
+			return ad.String()
+		}
+	}
+	return ""
 }
 
 // warnOfDrops logs the chains of other tables whose policy drops forwarded

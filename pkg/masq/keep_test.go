@@ -2,7 +2,6 @@ package masq
 
 import (
 	"context"
-	"reflect"
 	"slices"
 	"sync"
 	"syscall"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/nftables"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/reconcile"
@@ -105,7 +103,7 @@ func TestOnlyOurTableConcernsUs(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		var got, end bool
 		check(t, listener.Run(ctx, func(datagram []byte) bool {
-			got = got || concerns(datagram, "ours")
+			got = got || concerns(datagram, "ours", 0)
 			messages, err := syscall.ParseNetlinkMessage(datagram)
 			check(t, err)
 			return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
@@ -160,44 +158,55 @@ func TestDropsAreFound(t *testing.T) {
 	}
 }
 
-// TestSettleAmidChanges has another program flush our chain all the while, so
-// that many readings show a table that is not ours.
-func TestSettleAmidChanges(t *testing.T) {
+// TestOwnChangesDoNotConcernUs reads the announcements of our own transaction.
+func TestOwnChangesDoNotConcernUs(t *testing.T) {
 	h := newNamespace(t)
-	t.Cleanup(func() { check(t, h.Do(func() error { return Remove(sample().Network) })) })
-	check(t, h.Do(func() error { return Apply(sample()) }))
-	var want content
-	check(t, h.Do(func() (err error) {
-		want, err = readTable(table(sample().Network))
-		return err
-	}))
-	ended := make(chan error, 1)
-	go func() {
-		ended <- h.Do(func() error {
-			c, err := nftables.New()
-			if err != nil {
-				return err
-			}
-			for range 2000 { // the quarrel ends after a while, as each does
-				c.FlushChain(&nftables.Chain{Name: "postrouting", Table: table(sample().Network)})
-				if err := c.Flush(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}()
+	r := sample()
 	check(t, h.Do(func() error {
-		for range 20 {
-			got, err := settle(t.Context(), sample(), rate.NewLimiter(rate.Inf, 1))
-			if err != nil {
-				return err
+		listener, err := reconcile.Listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		c, own, err := r.connectLasting()
+		if err != nil {
+			return err
+		}
+		defer c.CloseLasting()
+		if err := r.apply(c); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		announced := false
+		return listener.Run(ctx, func(datagram []byte) bool {
+			if concerns(datagram, table(r.Network).Name, own) {
+				t.Error("our own change concerns us")
 			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("settle took a changed table for ours: %v", got)
+			announced = announced || concerns(datagram, table(r.Network).Name, 0)
+			return announced
+		}, cancel)
+	}))
+}
+
+// TestRunAmidChanges has another program flush our chain all the while.
+func TestRunAmidChanges(t *testing.T) {
+	h := newNamespace(t)
+	stop := runIn(t, h, sample())
+	until(t, h, "at start", golden)
+	check(t, h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		for range 2000 { // the quarrel ends after a while, as each does
+			c.FlushChain(&nftables.Chain{Name: "postrouting", Table: table(sample().Network)})
+			if err := c.Flush(); err != nil {
+				return err
 			}
 		}
 		return nil
 	}))
-	check(t, <-ended)
+	until(t, h, "after the quarrel", golden)
+	check(t, stop())
 }

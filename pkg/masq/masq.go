@@ -41,6 +41,10 @@ func Apply(r Rules) error {
 	if err != nil {
 		return fmt.Errorf("apply nftables rules: %w", err)
 	}
+	return r.apply(c)
+}
+
+func (r Rules) apply(c *nftables.Conn) error {
 	t := table(r.Network)
 	// Deleting a table that does not exist fails the transaction: add it first.
 	c.AddTable(t)
@@ -68,14 +72,14 @@ func Remove(network netip.Prefix) error {
 	return nil
 }
 
-func (r Rules) connect() (*nftables.Conn, error) {
+func (r Rules) connect(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	switch n, s := r.Network, r.Subnet; {
 	case !n.IsValid() || !s.IsValid():
 		return nil, fmt.Errorf("network %v or subnet %v is not valid", n, s)
 	case n.Bits() > s.Bits() || !n.Contains(s.Addr()):
 		return nil, fmt.Errorf("subnet %v is not within network %v", s, n)
 	}
-	return nftables.New()
+	return nftables.New(options...)
 }
 
 // TableName returns the name of network's table.

@@ -14,8 +14,6 @@ const (
 	TUNPattern = "flannel%d"
 	// WireGuard is the wireguard backend's device.
 	WireGuard = "flannel-wg"
-
-	vxlanPrefix = "flannel."
 )
 
 var (
@@ -24,7 +22,7 @@ var (
 )
 
 // VXLAN returns the name of the vxlan backend's device for a VNI.
-func VXLAN(vni uint32) string { return fmt.Sprintf("%s%d", vxlanPrefix, vni) }
+func VXLAN(vni uint32) string { return fmt.Sprintf("flannel.%d", vni) }
 
 // IsTUN reports whether TUNPattern yields the name.
 func IsTUN(name string) bool { return tunName.MatchString(name) }

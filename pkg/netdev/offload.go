@@ -26,10 +26,8 @@ type (
 // network namespace of the calling thread.
 func DisableTxChecksum(device string) error {
 	return ethtool(func(fd int) error {
-		if _, err := request(fd, device, ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}); err != nil {
-			return fmt.Errorf("turn off checksum offload of %s: %w", device, err)
-		}
-		return nil
+		_, err := request(fd, device, "turn off checksum offload", unix.ETHTOOL_STXCSUM)
+		return err
 	})
 }
 
@@ -51,11 +49,11 @@ type Offloads struct {
 func OffloadsOf(device string) (o Offloads, err error) {
 	err = ethtool(func(fd int) error {
 		for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO, unix.ETHTOOL_GGSO: &o.GSO} {
-			v, err := request(fd, device, ethtoolValue{cmd: command})
+			v, err := request(fd, device, "read offloads", command)
 			if err != nil {
-				return fmt.Errorf("read offloads of %s: %w", device, err)
+				return err
 			}
-			*on = v.data != 0
+			*on = v != 0
 		}
 		info, err := unix.IoctlGetEthtoolDrvinfo(fd, device)
 		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
@@ -78,14 +76,16 @@ func ethtool(do func(fd int) error) error {
 	return errors.Join(do(fd), unix.Close(fd))
 }
 
-// request makes an ethtool request that takes a value and returns one.
-func request(fd int, device string, value ethtoolValue) (ethtoolValue, error) {
+// request makes an ethtool request with the value 0, and returns the value of the
+// answer; what names it in the error.
+func request(fd int, device, what string, command uint32) (uint32, error) {
+	value := ethtoolValue{cmd: command}
 	ifr := ifreqData{data: unsafe.Pointer(&value)}
 	copy(ifr.name[:unix.IFNAMSIZ-1], device)
 	// The only unsafe code of the package: both structures outlive the call,
 	// and the collector follows the pointer between them.
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr))); errno != 0 {
-		return value, errno
+		return 0, fmt.Errorf("%s of %s: %w", what, device, errno)
 	}
-	return value, nil
+	return value.data, nil
 }

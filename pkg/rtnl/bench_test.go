@@ -39,7 +39,7 @@ func BenchmarkChange(b *testing.B) {
 	host.exchange(k, State{}, peers(0, many))
 	host.check(pass(k))
 	here, there := peer(5), peer(5)
-	there.FDB[0].Dst = there.FDB[0].Dst.Next()
+	there.Neighs[1].IP = there.Neighs[1].IP.Next()
 	for b.Loop() {
 		host.exchange(k, here, there)
 		here, there = there, here

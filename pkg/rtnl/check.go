@@ -3,12 +3,8 @@ package rtnl
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/vishvananda/netlink"
 )
 
 // Check compares the kernel's tables with what is desired, and changes nothing.
@@ -23,27 +19,19 @@ func (r *Reconciler) Check() error {
 	if r.owners == nil {
 		return nil
 	}
-	s, have, err := r.look()
+	_, d, err := r.compare()
 	if err != nil {
 		return err
 	}
-	d := r.compare(s, have)
 	missing := slices.DeleteFunc(d.add, func(o operation) bool {
 		route, ok := o.object.(kernelRoute)
 		return ok && r.refused[route.key()] != nil && errors.Is(r.refused[route.key()], ErrNotOnLink)
 	})
 	return errors.Join(
-		listed("the kernel lacks", missing, operation.what),
-		listed("the kernel has too much", d.remove, operation.what),
+		listed("the kernel lacks", missing, operation.String),
+		listed("the kernel has too much", d.remove, operation.String),
 		listed("the kernel cannot take", d.failed, error.Error),
 		listed("the kernel has another program's route", d.refused, func(r *Refusal) string { return r.Route.String() }))
-}
-
-func (o operation) what() string {
-	if r, ok := o.object.(kernelRoute); ok {
-		return "route " + r.String()
-	}
-	return o.object.String()
 }
 
 // listed returns an error with the number of entries that share a fault and the
@@ -60,25 +48,4 @@ func listed[T any](fault string, all []T, name func(T) string) error {
 		names = append(names, "…")
 	}
 	return fmt.Errorf("%s (%d): %s", fault, len(all), strings.Join(names, "; "))
-}
-
-// CheckUp returns an error if the device does not exist or is not as EnsureUp makes
-// it. It changes nothing.
-func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
-	l, err := h.LinkByName(name)
-	switch {
-	case errors.As(err, new(netlink.LinkNotFoundError)):
-		return fmt.Errorf("device %s does not exist", name)
-	case err != nil:
-		return fmt.Errorf("look up device %s: %w", name, err)
-	case l.Attrs().Flags&net.FlagUp == 0:
-		return fmt.Errorf("device %s is down", name)
-	case l.Attrs().MTU != mtu:
-		return fmt.Errorf("device %s has MTU %d, must have %d", name, l.Attrs().MTU, mtu)
-	}
-	have, err := Addrs(h, l)
-	if err == nil && !slices.Equal(have, []netip.Prefix{addr}) {
-		err = fmt.Errorf("device %s has addresses %v, must have %v", name, have, addr)
-	}
-	return err
 }

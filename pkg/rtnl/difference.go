@@ -1,14 +1,11 @@
 package rtnl
 
 import (
+	"errors"
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
-
-// inventory is the part of the kernel's state that may concern us.
-type inventory struct {
-	routes      []kernelRoute
-	neighs, fdb []kernelNeigh
-}
 
 // scope decides what is ours; see the package comment.
 type scope struct {
@@ -19,17 +16,18 @@ type scope struct {
 
 func (s scope) device() int { return s.links[s.config.Device] }
 
-// names are the names of the links by index.
-func (s scope) names() map[int]string {
-	names := make(map[int]string, len(s.links))
-	for name, index := range s.links {
-		names[index] = name
+// name returns the name of the device or the uplink; "" for any other index.
+func (s scope) name(index int) string {
+	for name, i := range s.links {
+		if i == index {
+			return name
+		}
 	}
-	return names
+	return ""
 }
 
 // owns reports whether a route is ours.
-func (s scope) owns(r kernelRoute) bool {
+func (s scope) owns(r *kernelRoute) bool {
 	onDevice := r.Dev != "" && r.Dev == s.config.Device
 	switch {
 	case r.protocol == unix.RTPROT_KERNEL:
@@ -42,7 +40,7 @@ func (s scope) owns(r kernelRoute) bool {
 	return (r.protocol == Protocol || onDevice) && s.inNetwork(r)
 }
 
-func (s scope) inNetwork(r kernelRoute) bool {
+func (s scope) inNetwork(r *kernelRoute) bool {
 	n := s.config.Network
 	return r.Dst.Bits() >= n.Bits() && n.Contains(r.Dst.Addr())
 }
@@ -57,132 +55,141 @@ type difference struct {
 	failed []error
 }
 
-func (d *difference) fail(err error) { d.failed = append(d.failed, err) }
+func (d *difference) fail(format string, args ...any) {
+	d.failed = append(d.failed, fmt.Errorf(format, args...))
+}
 
 // is reports whether h is what is desired at its key.
-func (h kernelRoute) is(want table[routeKey, Route]) bool {
-	w, wanted := want.get(h.key())
-	return wanted && h.Route == w && !h.odd
+func (h *kernelRoute) is(want table[routeKey, Route]) bool {
+	w := want.get(h.key())
+	return w != nil && h.Route == *w && !h.odd
 }
 
 // routes compares routes. It is called last: when a route to a peer appears, the
 // neighbour and the forwarding entry are in place.
 func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelRoute) {
 	right := make(map[routeKey]bool, len(want))
-	for _, h := range have {
-		if h.protocol == Protocol && h.is(want) {
+	for i := range have {
+		if h := &have[i]; h.protocol == Protocol && h.is(want) {
 			right[h.key()] = true
 		}
 	}
-	wrong := make(map[routeKey]kernelRoute) // replaced in one step
-	foreign := make(map[routeKey]kernelRoute)
-	for _, h := range have {
+	wrong := make(map[routeKey]*kernelRoute) // replaced in one step
+	foreign := make(map[routeKey]*kernelRoute)
+	for i := range have {
+		h := &have[i]
 		key := h.key()
-		_, wanted := want[key]
-		_, replaced := wrong[key]
+		wanted := want.get(key) != nil
 		switch {
 		case right[key] && h.is(want):
 		case h.protocol == unix.RTPROT_KERNEL && wanted:
 			foreign[key] = h
 		case h.is(want): // the same with another protocol: take it over
 			wrong[key] = h
-		case s.owns(h) && wanted && !right[key] && !replaced:
+		case s.owns(h) && wanted && !right[key] && wrong[key] == nil:
 			wrong[key] = h
 		case s.owns(h):
-			d.removeRoute(h)
+			d.removeRoute(*h)
 		case wanted:
 			foreign[key] = h
 		}
 	}
 	for key := range want {
-		w, _ := want.get(key)
-		f, inTheWay := foreign[key]
-		old, replaced := wrong[key]
+		w, f := *want.get(key), foreign[key]
 		switch {
 		case right[key]:
-		case replaced:
-			d.replaceRoute(s, w, old)
-		case inTheWay:
-			d.refused = append(d.refused, &Refusal{w, foreignRoute{f}})
+		case f != nil && wrong[key] == nil:
+			d.refused = append(d.refused, &Refusal{w, fmt.Errorf("%w: %v protocol %d", ErrForeign, f.Route, f.protocol)})
 		default:
-			d.addRoute(s, w)
+			d.putRoute(s, w, wrong[key])
 		}
 	}
 }
 
-func (d *difference) addRoute(s scope, w Route) { d.putRoute(s, w, unix.NLM_F_EXCL, func() {}) }
-
-// replaceRoute puts w in place of old. If w is refused, old is deleted all the
-// same: it would lead packets to a host that does not expect them.
-func (d *difference) replaceRoute(s scope, w Route, old kernelRoute) {
-	d.putRoute(s, w, unix.NLM_F_REPLACE, func() { d.withdraw = append(d.withdraw, d.deletion(old)) })
-}
-
-// putRoute calls refused after the kernel refused w.
-func (d *difference) putRoute(s scope, w Route, how uint16, refused func()) {
+// putRoute adds w, in place of old if that is not nil. If the kernel refuses w,
+// old is deleted all the same: it would lead packets to a host that does not
+// expect them.
+func (d *difference) putRoute(s scope, w Route, old *kernelRoute) {
 	link, exists := s.links[w.Dev]
 	if w.Dev != "" && !exists {
-		d.fail(&absent{w.Dev})
+		d.fail("interface %s does not exist", w.Dev)
 		return
 	}
+	var how uint16 = unix.NLM_F_EXCL
+	if old != nil {
+		how = unix.NLM_F_REPLACE
+	}
 	d.add = append(d.add, operation{unix.RTM_NEWROUTE, unix.NLM_F_CREATE | how, ourRoute(w, link), func(err error) {
-		if r := refusal(w, err); r != nil {
-			d.refused = append(d.refused, r)
-			refused()
+		r := refusal(w, err)
+		if r == nil {
+			d.fail("add route %v: %w", w, err)
 			return
 		}
-		d.fail(&failure{"add route " + w.String(), err})
+		d.refused = append(d.refused, r)
+		if old != nil {
+			d.withdraw = append(d.withdraw, d.deletion(unix.RTM_DELROUTE, *old))
+		}
 	}})
 }
 
-func (d *difference) removeRoute(h kernelRoute) { d.remove = append(d.remove, d.deletion(h)) }
+// refusal returns a Refusal for an error that lasts until links, addresses or
+// routes change. It returns nil for a transient error.
+func refusal(r Route, err error) *Refusal {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL):
+		return &Refusal{r, fmt.Errorf("%w of %s: %w", ErrNotOnLink, r.Dev, err)}
+	case errors.Is(err, unix.EEXIST):
+		return &Refusal{r, fmt.Errorf("%w: %w", ErrForeign, err)}
+	}
+	return nil
+}
 
-func (d *difference) deletion(h kernelRoute) operation {
-	return operation{unix.RTM_DELROUTE, 0, h, func(err error) {
-		if !isNotFound(err) {
-			d.fail(&failure{"delete route " + h.String(), err})
+func (d *difference) removeRoute(r kernelRoute) {
+	d.remove = append(d.remove, d.deletion(unix.RTM_DELROUTE, r))
+}
+
+// deletion deletes an object. It succeeds if the object does not exist: the kernel
+// returns ESRCH for routes, ENOENT for neighbours and forwarding entries, ENODEV if
+// the device does not exist.
+func (d *difference) deletion(kind uint16, o object) operation {
+	return operation{kind, 0, o, func(err error) {
+		if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+			d.fail("delete %v: %w", o, err)
 		}
 	}}
 }
 
-// compareNeighs compares the neighbours or the forwarding entries of the device. It
-// leaves those that the kernel learned, unless one has the address of ours. The
-// kernel may have several destinations for one MAC; ours have one.
-func compareNeighs[K comparable, V neighEntry](d *difference, s scope, want table[K, V], have []kernelNeigh, key func(kernelNeigh) K) {
-	right := make(map[K]bool, len(want))
-	device := s.device()
+// neighs compares the neighbours and forwarding entries of the device. It leaves
+// those that the kernel learned, unless one has the address of ours. The kernel
+// may have several destinations for one MAC; ours have one.
+func (d *difference) neighs(s scope, want table[neighKey, Neigh], have []kernelNeigh) {
+	right := make(map[neighKey]bool, len(want))
 	for _, h := range have {
-		v, wanted := want.get(key(h))
-		our := v.ours(device)
+		w := want.get(h.key())
 		switch {
-		case wanted && h.permanent() && h.mac == our.mac && h.ip == our.ip:
-			right[key(h)] = true
-		case h.permanent() && (!wanted || h.family == unix.AF_BRIDGE):
+		case w != nil && h.permanent() && h.Neigh == *w:
+			right[h.key()] = true
+		case h.permanent() && (w == nil || h.FDB):
 			d.removeNeigh(h)
 		}
 	}
 	for k := range want {
-		if v, _ := want.get(k); !right[k] {
-			d.putNeigh(s, v.ours(device))
+		if !right[k] {
+			d.putNeigh(s, *want.get(k))
 		}
 	}
 }
 
-// putNeigh adds n, which is on the device.
-func (d *difference) putNeigh(s scope, n kernelNeigh) {
-	if n.link == 0 {
-		d.fail(&absent{s.config.Device})
+func (d *difference) putNeigh(s scope, n Neigh) {
+	if s.device() == 0 {
+		d.fail("interface %s does not exist", s.config.Device)
 		return
 	}
-	d.add = append(d.add, operation{unix.RTM_NEWNEIGH, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, n, func(err error) {
-		d.fail(&failure{"add " + n.String(), err})
+	d.add = append(d.add, operation{unix.RTM_NEWNEIGH, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, ourNeigh(n, s.device()), func(err error) {
+		d.fail("add %v: %w", n, err)
 	}})
 }
 
 func (d *difference) removeNeigh(n kernelNeigh) {
-	d.remove = append(d.remove, operation{unix.RTM_DELNEIGH, 0, n, func(err error) {
-		if !isNotFound(err) {
-			d.fail(&failure{"delete " + n.String(), err})
-		}
-	}})
+	d.remove = append(d.remove, d.deletion(unix.RTM_DELNEIGH, n))
 }

@@ -106,8 +106,7 @@ func peer(n int) State {
 	mac := MAC{0x0e, 0, 0, 0, byte(n >> 8), byte(n)}
 	return State{
 		Routes: []Route{{Dst: subnet, Via: subnet.Addr(), Dev: device, Kind: OnLink}},
-		Neighs: []Neigh{{device, subnet.Addr(), mac}},
-		FDB:    []FDB{{device, mac, host}},
+		Neighs: []Neigh{{IP: subnet.Addr(), MAC: mac}, {IP: host, MAC: mac, FDB: true}},
 	}
 }
 
@@ -145,11 +144,12 @@ func (b *bench) replace(k *Reconciler, s State) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.want = newDesired()
-	k.want.add(s)
+	k.want.routes.add(s.Routes)
+	k.want.neighs.add(s.Neighs)
 }
 
 func join(a, b State) State {
-	return State{append(a.Routes, b.Routes...), append(a.Neighs, b.Neighs...), append(a.FDB, b.FDB...)}
+	return State{append(a.Routes, b.Routes...), append(a.Neighs, b.Neighs...)}
 }
 
 // kernel is what the kernel has of ours, found by another way than the one
@@ -195,11 +195,7 @@ func (b *bench) kernel() (State, error) {
 				continue
 			}
 			ip, _ := netip.AddrFromSlice(e.IP.To4())
-			if family == unix.AF_INET {
-				s.Neighs = append(s.Neighs, Neigh{device, ip, MAC(e.HardwareAddr)})
-			} else {
-				s.FDB = append(s.FDB, FDB{device, MAC(e.HardwareAddr), ip})
-			}
+			s.Neighs = append(s.Neighs, Neigh{ip, MAC(e.HardwareAddr), family == unix.AF_BRIDGE})
 		}
 	}
 	return s, nil
@@ -221,10 +217,7 @@ func sorted(s State) string {
 		lines = append(lines, fmt.Sprintf("route %v metric %d kind %d", r, r.Metric, r.Kind))
 	}
 	for _, n := range s.Neighs {
-		lines = append(lines, fmt.Sprint("neighbour ", n))
-	}
-	for _, f := range s.FDB {
-		lines = append(lines, fmt.Sprint("forward ", f))
+		lines = append(lines, n.String())
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

@@ -11,7 +11,26 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
+
+// dumpTries bounds how often an interrupted dump is repeated.
+const dumpTries = 10
+
+// RetryDump returns the entries of a dump. It repeats a dump that changes
+// interrupted (netlink.ErrDumpInterrupted). The error names the entries by what.
+func RetryDump[T any](what string, dump func() ([]T, error)) (all []T, err error) {
+	for range dumpTries {
+		if all, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", what, err)
+	}
+	return all, nil
+}
 
 // LinkExists reports whether an interface of that name exists.
 func LinkExists(h *netlink.Handle, name string) (bool, error) {
@@ -26,40 +45,25 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 }
 
 // Links returns all interfaces.
-func Links(h *netlink.Handle) (links []netlink.Link, err error) {
-	err = RetryDump("interfaces", func() (err error) {
-		links, err = h.LinkList()
-		return err
-	})
-	return links, err
-}
+func Links(h *netlink.Handle) ([]netlink.Link, error) { return RetryDump("interfaces", h.LinkList) }
 
 // Routes returns the IPv4 routes that match filter in the fields of mask
 // (netlink.RT_FILTER_…).
-func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) (routes []netlink.Route, err error) {
-	err = RetryDump("routes", func() (err error) {
-		routes, err = h.RouteListFiltered(unix.AF_INET, filter, mask)
-		return err
-	})
-	return routes, err
+func Routes(h *netlink.Handle, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return RetryDump("routes", func() ([]netlink.Route, error) { return h.RouteListFiltered(unix.AF_INET, filter, mask) })
 }
 
 // Addrs returns the IPv4 addresses of an interface with their prefix lengths,
 // sorted.
 func Addrs(h *netlink.Handle, l netlink.Link) ([]netip.Prefix, error) {
-	var have []netlink.Addr
-	err := RetryDump("addresses of "+l.Attrs().Name, func() (err error) {
-		have, err = h.AddrList(l, unix.AF_INET)
-		return err
-	})
+	have, err := RetryDump("addresses of "+l.Attrs().Name, func() ([]netlink.Addr, error) { return h.AddrList(l, unix.AF_INET) })
 	if err != nil {
 		return nil, err
 	}
 	var addrs []netip.Prefix
 	for _, a := range have {
-		ones, _ := a.Mask.Size()
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			addrs = append(addrs, netip.PrefixFrom(ip.Unmap(), ones))
+		if p := netdev.Prefix(*a.IPNet); p.IsValid() {
+			addrs = append(addrs, p)
 		}
 	}
 	slices.SortFunc(addrs, netip.Prefix.Compare)
@@ -90,12 +94,12 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 			continue
 		}
 		log.Infof("delete address device=%s addr=%v", name, a)
-		if err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err := h.AddrDel(l, &netlink.Addr{IPNet: netdev.IPNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("delete address %v of %s: %w", a, name, err)
 		}
 	}
 	if !slices.Contains(have, addr) {
-		if err := h.AddrReplace(l, &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
+		if err := h.AddrReplace(l, &netlink.Addr{IPNet: netdev.IPNet(addr)}); err != nil {
 			return fmt.Errorf("add address %v to %s: %w", addr, name, err)
 		}
 	}
@@ -113,6 +117,23 @@ func EnsureUp(h *netlink.Handle, l netlink.Link, addr netip.Prefix, mtu int) err
 	return nil
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+// CheckUp returns an error if the device does not exist or is not as EnsureUp makes
+// it. It changes nothing.
+func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
+	l, err := h.LinkByName(name)
+	switch {
+	case errors.As(err, new(netlink.LinkNotFoundError)):
+		return fmt.Errorf("device %s does not exist", name)
+	case err != nil:
+		return fmt.Errorf("look up device %s: %w", name, err)
+	case l.Attrs().Flags&net.FlagUp == 0:
+		return fmt.Errorf("device %s is down", name)
+	case l.Attrs().MTU != mtu:
+		return fmt.Errorf("device %s has MTU %d, must have %d", name, l.Attrs().MTU, mtu)
+	}
+	have, err := Addrs(h, l)
+	if err == nil && !slices.Equal(have, []netip.Prefix{addr}) {
+		err = fmt.Errorf("device %s has addresses %v, must have %v", name, have, addr)
+	}
+	return err
 }

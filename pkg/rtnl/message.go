@@ -11,36 +11,7 @@ import (
 // Messages are laid out as in netlink(7) and rtnetlink(7): a header of 16
 // bytes, a fixed part that depends on the type, then attributes; all in the
 // host's byte order and padded to 4 bytes.
-const (
-	headerLen = unix.SizeofNlMsghdr
-	alignTo   = unix.NLMSG_ALIGNTO
-)
-
 var native = binary.NativeEndian
-
-// message is one message of a received datagram.
-type message struct {
-	kind, flags uint16
-	seq         uint32
-	body        []byte // fixed part and attributes
-}
-
-// messages iterates over a datagram. It ends at a message that is cut short.
-func messages(b []byte) iter.Seq[message] {
-	return func(yield func(message) bool) {
-		for len(b) >= headerLen {
-			n := int(native.Uint32(b))
-			if n < headerLen || n > len(b) {
-				return
-			}
-			m := message{native.Uint16(b[4:]), native.Uint16(b[6:]), native.Uint32(b[8:]), b[headerLen:n]}
-			if !yield(m) {
-				return
-			}
-			b = b[min(padded(n), len(b)):]
-		}
-	}
-}
 
 // attributes iterates over the attributes behind a fixed part of size bytes.
 func attributes(body []byte, size int) iter.Seq2[uint16, []byte] {
@@ -59,26 +30,13 @@ func attributes(body []byte, size int) iter.Seq2[uint16, []byte] {
 	}
 }
 
-func padded(n int) int { return (n + alignTo - 1) &^ (alignTo - 1) }
-
-// begin appends a header; finish completes it with length and sequence number.
-func begin(b []byte, kind, flags uint16) []byte {
-	b = native.AppendUint32(b, 0)
-	b = native.AppendUint16(b, kind)
-	b = native.AppendUint16(b, flags)
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-}
-
-func finish(msg []byte, seq uint32) {
-	native.PutUint32(msg, uint32(len(msg)))
-	native.PutUint32(msg[8:], seq)
-}
+func padded(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 func appendAttr(b []byte, kind uint16, value ...byte) []byte {
 	b = native.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
 	b = native.AppendUint16(b, kind)
 	b = append(b, value...)
-	for len(b)%alignTo != 0 {
+	for len(b)%unix.NLMSG_ALIGNTO != 0 {
 		b = append(b, 0)
 	}
 	return b
@@ -91,12 +49,7 @@ func appendUint32(b []byte, kind uint16, value uint32) []byte {
 }
 
 func appendAddr(b []byte, kind uint16, a netip.Addr) []byte {
-	if a.Is4() {
-		v := a.As4()
-		return appendAttr(b, kind, v[:]...)
-	}
-	v := a.As16()
-	return appendAttr(b, kind, v[:]...)
+	return appendAttr(b, kind, a.AsSlice()...)
 }
 
 func addrFamily(a netip.Addr) uint8 {

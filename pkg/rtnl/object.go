@@ -49,19 +49,21 @@ type MAC [6]byte
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// Neigh is a permanent neighbour: the link-layer address of IP on Dev.
+// Neigh is a permanent entry of Config.Device: a neighbour, or a forwarding entry.
 type Neigh struct {
-	Dev string
-	IP  netip.Addr
+	// IP is the neighbour, or the host that a forwarding entry leads to.
+	IP netip.Addr
+	// MAC is the neighbour's link-layer address, or the one behind that host.
 	MAC MAC
+	// FDB is true for a forwarding entry of a VXLAN device.
+	FDB bool
 }
 
-// FDB is a permanent forwarding entry of a VXLAN device: frames for MAC go to
-// the host Dst.
-type FDB struct {
-	Dev string
-	MAC MAC
-	Dst netip.Addr
+func (n Neigh) String() string {
+	if n.FDB {
+		return fmt.Sprintf("forwarding entry %v dst %v", n.MAC, n.IP)
+	}
+	return fmt.Sprintf("neighbour %v lladdr %v", n.IP, n.MAC)
 }
 
 // State is a set of desired entries. A caller that has passed one to a Reconciler
@@ -69,10 +71,7 @@ type FDB struct {
 type State struct {
 	Routes []Route
 	Neighs []Neigh
-	FDB    []FDB
 }
-
-func (s State) empty() bool { return len(s.Routes)+len(s.Neighs)+len(s.FDB) == 0 }
 
 // The reasons of refusals, for errors.Is.
 var (

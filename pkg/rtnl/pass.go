@@ -3,19 +3,26 @@ package rtnl
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/ratelog"
 )
 
 // pass compares all that is desired with all that the kernel has, and repairs
-// the difference.
+// the difference. It does nothing before Reset.
 func (r *Reconciler) pass() error {
 	r.passing.Lock()
 	defer r.passing.Unlock()
+	r.mu.Lock()
+	known := r.owners != nil
+	r.mu.Unlock()
+	if !known {
+		return nil
+	}
 	if r.config.Passed != nil {
 		defer func(began time.Time) { r.config.Passed(time.Since(began)) }(time.Now())
 	}
@@ -26,15 +33,14 @@ func (r *Reconciler) pass() error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, have, err := r.look()
+	s, d, err := r.compare()
 	if err != nil {
 		return err
 	}
 	r.known = s.links
-	d := r.compare(s, have)
-	if n := len(d.remove) + len(d.add); n > 0 {
-		log.Infof("change kernel state network=%v add=%d remove=%d of=%d routes, %d neighbours, %d forwarding entries",
-			r.config.Network, len(d.add), len(d.remove), len(r.want.routes), len(r.want.neighs), len(r.want.fdb))
+	if len(d.remove)+len(d.add) > 0 {
+		log.Infof("change kernel state network=%v add=%d remove=%d of=%d routes, %d neighbours and forwarding entries",
+			r.config.Network, len(d.add), len(d.remove), len(r.want.routes), len(r.want.neighs))
 	}
 	if err := r.execute(d); err != nil {
 		return err
@@ -44,12 +50,49 @@ func (r *Reconciler) pass() error {
 }
 
 // compare returns the difference between the kernel's tables and what is desired.
-func (r *Reconciler) compare(s scope, have inventory) *difference {
-	d := new(difference)
-	compareNeighs(d, s, r.want.fdb, have.fdb, func(n kernelNeigh) MAC { return n.mac })
-	compareNeighs(d, s, r.want.neighs, have.neighs, func(n kernelNeigh) netip.Addr { return n.ip })
-	d.routes(s, r.want.routes, have.routes)
-	return d
+// What it reads is not kept for the next pass: that is minutes away, and ten
+// thousand peers take 3 MB. The caller holds mu.
+func (r *Reconciler) compare() (s scope, d *difference, err error) {
+	s.config = r.config
+	if s.links, err = indexes(r.Links, r.config.Device, r.config.Uplink); err != nil {
+		return s, nil, err
+	}
+	routes, err := r.conn.routes(s)
+	if err != nil {
+		return s, nil, err
+	}
+	var neighs []kernelNeigh
+	if device := s.device(); device != 0 {
+		if neighs, err = r.conn.neighs(nil, "neighbours", addrFamily(r.config.Network.Addr()), device); err != nil {
+			return s, nil, err
+		}
+		if neighs, err = r.conn.neighs(neighs, "forwarding entries", unix.AF_BRIDGE, device); err != nil {
+			return s, nil, err
+		}
+	}
+	d = new(difference)
+	d.neighs(s, r.want.neighs, neighs)
+	d.routes(s, r.want.routes, routes)
+	return s, d, nil
+}
+
+// indexes returns the indexes of those links that exist.
+func indexes(h *netlink.Handle, names ...string) (map[string]int, error) {
+	found := make(map[string]int, len(names))
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		link, err := h.LinkByName(name)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up interface %s: %w", name, err)
+		}
+		found[name] = link.Attrs().Index
+	}
+	return found, nil
 }
 
 // replace changes what is desired. It returns the difference that this makes if
@@ -57,52 +100,46 @@ func (r *Reconciler) compare(s scope, have inventory) *difference {
 // fails.
 func (r *Reconciler) replace(before, after []State) *difference {
 	d, s := new(difference), scope{r.config, r.known}
-	replaceNeighs(d, s, r.want.fdb.replace(before, after, fdbOf, FDB.key))
-	replaceNeighs(d, s, r.want.neighs.replace(before, after, neighsOf, Neigh.key))
-	for _, c := range r.want.routes.replace(before, after, routesOf, Route.key) {
+	for _, c := range r.want.neighs.replace(before, after, func(s State) []Neigh { return s.Neighs }) {
+		if c.after != nil {
+			d.putNeigh(s, *c.after)
+		} else {
+			d.removeNeigh(ourNeigh(*c.before, s.device()))
+		}
+	}
+	for _, c := range r.want.routes.replace(before, after, func(s State) []Route { return s.Routes }) {
 		r.replaceRoute(d, s, c)
 	}
 	return d
 }
 
-func replaceNeighs[K comparable, V neighEntry](d *difference, s scope, changes map[K]change[V]) {
-	for _, c := range changes {
-		if c.after != nil {
-			d.putNeigh(s, (*c.after).ours(s.device()))
-		} else {
-			d.removeNeigh((*c.before).ours(s.device()))
-		}
-	}
-}
-
 func (r *Reconciler) replaceRoute(d *difference, s scope, c change[Route]) {
-	var refused *Refusal
-	if c.before != nil {
-		refused = r.refused[c.before.key()]
+	if c.before == nil {
+		d.putRoute(s, *c.after, nil)
+		return
 	}
+	refused, old := r.refused[c.before.key()], ourRoute(*c.before, s.links[c.before.Dev])
 	switch {
 	case c.after != nil && refused != nil: // what is in the way is not ours to replace
 		d.refused = append(d.refused, refused)
-	case c.after != nil && c.before != nil:
-		d.replaceRoute(s, *c.after, ourRoute(*c.before, s.links[c.before.Dev]))
 	case c.after != nil:
-		d.addRoute(s, *c.after)
+		d.putRoute(s, *c.after, &old)
 	case refused != nil:
 		delete(r.refused, c.before.key())
 	default:
-		d.removeRoute(ourRoute(*c.before, s.links[c.before.Dev]))
+		d.removeRoute(old)
 	}
 }
 
 // execute makes the changes of d, and collects in d the failures of single ones.
 func (r *Reconciler) execute(d *difference) error {
-	if err := r.conn.do(r.ctx, d.remove); err != nil {
+	if err := r.conn.do(d.remove); err != nil {
 		return err
 	}
-	if err := r.conn.do(r.ctx, d.add); err != nil {
+	if err := r.conn.do(d.add); err != nil {
 		return err
 	}
-	return r.conn.do(r.ctx, d.withdraw)
+	return r.conn.do(d.withdraw)
 }
 
 // maxReasons bounds how many failures an error lists.
@@ -119,10 +156,8 @@ func summary(failed []error) error {
 // have ended.
 func (r *Reconciler) setRefused(refused []*Refusal) {
 	now := make(map[routeKey]*Refusal, len(refused))
-	r.obstructed = false
 	for _, f := range refused {
 		now[f.Route.key()] = f
-		r.obstructed = r.obstructed || errors.Is(f, ErrForeign)
 		if old := r.refused[f.Route.key()]; old == nil || old.Error() != f.Error() {
 			ratelog.Errorf("refuse route dst=%v via=%v dev=%s reason=%q", f.Route.Dst, f.Route.Via, f.Route.Dev, f.Err)
 		}

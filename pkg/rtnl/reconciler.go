@@ -45,11 +45,11 @@ type Config struct {
 // Reconciler keeps the kernel's state as desired. Its methods are safe for
 // concurrent use.
 type Reconciler struct {
-	config Config
-	// ctx ends with Close; requests to the kernel take it.
-	ctx      context.Context
-	cancel   context.CancelFunc
-	links    *netlink.Handle
+	// Links requests links and addresses in the network namespace that New was
+	// called in, until Close.
+	Links *netlink.Handle
+
+	config   Config
 	listener *reconcile.Listener
 	changed  reconcile.Signal
 
@@ -61,19 +61,14 @@ type Reconciler struct {
 	want    desired                // the sum of owners
 	known   map[string]int         // indexes of the links at the last pass; nil before it
 	refused map[routeKey]*Refusal
-	// obstructed is true if another program's route is in the way of one of ours.
-	// Such a route may go with its link or address. The kernel announces that of
-	// the link or address only (net/ipv4/fib_trie.c, fib_table_flush).
-	obstructed bool
 }
 
 // New opens the sockets, in the network namespace of the calling thread. The
 // kernel's state stays as it is until Reset.
 func New(c Config) (*Reconciler, error) {
-	r := &Reconciler{config: c, want: newDesired(), changed: reconcile.NewSignal(), refused: make(map[routeKey]*Refusal)}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r := &Reconciler{config: c, want: newDesired(), changed: reconcile.NewSignal()}
 	var err error
-	if r.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if r.Links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
 	if r.conn, err = dial(); err != nil {
@@ -93,17 +88,16 @@ func New(c Config) (*Reconciler, error) {
 // Close releases the sockets; the kernel's state stays as it is. Run must have
 // returned.
 func (r *Reconciler) Close() error {
-	r.cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
 	if r.conn != nil {
-		errs = append(errs, r.conn.close())
+		errs = append(errs, r.conn.sock.Close())
 	}
 	if r.listener != nil {
 		errs = append(errs, r.listener.Close())
 	}
-	r.links.Close()
+	r.Links.Close()
 	return errors.Join(errs...)
 }
 
@@ -117,7 +111,8 @@ func (r *Reconciler) Reset(all map[netip.Prefix]State) error {
 	r.owners, r.want = make(map[netip.Prefix]State, len(all)), newDesired()
 	for owner, s := range all {
 		r.owners[owner] = s
-		r.want.add(s)
+		r.want.routes.add(s.Routes)
+		r.want.neighs.add(s.Neighs)
 	}
 	r.mu.Unlock()
 	err := r.pass()
@@ -140,7 +135,7 @@ func (r *Reconciler) Update(changes map[netip.Prefix]State) {
 	var before, after []State
 	for owner, s := range changes {
 		before, after = append(before, r.owners[owner]), append(after, s)
-		if s.empty() {
+		if len(s.Routes)+len(s.Neighs) == 0 {
 			delete(r.owners, owner)
 		} else {
 			r.owners[owner] = s
@@ -156,7 +151,7 @@ func (r *Reconciler) change(before, after []State) {
 		return
 	}
 	if err := r.execute(d); err != nil {
-		d.fail(err)
+		d.failed = append(d.failed, err)
 	}
 	if len(d.failed)+len(d.refused) > 0 {
 		log.V(1).Infof("change kernel state: leave to a pass reason=%q", errors.Join(d.failed...))
@@ -177,23 +172,12 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		Watch: func(ctx context.Context, changed func()) error {
 			return r.listener.Run(ctx, r.concerns, changed)
 		},
-		Step: func(context.Context) error {
-			if !r.isReset() {
-				return nil // what is desired is not known yet
-			}
-			return r.pass()
-		},
+		Step: func(context.Context) error { return r.pass() },
 	}.Run(ctx)
 }
 
 // Wake makes Run make a pass.
 func (r *Reconciler) Wake() { r.changed.Set() }
-
-func (r *Reconciler) isReset() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.owners != nil
-}
 
 // Refusals returns the routes that the kernel does not take at present, by
 // destination.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,11 +35,11 @@ func TestLeftOversOfAnEarlierRun(t *testing.T) {
 	wrong := peer(5)
 	wrong.Routes[0].Kind, wrong.Routes[0].Via = Link, netip.Addr{}
 	wrong.Neighs[0].MAC[5]++
-	wrong.FDB[0].Dst = wrong.FDB[0].Dst.Next()
+	wrong.Neighs[1].IP = wrong.Neighs[1].IP.Next()
 	b.replace(k, join(peers(0, 5), wrong))
 	b.check(pass(k))
 	b.ip("route add 10.5.0.12/30 metric 7 dev " + device + " proto 85")
-	b.ip("bridge fdb append " + peer(3).FDB[0].MAC.String() + " dev " + device + " dst 172.31.0.1")
+	b.ip("bridge fdb append " + peer(3).Neighs[1].MAC.String() + " dev " + device + " dst 172.31.0.1")
 	// Those of another generation, whose routes say nothing of who made them.
 	b.ip("route add 10.5.77.0/24 via 10.5.77.0 dev " + device + " onlink")
 	b.ip("neigh add 10.5.77.0 lladdr 0e:00:00:00:00:77 nud permanent dev " + device)
@@ -57,12 +58,12 @@ func TestChangeActsAtOnce(t *testing.T) {
 	b.exchange(k, State{}, peer(1))
 	b.expect(peer(1))
 	moved := peer(1)
-	moved.FDB[0].Dst = moved.FDB[0].Dst.Next()
+	moved.Neighs[1].IP = moved.Neighs[1].IP.Next()
 	b.exchange(k, peer(1), moved)
 	b.expect(moved)
 	other := peer(1)
 	other.Neighs[0].MAC[0] ^= 4
-	other.FDB[0].MAC[0] ^= 4
+	other.Neighs[1].MAC[0] ^= 4
 	other.Routes[0].Kind, other.Routes[0].Via = Link, netip.Addr{}
 	b.exchange(k, moved, other)
 	b.expect(other)
@@ -77,16 +78,16 @@ func TestOwnersShare(t *testing.T) {
 	k := b.reconciler(config())
 	b.check(pass(k))
 	first, second := peer(1), peer(2)
-	second.Neighs[0].MAC, second.FDB[0] = first.Neighs[0].MAC, first.FDB[0]
+	second.Neighs[0].MAC, second.Neighs[1] = first.Neighs[0].MAC, first.Neighs[1]
 	k.Update(map[netip.Prefix]State{first.Routes[0].Dst: first})
 	k.Update(map[netip.Prefix]State{second.Routes[0].Dst: second})
 	k.Update(map[netip.Prefix]State{first.Routes[0].Dst: {}})
 	b.expect(second)
 	clone := peer(3)
-	clone.FDB[0].MAC, clone.Neighs[0].MAC = second.FDB[0].MAC, second.FDB[0].MAC
+	clone.Neighs[1].MAC, clone.Neighs[0].MAC = second.Neighs[1].MAC, second.Neighs[1].MAC
 	k.Update(map[netip.Prefix]State{clone.Routes[0].Dst: clone})
 	both := join(second, clone)
-	both.FDB = clone.FDB
+	both.Neighs = slices.Delete(both.Neighs, 1, 2) // the forwarding entry of second
 	b.expect(both)
 	k.Update(map[netip.Prefix]State{clone.Routes[0].Dst: {}})
 	b.expect(second)
@@ -223,10 +224,10 @@ func TestRandomChanges(t *testing.T) {
 		case 0:
 			next = State{}
 		case 1:
-			next.FDB[0].Dst = netip.AddrFrom4([4]byte{172, 30, 0, byte(random.IntN(250))})
+			next.Neighs[1].IP = netip.AddrFrom4([4]byte{172, 30, 0, byte(random.IntN(250))})
 		case 2:
 			next.Neighs[0].MAC[1] = byte(random.IntN(250))
-			next.FDB[0].MAC[1] = next.Neighs[0].MAC[1]
+			next.Neighs[1].MAC[1] = next.Neighs[0].MAC[1]
 		}
 		b.exchange(k, want[n], next)
 		want[n] = next
@@ -293,7 +294,7 @@ func TestForeignEntriesStay(t *testing.T) {
 	b.exchange(k, peers(0, 64), State{})
 	b.check(pass(k))
 	b.check(b.host.Do(func() error {
-		return RemoveRoutes(t.Context(), network, func(Route) bool { return true })
+		return errors.Join(RemoveRoutes(network, Gateway), RemoveRoutes(network, OnLink), RemoveRoutes(network, Link), RemoveRoutes(network, Prohibit))
 	}))
 	if after := foreign(); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
@@ -306,9 +307,7 @@ func TestRemoveRoutes(t *testing.T) {
 	gateway := Route{Dst: netip.MustParsePrefix("10.5.9.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
 	b.exchange(k, State{}, join(peers(0, 3), State{Routes: []Route{gateway}}))
 	b.check(pass(k))
-	b.check(b.host.Do(func() error {
-		return RemoveRoutes(t.Context(), network, func(r Route) bool { return r.Kind == Gateway && r.Dev == netnstest.Uplink })
-	}))
+	b.check(b.host.Do(func() error { return RemoveRoutes(network, Gateway) }))
 	b.expect(peers(0, 3))
 }
 

@@ -22,25 +22,21 @@ type kernelRoute struct {
 	odd bool
 }
 
-// scopeOf returns the scope of a route of ours. The kernel requires the universal
-// one for a route with a next hop (net/ipv4/fib_semantics.c, fib_check_nh).
-func scopeOf(k Kind) uint8 {
-	if k == Link {
-		return unix.RT_SCOPE_LINK
-	}
-	return unix.RT_SCOPE_UNIVERSE
-}
+// String names the kind of object, unlike Route's.
+func (r kernelRoute) String() string { return "route " + r.Route.String() }
 
-func typeOf(k Kind) uint8 {
-	if k == Prohibit {
-		return unix.RTN_PROHIBIT
-	}
-	return unix.RTN_UNICAST
-}
-
-// ourRoute returns the kernel's form of a route of ours.
+// ourRoute returns the kernel's form of a route of ours. The kernel requires the
+// universal scope for a route with a next hop (net/ipv4/fib_semantics.c,
+// fib_check_nh).
 func ourRoute(r Route, link int) kernelRoute {
-	return kernelRoute{Route: r, link: link, protocol: Protocol, kind: typeOf(r.Kind), scope: scopeOf(r.Kind)}
+	k := kernelRoute{Route: r, link: link, protocol: Protocol, kind: unix.RTN_UNICAST, scope: unix.RT_SCOPE_UNIVERSE}
+	switch r.Kind {
+	case Link:
+		k.scope = unix.RT_SCOPE_LINK
+	case Prohibit:
+		k.kind = unix.RTN_PROHIBIT
+	}
+	return k
 }
 
 // appendTo appends a struct rtmsg and the attributes.
@@ -62,7 +58,7 @@ func (r kernelRoute) appendTo(b []byte) []byte {
 }
 
 // parseRoute decodes a route of the main table; false for any other.
-func parseRoute(body []byte, names map[int]string) (kernelRoute, bool) {
+func (s scope) parseRoute(body []byte) (kernelRoute, bool) {
 	if len(body) < unix.SizeofRtMsg {
 		return kernelRoute{}, false
 	}
@@ -93,7 +89,7 @@ func parseRoute(body []byte, names map[int]string) (kernelRoute, bool) {
 		}
 	}
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
-	r.Dev = names[r.link]
+	r.Dev = s.name(r.link)
 	switch {
 	case r.kind == unix.RTN_PROHIBIT:
 		r.Kind, r.Dev = Prohibit, ""
@@ -105,11 +101,4 @@ func parseRoute(body []byte, names map[int]string) (kernelRoute, bool) {
 		r.Kind = OnLink
 	}
 	return r, table == unix.RT_TABLE_MAIN
-}
-
-// routeRequest is the request for the main table of a family, with the filter of
-// a strict dump (NETLINK_GET_STRICT_CHK, Linux 4.20).
-func routeRequest(family uint8) []byte {
-	b := append(make([]byte, 0, 64), family, 0, 0, 0, unix.RT_TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0)
-	return appendUint32(b, unix.RTA_TABLE, unix.RT_TABLE_MAIN)
 }

@@ -2,8 +2,8 @@ package rtnl
 
 import (
 	"bytes"
-	"maps"
-	"slices"
+	"errors"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +14,11 @@ import (
 func (r *Reconciler) concerns(datagram []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for m := range messages(datagram) {
+	messages, err := syscall.ParseNetlinkMessage(datagram)
+	if err != nil {
+		return true
+	}
+	for _, m := range messages {
 		if r.differs(scope{r.config, r.known}, m) { // promise: kernel-change-is-repaired
 			return true
 		}
@@ -22,30 +26,34 @@ func (r *Reconciler) concerns(datagram []byte) bool {
 	return false
 }
 
-func (r *Reconciler) differs(s scope, m message) bool {
-	switch m.kind {
+func (r *Reconciler) differs(s scope, m syscall.NetlinkMessage) bool {
+	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return r.obstructed || s.hasLink(m.body)
+		return r.obstructed() || s.hasLink(m.Data)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return r.obstructed || len(m.body) >= unix.SizeofIfAddrmsg && s.hasIndex(int(uint32Of(m.body[4:])))
+		return r.obstructed() || len(m.Data) >= unix.SizeofIfAddrmsg && s.hasIndex(int(uint32Of(m.Data[4:])))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return r.routeDiffers(s, m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, ok := parseNeigh(m.body)
-		if !ok || n.link != s.device() {
-			return false
-		}
-		if n.family == unix.AF_BRIDGE {
-			return neighDiffers(r.want.fdb, n.mac, n, m.kind)
-		}
-		return neighDiffers(r.want.neighs, n.ip, n, m.kind)
+		n, ok := parseNeigh(m.Data)
+		return ok && n.link == s.device() && r.neighDiffers(n, m.Header.Type)
 	}
 	return false
 }
 
-func (s scope) hasIndex(index int) bool {
-	return slices.Contains(slices.Collect(maps.Values(s.links)), index)
+// obstructed reports whether another program's route is in the way of one of ours.
+// Such a route may go with its link or address. The kernel announces that of the
+// link or address only (net/ipv4/fib_trie.c, fib_table_flush).
+func (r *Reconciler) obstructed() bool {
+	for _, refusal := range r.refused {
+		if errors.Is(refusal, ErrForeign) {
+			return true
+		}
+	}
+	return false
 }
+
+func (s scope) hasIndex(index int) bool { return s.name(index) != "" }
 
 // hasLink compares the name, too: an interface that comes back has a new index.
 func (s scope) hasLink(body []byte) bool {
@@ -64,25 +72,24 @@ func (s scope) hasLink(body []byte) bool {
 	return false
 }
 
-func (r *Reconciler) routeDiffers(s scope, m message) bool {
-	route, ok := parseRoute(m.body, s.names())
+func (r *Reconciler) routeDiffers(s scope, m syscall.NetlinkMessage) bool {
+	route, ok := s.parseRoute(m.Data)
 	if !ok {
 		return false
 	}
-	want, wanted := r.want.routes.get(route.key())
-	if m.kind == unix.RTM_DELROUTE {
+	wanted := r.want.routes.get(route.key()) != nil
+	if m.Header.Type == unix.RTM_DELROUTE {
 		return wanted // it is missing, or another program's has made way
 	}
-	right := wanted && route.Route == want && route.protocol == Protocol && !route.odd
-	return !right && (wanted || s.owns(route))
+	right := route.protocol == Protocol && route.is(r.want.routes)
+	return !right && (wanted || s.owns(&route))
 }
 
-func neighDiffers[K comparable, V neighEntry](want table[K, V], key K, n kernelNeigh, kind uint16) bool {
-	v, wanted := want.get(key)
+func (r *Reconciler) neighDiffers(n kernelNeigh, kind uint16) bool {
+	want := r.want.neighs.get(n.key())
 	if kind == unix.RTM_DELNEIGH {
-		return wanted
+		return want != nil
 	}
-	our := v.ours(n.link)
-	right := wanted && n.permanent() && n.mac == our.mac && n.ip == our.ip
-	return !right && (wanted || n.permanent())
+	right := want != nil && n.permanent() && n.Neigh == *want
+	return !right && (want != nil || n.permanent())
 }

@@ -1,8 +1,15 @@
+// Package uplink finds the interface that encapsulated packets leave by.
+//
+// The operator names the interface or describes it. The default is the interface of
+// the default route. At boot the daemon often starts before DHCP has finished, so
+// the package can wait for a default route, an address or a link. A choice that can
+// never succeed is an error at once.
 package uplink
 
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +18,19 @@ import (
 // errNotReady is an error of Find that may go away: an interface without an
 // address, a host without a default route. Any other error is final.
 var errNotReady = errors.New("not ready yet")
+
+// Uplink is a network interface and the address of it that we use.
+type Uplink struct {
+	// Index and Name are the kernel's.
+	Index int
+	Name  string
+	// MTU is the interface's, in bytes.
+	MTU int
+	// Addr is the source address of encapsulated packets.
+	Addr netip.Addr
+	// Reason is the reason for the choice, for the log.
+	Reason string
+}
 
 // Choice is the operator's description of the interface. Ifaces come first, in
 // their order, then Regexes, then CanReach. The first that gives a usable interface

@@ -28,7 +28,6 @@ func Follow(ctx context.Context, c Choice, u Uplink, report func(problem error))
 	f.settle = time.AfterFunc(settleTime, f.changed.Set)
 	f.settle.Stop() // until there is a next
 	defer f.settle.Stop()
-	f.changed.Set()
 	if err := watch(ctx, f.changed, f.look); err != nil {
 		return Uplink{}, err
 	}

@@ -18,11 +18,7 @@ func readHost() (host, error) {
 	if err != nil {
 		return host{}, err
 	}
-	var nlAddrs []netlink.Addr
-	err = rtnl.RetryDump("addresses", func() (err error) {
-		nlAddrs, err = netlink.AddrList(nil, unix.AF_INET)
-		return err
-	})
+	nlAddrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return host{}, err
 	}

@@ -38,14 +38,10 @@ func Find(c Choice) (Uplink, error) {
 func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 	var logged string
 	var at time.Time
-	changed := reconcile.NewSignal()
-	changed.Set()
-	stopped := false
-	err = watch(ctx, changed, func(context.Context) error {
+	err = watch(ctx, reconcile.NewSignal(), func(context.Context) error {
 		var missing error
 		u, missing = Find(c)
 		if !errors.Is(missing, errNotReady) {
-			stopped = true
 			return reconcile.Stop(missing)
 		}
 		// The ticks are logEvery apart, but the first may be close.
@@ -55,7 +51,7 @@ func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 		}
 		return nil
 	})
-	if stopped || err != nil {
+	if err != nil || u.Index != 0 {
 		return u, err
 	}
 	if u, err = Find(c); err != nil {
@@ -64,8 +60,8 @@ func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 	return u, nil
 }
 
-// watch calls look after each change of interfaces, IPv4 addresses and IPv4
-// routes, when changed is set, and every logEvery, until look stops it or ctx
+// watch calls look at once, after each change of interfaces, IPv4 addresses and
+// IPv4 routes, when changed is set, and every logEvery, until look stops it or ctx
 // ends (nil). It does so on the caller's goroutine.
 func watch(ctx context.Context, changed reconcile.Signal, look func(context.Context) error) error {
 	listener, err := reconcile.Listen(unix.NETLINK_ROUTE,
@@ -74,6 +70,7 @@ func watch(ctx context.Context, changed reconcile.Signal, look func(context.Cont
 		return fmt.Errorf("watch uplink: %w", err)
 	}
 	defer listener.Close()
+	changed.Set()
 	return reconcile.Loop{
 		Task:     "watch uplink",
 		Changed:  changed,
