@@ -1,6 +1,7 @@
 package result
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -30,7 +31,8 @@ type Outcome struct {
 	Met   bool    `json:"met"`
 }
 
-// Evaluate sets Outcomes, for the targets that the run has the cells of.
+// Evaluate sets Outcomes, for the targets that the run has the cells of: those
+// furthest from being met first.
 func (r *Result) Evaluate(targets []Target) {
 	r.Outcomes = nil
 	for _, t := range targets {
@@ -38,17 +40,17 @@ func (r *Result) Evaluate(targets []Target) {
 		if c == nil || other == nil || slices.Min(other.Samples) == 0 {
 			continue
 		}
-		ratios := make([]float64, len(c.Samples))
-		for i := range ratios {
-			ratios[i] = c.Samples[i] / other.Samples[i]
-		}
-		o := Outcome{Target: t, Ratio: c.Median / other.Median, Min: slices.Min(ratios), Max: slices.Max(ratios)}
+		extremes := roundRatios(c, other)
+		o := Outcome{Target: t, Ratio: c.Median / other.Median, Min: extremes.Min, Max: extremes.Max}
 		o.Met = o.Ratio >= t.Limit
 		if r.sense(t.Figure) == Less {
 			o.Met = o.Ratio <= t.Limit
 		}
 		r.Outcomes = append(r.Outcomes, o)
 	}
+	slices.SortStableFunc(r.Outcomes, func(a, b Outcome) int {
+		return cmp.Compare(r.score(a.Figure, a.Ratio/a.Limit), r.score(b.Figure, b.Ratio/b.Limit))
+	})
 }
 
 func (r *Result) printOutcomes(w io.Writer) error {
@@ -66,9 +68,9 @@ func (r *Result) printOutcomes(w io.Writer) error {
 		if !o.Met {
 			met = "NO"
 		}
-		what := fmt.Sprintf("%s ÷ %s, link %s", o.Subject, o.Over, o.At.Link)
+		what := fmt.Sprintf("%s ÷ %s: %v", o.Subject, o.Over, o.At)
 		if o.At != o.OverAt {
-			what = fmt.Sprintf("%s, %d routes ÷ %d", o.Subject, o.At.Routes, o.OverAt.Routes)
+			what = fmt.Sprintf("%s, %s ÷ %s", o.Subject, o.At.difference(o.OverAt), o.OverAt.difference(o.At))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s %s\t%s\t%s\t%s\t%s\n", o.Figure, what,
 			sign, formatNumber(o.Limit), formatNumber(o.Ratio), formatNumber(o.Min), formatNumber(o.Max), met)
