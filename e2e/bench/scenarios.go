@@ -84,7 +84,9 @@ func pick[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
 	return withNames(wanted, all, name), nil
 }
 
-func listNames[T any](all []T, name func(T) string) string { return strings.Join(namesOf(all, name), ", ") }
+func listNames[T any](all []T, name func(T) string) string {
+	return strings.Join(namesOf(all, name), ", ")
+}
 
 func namesOf[T any](all []T, name func(T) string) []string {
 	names := make([]string, len(all))

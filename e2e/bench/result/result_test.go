@@ -55,6 +55,8 @@ func sample() *Result {
 		{"tcp", "theirs", one, "vxlan", one, 1},  // left out
 		{"cost", "ours", one, "vxlan", one, 1},   // not measured
 		{"loss", "ours", one, "vxlan", many, 10}, // nor this
+		{"retrans", "ours", one, "", Scenario{}, 10.5},
+		{"retrans", "vxlan", one, "", Scenario{}, 10.5},
 	})
 	return r
 }
@@ -118,7 +120,7 @@ func TestTargets(t *testing.T) {
 		got = append(got, o.Met)
 	}
 	// The furthest from being met stands first.
-	if diff := cmp.Diff([]bool{false, false, true, true}, got); diff != "" {
+	if diff := cmp.Diff([]bool{false, false, false, true, true, true}, got); diff != "" {
 		t.Error(diff)
 	}
 	r.Add(one, "ours", "tcp", 30)

@@ -73,10 +73,10 @@ func (r *Result) ordered(s Scenario) []*Cell {
 
 // score returns a ratio such that more is better.
 func (r *Result) score(figure string, ratio float64) float64 {
-	if r.sense(figure) == Less && ratio > 0 {
-		return 1 / ratio
+	if r.sense(figure) == More {
+		return ratio
 	}
-	return ratio
+	return 1 / ratio // +Inf for 0
 }
 
 func (r *Result) printCell(w io.Writer, c *Cell) {
