@@ -1,11 +1,13 @@
 package rig
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -19,8 +21,9 @@ type daemons struct {
 	dataPath string
 	// data is the BackendData of peer number n; nil for none.
 	data func(n int) any
-	// flags are further arguments.
-	flags []string
+	// fastPath leaves flannel's fast path between containers on. All other subjects
+	// turn it off.
+	fastPath bool
 }
 
 // running is the transport of a daemon on each host.
@@ -41,6 +44,10 @@ func (d daemons) open(ctx context.Context, p *Pair) (transport, error) {
 		return nil, err
 	}
 	config := fmt.Sprintf(`{"Network": %q, "SubnetLen": %d, "Backend": {"Type": %q}}`, overlay, subnetLen, d.typ)
+	fastPath, err := d.fastPathFlag(ctx, p.rig.programs.Flannel)
+	if err != nil {
+		return nil, err
+	}
 	r := &running{pair: p}
 	for i, h := range p.hosts {
 		dir := p.rig.folder(h)
@@ -55,10 +62,26 @@ func (d daemons) open(ctx context.Context, p *Pair) (transport, error) {
 		if p.setting.Rules.masquerade {
 			args = append(args, "-ip-masq")
 		}
-		args = append(args, d.flags...)
+		args = append(args, fastPath...)
 		r.nodes[i] = &node{host: h, program: p.rig.programs.Flannel, args: args, envFile: filepath.Join(dir, "subnet.env"), logFile: filepath.Join(dir, "log")}
 	}
 	return r, nil
+}
+
+// fastPathFlag returns the flag that selects the fast path. An older flannel has no
+// such flag, and refuses it.
+func (d daemons) fastPathFlag(ctx context.Context, flannel string) ([]string, error) {
+	if d.fastPath {
+		return []string{"-fastpath=auto"}, nil
+	}
+	help, err := exec.CommandContext(ctx, flannel, "-help").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("get flags of flannel: %w: %s", err, help)
+	}
+	if bytes.Contains(help, []byte("\n  -fastpath ")) {
+		return []string{"-fastpath=off"}, nil
+	}
+	return nil, nil
 }
 
 // addPeers puts so many leases that each real host has that many routes, that to

@@ -351,3 +351,24 @@ func TestPeerData(t *testing.T) {
 		seen[p] = true
 	}
 }
+
+// All daemons but those of the fast path's subject turn it off, if they have it.
+func TestFastPathFlag(t *testing.T) {
+	for help, want := range map[string]string{"  -etcd-prefix string\n": "", "\n  -fastpath string\n    \thow packets pass\n": "-fastpath=off"} {
+		flannel := filepath.Join(t.TempDir(), "flannel")
+		if err := os.WriteFile(flannel, []byte("#!/bin/sh\ncat <<'END'\n"+help+"END\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got, err := daemons{typ: "udp"}.fastPathFlag(t.Context(), flannel)
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		got, err = daemons{typ: "udp", fastPath: true}.fastPathFlag(t.Context(), flannel)
+		if err != nil || strings.Join(got, " ") != "-fastpath=auto" {
+			t.Errorf("%q, %v; want -fastpath=auto", got, err)
+		}
+	}
+	if _, err := (daemons{}).fastPathFlag(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("no error for a missing program")
+	}
+}

@@ -29,7 +29,7 @@ func Subjects() []Subject {
 		{Name: "udp-plain", About: "flannel, udp, -udp-datapath=plain", open: daemons{typ: "udp", dataPath: "plain"}.open},
 		{Name: "udp-offload", About: "flannel, udp, -udp-datapath=offload", open: daemons{typ: "udp", dataPath: "offload"}.open},
 		{Name: "udp-kernel", About: "flannel, udp, -udp-datapath=kernel", open: daemons{typ: "udp", dataPath: "kernel"}.open},
-		{Name: "udp-fast", About: "flannel, udp, -udp-datapath=kernel -fastpath=auto", open: daemons{typ: "udp", dataPath: "kernel", flags: []string{"-fastpath=auto"}}.open},
+		{Name: "udp-fast", About: "flannel, udp, -udp-datapath=kernel -fastpath=auto", open: daemons{typ: "udp", dataPath: "kernel", fastPath: true}.open},
 		{Name: "host-gw", About: "flannel, host-gw", ByHand: "raw", open: daemons{typ: "host-gw"}.open},
 		{Name: "vxlan", About: "flannel, vxlan", ByHand: Reference, open: daemons{typ: "vxlan", data: vxlanData}.open},
 		{Name: "wireguard-go", About: "wireguard-go's own program, set up by hand", open: openWireGuard, byHand: true},
