@@ -29,7 +29,9 @@ import (
 )
 
 func main() {
-	load.Main()
+	if code, run := load.Main(); run {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C kills; the next run removes the leftovers.
 	context.AfterFunc(ctx, stop)

@@ -64,6 +64,7 @@ func requests(name, title, network string) measure {
 
 func connections(name, title string) measure {
 	figures := append([]result.Figure{{Name: name, Title: title, Unit: "1000 connections/s", Better: result.More}}, timeFigures(name, title)...)
+	figures[1].Detail = true // the median is the reverse of the rate
 	return measure{name, figures, func(ctx context.Context, a, b load.End, o *options) ([]float64, error) {
 		t, err := load.ConnectRequestResponse(ctx, a, b, o.seconds)
 		return append([]float64{t.Rate / 1e3}, times(t)...), err

@@ -41,7 +41,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	fs.Usage = func() {}
 	fs.StringVar(&o.programs.Flannel, "flannel", "bin/flannel", "`program` to measure")
 	fs.StringVar(&o.programs.WireGuardGo, "wireguard-go", "bin/wireguard-go", "`program` to compare wireguard with; it is left out where there is none")
-	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links, -ends, -rules and -routes; short, what the targets are about, in 25 minutes (7 rounds of 1 second)")
+	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links, -ends, -rules and -routes; short, what the targets are about, in 25 minutes (9 rounds of 1 second)")
 	fs.StringVar(&subjects, "subjects", "", "comma-separated `names` of what to measure, default all: "+listNames(rig.Subjects(), subjectName))
 	fs.StringVar(&names, "measures", "", "comma-separated `names` of what to measure of it, default all: "+listNames(measures(), measureName))
 	fs.StringVar(&d.links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))
@@ -89,7 +89,7 @@ func defaults(plan string, quick bool) map[string]string {
 	case quick:
 		return map[string]string{"rounds": "1", "seconds": "1", "links": "on", "ends": "container", "rules": "masq", "routes": "1", "measures": "tcp1,udp-rr,crr"}
 	case plan == "short":
-		return map[string]string{"seconds": "1"}
+		return map[string]string{"rounds": "9", "seconds": "1"}
 	}
 	return nil
 }

@@ -72,8 +72,8 @@ func TestShortPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 7 || o.seconds != 1 || len(o.required) != 0 {
-		t.Errorf("%d rounds of %d s, want 7 of 1", o.rounds, o.seconds)
+	if o.rounds != 9 || o.seconds != 1 || len(o.required) != 0 {
+		t.Errorf("%d rounds of %d s, want 9 of 1", o.rounds, o.seconds)
 	}
 	r := &result.Result{}
 	for _, t := range o.trials {

@@ -25,7 +25,9 @@ var program string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
-	load.Main()
+	if code, run := load.Main(); run {
+		return code
+	}
 	if os.Geteuid() != 0 {
 		return m.Run() // tests that need the program are skipped
 	}

@@ -16,7 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main()
+	if code, run := Main(); run {
+		os.Exit(code)
+	}
 	os.Exit(m.Run())
 }
 

@@ -40,19 +40,20 @@ func clientArgs(k kind, from netip.Addr, to netip.AddrPort, size, seconds int) [
 	return []string{programName, "client", string(k), from.String(), to.String(), strconv.Itoa(size), strconv.Itoa(seconds)}
 }
 
-// Main runs the load program if the arguments of the executable ask for it, and
-// exits. Every executable that uses this package must call it first.
-func Main() {
+// Main runs the load program if the executable's arguments are its own. Every
+// executable that uses this package must call it first, and must then exit with the
+// code if there was such a run.
+func Main() (code int, run bool) {
 	if len(os.Args) < 2 || os.Args[1] != programName {
-		return
+		return 0, false
 	}
 	// The thread stays the same between system calls.
 	runtime.LockOSThread()
 	if err := runProgram(os.Args[2:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1, true
 	}
-	os.Exit(0)
+	return 0, true
 }
 
 func runProgram(args []string, stdout io.Writer) error {
