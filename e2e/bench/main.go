@@ -1,6 +1,6 @@
-// Command bench measures transports between two hosts: the bare link, each backend
-// and data path of flannel, and the same set up by hand: routes, kernel VXLAN,
-// wireguard-go. All run on this machine, in network namespaces, in interleaved
+// Command bench measures transports between containers of two hosts: each backend
+// and data path of flannel, and the same set up by hand: routes without an overlay,
+// kernel VXLAN, wireguard-go. All run on this machine, in network namespaces, in interleaved
 // rounds:
 //
 //	round 1: raw, kernel-vxlan, udp-plain, …; round 2: raw, kernel-vxlan, …
@@ -22,12 +22,16 @@ import (
 	"syscall"
 
 	"github.com/coreos/flannel/e2e/bench/chart"
+	"github.com/coreos/flannel/e2e/bench/load"
 	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 func main() {
+	if code, run := load.Main(); run {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C kills; the next run removes the leftovers.
 	context.AfterFunc(ctx, stop)
@@ -50,7 +54,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		r.Evaluate(targets())
+		// A file from before the present targets keeps its own.
+		stored := r.Outcomes
+		if r.Evaluate(targets()); len(r.Outcomes) == 0 {
+			r.Outcomes = stored
+		}
 		return report(o, r, stdout)
 	}
 	programs := o.programs
@@ -84,11 +92,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // report prints a result, and writes its files.
 func report(o *options, r *result.Result, stdout io.Writer) error {
-	links := make(map[string]string)
-	for _, l := range rig.Links() {
-		links[l.Name] = l.About
-	}
-	errs := []error{r.Print(stdout, links)}
+	errs := []error{r.Print(stdout, descriptions())}
 	if o.json != "" {
 		errs = append(errs, r.WriteFile(o.json))
 	}
@@ -96,4 +100,19 @@ func report(o *options, r *result.Result, stdout io.Writer) error {
 		errs = append(errs, chart.WriteFile(o.chart, r))
 	}
 	return errors.Join(errs...)
+}
+
+// descriptions maps the names of links, ends and rules to what they are.
+func descriptions() map[string]string {
+	about := make(map[string]string)
+	for _, l := range rig.Links() {
+		about[l.Name] = l.About
+	}
+	for _, e := range rig.EndKinds() {
+		about[e.Name] = e.About
+	}
+	for _, r := range rig.RuleSets() {
+		about[r.Name] = r.About
+	}
+	return about
 }

@@ -8,10 +8,8 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
 )
 
@@ -32,36 +30,36 @@ type options struct {
 	from string
 }
 
-// maxRoutes is within the number of addresses for simulated peers.
-const maxRoutes = 60000
-
 // parseOptions reads the arguments. For -help, it writes to usage and returns
 // flag.ErrHelp.
 func parseOptions(args []string, usage io.Writer) (*options, error) {
 	o := &options{}
-	var plan, subjects, names, links, routes string
+	var plan, subjects, names string
+	var d dimensions
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 	fs.StringVar(&o.programs.Flannel, "flannel", "bin/flannel", "`program` to measure")
 	fs.StringVar(&o.programs.WireGuardGo, "wireguard-go", "bin/wireguard-go", "`program` to compare wireguard with; it is left out where there is none")
-	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links and -routes; short, what the targets are about, in 25 minutes (5 rounds of 1 second)")
+	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links, -ends, -rules and -routes; short, what the targets are about, in 25 minutes (9 rounds of 1 second)")
 	fs.StringVar(&subjects, "subjects", "", "comma-separated `names` of what to measure, default all: "+listNames(rig.Subjects(), subjectName))
 	fs.StringVar(&names, "measures", "", "comma-separated `names` of what to measure of it, default all: "+listNames(measures(), measureName))
-	fs.StringVar(&links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))
-	fs.StringVar(&routes, "routes", "1,1000,10000", "comma-separated `numbers` of routes; all but the first on the first link only")
-	fs.IntVar(&o.rounds, "rounds", 5, "`number` of samples of each figure")
+	fs.StringVar(&d.links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))
+	fs.StringVar(&d.ends, "ends", "container,nested", "comma-separated `names` of what the load runs in: "+listNames(rig.EndKinds(), endsName)+"; all but the first on the first link only")
+	fs.StringVar(&d.rules, "rules", "masq,none,rules", "comma-separated `names` of the hosts' firewall rules: "+listNames(rig.RuleSets(), rulesName)+"; all but the first on the first link only")
+	fs.StringVar(&d.routes, "routes", "1,1000,10000", "comma-separated `numbers` of routes; all but the first on the first link only")
+	fs.IntVar(&o.rounds, "rounds", 7, "`number` of samples of each figure")
 	fs.IntVar(&o.seconds, "seconds", 3, "`length` of each measurement")
 	fs.StringVar(&o.congestion, "congestion", defaultCongestion(), "TCP congestion `control`")
 	fs.StringVar(&o.json, "json", "", "`file` to write the result to")
 	fs.StringVar(&o.chart, "chart", "", "`file` to draw the ratios into, as SVG")
 	fs.StringVar(&o.from, "from", "", "show, and draw, what an earlier run has written to `file`, and measure nothing")
-	fs.BoolVar(&o.quick, "quick", false, "try everything out in a minute, without waiting for a quiet machine: other defaults, figures without worth")
+	fs.BoolVar(&o.quick, "quick", false, "try everything out in half a minute, without waiting for a quiet machine: other defaults, figures without worth")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fs.SetOutput(usage)
-		fmt.Fprintf(usage, "Usage: bench [flags]\n\nMeasures ways of carrying packets between two hosts on this machine.\n\nFlags:\n")
+		fmt.Fprintf(usage, "Usage: bench [flags]\n\nMeasures ways of carrying packets between containers of two hosts, on this machine.\n\nFlags:\n")
 		fs.PrintDefaults()
 		return nil, err
 	case err != nil:
@@ -69,8 +67,8 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("argument %q is not a flag (see bench -help)", fs.Arg(0))
 	}
-	if plan == "short" && (given(fs, "links") || given(fs, "routes")) {
-		return nil, errors.New("-plan short sets links and routes: omit -links and -routes")
+	if plan == "short" && slices.ContainsFunc([]string{"links", "ends", "rules", "routes"}, func(name string) bool { return given(fs, name) }) {
+		return nil, errors.New("-plan short sets the scenarios: omit -links, -ends, -rules and -routes")
 	}
 	for _, name := range slices.Sorted(maps.Keys(defaults(plan, o.quick))) {
 		if !given(fs, name) {
@@ -79,7 +77,7 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 			}
 		}
 	}
-	return o, o.selectTrials(plan, subjects, names, links, routes)
+	return o, o.selectTrials(plan, subjects, names, d)
 }
 
 // defaults returns the flags' defaults of a plan or of -quick that differ from the
@@ -89,9 +87,9 @@ func defaults(plan string, quick bool) map[string]string {
 	case quick && plan == "short":
 		return map[string]string{"rounds": "1", "seconds": "1"}
 	case quick:
-		return map[string]string{"rounds": "1", "seconds": "1", "links": "on", "routes": "1", "measures": "tcp1,udp64,udp-rr"}
+		return map[string]string{"rounds": "1", "seconds": "1", "links": "on", "ends": "container", "rules": "masq", "routes": "1", "measures": "tcp1,udp-rr,crr"}
 	case plan == "short":
-		return map[string]string{"seconds": "1"}
+		return map[string]string{"rounds": "9", "seconds": "1"}
 	}
 	return nil
 }
@@ -101,7 +99,7 @@ func given(fs *flag.FlagSet, name string) (found bool) {
 	return found
 }
 
-func (o *options) selectTrials(plan, subjects, names, links, routes string) error {
+func (o *options) selectTrials(plan, subjects, names string, d dimensions) error {
 	if o.rounds < 1 || o.seconds < 1 {
 		return fmt.Errorf("-rounds %d and -seconds %d must be 1 or more", o.rounds, o.seconds)
 	}
@@ -120,7 +118,7 @@ func (o *options) selectTrials(plan, subjects, names, links, routes string) erro
 	}
 	switch plan {
 	case "all":
-		scenarios, err := scenarios(links, routes)
+		scenarios, err := d.scenarios()
 		if err != nil {
 			return err
 		}
@@ -134,60 +132,6 @@ func (o *options) selectTrials(plan, subjects, names, links, routes string) erro
 		return fmt.Errorf("-plan %s has none of the chosen -subjects and -measures", plan)
 	}
 	return nil
-}
-
-// scenarios returns each link with the first number of routes, then the first link
-// with the other numbers.
-func scenarios(links, routes string) ([]result.Scenario, error) {
-	variants, err := pick("links", links, rig.Links(), linkName)
-	if err != nil {
-		return nil, err
-	}
-	var numbers []int
-	for item := range strings.SplitSeq(routes, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(item))
-		if err != nil || n < 1 || n > maxRoutes {
-			return nil, fmt.Errorf("-routes: %q is not a number from 1 to %d", item, maxRoutes)
-		}
-		numbers = append(numbers, n)
-	}
-	var found []result.Scenario
-	for _, l := range variants {
-		found = append(found, result.Scenario{Link: l.Name, Routes: numbers[0]})
-	}
-	for _, n := range numbers[1:] {
-		found = append(found, result.Scenario{Link: variants[0].Name, Routes: n})
-	}
-	return found, nil
-}
-
-func subjectName(s rig.Subject) string { return s.Name }
-func measureName(m measure) string     { return m.name }
-func linkName(l rig.Link) string       { return l.Name }
-
-// pick returns the elements of all that a comma-separated list names, in the order
-// of all. An empty list is all.
-func pick[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
-	if list == "" {
-		return all, nil
-	}
-	var wanted []string
-	for item := range strings.SplitSeq(list, ",") {
-		item = strings.TrimSpace(item)
-		if !slices.ContainsFunc(all, func(t T) bool { return name(t) == item }) {
-			return nil, fmt.Errorf("-%s: %q is not one of %s", flag, item, listNames(all, name))
-		}
-		wanted = append(wanted, item)
-	}
-	return withNames(wanted, all, name), nil
-}
-
-func listNames[T any](all []T, name func(T) string) string {
-	names := make([]string, len(all))
-	for i, t := range all {
-		names[i] = name(t)
-	}
-	return strings.Join(names, ", ")
 }
 
 // defaultCongestion returns this namespace's congestion control, which a new

@@ -22,15 +22,15 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds < 5 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.required) != 0 {
+	if o.rounds < 7 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.required) != 0 {
 		t.Errorf("defaults are %+v", o)
 	}
-	want := []result.Scenario{{Link: "on", Routes: 1}, {Link: "off", Routes: 1}, {Link: "on", Routes: 1000}, {Link: "on", Routes: 10000}}
+	want := []result.Scenario{usual, offLink(), nested(), noRules(), manyRules(), {Link: "on", Routes: 1000, Ends: "container", Rules: "masq"}, manyPeers()}
 	if diff := cmp.Diff(want, scenariosOf(o)); diff != "" {
 		t.Error(diff)
 	}
 
-	o, err = parseOptions([]string{"-quick", "-rounds=2", "-subjects=udp-plain, raw", "-measures=tcp4", "-links=off", "-routes=7, 9"}, nil)
+	o, err = parseOptions([]string{"-quick", "-rounds=2", "-subjects=udp-plain, raw", "-measures=tcp4", "-links=off", "-routes=7, 9", "-ends=local,host", "-rules=none"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,10 @@ func TestOptions(t *testing.T) {
 	if diff := cmp.Diff([]string{"raw", "udp-plain"}, o.required); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]result.Scenario{{Link: "off", Routes: 7}, {Link: "off", Routes: 9}}, scenariosOf(o)); diff != "" {
+	if diff := cmp.Diff([]result.Scenario{
+		{Link: "off", Routes: 7, Ends: "host", Rules: "none"}, {Link: "off", Routes: 7, Ends: "local", Rules: "none"},
+		{Link: "off", Routes: 9, Ends: "host", Rules: "none"},
+	}, scenariosOf(o)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -69,8 +72,8 @@ func TestShortPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 5 || o.seconds != 1 || len(o.required) != 0 {
-		t.Errorf("%d rounds of %d s, want 5 of 1", o.rounds, o.seconds)
+	if o.rounds != 9 || o.seconds != 1 || len(o.required) != 0 {
+		t.Errorf("%d rounds of %d s, want 9 of 1", o.rounds, o.seconds)
 	}
 	r := &result.Result{}
 	for _, t := range o.trials {
@@ -111,9 +114,13 @@ func TestWrongOptions(t *testing.T) {
 		{"-routes=1,60001", `"60001" is not a number`},
 		{"-rounds=0", "-rounds 0"},
 		{"-plan=long", `"long" is not one of all, short`},
-		{"-plan=short -routes=7", "-plan short sets links and routes"},
-		{"-plan=short -links=on", "-plan short sets links and routes"},
-		{"-plan=short -subjects=raw,vxlan -measures=udp1400,tcp-rr", ""},
+		{"-plan=short -routes=7", "-plan short sets the scenarios"},
+		{"-plan=short -links=on", "-plan short sets the scenarios"},
+		{"-plan=short -ends=host", "-plan short sets the scenarios"},
+		{"-plan=short -rules=none", "-plan short sets the scenarios"},
+		{"-ends=hosts", `"hosts" is not one of container, host, nested, local`},
+		{"-rules=masq,all", `"all" is not one of masq, none, rules`},
+		{"-plan=short -subjects=raw,host-gw -measures=udp1400,tcp-rr", ""},
 		{"-plan=short -subjects=vxlan -measures=tcp1r", "-plan short has none of the chosen -subjects and -measures"},
 		{"-seconds=0", "-seconds 0"},
 		{"fast", `"fast" is not a flag`},
@@ -134,7 +141,7 @@ func TestFrom(t *testing.T) {
 	if err := run(t.Context(), args, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-offload ÷ kernel-vxlan, link on"} {
+	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-offload ÷ kernel-vxlan: host ends, link on, rules none, 1 route"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not have %q", want)
 		}
@@ -161,7 +168,7 @@ func TestHelp(t *testing.T) {
 	if _, err := parseOptions([]string{"-help"}, &out); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("%v, want flag.ErrHelp", err)
 	}
-	for _, want := range []string{"-rounds", "-quick", "kernel-vxlan", "udp-rr", "csum"} {
+	for _, want := range []string{"-rounds", "-quick", "kernel-vxlan", "udp-rr", "csum", "crr", "nested", "masq"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the help does not have %s", want)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/coreos/flannel/e2e/bench/result"
@@ -25,8 +26,20 @@ func cross(scenarios []result.Scenario, subjects []rig.Subject, measures []measu
 	return trials
 }
 
-// short returns the trials that the documents cite: everything of udp on the usual
-// link, and of the rest what has a target.
+// usual is the scenario that most targets are about.
+var usual = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq"}
+
+// The other scenarios of the short plan, which differ from the usual one in one
+// respect.
+func offLink() result.Scenario   { s := usual; s.Link = "off"; return s }
+func nested() result.Scenario    { s := usual; s.Ends = "nested"; return s }
+func local() result.Scenario     { s := usual; s.Ends = "local"; return s }
+func noRules() result.Scenario   { s := usual; s.Rules = "none"; return s }
+func manyRules() result.Scenario { s := usual; s.Rules = "rules"; return s }
+func manyPeers() result.Scenario { s := usual; s.Routes = 10000; return s }
+
+// short returns the trials that the documents cite: everything of the fast path and
+// of its rivals in the usual scenario, and of the rest what has a target.
 func short() []trial {
 	var trials []trial
 	for _, part := range []struct {
@@ -34,18 +47,28 @@ func short() []trial {
 		subjects []string
 		measures []string
 	}{
-		{result.Scenario{Link: "on", Routes: 1}, []string{"raw", rig.Reference, "udp-plain", "udp-offload", "udp-kernel"},
-			[]string{"tcp1", "tcp1r", "tcp4", "tcp4r", "udp64", "udp1400", "udp-rr", "tcp-rr"}},
-		{result.Scenario{Link: "on", Routes: 1000}, []string{"udp-offload", "udp-kernel"}, []string{"tcp1", "udp64"}},
-		{result.Scenario{Link: "on", Routes: 10000}, []string{"udp-offload", "udp-kernel"}, []string{"tcp1", "udp64"}},
-		{result.Scenario{Link: "on", Routes: 1}, []string{"routes", "host-gw", "vxlan", "wireguard-go", "wireguard"},
+		{usual, []string{rig.Reference, "udp-kernel", "udp-fast", "host-gw"},
+			[]string{"tcp1", "tcp1r", "tcp4", "tcp4r", "udp64", "udp1400", "udp-rr", "tcp-rr", "crr"}},
+		{usual, []string{"raw", "udp-plain", "udp-offload", "vxlan", "wireguard-go", "wireguard"},
 			[]string{"tcp1", "tcp4", "udp64", "udp-rr"}},
-		{result.Scenario{Link: "off", Routes: 1}, []string{rig.Reference, "udp-plain", "udp-offload", "udp-kernel"},
-			[]string{"tcp1", "tcp4", "udp64", "udp-rr"}},
+		{offLink(), []string{rig.Reference, "udp-kernel", "udp-fast", "host-gw"}, []string{"tcp1", "tcp4", "udp64", "udp-rr", "crr"}},
+		{offLink(), []string{"udp-offload"}, []string{"tcp1", "udp64"}},
+		{manyRules(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "tcp4", "udp64", "udp-rr", "crr"}},
+		{noRules(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "udp64", "udp-rr"}},
+		{nested(), []string{rig.Reference, "udp-offload", "udp-kernel", "udp-fast", "host-gw"}, []string{"tcp1"}},
+		{local(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "udp-rr"}},
+		{manyPeers(), []string{"udp-kernel", "udp-fast"}, []string{"tcp1", "udp64"}},
 	} {
 		subjects := withNames(part.subjects, rig.Subjects(), subjectName)
 		trials = append(trials, cross([]result.Scenario{part.at}, subjects, withNames(part.measures, measures(), measureName))...)
 	}
+	// Two parts have the usual scenario.
+	order := namesOf(rig.Subjects(), subjectName)
+	scenarios := distinct(trials, func(t trial) result.Scenario { return t.at })
+	slices.SortStableFunc(trials, func(a, b trial) int {
+		return cmp.Or(cmp.Compare(slices.Index(scenarios, a.at), slices.Index(scenarios, b.at)),
+			cmp.Compare(slices.Index(order, a.subject.Name), slices.Index(order, b.subject.Name)))
+	})
 	return trials
 }
 

@@ -16,8 +16,8 @@ import (
 // quietLimit bounds the wait for an idle machine before each trial.
 const quietLimit = 10 * time.Second
 
-// retries is how often a failed measurement is repeated. A lost request ends
-// sockperf's ping-pong, and a tunnel may lose packets, as UDP may.
+// retries is how often a failed measurement is repeated. A tunnel may lose packets,
+// as UDP may, and a server may start late on a busy machine.
 const retries = 2
 
 // bench is one run.
@@ -59,7 +59,7 @@ func (b *bench) run(ctx context.Context) error {
 	for ; rounds < b.options.rounds; rounds++ {
 		began := time.Now()
 		for _, t := range trials {
-			b.Logf("round %d of %d: link %s, %d routes: %s", rounds+1, b.options.rounds, t.at.Link, t.at.Routes, t.subject.Name)
+			b.Logf("round %d of %d: %v: %s", rounds+1, b.options.rounds, t.at, t.subject.Name)
 			if err := b.measure(ctx, t); err != nil {
 				return err
 			}
@@ -111,8 +111,12 @@ func (b *bench) check(ctx context.Context, t trial) error {
 }
 
 func (b *bench) pair(ctx context.Context, t trial) (*rig.Pair, error) {
-	link := withNames([]string{t.at.Link}, rig.Links(), linkName)[0]
-	return b.rig.Pair(ctx, t.subject, link, t.at.Routes)
+	return b.rig.Pair(ctx, t.subject, rig.Setting{
+		Link:   withNames([]string{t.at.Link}, rig.Links(), linkName)[0],
+		Routes: t.at.Routes,
+		Ends:   withNames([]string{t.at.Ends}, rig.EndKinds(), endsName)[0],
+		Rules:  withNames([]string{t.at.Rules}, rig.RuleSets(), rulesName)[0],
+	})
 }
 
 // measure takes a trial's measures once.
@@ -143,7 +147,7 @@ func (b *bench) measure(ctx context.Context, t trial) (err error) {
 			values, err = m.run(ctx, from, to, b.options)
 		}
 		if err != nil {
-			return fmt.Errorf("measure %s of %s, link %s, %d routes: %w", m.name, t.subject.Name, t.at.Link, t.at.Routes, err)
+			return fmt.Errorf("measure %s of %s, %v: %w", m.name, t.subject.Name, t.at, err)
 		}
 		for i, f := range m.figures {
 			b.result.Add(t.at, t.subject.Name, f.Name, values[i])

@@ -59,6 +59,7 @@ var layers = []struct{ from, to string }{
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
+	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
 	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/subnettest/faultproxy"},
 }
 

@@ -14,16 +14,18 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-var at = result.Scenario{Link: "on", Routes: 1}
+var at = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq"}
 
 func sample() *result.Result {
-	far := result.Scenario{Link: "on", Routes: 1000}
+	far, off, nested := at, at, at
+	far.Routes, off.Link, nested.Ends = 1000, "off", "nested"
 	r := &result.Result{
 		Reference: "vxlan",
 		Subjects:  []result.Subject{{Name: "vxlan"}, {Name: "fast"}, {Name: "slow"}},
-		Scenarios: []result.Scenario{at, far, {Link: "off", Routes: 1}},
+		Scenarios: []result.Scenario{at, far, off, nested},
 		Figures: []result.Figure{
 			{Name: "tcp1", Better: result.More}, {Name: "rr-p50", Better: result.Less}, {Name: "loss", Better: result.Share},
+			{Name: "retrans", Better: result.Count}, {Name: "rr-p999", Better: result.Less, Detail: true},
 		},
 	}
 	for _, s := range r.Scenarios {
@@ -65,14 +67,16 @@ func TestChart(t *testing.T) {
 			texts.WriteString(strings.TrimSpace(string(text)) + "\n")
 		}
 	}
-	for _, want := range []string{"link on: more is better", "link on: less is better", "link off: more is better",
+	for _, want := range []string{"container ends, link on: more is better", "container ends, link on: less is better", "container ends, link off: more is better",
 		"tcp1 over the number of routes: more is better", "fast", "slow", "vxlan", "tcp1", "1000", "1/16", "2"} {
 		if !strings.Contains(texts.String(), "\n"+want+"\n") {
 			t.Errorf("the chart does not say %q", want)
 		}
 	}
-	if strings.Contains(texts.String(), "loss") {
-		t.Error("the chart shows a ratio of shares")
+	for _, bad := range []string{"loss", "retrans", "p999", "nested"} {
+		if strings.Contains(texts.String(), bad) {
+			t.Errorf("the chart shows %s", bad)
+		}
 	}
 	// Black and white vanish on one of the two kinds of page.
 	for _, bad := range []string{"fill:#000000", "fill:#FFFFFF", "stroke:#000000", "fill:#-"} {

@@ -29,7 +29,7 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 	if len(figures) == 0 || len(subjects) == 0 {
 		return nil, nil
 	}
-	p := newPlot(fmt.Sprintf("link %s: %s is better", at.Link, sense), "× "+r.Reference)
+	p := newPlot(fmt.Sprintf("%s ends, link %s: %s is better", at.Ends, at.Link, sense), "× "+r.Reference)
 	names := make([]string, len(figures))
 	for i, f := range figures {
 		names[i] = strings.TrimSuffix(f.Name, "-p50")
@@ -73,7 +73,7 @@ func ratios(r *result.Result, at result.Scenario, sense result.Sense, legend boo
 func figuresOf(r *result.Result, at result.Scenario, sense result.Sense) []result.Figure {
 	var figures []result.Figure
 	for _, f := range r.Figures {
-		if f.Better == sense && r.Cell(at, r.Reference, f.Name) != nil {
+		if f.Better == sense && !f.Detail && r.Cell(at, r.Reference, f.Name) != nil {
 			figures = append(figures, f)
 		}
 	}

@@ -1,17 +1,19 @@
-// Package load generates load between two hosts and measures what arrives.
+// Package load generates load between two ends and measures what arrives.
 //
-//	TCP throughput       iperf3
-//	packets per second   sockperf sends as fast as it can; a sink of our own counts
-//	request-response     sockperf ping-pong
+//	TCP throughput            iperf3
+//	UDP packets per second    the load program sends; a sink counts
+//	request-response          the load program: one request at a time
+//	connect-request-response  the same, with a new connection for each request
 //
-// The receivers of iperf3 and sockperf need one or two system calls a packet. At 64
-// bytes they are slower than the measured transports and drop packets. The sink
-// receives 64 packets a call into a large buffer, so it counts what the transport
-// has delivered.
+// The load program is the benchmark's own executable, started again (see [Main]).
+// It makes one system call a packet, on blocking sockets.
 //
-// The cost of a transfer is the busy time of the whole machine while the client
-// runs. Both hosts are on this machine, so it includes sender, receiver and the
-// load's own part.
+// A receiver with one system call a packet is slower than the measured transports
+// at 64 bytes, and drops packets. The sink receives 64 packets a call into a large
+// buffer, so it counts what the transport has delivered.
+//
+// The cost of a load is the busy time of the whole machine. Both hosts are on this
+// machine, so it includes sender, receiver and the load's own part.
 package load
 
 import (
@@ -20,15 +22,14 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// End is a host and the address there that the load binds to.
+// End is a network namespace and the address there that the load binds to.
 type End struct {
 	*netnstest.Host
 	Addr netip.Addr
 }
 
-// The servers' ports, each tool's default. They differ because sockperf does not
-// set SO_REUSEADDR, so it cannot use a port whose connections iperf3 has just closed.
+// The servers' ports: iperf3's default, and one of the load program.
 const (
-	iperfPort    = 5201
-	sockperfPort = 11111
+	iperfPort = 5201
+	loadPort  = 11111
 )

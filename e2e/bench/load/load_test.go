@@ -5,23 +5,29 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// ends are two hosts on a veth pair. The test is skipped where the tools are
-// not.
+func TestMain(m *testing.M) {
+	if code, run := Main(); run {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// ends are two hosts on a veth pair. The test is skipped without iperf3.
 func ends(t *testing.T) (a, b End) {
 	t.Helper()
 	netnstest.Require(t)
-	for _, tool := range []string{"iperf3", "sockperf"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not in PATH; install the Debian package %s", tool, tool)
-		}
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("iperf3 is not in PATH; install the Debian package iperf3")
 	}
 	lab := netnstest.New(t)
 	a, b = End{Host: lab.Namespace("a")}, End{Host: lab.Namespace("b")}
@@ -38,7 +44,7 @@ func TestTCP(t *testing.T) {
 		a, b := ends(t)
 		o.Seconds, o.Congestion = 1, "cubic"
 		got, err := TCP(t.Context(), a, b, o)
-		if err != nil || got.Gbps <= 0 || got.CPU <= 0 {
+		if err != nil || got.Gbps <= 0 || got.CPU <= 0 || got.Retransmits < 0 {
 			t.Errorf("%+v: %+v, %v", o, got, err)
 		}
 		sent, received := counters(t, a)
@@ -72,16 +78,87 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-func TestPingPong(t *testing.T) {
+func TestTransactions(t *testing.T) {
 	a, b := ends(t)
 	for _, network := range []string{"udp", "tcp", "tcp"} { // a server's port is free again
-		got, err := PingPong(t.Context(), a, b, network, 1)
-		if err != nil || got.P50 <= 0 || got.P99 < got.P50 {
-			t.Errorf("%s: %+v, %v", network, got, err)
+		got, err := RequestResponse(t.Context(), a, b, network, 1)
+		check(t, b, network, got, err)
+	}
+	before := established(t, b)
+	got, err := ConnectRequestResponse(t.Context(), a, b, 1)
+	check(t, b, "tcp", got, err)
+	// The rate is that of the connections.
+	if n := established(t, b) - before; float64(n) < got.Rate {
+		t.Errorf("%v connections a second, and %d in all", got.Rate, n)
+	}
+}
+
+// check checks the figures of a load of 1 s, and that its server has ended.
+func check(t *testing.T, b End, network string, got Transactions, err error) {
+	t.Helper()
+	if err != nil || got.Rate <= 0 || got.P50 <= 0 || got.P99 < got.P50 || got.P999 < got.P99 || got.CPU < 0 {
+		t.Errorf("%s: %+v, %v", network, got, err)
+	}
+	// One transaction is in flight, so half of them fill at most the whole time.
+	if got.Rate*got.P50/2 > 1.1e6 {
+		t.Errorf("%s: %+v take more than a second", network, got)
+	}
+	if found, err := listening(b, network, loadPort); found || err != nil {
+		t.Errorf("%s: the server is still there: %v, %v", network, found, err)
+	}
+}
+
+// established returns how many connections an end has accepted.
+func established(t *testing.T, e End) (n uint64) {
+	t.Helper()
+	err := e.Do(func() error {
+		fs, err := procfs.NewDefaultFS()
+		if err != nil {
+			return err
 		}
-		if found, err := listening(b, network, sockperfPort); found || err != nil {
-			t.Errorf("%s: the server is still there: %v, %v", network, found, err)
+		p, err := fs.Thread(os.Getpid(), unix.Gettid())
+		if err != nil {
+			return err
 		}
+		snmp, err := p.Snmp()
+		if err == nil {
+			n = uint64(*snmp.Tcp.PassiveOpens)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A lost request is sent again, and a server that never answers ends the client.
+func TestLostRequests(t *testing.T) {
+	a, b := ends(t)
+	silent, err := b.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(b.Addr, loadPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	go func() { // answers each third packet, with an old response first
+		buf := make([]byte, messageSize)
+		for n := 1; ; n++ {
+			size, from, err := silent.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n%3 == 0 {
+				_, _ = silent.WriteTo(make([]byte, messageSize), from)
+				_, _ = silent.WriteTo(buf[:size], from)
+			}
+		}
+	}()
+	r, err := runClient(t.Context(), a, b, udpRR, messageSize, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := float64(2 * resendAfter.Microseconds()); r.P50 < want {
+		t.Errorf("half of the transactions take %v µs, want %v at least", r.P50, want)
 	}
 }
 
@@ -94,6 +171,9 @@ func TestUnreachable(t *testing.T) {
 	if got, err := TCP(t.Context(), a, b, Transfer{Streams: 1, Seconds: 1, Congestion: "cubic"}); err == nil {
 		t.Errorf("transferred %+v over a link that is down", got)
 	}
+	if got, err := ConnectRequestResponse(t.Context(), a, b, 1); err == nil {
+		t.Errorf("transactions %+v over a link that is down", got)
+	}
 }
 
 func TestCancelled(t *testing.T) {
@@ -103,12 +183,12 @@ func TestCancelled(t *testing.T) {
 	if _, err := Packets(ctx, a, b, 64, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Packets: %v, want context.Canceled", err)
 	}
-	if _, err := PingPong(ctx, a, b, "udp", 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("PingPong: %v, want context.Canceled", err)
+	if _, err := RequestResponse(ctx, a, b, "udp", 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("RequestResponse: %v, want context.Canceled", err)
 	}
 	// Nothing listens any longer.
 	for _, network := range []string{"udp", "tcp"} {
-		if found, err := listening(b, network, sockperfPort); found || err != nil {
+		if found, err := listening(b, network, loadPort); found || err != nil {
 			t.Errorf("%s port is still in use: %v, %v", network, found, err)
 		}
 	}
@@ -123,10 +203,7 @@ func TestSink(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if _, err := s.busy(); err == nil {
-		t.Error("a cost before the first packet")
-	}
-	c, err := a.Dial(t.Context(), "udp4", netip.AddrPortFrom(b.Addr, sockperfPort).String())
+	c, err := a.Dial(t.Context(), "udp4", netip.AddrPortFrom(b.Addr, loadPort).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,9 +216,6 @@ func TestSink(t *testing.T) {
 	}
 	if got, err := s.drain(t.Context()); err != nil || got != sent {
 		t.Errorf("counted %d, %v; want %d", got, err, sent)
-	}
-	if busy, err := s.busy(); err != nil || busy < 0 {
-		t.Errorf("cost %v, %v", busy, err)
 	}
 }
 

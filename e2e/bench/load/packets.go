@@ -2,9 +2,7 @@ package load
 
 import (
 	"context"
-	"fmt"
-	"regexp"
-	"strconv"
+	"errors"
 )
 
 // Delivery is the result of sending packets at the highest rate.
@@ -24,17 +22,7 @@ func Packets(ctx context.Context, from, to End, size, seconds int) (Delivery, er
 		return Delivery{}, err
 	}
 	defer sink.close()
-	out, err := client(ctx, from, seconds, "sockperf", "throughput", "-i", to.Addr.String(), "-p", strconv.Itoa(sockperfPort),
-		"--client_ip", from.Addr.String(), "-m", strconv.Itoa(size), "-t", strconv.Itoa(seconds),
-		"--mps=max", "--dontwarmup", "--no-rdtsc")
-	if err != nil {
-		return Delivery{}, err
-	}
-	busy, err := sink.busy()
-	if err != nil {
-		return Delivery{}, err
-	}
-	sent, elapsed, err := parseThroughput(out)
+	sent, err := runClient(ctx, from, to, udpSend, size, seconds)
 	if err != nil {
 		return Delivery{}, err
 	}
@@ -42,33 +30,16 @@ func Packets(ctx context.Context, from, to End, size, seconds int) (Delivery, er
 	if err != nil {
 		return Delivery{}, err
 	}
-	return delivery(float64(received), sent, elapsed, busy), nil
+	if received == 0 {
+		return Delivery{}, errors.New("send packets: none arrived")
+	}
+	return delivery(float64(received), sent), nil
 }
 
-func delivery(received, sent, elapsed, busy float64) Delivery {
+func delivery(received float64, sent *report) Delivery {
 	return Delivery{
-		Rate: received / elapsed / 1e3,
-		Loss: max(0, 100*(1-received/sent)),
-		CPU:  busy * 1e6 / received,
+		Rate: received / sent.Seconds / 1e3,
+		Loss: max(0, 100*(1-received/float64(sent.Count))),
+		CPU:  sent.Busy * 1e6 / received,
 	}
-}
-
-var throughput = regexp.MustCompile(`Total of ([0-9]+) messages sent in ([0-9.]+) sec`)
-
-// parseThroughput returns the number of sent packets and the time.
-func parseThroughput(out []byte) (sent, seconds float64, err error) {
-	m := throughput.FindSubmatch(out)
-	if m == nil {
-		return 0, 0, fmt.Errorf("read report of sockperf: no total in %q", out)
-	}
-	if sent, err = strconv.ParseFloat(string(m[1]), 64); err == nil {
-		seconds, err = strconv.ParseFloat(string(m[2]), 64)
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("read report of sockperf: %w", err)
-	}
-	if sent == 0 || seconds == 0 {
-		return 0, 0, fmt.Errorf("read report of sockperf: %s", m[0])
-	}
-	return sent, seconds, nil
 }

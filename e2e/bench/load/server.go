@@ -35,7 +35,7 @@ func serve(ctx context.Context, at End, network string, port uint16, name string
 	cmd.Stdout, cmd.Stderr = &s.out, &s.out
 	if err := cmd.Start(); err != nil {
 		stop()
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", title(name), err)
 	}
 	go func() {
 		defer close(s.done)
@@ -43,7 +43,7 @@ func serve(ctx context.Context, at End, network string, port uint16, name string
 	}()
 	if err := s.awaitListening(ctx, at, network, port); err != nil {
 		s.close()
-		return nil, fmt.Errorf("start %s: %w: %s", name, err, strings.TrimSpace(s.out.String()))
+		return nil, fmt.Errorf("start %s: %w: %s", title(name), err, strings.TrimSpace(s.out.String()))
 	}
 	return s, nil
 }
@@ -110,5 +110,13 @@ func client(ctx context.Context, at End, seconds int, name string, args ...strin
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) || ctx.Err() != nil {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
-	return nil, fmt.Errorf("run %s: %w", name, err)
+	return nil, fmt.Errorf("run %s: %w", title(name), err)
+}
+
+// title returns a program's name for errors.
+func title(program string) string {
+	if program == executable {
+		return "load program"
+	}
+	return program
 }

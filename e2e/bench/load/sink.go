@@ -11,8 +11,6 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/e2e/bench/machine"
 )
 
 const (
@@ -29,14 +27,11 @@ const (
 type sink struct {
 	conn  net.PacketConn
 	count atomic.Uint64
-	// first receives a meter that was started with the first packet: sockperf sleeps
-	// for 2 s before it sends.
-	first chan *machine.Meter
 	done  chan error // receives the goroutine's error
 }
 
 func openSink(ctx context.Context, at End) (*sink, error) {
-	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, sockperfPort).String())
+	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, loadPort).String())
 	if err != nil {
 		return nil, fmt.Errorf("open sink: %w", err)
 	}
@@ -44,7 +39,7 @@ func openSink(ctx context.Context, at End) (*sink, error) {
 		conn.Close()
 		return nil, fmt.Errorf("open sink: set receive buffer: %w", err)
 	}
-	s := &sink{conn: conn, first: make(chan *machine.Meter, 1), done: make(chan error, 1)}
+	s := &sink{conn: conn, done: make(chan error, 1)}
 	go func() { s.done <- s.run() }()
 	return s, nil
 }
@@ -77,24 +72,7 @@ func (s *sink) run() error {
 		if err != nil {
 			return fmt.Errorf("count packets: %w", err)
 		}
-		if s.count.Add(uint64(n)) == uint64(n) {
-			meter, err := machine.StartMeter()
-			if err != nil {
-				return err
-			}
-			s.first <- meter
-		}
-	}
-}
-
-// busy returns the busy time of all processors since the first packet, in seconds.
-func (s *sink) busy() (float64, error) {
-	select {
-	case meter := <-s.first:
-		busy, _, err := meter.Busy()
-		return busy, err
-	default:
-		return 0, errors.New("send packets: none arrived")
+		s.count.Add(uint64(n))
 	}
 }
 

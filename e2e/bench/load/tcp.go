@@ -27,6 +27,8 @@ type Throughput struct {
 	Gbps float64
 	// CPU is the cost, in seconds of a processor for each 10⁹ bits.
 	CPU float64
+	// Retransmits is the segments that the sender sent again, per second.
+	Retransmits float64
 }
 
 // TCP measures a transfer between iperf3's client and server.
@@ -53,18 +55,22 @@ func TCP(ctx context.Context, from, to End, t Transfer) (Throughput, error) {
 	if err != nil {
 		return Throughput{}, err
 	}
-	bits, bps, err := parseIperf3(out)
+	r, err := parseIperf3(out)
 	if err != nil {
 		return Throughput{}, err
 	}
-	return Throughput{Gbps: bps / 1e9, CPU: busy / (bits / 1e9)}, nil
+	return Throughput{Gbps: r.bps / 1e9, CPU: busy / (r.bits / 1e9), Retransmits: r.retransmits / float64(t.Seconds)}, nil
 }
 
-// parseIperf3 returns the receiver's figures.
-func parseIperf3(out []byte) (bits, bps float64, err error) {
+// transferred is iperf3's report: the receiver's bits and bits per second, and the
+// sender's retransmitted segments.
+type transferred struct{ bits, bps, retransmits float64 }
+
+func parseIperf3(out []byte) (transferred, error) {
 	var report struct {
 		Error string
 		End   struct {
+			Sent     struct{ Retransmits float64 } `json:"sum_sent"`
 			Received struct {
 				Bytes float64
 				BPS   float64 `json:"bits_per_second"`
@@ -72,14 +78,14 @@ func parseIperf3(out []byte) (bits, bps float64, err error) {
 		}
 	}
 	if err := json.Unmarshal(out, &report); err != nil {
-		return 0, 0, fmt.Errorf("read report of iperf3: %w", err)
+		return transferred{}, fmt.Errorf("read report of iperf3: %w", err)
 	}
 	if report.Error != "" {
-		return 0, 0, fmt.Errorf("run iperf3: %s", report.Error)
+		return transferred{}, fmt.Errorf("run iperf3: %s", report.Error)
 	}
 	r := report.End.Received
 	if r.Bytes == 0 || r.BPS == 0 {
-		return 0, 0, fmt.Errorf("read report of iperf3: nothing was received")
+		return transferred{}, fmt.Errorf("read report of iperf3: nothing was received")
 	}
-	return 8 * r.Bytes, r.BPS, nil
+	return transferred{8 * r.Bytes, r.BPS, report.End.Sent.Retransmits}, nil
 }

@@ -19,13 +19,12 @@ type Description struct {
 	// CPU is the model. Cores is how many of its cores this process may use.
 	CPU   string `json:"cpu"`
 	Cores int    `json:"cores"`
-	// Kernel is the release. Go is the version that built the benchmark. Iperf3 and
-	// Sockperf are the tools' names and versions.
-	Kernel   string    `json:"kernel"`
-	Go       string    `json:"go"`
-	Iperf3   string    `json:"iperf3"`
-	Sockperf string    `json:"sockperf"`
-	Date     time.Time `json:"date"`
+	// Kernel is the release. Go is the version that built the benchmark. Iperf3 is the
+	// tool's name and version.
+	Kernel string    `json:"kernel"`
+	Go     string    `json:"go"`
+	Iperf3 string    `json:"iperf3"`
+	Date   time.Time `json:"date"`
 }
 
 // Describe describes this machine.
@@ -52,9 +51,6 @@ func Describe(ctx context.Context) (Description, error) {
 		d.CPU = cpus[0].ModelName
 	}
 	if d.Iperf3, err = version(ctx, "iperf3"); err != nil {
-		return Description{}, err
-	}
-	if d.Sockperf, err = version(ctx, "sockperf"); err != nil {
 		return Description{}, err
 	}
 	return d, nil

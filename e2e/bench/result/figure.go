@@ -1,11 +1,17 @@
 // Package result holds the result of a benchmark run: figures of subjects in
 // scenarios, with their samples. It prints a table, and reads and writes JSON.
 //
-// Glossary: a subject is a transport between two hosts. A scenario is the link and
-// the number of routes. A figure is a measured quantity. A cell is a figure of a
+// Glossary: a subject is a transport between two hosts. A scenario is the link, the
+// number of routes, the ends of the load and the firewall rules. A figure is a measured quantity. A cell is a figure of a
 // subject in a scenario. A sample is a cell's value in one round. All medians are
 // compared with those of the reference, one of the subjects.
 package result
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Sense is the direction in which a figure is better.
 type Sense string
@@ -18,7 +24,13 @@ const (
 	// Share is a percentage, of which less is better. Its ratio to another share is
 	// meaningless.
 	Share Sense = "share"
+	// Count is a number of events that may be 0, of which less is better. It has no
+	// ratio either.
+	Count Sense = "count"
 )
+
+// hasRatio reports whether the ratio of two values means something.
+func (s Sense) hasRatio() bool { return s == More || s == Less }
 
 // Figure is a measured quantity.
 type Figure struct {
@@ -29,6 +41,8 @@ type Figure struct {
 	// Unit is that of the samples, e.g. "CPU s/Gb".
 	Unit   string `json:"unit"`
 	Better Sense  `json:"better"`
+	// Detail leaves the figure to the table; the chart omits it.
+	Detail bool `json:"detail,omitempty"`
 }
 
 // Subject is a transport between two hosts.
@@ -45,4 +59,49 @@ type Scenario struct {
 	// each host has a route to.
 	Link   string `json:"link"`
 	Routes int    `json:"routes"`
+	// Ends names where the load runs, e.g. "container". Rules names the hosts'
+	// firewall rules.
+	Ends  string `json:"ends"`
+	Rules string `json:"rules"`
+}
+
+// String returns the scenario in words.
+func (s Scenario) String() string {
+	return fmt.Sprintf("%s ends, link %s, rules %s, %s", s.Ends, s.Link, s.Rules, countRoutes(s.Routes))
+}
+
+func countRoutes(n int) string {
+	if n == 1 {
+		return "1 route"
+	}
+	return strconv.Itoa(n) + " routes"
+}
+
+// difference returns what s has that differs from other.
+func (s Scenario) difference(other Scenario) string {
+	var parts []string
+	if s.Ends != other.Ends {
+		parts = append(parts, s.Ends+" ends")
+	}
+	if s.Link != other.Link {
+		parts = append(parts, "link "+s.Link)
+	}
+	if s.Rules != other.Rules {
+		parts = append(parts, "rules "+s.Rules)
+	}
+	if s.Routes != other.Routes {
+		parts = append(parts, countRoutes(s.Routes))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// complete fills in the ends and rules of a file that was written before there were
+// others.
+func (s *Scenario) complete() {
+	if s.Ends == "" {
+		s.Ends = "host"
+	}
+	if s.Rules == "" {
+		s.Rules = "none"
+	}
 }

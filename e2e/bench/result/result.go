@@ -69,6 +69,18 @@ func (r *Result) Cell(s Scenario, subject, figure string) *Cell {
 	return r.Cells[i]
 }
 
+// Spread is the lowest and the highest of the rounds' values.
+type Spread struct{ Min, Max float64 }
+
+// roundRatios returns the extremes of the rounds' ratios of two cells.
+func roundRatios(c, other *Cell) Spread {
+	ratios := make([]float64, len(c.Samples))
+	for i := range ratios {
+		ratios[i] = c.Samples[i] / other.Samples[i]
+	}
+	return Spread{slices.Min(ratios), slices.Max(ratios)}
+}
+
 // Ratio returns the cell's median over that of the reference in the same scenario;
 // ok is false if there is none.
 func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) { return r.over(c, r.Reference) }
@@ -86,7 +98,7 @@ func (r *Result) RatioByHand(c *Cell) (ratio float64, ok bool) {
 // over returns the cell's median over that of subject in the same scenario.
 func (r *Result) over(c *Cell, subject string) (ratio float64, ok bool) {
 	other := r.Cell(c.Scenario, subject, c.Figure)
-	if other == nil || other.Median == 0 || r.sense(c.Figure) == Share {
+	if other == nil || other.Median == 0 || !r.sense(c.Figure).hasRatio() {
 		return 0, false
 	}
 	return c.Median / other.Median, true
@@ -136,6 +148,16 @@ func Read(path string) (*Result, error) {
 	}
 	if r.Rounds == 0 || len(r.Cells) == 0 {
 		return nil, fmt.Errorf("read result %s: it has no figure; it must be a file of -json", path)
+	}
+	for i := range r.Scenarios {
+		r.Scenarios[i].complete()
+	}
+	for _, c := range r.Cells {
+		c.complete()
+	}
+	for i := range r.Outcomes {
+		r.Outcomes[i].At.complete()
+		r.Outcomes[i].OverAt.complete()
 	}
 	return r, nil
 }

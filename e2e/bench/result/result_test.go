@@ -13,18 +13,22 @@ import (
 	"github.com/coreos/flannel/e2e/bench/machine"
 )
 
-var one, many = Scenario{"on", 1}, Scenario{"on", 1000}
+var (
+	one    = Scenario{"on", 1, "container", "masq"}
+	many   = Scenario{"on", 1000, "container", "masq"}
+	strict = Scenario{"on", 1, "container", "rules"}
+)
 
 // sample has two rounds of two subjects, of which ours has one more scenario.
 func sample() *Result {
 	r := &Result{
-		Machine: machine.Description{CPU: "CPU", Cores: 2, Kernel: "6.18", Go: "go1.26", Iperf3: "iperf 3.12", Sockperf: "sockperf 3.7",
+		Machine: machine.Description{CPU: "CPU", Cores: 2, Kernel: "6.18", Go: "go1.26", Iperf3: "iperf 3.12",
 			Date: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)},
 		Rounds: 2, Seconds: 3, Congestion: "cubic", Reference: "vxlan",
 		Subjects:  []Subject{{Name: "vxlan", About: "by hand"}, {Name: "ours", About: "flannel", ByHand: "vxlan"}},
 		LeftOut:   map[string]string{"theirs": "not known"},
-		Scenarios: []Scenario{one, many},
-		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More}, {"loss", "UDP, loss", "%", Share}, {"cost", "UDP, cost", "µs", Less}},
+		Scenarios: []Scenario{one, many, strict},
+		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More, false}, {"loss", "UDP, loss", "%", Share, false}, {"cost", "UDP, cost", "µs", Less, true}, {"retrans", "TCP, retransmits", "segments/s", Count, false}},
 		Foreign:   []float64{0.01, 0.04, 0.02},
 		Repeated:  1,
 	}
@@ -36,6 +40,12 @@ func sample() *Result {
 		r.Add(many, "ours", "tcp", 4321)
 		r.Add(one, "ours", "cost", v)
 		r.Add(many, "ours", "cost", v*1.1)
+		r.Add(one, "vxlan", "retrans", 0)
+		r.Add(one, "ours", "retrans", v)
+		r.Add(strict, "vxlan", "cost", v)
+		r.Add(strict, "ours", "cost", v*5)
+		r.Add(strict, "vxlan", "tcp", v)
+		r.Add(strict, "ours", "tcp", v*2)
 	}
 	r.Evaluate([]Target{
 		{"tcp", "ours", one, "vxlan", one, 0.5},
@@ -45,6 +55,8 @@ func sample() *Result {
 		{"tcp", "theirs", one, "vxlan", one, 1},  // left out
 		{"cost", "ours", one, "vxlan", one, 1},   // not measured
 		{"loss", "ours", one, "vxlan", many, 10}, // nor this
+		{"retrans", "ours", one, "", Scenario{}, 10.5},
+		{"retrans", "vxlan", one, "", Scenario{}, 10.5},
 	})
 	return r
 }
@@ -86,6 +98,7 @@ func TestRatio(t *testing.T) {
 		{one, "ours", "tcp", 0.5, true},
 		{one, "vxlan", "tcp", 1, true},
 		{one, "ours", "loss", 0, false}, // a ratio of shares is meaningless
+		{one, "ours", "retrans", 0, false},
 		{many, "ours", "tcp", 0, false}, // that of another scenario is no reference
 	} {
 		if got, ok := r.Ratio(r.Cell(c.at, c.subject, c.figure)); got != c.want || ok != c.ok {
@@ -106,7 +119,8 @@ func TestTargets(t *testing.T) {
 	for _, o := range r.Outcomes {
 		got = append(got, o.Met)
 	}
-	if diff := cmp.Diff([]bool{true, false, false, true}, got); diff != "" {
+	// The furthest from being met stands first.
+	if diff := cmp.Diff([]bool{false, false, false, true, true, true}, got); diff != "" {
 		t.Error(diff)
 	}
 	r.Add(one, "ours", "tcp", 30)
@@ -136,7 +150,7 @@ func TestCompleteDropsTheInterruptedRound(t *testing.T) {
 
 func TestPrint(t *testing.T) {
 	var out bytes.Buffer
-	if err := sample().Print(&out, map[string]string{"on": "offloads on"}); err != nil {
+	if err := sample().Print(&out, map[string]string{"on": "offloads on", "container": "in containers", "masq": "own rules", "rules": "many rules"}); err != nil {
 		t.Fatal(err)
 	}
 	want, err := os.ReadFile("testdata/table.txt")
@@ -171,6 +185,30 @@ func TestWriteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(*r, back); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A file from before there were ends and rules is one of hosts without rules.
+func TestReadCompletesScenarios(t *testing.T) {
+	r := sample()
+	for _, s := range []*Scenario{&r.Scenarios[0], &r.Cells[0].Scenario, &r.Outcomes[0].At, &r.Outcomes[0].OverAt} {
+		s.Ends, s.Rules = "", ""
+	}
+	path := filepath.Join(t.TempDir(), "result.json")
+	if err := r.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	back, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []Scenario{back.Scenarios[0], back.Cells[0].Scenario, back.Outcomes[0].At, back.Outcomes[0].OverAt} {
+		if s.Ends != "host" || s.Rules != "none" {
+			t.Errorf("scenario %v", s)
+		}
+	}
+	if diff := cmp.Diff(r.Scenarios[1:], back.Scenarios[1:]); diff != "" {
 		t.Error(diff)
 	}
 }

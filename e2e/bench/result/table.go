@@ -1,6 +1,7 @@
 package result
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -11,11 +12,11 @@ import (
 	"time"
 )
 
-// Print writes the machine's description and a table for each scenario. links maps
-// the link variants to their descriptions.
-func (r *Result) Print(w io.Writer, links map[string]string) error {
+// Print writes the machine's description and a table for each scenario. about maps
+// the links, ends and rules to their descriptions.
+func (r *Result) Print(w io.Writer, about map[string]string) error {
 	m := r.Machine
-	fmt.Fprintf(w, "%s, %d cores; Linux %s; %s; %s; %s; %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Iperf3, m.Sockperf, m.Date.Format(time.DateOnly))
+	fmt.Fprintf(w, "%s, %d cores; Linux %s; %s; %s; %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Iperf3, m.Date.Format(time.DateOnly))
 	fmt.Fprintf(w, "%d interleaved rounds of %d s a measurement; TCP %s; other load before the trials: median %s, at most %s\n",
 		r.Rounds, r.Seconds, r.Congestion, percent(Median(r.Foreign)), percent(highest(r.Foreign)))
 	if r.Repeated > 0 {
@@ -33,10 +34,10 @@ func (r *Result) Print(w io.Writer, links map[string]string) error {
 		return err
 	}
 	for _, s := range r.Scenarios {
-		fmt.Fprintf(w, "\n%s\n\n", s.title(links))
-		fmt.Fprintf(t, "FIGURE\tSUBJECT\tMEDIAN\tLOWEST\tHIGHEST\t÷ %s\t÷ BY HAND\n", r.Reference)
-		for _, f := range r.Figures {
-			r.printFigure(t, s, f)
+		fmt.Fprintf(w, "\n%v\nends: %s\nlink: %s\nrules: %s\n\n", s, about[s.Ends], about[s.Link], about[s.Rules])
+		fmt.Fprintf(t, "FIGURE\tSUBJECT\t÷ %s\tMEDIAN\tSPREAD\t÷ BY HAND\n", r.Reference)
+		for _, c := range r.ordered(s) {
+			r.printCell(t, c)
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -45,25 +46,57 @@ func (r *Result) Print(w io.Writer, links map[string]string) error {
 	return r.printOutcomes(w)
 }
 
-func (s Scenario) title(links map[string]string) string {
-	routes := "1 route"
-	if s.Routes != 1 {
-		routes = strconv.Itoa(s.Routes) + " routes"
+// ordered returns the cells of a scenario: those that lose against the reference
+// first, the worst at the top; then the others by figure.
+func (r *Result) ordered(s Scenario) []*Cell {
+	var losing, others []*Cell
+	for _, f := range r.Figures {
+		for _, subject := range r.Subjects {
+			c := r.Cell(s, subject.Name, f.Name)
+			if c == nil {
+				continue
+			}
+			if ratio, ok := r.Ratio(c); ok && r.score(f.Name, ratio) < 1 {
+				losing = append(losing, c)
+			} else {
+				others = append(others, c)
+			}
+		}
 	}
-	return fmt.Sprintf("LINK %s, %s: %s", s.Link, routes, links[s.Link])
+	slices.SortStableFunc(losing, func(a, b *Cell) int {
+		ratioA, _ := r.Ratio(a)
+		ratioB, _ := r.Ratio(b)
+		return cmp.Compare(r.score(a.Figure, ratioA), r.score(b.Figure, ratioB))
+	})
+	return append(losing, others...)
 }
 
-func (r *Result) printFigure(w io.Writer, s Scenario, f Figure) {
-	title := f.Title + ", " + f.Unit
-	for _, subject := range r.Subjects {
-		c := r.Cell(s, subject.Name, f.Name)
-		if c == nil {
-			continue
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title, subject.Name, formatNumber(c.Median), formatNumber(c.Min), formatNumber(c.Max), formatRatio(r.Ratio(c)), formatRatio(r.RatioByHand(c)))
-		title = ""
+// score returns a ratio such that more is better.
+func (r *Result) score(figure string, ratio float64) float64 {
+	if r.sense(figure) == More {
+		return ratio
 	}
+	return 1 / ratio // +Inf for 0
 }
+
+func (r *Result) printCell(w io.Writer, c *Cell) {
+	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == c.Figure })
+	fmt.Fprintf(w, "%s, %s\t%s\t%s\t%s\t%s\t%s\n", r.Figures[i].Title, r.Figures[i].Unit, c.Subject,
+		r.formatReference(c), formatNumber(c.Median), formatSpread(Spread{c.Min, c.Max}), formatRatio(r.RatioByHand(c)))
+}
+
+// formatReference formats the ratio to the reference, with the extremes of the
+// rounds' ratios.
+func (r *Result) formatReference(c *Cell) string {
+	ratio, ok := r.Ratio(c)
+	other := r.Cell(c.Scenario, r.Reference, c.Figure)
+	if !ok || c.Subject == r.Reference || slices.Min(other.Samples) == 0 {
+		return formatRatio(ratio, ok)
+	}
+	return formatNumber(ratio) + " (" + formatSpread(roundRatios(c, other)) + ")"
+}
+
+func formatSpread(s Spread) string { return formatNumber(s.Min) + "–" + formatNumber(s.Max) }
 
 // formatRatio formats a ratio, or "-" if there is none.
 func formatRatio(ratio float64, ok bool) string {

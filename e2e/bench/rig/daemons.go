@@ -1,14 +1,15 @@
 package rig
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 
-	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
 )
@@ -20,6 +21,9 @@ type daemons struct {
 	dataPath string
 	// data is the BackendData of peer number n; nil for none.
 	data func(n int) any
+	// fastPath leaves flannel's fast path between containers on. All other subjects
+	// turn it off.
+	fastPath bool
 }
 
 // running is the transport of a daemon on each host.
@@ -36,10 +40,14 @@ func (d daemons) open(ctx context.Context, p *Pair) (transport, error) {
 		return nil, err
 	}
 	prefix := "/bench/" + p.name
-	if err := d.addPeers(ctx, store, prefix, p.routes); err != nil {
+	if err := d.addPeers(ctx, store, prefix, p.setting.Routes); err != nil {
 		return nil, err
 	}
 	config := fmt.Sprintf(`{"Network": %q, "SubnetLen": %d, "Backend": {"Type": %q}}`, overlay, subnetLen, d.typ)
+	fastPath, err := d.fastPathFlag(ctx, p.rig.programs.Flannel)
+	if err != nil {
+		return nil, err
+	}
 	r := &running{pair: p}
 	for i, h := range p.hosts {
 		dir := p.rig.folder(h)
@@ -51,9 +59,29 @@ func (d daemons) open(ctx context.Context, p *Pair) (transport, error) {
 		if d.dataPath != "" {
 			args = append(args, "-udp-datapath="+d.dataPath)
 		}
+		if p.setting.Rules.masquerade {
+			args = append(args, "-ip-masq")
+		}
+		args = append(args, fastPath...)
 		r.nodes[i] = &node{host: h, program: p.rig.programs.Flannel, args: args, envFile: filepath.Join(dir, "subnet.env"), logFile: filepath.Join(dir, "log")}
 	}
 	return r, nil
+}
+
+// fastPathFlag returns the flag that selects the fast path. An older flannel has no
+// such flag, and refuses it.
+func (d daemons) fastPathFlag(ctx context.Context, flannel string) ([]string, error) {
+	if d.fastPath {
+		return []string{"-fastpath=auto"}, nil
+	}
+	help, err := exec.CommandContext(ctx, flannel, "-help").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("get flags of flannel: %w: %s", err, help)
+	}
+	if bytes.Contains(help, []byte("\n  -fastpath ")) {
+		return []string{"-fastpath=off"}, nil
+	}
+	return nil, nil
 }
 
 // addPeers puts so many leases that each real host has that many routes, that to
@@ -82,29 +110,16 @@ func (d daemons) addPeers(ctx context.Context, s *store, prefix string, routes i
 	return s.put(ctx, prefix+"/subnets/", leases)
 }
 
-func (r *running) up(ctx context.Context) ([2]netip.Addr, error) {
-	var addrs [2]netip.Addr
+func (r *running) up(ctx context.Context) (envs [2]subnetfile.Env, err error) {
 	for i, n := range r.nodes {
 		if err := n.start(ctx); err != nil {
-			return addrs, err
+			return envs, err
 		}
-		env, err := subnetfile.Read(n.envFile)
-		if err != nil {
-			return addrs, fmt.Errorf("read subnet.env of %s: %w", n.host.Name(), err)
+		if envs[i], err = subnetfile.Read(n.envFile); err != nil {
+			return envs, fmt.Errorf("read subnet.env of %s: %w", n.host.Name(), err)
 		}
-		addrs[i] = ensureBridge(n.host, env)
 	}
-	return addrs, nil
-}
-
-// ensureBridge makes the bridge as Docker does with --bip, on the first start: a
-// restarted daemon keeps its subnet.
-func ensureBridge(h *netnstest.Host, env subnetfile.Env) netip.Addr {
-	gateway := firstAddr(env.Subnet)
-	if !h.HasLink("docker0") {
-		h.Bridge("docker0", gateway, env.MTU)
-	}
-	return gateway.Addr()
+	return envs, nil
 }
 
 func (r *running) down() error {

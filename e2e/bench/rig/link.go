@@ -28,8 +28,9 @@ func Links() []Link {
 	}
 }
 
-// apply sets the features of l at both ends of the pair's link.
-func (p *Pair) apply(ctx context.Context, l Link) error {
+// setFeatures sets the features of the pair's link at both of its ends.
+func (p *Pair) setFeatures(ctx context.Context) error {
+	l := p.setting.Link
 	if len(l.features) == 0 {
 		return nil
 	}

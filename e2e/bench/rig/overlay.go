@@ -27,12 +27,6 @@ func peerSubnet(n int) netip.Prefix {
 	return netip.PrefixFrom(nth(overlay.Addr(), (n+1)*size), subnetLen)
 }
 
-// bridgeAddrs returns the addresses of the real hosts' bridges if no daemon chooses
-// the subnets.
-func bridgeAddrs() [2]netip.Addr {
-	return [2]netip.Addr{firstAddr(peerSubnet(0)).Addr(), firstAddr(peerSubnet(1)).Addr()}
-}
-
 // firstAddr returns the subnet's first usable address, which its bridge has.
 func firstAddr(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Addr().Next(), p.Bits())

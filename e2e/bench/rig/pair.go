@@ -8,10 +8,15 @@ import (
 
 	"github.com/coreos/flannel/e2e/bench/load"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
-// linkName is the name of both ends of the link between the hosts.
-const linkName = "link0"
+const (
+	// linkName is the name of both ends of the link between the hosts.
+	linkName = "link0"
+	// linkMTU is the link's MTU in bytes.
+	linkMTU = 1500
+)
 
 // segment is the network of link0. It has addresses for the simulated peers, since
 // host-gw requires that all peers are on the link.
@@ -21,28 +26,42 @@ var segment = netip.MustParsePrefix("172.20.0.0/16")
 type Pair struct {
 	rig       *Rig
 	name      string
-	routes    int
+	setting   Setting
 	hosts     [2]*netnstest.Host
 	transport transport
+	// byHand is true if no daemon runs on the hosts.
+	byHand bool
+	// envs and ends are those of the first Up.
+	envs [2]subnetfile.Env
+	ends [2]load.End
+}
+
+// Setting is the circumstances of a pair.
+type Setting struct {
+	Link Link
+	// Routes is the number of peers that each host has a route to.
+	Routes int
+	Ends   EndKind
+	Rules  RuleSet
 }
 
 // transport is a subject on a pair of hosts.
 type transport interface {
-	// up starts the transport, and returns the address on each host that the load
-	// binds to.
-	up(ctx context.Context) ([2]netip.Addr, error)
+	// up starts the transport, and returns what subnet.env contains on each host. It
+	// is the same each time.
+	up(ctx context.Context) ([2]subnetfile.Env, error)
 	// down stops what up has started. It does nothing if up was not called.
 	down() error
 }
 
 // wire makes the hosts and the link.
-func (r *Rig) wire(name string, routes int) *Pair {
+func (r *Rig) wire(name string, s Setting) *Pair {
 	r.scope.Helper()
-	p := &Pair{rig: r, name: name, routes: routes}
+	p := &Pair{rig: r, name: name, setting: s}
 	for i, suffix := range []string{"-a", "-b"} {
 		p.hosts[i] = r.lab.Host(name + suffix)
 	}
-	r.lab.Wire(p.hosts[0], linkName, p.hosts[1], linkName, 0)
+	r.lab.Wire(p.hosts[0], linkName, p.hosts[1], linkName, linkMTU)
 	for i, h := range p.hosts {
 		h.AddAddr(linkName, netip.PrefixFrom(publicIP(i), segment.Bits()))
 	}
@@ -52,19 +71,42 @@ func (r *Rig) wire(name string, routes int) *Pair {
 // publicIP returns the address on the link of peer number n; 0 and 1 are real.
 func publicIP(n int) netip.Addr { return nth(segment.Addr(), n+1) }
 
-// Up starts the transport and waits until packets pass in both directions.
+// Up starts the transport and waits until packets pass in both directions. The
+// first call makes the ends.
 func (p *Pair) Up(ctx context.Context) (a, b load.End, err error) {
-	addrs, err := p.transport.up(ctx)
+	envs, err := p.transport.up(ctx)
+	if err == nil {
+		err = p.attach(ctx, envs)
+	}
 	if err != nil {
 		return load.End{}, load.End{}, fmt.Errorf("bring up %s: %w", p.name, err)
 	}
-	a, b = load.End{Host: p.hosts[0], Addr: addrs[0]}, load.End{Host: p.hosts[1], Addr: addrs[1]}
+	a, b = p.ends[0], p.ends[1]
 	for _, ends := range [][2]load.End{{a, b}, {b, a}} {
 		if err := awaitPing(ctx, ends[0], ends[1]); err != nil {
 			return load.End{}, load.End{}, fmt.Errorf("bring up %s: %w", p.name, err)
 		}
 	}
 	return a, b, nil
+}
+
+// attach makes the bridges, the ends and the firewall rules on the first call.
+func (p *Pair) attach(ctx context.Context, envs [2]subnetfile.Env) (err error) {
+	if p.ends[0].Host != nil {
+		if envs != p.envs {
+			return fmt.Errorf("the hosts' subnets are %v, were %v", envs, p.envs)
+		}
+		return nil
+	}
+	for i, h := range p.hosts {
+		h.Bridge(bridge, firstAddr(envs[i].Subnet), envs[i].MTU)
+	}
+	if err := p.applyRules(ctx, envs); err != nil {
+		return err
+	}
+	p.envs = envs
+	p.ends, err = p.setting.Ends.attach(p, envs)
+	return err
 }
 
 // Down stops the transport.

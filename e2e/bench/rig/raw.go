@@ -2,22 +2,39 @@ package rig
 
 import (
 	"context"
-	"net/netip"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
-// openRaw adds only the routes to the simulated peers, so that the kernel's route
-// lookup costs the same as with the other subjects.
+// openRaw adds a route to each peer's subnet via its address on the link, as
+// host-gw does. There is no overlay.
 func openRaw(_ context.Context, p *Pair) (transport, error) {
 	for i, h := range p.hosts {
-		addRoutes(h, peersOf(i, p.routes)[1:])
+		addRoutes(h, peersOf(i, p.setting.Routes))
 	}
-	return static{publicIP(0), publicIP(1)}, nil
+	return static(byHandEnvs(linkMTU)), nil
 }
 
-// static is a transport without a program, which is always up. The load binds to
-// these addresses.
-type static [2]netip.Addr
+// addRoutes adds a route to the subnet of each of these peers.
+func addRoutes(h *netnstest.Host, peers []int) {
+	for _, n := range peers {
+		h.AddRoute(peerSubnet(n), publicIP(n), "")
+	}
+}
 
-func (s static) up(context.Context) ([2]netip.Addr, error) { return s, nil }
+// static is a transport without a program, which is always up.
+type static [2]subnetfile.Env
+
+func (s static) up(context.Context) ([2]subnetfile.Env, error) { return s, nil }
 
 func (static) down() error { return nil }
+
+// byHandEnvs returns what subnet.env would contain on the real hosts if no daemon
+// chooses the subnets.
+func byHandEnvs(mtu int) (envs [2]subnetfile.Env) {
+	for i := range envs {
+		envs[i] = subnetfile.Env{Network: overlay, Subnet: peerSubnet(i), MTU: mtu}
+	}
+	return envs
+}

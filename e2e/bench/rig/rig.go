@@ -2,10 +2,12 @@
 // pair of hosts in network namespaces, a veth pair between them, and one transport
 // for packets.
 //
-//	┌─ host a ─────────────┐                      ┌─ host b ─────────────┐
+//	┌─ container ──────────┐                      ┌─ container ──────────┐
+//	│ load, eth0 10.x.y.2  │                      │ load, eth0 10.x.z.2  │
+//	└──────┬───────────────┘                      └──────┬───────────────┘
+//	┌──────┴─ host a ──────┐                      ┌──────┴─ host b ──────┐
 //	│ docker0 10.x.y.1/24  │                      │ docker0 10.x.z.1/24  │
-//	│    (load is bound    │                      │    (load is bound    │
-//	│     to this address) │                      │     to this address) │
+//	│ firewall rules       │                      │ firewall rules       │
 //	│ the subject's device │                      │ the subject's device │
 //	│ link0 172.20.0.1/16 ─┼───────── veth ───────┼─ link0 172.20.0.2/16 │
 //	│ eth0 ────────┐       │                      │ eth0 ────────┐       │
@@ -33,6 +35,8 @@ type Rig struct {
 	dir      string
 	store    *store
 	pairs    map[string]*Pair
+	// containers is the number of containers made so far.
+	containers int
 }
 
 // Programs are the paths of the programs that the benchmark runs.
@@ -50,16 +54,17 @@ func New(scope netnstest.Scope, programs Programs, dir string) *Rig {
 	return &Rig{scope: scope, lab: netnstest.New(scope), programs: programs, dir: dir, pairs: make(map[string]*Pair)}
 }
 
-// Pair returns the pair of hosts for a subject, a link and a number of routes. The
-// first call makes it. The pair is down.
-func (r *Rig) Pair(ctx context.Context, s Subject, link Link, routes int) (*Pair, error) {
+// Pair returns the pair of hosts for a subject in a setting. The first call makes
+// it. The pair is down.
+func (r *Rig) Pair(ctx context.Context, s Subject, in Setting) (*Pair, error) {
 	r.scope.Helper()
-	name := fmt.Sprintf("%s-%s-%d", s.Name, link.Name, routes)
+	name := fmt.Sprintf("%s-%s-%d-%s-%s", s.Name, in.Link.Name, in.Routes, in.Ends.Name, in.Rules.Name)
 	if p, ok := r.pairs[name]; ok {
 		return p, nil
 	}
-	p := r.wire(name, routes)
-	if err := p.apply(ctx, link); err != nil {
+	p := r.wire(name, in)
+	p.byHand = s.byHand
+	if err := p.setFeatures(ctx); err != nil {
 		return nil, err
 	}
 	var err error

@@ -65,14 +65,17 @@ func subject(t *testing.T, name string) Subject {
 	return Subject{}
 }
 
-func pair(t *testing.T, r *Rig, name string, link Link, routes int) *Pair {
+func pair(t *testing.T, r *Rig, name string, in Setting) *Pair {
 	t.Helper()
-	p, err := r.Pair(t.Context(), subject(t, name), link, routes)
+	p, err := r.Pair(t.Context(), subject(t, name), in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
+
+// usual is the first of each dimension, with that many routes.
+func usual(routes int) Setting { return Setting{Links()[0], routes, EndKinds()[0], RuleSets()[0]} }
 
 func up(t *testing.T, p *Pair) (a, b load.End) {
 	t.Helper()
@@ -100,23 +103,23 @@ func made(t *testing.T, h *netnstest.Host) int {
 }
 
 func TestRaw(t *testing.T) {
-	p := pair(t, newRig(t), "raw", Links()[0], 50)
+	p := pair(t, newRig(t), "raw", usual(50))
 	a, b := up(t, p)
-	if a.Addr != netip.MustParseAddr("172.20.0.1") || b.Addr != netip.MustParseAddr("172.20.0.2") {
+	if a.Addr != netip.MustParseAddr("10.0.1.2") || b.Addr != netip.MustParseAddr("10.0.2.2") {
 		t.Errorf("the ends are %v and %v", a.Addr, b.Addr)
 	}
-	for _, e := range []load.End{a, b} {
-		if got := made(t, e.Host); got != 49 {
-			t.Errorf("%s: %d routes to simulated peers, want 49", e.Name(), got)
+	for _, h := range p.hosts {
+		if got := made(t, h); got != 50 {
+			t.Errorf("%s: %d routes to peers, want 50", h.Name(), got)
 		}
 	}
 }
 
 func TestKernelVXLAN(t *testing.T) {
-	p := pair(t, newRig(t), Reference, Links()[0], 50)
+	p := pair(t, newRig(t), Reference, usual(50))
 	a, b := up(t, p)
-	for _, e := range []load.End{a, b} {
-		if got := made(t, e.Host); got != 50 {
+	for _, e := range p.hosts {
+		if got := made(t, e); got != 50 {
 			t.Errorf("%s: %d routes, want 50", e.Name(), got)
 		}
 		link, err := e.Netlink().LinkByName(vxlanDevice)
@@ -143,16 +146,16 @@ func TestKernelVXLAN(t *testing.T) {
 		}
 	}
 	// The load goes through the tunnel.
-	sent := bytesOf(t, a, vxlanDevice)
+	sent := bytesOf(t, p.hosts[0], vxlanDevice)
 	if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got := bytesOf(t, a, vxlanDevice) - sent; got < 1000 {
+	if got := bytesOf(t, p.hosts[0], vxlanDevice) - sent; got < 1000 {
 		t.Errorf("%d bytes went through the tunnel, want 1000 at least", got)
 	}
 }
 
-func bytesOf(t *testing.T, e load.End, device string) uint64 {
+func bytesOf(t *testing.T, e *netnstest.Host, device string) uint64 {
 	t.Helper()
 	link, err := e.Netlink().LinkByName(device)
 	if err != nil {
@@ -171,11 +174,14 @@ func TestLinks(t *testing.T) {
 	}
 	r := newRig(t)
 	for _, l := range Links() {
-		a, b := up(t, pair(t, r, "raw", l, 1))
+		in := usual(1)
+		in.Link = l
+		p := pair(t, r, "raw", in)
+		a, b := up(t, p)
 		if _, err := load.TCP(t.Context(), a, b, load.Transfer{Streams: 1, Seconds: 1, Congestion: "cubic"}); err != nil {
 			t.Fatal(err)
 		}
-		link, err := a.Netlink().LinkByName(linkName)
+		link, err := p.hosts[0].Netlink().LinkByName(linkName)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +191,7 @@ func TestLinks(t *testing.T) {
 		if whole := mean > 1514; whole != (l.Name == "on") {
 			t.Errorf("link %s: frames of %.0f bytes", l.Name, mean)
 		}
-		out, err := b.Command(t.Context(), "ethtool", "-k", linkName).CombinedOutput()
+		out, err := p.hosts[1].Command(t.Context(), "ethtool", "-k", linkName).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -203,8 +209,8 @@ func TestLinks(t *testing.T) {
 func TestDaemons(t *testing.T) {
 	r := newRig(t)
 	const routes = 300
-	p := pair(t, r, "udp-plain", Links()[0], routes)
-	if again := pair(t, r, "udp-plain", Links()[0], routes); again != p {
+	p := pair(t, r, "udp-plain", usual(routes))
+	if again := pair(t, r, "udp-plain", usual(routes)); again != p {
 		t.Error("the same pair is made twice")
 	}
 	a, b := up(t, p)
@@ -247,13 +253,13 @@ func processOf(t *testing.T, p *Pair, i int) int {
 // Our own settings must not reach the measured daemon.
 func TestDaemonsIgnoreTheEnvironment(t *testing.T) {
 	t.Setenv("FLANNELD_ETCD_USERNAME", "without-password") // which the daemon refuses
-	up(t, pair(t, newRig(t), "udp-plain", Links()[0], 1))
+	up(t, pair(t, newRig(t), "udp-plain", usual(1)))
 }
 
 func TestRefused(t *testing.T) {
 	r := newRig(t)
 	for _, d := range []daemons{{typ: "no-such"}, {typ: "udp", dataPath: "no-such"}} {
-		p, err := r.Pair(t.Context(), Subject{Name: "refused" + d.typ, open: d.open}, Links()[0], 1)
+		p, err := r.Pair(t.Context(), Subject{Name: "refused" + d.typ, open: d.open}, usual(1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,10 +273,10 @@ func TestRefused(t *testing.T) {
 
 // wireguard-go by hand has as many peers as flannel, and leaves no process.
 func TestWireGuardGo(t *testing.T) {
-	p := pair(t, newRig(t), "wireguard-go", Links()[0], 50)
+	p := pair(t, newRig(t), "wireguard-go", usual(50))
 	a, b := up(t, p)
 	w := p.transport.(*wireguardGo)
-	for i, e := range []load.End{a, b} {
+	for i, e := range p.hosts {
 		link, err := e.Netlink().LinkByName(w.ends[i].device)
 		if err != nil {
 			t.Fatal(err)
@@ -283,11 +289,11 @@ func TestWireGuardGo(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want 50 peers", e.Name(), device, err)
 		}
 	}
-	sent := bytesOf(t, a, w.ends[0].device)
+	sent := bytesOf(t, p.hosts[0], w.ends[0].device)
 	if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got := bytesOf(t, a, w.ends[0].device) - sent; got < 1000 {
+	if got := bytesOf(t, p.hosts[0], w.ends[0].device) - sent; got < 1000 {
 		t.Errorf("%d bytes went through the tunnel, want 1000 at least", got)
 	}
 	ended := w.ends[0].process.Ended()
@@ -307,14 +313,14 @@ func TestWireGuardGo(t *testing.T) {
 func TestWireGuardGoIsMissing(t *testing.T) {
 	netnstest.Require(t)
 	r := New(t, Programs{Flannel: programs.Flannel, WireGuardGo: filepath.Join(t.TempDir(), "none")}, t.TempDir())
-	_, err := r.Pair(t.Context(), subject(t, "wireguard-go"), Links()[0], 1)
+	_, err := r.Pair(t.Context(), subject(t, "wireguard-go"), usual(1))
 	if refused := (*RefusedError)(nil); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "./bench builds it") {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestUpIsCancelled(t *testing.T) {
-	p := pair(t, newRig(t), "udp-plain", Links()[0], 1)
+	p := pair(t, newRig(t), "udp-plain", usual(1))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := p.Up(ctx); !errors.Is(err, context.Canceled) {
@@ -343,5 +349,26 @@ func TestPeerData(t *testing.T) {
 			t.Fatalf("peer %d: %v at %v", n, p, publicIP(n))
 		}
 		seen[p] = true
+	}
+}
+
+// All daemons but those of the fast path's subject turn it off, if they have it.
+func TestFastPathFlag(t *testing.T) {
+	for help, want := range map[string]string{"  -etcd-prefix string\n": "", "\n  -fastpath string\n    \thow packets pass\n": "-fastpath=off"} {
+		flannel := filepath.Join(t.TempDir(), "flannel")
+		if err := os.WriteFile(flannel, []byte("#!/bin/sh\ncat <<'END'\n"+help+"END\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got, err := daemons{typ: "udp"}.fastPathFlag(t.Context(), flannel)
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		got, err = daemons{typ: "udp", fastPath: true}.fastPathFlag(t.Context(), flannel)
+		if err != nil || strings.Join(got, " ") != "-fastpath=auto" {
+			t.Errorf("%q, %v; want -fastpath=auto", got, err)
+		}
+	}
+	if _, err := (daemons{}).fastPathFlag(t.Context(), filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("no error for a missing program")
 	}
 }

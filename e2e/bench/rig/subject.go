@@ -14,6 +14,8 @@ type Subject struct {
 	// ByHand names the subject that is the same transport set up by hand; "": none.
 	ByHand string
 	open   func(context.Context, *Pair) (transport, error)
+	// byHand is true if no daemon of flannel runs.
+	byHand bool
 }
 
 // Reference names the subject that all others are compared with.
@@ -22,15 +24,15 @@ const Reference = "kernel-vxlan"
 // Subjects returns all subjects, in the order of measurement.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: "raw", About: "no tunnel: the veth pair itself", open: openRaw},
-		{Name: Reference, About: "kernel VXLAN, set up by hand", open: openVXLAN},
+		{Name: "raw", About: "no overlay: routes through the other host, set up by hand", open: openRaw, byHand: true},
+		{Name: Reference, About: "kernel VXLAN, set up by hand", open: openVXLAN, byHand: true},
 		{Name: "udp-plain", About: "flannel, udp, -udp-datapath=plain", open: daemons{typ: "udp", dataPath: "plain"}.open},
 		{Name: "udp-offload", About: "flannel, udp, -udp-datapath=offload", open: daemons{typ: "udp", dataPath: "offload"}.open},
 		{Name: "udp-kernel", About: "flannel, udp, -udp-datapath=kernel", open: daemons{typ: "udp", dataPath: "kernel"}.open},
-		{Name: "routes", About: "routes through the other host, set up by hand", open: openRoutes},
-		{Name: "host-gw", About: "flannel, host-gw", ByHand: "routes", open: daemons{typ: "host-gw"}.open},
+		{Name: "udp-fast", About: "flannel, udp, -udp-datapath=kernel -fastpath=auto", open: daemons{typ: "udp", dataPath: "kernel", fastPath: true}.open},
+		{Name: "host-gw", About: "flannel, host-gw", ByHand: "raw", open: daemons{typ: "host-gw"}.open},
 		{Name: "vxlan", About: "flannel, vxlan", ByHand: Reference, open: daemons{typ: "vxlan", data: vxlanData}.open},
-		{Name: "wireguard-go", About: "wireguard-go's own program, set up by hand", open: openWireGuard},
+		{Name: "wireguard-go", About: "wireguard-go's own program, set up by hand", open: openWireGuard, byHand: true},
 		{Name: "wireguard", About: "flannel, wireguard", ByHand: "wireguard-go", open: daemons{typ: "wireguard", data: wireguardData}.open},
 	}
 }

@@ -27,12 +27,11 @@ const (
 // neighbour and a forwarding entry for each peer.
 func openVXLAN(_ context.Context, p *Pair) (transport, error) {
 	for i, h := range p.hosts {
-		if err := addVXLAN(h, i, p.routes); err != nil {
+		if err := addVXLAN(h, i, p.setting.Routes); err != nil {
 			return nil, err
 		}
-		h.Bridge("docker0", firstAddr(peerSubnet(i)), 0)
 	}
-	return static(bridgeAddrs()), nil
+	return static(byHandEnvs(linkMTU - vxlanOverhead)), nil
 }
 
 // addVXLAN makes the device of host number self, with its entries for all peers.
@@ -43,7 +42,7 @@ func addVXLAN(h *netnstest.Host, self, routes int) error {
 		return fmt.Errorf("find %s: %w", linkName, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = vxlanDevice, uplink.Attrs().MTU-vxlanOverhead, peerMAC(self)
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = vxlanDevice, linkMTU-vxlanOverhead, peerMAC(self)
 	dev := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: vxlanVNI, VtepDevIndex: uplink.Attrs().Index,
 		SrcAddr: publicIP(self).AsSlice(), Port: vxlanPort}
 	if err := nl.LinkAdd(dev); err != nil {

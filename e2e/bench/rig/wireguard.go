@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
 const (
@@ -61,14 +62,9 @@ func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 		port := wireguardPort
 		e := &wireguardEnd{host: h, addr: netip.PrefixFrom(peerSubnet(i).Addr(), 32), device: fmt.Sprintf("wg%d-%d%c", os.Getpid(), len(p.rig.pairs), 'a'+i)}
 		e.config = wgtypes.Config{PrivateKey: &keys[i], ListenPort: &port, Peers: []wgtypes.PeerConfig{wireguardPeer(1-i, keys[1-i].PublicKey())}}
-		for n := 2; n <= p.routes; n++ {
+		for n := 2; n <= p.setting.Routes; n++ {
 			e.config.Peers = append(e.config.Peers, wireguardPeer(n, wireguardKey(n)))
 		}
-		uplink, err := h.Netlink().LinkByName(linkName)
-		if err != nil {
-			return nil, fmt.Errorf("find %s: %w", linkName, err)
-		}
-		h.Bridge("docker0", firstAddr(peerSubnet(i)), uplink.Attrs().MTU-wireguardOverhead)
 		w.ends[i] = e
 	}
 	var err error
@@ -86,13 +82,13 @@ func wireguardPeer(n int, key wgtypes.Key) wgtypes.PeerConfig {
 	}
 }
 
-func (w *wireguardGo) up(ctx context.Context) ([2]netip.Addr, error) {
+func (w *wireguardGo) up(ctx context.Context) (envs [2]subnetfile.Env, err error) {
 	for _, e := range w.ends {
 		if err := w.start(ctx, e); err != nil {
-			return [2]netip.Addr{}, fmt.Errorf("start wireguard-go on %s: %w", e.host.Name(), err)
+			return envs, fmt.Errorf("start wireguard-go on %s: %w", e.host.Name(), err)
 		}
 	}
-	return bridgeAddrs(), nil
+	return byHandEnvs(linkMTU - wireguardOverhead), nil
 }
 
 func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
@@ -105,10 +101,6 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 		return err
 	}
 	defer log.Close()
-	uplink, err := e.host.Netlink().LinkByName(linkName)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", linkName, err)
-	}
 	// stop ends it, not ctx, so that it removes its socket.
 	cmd := e.host.Command(context.WithoutCancel(ctx), w.pair.rig.programs.WireGuardGo, "-f", e.device)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -118,7 +110,7 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 	if err := w.configure(ctx, e); err != nil {
 		return err
 	}
-	e.host.SetMTU(e.device, uplink.Attrs().MTU-wireguardOverhead)
+	e.host.SetMTU(e.device, linkMTU-wireguardOverhead)
 	e.host.AddAddr(e.device, e.addr)
 	e.host.Up(e.device)
 	e.host.AddRoute(overlay, netip.Addr{}, e.device)
