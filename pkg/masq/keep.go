@@ -81,7 +81,7 @@ func (r Rules) connectLasting() (c *nftables.Conn, port uint32, err error) {
 }
 
 // concerns reports whether a datagram announces a change of the table, its
-// chains or its rules by another socket than own. The monitor of google/nftables does not serve here: it
+// chains or its rules by another socket than own. The monitor of google/nftables
 // ends when its receive buffer overflows, and decodes the rules of all tables.
 func concerns(datagram []byte, table string, own uint32) bool {
 	messages, err := syscall.ParseNetlinkMessage(datagram)

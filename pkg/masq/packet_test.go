@@ -3,6 +3,8 @@ package masq
 import (
 	"net"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -174,10 +176,32 @@ func TestForwardCounts(t *testing.T) {
 		}
 	}
 	list()
+	before := tableHandle(t, s.host)
 
-	// Neither traffic nor another program's table is a change of ours: a repair
-	// resets the counters.
+	// Neither traffic nor another program's table causes a repair. A repair makes the
+	// table anew, with the next handle. The one after the deleted rule shows that
+	// Run has received all announcements before it.
 	nft(t, s.host, "add table ip foreign; add chain ip foreign c")
-	check(t, stop())
 	list()
+	nft(t, s.host, "flush chain ip flannel-10.5.0.0-16 forward; delete table ip foreign")
+	until(t, s.host, "after the repair", golden)
+	const foreignTables, repairs = 1, 1
+	if after := tableHandle(t, s.host); after-before != foreignTables+repairs {
+		t.Errorf("the table's handle went from %d to %d, want one repair", before, after)
+	}
+	check(t, stop())
+}
+
+// tableHandle returns the kernel's handle of our table. Handles count the tables
+// that were made in the namespace (nf_tables_newtable, net/netfilter/nf_tables_api.c).
+func tableHandle(t *testing.T, h *netnstest.Host) int {
+	t.Helper()
+	list := nft(t, h, "-a", "list", "table", "ip", "flannel-10.5.0.0-16")
+	found := regexp.MustCompile(`^table ip \S+ \{ # handle (\d+)\n`).FindStringSubmatch(list)
+	if found == nil {
+		t.Fatalf("no handle in\n%s", list)
+	}
+	handle, err := strconv.Atoi(found[1])
+	check(t, err)
+	return handle
 }
