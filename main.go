@@ -18,11 +18,14 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	log "github.com/golang/glog"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/coreos/flannel/cli"
 	"github.com/coreos/flannel/daemon"
+	"github.com/coreos/flannel/pkg/logpipe"
 )
 
 // Exit codes.
@@ -32,12 +35,36 @@ const (
 	exitRunning = 2 // failed after it was ready
 )
 
+// lastLines is how long the end of the program waits for the log's reader.
+const lastLines = time.Second
+
 func main() {
 	// glog registers its flags there, and logs only after this call.
 	if err := flag.CommandLine.Parse(nil); err != nil {
 		panic(err) // unreachable: there are no arguments
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	stdout := &output{Writer: os.Stdout}
+	code := run(os.Args[1:], stdout, os.Stderr)
+	if stdout.err != nil && code == exitOK {
+		fmt.Fprintf(os.Stderr, "flannel: %v\n", stdout.err)
+		code = exitStart
+	}
+	os.Exit(code)
+}
+
+// output remembers the first error of a write. A command that cannot print its
+// answer, as on a full disk, must not exit as if it had.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // run runs the daemon or a command, and returns the exit code.
@@ -62,21 +89,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 // withSignals returns a context that the first signal ends. A second signal has
 // its default effect: it kills the process. The caller calls stop.
 func withSignals() (ctx context.Context, stop context.CancelFunc) {
-	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop = signal.NotifyContext(context.Background(), endingSignals()...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
 func runDaemon(o *daemon.Options, stderr io.Writer) int {
-	defer log.Flush()
-	if err := flag.CommandLine.Set("logtostderr", "true"); err != nil {
+	flush, err := startLog()
+	if err != nil {
 		fmt.Fprintf(stderr, "flannel: log to standard error: %v\n", err)
 		return exitStart
 	}
+	defer flush()
 	ctx, stop := withSignals()
 	defer stop()
 	d := daemon.New(o, Version)
-	err := d.Run(ctx)
+	err = d.Run(ctx)
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 		log.Infof("stopped by a signal; the lease stays until it expires")
@@ -89,6 +117,41 @@ func runDaemon(o *daemon.Options, stderr io.Writer) int {
 		return exitRunning
 	}
 	return exitStart
+}
+
+// endingSignals are the signals that end the program. A signal that is ignored
+// at the start stays ignored: nohup ignores SIGHUP, and a shell SIGINT of a job in
+// the background.
+func endingSignals() []os.Signal {
+	signals := []os.Signal{syscall.SIGTERM}
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	return signals
+}
+
+// startLog has the logs of all packages go to standard error in such a way that
+// the reader of the log cannot hold up or end the program. A crash writes its
+// trace to standard error itself. flush waits for the last lines.
+func startLog() (flush func(), err error) {
+	// Otherwise a write to a standard error that nobody reads ends the process.
+	signal.Ignore(syscall.SIGPIPE)
+	pipe, err := logpipe.New(os.Stderr, logpipe.Size)
+	if err != nil {
+		return nil, err
+	}
+	// glog writes to this variable, and ends the process if that fails.
+	os.Stderr = pipe.File()
+	// net/http logs by package log, and gRPC by itself.
+	log.CopyStandardLogTo("WARNING")
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, os.Stderr))
+	flush = func() {
+		log.Flush()
+		pipe.Flush(lastLines)
+	}
+	return flush, flag.CommandLine.Set("logtostderr", "true")
 }
 
 // runCommand runs a command. Its output and its error are all that it prints: the
