@@ -75,7 +75,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			g.Go(func() error { return t.Run(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state))
+	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state), reporter.subnetFile)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	g.Go(func() (err error) {

@@ -63,7 +63,7 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 
 // runNetwork writes subnet.env, then runs the tasks that end with the network.
 func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.Network) error {
-	err := subnetfile.Write(r.options.subnetFile, subnetfile.Env{
+	err := r.reporter.subnetFile.Put(subnetfile.Env{
 		Network: m.config.Network, Subnet: m.lease.Subnet, MTU: network.MTU(), IPMasq: r.options.ipMasq,
 	})
 	if err != nil {

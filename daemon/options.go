@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/envflag"
+	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
@@ -176,6 +177,9 @@ func (o *Options) check(marginGiven bool) error {
 	}
 	if o.subnetFile == "" {
 		return errors.New("-subnet-file is empty: Docker and others would not learn the subnet")
+	}
+	if err := subnetfile.Check(o.subnetFile); err != nil {
+		return fmt.Errorf("-subnet-file %w", err)
 	}
 	if o.stateDir == "" {
 		return errors.New("-state-dir is empty: identity, lease and peers would be forgotten at each start")

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -23,10 +24,12 @@ type reporter struct {
 	state   *state
 	events  *status.EventLog
 	checks  checkCache
+	// subnetFile is the runner's to write.
+	subnetFile *subnetfile.Keeper
 }
 
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
-	return &reporter{options: o, state: s, events: events}
+	return &reporter{options: o, state: s, events: events, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so
@@ -117,6 +120,9 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	if !now.applied {
 		missing("waiting for the first full set of peers")
 		return s, peers
+	}
+	if err := r.subnetFile.Problem(); err != nil {
+		missing("containers that start now get old values: %v", err)
 	}
 	s.NotReady = append(s.NotReady, r.checks.differences(now.network, duty)...)
 	return s, peers

@@ -18,7 +18,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/coreos/flannel/pkg/atomicfile"
+	"golang.org/x/sys/unix"
 )
 
 // The keys, in the order in which they are written.
@@ -48,22 +48,10 @@ type Env struct {
 	IPMasq bool
 }
 
-// Write replaces the file at path, with mode 0644. A reader sees the old file or
-// the new one. Write makes missing folders, with mode 0755.
-func Write(path string, e Env) error {
-	if !e.Network.IsValid() || !e.Subnet.IsValid() {
-		return fmt.Errorf("write %s: network %v or subnet %v is not valid", path, e.Network, e.Subnet)
-	}
-	// A rename would replace a device node, such as /dev/null, by a file.
-	if i, err := os.Lstat(path); err == nil && !i.Mode().IsRegular() && i.Mode()&os.ModeSymlink == 0 {
-		return fmt.Errorf("write %s: it is not a regular file but %v", path, i.Mode().Type())
-	}
-	text := fmt.Appendf(nil, "%s=%v\n%s=%v\n%s=%d\n%s=%t\n", keyNetwork, e.Network.Masked(),
+// text is what the file has to hold.
+func (e Env) text() string {
+	return fmt.Sprintf("%s=%v\n%s=%v\n%s=%d\n%s=%t\n", keyNetwork, e.Network.Masked(),
 		keySubnet, firstUsable(e.Subnet), keyMTU, e.MTU, keyIPMasq, e.IPMasq)
-	if err := atomicfile.Write(path, text, 0o644); err != nil { // the container engine may run as another user
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // firstUsable returns the first host address of p, with p's length.
@@ -79,7 +67,8 @@ func firstUsable(p netip.Prefix) netip.Prefix {
 // FLANNEL_SUBNET is mandatory, but any value that does not parse is an error. The
 // error for a missing file is fs.ErrNotExist.
 func Read(path string) (Env, error) {
-	f, err := os.Open(path)
+	// A named pipe that nobody writes to is empty, and no reason to wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return Env{}, err
 	}
