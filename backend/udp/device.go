@@ -50,6 +50,13 @@ func (n *network) ensureDevice() error {
 	if err != nil {
 		return fmt.Errorf("look up tunnel device %s: %w", name, err)
 	}
+	err = mendTUN(n.links, n.path)
+	if errors.Is(err, errForeignQueue) {
+		return reconcile.Stop(fmt.Errorf("%w: %s: %w", backend.ErrGone, name, err))
+	}
+	if err != nil {
+		return err
+	}
 	return rtnl.EnsureUp(n.links, link, n.address(), n.MTU())
 }
 

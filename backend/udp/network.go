@@ -157,6 +157,10 @@ func (n *network) Check() error {
 	if err := rtnl.CheckUp(n.links, n.path.deviceName(), n.address(), n.MTU()); err != nil {
 		return err // the route is gone, too
 	}
+	if err := checkTUN(n.links, n.path); err != nil {
+		n.reconciler.Wake() // older kernels announce no such change
+		return err
+	}
 	err := n.reconciler.Check()
 	if k, ok := n.path.(*kernel); ok {
 		err = errors.Join(err, k.check())

@@ -78,8 +78,17 @@ func (b *udpBackend) Attrs() subnet.Attrs {
 	return a
 }
 
-// Up implements backend.Backend.
+// Up implements backend.Backend. A device that another process is attached to is
+// deleted by the first try.
 func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
+	n, err := b.up(ctx, l)
+	if errors.Is(err, errForeignQueue) {
+		n, err = b.up(ctx, l)
+	}
+	return n, err
+}
+
+func (b *udpBackend) up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
 	local, err := localAddr(b.config.PublicIP, b.config.Uplink.Addr)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,8 @@ type Device struct {
 
 // Open creates the device, or attaches to a persistent one of that name, in the
 // network namespace of the calling thread. It needs CAP_NET_ADMIN and
-// /dev/net/tun. A new device is down and has no addresses.
+// /dev/net/tun. A new device is down and has no addresses. Users other than the
+// present one cannot attach to it.
 func Open(cfg Config) (_ *Device, err error) {
 	d := &Device{name: cfg.Name}
 	defer func() {
@@ -61,7 +62,11 @@ func Open(cfg Config) (_ *Device, err error) {
 			return nil, fmt.Errorf("open queue %d of TUN %q: %w", i, cfg.Name, err)
 		}
 		if i == 0 {
-			// A persistent device keeps the length that an earlier process set.
+			// A persistent device keeps the owner and the length that an earlier
+			// process set.
+			if err := setOwner(fd); err != nil {
+				return nil, errors.Join(fmt.Errorf("set up TUN %q: %w", name, err), unix.Close(fd))
+			}
 			if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, virtio.HdrLen); err != nil {
 				return nil, errors.Join(fmt.Errorf("set up TUN %q: TUNSETVNETHDRSZ: %w", name, err), unix.Close(fd))
 			}
