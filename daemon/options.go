@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/envflag"
+	"github.com/coreos/flannel/pkg/ownfile"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -183,6 +185,13 @@ func (o *Options) check(marginGiven bool) error {
 	}
 	if o.stateDir == "" {
 		return errors.New("-state-dir is empty: identity, lease and peers would be forgotten at each start")
+	}
+	// A user who can replace the files there can name another host's lease or key.
+	if err := ownfile.CheckDir(o.stateDir); err != nil {
+		return fmt.Errorf("-state-dir: %w", err)
+	}
+	if err := ownfile.CheckDir(filepath.Dir(o.subnetFile)); err != nil {
+		return fmt.Errorf("-subnet-file: %w", err)
 	}
 	return o.store.Complete()
 }

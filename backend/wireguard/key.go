@@ -11,6 +11,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/atomicfile"
+	"github.com/coreos/flannel/pkg/ownfile"
 )
 
 // keyFile holds the private key, as "wg genkey" prints it, for root alone.
@@ -22,6 +23,9 @@ const keyMode = 0o400
 // loadKey reads the private key in dir. It makes one if there is none.
 func loadKey(dir string) (wgtypes.Key, error) {
 	path := filepath.Join(dir, keyFile)
+	if err := ownfile.CheckFile(path); err != nil {
+		return wgtypes.Key{}, fmt.Errorf("read private key: %w", err)
+	}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeKey(dir)

@@ -92,7 +92,12 @@ func TestKeeperLeavesTheRightFile(t *testing.T) {
 
 // What is no regular file is named, and not waited for.
 func TestCheck(t *testing.T) {
+	netnstest.Require(t) // to make a device node; a fault here must not replace /dev/null
 	dir := t.TempDir()
+	device := filepath.Join(dir, "null")
+	if err := unix.Mknod(device, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+		t.Fatal(err)
+	}
 	fifo, link, dangling := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
 	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
 		t.Fatal(err)
@@ -103,7 +108,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		fifo: "a named pipe", link: "a named pipe", dir: "a folder", "/dev/null": "a device node",
+		fifo: "a named pipe", link: "a named pipe", dir: "a folder", device: "a device node",
 		dangling: "", filepath.Join(dir, "none"): "",
 	} {
 		err := Check(path)

@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/ownfile"
 )
 
 // Names in PinDir. They are those of earlier releases, whose links Attach takes
@@ -146,6 +148,10 @@ func preparePins(dir string) error {
 	}
 	if !isBPFFS(dir) {
 		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
+	}
+	// A bpffs has mode 1777 by default: any user may make the folder first.
+	if err := errors.Join(ownfile.CheckDir(filepath.Dir(dir)), ownfile.CheckDir(dir)); err != nil {
+		return err
 	}
 	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
