@@ -16,6 +16,7 @@ const shutdownLimit = time.Second
 // ends with ctx; a request that ignores it is cut off. When Serve returns, ln is
 // closed and no connection is open. Nothing else may use srv.
 func Serve(ctx context.Context, ln net.Listener, srv *http.Server) error {
+	limit(srv)
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()

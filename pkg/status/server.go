@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/coreos/flannel/pkg/httpd"
@@ -35,11 +36,25 @@ type Config struct {
 type Server struct {
 	flag, addr string
 	handler    http.Handler
+	names      []string // by which clients may ask; nil: by any
 }
 
 // New returns the server of all paths.
 func New(c Config) *Server {
-	return &Server{flag: "-status-addr", addr: c.Addr, handler: c.handler()}
+	return &Server{flag: "-status-addr", addr: c.Addr, handler: c.handler(), names: ownNames(c.Addr)}
+}
+
+// ownNames are the host names by which clients may ask: the system's, and that
+// in -status-addr.
+func ownNames(addr string) []string {
+	names := make([]string, 0, 2)
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		names = append(names, host)
+	}
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, host)
+	}
+	return names
 }
 
 // NewHealthz returns a server of /healthz alone, for -healthz-ip and -healthz-port.
@@ -62,7 +77,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit}
+	handler := s.handler
+	if s.names != nil {
+		handler = httpd.OwnHost(handler, s.names...)
+	}
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: headerLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit}
 	if err := httpd.Serve(ctx, ln, srv); err != nil {
 		return fmt.Errorf("serve on %s (%s): %w", s.addr, s.flag, err)
 	}
