@@ -43,7 +43,7 @@ func main() {
 	if err := flag.CommandLine.Parse(nil); err != nil {
 		panic(err) // unreachable: there are no arguments
 	}
-	stdout := &output{Writer: os.Stdout}
+	stdout := &output{File: os.Stdout}
 	code := run(os.Args[1:], stdout, os.Stderr)
 	if stdout.err != nil && code == exitOK {
 		fmt.Fprintf(os.Stderr, "flannel: %v\n", stdout.err)
@@ -55,12 +55,12 @@ func main() {
 // output remembers the first error of a write. A command that cannot print its
 // answer, as on a full disk, must not exit as if it had.
 type output struct {
-	io.Writer
+	*os.File
 	err error
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.Writer.Write(p)
+	n, err := o.File.Write(p)
 	if o.err == nil {
 		o.err = err
 	}

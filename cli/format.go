@@ -25,7 +25,7 @@ const (
 // paint colours text if w is a terminal and NO_COLOR is not set
 // (https://no-color.org).
 func paint(w io.Writer, colour, text string) string {
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr })
 	if !ok || colour == "" || os.Getenv("NO_COLOR") != "" {
 		return text
 	}

@@ -267,9 +267,11 @@ func withIdentity(a subnet.Attrs, stateDir string) subnet.Attrs {
 		return a
 	}
 	a.NodeID = id.String()
-	if a.Hostname, err = os.Hostname(); err != nil {
+	name, err := os.Hostname()
+	if err != nil {
 		log.V(1).Infof("go without a host name: %v", err)
 	}
+	a.Hostname = subnet.PrintableText(name)
 	return a
 }
 

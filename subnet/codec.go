@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/coreos/flannel/pkg/printable"
 )
 
 // ParseLease decodes a lease key, relative to <prefix>/subnets/, and its JSON
@@ -87,6 +89,13 @@ func IsHostAddr(ip netip.Addr) bool {
 	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
 }
 
+// maxText bounds each text of a lease, in bytes: a host name has at most 253
+// (RFC 1035, section 2.3.4).
+const maxText = 253
+
+// PrintableText returns a text of a lease as ParseLease does.
+func PrintableText(s string) string { return printable.Word(s, maxText) }
+
 // commonFields are written by all generations of flannel into the value of a
 // lease key.
 type commonFields struct {
@@ -115,6 +124,11 @@ func parseAttrs(value []byte) (Attrs, error) {
 	}
 	if string(v.BackendData) == "null" {
 		v.BackendData = nil
+	}
+	// These reach logs and terminals, and anybody who may write to the store
+	// can put there what a terminal obeys.
+	for _, text := range []*string{&v.BackendType, &v.NodeID, &v.Hostname, &v.Challenge, &v.DataPath} {
+		*text = PrintableText(*text)
 	}
 	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData, Extras: v.Extras}, nil
 }

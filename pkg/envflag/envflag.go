@@ -46,6 +46,10 @@ func Set(fs *flag.FlagSet, aliases [][]string, except ...string) (map[string]boo
 			return
 		}
 		given[f.Name] = true
+		if strings.HasSuffix(value, "\r") {
+			errs = append(errs, fmt.Errorf("invalid value %q for environment variable %s: it ends with a carriage return: give the file that sets it Unix line ends, as dos2unix does", value, Name(f.Name)))
+			return
+		}
 		if err := fs.Set(f.Name, value); err != nil {
 			errs = append(errs, fmt.Errorf("invalid value %q for environment variable %s: %w", value, Name(f.Name), err))
 		}

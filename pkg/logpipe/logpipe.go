@@ -2,7 +2,7 @@
 //
 //	glog ─► File ─► collect ─► buffer of whole lines ─► deliver ─► standard error
 //
-// A write to File never waits for the reader and never fails. While standard
+// Control characters are escaped. A write to File never waits for the reader and never fails. While standard
 // error takes nothing, lines wait in a bounded buffer. Lines that do not fit are
 // dropped and counted. The count becomes a line of the log, at the place of the
 // lines that are missing.
@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/printable"
 )
 
 // Size is a buffer that holds about a thousand lines.
@@ -99,6 +101,9 @@ func (p *Pipe) collect() {
 	lines := bufio.NewReaderSize(p.out, 64<<10)
 	for {
 		line, err := lines.ReadSlice('\n')
+		if string(line) != flushLine {
+			line = printable.Lines(line)
+		}
 		more := err == nil || errors.Is(err, bufio.ErrBufferFull) // part of a long line
 		p.add(line, !more)
 		if !more {

@@ -66,6 +66,15 @@ func TestLinesArriveInOrder(t *testing.T) {
 	}
 }
 
+// Text of others in a line is no order to the reader's terminal.
+func TestControlCharacters(t *testing.T) {
+	p, r := start(t, logpipe.Size)
+	write(t, p, "peer \x1b[2J\rx")
+	if got, err := bufio.NewReader(r).ReadString('\n'); err != nil || got != `peer \x1b[2J\rx`+"\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
 // A reader that has stopped holds up no writer. Once it reads again, it gets the
 // first lines, the number of those that it missed, and what comes then.
 func TestStoppedReader(t *testing.T) {
