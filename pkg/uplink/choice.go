@@ -64,7 +64,7 @@ func (c Choice) pick(h host, r routes) (Uplink, error) {
 		return err == nil
 	}
 	for _, name := range c.Ifaces {
-		if u, err := h.byNameOrAddr(name); try(u, err) {
+		if u, err := h.byNameOrAddr(name, r); try(u, err) {
 			return u, nil
 		}
 	}

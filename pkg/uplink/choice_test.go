@@ -40,7 +40,7 @@ func (sampleRoutes) to(ip4 netip.Addr) (hop, error) {
 	case ip("198.51.100.77"):
 		return hop{index: 3}, nil
 	case ip("192.0.2.77"):
-		return hop{2, ip("192.0.2.11")}, nil
+		return hop{index: 2, src: ip("192.0.2.11")}, nil
 	case ip("192.0.2.10"):
 		return hop{index: 1}, nil
 	case ip("10.5.9.9"):
@@ -62,8 +62,8 @@ func TestPick(t *testing.T) {
 		{name: "default route, first global address", want: "eth0", addr: "192.0.2.10"},
 		{name: "lowest metric is down", defaults: []hop{{index: 5}, {index: 3}}, want: "eth1", addr: "198.51.100.3"},
 		{name: "our own device has the default route", defaults: []hop{{index: 6}, {index: 3}}, want: "eth1", addr: "198.51.100.3"},
-		{name: "preferred source of the default route", defaults: []hop{{2, ip("192.0.2.11")}}, want: "eth0", addr: "192.0.2.11"},
-		{name: "preferred source belongs to another interface", defaults: []hop{{2, ip("198.51.100.3")}}, want: "eth0", addr: "192.0.2.10"},
+		{name: "preferred source of the default route", defaults: []hop{{index: 2, src: ip("192.0.2.11")}}, want: "eth0", addr: "192.0.2.11"},
+		{name: "preferred source belongs to another interface", defaults: []hop{{index: 2, src: ip("198.51.100.3")}}, want: "eth0", addr: "192.0.2.10"},
 		{name: "no default route", defaults: []hop{}, err: "no default route; name an interface with -iface (lo (127.0.0.1)", notReady: true},
 		{name: "default route without address", defaults: []hop{{index: 4}}, err: "default route: interface eth2 has no IPv4 address", notReady: true},
 		{name: "link-local only", defaults: []hop{{index: 7}}, want: "wlan0", addr: "169.254.1.2"},

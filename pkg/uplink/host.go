@@ -40,12 +40,15 @@ type addr struct {
 	ip netip.Addr
 	// global is RT_SCOPE_UNIVERSE (rtnetlink(7)): valid beyond the link.
 	global bool
+	// lent is true for an address of lo, see lendLoopback.
+	lent bool
 }
 
 // hop is a next hop: the interface and the preferred source, if set.
 type hop struct {
 	index int
 	src   netip.Addr
+	dead  bool // it takes no packets at present
 }
 
 // byDefaultRoute chooses the interface of the first default route that is usable.
@@ -72,9 +75,9 @@ func (h host) byDefaultRoute(r routes) (Uplink, error) {
 }
 
 // byNameOrAddr chooses the interface of one -iface.
-func (h host) byNameOrAddr(s string) (Uplink, error) {
+func (h host) byNameOrAddr(s string, r routes) (Uplink, error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
-		return h.byAddr(ip)
+		return h.byAddr(ip, r)
 	}
 	for _, l := range h.links {
 		switch {
@@ -92,7 +95,7 @@ func (h host) byNameOrAddr(s string) (Uplink, error) {
 	return Uplink{}, fmt.Errorf("-iface=%s: no such interface; there are %s", s, h)
 }
 
-func (h host) byAddr(ip netip.Addr) (Uplink, error) {
+func (h host) byAddr(ip netip.Addr, r routes) (Uplink, error) {
 	switch {
 	case !ip.Is4():
 		return Uplink{}, fmt.Errorf("-iface=%v: not an IPv4 address", ip)
@@ -102,6 +105,8 @@ func (h host) byAddr(ip netip.Addr) (Uplink, error) {
 	for _, l := range h.links {
 		switch {
 		case !l.has(ip):
+		case l.loopback():
+			return h.byLoopbackAddr(ip, r)
 		case l.ours():
 			return Uplink{}, fmt.Errorf("-iface=%v is the address of %s, a device of flannel's own", ip, l.names[0])
 		case !l.up:
@@ -132,7 +137,7 @@ func (h host) byRegexp(expr *regexp.Regexp) (Uplink, error) {
 			continue
 		}
 		for _, a := range l.addrs {
-			if l.up && !a.ip.IsLoopback() && expr.MatchString(a.ip.String()) {
+			if l.up && !a.lent && !a.ip.IsLoopback() && expr.MatchString(a.ip.String()) {
 				return l.with(a.ip, reason), nil
 			}
 		}
@@ -179,9 +184,11 @@ func (h host) byIndex(index int) *link {
 func (h host) String() string {
 	var parts []string
 	for _, l := range h.links {
-		ips := make([]string, len(l.addrs))
-		for i, a := range l.addrs {
-			ips[i] = a.ip.String()
+		var ips []string
+		for _, a := range l.addrs {
+			if !a.lent {
+				ips = append(ips, a.ip.String())
+			}
 		}
 		if len(ips) == 0 {
 			ips = []string{"no IPv4 address"}
@@ -213,10 +220,14 @@ func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 	if src.IsValid() && l.has(src) && !src.IsLoopback() {
 		return l.with(src, reason), nil
 	}
-	var linkLocal netip.Addr
+	var linkLocal, lent netip.Addr
 	for _, a := range l.addrs {
 		switch {
 		case a.ip.IsLoopback():
+		case a.lent:
+			if !lent.IsValid() {
+				lent = a.ip
+			}
 		case a.ip.IsLinkLocalUnicast():
 			if !linkLocal.IsValid() {
 				linkLocal = a.ip
@@ -224,6 +235,9 @@ func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 		case a.global:
 			return l.with(a.ip, reason), nil
 		}
+	}
+	if lent.IsValid() {
+		return l.with(lent, reason+", with the address of lo as it has none (choose another by -iface)"), nil
 	}
 	if linkLocal.IsValid() {
 		return l.with(linkLocal, reason+", which has a link-local address only"), nil

@@ -33,6 +33,7 @@ func readHost() (host, error) {
 			addrs: addrsOf(a.Index, nlAddrs),
 		})
 	}
+	h.lendLoopback()
 	return h, nil
 }
 
@@ -51,6 +52,9 @@ func addrsOf(index int, all []netlink.Addr) []addr {
 	return addrs
 }
 
+// unusable are the flags of a next hop that takes no packets (rtnetlink(7)).
+const unusable = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN
+
 // hopsOf returns the next hops of a route: several for ECMP, none for a blackhole
 // or unreachable route.
 func hopsOf(r netlink.Route) []hop {
@@ -60,11 +64,11 @@ func hopsOf(r netlink.Route) []hop {
 	src, _ := netip.AddrFromSlice(r.Src)
 	src = src.Unmap()
 	if len(r.MultiPath) == 0 {
-		return []hop{{r.LinkIndex, src}}
+		return []hop{{r.LinkIndex, src, r.Flags&unusable != 0}}
 	}
 	var hops []hop
 	for _, nh := range r.MultiPath {
-		hops = append(hops, hop{nh.LinkIndex, src})
+		hops = append(hops, hop{nh.LinkIndex, src, nh.Flags&unusable != 0})
 	}
 	return hops
 }
@@ -80,9 +84,39 @@ func (kernel) defaults() ([]hop, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
-	var hops []hop
+	// A dead next hop, or one without a carrier, is the last choice: a cable that
+	// is out leaves the route there (net.ipv4.conf.all.ignore_routes_with_linkdown).
+	var live, dead []hop
 	for _, r := range routes {
-		hops = append(hops, hopsOf(r)...)
+		hops, err := hopsOfDefault(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, next := range hops {
+			if next.dead {
+				dead = append(dead, next)
+			} else {
+				live = append(live, next)
+			}
+		}
+	}
+	return append(live, dead...), nil
+}
+
+// hopsOfDefault is hopsOf for a route that may lead to a next-hop object.
+func hopsOfDefault(r netlink.Route) ([]hop, error) {
+	hops := hopsOf(r)
+	if r.LinkIndex != 0 || len(r.MultiPath) > 0 || len(hops) == 0 {
+		return hops, nil
+	}
+	links, err := nexthopLinks(r.Priority)
+	if err != nil {
+		return nil, err
+	}
+	src := hops[0].src
+	hops = nil
+	for _, index := range links {
+		hops = append(hops, hop{index: index, src: src})
 	}
 	return hops, nil
 }
