@@ -43,7 +43,7 @@ func main() {
 	if err := flag.CommandLine.Parse(nil); err != nil {
 		panic(err) // unreachable: there are no arguments
 	}
-	stdout := &output{File: os.Stdout}
+	stdout := &output{file: os.Stdout}
 	code := run(os.Args[1:], stdout, os.Stderr)
 	if stdout.err != nil && code == exitOK {
 		fmt.Fprintf(os.Stderr, "flannel: %v\n", stdout.err)
@@ -55,12 +55,15 @@ func main() {
 // output remembers the first error of a write. A command that cannot print its
 // answer, as on a full disk, must not exit as if it had.
 type output struct {
-	*os.File
-	err error
+	file *os.File
+	err  error
 }
 
+// Fd is for those who ask whether this is a terminal.
+func (o *output) Fd() uintptr { return o.file.Fd() }
+
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.File.Write(p)
+	n, err := o.file.Write(p)
 	if o.err == nil {
 		o.err = err
 	}

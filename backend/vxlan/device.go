@@ -24,6 +24,7 @@ type device struct {
 	options      options
 
 	links *netlink.Handle // the reconciler's
+	made  bool            // by this run
 	// offloadOf is the index of the device that setOffload has served.
 	offloadOf int
 }
@@ -46,7 +47,10 @@ func (d *device) ensure() error {
 	if err := d.setOffload(link); err != nil {
 		return err
 	}
-	return rtnl.EnsureUp(d.links, link, d.address, d.mtu)
+	if err := rtnl.EnsureUp(d.links, link, d.address, d.mtu); err != nil {
+		return d.explainUp(err, uplink.Attrs().MTU)
+	}
+	return nil
 }
 
 // spec describes the device, with what cannot be changed once it exists.
@@ -99,6 +103,7 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 	if err := d.links.LinkAdd(want); err != nil {
 		return nil, fmt.Errorf("add device %s: %w", d.name, explain(err, d.options))
 	}
+	d.made = true
 	made, err := d.links.LinkByName(d.name)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)

@@ -112,7 +112,7 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 	}
 	d.links = n.reconciler.Links
 	if err := d.ensure(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.removeMade())
 	}
 	return n, nil
 }
