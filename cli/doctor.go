@@ -77,7 +77,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"capabilities", checkCapabilities()},
 		{"uplink", checkUplink(f)},
 		{"offloads", checkOffloads(f)},
-		{"ip_forward", checkForwarding()},
+		{"ip_forward", checkForwarding(f)},
 		{"rp_filter", checkReversePath()},
 		{"br_netfilter", checkBridgeFilter()},
 		{"firewall", checkFirewall(f)},

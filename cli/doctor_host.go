@@ -93,20 +93,18 @@ func checkOffloads(f *facts) finding {
 	return okay("gro, gso and tso are on at %s", f.uplink.Name)
 }
 
-func sysctl(name string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/")))
-	return strings.TrimSpace(string(text)), err
+// sysctlPath returns the file of a parameter. A name with slashes may hold dots,
+// as in sysctl(8).
+func sysctlPath(name string) string {
+	if !strings.Contains(name, "/") {
+		name = strings.ReplaceAll(name, ".", "/")
+	}
+	return filepath.Join("/proc/sys", name)
 }
 
-func checkForwarding() finding {
-	value, err := sysctl("net.ipv4.ip_forward")
-	switch {
-	case err != nil:
-		return warn("sysctl net.ipv4.ip_forward", "cannot be read: %v", err)
-	case value != "1":
-		return failed("sysctl -w net.ipv4.ip_forward=1", "is %s: the kernel drops what containers send to other hosts", value)
-	}
-	return okay("is 1")
+func sysctl(name string) (string, error) {
+	text, err := os.ReadFile(sysctlPath(name))
+	return strings.TrimSpace(string(text)), err
 }
 
 // checkReversePath checks rp_filter. The kernel uses the larger of the value for

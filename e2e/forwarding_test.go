@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// Forwarding that is off for one interface alone cuts containers off, and doctor
+// names the interface.
+func TestDoctorFindsForwardingOfOneInterface(t *testing.T) {
+	c := newCluster(t, "3")
+	for backend, device := range map[string]string{"udp": "flannel0", "vxlan": "flannel.1", "host-gw": netnstest.Uplink} {
+		c.configure(`{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0", "Backend": {"Type": "` + backend + `"}}`)
+		n := c.node(strings.ReplaceAll(backend, "-", ""))
+		d := n.join()
+		n.addContainer()
+		for _, device := range []string{device, "docker0"} {
+			forwarding := "net/ipv4/conf/" + device + "/forwarding"
+			set := func(value string) {
+				t.Helper()
+				// The name of a device may hold a dot.
+				if out, err := output(t, n.Host, "sysctl", "-w", forwarding+"="+value); err != nil {
+					t.Fatalf("sysctl: %v\n%s", err, out)
+				}
+			}
+			set("0")
+			if out, _ := n.command("doctor", "-etcd-endpoints="+c.etcd.URL()); !strings.Contains(out, "forwarding is off for "+device+":") || !strings.Contains(out, "sysctl -w "+forwarding+"=1") {
+				t.Errorf("%s, off for %s: doctor does not name it:\n%s", backend, device, out)
+			}
+			set("1")
+		}
+		if out, _ := n.command("doctor", "-etcd-endpoints="+c.etcd.URL()); strings.Contains(out, "forwarding is off") {
+			t.Errorf("%s, all on: doctor says\n%s", backend, out)
+		}
+		d.stop()
+		c.keys.del(t, "subnets/"+n.leaseKey())
+	}
+}
