@@ -50,7 +50,9 @@ func clientConfig(cfg etcd.ClientConfig, tls *tls.Config, l *login) clientv3.Con
 		Logger:               zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialTimeout}),
-			grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithChainUnaryInterceptor(failFast, passLearners(len(cfg.Endpoints))),
+			// HTTPS_PROXY is for the web. The v2 client does not go by it either.
+			grpc.WithNoProxy(),
 			grpc.WithPerRPCCredentials(l),
 			grpc.WithInitialWindowSize(windowSize),
 			grpc.WithInitialConnWindowSize(windowSize),

@@ -28,6 +28,8 @@ func withRemedy(err error, cfg etcd.ClientConfig) error {
 		remedy = "it requires a user: -etcd-username and -etcd-password"
 	case errors.Is(known, rpctypes.ErrAuthFailed):
 		remedy = fmt.Sprintf("look at -etcd-username=%s and -etcd-password", cfg.Username)
+	case isLearner(known):
+		remedy = "every endpoint is a learner: etcdctl member promote, or name a member with a vote in -etcd-endpoints"
 	default:
 		return err
 	}
