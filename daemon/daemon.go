@@ -78,6 +78,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state), reporter.subnetFile)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
+	var firewall *firewall
 	g.Go(func() (err error) {
 		if err := d.waitForStore(ctx, joiner, etcd, start); err != nil {
 			return err
@@ -88,7 +89,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if err := removeOthers(ctx, m.config, m.formerNetworks); err != nil {
 			return err
 		}
-		firewall := newFirewall(m.config.Network, m.lease.Subnet, o.ipMasq)
+		firewall = newFirewall(m.config.Network, m.lease.Subnet, o.ipMasq)
 		if err := firewall.apply(); err != nil { // before READY=1
 			return err
 		}
@@ -101,6 +102,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	m.close()
+	if firewall != nil {
+		err = errors.Join(err, firewall.finish()) // after the network is closed
+	}
 	if errors.Is(err, subnet.ErrLost) {
 		err = errors.Join(err, checkpoints.remove()) // after the writer's last write
 	}

@@ -7,25 +7,31 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/masq"
 )
 
-// With -ip-masq the rules are set before Run, kept in Run, and removed after it.
-// Without, only those of an earlier run are removed, and no failure ends the run.
+// With -ip-masq the rules are set before Run, kept in Run, and removed after it
+// unless the kernel goes on with packets. Without, only those of an earlier run are
+// removed, and no failure ends the run.
 func TestFirewall(t *testing.T) {
 	network, own := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.7.0/24")
 	errNoTables := errors.New("no nftables")
 	for _, tt := range []struct {
 		name    string
 		enabled bool
-		err     error // what remove returns
+		left    string // the kind of what stays in the kernel
+		err     error  // what remove returns
 		want    []string
 		fails   bool
 	}{
-		{"enabled", true, nil, []string{"set", "keep", "remove"}, false},
-		{"enabled, not removed", true, errNoTables, []string{"set", "keep", "remove"}, true},
-		{"disabled", false, nil, []string{"remove"}, false},
-		{"disabled, without nftables", false, errNoTables, []string{"remove"}, false},
+		{"enabled", true, "", nil, []string{"set", "keep", "remove"}, false},
+		{"enabled, not removed", true, "", errNoTables, []string{"set", "keep", "remove"}, true},
+		{"enabled, a device stays", true, all.Device, nil, []string{"set", "keep"}, false},
+		{"enabled, routes stay", true, all.Route, nil, []string{"set", "keep"}, false},
+		{"enabled, the table alone stays", true, all.Table, nil, []string{"set", "keep", "remove"}, false},
+		{"disabled", false, all.Device, nil, []string{"remove"}, false},
+		{"disabled, without nftables", false, "", errNoTables, []string{"remove"}, false},
 	} {
 		f := newFirewall(network, own, tt.enabled)
 		var calls []string
@@ -38,6 +44,12 @@ func TestFirewall(t *testing.T) {
 		}
 		f.set = func(r masq.Rules) error { call("set", r); return nil }
 		f.keep = func(ctx context.Context, r masq.Rules) error { call("keep", r); <-ctx.Done(); return nil }
+		f.leftovers = func(netip.Prefix) (left []all.Leftover, err error) {
+			if tt.left != "" {
+				left = append(left, all.Leftover{Kind: tt.left})
+			}
+			return left, nil
+		}
 		f.remove = func(p netip.Prefix) error {
 			calls = append(calls, "remove")
 			if p != network {
@@ -49,7 +61,7 @@ func TestFirewall(t *testing.T) {
 			t.Errorf("%s: apply: %v", tt.name, err)
 		}
 		cancel()
-		if err := f.Run(ctx); (err != nil) != tt.fails || !slices.Equal(calls, tt.want) {
+		if err := errors.Join(f.Run(ctx), f.finish()); (err != nil) != tt.fails || !slices.Equal(calls, tt.want) {
 			t.Errorf("%s: %v after %q, want %q", tt.name, err, calls, tt.want)
 		}
 	}
