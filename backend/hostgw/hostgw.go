@@ -50,7 +50,10 @@ func (g *gateway) Attrs() subnet.Attrs {
 }
 
 // Up implements backend.Backend.
-func (g *gateway) Up(context.Context, subnet.Lease) (backend.Network, error) {
+func (g *gateway) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {
+	if err := g.config.CheckUnderlay("subnet", l.Subnet); err != nil {
+		return nil, err
+	}
 	reconciler, err := rtnl.New(rtnl.Config{Network: g.config.Network, Uplink: g.config.Uplink.Name, Passed: g.config.Reconciled})
 	if err != nil {
 		return nil, err

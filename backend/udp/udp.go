@@ -43,11 +43,9 @@ func New(c backend.Config) (backend.Backend, error) {
 	if mtu := c.Uplink.MTU - encapsulation; mtu < backend.MinMTU {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, backend.MinMTU)
 	}
-	for _, a := range []netip.Addr{c.Uplink.Addr, c.PublicIP} {
-		// A datagram to such an address would come back into the tunnel.
-		if c.Network.Contains(a) {
-			return nil, fmt.Errorf("check Network %v: it contains %v, this host's address for other hosts (interface %s); choose a Network that the hosts' own addresses lie outside of", c.Network, a, c.Uplink.Name)
-		}
+	// One route leads all of Network into the tunnel.
+	if err := c.CheckUnderlay("Network", c.Network); err != nil {
+		return nil, err
 	}
 	paths, err := choosePaths(c.DataPath)
 	if err != nil {

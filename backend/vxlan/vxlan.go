@@ -87,6 +87,9 @@ func (v *vtep) Attrs() subnet.Attrs {
 
 // Up implements backend.Backend.
 func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
+	if err := v.config.CheckUnderlay("subnet", l.Subnet); err != nil {
+		return nil, err
+	}
 	d := &device{
 		name: netdev.VXLAN(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
 		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),

@@ -61,6 +61,10 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	// One route leads all of Network into the tunnel.
+	if err := c.CheckUnderlay("Network", c.Network); err != nil {
+		return nil, err
+	}
 	key, err := loadKey(c.RunDir)
 	if err != nil {
 		return nil, err
