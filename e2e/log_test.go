@@ -81,7 +81,7 @@ func TestLogReaderStopsNothing(t *testing.T) {
 			c.badKeys(500) // more than a pipe holds
 			peer := netip.MustParsePrefix("10.5.200.0/24")
 			c.keys.put(t, "subnets/10.5.200.0-24", `{"PublicIP":"192.168.77.200"}`, 0)
-			n.knows(peer, netip.MustParseAddr("192.168.77.200"))
+			n.awaitPeer(peer, netip.MustParseAddr("192.168.77.200"))
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}

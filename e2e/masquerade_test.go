@@ -24,7 +24,7 @@ func TestMasqueradingStaysWithTheDevice(t *testing.T) {
 			d := a.join()
 			c.keys.put(t, "subnets/10.5.200.0-24", `{"PublicIP":"192.168.77.200","BackendType":"host-gw"}`, 0) // for a route
 			if name == "host-gw" {
-				a.knows(netip.MustParsePrefix("10.5.200.0/24"), netip.MustParseAddr("192.168.77.200"))
+				a.awaitPeer(netip.MustParsePrefix("10.5.200.0/24"), netip.MustParseAddr("192.168.77.200"))
 			}
 			tables := func() string {
 				t.Helper()
