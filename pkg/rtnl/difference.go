@@ -99,7 +99,7 @@ func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelR
 		switch {
 		case right[key]:
 		case f != nil && wrong[key] == nil:
-			d.refused = append(d.refused, &Refusal{w, fmt.Errorf("%w: %v protocol %d", ErrForeign, f.Route, f.protocol)})
+			d.refused = append(d.refused, &Refusal{w, &foreignRoute{route: *f}})
 		default:
 			d.putRoute(s, w, wrong[key])
 		}

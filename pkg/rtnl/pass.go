@@ -73,6 +73,7 @@ func (r *Reconciler) compare() (s scope, d *difference, err error) {
 	d = new(difference)
 	d.neighs(s, r.want.neighs, neighs)
 	d.routes(s, r.want.routes, routes)
+	nameForeign(r.Links, d.refused)
 	return s, d, nil
 }
 
