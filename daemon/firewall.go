@@ -61,7 +61,7 @@ func (f *firewall) finish() error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(left, func(l all.Leftover) bool { return l.Kind == all.Device || l.Kind == all.Route }) {
+	if slices.ContainsFunc(left, all.Leftover.Carries) {
 		log.Infof("leave firewall rules network=%v reason=%q", f.rules.Network, "the kernel goes on with packets")
 		return nil
 	}

@@ -27,10 +27,10 @@ func TestFirewall(t *testing.T) {
 	}{
 		{"enabled", true, "", nil, []string{"set", "keep", "remove"}, false},
 		{"enabled, not removed", true, "", errNoTables, []string{"set", "keep", "remove"}, true},
-		{"enabled, a device stays", true, all.Device, nil, []string{"set", "keep"}, false},
-		{"enabled, routes stay", true, all.Route, nil, []string{"set", "keep"}, false},
-		{"enabled, the table alone stays", true, all.Table, nil, []string{"set", "keep", "remove"}, false},
-		{"disabled", false, all.Device, nil, []string{"remove"}, false},
+		{"enabled, a device stays", true, "device", nil, []string{"set", "keep"}, false},
+		{"enabled, routes stay", true, "route", nil, []string{"set", "keep"}, false},
+		{"enabled, the table alone stays", true, "nftables table", nil, []string{"set", "keep", "remove"}, false},
+		{"disabled", false, "device", nil, []string{"remove"}, false},
 		{"disabled, without nftables", false, "", errNoTables, []string{"remove"}, false},
 	} {
 		f := newFirewall(network, own, tt.enabled)

@@ -25,6 +25,9 @@ type Leftover struct {
 	Name string `json:"name"`
 }
 
+// Carries reports whether packets go by it when no process runs.
+func (l Leftover) Carries() bool { return l.Kind == device || l.Kind == "route" }
+
 // String returns kind and name, such as "device flannel.1".
 func (l Leftover) String() string { return l.Kind + " " + l.Name }
 
