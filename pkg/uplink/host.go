@@ -217,6 +217,10 @@ func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 	if !l.up {
 		return Uplink{}, notReady("interface %s is down", l.names[0])
 	}
+	lentReason := reason + ", with the address of lo as it has none (choose another by -iface)"
+	if slices.Contains(l.addrs, addr{ip: src, lent: true}) {
+		return l.with(src, lentReason), nil
+	}
 	if src.IsValid() && l.has(src) && !src.IsLoopback() {
 		return l.with(src, reason), nil
 	}
@@ -237,7 +241,7 @@ func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 		}
 	}
 	if lent.IsValid() {
-		return l.with(lent, reason+", with the address of lo as it has none (choose another by -iface)"), nil
+		return l.with(lent, lentReason), nil
 	}
 	if linkLocal.IsValid() {
 		return l.with(linkLocal, reason+", which has a link-local address only"), nil

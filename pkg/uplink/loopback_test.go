@@ -38,6 +38,9 @@ func TestFindAddressOfLoopback(t *testing.T) {
 			if u.Name != "eth0" || u.Index != eth.Attrs().Index || u.MTU != 1400 || u.Addr != ip("192.0.2.7") {
 				t.Errorf("%s, %+v: %+v; want 192.0.2.7 by eth0", route, c, u)
 			}
+			if byAddr := len(c.Ifaces) > 0; !byAddr && !strings.Contains(u.Reason, "-iface") {
+				t.Errorf("%s, %+v: reason %q names no other choice", route, c, u.Reason)
+			}
 			if again, err := look(c, u); err != nil || again != u {
 				t.Errorf("%s, %+v: then %+v, %v", route, c, again, err)
 			}
