@@ -16,7 +16,7 @@ var (
 	notProse    = regexp.MustCompile(`(?m)^(\||#|!\[| *[┌│└]).*$`)
 	linkTarget  = regexp.MustCompile(`\]\([^)]*\)`)
 	itemStart   = regexp.MustCompile(`(?m)^ *([-*]|\d+\.) `)
-	sentenceEnd = regexp.MustCompile("([.?!;:]\\**|,)(\\s*\\n\\s*\\n)|[.?!;:]\\**\\s+|\\n\\s*\\n")
+	sentenceEnd = regexp.MustCompile(`([.?!;:]\**|,)(\s*\n\s*\n)|[.?!;:]\**\s+|\n\s*\n`)
 	avoided     = regexp.MustCompile(`(?i)\b(whoever|whomever|somebody|anybody|mends?|mended|tells|told|anew|heeds?)\b`)
 )
 

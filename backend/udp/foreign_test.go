@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -19,7 +18,7 @@ func TestNetworkOfAnotherDeviceNamesIt(t *testing.T) {
 	err := h.Do(func() error {
 		up, err := b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
 		if err == nil {
-			err = up.(backend.Network).Close()
+			err = up.Close()
 		}
 		return err
 	})

@@ -19,7 +19,7 @@ import (
 )
 
 // wired is a data path whose device is a veth. It carries nothing.
-type wired struct{ dataPath }
+type wired struct{}
 
 func (wired) name() string       { return plainName }
 func (wired) deviceName() string { return "flannel0" }
