@@ -147,7 +147,7 @@ func TestSecondSignalKills(t *testing.T) {
 	defer conn.Close()
 	// An answer to this shows that the connection is in use; the body that was
 	// promised is awaited behind the answer.
-	fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+	fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "200") {
 		t.Fatalf("status server says %q, %v", line, err)
 	}
