@@ -223,8 +223,9 @@ func TestLostLeaseEnds(t *testing.T) {
 				synctest.Wait()
 			}
 			l := r.stored(lease)
-			l.Attrs.PublicIP, l.Attrs.NodeID = netip.MustParseAddr("192.0.2.99"), "another"
-			if _, err := r.store.Update(t.Context(), l, 24*time.Hour); err != nil {
+			another := l.Attrs
+			another.PublicIP, another.NodeID = netip.MustParseAddr("192.0.2.99"), "another"
+			if _, err := r.store.Update(t.Context(), l, another, 24*time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-s.ended; !errors.Is(err, subnet.ErrLost) {

@@ -35,10 +35,8 @@ func TestAdoptAfterMove(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				touched := created
-				touched.Attrs = test.holder
-				touched.Attrs.Challenge = "someone"
-				if _, err := fake.Update(t.Context(), touched, ttl); err != nil {
+				test.holder.Challenge = "someone"
+				if _, err := fake.Update(t.Context(), created, test.holder, ttl); err != nil {
 					t.Fatal(err)
 				}
 				created.Attrs = node("192.0.2.3", "a")
@@ -66,9 +64,8 @@ func TestAdoptAfterMove(t *testing.T) {
 	}
 }
 
-// A key at the revision of our last write is ours: if it still names the former
-// address, it is no fault and no peer.
-func TestAdoptOwnRevision(t *testing.T) {
+// Our key still names the former address: it is no fault and no peer.
+func TestAdoptFormerAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
 		own, err := fake.Create(t.Context(), subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: attrs("192.0.2.1")}, ttl)
@@ -77,7 +74,7 @@ func TestAdoptOwnRevision(t *testing.T) {
 		}
 		own.Attrs = attrs("192.0.2.3")
 		m := newManager(t, fake, network16)
-		m.Adopt(own, nil)
+		m.Adopt(own, nil, netip.MustParseAddr("192.0.2.1"))
 		// Renew, which would write the new address, does not run.
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

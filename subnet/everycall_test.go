@@ -17,7 +17,7 @@ import (
 // is tested at.
 const positions = 4
 
-// Each fault is injected at each call. During three days a host's key is deleted,
+// Each fault is injected at each call. During six days a host's key is deleted,
 // watches break, history is lost, and peers come and go. The host keeps its subnet,
 // has one key, and in the end has delivered the store's leases.
 func TestEveryFaultAtEveryCall(t *testing.T) {
@@ -32,7 +32,8 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 		},
 		"compacted": func() subnettest.Fault { return subnettest.Fault{Err: subnet.ErrCompacted} },
 	} {
-		for _, op := range []subnettest.Op{subnettest.OpList, subnettest.OpCreate, subnettest.OpUpdate, subnettest.OpWatch} {
+		for _, op := range []subnettest.Op{subnettest.OpList, subnettest.OpOverlapping, subnettest.OpGet,
+			subnettest.OpCreate, subnettest.OpUpdate, subnettest.OpWatch} {
 			if name == "compacted" && op != subnettest.OpWatch {
 				continue // says so of a watch only
 			}
@@ -65,7 +66,7 @@ func after(d time.Duration) <-chan struct{} {
 	return c
 }
 
-// live runs one host for three days. In the end it must agree with the store.
+// live runs one host for six days. In the end it must agree with the store.
 func live(t *testing.T, fake *subnettest.Fake) {
 	t.Helper()
 	const week = 7 * 24 * time.Hour
@@ -79,15 +80,15 @@ func live(t *testing.T, fake *subnettest.Fake) {
 			t.Errorf("renew ended with %v", err)
 		}
 	}()
-	for day := range 3 {
-		fake.Put(peer(day+1), value(fmt.Sprintf("192.0.2.%d", 201+day)), week)
+	for round := range 3 {
+		fake.Put(peer(round+1), value(fmt.Sprintf("192.0.2.%d", 201+round)), week)
 		time.Sleep(time.Minute)
 		fake.Remove(h.Lease.Key()) // an operator's slip
 		time.Sleep(time.Minute)
 		fake.BreakWatches(errors.New("cut"))
-		fake.Remove(peer(day)) // that of yesterday has left
+		fake.Remove(peer(round)) // that of the last round has left
 		fake.Compact()
-		time.Sleep(24 * time.Hour)
+		time.Sleep(48 * time.Hour)
 	}
 	time.Sleep(time.Minute)
 	want, ours := make(map[netip.Prefix]netip.Addr), 0

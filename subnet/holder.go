@@ -42,16 +42,21 @@ type Holder interface {
 	// Errors: ErrFull, ErrAddressInUse, ErrCloned, ErrStoreTimeout, or ctx's.
 	Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error)
 
-	// Renew makes one attempt to store l.Attrs with the lease and, if the lease
-	// has a TTL, to extend it. The stored lease may differ from l: another party
-	// may have written or deleted it. Renew restores it while no other host has
-	// the subnet. If nothing has changed, Renew should wake no watcher.
+	// Renew makes one attempt to store the attributes a with the lease l and, if
+	// the lease has a TTL, to extend it. The stored lease may differ from l:
+	// another party may have written or deleted it. Renew restores it while no
+	// other host has the subnet. If nothing has changed, Renew should wake no
+	// watcher.
 	//
 	// former are addresses that this host had before: the stored lease may name
 	// one of them. Renew returns the lease as it is now; a zero Expiration means
 	// that it does not end. ErrLost is final; the Manager repeats the call after
 	// any other error.
-	Renew(ctx context.Context, l Lease, former []netip.Addr) (Lease, error)
+	Renew(ctx context.Context, l Lease, a Attrs, former []netip.Addr) (Lease, error)
+
+	// Check reads the stored lease, and fails with ErrConflict if it is not l: then
+	// the Manager calls Renew. It writes nothing.
+	Check(ctx context.Context, l Lease) error
 }
 
 // Hints guide Acquire. The zero value is valid.
@@ -68,11 +73,22 @@ type Hints struct {
 	Report func(error)
 }
 
-// SameHost reports whether stored describes the host that a describes: it has
-// the same PublicIP, or the same NodeID and one of the former addresses. The
-// NodeID alone is not enough: a copy of this host's disk may have taken the
-// lease.
+// SameHost reports whether stored describes the host that a describes: no other
+// NodeID, and the same PublicIP; or the same NodeID and one of the former
+// addresses. The NodeID alone is not enough: a copy of this host's disk may have
+// taken the lease. A lease of another flannel has no NodeID.
 func (a Attrs) SameHost(stored Attrs, former []netip.Addr) bool {
-	return stored.PublicIP == a.PublicIP ||
-		a.NodeID != "" && stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP) // promise: former-address-is-ours
+	return !a.otherNode(stored) && (stored.PublicIP == a.PublicIP ||
+		stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP))
+}
+
+// SameOwner reports whether leases with a and b belong to one host: by NodeID if
+// both have one, else by PublicIP.
+func (a Attrs) SameOwner(b Attrs) bool {
+	return !a.otherNode(b) && (a.PublicIP == b.PublicIP || a.NodeID != "" && a.NodeID == b.NodeID)
+}
+
+// otherNode reports whether a and b have different NodeIDs.
+func (a Attrs) otherNode(b Attrs) bool {
+	return a.NodeID != "" && b.NodeID != "" && a.NodeID != b.NodeID
 }

@@ -29,14 +29,17 @@ func (a *assigned) Acquire(_ context.Context, attrs subnet.Attrs, h subnet.Hints
 	return subnet.Lease{Subnet: a.subnet, Attrs: attrs}, nil
 }
 
-func (a *assigned) Renew(_ context.Context, l subnet.Lease, former []netip.Addr) (subnet.Lease, error) {
+func (a *assigned) Renew(_ context.Context, l subnet.Lease, attrs subnet.Attrs, former []netip.Addr) (subnet.Lease, error) {
 	if a.failure != nil {
 		return subnet.Lease{}, a.failure
 	}
 	a.former = former
-	a.stored = append(a.stored, l.Attrs)
+	a.stored = append(a.stored, attrs)
+	l.Attrs = attrs
 	return l, nil
 }
+
+func (a *assigned) Check(context.Context, subnet.Lease) error { return nil }
 
 // The Manager serves a store without TTLs: it renews the lease only to publish
 // attributes, and repeats a failed attempt.
@@ -98,7 +101,8 @@ func TestSameHost(t *testing.T) {
 		want   bool
 	}{
 		"same address and node":      {node("192.0.2.1", "a"), true},
-		"same address, another node": {node("192.0.2.1", "b"), true},
+		"same address, another node": {node("192.0.2.1", "b"), false},
+		"same address, no node id":   {attrs("192.0.2.1"), true},
 		"former address":             {node("192.0.2.9", "a"), true},
 		"former address, no node id": {attrs("192.0.2.9"), false},
 		"another address, same node": {node("192.0.2.8", "a"), false},

@@ -1,10 +1,10 @@
 package subnet
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -45,7 +45,16 @@ func (a Attrs) Equal(b Attrs) bool { return a.routesAs(b) && a.Extras == b.Extra
 // same way. NodeID, Hostname and Challenge do not matter for that.
 func (a Attrs) routesAs(b Attrs) bool {
 	return a.PublicIP == b.PublicIP && a.BackendType == b.BackendType &&
-		slices.Equal(a.BackendData, b.BackendData) && a.DataPath == b.DataPath
+		sameJSON(a.BackendData, b.BackendData) && a.DataPath == b.DataPath
+}
+
+// sameJSON reports whether a and b differ at most in white space.
+func sameJSON(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var x, y bytes.Buffer
+	return json.Compact(&x, a) == nil && json.Compact(&y, b) == nil && bytes.Equal(x.Bytes(), y.Bytes())
 }
 
 // Lease is a subnet, the host that holds it, and its end.
@@ -59,8 +68,9 @@ type Lease struct {
 	// Expiration is the end of the lease. It is zero for a lease that does not
 	// end, and for one from a List of a store that does not include it (Expirer).
 	Expiration time.Time
-	// Rev is the store's revision of the last write to the key.
-	Rev Rev
+	// Rev is the store's revision of the last write to the key, Created that of its
+	// creation: of overlapping leases, the one that was created first is valid.
+	Rev, Created Rev
 	// Reserved: an operator keeps the subnet for the host that Attrs names. In
 	// etcd such a key has no TTL. It does not mean "without an end": for that see
 	// Expiration, as a store without TTLs has leases that never end.
@@ -70,7 +80,7 @@ type Lease struct {
 // same reports whether all fields of two leases are equal.
 func (l *Lease) same(m *Lease) bool {
 	return l.Subnet == m.Subnet && l.IPv6Subnet == m.IPv6Subnet && l.Attrs.Equal(m.Attrs) &&
-		l.Expiration.Equal(m.Expiration) && l.Rev == m.Rev && l.Reserved == m.Reserved
+		l.Expiration.Equal(m.Expiration) && l.Rev == m.Rev && l.Created == m.Created && l.Reserved == m.Reserved
 }
 
 // Key returns the lease's key below <prefix>/subnets/, e.g. "10.5.52.0-24".
@@ -84,6 +94,12 @@ func (l Lease) Key() string {
 
 func dashed(p netip.Prefix) string {
 	return p.Addr().String() + "-" + strconv.Itoa(p.Bits())
+}
+
+// StoredAs reports whether now is l unchanged: the same key, last written at the
+// same revision with the same attributes.
+func (l Lease) StoredAs(now Lease) bool {
+	return l.Key() == now.Key() && l.Rev == now.Rev && l.Attrs.Equal(now.Attrs)
 }
 
 // String returns the lease for logs and errors.

@@ -92,11 +92,16 @@ func NewManager(s Source, h Holder, c *Config, o Options) *Manager {
 		ownChanged: make(chan struct{}, 1), status: Status{Since: time.Now()}}
 }
 
-// Status returns a snapshot.
+// Status returns a snapshot. The lease's Expiration is computed from Ends: a time
+// that was computed before a suspend is too late.
 func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.status
+	s := m.status
+	if left := s.Ends - m.options.Clock(); s.Ends != 0 && (left-time.Until(s.Lease.Expiration)).Abs() > time.Second {
+		s.Lease.Expiration = time.Now().Add(left)
+	}
+	return s
 }
 
 // BadCount returns how many times a lease that parses was left out: it overlaps
@@ -106,9 +111,10 @@ func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 // Acquire obtains the lease from the Holder; see Holder.Acquire.
 func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) {
 	h.Report = func(err error) { m.record(err) }
+	began := m.begin()
 	l, err := m.holder.Acquire(ctx, a, h)
 	if err == nil {
-		m.setLease(l)
+		m.setLease(l, began.suspended())
 	}
 	return l, err
 }
@@ -121,16 +127,33 @@ func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) 
 // own: the stored lease may name one of them.
 func (m *Manager) Adopt(own Lease, leases []*Lease, former ...netip.Addr) {
 	m.adopted, m.former, m.configUnread = slices.Clone(leases), slices.Clone(former), true
-	m.setLease(own)
+	m.setLease(own, 0)
 	m.wakeRenew()
 }
 
-func (m *Manager) setLease(l Lease) {
+// span is a time that began at monotonic and boot, by both clocks.
+type span struct {
+	monotonic time.Time
+	boot      time.Duration
+	clock     func() time.Duration
+}
+
+func (m *Manager) begin() span { return span{time.Now(), m.options.Clock(), m.options.Clock} }
+
+// suspended returns how much of the span the host spent in suspend, where
+// CLOCK_MONOTONIC, the clock of time.Time, stands still (clock_gettime(2)).
+func (s span) suspended() time.Duration {
+	return max(0, s.clock()-s.boot-time.Since(s.monotonic))
+}
+
+// setLease records our lease, whose Expiration was computed up to the time
+// suspended ago by a clock that stands in suspend.
+func (m *Manager) setLease(l Lease, suspended time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.Lease, m.status.Ends = l, 0
 	if !l.Expiration.IsZero() {
-		m.status.Ends = m.options.Clock() + time.Until(l.Expiration)
+		m.status.Ends = m.options.Clock() + time.Until(l.Expiration) - suspended
 	}
 	if m.stored != nil && l.Attrs.Equal(m.currentLocked(l.Attrs)) {
 		close(m.stored)

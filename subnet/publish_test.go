@@ -32,9 +32,9 @@ func TestPublish(t *testing.T) {
 		}
 
 		// Another party edits our lease: it still names us, with other data.
-		edited := fake.OnlyLease(t)
-		edited.Attrs.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
-		before, err := fake.Update(t.Context(), edited, ttl)
+		edited := fake.OnlyLease(t).Attrs
+		edited.BackendData = json.RawMessage(`{"PublicKey":"wrong"}`)
+		before, err := fake.Update(t.Context(), fake.OnlyLease(t), edited, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,25 +18,28 @@ const (
 	// CLOCK_MONOTONIC, which stops in suspend (clock_gettime(2)); the store's
 	// leases expire meanwhile.
 	checkInterval = 30 * time.Second
+	// lookInterval is how often Renew looks at our own key.
+	lookInterval = time.Minute
 	// never is far in the future and safe from overflow.
 	never = 100 * 365 * 24 * time.Hour
 )
 
-// Renew keeps l until ctx ends (nil). It extends the lease RenewMargin before
-// its end, and checks it at once after a change of our key that Watch saw. It
-// fails with ErrLost if another host has the subnet; the error names that host.
+// Renew keeps l, the lease of Status, until ctx ends (nil). It extends the lease
+// RenewMargin before its end. It looks at our key each minute, and at once after a
+// change of it, or of an overlapping one, that Watch saw. It fails with ErrLost if
+// another host has the subnet; the error names that host.
 func (m *Manager) Renew(ctx context.Context, l Lease) error {
-	due := m.options.Clock() + m.untilRenewal(l)
 	for {
-		if !m.waitUntil(ctx, due) {
+		if !m.waitUntil(ctx, l, m.renewalDue()) {
 			return nil
 		}
+		began := m.begin()
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
 			if err := m.checkAdoptedConfig(ctx); err != nil { // promise: config-before-first-write
 				return Lease{}, err
 			}
-			l.Attrs = m.current(l.Attrs)
-			renewed, err := m.holder.Renew(ctx, l, m.former)
+			began = m.begin()
+			renewed, err := m.holder.Renew(ctx, l, m.current(l.Attrs), m.former)
 			if errors.Is(m.record(err), ErrLost) {
 				err = backoff.Permanent(err)
 			}
@@ -49,15 +52,15 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 			return fmt.Errorf("renew lease %v: %w", l.Subnet, err)
 		}
 		l = renewed
-		m.setLease(l)
+		m.setLease(l, began.suspended())
 		log.Infof("renewed lease subnet=%v expires=%v", l.Subnet, l.Expiration.Format(time.RFC3339))
-		due = m.options.Clock() + m.untilRenewal(l)
 	}
 }
 
-// waitUntil returns true when the clock reaches due or our key has changed, and
+// waitUntil returns true when the clock reaches due or l's key has changed, and
 // false when ctx ends.
-func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
+func (m *Manager) waitUntil(ctx context.Context, l Lease, due time.Duration) bool {
+	look := m.options.Clock() + lookInterval
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -68,23 +71,31 @@ func (m *Manager) waitUntil(ctx context.Context, due time.Duration) bool {
 			return true
 		case <-timer.C:
 		}
-		left := due - m.options.Clock()
-		if left <= 0 {
+		now := m.options.Clock()
+		if now >= due {
 			return true
 		}
-		timer.Reset(min(left, clock.UntilTick(checkInterval))) // promise: suspend-is-noticed
+		if now >= look {
+			look = now + lookInterval
+			if errors.Is(m.record(m.holder.Check(ctx, l)), ErrConflict) {
+				return true
+			}
+		}
+		timer.Reset(min(due-now, clock.UntilTick(checkInterval)))
 	}
 }
 
-// untilRenewal returns the time to the next renewal, shortened at random by up
-// to a tenth, so that hosts that started together drift apart.
-func (m *Manager) untilRenewal(l Lease) time.Duration {
-	if l.Expiration.IsZero() {
-		return never // it does not end
+// renewalDue returns when to renew our lease, by Options.Clock. The time until
+// then is shortened at random by up to a tenth, so that hosts that started together
+// drift apart.
+func (m *Manager) renewalDue() time.Duration {
+	now, ends := m.options.Clock(), m.Status().Ends
+	if ends == 0 {
+		return now + never
 	}
-	wait := time.Until(l.Expiration) - m.options.RenewMargin
+	wait := ends - m.options.RenewMargin - now
 	if wait <= 0 {
-		return 0
+		return now
 	}
-	return wait - time.Duration(rand.Int64N(int64(wait)/10+1)) // promise: renewal-has-jitter
+	return now + wait - time.Duration(rand.Int64N(int64(wait)/10+1))
 }

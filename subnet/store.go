@@ -19,6 +19,8 @@ var (
 	ErrExists = errors.New("lease key already exists")
 	// ErrConflict: the key was written or deleted since it was read.
 	ErrConflict = errors.New("key was changed or deleted by another party")
+	// ErrUnreadable: the key exists and its value is no lease.
+	ErrUnreadable = errors.New("value of the key is no lease")
 	// ErrCompacted: the store has discarded the history after the requested
 	// revision (etcd v3: compaction; etcd v2: error 401). The caller lists again.
 	ErrCompacted = errors.New("history was compacted")
@@ -29,6 +31,15 @@ var (
 // Rev of a list is that at which the whole list was read. Revisions of
 // different stores are not comparable.
 type Rev int64
+
+// Position is a place in a store's history at which the whole list was read.
+type Position struct {
+	Rev Rev
+	// History counts the histories that this client has seen; it begins with 1. A
+	// store has another history after it was wiped or restored from a copy. 0 is
+	// any history.
+	History uint64
+}
 
 // Source is a store of leases, as every host reads it. subnettest.Source is the
 // suite that each implementation must pass.
@@ -44,22 +55,25 @@ type Source interface {
 	// Errors: ErrNoConfig, or the failure of the round trip.
 	Config(ctx context.Context) ([]byte, error)
 
-	// List returns every lease and reservation, and the revision of the answer.
+	// List returns every lease and reservation, and the position of the answer.
 	// It costs one round trip for any number of leases. A store without leases
 	// gives an empty list and no error; a failure is never an empty list.
-	List(ctx context.Context) ([]Lease, Rev, error)
+	List(ctx context.Context) ([]Lease, Position, error)
 
-	// Watch calls fn with the changes after rev and the revision to resume at.
-	// The calls come from one goroutine, in the store's order. Watch calls fn
-	// without events when the store has accepted the watch, and may do so later
-	// to advance the revision.
+	// Watch calls fn with the changes after p and their revision. The calls come
+	// from one goroutine, in the store's order. Watch calls fn without events when
+	// the store has accepted the watch, and may do so later to advance the
+	// revision.
 	//
 	// Watch returns only with an error: ctx's, ErrCompacted, or the failure. It
-	// does not call fn after it has returned. The caller may call Watch again
-	// with the last revision that fn received.
+	// does not call fn after it has returned. ErrCompacted also means that the
+	// store may have another history than p's: some answer, to any call, came from
+	// another cluster, from a later term, or from an earlier term or revision than
+	// one before. After a failure the store may have another history too, although
+	// no answer shows it: the caller lists again.
 	//
 	// The Lease of a Removed event holds the subnets of the key, and Rev.
-	Watch(ctx context.Context, rev Rev, fn func(Rev, []Event)) error
+	Watch(ctx context.Context, p Position, fn func(Rev, []Event)) error
 
 	// BadCount returns how many times a bad key or value was left out.
 	BadCount() uint64
@@ -72,6 +86,10 @@ type Source interface {
 // Keyspace is a Source in which the hosts themselves write their leases, by
 // compare-and-swap and with a TTL: etcd. subnettest.Keyspace is its suite.
 //
+// A write to an existing key takes the lease as it was last read or written, and
+// compares its Rev, its key and its attributes with what is stored. The revision
+// alone is not enough: in another history, another host's key may have it.
+//
 // No method repeats a write of unknown outcome: it returns the error, and the
 // caller reads again. No method writes a key or value that does not parse.
 type Keyspace interface {
@@ -82,19 +100,22 @@ type Keyspace interface {
 	// grow with the number of leases.
 	Overlapping(ctx context.Context, p netip.Prefix) ([]Lease, error)
 
+	// Get returns the lease of l's key as it is now; List gives its Expiration.
+	// Errors: ErrConflict if there is none, ErrUnreadable.
+	Get(ctx context.Context, l Lease) (Lease, error)
+
 	// Create writes l with the given TTL if its key does not exist. It returns l
-	// with Expiration and Rev set. Errors: ErrExists.
+	// with Expiration, Rev and Created set. Errors: ErrExists.
 	Create(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
 
-	// Update extends l to ttl from now and stores l.Attrs, if the last write to
-	// the key is still l.Rev. If the stored attributes are equal and the store
-	// allows it, Update does not write the key, so that no watcher wakes. A
-	// reservation stays without a TTL. Update returns l with Expiration, Reserved
-	// and Rev as they are now. Errors: ErrConflict.
-	Update(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+	// Update extends stored to ttl from now and gives it the attributes a. If they
+	// are equal to the stored ones and the store allows it, Update does not write
+	// the key, so that no watcher wakes. A reservation stays without a TTL. Update
+	// returns the lease as it is now. Errors: ErrConflict.
+	Update(ctx context.Context, stored Lease, a Attrs, ttl time.Duration) (Lease, error)
 
-	// Delete removes l's key if its last write is still l.Rev. Errors: ErrConflict.
-	Delete(ctx context.Context, l Lease) error
+	// Delete removes stored's key. Errors: ErrConflict.
+	Delete(ctx context.Context, stored Lease) error
 }
 
 // Admin holds the writes of an operator's commands; no daemon needs it, except
@@ -114,8 +135,8 @@ type Admin interface {
 	// Errors: ErrExists, ErrConflict.
 	Reserve(ctx context.Context, l Lease) (Lease, error)
 
-	// Delete removes l's key if its last write is still l.Rev. Errors: ErrConflict.
-	Delete(ctx context.Context, l Lease) error
+	// Delete is Keyspace's.
+	Delete(ctx context.Context, stored Lease) error
 }
 
 // Expirer is a store whose List leaves Expiration unset, but which can find it
@@ -132,7 +153,7 @@ func IsAnswer(err error) bool {
 	if err == nil {
 		return true
 	}
-	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrCompacted, ErrLost} {
+	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrUnreadable, ErrCompacted, ErrLost} {
 		if errors.Is(err, answer) {
 			return true
 		}

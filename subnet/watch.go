@@ -2,7 +2,6 @@ package subnet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -120,34 +119,39 @@ func (w *watcher) deliver(events []Event, full bool) {
 	w.setPeers(len(w.set.peers)+len(w.removals.gone), w.removals.held())
 }
 
-// noticeOwn wakes Renew if our key is gone, names another host, or has other
-// attributes than ours.
+// noticeOwn wakes Renew if our key is gone, names another host or has other
+// attributes than ours, or if another lease overlaps it.
 func (w *watcher) noticeOwn(u update) {
-	gone, changed := u.full, u.full
+	gone, changed, overlapped := u.full, u.full, false
 	for _, l := range u.leases {
-		if w.ours(l) {
+		switch {
+		case w.ours(l):
 			gone = false
 			changed = !l.Attrs.Equal(w.current(w.self.Attrs))
+		case l.Subnet.Overlaps(w.self.Subnet):
+			overlapped = true
 		}
 	}
 	for _, e := range u.events {
-		if e.Lease.Key() == w.self.Key() {
+		switch {
+		case e.Lease.Key() == w.self.Key():
 			gone = e.Type == Removed
 			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.current(w.self.Attrs))
+		case e.Type == Added && e.Lease.Subnet.Overlaps(w.self.Subnet):
+			overlapped = true
 		}
 	}
 	if gone {
 		w.removals.selfGone = time.Now()
 	}
-	if changed {
+	if changed || overlapped {
 		w.wakeRenew()
 	}
 }
 
-// ours reports whether l is our own lease: it names this host, or is our own
-// last write, from before a change of address.
+// ours reports whether l is our own lease, perhaps from before a change of address.
 func (w *watcher) ours(l *Lease) bool {
-	return l.Key() == w.self.Key() && (w.self.Attrs.SameHost(l.Attrs, w.former) || l.Rev == w.self.Rev) // promise: own-write-is-ours
+	return l.Key() == w.self.Key() && w.self.Attrs.SameHost(l.Attrs, w.former)
 }
 
 // classify is the leaseSet's.
@@ -166,54 +170,43 @@ func (w *watcher) classify(l *Lease) (peer bool, fault error) {
 	return l.Attrs.BackendType == w.self.Attrs.BackendType, nil
 }
 
-// read follows the store until ctx ends.
+// read follows the store until ctx ends. Each time the watch ends it lists again:
+// the store may have been restored meanwhile, and no answer may show it.
 func (w *watcher) read(ctx context.Context) {
+	pauses := backoff.New()
+	var logged time.Time
 	for {
-		rev, err := backoff.Retry(ctx, "list leases", func() (Rev, error) {
-			leases, rev, err := w.source.List(ctx)
+		at, err := backoff.Retry(ctx, "list leases", func() (Position, error) {
+			leases, at, err := w.source.List(ctx)
 			if w.record(err) == nil {
 				w.send(ctx, fullUpdate(leases))
 			}
-			return rev, err
+			return at, err
 		})
-		if err != nil || w.follow(ctx, rev) != nil {
+		if err != nil {
 			return // only ctx ends a retry without a permanent error
 		}
-	}
-}
-
-// follow forwards changes after rev. It resumes broken watches, until the store
-// has lost that part of its history (nil) or ctx ends (its error).
-func (w *watcher) follow(ctx context.Context, rev Rev) error {
-	b := backoff.New()
-	var logged time.Time
-	for {
-		err := w.source.Watch(ctx, rev, func(r Rev, events []Event) {
+		err = w.source.Watch(ctx, at, func(rev Rev, events []Event) {
 			w.record(nil)
-			if r > rev { // a watch that breaks after its start is no success
-				b.Reset()
+			if rev > at.Rev { // a watch that breaks after its start is no success
+				pauses.Reset()
 			}
-			rev = r
 			if len(events) > 0 {
 				w.send(ctx, update{events: events})
 			}
 		})
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return
 		}
-		if errors.Is(w.record(err), ErrCompacted) {
-			log.Infof("watch leases: history is gone, list again rev=%d", rev)
-			return nil
-		}
-		pause := b.NextBackOff()
+		w.record(err)
 		if now := time.Now(); now.Sub(logged) >= backoff.LogInterval {
 			logged = now
-			ratelog.Warningf("watch leases: broken, resume rev=%d reason=%q", rev, err)
+			ratelog.Warningf("watch leases: ended, list again rev=%d reason=%q", at.Rev, err)
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(pauses.NextBackOff()):
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }

@@ -105,13 +105,13 @@ func TestRestart(t *testing.T) {
 	if _, err := r.PublishConfig(t.Context(), []byte("{}")); err != nil {
 		t.Fatalf("PublishConfig: %v", err)
 	}
-	_, rev, err := r.List(t.Context())
+	_, at, err := r.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	delivered, watching := make(chan subnet.Rev, 10), make(chan error, 1)
 	go func() {
-		watching <- r.Watch(t.Context(), rev, func(rev subnet.Rev, _ []subnet.Event) { delivered <- rev })
+		watching <- r.Watch(t.Context(), at, func(rev subnet.Rev, _ []subnet.Event) { delivered <- rev })
 	}()
 	l := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.1")}}
 	if _, err := r.Create(t.Context(), l, time.Hour); err != nil {

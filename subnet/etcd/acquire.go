@@ -15,12 +15,13 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// Acquire implements subnet.Holder. It takes the subnet that this host holds
-// already, by its public IP, or by its NodeID after a change of address; else
-// hints.Previous, if that is free; else a free one at random, with
-// hints.Remembered last.
+// Acquire implements subnet.Holder. It takes, in this order: the subnet of the lease
+// with this host's NodeID; that of a lease with its public IP and no NodeID, as
+// other flannels write it; hints.Previous, if that is free; that of a dead host
+// that had this public IP; a free one at random, with hints.Remembered last. A
+// living host with this public IP is an error (subnet.ErrAddressInUse).
 func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.Hints) (subnet.Lease, error) {
-	a := acquisition{Holder: h, attrs: attrs, hints: hints, answered: time.Now()}
+	a := acquisition{Holder: h, attrs: attrs, hints: hints, answered: time.Now(), silent: make(map[string]subnet.Lease)}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (subnet.Lease, error) {
 		l, err := a.attempt(ctx)
 		switch {
@@ -38,17 +39,20 @@ func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.H
 }
 
 // errYielded: we deleted a lease of ours that overlaps an older one.
-var errYielded = errors.New("gave way to an older lease")
+var errYielded = fmt.Errorf("gave way to an older lease: %w", subnet.ErrConflict)
 
 // acquisition is one call of Acquire. Each pass begins with a list of all leases:
 //
-//	list ─► a lease of ours ─► challenge, if identities conflict ─► update ─► done
-//	     ├► a creation of ours that overlaps an older lease ─► delete ─► list
-//	     └► none ─► create ─► verify ─┬► alone ─► done
-//	                                  └► an older lease overlaps ─► delete ─► list
+//	list ─► ours overlaps an older lease ─► delete ─► list
+//	     ├► ours ─► challenge, if only the NodeID is ours ─► update ─► challenge other
+//	     │          holders of our public IP ─► done
+//	     └► none ─► challenge other holders of our public IP
+//	                ├► one is dead, and no previous subnet is free ─► update ─► done
+//	                └► create ─► verify ─┬► alone ─► done
+//	                                     └► an older lease overlaps ─► delete ─► list
 //
-// ErrExists, ErrConflict and errYielded of any step mean that another host was
-// faster; they lead back to the list.
+// ErrExists and ErrConflict of any step mean that another host was faster; they lead
+// back to the list.
 type acquisition struct {
 	*Holder
 	attrs subnet.Attrs
@@ -60,6 +64,9 @@ type acquisition struct {
 	// occupied are keys that exist though List did not return them: another host
 	// was faster, or the key's value does not parse.
 	occupied []netip.Prefix
+	// silent are leases whose holders did not answer a challenge, by key, as the
+	// challenge left them.
+	silent map[string]subnet.Lease
 }
 
 // record reports the outcome of a call to the store, and returns it.
@@ -78,7 +85,7 @@ func (a *acquisition) record(err error) error {
 func (a *acquisition) attempt(ctx context.Context) (subnet.Lease, error) {
 	for {
 		l, err := a.pass(ctx)
-		if !errors.Is(err, subnet.ErrExists) && !errors.Is(err, subnet.ErrConflict) && !errors.Is(err, errYielded) {
+		if !errors.Is(err, subnet.ErrExists) && !errors.Is(err, subnet.ErrConflict) {
 			return l, err
 		}
 		log.Infof("another host was faster, choose again: %v", err)
@@ -91,18 +98,27 @@ func (a *acquisition) pass(ctx context.Context) (subnet.Lease, error) {
 		return subnet.Lease{}, fmt.Errorf("list leases: %w", err)
 	}
 	if i := slices.IndexFunc(leases, a.created); i >= 0 {
-		if older, ok := olderOverlap(leases, leases[i]); ok {
-			return subnet.Lease{}, a.yield(ctx, leases[i], older)
+		if err := a.yieldToOlder(ctx, leases[i], leases); a.record(err) != nil {
+			return subnet.Lease{}, err
 		}
 	}
-	l, ok, err := a.reuse(ctx, leases)
+	l, ok, err := a.takeOne(ctx, leases, a.ours(leases))
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	dead, err := a.challengeAll(ctx, a.ofOurAddress(leases))
 	if ok || err != nil {
 		return l, err
+	}
+	if !a.free(a.hints.Previous, leases) {
+		if l, ok, err = a.takeOne(ctx, leases, dead); ok || err != nil {
+			return l, err
+		}
 	}
 	if l, err = a.create(ctx, leases); err != nil {
 		return subnet.Lease{}, err
 	}
-	if err := a.verify(ctx, l); err != nil {
+	if err := a.record(a.verify(ctx, l)); err != nil {
 		return subnet.Lease{}, err
 	}
 	log.Infof("created lease subnet=%v same_as_before=%v", l.Subnet, l.Subnet == a.hints.Previous)
@@ -111,26 +127,26 @@ func (a *acquisition) pass(ctx context.Context) (subnet.Lease, error) {
 
 // created reports whether l is the result of our last Create.
 func (a *acquisition) created(l subnet.Lease) bool {
-	return a.attempted.IsValid() && l.Subnet == a.attempted && l.Attrs.PublicIP == a.attrs.PublicIP && !l.IPv6Subnet.IsValid()
+	return a.attempted.IsValid() && l.Subnet == a.attempted && l.Attrs.PublicIP == a.attrs.PublicIP &&
+		l.Attrs.SameOwner(a.attrs) && !l.IPv6Subnet.IsValid()
 }
 
-// reuse takes the lease that is ours already, and removes one that the
-// configuration no longer allows. ok is false if there is none to take.
-func (a *acquisition) reuse(ctx context.Context, leases []subnet.Lease) (taken subnet.Lease, ok bool, err error) {
-	for _, l := range a.candidates(leases) {
-		if identityConflict(l, a.attrs) { // promise: one-host-an-address
+// takeOne takes the first of candidates that the configuration allows, and removes
+// those before it. ok is false if there is none to take.
+func (a *acquisition) takeOne(ctx context.Context, leases, candidates []subnet.Lease) (taken subnet.Lease, ok bool, err error) {
+	for _, l := range candidates {
+		if a.needsChallenge(l) {
 			if l, err = a.challenge(ctx, l); err != nil {
 				return subnet.Lease{}, false, err
 			}
 		}
-		// A run that ended between create and verify has not recorded its subnet.
-		older, overlaps := olderOverlap(leases, l)
+		// A run that ended between create and verify leaves such a lease.
+		if err := a.yieldToOlder(ctx, l, leases); a.record(err) != nil {
+			return subnet.Lease{}, false, err
+		}
 		switch {
-		case overlaps && l.Subnet != a.hints.Previous && !l.Reserved:
-			return subnet.Lease{}, false, a.yield(ctx, l, older)
 		case a.config.Allows(l.Subnet):
-			l.Attrs = a.attrs
-			taken, err := a.keyspace.Update(ctx, l, a.ttl)
+			taken, err := a.keyspace.Update(ctx, l, a.attrs, a.ttl)
 			if a.record(err) != nil {
 				return subnet.Lease{}, false, fmt.Errorf("take over lease %v: %w", l.Subnet, err)
 			}
@@ -146,16 +162,26 @@ func (a *acquisition) reuse(ctx context.Context, leases []subnet.Lease) (taken s
 	return subnet.Lease{}, false, nil
 }
 
-// create writes the key of a free subnet: the previous one, or one at random.
-func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet.Lease, error) {
+// free reports whether the configuration allows p and no lease overlaps it.
+func (a *acquisition) free(p netip.Prefix, leases []subnet.Lease) bool {
+	return a.config.Allows(p) && !overlapsAny(p, a.taken(leases))
+}
+
+// taken returns the subnets that cannot be created.
+func (a *acquisition) taken(leases []subnet.Lease) []netip.Prefix {
 	taken := slices.Clone(a.occupied)
 	for _, l := range leases {
 		taken = append(taken, l.Subnet)
 	}
+	return taken
+}
+
+// create writes the key of a free subnet: the previous one, or one at random.
+func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet.Lease, error) {
 	choice := a.hints.Previous
-	if !a.config.Allows(choice) || overlapsAny(choice, taken) {
-		var err error
-		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand()) // promise: remembered-subnets-come-last
+	if !a.free(choice, leases) {
+		taken, err := a.taken(leases), error(nil)
+		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand())
 		if errors.Is(err, subnet.ErrFull) {
 			choice, err = pick(a.config, taken, newRand())
 		}
@@ -172,60 +198,6 @@ func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", choice, err)
 	}
 	return l, nil
-}
-
-// verify checks that l, which we just created, overlaps no older lease. Create
-// fails only if the same key exists: while SubnetLen is being changed, another
-// host may create a key of another length. The later of both hosts sees both
-// leases and yields.
-func (a *acquisition) verify(ctx context.Context, l subnet.Lease) error {
-	leases, err := a.keyspace.Overlapping(ctx, l.Subnet)
-	if a.record(err) != nil {
-		return fmt.Errorf("list leases: %w", err)
-	}
-	i := slices.IndexFunc(leases, func(stored subnet.Lease) bool { return a.created(stored) && stored.Rev == l.Rev })
-	if i < 0 {
-		return fmt.Errorf("verify lease %v: %w", l.Subnet, subnet.ErrConflict)
-	}
-	if older, ok := olderOverlap(leases, leases[i]); ok { // promise: older-overlap-wins
-		return a.yield(ctx, leases[i], older)
-	}
-	return nil
-}
-
-// yield deletes own, which overlaps older. It never returns nil.
-func (a *acquisition) yield(ctx context.Context, own, older subnet.Lease) error {
-	if err := a.record(a.keyspace.Delete(ctx, own)); err != nil {
-		return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
-	}
-	return fmt.Errorf("%v overlaps %v: %w", own.Subnet, older, errYielded)
-}
-
-// candidates returns the leases that may be ours, those with our address first:
-// one with our NodeID only may be a clone's.
-func (a *acquisition) candidates(leases []subnet.Lease) (ours []subnet.Lease) {
-	first := 0
-	for _, l := range leases {
-		switch {
-		case !a.mayBeOurs(l):
-		case l.Attrs.PublicIP == a.attrs.PublicIP:
-			ours = slices.Insert(ours, first, l)
-			first++
-		default:
-			ours = append(ours, l)
-		}
-	}
-	return ours
-}
-
-// olderOverlap returns a lease of another host that overlaps own and is older.
-func olderOverlap(leases []subnet.Lease, own subnet.Lease) (older subnet.Lease, ok bool) {
-	for _, l := range leases {
-		if l.Subnet != own.Subnet && l.Subnet.Overlaps(own.Subnet) && l.Rev < own.Rev && l.Attrs.PublicIP != own.Attrs.PublicIP {
-			return l, true
-		}
-	}
-	return subnet.Lease{}, false
 }
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }

@@ -322,8 +322,9 @@ func TestAcquireStoreTimeout(t *testing.T) {
 		fake := subnettest.NewFake()
 		startNode(t, fake, node("192.0.2.1", "a")).End(t)
 		l := fake.OnlyLease(t)
-		l.Attrs.Challenge = "of one that died over it"
-		if _, err := fake.Update(t.Context(), l, ttl); err != nil {
+		challenged := l.Attrs
+		challenged.Challenge = "of one that died over it"
+		if _, err := fake.Update(t.Context(), l, challenged, ttl); err != nil {
 			t.Fatal(err)
 		}
 		// An answer is lost at the end of the second challenge's wait.

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,20 +17,64 @@ import (
 // writes its lease.
 const challengeTimeout = 5 * time.Second
 
-// mayBeOurs reports whether l may be ours by its address or by its NodeID. A
-// reservation counts by the address alone, which the operator wrote.
-func (a *acquisition) mayBeOurs(l subnet.Lease) bool {
-	if l.IPv6Subnet.IsValid() {
-		return false
+// addressRemedy is what an operator can do about two hosts with one public IP.
+const addressRemedy = "give this host another address, or name one with -public-ip"
+
+// ours returns the leases that are ours, those with our public IP first: of one
+// with our NodeID and another address, a copy of our disk may be the holder.
+// A lease of a dual-stack host is not ours to write. A reservation is for the
+// address that the operator wrote, unless the host with our NodeID took it.
+func (a *acquisition) ours(leases []subnet.Lease) (ours []subnet.Lease) {
+	first := 0
+	for _, l := range leases {
+		switch {
+		case l.IPv6Subnet.IsValid() || !l.Attrs.SameOwner(a.attrs) || a.attrs.NodeID == "" && l.Attrs.NodeID != "":
+		case l.Attrs.PublicIP == a.attrs.PublicIP && l.Attrs.NodeID == a.attrs.NodeID:
+			ours = slices.Insert(ours, first, l)
+			first++
+		default:
+			ours = append(ours, l)
+		}
 	}
-	return l.Attrs.PublicIP == a.attrs.PublicIP || !l.Reserved && a.attrs.NodeID != "" && l.Attrs.NodeID == a.attrs.NodeID // promise: node-id-proves-ownership
+	slices.SortStableFunc(ours[first:], func(l, m subnet.Lease) int {
+		return cmp.Compare(m.Attrs.NodeID, l.Attrs.NodeID) // ours before none
+	})
+	return ours
 }
 
-// identityConflict reports whether address and NodeID of l disagree about
-// whether the lease is ours. A lease without a NodeID counts by its address.
-func identityConflict(l subnet.Lease, own subnet.Attrs) bool {
-	known := l.Attrs.NodeID != "" && own.NodeID != ""
-	return known && (l.Attrs.NodeID == own.NodeID) != (l.Attrs.PublicIP == own.PublicIP)
+// ofOurAddress returns the leases of other nodes with our public IP: their hosts
+// had it before us, or have it too.
+func (a *acquisition) ofOurAddress(leases []subnet.Lease) (others []subnet.Lease) {
+	for _, l := range leases {
+		if l.Attrs.PublicIP == a.attrs.PublicIP && l.Attrs.NodeID != "" && l.Attrs.NodeID != a.attrs.NodeID && !l.IPv6Subnet.IsValid() {
+			others = append(others, l)
+		}
+	}
+	return others
+}
+
+// needsChallenge reports whether the holder of l may be alive: address or NodeID is
+// another's, and it was not found silent before.
+func (a *acquisition) needsChallenge(l subnet.Lease) bool {
+	if l.Attrs.NodeID == "" || l.Attrs.NodeID == a.attrs.NodeID && l.Attrs.PublicIP == a.attrs.PublicIP {
+		return false
+	}
+	silent, ok := a.silent[l.Key()]
+	return !ok || !silent.StoredAs(l)
+}
+
+// challengeAll returns leases as the challenges leave them. It fails if one's
+// holder is alive.
+func (a *acquisition) challengeAll(ctx context.Context, leases []subnet.Lease) (silent []subnet.Lease, err error) {
+	for _, l := range leases {
+		if a.needsChallenge(l) {
+			if l, err = a.challenge(ctx, l); err != nil {
+				return nil, err
+			}
+		}
+		silent = append(silent, l)
+	}
+	return silent, nil
 }
 
 // challenge finds out whether the host that holds l is alive. It writes the
@@ -44,16 +89,16 @@ func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lea
 		switch now, err := a.awaitWrite(ctx, l); {
 		case err != nil:
 			return subnet.Lease{}, err
-		case now.Rev != l.Rev:
+		case !now.StoredAs(l):
 			return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, subnet.ErrConflict)
 		}
 	}
-	challenged := l
-	challenged.Attrs.Challenge = a.attrs.NodeID + "@" + a.attrs.PublicIP.String()
-	if challenged.Attrs.Challenge == l.Attrs.Challenge {
-		challenged.Attrs.Challenge += "+" // distinguishes it from that of an earlier run
+	challenged := l.Attrs
+	challenged.Challenge = a.attrs.NodeID + "@" + a.attrs.PublicIP.String()
+	if challenged.Challenge == l.Attrs.Challenge {
+		challenged.Challenge += "+" // distinguishes it from that of an earlier run
 	}
-	written, err := a.keyspace.Update(ctx, challenged, a.ttl)
+	written, err := a.keyspace.Update(ctx, l, challenged, a.ttl)
 	if a.record(err) != nil {
 		return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, err)
 	}
@@ -61,14 +106,15 @@ func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lea
 	switch {
 	case err != nil:
 		return subnet.Lease{}, err
-	case now.Rev == written.Rev:
+	case now.StoredAs(written):
+		a.silent[now.Key()] = now
 		return now, nil
 	case now.Attrs.Challenge != "" || now.Rev == 0:
 		return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, subnet.ErrConflict)
 	}
 	owner := fmt.Sprintf("node %s (hostname %q) holds %v with public IP %v", now.Attrs.NodeID, now.Attrs.Hostname, now.Subnet, now.Attrs.PublicIP)
 	if now.Attrs.PublicIP == a.attrs.PublicIP {
-		return subnet.Lease{}, fmt.Errorf("%w: %s; give this host another address, or name one with -public-ip", subnet.ErrAddressInUse, owner)
+		return subnet.Lease{}, fmt.Errorf("%w: %s; %s", subnet.ErrAddressInUse, owner, addressRemedy)
 	}
 	return subnet.Lease{}, fmt.Errorf("%w: %s", subnet.ErrCloned, owner)
 }
@@ -78,7 +124,7 @@ func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lea
 func (a *acquisition) awaitWrite(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
 	waiting, done := context.WithTimeout(ctx, challengeTimeout)
 	defer done()
-	err := a.keyspace.Watch(waiting, l.Rev, func(_ subnet.Rev, events []subnet.Event) {
+	err := a.keyspace.Watch(waiting, subnet.Position{Rev: l.Rev}, func(_ subnet.Rev, events []subnet.Event) {
 		if slices.ContainsFunc(events, func(e subnet.Event) bool { return e.Lease.Key() == l.Key() }) {
 			done()
 		}

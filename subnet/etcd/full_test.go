@@ -19,12 +19,12 @@ type expirer struct {
 	ask func(ctx context.Context, leases []subnet.Lease) error
 }
 
-func (e expirer) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
-	leases, rev, err := e.Fake.List(ctx)
+func (e expirer) List(ctx context.Context) ([]subnet.Lease, subnet.Position, error) {
+	leases, at, err := e.Fake.List(ctx)
 	for i := range leases {
 		leases[i].Expiration = time.Time{}
 	}
-	return leases, rev, err
+	return leases, at, err
 }
 
 func (e expirer) FillExpirations(ctx context.Context, leases []subnet.Lease) error {

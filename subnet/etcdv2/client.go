@@ -16,6 +16,8 @@ import (
 	"time"
 
 	goetcd "github.com/coreos/go-etcd/etcd"
+
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
 const (
@@ -101,10 +103,11 @@ func (rt *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			out.Body = body
 		}
+		sent := rt.history.Mark()
 		resp, err := rt.transport.RoundTrip(out)
 		if err == nil {
 			rt.prefer(u, resp.StatusCode < http.StatusInternalServerError)
-			return rt.check(resp)
+			return rt.check(u, resp, sent)
 		}
 		rt.prefer(u, false)
 		errs = append(errs, err)
@@ -115,15 +118,19 @@ func (rt *roundTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.Join(errs...)
 }
 
-// check returns answers of etcd's v2 API and refuses others.
-func (rt *roundTrip) check(resp *http.Response) (*http.Response, error) {
+// check returns answers of etcd's v2 API and refuses others. The history observes
+// their headers.
+func (rt *roundTrip) check(u *url.URL, resp *http.Response, sent etcd.Mark) (*http.Response, error) {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusNotFound && kind != "application/json" {
 		resp.Body.Close()
 		return nil, ErrNoAPI
 	}
+	// A missing header is 0, which is unknown. etcd 0.4 has no cluster id.
+	index, _ := strconv.ParseUint(resp.Header.Get("X-Etcd-Index"), 10, 63)
+	term, _ := strconv.ParseUint(resp.Header.Get("X-Raft-Term"), 10, 64)
+	rt.history.Observe(etcd.Answer{Cluster: resp.Header.Get("X-Etcd-Cluster-Id"), Member: u.Host, Term: term, Rev: int64(index)}, sent)
 	if receive, ok := rt.ctx.Value(headersKey{}).(func(index uint64)); ok {
-		index, _ := strconv.ParseUint(resp.Header.Get("X-Etcd-Index"), 10, 64)
 		receive(index)
 	}
 	return resp, nil

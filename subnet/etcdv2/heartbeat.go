@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptrace"
 	"time"
 
 	goetcd "github.com/coreos/go-etcd/etcd"
@@ -20,9 +21,12 @@ var errSilent = errors.New("etcd has stopped answering")
 //   - The index has advanced and the wait has not returned: heartbeat restarts the
 //     wait (errIdle). The new wait returns what the old one missed, or shows that
 //     only other keys changed.
+//   - The answer came on a new connection, though the server keeps them: it may have
+//     been restarted with other data. The caller lists again (errHistory).
 //   - No answer, or the wait was never accepted: heartbeat gives up the
 //     connections (errSilent).
 func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, began func() uint64) {
+	var beats connections
 	for {
 		select {
 		case <-time.After(s.timing.Interval()):
@@ -30,7 +34,7 @@ func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, b
 			return
 		}
 		timeout := s.timing.Timeout()
-		index, err := s.index(ctx, timeout)
+		index, err := s.index(beats.trace(ctx), timeout)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -42,6 +46,9 @@ func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, b
 		}
 		s.timing.Answered(true) // a refusal is an answer
 		switch at := began(); {
+		case beats.replaced():
+			cancel(errHistory)
+			return
 		case err != nil || index == at:
 		case at == 0:
 			cancel(fmt.Errorf("%w: it answers other requests, but has not accepted the wait", errSilent))
@@ -67,4 +74,20 @@ func (s *Store) index(ctx context.Context, timeout time.Duration) (uint64, error
 		err = nil
 	}
 	return index, err
+}
+
+// connections notes whether requests that follow each other reuse a connection. One
+// that a cancelled request closed is not expected to be reused.
+type connections struct{ reused, kept bool }
+
+// trace returns a context whose request is noted.
+func (c *connections) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { c.reused = i.Reused }})
+}
+
+// replaced reports whether the last request needed a new connection, although an
+// earlier one was answered on a connection that was kept.
+func (c *connections) replaced() bool {
+	c.kept = c.kept || c.reused
+	return c.kept && !c.reused
 }

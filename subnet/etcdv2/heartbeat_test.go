@@ -70,10 +70,10 @@ func TestWaitHalfOpen(t *testing.T) {
 	waits := &waits{RoundTripper: r.transport, taken: make(chan struct{}, 10)}
 	r.transport = waits
 	b := newBackdoor(t, openStore(t, srv.ClientConfig("/net")))
-	var rev subnet.Rev
+	var at subnet.Position
 	for {
 		var err error
-		if _, rev, err = r.List(t.Context()); err == nil {
+		if _, at, err = r.List(t.Context()); err == nil {
 			break
 		}
 		t.Logf("not yet: %v", err) // the proxy does not listen yet
@@ -84,8 +84,8 @@ func TestWaitHalfOpen(t *testing.T) {
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			err := r.Watch(ctx, rev, func(now subnet.Rev, events []subnet.Event) {
-				rev = now
+			err := r.Watch(ctx, at, func(now subnet.Rev, events []subnet.Event) {
+				at.Rev = now
 				for _, e := range events {
 					told <- e.Lease.Key()
 				}
@@ -122,14 +122,14 @@ func TestWaitSilent(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	r := openStore(t, srv.ClientConfig("/net"))
 	r.wait = time.Hour
-	_, rev, err := r.List(t.Context())
+	_, at, err := r.List(t.Context())
 	if err != nil {
 		t.Fatalf("List: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), heartbeatTime)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- r.Watch(ctx, rev, func(subnet.Rev, []subnet.Event) {}) }()
+	go func() { ended <- r.Watch(ctx, at, func(subnet.Rev, []subnet.Event) {}) }()
 	newBackdoor(t, r).write("/elsewhere", []byte("x"), 0) // the wait is under way, or will be
 	srv.Pause()
 	if err := <-ended; !errors.Is(err, errSilent) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
@@ -163,7 +163,7 @@ func TestCalmWait(t *testing.T) {
 		r.transport = store
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 		defer cancel()
-		if err := r.Watch(ctx, 7, func(subnet.Rev, []subnet.Event) {}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Watch(ctx, subnet.Position{Rev: 7}, func(subnet.Rev, []subnet.Event) {}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Watch: %v", err)
 		}
 		synctest.Wait()

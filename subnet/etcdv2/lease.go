@@ -31,26 +31,28 @@ func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 
 // Update implements subnet.Keyspace. In all versions of the v2 API, only a write
 // to the key extends its TTL; it wakes the watchers.
-func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+func (s *Store) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs, ttl time.Duration) (subnet.Lease, error) {
+	l := stored
+	l.Attrs = a
 	v, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	stored, err := s.stored(ctx, l)
+	read, err := s.unchanged(ctx, stored)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	secs := seconds(ttl)
-	if stored.Expiration == nil {
-		if s.sameMeaning(l, stored) {
-			l.Reserved, l.Expiration = true, time.Time{}
+	if read.Expiration == nil {
+		if stored.Attrs.Equal(a) {
+			l.Created, l.Reserved, l.Expiration = subnet.Rev(read.CreatedIndex), true, time.Time{}
 			return l, nil
 		}
 		secs = 0 // a write without a TTL leaves the key without one
 	}
 	verb, start := "update "+s.key(l), time.Now()
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
-		return c.CompareAndSwap(s.key(l), string(v), secs, "", uint64(l.Rev))
+		return c.CompareAndSwap(s.key(l), string(v), secs, read.Value, read.ModifiedIndex)
 	})
 	if conflict(err) {
 		return subnet.Lease{}, fmt.Errorf("%s: %w", verb, subnet.ErrConflict)
@@ -62,13 +64,14 @@ func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 }
 
 // Delete implements subnet.Keyspace and subnet.Admin.
-func (s *Store) Delete(ctx context.Context, l subnet.Lease) error {
-	verb := "delete " + s.key(l)
-	if l.Rev <= 0 {
-		return fmt.Errorf("%s: %w", verb, subnet.ErrConflict) // 0 is no condition
+func (s *Store) Delete(ctx context.Context, stored subnet.Lease) error {
+	read, err := s.unchanged(ctx, stored)
+	if err != nil {
+		return err
 	}
-	_, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
-		return c.CompareAndDelete(s.key(l), "", uint64(l.Rev))
+	verb := "delete " + s.key(stored)
+	_, err = s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
+		return c.CompareAndDelete(s.key(stored), read.Value, read.ModifiedIndex)
 	})
 	if conflict(err) {
 		return fmt.Errorf("%s: %w", verb, subnet.ErrConflict)
@@ -81,9 +84,21 @@ func (s *Store) key(l subnet.Lease) string { return s.cfg.LeaseDir() + l.Key() }
 // conflict reports whether the condition of a write did not hold.
 func conflict(err error) bool { return code(err) == codeKeyNotFound || code(err) == codeTestFailed }
 
-// stored reads l's key. It fails with subnet.ErrConflict if the key was written
-// since l.Rev.
-func (s *Store) stored(ctx context.Context, l subnet.Lease) (*goetcd.Node, error) {
+// Get implements subnet.Keyspace.
+func (s *Store) Get(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
+	n, err := s.get(ctx, l)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	now, err := s.decode(n)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("get %s: %w: %w", s.key(l), subnet.ErrUnreadable, err)
+	}
+	return now, nil
+}
+
+// get reads l's key. It fails with subnet.ErrConflict if there is none.
+func (s *Store) get(ctx context.Context, l subnet.Lease) (*goetcd.Node, error) {
 	verb := "get " + s.key(l)
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
 		return c.Get(s.key(l), false, false)
@@ -93,22 +108,29 @@ func (s *Store) stored(ctx context.Context, l subnet.Lease) (*goetcd.Node, error
 		return nil, fmt.Errorf("%s: the key is gone: %w", verb, subnet.ErrConflict)
 	case err != nil:
 		return nil, err
-	case subnet.Rev(resp.Node.ModifiedIndex) != l.Rev:
-		return nil, fmt.Errorf("%s: written at index %d, not %d: %w", verb, resp.Node.ModifiedIndex, l.Rev, subnet.ErrConflict)
 	}
 	return resp.Node, nil
 }
 
-// sameMeaning reports whether the stored value decodes to l's attributes.
-func (s *Store) sameMeaning(l subnet.Lease, stored *goetcd.Node) bool {
-	have, err := s.decode(stored)
-	return err == nil && have.Attrs.Equal(l.Attrs)
+// unchanged reads stored's key. It fails with subnet.ErrConflict if the key is not
+// as stored.
+func (s *Store) unchanged(ctx context.Context, stored subnet.Lease) (*goetcd.Node, error) {
+	n, err := s.get(ctx, stored)
+	if err != nil {
+		return nil, err
+	}
+	if now, err := s.decode(n); err != nil || !stored.StoredAs(now) {
+		return nil, fmt.Errorf("get %s: written by another party at index %d, not %d: %w",
+			s.key(stored), n.ModifiedIndex, stored.Rev, subnet.ErrConflict)
+	}
+	return n, nil
 }
 
 // granted returns l as etcd has stored it. The end is computed with the time
 // before the request, so that it is never later than the end on the server.
 func granted(l subnet.Lease, resp *goetcd.Response, start time.Time) subnet.Lease {
-	l.Rev, l.Reserved, l.Expiration = subnet.Rev(resp.Node.ModifiedIndex), resp.Node.Expiration == nil, time.Time{}
+	l.Rev, l.Created = subnet.Rev(resp.Node.ModifiedIndex), subnet.Rev(resp.Node.CreatedIndex)
+	l.Reserved, l.Expiration = resp.Node.Expiration == nil, time.Time{}
 	if !l.Reserved {
 		l.Expiration = start.Add(time.Duration(resp.Node.TTL) * time.Second)
 	}

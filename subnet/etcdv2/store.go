@@ -57,6 +57,7 @@ type Store struct {
 	bad       subnet.BadData
 	preferred atomic.Int64 // index into cfg.Endpoints of the one to try first
 	timing    etcd.HeartbeatTiming
+	history   etcd.History
 
 	// life ends with Close, and with it all requests in progress.
 	life context.Context
@@ -112,17 +113,18 @@ func (s *Store) PublishConfig(ctx context.Context, config []byte) (written bool,
 }
 
 // List implements subnet.Source.
-func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
+func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Position, error) {
 	dir, start := s.cfg.LeaseDir(), time.Now()
+	number, _ := s.history.Number()
 	resp, err := s.call(ctx, "list "+dir, func(c *goetcd.Client) (*goetcd.Response, error) {
 		return c.Get(dir, false, false)
 	})
 	var answer *goetcd.EtcdError
 	if errors.As(err, &answer) && answer.ErrorCode == codeKeyNotFound {
-		return nil, subnet.Rev(answer.Index), nil // the directory does not exist yet
+		return nil, subnet.Position{Rev: subnet.Rev(answer.Index), History: number}, nil // the directory does not exist yet
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, subnet.Position{}, err
 	}
 	leases := make([]subnet.Lease, 0, len(resp.Node.Nodes))
 	for _, n := range resp.Node.Nodes {
@@ -137,7 +139,7 @@ func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
 		}
 		leases = append(leases, l)
 	}
-	return leases, subnet.Rev(resp.EtcdIndex), nil
+	return leases, subnet.Position{Rev: subnet.Rev(resp.EtcdIndex), History: number}, nil
 }
 
 // Overlapping implements subnet.Keyspace. It lists all leases, as the v2 API has
@@ -206,7 +208,7 @@ func (s *Store) decode(n *goetcd.Node) (subnet.Lease, error) {
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	l.Rev, l.Reserved = subnet.Rev(n.ModifiedIndex), n.Expiration == nil
+	l.Rev, l.Created, l.Reserved = subnet.Rev(n.ModifiedIndex), subnet.Rev(n.CreatedIndex), n.Expiration == nil
 	return l, nil
 }
 

@@ -155,7 +155,7 @@ func TestIdleWait(t *testing.T) {
 	r := openStore(t, srv.ClientConfig("/net"))
 	r.wait = 50 * time.Millisecond
 	b := newBackdoor(t, r)
-	_, rev, err := r.List(t.Context())
+	_, at, err := r.List(t.Context())
 	if err != nil {
 		t.Fatalf("List: %v", err)
 	}
@@ -167,14 +167,14 @@ func TestIdleWait(t *testing.T) {
 	}
 	got, ended := make(chan delivery), make(chan error, 1)
 	go func() {
-		ended <- r.Watch(ctx, rev, func(rev subnet.Rev, events []subnet.Event) {
+		ended <- r.Watch(ctx, at, func(rev subnet.Rev, events []subnet.Event) {
 			select {
 			case got <- delivery{rev, len(events)}:
 			case <-ctx.Done():
 			}
 		})
 	}()
-	last := rev
+	last := at.Rev
 	for round := 1; round <= 3; round++ {
 		for n := 0; n < 600; n += 100 {
 			var wg sync.WaitGroup
@@ -223,13 +223,13 @@ func TestDirectoryDeleted(t *testing.T) {
 		if _, err := r.Create(t.Context(), lease("", ""), time.Hour); err != nil {
 			t.Fatalf("Create: %v", err)
 		}
-		_, rev, err := r.List(t.Context())
+		_, at, err := r.List(t.Context())
 		if err != nil {
 			t.Fatalf("List: %v", err)
 		}
 		newBackdoor(t, r).do(http.MethodDelete, dir+"?recursive=true", nil)
-		err = r.Watch(t.Context(), rev, func(now subnet.Rev, events []subnet.Event) {
-			if now > rev || len(events) > 0 { // else it is taken up, no more
+		err = r.Watch(t.Context(), at, func(now subnet.Rev, events []subnet.Event) {
+			if now > at.Rev || len(events) > 0 { // else it is taken up, no more
 				t.Errorf("at %d: %v", now, events)
 			}
 		})
@@ -246,11 +246,12 @@ func TestNewStore(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	r := openStore(t, srv.ClientConfig("/net"))
-	_, rev, err := r.List(t.Context())
+	_, at, err := r.List(t.Context())
 	if err != nil {
 		t.Fatalf("List: %v", err)
 	}
-	err = r.Watch(t.Context(), rev+1000, func(rev subnet.Rev, events []subnet.Event) { t.Errorf("at %d: %v", rev, events) })
+	at.Rev += 1000
+	err = r.Watch(t.Context(), at, func(rev subnet.Rev, events []subnet.Event) { t.Errorf("at %d: %v", rev, events) })
 	if !errors.Is(err, subnet.ErrCompacted) {
 		t.Errorf("Watch from the future: %v", err)
 	}
@@ -323,7 +324,7 @@ func TestReasons(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("List: %v, want %q in it", err, test.want)
 			}
-			err = r.Watch(t.Context(), 1, func(subnet.Rev, []subnet.Event) {})
+			err = r.Watch(t.Context(), subnet.Position{Rev: 1}, func(subnet.Rev, []subnet.Event) {})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Watch: %v, want %q in it", err, test.want)
 			}

@@ -14,38 +14,62 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// errIdle: a wait ended without an event.
-var errIdle = errors.New("nothing happened")
+var (
+	// errIdle: a wait ended without an event.
+	errIdle = errors.New("nothing happened")
+	// errHistory: the store has, or may have, another history than that of the list.
+	errHistory = fmt.Errorf("the store has another history: %w", subnet.ErrCompacted)
+)
 
 // Watch implements subnet.Source. Each wait returns one event. A value that does
 // not parse is left out. If a bad value overwrites a good one, the peer keeps the
 // good one until its key is written again, deleted or expires.
-func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
-	from := rev
+func (s *Store) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev, []subnet.Event)) error {
+	from, rev := p.Rev, p.Rev
+	number, changed := s.history.Number()
+	watching, stop := context.WithCancelCause(ctx)
+	var monitor sync.WaitGroup
+	defer monitor.Wait()
+	defer stop(nil)
+	monitor.Go(func() {
+		select {
+		case <-changed:
+			stop(errHistory)
+		case <-watching.Done():
+		}
+	})
+	var waits connections
 	for {
-		resp, index, err := s.waitAfter(ctx, rev, func() { fn(rev, nil) })
+		var resp *goetcd.Response
+		var index uint64
 		var events []subnet.Event
+		err := errHistory
+		if p.History == 0 || p.History == number {
+			resp, index, err = s.waitAfter(watching, rev, &waits, func() { fn(rev, nil) })
+		}
 		switch {
 		case errors.Is(err, errIdle):
 			// When the server accepted the wait, at index, it had no event after
 			// rev: all changes up to index were of other keys. Resuming there keeps
 			// us within the last 1000 changes.
 			rev = max(rev, subnet.Rev(index))
+			waits = connections{} // the cancelled wait closed its connection
 		case err == nil:
 			rev, events, err = s.read(resp)
 		}
+		now, _ := s.history.Number()
 		switch {
-		case err == nil || errors.Is(err, errIdle):
-			if ctx.Err() == nil && s.life.Err() == nil {
-				fn(rev, events)
-				continue
-			}
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case s.life.Err() != nil:
 			err = subnet.ErrClosed
+		case now != number || waits.replaced():
+			err = errHistory // also of the answer at hand
 		case code(err) == codeIndexCleared:
 			err = subnet.ErrCompacted
-		}
-		if ctx.Err() != nil {
-			err = ctx.Err()
+		case err == nil || errors.Is(err, errIdle):
+			fn(rev, events)
+			continue
 		}
 		return fmt.Errorf("watch %s from index %d: %w", s.cfg.LeaseDir(), from, err)
 	}
@@ -54,7 +78,7 @@ func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 // waitAfter waits for the first change after rev, at most s.wait (errIdle). It
 // returns the server's index at the start of the wait. The server must accept the
 // wait within the time limit of a call; then the same goroutine calls accepted.
-func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, accepted func()) (*goetcd.Response, uint64, error) {
+func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, waits *connections, accepted func()) (*goetcd.Response, uint64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	answer := time.AfterFunc(s.timeout, func() {
 		cancel(fmt.Errorf("no answer within %v from %s: %w", s.timeout, s.endpoints(), context.DeadlineExceeded))
@@ -66,8 +90,8 @@ func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, accepted func()) 
 	var heartbeats sync.WaitGroup
 	defer heartbeats.Wait()
 	defer cancel(nil)
-	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) }) // promise: v2-watch-has-heartbeat
-	receiving := context.WithValue(ctx, headersKey{}, func(i uint64) {
+	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) })
+	receiving := context.WithValue(waits.trace(ctx), headersKey{}, func(i uint64) {
 		answer.Stop()
 		index.Store(i)
 		if 0 < i && i < uint64(rev) {

@@ -37,9 +37,9 @@ func (s *Store) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, erro
 	key := s.key(l)
 	cond, refusal := absent(key), subnet.ErrExists
 	if l.Rev > 0 {
-		cond, refusal = unchanged(key, int64(l.Rev)), subnet.ErrConflict
+		cond, refusal = clientv3.Compare(clientv3.ModRevision(key), "=", int64(l.Rev)), subnet.ErrConflict
 	}
-	rev, err := s.put(ctx, key, v, cond, clientv3.NoLease)
+	rev, err := s.put(ctx, key, v, []clientv3.Cmp{cond}, clientv3.NoLease)
 	if errors.Is(err, errCompare) {
 		return subnet.Lease{}, fmt.Errorf("reserve %s: %w", key, refusal)
 	}
@@ -47,6 +47,9 @@ func (s *Store) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, erro
 		return subnet.Lease{}, err
 	}
 	l.Rev, l.Reserved, l.Expiration = rev, true, time.Time{}
+	if l.Created == 0 {
+		l.Created = rev
+	}
 	return l, nil
 }
 

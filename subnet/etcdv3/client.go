@@ -37,8 +37,8 @@ const (
 
 // clientConfig returns the configuration of the etcd client. Its size limit for
 // answers is 2 GiB; gRPC's own of 4 MiB is too small for a List, of about 150
-// bytes a lease. The client does not log: failures are returned as errors.
-func clientConfig(cfg etcd.ClientConfig, tls *tls.Config, l *login) clientv3.Config {
+// bytes a lease. All answers are observed by h. The client does not log: failures are returned as errors.
+func clientConfig(cfg etcd.ClientConfig, tls *tls.Config, l *login, h *etcd.History) clientv3.Config {
 	redial := backoff.DefaultConfig
 	redial.BaseDelay, redial.MaxDelay = 200*time.Millisecond, maxRedialDelay
 	return clientv3.Config{
@@ -50,7 +50,8 @@ func clientConfig(cfg etcd.ClientConfig, tls *tls.Config, l *login) clientv3.Con
 		Logger:               zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialTimeout}),
-			grpc.WithChainUnaryInterceptor(failFast, passLearners(len(cfg.Endpoints))),
+			grpc.WithChainUnaryInterceptor(failFast, passLearners(len(cfg.Endpoints)), observeCalls(h)),
+			grpc.WithChainStreamInterceptor(observeStreams(h)),
 			// HTTPS_PROXY is for the web. The v2 client does not go by it either.
 			grpc.WithNoProxy(),
 			grpc.WithPerRPCCredentials(l),

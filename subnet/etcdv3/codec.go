@@ -25,14 +25,3 @@ func encode(l subnet.Lease) ([]byte, error) {
 	a := l.Attrs
 	return json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
 }
-
-// sameMeaning reports whether both values decode to the same attributes. Other
-// programs may add fields that we do not have.
-func sameMeaning(key string, stored, wanted []byte) bool {
-	s, err := subnet.ParseLease(key, stored)
-	if err != nil {
-		return false
-	}
-	w, err := subnet.ParseLease(key, wanted)
-	return err == nil && s.Attrs.Equal(w.Attrs)
-}

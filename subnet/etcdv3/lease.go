@@ -34,14 +34,14 @@ func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 		return subnet.Lease{}, err
 	}
 	key := s.key(l)
-	rev, err := s.put(ctx, key, v, absent(key), g.id)
+	rev, err := s.put(ctx, key, v, []clientv3.Cmp{absent(key)}, g.id)
 	if errors.Is(err, errCompare) {
 		return subnet.Lease{}, fmt.Errorf("create %s: %w", key, subnet.ErrExists)
 	}
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	l.Rev, l.Expiration, l.Reserved = rev, g.ends, false
+	l.Rev, l.Created, l.Expiration, l.Reserved = rev, rev, g.ends, false
 	return l, nil
 }
 
@@ -51,19 +51,21 @@ func (s *Store) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 //
 // It does not revoke the former etcd lease, which expires by itself: other keys
 // may be attached to it.
-func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+func (s *Store) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs, ttl time.Duration) (subnet.Lease, error) {
+	l := stored
+	l.Attrs = a
 	v, err := encode(l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	kv, err := s.stored(ctx, l)
+	kv, err := s.unchanged(ctx, stored)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	id := clientv3.LeaseID(kv.Lease)
-	same := sameMeaning(l.Key(), kv.Value, v)
-	l.Expiration, l.Reserved = time.Time{}, id == clientv3.NoLease
-	if l.Reserved { // promise: reservation-gets-no-ttl
+	same := stored.Attrs.Equal(a)
+	l.Created, l.Expiration, l.Reserved = subnet.Rev(kv.CreateRevision), time.Time{}, id == clientv3.NoLease
+	if l.Reserved {
 		if !same {
 			l.Rev, err = s.replace(ctx, kv, v, clientv3.NoLease)
 		}
@@ -95,12 +97,14 @@ func (s *Store) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (
 }
 
 // Delete implements subnet.Keyspace and subnet.Admin.
-func (s *Store) Delete(ctx context.Context, l subnet.Lease) error {
-	if l.Rev <= 0 {
-		return fmt.Errorf("delete %s: %w", s.key(l), subnet.ErrConflict) // 0 matches an absent key
+func (s *Store) Delete(ctx context.Context, stored subnet.Lease) error {
+	kv, err := s.unchanged(ctx, stored)
+	if err != nil {
+		return err
 	}
-	return s.call(ctx, "delete "+s.key(l), func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Txn(ctx).If(unchanged(s.key(l), int64(l.Rev))).Then(clientv3.OpDelete(s.key(l))).Commit()
+	key := s.key(stored)
+	return s.call(ctx, "delete "+key, func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Txn(ctx).If(asRead(kv)...).Then(clientv3.OpDelete(key)).Commit()
 		if err == nil && !resp.Succeeded {
 			return subnet.ErrConflict
 		}
@@ -114,13 +118,29 @@ func absent(key string) clientv3.Cmp {
 	return clientv3.Compare(clientv3.Version(key), "=", 0) // promise: create-only-if-absent
 }
 
-func unchanged(key string, rev int64) clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(key), "=", rev)
+// asRead are the conditions that a key is as kv was read. In another history,
+// another value may have the revision.
+func asRead(kv *mvccpb.KeyValue) []clientv3.Cmp {
+	key := string(kv.Key)
+	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision),
+		clientv3.Compare(clientv3.Value(key), "=", string(kv.Value))}
 }
 
-// stored reads l's key. It fails with subnet.ErrConflict if the key was written
-// since l.Rev.
-func (s *Store) stored(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue, error) {
+// Get implements subnet.Keyspace.
+func (s *Store) Get(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
+	kv, err := s.get(ctx, l)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	now, err := s.decode(kv)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("get %s: %w: %w", s.key(l), subnet.ErrUnreadable, err)
+	}
+	return now, nil
+}
+
+// get reads l's key. It fails with subnet.ErrConflict if there is none.
+func (s *Store) get(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue, error) {
 	var kv *mvccpb.KeyValue
 	err := s.call(ctx, "get "+s.key(l), func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Get(ctx, s.key(l))
@@ -129,13 +149,25 @@ func (s *Store) stored(ctx context.Context, l subnet.Lease) (*mvccpb.KeyValue, e
 			return err
 		case len(resp.Kvs) == 0:
 			return fmt.Errorf("the key is gone: %w", subnet.ErrConflict)
-		case subnet.Rev(resp.Kvs[0].ModRevision) != l.Rev:
-			return fmt.Errorf("written at revision %d, not %d: %w", resp.Kvs[0].ModRevision, l.Rev, subnet.ErrConflict)
 		}
 		kv = resp.Kvs[0]
 		return nil
 	})
 	return kv, err
+}
+
+// unchanged reads stored's key. It fails with subnet.ErrConflict if the key is not
+// as stored.
+func (s *Store) unchanged(ctx context.Context, stored subnet.Lease) (*mvccpb.KeyValue, error) {
+	kv, err := s.get(ctx, stored)
+	if err != nil {
+		return nil, err
+	}
+	if now, err := s.decode(kv); err != nil || !stored.StoredAs(now) {
+		return nil, fmt.Errorf("get %s: written by another party at revision %d, not %d: %w",
+			s.key(stored), kv.ModRevision, stored.Rev, subnet.ErrConflict)
+	}
+	return kv, nil
 }
 
 // errCompare: the condition of a write does not hold.
@@ -144,20 +176,20 @@ var errCompare = errors.New("condition of the write does not hold")
 // replace overwrites the value that was read.
 func (s *Store) replace(ctx context.Context, read *mvccpb.KeyValue, v []byte, id clientv3.LeaseID) (subnet.Rev, error) {
 	key := string(read.Key)
-	rev, err := s.put(ctx, key, v, unchanged(key, read.ModRevision), id)
+	rev, err := s.put(ctx, key, v, asRead(read), id)
 	if errors.Is(err, errCompare) {
 		return 0, fmt.Errorf("update %s: %w", key, subnet.ErrConflict)
 	}
 	return rev, err
 }
 
-// put writes the key if cond holds, and attaches it to the etcd lease id. It
+// put writes the key if conds hold, and attaches it to the etcd lease id. It
 // revokes that lease if the write is refused. If the outcome is unknown, the
 // lease stays, as the key may be attached to it.
-func (s *Store) put(ctx context.Context, key string, v []byte, cond clientv3.Cmp, id clientv3.LeaseID) (subnet.Rev, error) {
+func (s *Store) put(ctx context.Context, key string, v []byte, conds []clientv3.Cmp, id clientv3.LeaseID) (subnet.Rev, error) {
 	var rev subnet.Rev
 	err := s.call(ctx, "put "+key, func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Txn(ctx).If(cond).Then(clientv3.OpPut(key, string(v), clientv3.WithLease(id))).Commit()
+		resp, err := c.Txn(ctx).If(conds...).Then(clientv3.OpPut(key, string(v), clientv3.WithLease(id))).Commit()
 		if err == nil && !resp.Succeeded {
 			err = errCompare
 		}

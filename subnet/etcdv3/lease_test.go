@@ -71,7 +71,7 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s = %v, %v; want %s", key, resp.Kvs, err, test.want)
 		}
 		// A renewal is quiet even if our own spelling differs.
-		renewed, err := r.Update(t.Context(), made, time.Hour)
+		renewed, err := r.Update(t.Context(), made, made.Attrs, time.Hour)
 		if err != nil || renewed.Rev != made.Rev {
 			t.Errorf("Update = %+v, %v; want revision %d", renewed, err, made.Rev)
 		}
@@ -103,9 +103,9 @@ func TestRefusedWriteLeavesNoEtcdLease(t *testing.T) {
 		t.Errorf("%d etcd leases after a refused Create, want 1", n)
 	}
 	// A write between Update's read and its write.
-	kv, err := r.stored(t.Context(), made)
+	kv, err := r.unchanged(t.Context(), made)
 	if err != nil {
-		t.Fatalf("stored: %v", err)
+		t.Fatalf("unchanged: %v", err)
 	}
 	if _, err := c.Put(t.Context(), r.key(made), "{}", clientv3.WithIgnoreLease()); err != nil {
 		t.Fatal(err)
@@ -152,16 +152,16 @@ func TestCutWriteKeepsEtcdLease(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].Reserved {
 		t.Fatalf("List = %v, %v; want what Create wrote", found, err)
 	}
-	l = found[0]
-	l.Attrs.PublicIP = netip.MustParseAddr("1.2.3.5")
-	if _, err := r.Update(t.Context(), l, time.Hour); err == nil || errors.Is(err, subnet.ErrConflict) {
+	changed := found[0].Attrs
+	changed.PublicIP = netip.MustParseAddr("1.2.3.5")
+	if _, err := r.Update(t.Context(), found[0], changed, time.Hour); err == nil || errors.Is(err, subnet.ErrConflict) {
 		t.Fatalf("Update with a lost answer: %v", err)
 	}
-	if found, _, err = r.List(t.Context()); err != nil || len(found) != 1 || !found[0].Attrs.Equal(l.Attrs) {
+	if found, _, err = r.List(t.Context()); err != nil || len(found) != 1 || !found[0].Attrs.Equal(changed) {
 		t.Errorf("List = %v, %v; want what Update wrote", found, err)
 	}
 	cut = false
-	if _, err := r.Update(t.Context(), found[0], time.Hour); err != nil {
+	if _, err := r.Update(t.Context(), found[0], found[0].Attrs, time.Hour); err != nil {
 		t.Errorf("Update of what was found: %v", err)
 	}
 }
@@ -177,7 +177,7 @@ func TestChangedTTL(t *testing.T) {
 		t.Fatalf("Create: %v", err)
 	}
 	for _, ttl := range []time.Duration{2 * time.Hour, 30 * time.Minute} {
-		moved, err := r.Update(t.Context(), l, ttl)
+		moved, err := r.Update(t.Context(), l, l.Attrs, ttl)
 		if err != nil || moved.Rev <= l.Rev {
 			t.Fatalf("Update to %v = %+v, %v; want a revision after %d", ttl, moved, err, l.Rev)
 		}
@@ -189,7 +189,7 @@ func TestChangedTTL(t *testing.T) {
 		if err != nil || live.GrantedTTL != seconds(ttl) {
 			t.Errorf("the key's etcd lease is %+v, %v; want %v", live, err, ttl)
 		}
-		quiet, err := r.Update(t.Context(), moved, ttl)
+		quiet, err := r.Update(t.Context(), moved, moved.Attrs, ttl)
 		if err != nil || quiet.Rev != moved.Rev {
 			t.Errorf("second Update to %v = %+v, %v; want revision %d", ttl, quiet, err, moved.Rev)
 		}
@@ -207,7 +207,7 @@ func TestClampedTTL(t *testing.T) {
 	if err != nil || l.Expiration.Before(before.Add(2*time.Second)) {
 		t.Fatalf("Create = %v, %v; want the server's time", l.Expiration, err)
 	}
-	renewed, err := r.Update(t.Context(), l, time.Second)
+	renewed, err := r.Update(t.Context(), l, l.Attrs, time.Second)
 	if err != nil || renewed.Rev != l.Rev || !renewed.Expiration.After(l.Expiration) {
 		t.Errorf("Update = %+v, %v; want revision %d and a later end", renewed, err, l.Rev)
 	}

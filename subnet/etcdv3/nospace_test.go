@@ -40,7 +40,7 @@ func TestNoSpace(t *testing.T) {
 	if _, err := r.Create(t.Context(), other, time.Hour); err == nil || !strings.Contains(err.Error(), "etcdctl alarm disarm") {
 		t.Errorf("Create: %v, want how to make room", err)
 	}
-	if _, err := r.Update(t.Context(), made, time.Hour); err != nil {
+	if _, err := r.Update(t.Context(), made, made.Attrs, time.Hour); err != nil {
 		t.Errorf("Update: %v, want a lease that exists renewed", err)
 	}
 	if _, err := c.Compact(t.Context(), rev, clientv3.WithCompactPhysical()); err != nil {

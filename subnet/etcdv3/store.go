@@ -38,12 +38,11 @@ type Store struct {
 
 	login     *login
 	heartbeat *heartbeat
+	history   *etcd.History
 
 	mu     sync.Mutex       // guards what follows; not held during a round trip
 	conn   *clientv3.Client // nil before the first call
 	closed bool
-	// seen is the history of the last answers.
-	seen history
 }
 
 // New checks cfg and reads the files that it names. It starts nothing: the first
@@ -58,7 +57,8 @@ func New(cfg etcd.ClientConfig) (*Store, error) {
 		return nil, err
 	}
 	l := &login{user: cfg.Username, password: cfg.Password}
-	return &Store{cfg: cfg, client: clientConfig(cfg, tls, l), login: l,
+	h := new(etcd.History)
+	return &Store{cfg: cfg, client: clientConfig(cfg, tls, l, h), login: l, history: h,
 		heartbeat: newHeartbeat(cfg), timeout: roundTripTimeout}, nil
 }
 
@@ -97,18 +97,18 @@ func (s *Store) PublishConfig(ctx context.Context, config []byte) (written bool,
 
 // List implements subnet.Source. It leaves out a value that became bad, so that
 // its peer is gone. A watch, by contrast, keeps the last good value.
-func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
+func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Position, error) {
 	dir := s.cfg.LeaseDir()
+	before, _ := s.history.Number()
 	var resp *clientv3.GetResponse
 	err := s.call(ctx, "list "+dir, func(ctx context.Context, c *clientv3.Client) (err error) {
 		resp, err = c.Get(ctx, dir, clientv3.WithPrefix())
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, subnet.Position{}, err
 	}
-	s.listed(resp.Header)
-	return s.decodeAll(resp.Kvs), subnet.Rev(resp.Header.Revision), nil
+	return s.decodeAll(resp.Kvs), subnet.Position{Rev: subnet.Rev(resp.Header.Revision), History: before}, nil
 }
 
 // Close implements subnet.Source.
@@ -164,7 +164,7 @@ func (s *Store) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	l.Rev = subnet.Rev(kv.ModRevision)
+	l.Rev, l.Created = subnet.Rev(kv.ModRevision), subnet.Rev(kv.CreateRevision)
 	l.Reserved = clientv3.LeaseID(kv.Lease) == clientv3.NoLease
 	return l, nil
 }

@@ -179,10 +179,10 @@ func TestListMany(t *testing.T) {
 		t.Fatal("Config: no error") // and the connection is up
 	}
 	before, start := count.requests(), time.Now()
-	got, rev, err := r.List(t.Context())
+	got, at, err := r.List(t.Context())
 	took := time.Since(start)
-	if err != nil || len(got) != leases || rev < leases/batch {
-		t.Fatalf("List = %d leases, revision %d, %v", len(got), rev, err)
+	if err != nil || len(got) != leases || at.Rev < leases/batch {
+		t.Fatalf("List = %d leases, revision %d, %v", len(got), at.Rev, err)
 	}
 	if n := count.requests() - before; n != 1 {
 		t.Errorf("List took %d round trips", n)
@@ -234,12 +234,14 @@ func TestPausedServer(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Config": func() error { _, err := r.Config(t.Context()); return err },
 		"List":   func() error { _, _, err := r.List(t.Context()); return err },
-		"Update": func() error { _, err := r.Update(t.Context(), made, time.Hour); return err },
+		"Update": func() error { _, err := r.Update(t.Context(), made, made.Attrs, time.Hour); return err },
 		"keepAlive": func() error {
 			_, err := r.keepAlive(t.Context(), made, 1)
 			return err
 		},
-		"Watch": func() error { return r.Watch(t.Context(), made.Rev, func(subnet.Rev, []subnet.Event) {}) },
+		"Watch": func() error {
+			return r.Watch(t.Context(), subnet.Position{Rev: made.Rev}, func(subnet.Rev, []subnet.Event) {})
+		},
 	} {
 		if err := call(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), srv.URL()) {
 			t.Errorf("%s of a paused server: %v", name, err)
@@ -247,7 +249,7 @@ func TestPausedServer(t *testing.T) {
 	}
 	srv.Resume()
 	r.timeout = roundTripTimeout
-	if _, err := r.Update(t.Context(), made, time.Hour); err != nil {
+	if _, err := r.Update(t.Context(), made, made.Attrs, time.Hour); err != nil {
 		t.Errorf("Update of a resumed server: %v", err)
 	}
 }
@@ -281,7 +283,7 @@ func TestReasons(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("List: %v, want %q in it", err, test.want)
 			}
-			err = r.Watch(t.Context(), 1, func(subnet.Rev, []subnet.Event) {})
+			err = r.Watch(t.Context(), subnet.Position{Rev: 1}, func(subnet.Rev, []subnet.Event) {})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Watch: %v, want %q in it", err, test.want)
 			}
@@ -298,7 +300,7 @@ func TestLoginExpires(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{User: "flannel", Password: "secret", Prefix: "/net"})
 	r := openStore(t, srv.ClientConfig("/net"))
-	rev, ended := watching(t, r, srv.Client())
+	at, ended := watching(t, r, srv.Client())
 	for _, token := range []string{"forgotten.1", ""} {
 		r.login.token.Store(&token)
 		if _, _, err := r.List(t.Context()); err != nil {
@@ -309,7 +311,8 @@ func TestLoginExpires(t *testing.T) {
 	r.login.token.Store(&forgotten)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err := r.Watch(ctx, rev-1, func(subnet.Rev, []subnet.Event) { cancel() })
+	at.Rev--
+	err := r.Watch(ctx, at, func(subnet.Rev, []subnet.Event) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch with a forgotten token: %v", err)
 	}

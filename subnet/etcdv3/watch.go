@@ -20,13 +20,16 @@ import (
 // by itself; the caller must learn of it.
 var errCut = errors.New("connection to etcd is lost")
 
+// errHistory: the store has, or may have, another history than that of the list.
+var errHistory = fmt.Errorf("the store has another history: %w", subnet.ErrCompacted)
+
 // Watch implements subnet.Source.
 //
 // A value that does not parse is left out. If a bad value overwrites a good one,
 // the peer keeps the good one until its key is written again, deleted or expires:
 // an operator's mistake must not disconnect a host.
-func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
-	err := s.watch(ctx, rev, fn)
+func (s *Store) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev, []subnet.Event)) error {
+	err := s.watch(ctx, p, fn)
 	switch {
 	case ctx.Err() != nil:
 		err = ctx.Err()
@@ -35,10 +38,15 @@ func (s *Store) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 	case errors.Is(err, errCut):
 		err = s.reason(ctx, err)
 	}
-	return fmt.Errorf("watch %s from revision %d: %w", s.cfg.LeaseDir(), rev, withRemedy(err, s.cfg))
+	return fmt.Errorf("watch %s from revision %d: %w", s.cfg.LeaseDir(), p.Rev, withRemedy(err, s.cfg))
 }
 
-func (s *Store) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
+func (s *Store) watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev, []subnet.Event)) error {
+	rev := p.Rev
+	number, changed := s.history.Number()
+	if p.History != 0 && p.History != number {
+		return errHistory
+	}
 	c, err := s.connection()
 	if err != nil {
 		return err
@@ -53,8 +61,16 @@ func (s *Store) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 	// Without this, a member without a leader keeps the watch and delivers
 	// nothing.
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
+	ctx = context.WithValue(ctx, watchKey{}, &watchStream{cancel: cancel})
 	var monitors sync.WaitGroup
 	monitors.Go(func() { cancelWhenCut(ctx, c.ActiveConnection(), cancel) })
+	monitors.Go(func() {
+		select {
+		case <-changed:
+			cancel(errHistory)
+		case <-ctx.Done():
+		}
+	})
 	defer monitors.Wait()
 	defer cancel(nil)
 
@@ -73,6 +89,10 @@ func (s *Store) watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, [
 
 	monitors.Go(func() { s.heartbeat.run(ctx, c, cancel) })
 	for resp := range responses {
+		// The answer's own header, too, was observed before it came here.
+		if now, _ := s.history.Number(); now != number {
+			cancel(errHistory)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -108,9 +128,6 @@ func (s *Store) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev, [
 		// its changes until it reaches rev. A member that lags behind looks the
 		// same; listing again does no harm then.
 		return 0, nil, fmt.Errorf("the store is back at revision %d: %w", now, subnet.ErrCompacted)
-	}
-	if !s.continues(resp.Header) { // promise: v3-other-history-is-resync
-		return 0, nil, fmt.Errorf("the store has another history: %w", subnet.ErrCompacted)
 	}
 	if resp.IsProgressNotify() {
 		return now, nil, nil

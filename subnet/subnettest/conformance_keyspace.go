@@ -25,6 +25,8 @@ func Keyspace(t *testing.T, open func(t *testing.T) Harness) {
 		"UpdateAttrs":               testUpdateAttrs,
 		"UpdateConflict":            testUpdateConflict,
 		"UpdateRace":                testUpdateRace,
+		"EqualRevision":             testEqualRevision,
+		"Get":                       testGet,
 		"UpdateReservation":         testUpdateReservation,
 		"Expiry":                    testExpiry,
 		"Delete":                    testDelete,
@@ -111,7 +113,7 @@ func testCreateRoundTrip(t *testing.T, h Harness) {
 			t.Errorf("Create: Expiration is %v, want %v from when it was called", made.Expiration, longTTL)
 		}
 		listed, ok := h.find(t, want)
-		if !ok || !listed.Attrs.Equal(want.Attrs) || listed.Rev != made.Rev || listed.Reserved {
+		if !ok || !listed.Attrs.Equal(want.Attrs) || listed.Rev != made.Rev || listed.Created != made.Created || made.Created != made.Rev || listed.Reserved {
 			t.Errorf("List = %+v, want what Create returned, %+v", listed, made)
 		}
 		if listed.Expiration.After(made.Expiration) {
@@ -145,7 +147,7 @@ func testNothingBadIsWritten(t *testing.T, h Harness) {
 		if _, err := h.Store.Create(t.Context(), bad, longTTL); err == nil || subnet.IsAnswer(err) {
 			t.Errorf("Create with bad %s: %v", name, err)
 		}
-		if _, err := h.Store.Update(t.Context(), bad, longTTL); err == nil || subnet.IsAnswer(err) {
+		if _, err := h.Store.Update(t.Context(), bad, bad.Attrs, longTTL); err == nil || subnet.IsAnswer(err) {
 			t.Errorf("Update with bad %s: %v", name, err)
 		}
 	}
@@ -158,8 +160,7 @@ func testNothingBadIsWritten(t *testing.T, h Harness) {
 func testDelete(t *testing.T, h Harness) {
 	l := h.create(t, host(1), longTTL)
 	changed := vxlan(1, "c6:d2:32:6f:8f:44")
-	changed.Rev = l.Rev
-	changed, err := h.Store.Update(t.Context(), changed, longTTL)
+	changed, err := h.Store.Update(t.Context(), l, changed.Attrs, longTTL)
 	if err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -180,9 +181,9 @@ func testDelete(t *testing.T, h Harness) {
 
 func testWatchQuietRenewal(t *testing.T, h Harness) {
 	l := h.create(t, vxlan(1, "c6:d2:32:6f:8f:44"), longTTL)
-	_, rev := h.list(t)
-	w := h.watch(t, rev)
-	renewed, err := h.Store.Update(t.Context(), l, longTTL)
+	_, at := h.list(t)
+	w := h.watch(t, at)
+	renewed, err := h.Store.Update(t.Context(), l, l.Attrs, longTTL)
 	if err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -197,11 +198,10 @@ func testWatchQuietRenewal(t *testing.T, h Harness) {
 
 func testKeyspaceWatchChangedAttrs(t *testing.T, h Harness) {
 	l := h.create(t, vxlan(1, "c6:d2:32:6f:8f:44"), longTTL)
-	_, rev := h.list(t)
-	w := h.watch(t, rev)
+	_, at := h.list(t)
+	w := h.watch(t, at)
 	changed := vxlan(1, "c6:d2:32:6f:8f:45")
-	changed.Rev = l.Rev
-	changed, err := h.Store.Update(t.Context(), changed, longTTL)
+	changed, err := h.Store.Update(t.Context(), l, changed.Attrs, longTTL)
 	if err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -222,8 +222,8 @@ func testKeyspaceWatchChangedAttrs(t *testing.T, h Harness) {
 }
 
 func testKeyspaceWatchLeavesOutBad(t *testing.T, h Harness) {
-	_, rev := h.list(t)
-	w := h.watch(t, rev)
+	_, at := h.list(t)
+	w := h.watch(t, at)
 	h.Put(host(1).Key(), []byte(`{"PublicIP":"192.0.2.1"}`), 0)
 	wantEvent(t, w.next(), subnet.Added, host(1))
 	h.Put("nonsense", []byte(`{"PublicIP":"192.0.2.9"}`), 0)

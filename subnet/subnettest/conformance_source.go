@@ -83,8 +83,8 @@ func testListOneRoundTrip(t *testing.T, h SourceHarness) {
 }
 
 func testWatchOrder(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	h.SetConfig([]byte("{}")) // a change outside of the leases: no event
 	for n := byte(1); n <= 10; n++ {
 		h.Put(host(n))
@@ -111,12 +111,12 @@ func testWatchOrder(t *testing.T, h SourceHarness) {
 
 // testWatchAccepted: the acceptance of a watch is delivered without a change.
 func testWatchAccepted(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	select {
 	case d := <-w.delivered:
-		if d.rev != rev || len(d.events) > 0 {
-			t.Errorf("Watch delivered %v at revision %d, want nothing at %d", d.events, d.rev, rev)
+		if d.rev != at.Rev || len(d.events) > 0 {
+			t.Errorf("Watch delivered %v at revision %d, want nothing at %d", d.events, d.rev, at.Rev)
 		}
 	case err := <-w.ended:
 		t.Errorf("Watch ended: %v", err)
@@ -128,8 +128,8 @@ func testWatchAccepted(t *testing.T, h SourceHarness) {
 // testWatchResume: a watch that resumes at the last revision of another delivers
 // every event in between once.
 func testWatchResume(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	h.Put(host(1))
 	wantEvent(t, w.next(), subnet.Added, host(1))
 	w.cancel()
@@ -139,7 +139,7 @@ func testWatchResume(t *testing.T, h SourceHarness) {
 	h.Remove(host(2))
 	h.Put(host(3))
 
-	w = startWatch(t, h.Source, w.rev)
+	w = startWatch(t, h.Source, subnet.Position{Rev: w.rev})
 	wantEvent(t, w.next(), subnet.Added, host(2))
 	wantEvent(t, w.next(), subnet.Removed, host(2))
 	wantEvent(t, w.next(), subnet.Added, host(3))
@@ -149,35 +149,35 @@ func testWatchResume(t *testing.T, h SourceHarness) {
 // contain.
 func testWatchFromList(t *testing.T, h SourceHarness) {
 	h.Put(host(1))
-	leases, rev := list(t, h.Source)
+	leases, at := list(t, h.Source)
 	if len(leases) != 1 {
 		t.Fatalf("List = %v", leases)
 	}
 	h.Put(host(2))
-	w := startWatch(t, h.Source, rev)
+	w := startWatch(t, h.Source, at)
 	wantEvent(t, w.next(), subnet.Added, host(2))
 }
 
 func testWatchCompacted(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
+	_, at := list(t, h.Source)
 	h.Put(host(1))
 	h.Put(host(2))
 	h.Forget()
-	err := startWatch(t, h.Source, rev).end()
+	err := startWatch(t, h.Source, at).end()
 	wantErr(t, "Watch of forgotten history", err, subnet.ErrCompacted)
 	// A new List continues.
-	leases, rev := list(t, h.Source)
+	leases, at := list(t, h.Source)
 	if len(leases) != 2 {
 		t.Fatalf("List = %v", leases)
 	}
-	w := startWatch(t, h.Source, rev)
+	w := startWatch(t, h.Source, at)
 	h.Put(host(3))
 	wantEvent(t, w.next(), subnet.Added, host(3))
 }
 
 func testWatchEndsWithCtx(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	h.Put(host(1))
 	wantEvent(t, w.next(), subnet.Added, host(1))
 	w.cancel()
@@ -187,14 +187,14 @@ func testWatchEndsWithCtx(t *testing.T, h SourceHarness) {
 // testWatchSerial: calls do not overlap, even if one is slow, and none follows the
 // return (startWatch checks that in every test).
 func testWatchSerial(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
+	_, at := list(t, h.Source)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var inside atomic.Int32
 	entered, leave := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- h.Source.Watch(ctx, rev, func(_ subnet.Rev, events []subnet.Event) {
+		ended <- h.Source.Watch(ctx, at, func(_ subnet.Rev, events []subnet.Event) {
 			if inside.Add(1) != 1 {
 				t.Error("two calls at a time")
 			}
@@ -240,8 +240,8 @@ func testListLeavesOutBad(t *testing.T, h SourceHarness) {
 
 func testWatchChangedAttrs(t *testing.T, h SourceHarness) {
 	h.Put(vxlan(1, "c6:d2:32:6f:8f:44"))
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	changed := vxlan(1, "c6:d2:32:6f:8f:45")
 	h.Put(changed)
 	wantEvent(t, w.next(), subnet.Added, changed)
@@ -250,8 +250,8 @@ func testWatchChangedAttrs(t *testing.T, h SourceHarness) {
 // testWatchLeavesOutBad: the good value of host 1 stays in force, without an
 // event, until the lease is removed.
 func testWatchLeavesOutBad(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	h.Put(host(1))
 	wantEvent(t, w.next(), subnet.Added, host(1))
 	h.Corrupt(host(1))
@@ -265,8 +265,8 @@ func testWatchLeavesOutBad(t *testing.T, h SourceHarness) {
 }
 
 func testWatchClosed(t *testing.T, h SourceHarness) {
-	_, rev := list(t, h.Source)
-	w := startWatch(t, h.Source, rev)
+	_, at := list(t, h.Source)
+	w := startWatch(t, h.Source, at)
 	h.Put(host(1))
 	w.next() // the watch is in progress
 	if err := h.Source.Close(); err != nil {

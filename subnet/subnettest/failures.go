@@ -17,7 +17,9 @@ func sourceCalls(s subnet.Source) calls {
 	return calls{
 		"Config": func(ctx context.Context) error { _, err := s.Config(ctx); return err },
 		"List":   func(ctx context.Context) error { _, _, err := s.List(ctx); return err },
-		"Watch":  func(ctx context.Context) error { return s.Watch(ctx, 1, func(subnet.Rev, []subnet.Event) {}) },
+		"Watch": func(ctx context.Context) error {
+			return s.Watch(ctx, subnet.Position{Rev: 1}, func(subnet.Rev, []subnet.Event) {})
+		},
 	}
 }
 
@@ -26,8 +28,9 @@ func keyspaceCalls(k subnet.Keyspace) calls {
 	l.Rev = 1
 	return calls{
 		"Overlapping": func(ctx context.Context) error { _, err := k.Overlapping(ctx, host(1).Subnet); return err },
+		"Get":         func(ctx context.Context) error { _, err := k.Get(ctx, l); return err },
 		"Create":      func(ctx context.Context) error { _, err := k.Create(ctx, host(1), longTTL); return err },
-		"Update":      func(ctx context.Context) error { _, err := k.Update(ctx, l, longTTL); return err },
+		"Update":      func(ctx context.Context) error { _, err := k.Update(ctx, l, l.Attrs, longTTL); return err },
 		"Delete":      func(ctx context.Context) error { return k.Delete(ctx, l) },
 	}
 }

@@ -28,6 +28,7 @@ type Fake struct {
 	config    []byte
 	keys      map[string]*entry
 	rev       subnet.Rev
+	epoch     uint64 // subnet.Position.History
 	history   []change
 	compacted subnet.Rev    // history up to here is gone
 	changed   chan struct{} // closed and replaced at each change of this group
@@ -37,23 +38,23 @@ type Fake struct {
 
 // entry is a key's value; timer is nil for a reservation.
 type entry struct {
-	value []byte
-	rev   subnet.Rev
-	ends  time.Time
-	timer *time.Timer
+	value        []byte
+	rev, created subnet.Rev
+	ends         time.Time
+	timer        *time.Timer
 }
 
 // change is one revision; value is nil if the key was removed.
 type change struct {
-	rev   subnet.Rev
-	key   string
-	value []byte
-	ends  time.Time
+	rev, created subnet.Rev
+	key          string
+	value        []byte
+	ends         time.Time
 }
 
 // NewFake returns an empty store.
 func NewFake() *Fake {
-	return &Fake{closed: make(chan struct{}), keys: make(map[string]*entry), rev: 1,
+	return &Fake{closed: make(chan struct{}), keys: make(map[string]*entry), rev: 1, epoch: 1,
 		changed: make(chan struct{})}
 }
 
@@ -90,13 +91,32 @@ func (f *Fake) PublishConfig(ctx context.Context, config []byte) (bool, error) {
 }
 
 // List implements subnet.Source.
-func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Rev, error) {
+func (f *Fake) List(ctx context.Context) ([]subnet.Lease, subnet.Position, error) {
 	if err, lostAck := f.enter(ctx, OpList); err != nil || lostAck != nil {
-		return nil, 0, errors.Join(err, lostAck)
+		return nil, subnet.Position{}, errors.Join(err, lostAck)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.list(), f.rev, nil
+	return f.list(), subnet.Position{Rev: f.rev, History: f.epoch}, nil
+}
+
+// Get implements subnet.Keyspace.
+func (f *Fake) Get(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
+	if err, lostAck := f.enter(ctx, OpGet); err != nil || lostAck != nil {
+		return subnet.Lease{}, fmt.Errorf("get lease %v: %w", l, errors.Join(err, lostAck))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	e := f.keys[l.Key()]
+	if e == nil {
+		return subnet.Lease{}, fmt.Errorf("get lease %v: %w", l, subnet.ErrConflict)
+	}
+	now, err := decode(e.change(l.Key()))
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("get lease %v: %w: %w", l, subnet.ErrUnreadable, err)
+	}
+	return now, nil
 }
 
 // Overlapping implements subnet.Keyspace.
@@ -113,7 +133,7 @@ func (f *Fake) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease,
 func (f *Fake) list() (leases []subnet.Lease) {
 	f.expire()
 	for key, e := range f.keys {
-		l, err := decode(change{rev: e.rev, key: key, value: e.value, ends: e.ends})
+		l, err := decode(e.change(key))
 		if err != nil {
 			f.bad.Skip(key, err)
 			continue
@@ -143,12 +163,14 @@ func (f *Fake) Create(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	if lostAck != nil {
 		return subnet.Lease{}, fmt.Errorf("create lease %v: %w", l, lostAck)
 	}
-	l.Expiration, l.Rev, l.Reserved = e.ends, e.rev, false
+	l.Expiration, l.Rev, l.Created, l.Reserved = e.ends, e.rev, e.created, false
 	return l, nil
 }
 
 // Update implements subnet.Keyspace.
-func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+func (f *Fake) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs, ttl time.Duration) (subnet.Lease, error) {
+	l := stored
+	l.Attrs = a
 	value, err := subnet.EncodeLease(l)
 	if err != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, err)
@@ -160,15 +182,14 @@ func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.expire()
-	e := f.keys[l.Key()]
-	if e == nil || e.rev != l.Rev {
+	e := f.unchanged(stored)
+	if e == nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, refusal(subnet.ErrConflict, lostAck))
 	}
 	if e.timer == nil {
 		ttl = 0
 	}
-	stored, err := subnet.ParseLease(l.Key(), e.value)
-	if err == nil && stored.Attrs.Equal(l.Attrs) {
+	if stored.Attrs.Equal(a) {
 		f.schedule(l.Key(), e, ttl)
 	} else {
 		e = f.put(l.Key(), value, ttl)
@@ -176,7 +197,7 @@ func (f *Fake) Update(ctx context.Context, l subnet.Lease, ttl time.Duration) (s
 	if lostAck != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, lostAck)
 	}
-	l.Expiration, l.Rev, l.Reserved = e.ends, e.rev, e.timer == nil
+	l.Expiration, l.Rev, l.Created, l.Reserved = e.ends, e.rev, e.created, e.timer == nil
 	return l, nil
 }
 
@@ -189,7 +210,7 @@ func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.expire()
-	if e := f.keys[l.Key()]; e == nil || e.rev != l.Rev {
+	if f.unchanged(l) == nil {
 		return fmt.Errorf("delete lease %v: %w", l, refusal(subnet.ErrConflict, lostAck))
 	}
 	f.remove(l.Key())
@@ -199,17 +220,32 @@ func (f *Fake) Delete(ctx context.Context, l subnet.Lease) error {
 	return nil
 }
 
+// unchanged returns the entry of stored's key, nil if it was written since. It is
+// called with mu held.
+func (f *Fake) unchanged(stored subnet.Lease) *entry {
+	e := f.keys[stored.Key()]
+	if e == nil {
+		return nil
+	}
+	now, err := decode(e.change(stored.Key()))
+	if err != nil || !stored.StoredAs(now) {
+		return nil
+	}
+	return e
+}
+
 // Watch implements subnet.Source.
-func (f *Fake) Watch(ctx context.Context, rev subnet.Rev, fn func(subnet.Rev, []subnet.Event)) error {
+func (f *Fake) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev, []subnet.Event)) error {
 	if err, lostAck := f.enter(ctx, OpWatch); err != nil || lostAck != nil {
 		return errors.Join(err, lostAck)
 	}
 	f.mu.Lock()
-	gen, accepted := f.watchGen, false
+	gen, accepted, rev := f.watchGen, false, p.Rev
 	f.mu.Unlock()
 	for {
 		f.mu.Lock()
-		changed, broken, lost := f.changed, f.broken, rev < f.compacted
+		changed, broken := f.changed, f.broken
+		lost := rev < f.compacted || rev > f.rev || p.History != 0 && p.History != f.epoch
 		next, events := f.since(rev)
 		stale := gen != f.watchGen
 		f.mu.Unlock()
@@ -269,8 +305,10 @@ func (f *Fake) isClosed() bool {
 	}
 }
 
+func (e *entry) change(key string) change { return change{e.rev, e.created, key, e.value, e.ends} }
+
 func decode(c change) (subnet.Lease, error) {
 	l, err := subnet.ParseLease(c.key, c.value)
-	l.Rev, l.Expiration, l.Reserved = c.rev, c.ends, c.ends.IsZero()
+	l.Rev, l.Created, l.Expiration, l.Reserved = c.rev, c.created, c.ends, c.ends.IsZero()
 	return l, err
 }

@@ -49,6 +49,6 @@ func (f *Fake) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, error
 	if lostAck != nil {
 		return subnet.Lease{}, fmt.Errorf("reserve %v: %w", l, lostAck)
 	}
-	l.Expiration, l.Rev, l.Reserved = time.Time{}, e.rev, true
+	l.Expiration, l.Rev, l.Created, l.Reserved = time.Time{}, e.rev, e.created, true
 	return l, nil
 }

@@ -48,18 +48,69 @@ func (f *Fake) BreakWatches(err error) {
 	f.wake()
 }
 
+// A Copy is the data of a Fake.
+type Copy struct {
+	keys map[string]savedKey
+	rev  subnet.Rev
+}
+
+// savedKey is one key of a Copy; ttl is 0 for a reservation.
+type savedKey struct {
+	value        []byte
+	rev, created subnet.Rev
+	ttl          time.Duration
+}
+
+// Copy returns the data as they are now.
+func (f *Fake) Copy() Copy {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	c := Copy{make(map[string]savedKey), f.rev}
+	for key, e := range f.keys {
+		ttl := time.Duration(0)
+		if e.timer != nil {
+			ttl = time.Until(e.ends)
+		}
+		c.keys[key] = savedKey{e.value, e.rev, e.created, ttl}
+	}
+	return c
+}
+
+// Restore replaces the data by a copy, the zero Copy for an empty store. The
+// configuration stays. A history begins in which revisions have other meanings.
+func (f *Fake) Restore(c Copy) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range f.keys {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+	}
+	f.keys, f.history = make(map[string]*entry), nil
+	f.rev = max(c.rev, 1)
+	f.compacted = f.rev
+	f.epoch++
+	for key, saved := range c.keys {
+		e := &entry{value: saved.value, rev: saved.rev, created: saved.created}
+		f.keys[key] = e
+		f.schedule(key, e, saved.ttl)
+	}
+	f.wake()
+}
+
 // The rest is called with f.mu held.
 
 func (f *Fake) put(key string, value []byte, ttl time.Duration) *entry {
 	e := f.keys[key]
+	f.rev++
 	if e == nil {
-		e = &entry{}
+		e = &entry{created: f.rev}
 		f.keys[key] = e
 	}
-	f.rev++
 	e.value, e.rev = value, f.rev
 	f.schedule(key, e, ttl)
-	f.record(change{rev: f.rev, key: key, value: value, ends: e.ends})
+	f.record(e.change(key))
 	return e
 }
 

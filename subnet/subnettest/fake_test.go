@@ -97,8 +97,7 @@ func TestFakeLostAck(t *testing.T) {
 
 	f.Inject(OpUpdate, Fault{LostAck: errCut})
 	changed := vxlan(1, "c6:d2:32:6f:8f:44")
-	changed.Rev = made.Rev
-	_, err = f.Update(t.Context(), changed, longTTL)
+	_, err = f.Update(t.Context(), made, changed.Attrs, longTTL)
 	wantErr(t, "Update", err, errCut)
 	now, _ := h.find(t, host(1))
 	if !now.Attrs.Equal(changed.Attrs) {
@@ -138,14 +137,14 @@ func TestFakeWait(t *testing.T) {
 func TestFakeWatchFaults(t *testing.T) {
 	f := NewFake()
 	h := Harness{Store: f}
-	_, rev := h.list(t)
-	w := h.watch(t, rev)
+	_, at := h.list(t)
+	w := h.watch(t, at)
 	f.Put(host(1).Key(), []byte(`{"PublicIP":"192.0.2.1"}`), 0)
 	w.next()
 	f.BreakWatches(errCut)
 	wantErr(t, "Watch", w.end(), errCut)
 
-	w = h.watch(t, w.rev)
+	w = h.watch(t, subnet.Position{Rev: w.rev})
 	f.Put(host(2).Key(), []byte(`{"PublicIP":"192.0.2.2"}`), 0)
 	w.next()
 	f.Compact() // it is up to date: no harm
@@ -166,9 +165,9 @@ func TestFakeClock(t *testing.T) {
 		defer f.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		_, rev, _ := f.List(ctx)
+		_, at, _ := f.List(ctx)
 		removed := make(chan time.Time, 1)
-		go f.Watch(ctx, rev, func(_ subnet.Rev, events []subnet.Event) {
+		go f.Watch(ctx, at, func(_ subnet.Rev, events []subnet.Event) {
 			if len(events) > 0 && events[0].Type == subnet.Removed {
 				removed <- time.Now()
 			}

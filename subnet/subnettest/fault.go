@@ -18,6 +18,7 @@ const (
 	OpReserve       Op = "Reserve"
 	OpList          Op = "List"
 	OpOverlapping   Op = "Overlapping"
+	OpGet           Op = "Get"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"
 	OpDelete        Op = "Delete"

@@ -116,14 +116,14 @@ func (h Harness) create(t *testing.T, l subnet.Lease, ttl time.Duration) subnet.
 	return l
 }
 
-func (h Harness) list(t *testing.T) ([]subnet.Lease, subnet.Rev) {
+func (h Harness) list(t *testing.T) ([]subnet.Lease, subnet.Position) {
 	t.Helper()
 	return list(t, h.Store)
 }
 
-func (h Harness) watch(t *testing.T, rev subnet.Rev) *watch {
+func (h Harness) watch(t *testing.T, p subnet.Position) *watch {
 	t.Helper()
-	return startWatch(t, h.Store, rev)
+	return startWatch(t, h.Store, p)
 }
 
 // find returns the listed lease of l's subnet.
@@ -138,7 +138,7 @@ func (h Harness) find(t *testing.T, l subnet.Lease) (subnet.Lease, bool) {
 	return subnet.Lease{}, false
 }
 
-func list(t *testing.T, s subnet.Source) ([]subnet.Lease, subnet.Rev) {
+func list(t *testing.T, s subnet.Source) ([]subnet.Lease, subnet.Position) {
 	t.Helper()
 	leases, rev, err := s.List(t.Context())
 	if err != nil {

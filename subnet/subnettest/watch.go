@@ -25,13 +25,13 @@ type watch struct {
 	pending   []subnet.Event
 }
 
-func startWatch(t *testing.T, s subnet.Source, rev subnet.Rev) *watch {
+func startWatch(t *testing.T, s subnet.Source, p subnet.Position) *watch {
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watch{t: t, cancel: cancel, rev: rev, delivered: make(chan delivery, 100), ended: make(chan error, 1)}
+	w := &watch{t: t, cancel: cancel, rev: p.Rev, delivered: make(chan delivery, 100), ended: make(chan error, 1)}
 	returned := make(chan struct{})
 	go func() {
 		defer close(returned)
-		w.ended <- s.Watch(ctx, rev, func(rev subnet.Rev, events []subnet.Event) {
+		w.ended <- s.Watch(ctx, p, func(rev subnet.Rev, events []subnet.Event) {
 			select {
 			case <-returned:
 				t.Error("Watch called back after it had returned")
