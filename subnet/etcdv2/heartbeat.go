@@ -76,18 +76,22 @@ func (s *Store) index(ctx context.Context, timeout time.Duration) (uint64, error
 	return index, err
 }
 
-// connections notes whether requests that follow each other reuse a connection. One
-// that a cancelled request closed is not expected to be reused.
-type connections struct{ reused, kept bool }
+// connections notes the connections of requests that follow each other, one at a
+// time. Where one ends, the server may have been restarted with other data.
+type connections struct {
+	got          int  // of the last request: net/http repeats a read on another one
+	reused, kept bool // the last request's was an earlier one's; that was so before
+}
 
-// trace returns a context whose request is noted.
+// trace returns a context for the next request, which is noted.
 func (c *connections) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { c.reused = i.Reused }})
+	c.got, c.kept = 0, c.kept || c.reused
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		c.got++
+		c.reused = i.Reused
+	}})
 }
 
-// replaced reports whether the last request needed a new connection, although an
-// earlier one was answered on a connection that was kept.
-func (c *connections) replaced() bool {
-	c.kept = c.kept || c.reused
-	return c.kept && !c.reused
-}
+// replaced reports whether the last request needed a new connection, although the
+// server keeps connections.
+func (c *connections) replaced() bool { return c.got > 1 || c.got == 1 && c.kept && !c.reused }

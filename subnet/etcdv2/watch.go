@@ -63,7 +63,7 @@ func (s *Store) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev
 			err = ctx.Err()
 		case s.life.Err() != nil:
 			err = subnet.ErrClosed
-		case now != number || waits.replaced():
+		case now != number:
 			err = errHistory // also of the answer at hand
 		case code(err) == codeIndexCleared:
 			err = subnet.ErrCompacted
@@ -99,6 +99,9 @@ func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, waits *connection
 			// its changes until it reaches rev. A member that lags behind looks
 			// the same; listing again does no harm then.
 			cancel(fmt.Errorf("the store is back at index %d: %w", i, subnet.ErrCompacted))
+		}
+		if waits.replaced() {
+			cancel(errHistory)
 		}
 		if ctx.Err() == nil && s.life.Err() == nil {
 			accepted()

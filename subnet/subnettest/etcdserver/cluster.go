@@ -123,6 +123,24 @@ func (c *Cluster) Restore(ctx context.Context, snapshot string) {
 	}
 }
 
+// Copy copies the data of every running member, see [Server.Copy].
+func (c *Cluster) Copy() (copies []string) {
+	c.tb.Helper()
+	for _, s := range c.Members {
+		copies = append(copies, s.Copy())
+	}
+	return copies
+}
+
+// PutBack stops all members and replaces their data by copies.
+func (c *Cluster) PutBack(copies []string) {
+	c.tb.Helper()
+	c.Stop()
+	for i, s := range c.Members {
+		s.PutBack(copies[i])
+	}
+}
+
 func (c *Cluster) control(ctx context.Context, command []string, args ...string) {
 	c.tb.Helper()
 	line := append(append(append([]string{}, command...), "etcdctl"), args...)

@@ -129,6 +129,32 @@ func (s *Server) Wipe() {
 	}
 }
 
+// Copy copies the data of the running server, as they would be on its disk after a
+// power cut, and returns the copy's folder.
+func (s *Server) Copy() string {
+	s.tb.Helper()
+	s.Pause()
+	defer s.Resume()
+	to := s.tb.TempDir()
+	if err := os.CopyFS(to, os.DirFS(s.dataDir())); err != nil {
+		s.tb.Fatalf("copy etcd's data: %v", err)
+	}
+	return to
+}
+
+// PutBack stops the server and replaces its data by a copy. The next Restart
+// serves them with the same cluster and member ids.
+func (s *Server) PutBack(copied string) {
+	s.tb.Helper()
+	s.Wipe()
+	if err := os.CopyFS(s.dataDir(), os.DirFS(copied)); err != nil {
+		s.tb.Fatalf("put etcd's data back: %v", err)
+	}
+	if err := os.Chmod(s.dataDir(), 0o700); err != nil { // etcd requires it
+		s.tb.Fatalf("put etcd's data back: %v", err)
+	}
+}
+
 func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
 
 // Pause stops the server's threads; the kernel still accepts connections. It
