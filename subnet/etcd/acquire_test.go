@@ -353,3 +353,33 @@ func TestAcquireRememberedLast(t *testing.T) {
 		})
 	}
 }
+
+// Of two overlapping leases, the one that was created first is valid, although it
+// was written again between the other's creation and verification.
+func TestAcquireOlderRewritten(t *testing.T) {
+	for name, key := range map[string]string{"larger": "10.5.16.0-20", "dual-stack": "10.5.17.0-24&fd00:0:0:17::-64"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := subnettest.NewFake()
+				listed, entered, leave := make(chan struct{}), make(chan struct{}), make(chan struct{})
+				fake.Inject(subnettest.OpCreate, subnettest.Fault{Entered: listed, Wait: entered})
+				fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Wait: leave})
+				go func() {
+					<-listed
+					fake.Put(key, value("192.0.2.2"), time.Hour)
+					close(entered)
+					synctest.Wait() // created, not verified yet
+					fake.Put(key, []byte(`{"PublicIP":"192.0.2.2","BackendType":"vxlan"}`), time.Hour)
+					close(leave)
+				}()
+				m := newManager(t, fake, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.17.0", "SubnetMax": "10.5.17.0"}`)
+				if _, err := m.Acquire(t.Context(), us, subnet.Hints{}); !errors.Is(err, subnet.ErrFull) {
+					t.Errorf("%v: got %v, want ErrFull", errDoubled, err)
+				}
+				if l := fake.OnlyLease(t); l.Key() != key {
+					t.Errorf("%v: %v", errDoubled, l)
+				}
+			})
+		})
+	}
+}
