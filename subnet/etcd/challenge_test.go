@@ -1,10 +1,12 @@
 package etcd_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +169,96 @@ func TestCrashBeforeVerify(t *testing.T) {
 				l, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{Previous: prev})
 				if err != nil || l.Subnet.Overlaps(prefix("10.5.16.0/20")) {
 					t.Errorf("got %v, %v", l, err)
+				}
+			})
+		})
+	}
+}
+
+// A dead host's address comes to another one, which has a lease of its own: each
+// keeps its subnet.
+func TestAddressOfTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		one, two := startNode(t, fake, node("192.0.2.1", "a")), startNode(t, fake, node("192.0.2.2", "b"))
+		one.End(t)
+		two.End(t)
+		again := startNode(t, fake, node("192.0.2.2", "a"))
+		if again.Lease.Subnet != one.Lease.Subnet {
+			t.Errorf("host a got %v, had %v", again.Lease.Subnet, one.Lease.Subnet)
+		}
+		moved := startNode(t, fake, node("192.0.2.3", "b"))
+		if moved.Lease.Subnet != two.Lease.Subnet || !moved.Holds(t) || !again.Holds(t) {
+			t.Errorf("host b got %v, had %v; leases %v", moved.Lease.Subnet, two.Lease.Subnet, fake.Leases(t))
+		}
+		again.End(t)
+		moved.End(t)
+	})
+}
+
+// The lease of a host has ended while it was off. With a dead host's address it asks
+// for its former subnet, not for the dead one's.
+func TestAddressOfTheDeadAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		dead := startNode(t, fake, node("192.0.2.2", "b"))
+		dead.End(t)
+		previous := prefix("10.5.7.0/24")
+		l, err := newManager(t, fake, network16).Acquire(t.Context(), node("192.0.2.2", "a"), subnet.Hints{Previous: previous})
+		if err != nil || l.Subnet != previous {
+			t.Errorf("got %v, %v; want %v", l, err, previous)
+		}
+	})
+}
+
+// A host has a lease of its own, and the address of a living host: it refuses.
+func TestAddressOfTheLiving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		startNode(t, fake, node("192.0.2.1", "a")).End(t)
+		living := startNode(t, fake, node("192.0.2.2", "b"))
+		_, err := newManager(t, fake, network16).Acquire(t.Context(), node("192.0.2.2", "a"), subnet.Hints{})
+		if !errors.Is(err, subnet.ErrAddressInUse) || !strings.Contains(err.Error(), "-public-ip") || !living.Holds(t) {
+			t.Errorf("got %v, want ErrAddressInUse with the remedy; leases %v", err, fake.Leases(t))
+		}
+		living.End(t)
+	})
+}
+
+// Two hosts that swap their addresses keep their subnets, whether one starts after
+// the other or both at once.
+func TestSwappedAddresses(t *testing.T) {
+	for _, apart := range []time.Duration{0, 100 * time.Millisecond, 3 * time.Second, 7 * time.Second, time.Minute} {
+		t.Run(apart.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := subnettest.NewFake()
+				one, two := startNode(t, fake, node("192.0.2.1", "a")), startNode(t, fake, node("192.0.2.2", "b"))
+				one.End(t)
+				two.End(t)
+				began := time.Now()
+				var wg sync.WaitGroup
+				for i, a := range []subnet.Attrs{node("192.0.2.2", "a"), node("192.0.2.1", "b")} {
+					before := []*subnettest.Host{one, two}[i].Lease.Subnet
+					wg.Go(func() {
+						time.Sleep(time.Duration(i) * apart)
+						m := newManager(t, fake, network16)
+						l, err := m.Acquire(t.Context(), a, subnet.Hints{Previous: before})
+						if err != nil || l.Subnet != before {
+							t.Errorf("host %s got %v, %v; had %v", a.NodeID, l, err, before)
+							return
+						}
+						ctx, stop := context.WithCancel(t.Context())
+						t.Cleanup(stop)
+						go m.Renew(ctx, l)                          //nolint:errcheck // ends with ctx
+						go m.Watch(ctx, l, func([]subnet.Event) {}) //nolint:errcheck // ends with ctx
+					})
+				}
+				wg.Wait()
+				if took := time.Since(began); took > apart+25*time.Second {
+					t.Errorf("it took %v", took)
+				}
+				if leases := fake.Leases(t); len(leases) != 2 {
+					t.Errorf("leases %v, want two", leases)
 				}
 			})
 		})
