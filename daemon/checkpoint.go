@@ -18,7 +18,7 @@ import (
 
 	log "github.com/golang/glog"
 
-	"github.com/coreos/flannel/pkg/atomicfile"
+	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -29,6 +29,8 @@ import (
 const (
 	// checkpointInterval bounds how often the file is written.
 	checkpointInterval = 10 * time.Second
+	// maxCheckpointPause bounds the pause before a failed write is repeated.
+	maxCheckpointPause = 10 * time.Minute
 	// checkpointHeader begins the file's first line, which a checksum ends. The
 	// number changes with the layout:
 	//
@@ -204,19 +206,32 @@ type checkpointWriter struct {
 
 	saved   checkpoint
 	version uint64 // of the peers that were saved
+
+	// pauses are those after failed writes; there is no write before retry.
+	pauses interface {
+		NextBackOff() time.Duration
+		Reset()
+	}
+	retry time.Time
 }
 
 // newCheckpointWriter returns a writer for a member: state has a manager with a
 // lease. api is the store's.
 func newCheckpointWriter(f *checkpointFile, s *state, p *peers, api string) *checkpointWriter {
-	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}}
+	pauses := backoff.New()
+	pauses.InitialInterval, pauses.MaxInterval = checkpointInterval, maxCheckpointPause
+	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}, pauses: pauses}
 }
 
+// Run saves changes every checkpointInterval, and when ctx ends. It repeats a failed
+// write after a growing pause.
 func (w *checkpointWriter) Run(ctx context.Context) error {
 	for {
 		select {
-		case <-time.After(clock.UntilTick(checkpointInterval)):
-			w.save()
+		case now := <-time.After(clock.UntilTick(checkpointInterval)):
+			if !now.Before(w.retry) {
+				w.save()
+			}
 		case <-ctx.Done():
 			w.save()
 			return nil
@@ -231,11 +246,17 @@ func (w *checkpointWriter) save() {
 	if version == w.version && status.Lease.Rev == w.saved.Lease.Rev && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
 		return
 	}
-	w.version = version
-	w.saved.Lease, w.saved.Ends, w.saved.Written = status.Lease, status.Ends, now
 	c := w.saved
+	c.Lease, c.Ends, c.Written = status.Lease, status.Ends, now
+	next := c
 	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
 	if err := w.file.save(c); err != nil {
-		ratelog.Warningf("save lease and peers: %v; a start while the store is away has to wait for the store", err)
+		pause := w.pauses.NextBackOff()
+		w.retry = time.Now().Add(pause)
+		ratelog.Warningf("save lease and peers: %v; a start while the store is away has to wait for the store; try again in %v",
+			err, pause.Round(time.Second))
+		return
 	}
+	w.saved, w.version, w.retry = next, version, time.Time{}
+	w.pauses.Reset()
 }

@@ -98,6 +98,8 @@ func TestCheckpointRemaining(t *testing.T) {
 		"rebooted":                       {held, timestamp("another", time.Minute, noon.Add(20*time.Minute)), 40 * time.Minute},
 		"rebooted after the end":         {held, timestamp("another", time.Minute, noon.Add(2*time.Hour)), -time.Hour},
 		"rebooted with the clock behind": {held, timestamp("another", time.Minute, noon.Add(-time.Second)), 0},
+		"rebooted, no battery clock":     {held, clock.Timestamp{Boot: "another", Wall: noon.Add(20 * time.Minute), Unset: true}, 0},
+		"another time namespace":         {held, clock.Timestamp{Boot: "boot", SinceBoot: 110*time.Hour + 20*time.Minute, Offset: 100 * time.Hour, Wall: noon}, 40 * time.Minute},
 		"boots have no name":             {held, timestamp("", 10*time.Hour, noon.Add(20*time.Minute)), 40 * time.Minute},
 		"reserved":                       {reserved, timestamp("another", 0, noon.Add(-time.Hour)), 1<<63 - 1},
 	} {
@@ -141,6 +143,41 @@ func TestCheckpointWriter(t *testing.T) {
 		}
 		if got := load().subnets(); len(got) > 0 {
 			t.Errorf("saved the peers %v at the end", got)
+		}
+	})
+}
+
+// A checkpoint that could not be written is written later, although nothing else has
+// changed. The attempts become fewer.
+func TestCheckpointIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		if err := os.RemoveAll(r.options.stateDir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.options.stateDir, nil, 0o600); err != nil { // a file in the folder's place
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.API)
+		go func() { ended <- w.Run(ctx) }()
+		time.Sleep(time.Hour)
+		if pause := time.Until(w.retry); pause > 2*maxCheckpointPause || w.retry.IsZero() {
+			t.Errorf("the next attempt is in %v", pause)
+		}
+		if err := os.Remove(r.options.stateDir); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * maxCheckpointPause)
+		synctest.Wait()
+		if c := r.checkpoints.load(); c == nil || c.Lease.Subnet != m.lease.Subnet || !w.retry.IsZero() {
+			t.Errorf("the checkpoint is %+v", c)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/clock"
-	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -57,13 +55,14 @@ type joiner struct {
 	state       *state
 	checkpoints *checkpointFile
 	peers       *peers
+	identity    *identity
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
 	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
 }
 
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
-	return &joiner{options: o, state: s, checkpoints: c, peers: p, openStore: store.Open,
+	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open,
 		newBackend: func(config *subnet.Config) (backend.Backend, error) {
 			now := s.get()
 			return newBackend(o, config, now.uplink, now.publicIP, reconciles.Kernel)
@@ -126,11 +125,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 	j.warnIfIgnored(m.config)
 	m.formerNetworks = last.networks(m.config.Network)
 	if err = j.acquire(ctx, m, last, timeout); errors.Is(err, subnet.ErrCloned) {
-		id, failed := nodeid.Replace(j.options.stateDir)
-		if failed != nil {
-			return nil, errors.Join(err, failed)
-		}
-		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", id, err)
+		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", j.identity.replace(), err)
 		err = j.acquire(ctx, m, last, timeout) // with a new backend: its keys may come from the identity
 	}
 	if err != nil {
@@ -157,7 +152,7 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 	if !m.lease.Reserved {
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
-	m.lease.Attrs = withIdentity(m.backend.Attrs(), j.options.stateDir)
+	m.lease.Attrs = j.identity.of(m.backend.Attrs())
 	m.manager.Adopt(m.lease, known(last.checkpoint.Peers))
 	return m, nil
 }
@@ -184,7 +179,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
 			m.formerIPs = append(m.formerIPs, ip)
 		}
-		m.lease.Attrs = withIdentity(m.backend.Attrs(), j.options.stateDir)
+		m.lease.Attrs = j.identity.of(m.backend.Attrs())
 	}
 	m.manager.Adopt(m.lease, leases, m.formerIPs...)
 	j.publishState(m)
@@ -226,7 +221,7 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 	if err != nil {
 		return err
 	}
-	m.lease, err = m.manager.Acquire(ctx, withIdentity(m.backend.Attrs(), j.options.stateDir),
+	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()),
 		subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), StoreTimeout: timeout})
 	return err
 }
@@ -256,23 +251,6 @@ func (j *joiner) warnIfIgnored(stored *subnet.Config) {
 			ours.Network, ours.BackendType, "the store has another configuration, which holds for all hosts",
 			stored.Network, stored.BackendType, "flannel config set changes it")
 	}
-}
-
-// withIdentity adds the node's identity to the lease's attributes. Without an
-// identity, the address alone identifies the host, as in other flannels.
-func withIdentity(a subnet.Attrs, stateDir string) subnet.Attrs {
-	id, err := nodeid.Load(stateDir)
-	if err != nil {
-		log.Warningf("go without a node id: %v; another host with the same public IP would not be noticed", err)
-		return a
-	}
-	a.NodeID = id.String()
-	name, err := os.Hostname()
-	if err != nil {
-		log.V(1).Infof("go without a host name: %v", err)
-	}
-	a.Hostname = subnet.PrintableText(name)
-	return a
 }
 
 // known returns leases, not nil: to Manager.Adopt, nil means that they are not known.

@@ -199,3 +199,38 @@ func TestRenewHasJitter(t *testing.T) {
 		}
 	})
 }
+
+// The lease's end is by a clock that counts the time in suspend, in the status as
+// well as after a change of uplink, and if the suspend is within Acquire.
+func TestEndAfterSuspend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var suspended atomic.Int64
+		fake := subnettest.NewFake()
+		slept := options
+		slept.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
+		m := fake.NewManager(parseConfig(t, network16), ttl, slept)
+		created, leave := make(chan struct{}), make(chan struct{})
+		fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: created, Wait: leave})
+		go func() {
+			<-created
+			suspended.Store(int64(5 * time.Hour))
+			close(leave)
+		}()
+		left := func(m *subnet.Manager) (byClock, shown time.Duration) {
+			s := m.Status()
+			return s.Ends - slept.Clock(), time.Until(s.Lease.Expiration)
+		}
+		if _, err := m.Acquire(t.Context(), us, subnet.Hints{}); err != nil {
+			t.Fatal(err)
+		}
+		if byClock, shown := left(m); byClock != ttl-5*time.Hour || shown != byClock {
+			t.Errorf("a suspend within Acquire: the lease ends in %v, shown %v", byClock, shown)
+		}
+		suspended.Add(int64(10 * time.Hour))
+		again := fake.NewManager(parseConfig(t, network16), ttl, slept)
+		again.Adopt(m.Status().Lease, nil)
+		if byClock, shown := left(again); byClock != ttl-15*time.Hour || shown != byClock {
+			t.Errorf("a suspend before Adopt: the lease ends in %v, shown %v", byClock, shown)
+		}
+	})
+}

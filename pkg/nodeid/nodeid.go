@@ -25,6 +25,12 @@ type ID [size]byte
 // String returns the identity as lower-case hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
+// New returns a random identity, which no file holds.
+func New() (id ID) {
+	rand.Read(id[:]) // never fails (crypto/rand)
+	return id
+}
+
 // fileName is the file's name in the state folder.
 const fileName = "node-id"
 
@@ -67,4 +73,33 @@ func read(path string) (id ID, err error) {
 		return id, fmt.Errorf("%s does not hold %d hexadecimal digits; delete it to get a new identity", path, 2*size)
 	}
 	return ID(b), nil
+}
+
+// create writes a new identity to path, or leaves the file that is there: link(2),
+// unlike rename(2), never replaces a file.
+func create(path string) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Cleanup()) }()
+	if _, err := fmt.Fprintln(f, New()); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// The new name survives a power failure once its folder is on disk.
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
