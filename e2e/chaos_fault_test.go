@@ -154,6 +154,17 @@ var faults = []fault{
 		r.readdress(h, r.freeAddr(rnd))
 		return func() { r.readdress(h, before) }, []*faultHost{h}
 	}},
+	{name: "etcd restored from a hot copy", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
+		copies := r.hotCopy()
+		r.compact() // revisions that the copy does not know
+		r.history.leave()
+		r.etcd.PutBack(copies)
+		return r.newStore, nil
+	}},
+	pausedAcross("host paused across a wipe of etcd", false, wipe),
+	pausedAcross("host paused across a wipe of etcd, equal revision", true, wipe),
+	pausedAcross("host paused across the restore of a hot copy", false, putBack),
+	pausedAcross("host paused across the restore of a hot copy, equal revision", true, putBack),
 }
 
 // readdress replaces the address of a host.

@@ -172,11 +172,14 @@ func (h *history) erase() {
 	h.last = h.now()
 }
 
-// recordDaemon records the subnet that a daemon reports.
-func (h *history) recordDaemon(ctx context.Context, n *faultHost) {
+// believe asks a daemon what it holds.
+func (h *history) believe(ctx context.Context, n *faultHost) {
+	if n.unasked.Load() {
+		return
+	}
 	call := h.now()
 	s, err := n.askStatus(ctx)
-	if err != nil || !s.Ready {
+	if err != nil || !s.Ready || n.unasked.Load() {
 		return // it does not run
 	}
 	h.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -37,6 +38,7 @@ type faultHost struct {
 	id      string              // its NodeID
 	addr    netip.Prefix        // its uplink's, at present
 	used    resources           // by this run, when it was young
+	unasked atomic.Bool         // the history does not record what it believes
 }
 
 const networkConfig = `{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0"}`

@@ -123,11 +123,15 @@ func (c *Cluster) Restore(ctx context.Context, snapshot string) {
 	}
 }
 
-// Copy copies the data of every running member, see [Server.Copy].
+// Copy copies the data of all running members as of one moment, see [Server.Copy].
 func (c *Cluster) Copy() (copies []string) {
 	c.tb.Helper()
 	for _, s := range c.Members {
-		copies = append(copies, s.Copy())
+		s.Pause()
+		defer s.Resume()
+	}
+	for _, s := range c.Members {
+		copies = append(copies, s.copyData())
 	}
 	return copies
 }

@@ -135,6 +135,11 @@ func (s *Server) Copy() string {
 	s.tb.Helper()
 	s.Pause()
 	defer s.Resume()
+	return s.copyData()
+}
+
+func (s *Server) copyData() string {
+	s.tb.Helper()
 	to := s.tb.TempDir()
 	if err := os.CopyFS(to, os.DirFS(s.dataDir())); err != nil {
 		s.tb.Fatalf("copy etcd's data: %v", err)
