@@ -18,6 +18,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/atomicfile"
 	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/ratelog"

@@ -12,8 +12,8 @@ import (
 
 // layout is the order of the files: each uses only what it and those after it declare.
 var layout = []string{
-	"daemon.go", "supervisor.go", "network.go", "join.go", "identity.go", "backend.go", "lastrun.go", "checkpoint.go", "peers.go",
-	"observer.go", "report.go", "check.go", "state.go", "systemd.go", "firewall.go", "rekey.go", "options.go", "memlimit.go",
+	"daemon.go", "supervisor.go", "network.go", "join.go", "identity.go", "backend.go", "checkpoint.go", "peers.go", "observer.go",
+	"report.go", "check.go", "rekey.go", "state.go", "systemd.go", "firewall.go", "options.go", "memlimit.go",
 }
 
 func TestFilesUseOnlyFilesBelow(t *testing.T) {

@@ -172,14 +172,14 @@ func (h *history) erase() {
 	h.last = h.now()
 }
 
-// believe asks a daemon what it holds.
-func (h *history) believe(ctx context.Context, n *faultHost) {
-	if n.unasked.Load() {
+// recordDaemon records the subnet that a daemon reports.
+func (h *history) recordDaemon(ctx context.Context, n *faultHost) {
+	if n.unrecorded.Load() {
 		return
 	}
 	call := h.now()
 	s, err := n.askStatus(ctx)
-	if err != nil || !s.Ready || n.unasked.Load() {
+	if err != nil || !s.Ready || n.unrecorded.Load() {
 		return // it does not run
 	}
 	h.mu.Lock()

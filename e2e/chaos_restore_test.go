@@ -20,8 +20,8 @@ func (r *faultRig) hotCopy() []string {
 	return copies
 }
 
-// wipe and putBack take the data from etcd; the function that they return runs after
-// a host has written to the former ones.
+// wipe and putBack prepare a loss of data. The function that they return causes it,
+// after a host has written to the former data.
 func wipe(r *faultRig) (change func()) { return r.etcd.Wipe }
 
 func putBack(r *faultRig) (change func()) {
@@ -29,9 +29,9 @@ func putBack(r *faultRig) (change func()) {
 	return func() { r.etcd.PutBack(copies) }
 }
 
-// pausedAcross is a fault that a host sleeps through: etcd gets other data, and
-// another host gets its subnet; if equal, at the revision of its own last write. It
-// ends as soon as it can speak to etcd. Then the other one leaves.
+// pausedAcross pauses a daemon while etcd gets other data and another host gets the
+// subnet; if equal, at the revision of the paused host's last write. The daemon must
+// end as soon as it can reach etcd. Then the other host leaves.
 func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault {
 	return fault{name: name, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
@@ -44,7 +44,7 @@ func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault
 			rev, err = r.written(key)
 			return err
 		})
-		h.unasked.Store(true) // it believes what it knew until it is told otherwise
+		h.unrecorded.Store(true) // until it can know of the other host
 		h.daemon.signal(syscall.SIGSTOP)
 		r.history.leave()
 		change()
@@ -83,7 +83,7 @@ func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault
 			}
 			r.keys.del(r.t, key)
 			h.start()
-			h.unasked.Store(false)
+			h.unrecorded.Store(false)
 		}, []*faultHost{h}
 	}}
 }

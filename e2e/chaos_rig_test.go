@@ -38,7 +38,8 @@ type faultHost struct {
 	id      string              // its NodeID
 	addr    netip.Prefix        // its uplink's, at present
 	used    resources           // by this run, when it was young
-	unasked atomic.Bool         // the history does not record what it believes
+	// unrecorded: the history does not record which subnet the daemon reports.
+	unrecorded atomic.Bool
 }
 
 const networkConfig = `{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0"}`

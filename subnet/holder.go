@@ -78,14 +78,20 @@ type Hints struct {
 // addresses. The NodeID alone is not enough: a copy of this host's disk may have
 // taken the lease. A lease of another flannel has no NodeID.
 func (a Attrs) SameHost(stored Attrs, former []netip.Addr) bool {
-	return !a.otherNode(stored) && (stored.PublicIP == a.PublicIP ||
-		stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP))
+	if a.otherNode(stored) {
+		return false
+	}
+	return stored.PublicIP == a.PublicIP ||
+		stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP) // promise: former-address-is-ours
 }
 
 // SameOwner reports whether leases with a and b belong to one host: by NodeID if
 // both have one, else by PublicIP.
 func (a Attrs) SameOwner(b Attrs) bool {
-	return !a.otherNode(b) && (a.PublicIP == b.PublicIP || a.NodeID != "" && a.NodeID == b.NodeID)
+	if a.otherNode(b) {
+		return false
+	}
+	return a.PublicIP == b.PublicIP || a.NodeID != "" && a.NodeID == b.NodeID // promise: node-id-proves-ownership
 }
 
 // otherNode reports whether a and b have different NodeIDs.

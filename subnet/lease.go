@@ -99,7 +99,7 @@ func dashed(p netip.Prefix) string {
 // StoredAs reports whether now is l unchanged: the same key, last written at the
 // same revision with the same attributes.
 func (l Lease) StoredAs(now Lease) bool {
-	return l.Key() == now.Key() && l.Rev == now.Rev && l.Attrs.Equal(now.Attrs)
+	return l.Key() == now.Key() && l.Rev == now.Rev && l.Attrs.Equal(now.Attrs) // promise: owner-and-value-are-compared
 }
 
 // String returns the lease for logs and errors.

@@ -81,7 +81,7 @@ func (m *Manager) waitUntil(ctx context.Context, l Lease, due time.Duration) boo
 				return true
 			}
 		}
-		timer.Reset(min(due-now, clock.UntilTick(checkInterval)))
+		timer.Reset(min(due-now, clock.UntilTick(checkInterval))) // promise: suspend-is-noticed
 	}
 }
 
@@ -97,5 +97,5 @@ func (m *Manager) renewalDue() time.Duration {
 	if wait <= 0 {
 		return now
 	}
-	return now + wait - time.Duration(rand.Int64N(int64(wait)/10+1))
+	return now + wait - time.Duration(rand.Int64N(int64(wait)/10+1)) // promise: renewal-has-jitter
 }

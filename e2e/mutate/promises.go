@@ -5,6 +5,7 @@ var promises = []promise{
 	{"One owner", []mutation{
 		{"older-overlap-wins", never, "subnet/etcd", "TestAcquireOneOwner", "two hosts hold overlapping subnets"},
 		{"one-host-an-address", never, "subnet/etcd", "TestAddressInUse", "want ErrAddressInUse"},
+		{"owner-and-value-are-compared", withoutOperand, "subnet/subnettest", "TestFakeConformance/EqualRevision", "error is"},
 		{"create-only-if-absent", yields(`clientv3.Compare(clientv3.Version(key), ">", -1)`), "subnet/etcdv3", "TestConformance/CreateRace", "both created the lease"},
 		{"former-address-is-ours", withoutOperand, "subnet", "TestAdoptAfterMove", "it fights for a lease that another host has"},
 	}},
@@ -29,7 +30,6 @@ var promises = []promise{
 	{"The same subnet", []mutation{
 		{"deleted-key-is-created-again", yields("l, error(nil)"), "subnet", "TestRenewDeletedKey", "the key was not created again"},
 		{"node-id-proves-ownership", withoutOperand, "subnet/etcd", "TestSameNodeAtAnotherAddress", "want ErrCloned"},
-		{"own-write-is-ours", withoutLeaf, "subnet", "TestAdoptOwnRevision", "1 bad keys"},
 		{"checkpoint-names-subnet", yields("netip.Prefix{}"), "daemon", "TestLastRunSubnet", "without subnet.env"},
 		{"unusable-uplink-keeps-lease", never, "daemon", "TestSetupFailureKeepsTheLease", "the lease is gone"},
 	}},

@@ -42,7 +42,7 @@ const (
 
 // Now returns the present Timestamp.
 func Now() Timestamp {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := os.ReadFile(bootIDFile)
 	if err != nil {
 		log.V(1).Infof("read boot id: %v", err)
 	}
@@ -99,11 +99,11 @@ func unset() bool {
 // Since returns the time from before to t. known is false if the host rebooted, and
 // the wall clock went back or was not set.
 func (t Timestamp) Since(before Timestamp) (passed time.Duration, known bool) {
-	if t.Boot != "" && t.Boot == before.Boot {
+	if t.Boot != "" && t.Boot == before.Boot { // promise: same-boot-uses-boot-clock
 		return t.onHost() - before.onHost(), true
 	}
 	passed = t.Wall.Sub(before.Wall)
-	return passed, passed >= 0 && !t.Unset && !before.Unset
+	return passed, passed >= 0 && !t.Unset && !before.Unset // promise: clock-behind-is-unknown
 }
 
 // onHost returns CLOCK_BOOTTIME in the host's own time namespace.

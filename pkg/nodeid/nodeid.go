@@ -25,12 +25,6 @@ type ID [size]byte
 // String returns the identity as lower-case hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// New returns a random identity, which no file holds.
-func New() (id ID) {
-	rand.Read(id[:]) // never fails (crypto/rand)
-	return id
-}
-
 // fileName is the file's name in the state folder.
 const fileName = "node-id"
 
@@ -41,8 +35,7 @@ func Load(dir string) (ID, error) {
 	path := filepath.Join(dir, fileName)
 	id, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		rand.Read(id[:]) // never fails (crypto/rand)
-		err = atomicfile.Create(path, fmt.Appendln(nil, id), 0o644)
+		err = atomicfile.Create(path, fmt.Appendln(nil, New()), 0o644)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return ID{}, fmt.Errorf("make node id: %w", err)
 		}
@@ -75,31 +68,8 @@ func read(path string) (id ID, err error) {
 	return ID(b), nil
 }
 
-// create writes a new identity to path, or leaves the file that is there: link(2),
-// unlike rename(2), never replaces a file.
-func create(path string) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Cleanup()) }()
-	if _, err := fmt.Fprintln(f, New()); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// The new name survives a power failure once its folder is on disk.
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+// New returns a random identity, which no file holds.
+func New() (id ID) {
+	rand.Read(id[:]) // never fails (crypto/rand)
+	return id
 }

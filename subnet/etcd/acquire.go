@@ -135,10 +135,8 @@ func (a *acquisition) created(l subnet.Lease) bool {
 // those before it. ok is false if there is none to take.
 func (a *acquisition) takeOne(ctx context.Context, leases, candidates []subnet.Lease) (taken subnet.Lease, ok bool, err error) {
 	for _, l := range candidates {
-		if a.needsChallenge(l) {
-			if l, err = a.challenge(ctx, l); err != nil {
-				return subnet.Lease{}, false, err
-			}
+		if l, err = a.settle(ctx, l); err != nil {
+			return subnet.Lease{}, false, err
 		}
 		// A run that ended between create and verify leaves such a lease.
 		if err := a.yieldToOlder(ctx, l, leases); a.record(err) != nil {
@@ -181,7 +179,7 @@ func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet
 	choice := a.hints.Previous
 	if !a.free(choice, leases) {
 		taken, err := a.taken(leases), error(nil)
-		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand())
+		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand()) // promise: remembered-subnets-come-last
 		if errors.Is(err, subnet.ErrFull) {
 			choice, err = pick(a.config, taken, newRand())
 		}

@@ -63,14 +63,20 @@ func (a *acquisition) needsChallenge(l subnet.Lease) bool {
 	return !ok || !silent.StoredAs(l)
 }
 
+// settle returns l if it is ours without doubt, or as a challenge leaves it.
+func (a *acquisition) settle(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
+	if a.needsChallenge(l) { // promise: one-host-an-address
+		return a.challenge(ctx, l)
+	}
+	return l, nil
+}
+
 // challengeAll returns leases as the challenges leave them. It fails if one's
 // holder is alive.
 func (a *acquisition) challengeAll(ctx context.Context, leases []subnet.Lease) (silent []subnet.Lease, err error) {
 	for _, l := range leases {
-		if a.needsChallenge(l) {
-			if l, err = a.challenge(ctx, l); err != nil {
-				return nil, err
-			}
+		if l, err = a.settle(ctx, l); err != nil {
+			return nil, err
 		}
 		silent = append(silent, l)
 	}

@@ -66,7 +66,7 @@ func (h *History) Observe(a Answer, m Mark) {
 	if other || h.members == nil {
 		h.cluster, h.term, h.members = "", 0, make(map[string]Answer)
 	}
-	if other || a.Term > h.term && h.term > 0 {
+	if other || a.Term > h.term && h.term > 0 { // promise: v3-other-history-is-resync
 		h.number = max(h.number, 1) + 1
 		if h.changed != nil {
 			close(h.changed)

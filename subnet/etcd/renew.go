@@ -39,7 +39,7 @@ func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, form
 	}
 	log.Warningf("lease key has vanished, create it again subnet=%v", l.Subnet)
 	l.Attrs = a
-	created, err := h.keyspace.Create(ctx, l, h.ttl)
+	created, err := h.keyspace.Create(ctx, l, h.ttl) // promise: deleted-key-is-created-again
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -93,14 +93,13 @@ func (h *Holder) verify(ctx context.Context, l subnet.Lease) error {
 // yieldToOlder deletes own if it overlaps an older one of leases, and returns
 // errYielded then. A reservation does not yield.
 func (h *Holder) yieldToOlder(ctx context.Context, own subnet.Lease, leases []subnet.Lease) error {
-	older, ok := olderOverlap(leases, own)
-	if !ok || own.Reserved {
-		return nil
+	if older, ok := olderOverlap(leases, own); ok && !own.Reserved { // promise: older-overlap-wins
+		if err := h.keyspace.Delete(ctx, own); err != nil {
+			return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
+		}
+		return fmt.Errorf("%v overlaps %v, which is older: %w", own.Subnet, older, errYielded)
 	}
-	if err := h.keyspace.Delete(ctx, own); err != nil {
-		return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
-	}
-	return fmt.Errorf("%v overlaps %v, which is older: %w", own.Subnet, older, errYielded)
+	return nil
 }
 
 // olderOverlap returns a lease of another host that overlaps own and was created

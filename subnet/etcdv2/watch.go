@@ -90,7 +90,7 @@ func (s *Store) waitAfter(ctx context.Context, rev subnet.Rev, waits *connection
 	var heartbeats sync.WaitGroup
 	defer heartbeats.Wait()
 	defer cancel(nil)
-	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) })
+	heartbeats.Go(func() { s.heartbeat(ctx, cancel, index.Load) }) // promise: v2-watch-has-heartbeat
 	receiving := context.WithValue(waits.trace(ctx), headersKey{}, func(i uint64) {
 		answer.Stop()
 		index.Store(i)

@@ -65,7 +65,7 @@ func (s *Store) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs,
 	id := clientv3.LeaseID(kv.Lease)
 	same := stored.Attrs.Equal(a)
 	l.Created, l.Expiration, l.Reserved = subnet.Rev(kv.CreateRevision), time.Time{}, id == clientv3.NoLease
-	if l.Reserved {
+	if l.Reserved { // promise: reservation-gets-no-ttl
 		if !same {
 			l.Rev, err = s.replace(ctx, kv, v, clientv3.NoLease)
 		}
