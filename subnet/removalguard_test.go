@@ -195,7 +195,7 @@ func TestAdopt(t *testing.T) {
 		for _, l := range fake.Leases(t) {
 			known = append(known, &l)
 		}
-		own, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{})
+		own, err := newManager(t, fake, network16).Acquire(t.Context(), us, subnet.Hints{Previous: prefix("10.5.100.0/24")})
 		if err != nil {
 			t.Fatal(err)
 		}

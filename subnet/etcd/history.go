@@ -10,7 +10,8 @@ import (
 type Answer struct {
 	// Cluster is derived from the members' addresses and the cluster's token.
 	Cluster string
-	// Member is the server that answered. Others may lag behind it.
+	// Member is the server that answered. Others may lag behind it. An answer
+	// without a member, as some are of etcd's gRPC proxy, has no revision to compare.
 	Member string
 	// Term counts the elections, and Rev the changes. Neither decreases at one
 	// member in one history.
@@ -77,6 +78,9 @@ func (h *History) Observe(a Answer, m Mark) {
 		h.cluster = a.Cluster
 	}
 	h.term = max(h.term, a.Term)
+	if a.Member == "" {
+		return
+	}
 	last := h.members[a.Member]
 	h.members[a.Member] = Answer{Member: a.Member, Term: max(a.Term, last.Term), Rev: max(a.Rev, last.Rev)}
 }
@@ -84,6 +88,9 @@ func (h *History) Observe(a Answer, m Mark) {
 // before reports whether a is from an earlier term or revision than m. An answer of
 // a member that is not known is compared with those of all.
 func (a Answer) before(m Mark) bool {
+	if a.Member == "" {
+		return false
+	}
 	known, ok := m.members[a.Member]
 	if !ok {
 		for _, last := range m.members {

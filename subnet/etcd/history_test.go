@@ -17,6 +17,7 @@ func TestHistory(t *testing.T) {
 		"an earlier revision at a new member":   {[]Answer{a("1", "a", 2, 5), a("1", "z", 2, 4)}, 2},
 		"another cluster":                       {[]Answer{a("1", "a", 2, 5), a("2", "a", 2, 9)}, 2},
 		"no headers but the revision":           {[]Answer{a("", "a", 0, 5), a("", "a", 0, 9), a("", "a", 0, 9)}, 1},
+		"no ids, as from a proxy":               {[]Answer{a("1", "a", 2, 5), a("", "", 0, 3), a("1", "a", 2, 5)}, 1},
 		"no revision, as in a watch's answer":   {[]Answer{a("1", "a", 2, 5), a("1", "a", 2, 0)}, 1},
 		"another cluster, at the first's place": {[]Answer{a("1", "a", 9, 90), a("2", "a", 2, 9), a("2", "a", 2, 10)}, 2},
 	} {

@@ -28,8 +28,16 @@ func observe(h *etcd.History, answer any, sent etcd.Mark) {
 		return
 	}
 	header := a.GetHeader()
-	h.Observe(etcd.Answer{Cluster: strconv.FormatUint(header.ClusterId, 16), Member: strconv.FormatUint(header.MemberId, 16),
+	h.Observe(etcd.Answer{Cluster: hex(header.ClusterId), Member: hex(header.MemberId),
 		Term: header.RaftTerm, Rev: header.Revision}, sent)
+}
+
+// hex returns an id as text; "" for 0, with which etcd's gRPC proxy confirms a watch.
+func hex(id uint64) string {
+	if id == 0 {
+		return ""
+	}
+	return strconv.FormatUint(id, 16)
 }
 
 // observeCalls observes the answer to each call.
