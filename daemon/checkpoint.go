@@ -244,7 +244,7 @@ func (w *checkpointWriter) Run(ctx context.Context) error {
 // clock was set.
 func (w *checkpointWriter) save() {
 	status, now, version := w.state.get().manager.Status(), clock.Now(), w.peers.currentVersion()
-	if version == w.version && status.Lease.Rev == w.saved.Lease.Rev && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
+	if version == w.version && status.Lease.StoredAs(w.saved.Lease) && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
 		return
 	}
 	c := w.saved

@@ -159,25 +159,29 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 		if err := os.WriteFile(r.options.stateDir, nil, 0o600); err != nil { // a file in the folder's place
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
 		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.API)
-		go func() { ended <- w.Run(ctx) }()
-		time.Sleep(time.Hour)
-		if pause := time.Until(w.retry); pause > 2*maxCheckpointPause || w.retry.IsZero() {
+		runFor := func(d time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			if err := w.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		runFor(time.Hour)
+		if pause := time.Until(w.retry); pause > 2*maxCheckpointPause || pause < maxCheckpointPause/4 {
 			t.Errorf("the next attempt is in %v", pause)
 		}
 		if err := os.Remove(r.options.stateDir); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * maxCheckpointPause)
-		synctest.Wait()
-		if c := r.checkpoints.load(); c == nil || c.Lease.Subnet != m.lease.Subnet || !w.retry.IsZero() {
-			t.Errorf("the checkpoint is %+v", c)
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+		time.AfterFunc(2*maxCheckpointPause, func() {
+			if c := r.checkpoints.load(); c == nil || c.Lease.Subnet != m.lease.Subnet {
+				t.Errorf("the checkpoint is %+v", c)
+			}
+		})
+		runFor(3 * maxCheckpointPause)
+		if !w.retry.IsZero() {
+			t.Errorf("an attempt is due at %v, after a success", w.retry)
 		}
 	})
 }

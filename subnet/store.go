@@ -129,9 +129,9 @@ type Admin interface {
 	// old, byte for byte. Errors: ErrConflict.
 	ReplaceConfig(ctx context.Context, old, config []byte) error
 
-	// Reserve writes l as a reservation: without a TTL, for the host that l.Attrs
-	// names. If l.Rev is 0, the key must not exist; otherwise its last write must
-	// be l.Rev. Reserve returns l with Reserved and Rev as they are now.
+	// Reserve makes l a reservation: without a TTL, for the host that l.Attrs names.
+	// If l.Rev is 0, the key must not exist; otherwise it must be stored as l.
+	// Reserve returns l with Reserved, Rev and Created as they are now.
 	// Errors: ErrExists, ErrConflict.
 	Reserve(ctx context.Context, l Lease) (Lease, error)
 

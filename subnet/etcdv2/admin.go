@@ -32,9 +32,15 @@ func (s *Store) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, erro
 		return subnet.Lease{}, err
 	}
 	verb := "reserve " + s.key(l)
+	var read *goetcd.Node
+	if l.Rev > 0 {
+		if read, err = s.unchanged(ctx, l); err != nil {
+			return subnet.Lease{}, err
+		}
+	}
 	resp, err := s.call(ctx, verb, func(c *goetcd.Client) (*goetcd.Response, error) {
-		if l.Rev > 0 {
-			return c.CompareAndSwap(s.key(l), string(v), 0, "", uint64(l.Rev))
+		if read != nil {
+			return c.CompareAndSwap(s.key(l), string(v), 0, read.Value, read.ModifiedIndex)
 		}
 		return c.Create(s.key(l), string(v), 0)
 	})

@@ -35,11 +35,15 @@ func (s *Store) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, erro
 		return subnet.Lease{}, err
 	}
 	key := s.key(l)
-	cond, refusal := absent(key), subnet.ErrExists
+	conds, refusal := []clientv3.Cmp{absent(key)}, subnet.ErrExists
 	if l.Rev > 0 {
-		cond, refusal = clientv3.Compare(clientv3.ModRevision(key), "=", int64(l.Rev)), subnet.ErrConflict
+		kv, err := s.unchanged(ctx, l)
+		if err != nil {
+			return subnet.Lease{}, err
+		}
+		conds, refusal = asRead(kv), subnet.ErrConflict
 	}
-	rev, err := s.put(ctx, key, v, []clientv3.Cmp{cond}, clientv3.NoLease)
+	rev, err := s.put(ctx, key, v, conds, clientv3.NoLease)
 	if errors.Is(err, errCompare) {
 		return subnet.Lease{}, fmt.Errorf("reserve %s: %w", key, refusal)
 	}

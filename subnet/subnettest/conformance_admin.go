@@ -70,6 +70,11 @@ func testReserve(t *testing.T, h Harness) {
 	if _, err := h.Store.Reserve(t.Context(), stale); !errors.Is(err, subnet.ErrConflict) {
 		t.Fatalf("Reserve what was written since = %v, want ErrConflict", err)
 	}
+	another := l
+	another.Attrs.PublicIP = host(3).Attrs.PublicIP
+	if _, err := h.Store.Reserve(t.Context(), another); !errors.Is(err, subnet.ErrConflict) {
+		t.Fatalf("Reserve another host's lease at the same revision = %v, want ErrConflict", err)
+	}
 	if _, err := h.Store.Reserve(t.Context(), l); err != nil {
 		t.Fatalf("Reserve what is leased = %v", err)
 	}

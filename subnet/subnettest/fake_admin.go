@@ -42,7 +42,7 @@ func (f *Fake) Reserve(ctx context.Context, l subnet.Lease) (subnet.Lease, error
 	switch {
 	case l.Rev == 0 && e != nil:
 		return subnet.Lease{}, fmt.Errorf("reserve %v: %w", l, refusal(subnet.ErrExists, lostAck))
-	case l.Rev != 0 && (e == nil || e.rev != l.Rev):
+	case l.Rev != 0 && f.unchanged(l) == nil:
 		return subnet.Lease{}, fmt.Errorf("reserve %v: %w", l, refusal(subnet.ErrConflict, lostAck))
 	}
 	e = f.put(l.Key(), value, 0)
