@@ -64,13 +64,7 @@ func (s *Store) watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev
 	ctx = context.WithValue(ctx, watchKey{}, &watchStream{cancel: cancel})
 	var monitors sync.WaitGroup
 	monitors.Go(func() { cancelWhenCut(ctx, c.ActiveConnection(), cancel) })
-	monitors.Go(func() {
-		select {
-		case <-changed:
-			cancel(errHistory)
-		case <-ctx.Done():
-		}
-	})
+	monitors.Go(func() { cancelWhenChanged(ctx, changed, cancel) })
 	defer monitors.Wait()
 	defer cancel(nil)
 
@@ -151,6 +145,16 @@ func (s *Store) read(rev subnet.Rev, resp clientv3.WatchResponse) (subnet.Rev, [
 		events = append(events, subnet.Event{Type: subnet.Added, Lease: &l})
 	}
 	return rev, events, nil
+}
+
+// cancelWhenChanged cancels with errHistory when the store has another history. It
+// returns when ctx ends.
+func cancelWhenChanged(ctx context.Context, changed <-chan struct{}, cancel context.CancelCauseFunc) {
+	select {
+	case <-changed:
+		cancel(errHistory)
+	case <-ctx.Done():
+	}
 }
 
 // cancelWhenCut cancels with errCut when every endpoint has failed. It returns
