@@ -1,7 +1,7 @@
 package rtnl
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,10 +13,8 @@ import (
 // Reach reads the interfaces that this host's routes to other hosts name. One
 // goroutine may use it at a time.
 type Reach struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	conn   *conn
-	links  *netlink.Handle
+	conn  *conn
+	links *netlink.Handle
 }
 
 // NewReach opens the sockets, in the network namespace of the calling thread.
@@ -27,19 +25,15 @@ func NewReach() (*Reach, error) {
 	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("open route netlink: %w", err)
+		return nil, errors.Join(fmt.Errorf("open route netlink: %w", err), c.sock.Close())
 	}
-	r := &Reach{conn: c, links: h}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	return r, nil
+	return &Reach{conn: c, links: h}, nil
 }
 
 // Close closes the sockets.
 func (r *Reach) Close() error {
-	r.cancel()
 	r.links.Close()
-	return r.conn.close()
+	return r.conn.sock.Close()
 }
 
 // nextHops is a unicast route, as far as it leads to interfaces.
@@ -60,29 +54,31 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 		addr  netip.Addr
 		table uint32
 	}
-	best := make(map[place]nextHops)
-	err := retried("routes", func() { clear(best) }, func() error {
-		return r.conn.dump(r.ctx, unix.RTM_GETROUTE, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...), func(body []byte) {
-			route, ok := parseNextHops(body)
-			if !ok {
-				return
+	var best map[place]nextHops
+	consider := func(body []byte) {
+		route, ok := parseNextHops(body)
+		if !ok {
+			return
+		}
+		first, _ := slices.BinarySearchFunc(sorted, route.dst.Addr(), netip.Addr.Compare)
+		for _, a := range sorted[first:] {
+			if !route.dst.Contains(a) {
+				break
 			}
-			first, _ := slices.BinarySearchFunc(sorted, route.dst.Addr(), netip.Addr.Compare)
-			for _, a := range sorted[first:] {
-				if !route.dst.Contains(a) {
-					break
-				}
-				at := place{a, route.table}
-				old, found := best[at]
-				switch {
-				case !found || route.dst.Bits() > old.dst.Bits():
-					best[at] = route
-				case route.dst == old.dst:
-					old.links = slices.Concat(old.links, route.links)
-					best[at] = old
-				}
+			at := place{a, route.table}
+			old, found := best[at]
+			switch {
+			case !found || route.dst.Bits() > old.dst.Bits():
+				best[at] = route
+			case route.dst == old.dst:
+				old.links = slices.Concat(old.links, route.links)
+				best[at] = old
 			}
-		})
+		}
+	}
+	_, err := RetryDump("routes", func() ([]struct{}, error) {
+		best = make(map[place]nextHops)
+		return nil, r.conn.dump(unix.RTM_GETROUTE, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...), consider)
 	})
 	if err != nil {
 		return nil, err
