@@ -95,7 +95,7 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer}
+	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, PacketInfo: true}
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}

@@ -22,10 +22,8 @@ func (r *Reader) findIPsec(d Datagrams) (string, error) {
 	if r.xfrm == nil {
 		return "", nil
 	}
-	var all []netlink.XfrmPolicy
-	err := rtnl.RetryDump("IPsec policies", func() (err error) {
-		all, err = r.xfrm.XfrmPolicyList(netlink.FAMILY_V4)
-		return err
+	all, err := rtnl.RetryDump("IPsec policies", func() ([]netlink.XfrmPolicy, error) {
+		return r.xfrm.XfrmPolicyList(netlink.FAMILY_V4)
 	})
 	if err != nil {
 		return "", err
