@@ -89,7 +89,11 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device, netdev.TUNPattern), Queues: queues, Persistent: p.device != ""}); err != nil {
+	c := tun.Config{Name: cmp.Or(p.device, netdev.TUNPattern), Queues: queues, Persistent: p.device != ""}
+	if c.Persistent {
+		c.Made = func(name string) error { return markDevice(p.links, name) }
+	}
+	if d.device, err = tun.Open(c); err != nil {
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
