@@ -98,8 +98,8 @@ func (p *Path) Set(peers []Peer) error {
 	return p.change(peers, slices.Collect(maps.Keys(gone)))
 }
 
-// SetIncomplete tells the programs that peers are missing in the table. They then
-// leave packets that they would refuse as forged to the socket.
+// SetIncomplete marks the table as lacking peers. The programs then leave packets
+// that they would refuse as forged to the socket.
 func (p *Path) SetIncomplete(on bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
