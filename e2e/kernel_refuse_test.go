@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -74,41 +75,49 @@ func TestKernelRefusals(t *testing.T) {
 	}
 }
 
-// If the programs' table cannot hold all peers, the daemon continues without
-// them and publishes that.
-func TestKernelGivesUp(t *testing.T) {
+// Whoever writes to etcd may add leases of any length. The programs' table has room for
+// all of the configured length; what exceeds it goes by the offloaded path, and the
+// others stay in the kernel.
+func TestKernelTinySubnets(t *testing.T) {
 	c := newCluster(t, "3")
-	c.configure(`{"Network": "10.5.0.0/16", "SubnetLen": 17}`) // two subnets, and some spare places
-	a := c.node("a", dataPathFlag+"kernel")
-	da := a.join()
+	c.configure(`{"Network": "10.5.0.0/16", "SubnetLen": 18}`) // four subnets, and some spare places
+	a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
+	c.joinPair(a, b)
 	c.awaitKernelLease(a)
-	// Leases of another length, as of an earlier configuration.
+	c.awaitKernelLease(b)
+	// Leases of another length, as of an earlier configuration, where no host is.
 	peer := c.lab.Host("peer").Addr().Addr()
-	const more = 1100
-	for i := range more {
-		s := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i / 16), byte(i % 16 * 16)}), 28)
-		c.keys.put(t, "subnets/"+subnet.Lease{Subnet: s}.Key(), fmt.Sprintf(`{"PublicIP":"%v"}`, peer), 0)
+	free := netip.MustParsePrefix("10.5.0.0/18")
+	for free.Overlaps(a.subnet()) || free.Overlaps(b.subnet()) {
+		free = netip.PrefixFrom(subnet.LastAddr(free).Next(), free.Bits())
 	}
-	da.says("give up kernel data path")
-	eventually(t, "the status says so", func() error {
-		if s := a.status().Backend; s.DataPath != "offload" || len(s.Peers) != more {
-			return fmt.Errorf("data path %s, %d peers", s.DataPath, len(s.Peers))
-		}
-		return nil
-	})
-	if pins := pinsOf(t, a); len(pins) != 0 {
-		t.Errorf("still pinned: %v", pins)
+	const more = 1024 + 76
+	var keys []string
+	for at := free.Addr(); len(keys) < more; {
+		s := netip.PrefixFrom(at, 30)
+		keys = append(keys, "subnets/"+subnet.Lease{Subnet: s}.Key())
+		c.keys.put(t, keys[len(keys)-1], fmt.Sprintf(`{"PublicIP":"%v"}`, peer), 0)
+		at = subnet.LastAddr(s).Next()
 	}
-	eventually(t, "the lease says so", func() error {
-		if got, want := identity.ReplaceAllString(c.leases()[a.leaseKey()], ""), fmt.Sprintf(`{"PublicIP":"%v","PublicIPv6":null}`, a.Addr().Addr()); got != want {
-			return fmt.Errorf("it is %s, want %s", got, want)
-		}
-		return nil
-	})
-	da.stop()
-	if a.HasLink("flannel0") {
-		t.Error("the device stayed, though nothing works by it")
+	reason := func(n *node, want bool) {
+		t.Helper()
+		const text = "76 peers of other subnet lengths by offload"
+		eventually(t, fmt.Sprintf("host %s reports %q: %v", n.Name(), text, want), func() error {
+			if s := n.status().Backend; s.DataPath != "kernel" || strings.Contains(s.DataPathReason, text) != want {
+				return fmt.Errorf("%s: %s", s.DataPath, s.DataPathReason)
+			}
+			return nil
+		})
 	}
+	reason(a, true)
+	reason(b, true)
+	c.awaitKernelLease(a)
+	c.awaitKernelPackets(a, b)
+	for _, key := range keys {
+		c.keys.del(t, key)
+	}
+	reason(a, false)
+	c.awaitKernelPackets(a, b)
 }
 
 // Another backend removes the leftovers of the kernel data path.

@@ -73,9 +73,10 @@ type status struct {
 		Subnet netip.Prefix `json:"subnet"`
 	} `json:"lease"`
 	Backend struct {
-		DataPath string            `json:"datapath"`
-		Drops    map[string]uint64 `json:"drops"`
-		Peers    []struct {
+		DataPath       string            `json:"datapath"`
+		DataPathReason string            `json:"datapath_reason"`
+		Drops          map[string]uint64 `json:"drops"`
+		Peers          []struct {
 			Subnet   netip.Prefix `json:"subnet"`
 			PublicIP netip.Addr   `json:"public_ip"`
 			Problem  string       `json:"problem"`

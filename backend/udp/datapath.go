@@ -90,6 +90,8 @@ type pathConfig struct {
 	table *table
 	drops *drops
 	mtus  *pathMTUs
+	// named is true if -udp-datapath names the data path.
+	named bool
 	// announce makes the lease name a data path; "" names none.
 	announce func(dataPath string)
 }

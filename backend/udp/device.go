@@ -33,7 +33,7 @@ func (n *network) openDevice() (err error) {
 	case refusal == nil:
 		return nil
 	case errors.Is(refusal, rtnl.ErrForeign):
-		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v): remove that route, or change Network", n.Network, name, refusal.Err, n.Network)
+		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v)", n.Network, name, refusal.Err, n.Network)
 	}
 	return fmt.Errorf("add %w", refusal)
 }

@@ -27,6 +27,9 @@ const (
 	deviceWriteError
 	// receiveOverflow: in; the socket's buffer was full (SO_RXQ_OVFL).
 	receiveOverflow
+	// wrongInterface: in; no route of this host to the sender names the interface
+	// that the datagram arrived by.
+	wrongInterface
 
 	reasons
 )
@@ -41,6 +44,7 @@ var reasonNames = [reasons]string{
 	sendError:                "send_error",
 	deviceWriteError:         "device_write_error",
 	receiveOverflow:          "receive_overflow",
+	wrongInterface:           "wrong_interface",
 }
 
 // drops counts refused packets; any goroutine may add.

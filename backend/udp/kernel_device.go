@@ -45,10 +45,31 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 	return nil
 }
 
-// leftDevices returns the persistent devices that serve network, or that have no
-// address because a run was killed before it set one.
+// deviceMark is the alias of our persistent devices (ip-link(8)). Another program's
+// device with such a name is not ours.
+const deviceMark = "flannel data path"
+
+// markDevice marks a device as ours.
+func markDevice(h *netlink.Handle, name string) error {
+	l, err := h.LinkByName(name)
+	if err == nil && l.Attrs().Alias != deviceMark {
+		err = h.LinkSetAlias(l, deviceMark)
+	}
+	if err != nil {
+		return fmt.Errorf("mark device %s: %w", name, err)
+	}
+	return nil
+}
+
+// leftDevices returns our persistent devices that serve network, or that have no
+// address because a run was killed before it set one. Earlier releases set no mark;
+// their devices have pins.
 func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 	links, err := rtnl.Links(h)
+	if err != nil {
+		return nil, err
+	}
+	pinned, err := bpf.Pinned()
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +77,9 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 	for _, l := range links {
 		t, ok := l.(*netlink.Tuntap)
 		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !netdev.IsTUN(t.Name) {
+			continue
+		}
+		if t.Alias != deviceMark && !slices.Contains(pinned, t.Name) {
 			continue
 		}
 		addrs, err := rtnl.Addrs(h, l)

@@ -23,6 +23,7 @@ type network struct {
 	*pathConfig
 	path   dataPath
 	reason string // for the choice of path
+	routes *routeFollower
 	// reconciler keeps the device and its route.
 	reconciler *rtnl.Reconciler
 	closers    []func() error // in the order of opening
@@ -113,6 +114,7 @@ func (n *network) Run(ctx context.Context) error {
 		device, n.path.name(), n.reason, n.path.detail(), n.local, n.MTU())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.path.run(ctx) })
+	g.Go(func() error { return n.routes.run(ctx, n.followed) })
 	g.Go(func() error { return n.reconciler.Run(ctx) })
 	err := g.Wait()
 	if err == nil || errors.Is(err, backend.ErrGone) {
@@ -123,6 +125,13 @@ func (n *network) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", backend.ErrGone, device, err)
 	}
 	return err
+}
+
+// followed runs after the table's arrivals were read anew.
+func (n *network) followed() {
+	if k, ok := n.path.(*kernel); ok {
+		k.follow()
+	}
 }
 
 // Close implements backend.Network. It also closes a network that is only partly

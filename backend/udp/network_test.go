@@ -66,7 +66,9 @@ func (r *rig) check(err error) {
 	}
 }
 
-func (r *rig) open() error { return r.host.Do(r.network.openDevice) }
+func (r *rig) open() error {
+	return r.host.Do(func() error { return errors.Join(r.network.openRoutes(), r.network.openDevice()) })
+}
 
 // run runs the network until the test ends.
 func (r *rig) run() {

@@ -89,13 +89,17 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.device, err = tun.Open(tun.Config{Name: cmp.Or(p.device, netdev.TUNPattern), Queues: queues, Persistent: p.device != ""}); err != nil {
+	c := tun.Config{Name: cmp.Or(p.device, netdev.TUNPattern), Queues: queues, Persistent: p.device != ""}
+	if c.Persistent {
+		c.Made = func(name string) error { return markDevice(p.links, name) }
+	}
+	if d.device, err = tun.Open(c); err != nil {
 		return nil, explainTUN(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer}
+	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, PacketInfo: true}
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}

@@ -78,7 +78,7 @@ func (in *inQueue) message(m udpsock.Message) error {
 	for {
 		p := ipv4Packet(m.Data[:min(m.SegLen, len(m.Data))])
 		m.Data = m.Data[len(p):]
-		peer, why := in.table.admit(m.From, p)
+		peer, why := in.table.admit(m.From, m.Interface, p)
 		if why != admitted {
 			in.drops.add(why)
 		} else {

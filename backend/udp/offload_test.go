@@ -52,6 +52,7 @@ func newLoop(t testing.TB) *loop {
 		drops: new(drops), links: l.host.Netlink(),
 	}
 	p.Uplink.MTU = 1500
+	p.table.interfacesTo = allBy(1) // lo
 	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))}, DefaultPort)
 	err := l.host.Do(func() (err error) {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
@@ -296,7 +297,7 @@ func TestEachDatagramIsAdmitted(t *testing.T) {
 		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[virtio.HdrLen:]...)
 	}
 	all = append(all, 0x45, 0) // and a stump
-	err := l.in.message(udpsock.Message{Data: all, SegLen: 128, From: be32(itself)})
+	err := l.in.message(udpsock.Message{Interface: 1, Data: all, SegLen: 128, From: be32(itself)})
 	if err := errors.Join(err, l.in.write(l.in.merger.Flush()), l.in.message(udpsock.Message{SegLen: 1, From: 1})); err != nil {
 		t.Fatal(err)
 	}

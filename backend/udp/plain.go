@@ -38,7 +38,7 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true}
+	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
 	if d.socket, err = udpsock.Open(cfg); err != nil {
 		return nil, explainListen(err)
 	}
@@ -167,7 +167,7 @@ func (d *plain) in() error {
 		m := receiver.Message(0)
 		d.drops[receiveOverflow].Store(d.socket.Drops())
 		p := ipv4Packet(m.Data)
-		peer, why := d.table.admit(m.From, p)
+		peer, why := d.table.admit(m.From, m.Interface, p)
 		if why != admitted {
 			d.drops.add(why)
 			continue

@@ -29,10 +29,14 @@ type table struct {
 	// ownNet and ownMask are our subnet: received packets must be for it.
 	ownNet, ownMask uint32
 
-	// outer counts the leases of each public IP. It only serves the reason of a
-	// refusal, so admitted packets never read it.
-	outer   map[uint32]int
+	// outer has the hosts by public IP. The packet path reads it only for the reason
+	// of a refusal.
+	outer   map[uint32]*outerHost
 	outerMu sync.RWMutex // guards outer
+
+	// interfacesTo reads the interfaces that the host's routes to others name. nil:
+	// every datagram is refused.
+	interfacesTo func(hosts []netip.Addr) (map[netip.Addr][]uint32, error)
 
 	mu    sync.Mutex // guards peers; apply writes, stats reads
 	peers map[netip.Prefix]*peer
@@ -47,6 +51,7 @@ type peer struct {
 	addr        netip.AddrPort
 	dest        *udpsock.Dest
 	outerSource uint32
+	host        *outerHost
 	traffic     *traffic
 }
 
@@ -75,6 +80,12 @@ func (p *peer) stats() backend.PeerStats {
 	}
 }
 
+// outerHost is a host that has leases.
+type outerHost struct {
+	leases int
+	arrivals
+}
+
 // route is one link of a slot's chain, longest prefix first. It is immutable once
 // stored.
 type route struct {
@@ -91,7 +102,7 @@ func newTable(network netip.Prefix, subnetLen int, own netip.Prefix) *table {
 		slots:   make([]atomic.Pointer[route], 1<<(bits-network.Bits())),
 		ownNet:  be32(own.Masked().Addr()),
 		ownMask: maskOf(own.Bits()),
-		outer:   make(map[uint32]int),
+		outer:   make(map[uint32]*outerHost),
 		peers:   make(map[netip.Prefix]*peer),
 	}
 }
@@ -113,8 +124,9 @@ func (t *table) lookup(addr uint32) *peer {
 
 // admit checks a received datagram. Its payload must be one whole IPv4 packet,
 // from a subnet whose lease has the datagram's source outer as public IP, to our
-// own subnet. It returns the sender, or nil and the reason of the refusal.
-func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
+// own subnet, and it must have arrived by an interface that leads to the sender. It
+// returns the sender, or nil and the reason of the refusal.
+func (t *table) admit(outer, arrived uint32, packet ipv4Packet) (*peer, reason) {
 	if !packet.wellFormed() {
 		return nil, malformed
 	}
@@ -127,6 +139,8 @@ func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 		return nil, innerSourceMismatch
 	case packet.destination()&t.ownMask != t.ownNet: // promise: inner-destination-is-ours
 		return nil, innerDestinationMismatch
+	case !p.host.contains(arrived): // promise: arrives-by-the-route
+		return nil, wrongInterface
 	}
 	return p, admitted
 }
@@ -136,39 +150,62 @@ func (t *table) admit(outer uint32, packet ipv4Packet) (*peer, reason) {
 func (t *table) apply(events []subnet.Event, port uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var hosts []netip.Addr
+	for _, e := range events {
+		if e.Type == subnet.Added {
+			hosts = append(hosts, e.Lease.Attrs.PublicIP)
+		}
+	}
+	interfaces := t.learn(hosts)
 	for _, e := range events {
 		old := t.peers[e.Lease.Subnet]
 		if e.Type == subnet.Removed {
 			if old != nil {
 				delete(t.peers, e.Lease.Subnet)
-				t.countOuter(old.outerSource, -1)
+				t.release(old.outerSource)
 				t.relink(old.subnet)
 			}
 			continue
 		}
+		public := e.Lease.Attrs.PublicIP
 		p := &peer{
 			subnet:      e.Lease.Subnet,
-			addr:        netip.AddrPortFrom(e.Lease.Attrs.PublicIP, port),
-			dest:        udpsock.NewDest(e.Lease.Attrs.PublicIP.As4(), port),
-			outerSource: be32(e.Lease.Attrs.PublicIP),
+			addr:        netip.AddrPortFrom(public, port),
+			dest:        udpsock.NewDest(public.As4(), port),
+			outerSource: be32(public),
+			host:        t.hold(public, interfaces[public]),
 			traffic:     &traffic{},
 		}
 		if old != nil {
 			p.traffic = old.traffic
-			t.countOuter(old.outerSource, -1)
+			t.release(old.outerSource)
 		}
 		t.peers[p.subnet] = p
-		t.countOuter(p.outerSource, +1)
 		t.relink(p.subnet)
 	}
 }
 
-func (t *table) countOuter(addr uint32, by int) {
+// hold counts a lease of a host. A host without another lease gets these arrivals.
+func (t *table) hold(public netip.Addr, interfaces []uint32) *outerHost {
 	t.outerMu.Lock()
 	defer t.outerMu.Unlock()
-	t.outer[addr] += by
-	if t.outer[addr] == 0 {
-		delete(t.outer, addr)
+	h := t.outer[be32(public)]
+	if h == nil {
+		h = new(outerHost)
+		h.set(interfaces)
+		t.outer[be32(public)] = h
+	}
+	h.leases++
+	return h
+}
+
+// release undoes one hold.
+func (t *table) release(public uint32) {
+	t.outerMu.Lock()
+	defer t.outerMu.Unlock()
+	h := t.outer[public]
+	if h.leases--; h.leases == 0 {
+		delete(t.outer, public)
 	}
 }
 

@@ -92,6 +92,7 @@ func packet(src, dst string, protocol byte, payload []byte) ipv4Packet {
 
 func testTable() *table {
 	table := newTable(netip.MustParsePrefix("10.5.0.0/16"), 24, netip.MustParsePrefix("10.5.1.0/24"))
+	table.interfacesTo = allBy(uplinkIndex)
 	table.apply([]subnet.Event{
 		added(lease("10.5.2.0/24", "192.0.2.2")),
 		added(lease("10.5.3.0/24", "192.0.2.3")),
@@ -130,7 +131,7 @@ func TestAdmit(t *testing.T) {
 		{"bytes behind the end", "192.0.2.2", append(slices.Clone(good), 0), malformed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			peer, got := testTable().admit(be32(netip.MustParseAddr(test.outer)), test.packet)
+			peer, got := testTable().admit(be32(netip.MustParseAddr(test.outer)), uplinkIndex, test.packet)
 			if got != test.want || (peer != nil) != (test.want == admitted) {
 				t.Errorf("got %v (%s), want %v (%s)", got, reasonNames[got], test.want, reasonNames[test.want])
 			}
@@ -142,23 +143,23 @@ func TestAdmit(t *testing.T) {
 func TestTablePeerMoves(t *testing.T) {
 	table := testTable()
 	p := packet("10.5.2.7", "10.5.1.7", 17, nil)
-	peer, _ := table.admit(be32(netip.MustParseAddr("192.0.2.2")), p)
+	peer, _ := table.admit(be32(netip.MustParseAddr("192.0.2.2")), uplinkIndex, p)
 	peer.traffic.rx.add(1, len(p))
 	table.apply([]subnet.Event{added(lease("10.5.2.0/24", "192.0.2.22"))}, DefaultPort)
-	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.2")), p); why != unknownOuterSource {
+	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.2")), uplinkIndex, p); why != unknownOuterSource {
 		t.Errorf("the old address: got %s", reasonNames[why])
 	}
-	peer, why := table.admit(be32(netip.MustParseAddr("192.0.2.22")), p)
+	peer, why := table.admit(be32(netip.MustParseAddr("192.0.2.22")), uplinkIndex, p)
 	if why != admitted || peer.stats().RxPackets != 1 || peer.stats().RxBytes != uint64(len(p)) {
 		t.Errorf("the new address: got %s, %+v", reasonNames[why], peer)
 	}
 	// 192.0.2.3 holds two subnets and stays known after the loss of one.
 	table.apply([]subnet.Event{removed("10.5.3.0/24"), removed("10.5.77.0/24")}, DefaultPort)
-	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.3")), packet("10.5.3.7", "10.5.1.7", 17, nil)); why != innerSourceMismatch {
+	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.3")), uplinkIndex, packet("10.5.3.7", "10.5.1.7", 17, nil)); why != innerSourceMismatch {
 		t.Errorf("a subnet that is gone, of a host with another: got %s", reasonNames[why])
 	}
 	table.apply([]subnet.Event{removed("10.5.4.0/24")}, DefaultPort)
-	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.3")), packet("10.5.4.7", "10.5.1.7", 17, nil)); why != unknownOuterSource {
+	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.3")), uplinkIndex, packet("10.5.4.7", "10.5.1.7", 17, nil)); why != unknownOuterSource {
 		t.Errorf("a host without subnets: got %s", reasonNames[why])
 	}
 }
@@ -169,7 +170,7 @@ func FuzzAdmit(f *testing.F) {
 	errs := newICMPErrors(netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.1.0/24"))
 	f.Fuzz(func(t *testing.T, outer uint32, data []byte) {
 		p := ipv4Packet(data)
-		peer, why := table.admit(outer, p)
+		peer, why := table.admit(outer, uplinkIndex, p)
 		if (peer != nil) != (why == admitted) {
 			t.Fatalf("peer %v, reason %s", peer, reasonNames[why])
 		}
@@ -188,7 +189,7 @@ func TestTableAllocations(t *testing.T) {
 	outer := be32(netip.MustParseAddr("192.0.2.2"))
 	if n := testing.AllocsPerRun(1000, func() {
 		table.lookup(p.source())
-		if peer, _ := table.admit(outer, p); peer != nil {
+		if peer, _ := table.admit(outer, uplinkIndex, p); peer != nil {
 			peer.traffic.rx.add(1, len(p))
 		}
 	}); n != 0 {

@@ -95,7 +95,7 @@ func (b *udpBackend) up(ctx context.Context, l subnet.Lease) (backend.Network, e
 		Config: b.config, own: l.Subnet,
 		local: netip.AddrPortFrom(local, b.port),
 		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
-		drops: new(drops),
+		drops: new(drops), named: len(b.paths) == 1,
 	}
 	n := &network{pathConfig: p, published: l.Attrs}
 	p.announce = n.announceDataPath
@@ -134,8 +134,18 @@ func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	n.closers = append(n.closers, func() error { n.links.Close(); return nil })
+	if err := n.openRoutes(); err != nil {
+		return err
+	}
 	if err := n.openFirst(ctx, kinds); err != nil {
 		return err
 	}
 	return n.openDevice()
+}
+
+func (n *network) openRoutes() (err error) {
+	if n.routes, err = newRouteFollower(n.table, n.Reconciled); err == nil {
+		n.closers = append(n.closers, n.routes.close)
+	}
+	return err
 }

@@ -109,7 +109,7 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 	if err := removeDevices(v.config.Network); err != nil {
 		return nil, err
 	}
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, DeviceTypes: []string{"vxlan"}, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,9 @@ const Type = "wireguard"
 // deviceName is the same in every generation of flannel.
 const deviceName = netdev.WireGuard
 
+// deviceTypes are the device's in the kernel and in user space.
+var deviceTypes = []string{"wireguard", "tuntap"}
+
 // leaseData is the lease's BackendData.
 type leaseData struct {
 	PublicKey string
@@ -107,7 +110,7 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, DeviceTypes: deviceTypes, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ var promises = []promise{
 	{"Only expected packets pass", []mutation{
 		{"inner-source-is-the-senders", withoutOperand, "backend/udp", "TestAdmit", "want 4 (inner_source_mismatch)"},
 		{"inner-destination-is-ours", never, "backend/udp", "TestAdmit", "want 5 (inner_destination_mismatch)"},
+		{"arrives-by-the-route", never, "backend/udp", "TestAdmitByInterface", "interface 0 gives"},
 		{"fragments-have-mf", skip, "backend/udp", "TestFragments", "more fragments: false, want true"},
 		{"copied-options-only", always, "backend/udp", "TestFragments", "want [500 496 80]"},
 		{"search-ends-below-limit", yields("0, size+2*precision"), "pkg/probe", "TestSearchEndsBelowTheLimit", "want the full size again"},

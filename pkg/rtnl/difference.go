@@ -26,18 +26,17 @@ func (s scope) name(index int) string {
 	return ""
 }
 
-// owns reports whether a route is ours.
+// owns reports whether a route is ours: only our own routes have our number.
 func (s scope) owns(r *kernelRoute) bool {
-	onDevice := r.Dev != "" && r.Dev == s.config.Device
 	switch {
-	case r.protocol == unix.RTPROT_KERNEL:
-		return false // it follows from an address
-	case r.protocol == Protocol && onDevice:
+	case r.protocol != Protocol:
+		return false
+	case r.Dev != "" && r.Dev == s.config.Device:
 		return true // into an earlier network, too
-	case r.protocol == Protocol && r.Kind == Link:
+	case r.Kind == Link:
 		return false // another flannel's tunnel; the route goes with that device
 	}
-	return (r.protocol == Protocol || onDevice) && s.inNetwork(r)
+	return s.inNetwork(r)
 }
 
 func (s scope) inNetwork(r *kernelRoute) bool {
@@ -51,6 +50,8 @@ type difference struct {
 	// and grows while the others run.
 	remove, add, withdraw []operation
 	refused               []*Refusal
+	// foreign are another program's routes in the places of ours.
+	foreign map[routeKey]*kernelRoute
 	// failed collects the failures of operations.
 	failed []error
 }
@@ -75,33 +76,38 @@ func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelR
 		}
 	}
 	wrong := make(map[routeKey]*kernelRoute) // replaced in one step
-	foreign := make(map[routeKey]*kernelRoute)
+	d.foreign = make(map[routeKey]*kernelRoute)
 	for i := range have {
 		h := &have[i]
 		key := h.key()
 		wanted := want.get(key) != nil
 		switch {
+		case !s.owns(h):
+			if wanted && d.foreign[key] == nil { // the kernel takes the first
+				d.foreign[key] = h
+			}
 		case right[key] && h.is(want):
-		case h.protocol == unix.RTPROT_KERNEL && wanted:
-			foreign[key] = h
-		case h.is(want): // the same with another protocol: take it over
+		case wanted && !right[key] && wrong[key] == nil:
 			wrong[key] = h
-		case s.owns(h) && wanted && !right[key] && wrong[key] == nil:
-			wrong[key] = h
-		case s.owns(h):
+		default:
 			d.removeRoute(*h)
-		case wanted:
-			foreign[key] = h
 		}
 	}
 	for key := range want {
-		w, f := *want.get(key), foreign[key]
+		w, f := *want.get(key), d.foreign[key]
 		switch {
 		case right[key]:
-		case f != nil && wrong[key] == nil:
-			d.refused = append(d.refused, &Refusal{w, &foreignRoute{route: *f}})
-		default:
+		case f == nil:
 			d.putRoute(s, w, wrong[key])
+		default:
+			if wrong[key] != nil { // a replacement could take theirs
+				d.removeRoute(*wrong[key])
+			}
+			// A route of the kernel's goes with an address; any other serves if it is
+			// the same.
+			if !f.is(want) || f.protocol == unix.RTPROT_KERNEL {
+				d.refused = append(d.refused, &Refusal{w, &foreignRoute{route: *f}})
+			}
 		}
 	}
 }

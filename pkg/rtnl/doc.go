@@ -15,13 +15,13 @@
 //
 // These entries are ours, and may be changed and deleted:
 //
-//   - routes into the network with the protocol number [Protocol], except those
-//     into the tunnel of another flannel;
-//   - routes into the network through the backend's own device;
+//   - routes with the protocol number [Protocol] into the network or through the
+//     backend's own device, except those into the tunnel of another flannel;
 //   - permanent neighbours and permanent forwarding entries on that device.
 //
-// All others stay. If another program's route is in the place of one of ours, ours
-// is refused: a [Refusal] concerns one peer only.
+// All others stay. If another program's route is in the place of one of ours, it
+// serves if it is the same. Otherwise ours is refused: a [Refusal] concerns one peer
+// only.
 //
 // Links and addresses go through github.com/vishvananda/netlink. The three tables
 // go through a socket of our own: that library waits for an answer to each entry,

@@ -19,7 +19,8 @@ func (f *foreignRoute) Error() string {
 	if f.route.Via.IsValid() {
 		via = fmt.Sprintf(" via %v", f.route.Via)
 	}
-	return fmt.Sprintf("%v: %v%s dev %s protocol %d", ErrForeign, f.route.Dst, via, cmp.Or(f.dev, f.route.Dev, "unknown"), f.route.protocol)
+	return fmt.Sprintf("%v: %v%s dev %s protocol %d; remove it (ip route del %[2]v dev %[4]s proto %[5]d), or change Network",
+		ErrForeign, f.route.Dst, via, cmp.Or(f.dev, f.route.Dev, "unknown"), f.route.protocol)
 }
 
 func (f *foreignRoute) Unwrap() error { return ErrForeign }

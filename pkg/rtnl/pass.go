@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	log "github.com/golang/glog"
@@ -46,6 +47,10 @@ func (r *Reconciler) pass() error {
 		return err
 	}
 	r.setRefused(d.refused)
+	r.foreign = make(map[routeKey]bool, len(d.foreign))
+	for key := range d.foreign {
+		r.foreign[key] = true
+	}
 	return summary(d.failed)
 }
 
@@ -54,7 +59,7 @@ func (r *Reconciler) pass() error {
 // thousand peers take 3 MB. The caller holds mu.
 func (r *Reconciler) compare() (s scope, d *difference, err error) {
 	s.config = r.config
-	if s.links, err = indexes(r.Links, r.config.Device, r.config.Uplink); err != nil {
+	if s.links, err = indexes(r.Links, r.config); err != nil {
 		return s, nil, err
 	}
 	routes, err := r.conn.routes(s)
@@ -77,10 +82,11 @@ func (r *Reconciler) compare() (s scope, d *difference, err error) {
 	return s, d, nil
 }
 
-// indexes returns the indexes of those links that exist.
-func indexes(h *netlink.Handle, names ...string) (map[string]int, error) {
-	found := make(map[string]int, len(names))
-	for _, name := range names {
+// indexes returns the indexes of device and uplink by name if they exist. Another
+// program's device with the name of ours is none.
+func indexes(h *netlink.Handle, c Config) (map[string]int, error) {
+	found := make(map[string]int, 2)
+	for _, name := range []string{c.Device, c.Uplink} {
 		if name == "" {
 			continue
 		}
@@ -90,6 +96,9 @@ func indexes(h *netlink.Handle, names ...string) (map[string]int, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look up interface %s: %w", name, err)
+		}
+		if name == c.Device && len(c.DeviceTypes) > 0 && !slices.Contains(c.DeviceTypes, link.Type()) {
+			continue
 		}
 		found[name] = link.Attrs().Index
 	}
@@ -121,6 +130,8 @@ func (r *Reconciler) replaceRoute(d *difference, s scope, c change[Route]) {
 	}
 	refused, old := r.refused[c.before.key()], ourRoute(*c.before, s.links[c.before.Dev])
 	switch {
+	case c.after != nil && r.besideForeign(c): // a replacement could take theirs
+		d.fail("replace route %v: %w", c.after, ErrForeign)
 	case c.after != nil && refused != nil: // what is in the way is not ours to replace
 		d.refused = append(d.refused, refused)
 	case c.after != nil:
@@ -130,6 +141,11 @@ func (r *Reconciler) replaceRoute(d *difference, s scope, c change[Route]) {
 	default:
 		d.removeRoute(old)
 	}
+}
+
+// besideForeign reports whether another program had a route where one of ours changes.
+func (r *Reconciler) besideForeign(c change[Route]) bool {
+	return r.foreign[c.before.key()]
 }
 
 // execute makes the changes of d, and collects in d the failures of single ones.

@@ -32,6 +32,9 @@ type Config struct {
 	// Device is the backend's own interface. All permanent entries on it are
 	// ours. Empty: the backend has none.
 	Device string
+	// DeviceTypes are the types that Device may have (netlink.Link.Type). Another
+	// program's device of that name is not touched. Empty: any.
+	DeviceTypes []string
 	// Uplink is the interface to the other hosts. It is not ours.
 	Uplink string
 	// Prepare, if not nil, makes Device as it should be. Each pass calls it first,
@@ -61,6 +64,7 @@ type Reconciler struct {
 	want    desired                // the sum of owners
 	known   map[string]int         // indexes of the links at the last pass; nil before it
 	refused map[routeKey]*Refusal
+	foreign map[routeKey]bool // where another program had a route at the last pass
 }
 
 // New opens the sockets, in the network namespace of the calling thread. The

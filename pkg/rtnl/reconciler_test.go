@@ -171,18 +171,109 @@ func TestOtherTunnelsRouteStays(t *testing.T) {
 	}
 }
 
-// A route that an older release made by the device has protocol boot. It is
-// replaced, and no second one stands beside it.
-func TestRouteWithoutProtocolIsTakenOver(t *testing.T) {
-	b := newBench(t)
-	b.ip("route add " + network.String() + " dev " + device)
-	k := b.reconciler(config())
-	want := State{Routes: []Route{{Dst: network, Dev: device, Kind: Link}}}
-	b.exchange(k, State{}, want)
+// Another program's route that is the same as ours serves. It is not taken over, not
+// changed and not deleted.
+func TestSameRouteStays(t *testing.T) {
+	for _, protocol := range []string{"static", "boot", "bird"} {
+		for _, test := range []struct {
+			what, foreign string
+			route, next   Route
+		}{
+			{"by the uplink", "10.5.4.0/24 via 192.168.77.254 dev eth0 proto " + protocol, Route{
+				Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink,
+			}, Route{
+				Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.253"), Dev: netnstest.Uplink,
+			}},
+			{"by our device", network.String() + " dev " + device + " proto " + protocol,
+				Route{Dst: network, Dev: device, Kind: Link}, Route{Dst: network, Dev: device, Kind: OnLink, Via: netip.MustParseAddr("10.5.0.9")}},
+		} {
+			t.Run(test.what+" "+protocol, func(t *testing.T) {
+				b := newBench(t)
+				b.ip("route add " + test.foreign)
+				show := func() string { return b.ip("route show " + test.route.Dst.String()) }
+				before := show()
+				k := b.reconciler(config())
+				want, next := State{Routes: []Route{test.route}}, State{Routes: []Route{test.next}}
+				b.exchange(k, State{}, want)
+				b.check(pass(k))
+				b.check(k.Check())
+				if refused := k.Refusals(); len(refused) != 0 || show() != before {
+					t.Errorf("refused %v, routes %q, were %q", refused, show(), before)
+				}
+				b.exchange(k, want, next)
+				b.check(pass(k))
+				if err := k.Refusals()[test.route.Dst]; !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), "ip route del "+test.route.Dst.String()) || show() != before {
+					t.Errorf("changed: refusal %v, routes %q, were %q", err, show(), before)
+				}
+				b.exchange(k, next, State{})
+				b.check(pass(k))
+				if show() != before {
+					t.Errorf("routes %q, were %q", show(), before)
+				}
+				// Ours comes when theirs goes.
+				b.exchange(k, State{}, want)
+				b.run(k)
+				b.ip("route del " + test.foreign)
+				eventually(t, func() error { return b.difference(want) })
+			})
+		}
+	}
+}
+
+// Of several routes to one destination only ours changes, in whatever order the kernel
+// has them.
+func TestRoutesBesideOurs(t *testing.T) {
+	for _, how := range []string{"append", "prepend"} {
+		b := newBench(t)
+		k := b.reconciler(config())
+		old := Route{Dst: netip.MustParsePrefix("10.5.4.0/24"), Via: netip.MustParseAddr("192.168.77.254"), Dev: netnstest.Uplink}
+		next := old
+		next.Via = netip.MustParseAddr("192.168.77.253")
+		b.exchange(k, State{}, State{Routes: []Route{old}})
+		b.check(pass(k))
+		foreign := []string{"10.5.4.0/24 via 192.168.77.251 dev eth0 proto static", "10.5.4.0/24 via 192.168.77.252 dev eth0 proto 42"}
+		for _, r := range foreign {
+			b.ip("route " + how + " " + r)
+		}
+		b.check(pass(k))
+		expect := func(when string) {
+			t.Helper()
+			routes := b.ip("route show 10.5.4.0/24")
+			for _, r := range foreign {
+				if !strings.Contains(routes, strings.TrimSuffix(r, "proto 42")) {
+					t.Errorf("%s, %s: the route %s is gone from\n%s", how, when, r, routes)
+				}
+			}
+		}
+		expect("beside ours")
+		b.exchange(k, State{Routes: []Route{old}}, State{Routes: []Route{next}})
+		b.check(pass(k))
+		expect("after a change")
+		b.exchange(k, State{Routes: []Route{next}}, State{})
+		b.check(pass(k))
+		expect("after the end")
+		if routes := b.ip("route show 10.5.4.0/24 proto 85"); routes != "" {
+			t.Errorf("%s: ours stays: %s", how, routes)
+		}
+	}
+}
+
+// A device of another type that has the name of ours is another program's, with all
+// that is on it.
+func TestForeignDeviceStays(t *testing.T) {
+	netnstest.Require(t)
+	b := &bench{t, netnstest.New(t).Host("a")}
+	b.host.Bridge(device, netip.MustParsePrefix("10.5.1.1/24"), 0)
+	b.ip("neigh add 10.5.1.9 lladdr 0e:00:00:00:77:09 nud permanent dev " + device)
+	b.ip("route add 10.5.200.0/24 dev " + device + " proto 42")
+	c := config()
+	c.DeviceTypes = []string{"vxlan"}
+	k := b.reconciler(c)
+	prohibit := State{Routes: []Route{{Dst: network, Kind: Prohibit, Metric: 1 << 31}}}
+	b.exchange(k, State{}, prohibit)
 	b.check(pass(k))
-	b.expect(want)
-	if got := strings.TrimSpace(b.ip("route show " + network.String())); got != network.String()+" dev "+device+" proto 85 scope link" {
-		t.Errorf("routes: %q", got)
+	if n, r := b.ip("neigh show dev "+device), b.ip("route show 10.5.200.0/24"); !strings.Contains(n, "PERMANENT") || r == "" {
+		t.Errorf("neighbours %q, route %q", n, r)
 	}
 }
 
@@ -326,10 +417,10 @@ func TestRefusals(t *testing.T) {
 	blocked := via("10.5.4.0/24", "192.168.77.254")
 	b.ip("route add 10.5.4.0/24 via 192.168.77.253")
 	same := via("10.5.5.0/24", "192.168.77.254")
-	b.ip("route add 10.5.5.0/24 via 192.168.77.254") // ours but for the name
+	b.ip("route add 10.5.5.0/24 via 192.168.77.254") // another program's, which serves
 	b.exchange(k, State{}, State{Routes: []Route{good, far, blocked, same}})
 	b.check(pass(k))
-	b.expect(State{Routes: []Route{good, same}})
+	b.expect(State{Routes: []Route{good}})
 	refused := k.Refusals()
 	if err := refused[far.Dst]; err == nil || !errors.Is(err, ErrNotOnLink) {
 		t.Errorf("route to a gateway that is not on the link: %v", err)
@@ -345,7 +436,7 @@ func TestRefusals(t *testing.T) {
 	b.ip("route del 10.5.4.0/24 via 192.168.77.253")
 	b.host.AddAddr(netnstest.Uplink, netip.MustParsePrefix("203.0.113.2/24"))
 	took := eventually(t, func() error {
-		return b.difference(State{Routes: []Route{good, same, far, blocked}})
+		return b.difference(State{Routes: []Route{good, far, blocked}})
 	})
 	t.Logf("had after %v", took)
 	if refused := k.Refusals(); len(refused) != 0 {

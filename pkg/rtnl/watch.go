@@ -41,7 +41,7 @@ func (r *Reconciler) differs(s scope, m syscall.NetlinkMessage) bool {
 	return false
 }
 
-// obstructed reports whether another program's route is in the way of one of ours.
+// obstructed reports whether another program's route is in the place of one of ours.
 // Such a route may go with its link or address. The kernel announces that of the
 // link or address only (net/ipv4/fib_trie.c, fib_table_flush).
 func (r *Reconciler) obstructed() bool {
@@ -50,7 +50,7 @@ func (r *Reconciler) obstructed() bool {
 			return true
 		}
 	}
-	return false
+	return len(r.foreign) > 0
 }
 
 func (s scope) hasIndex(index int) bool { return s.name(index) != "" }
@@ -81,8 +81,8 @@ func (r *Reconciler) routeDiffers(s scope, m syscall.NetlinkMessage) bool {
 	if m.Header.Type == unix.RTM_DELROUTE {
 		return wanted // it is missing, or another program's has made way
 	}
-	right := route.protocol == Protocol && route.is(r.want.routes)
-	return !right && (wanted || s.owns(&route))
+	// Another program's that is the same serves.
+	return !route.is(r.want.routes) && (wanted || s.owns(&route))
 }
 
 func (r *Reconciler) neighDiffers(n kernelNeigh, kind uint16) bool {

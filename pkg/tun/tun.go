@@ -35,6 +35,9 @@ type Config struct {
 	Queues int
 	// Persistent keeps the device when the last queue is closed.
 	Persistent bool
+	// Made, if not nil, is called with the device's name before it becomes
+	// persistent. An error leaves no new device.
+	Made func(name string) error
 }
 
 // Device is a TUN device and its queues.
@@ -77,6 +80,11 @@ func Open(cfg Config) (_ *Device, err error) {
 			return nil, fmt.Errorf("open queue %d of TUN %q: %w", i, name, err)
 		}
 		d.queues = append(d.queues, q)
+	}
+	if cfg.Made != nil {
+		if err := cfg.Made(d.name); err != nil {
+			return nil, fmt.Errorf("set up TUN %q: %w", d.name, err)
+		}
 	}
 	// This comes last, so that a failure above leaves no device.
 	if err := d.setPersistent(cfg.Persistent); err != nil {

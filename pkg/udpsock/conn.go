@@ -130,6 +130,9 @@ func (c *Conn) LocalAddr() netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
+// SyscallConn gives access to the descriptor, for socket options.
+func (c *Conn) SyscallConn() syscall.RawConn { return c.raw }
+
 // Drops returns how many messages the kernel has dropped for lack of room in the
 // receive buffer (SO_RXQ_OVFL). Datagrams that GRO joined count as one. A drop
 // counts from the next received message on.

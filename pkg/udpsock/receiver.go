@@ -32,6 +32,9 @@ type Message struct {
 	// To is the local address that it was sent to, like From; 0 without
 	// Config.PacketInfo.
 	To uint32
+	// Interface is the index of the interface that it arrived by; 0 without
+	// Config.PacketInfo.
+	Interface uint32
 }
 
 // Receiver reads messages from a Conn. One goroutine uses it.
@@ -50,6 +53,7 @@ type Receiver struct {
 	control func(level, kind int32, data []byte)
 	segLen  int
 	to      uint32
+	arrived uint32
 }
 
 // NewReceiver returns a Receiver that reads up to batch messages per system call.
@@ -122,13 +126,13 @@ func (r *Receiver) receiveOnce(fd uintptr) bool {
 func (r *Receiver) Message(i int) Message {
 	m := &r.msgs[i]
 	data := r.buffers[i*stride:][:m.len]
-	r.segLen, r.to = 0, 0
+	r.segLen, r.to, r.arrived = 0, 0, 0
 	eachControl(r.controls[i][:min(int(m.hdr.Controllen), receiveControlLen)], r.control)
 	if r.segLen <= 0 || r.segLen > len(data) {
 		r.segLen = max(len(data), 1)
 	}
 	name := &r.names[i]
-	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(name.Addr[:]), FromPort: port(name), To: r.to}
+	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(name.Addr[:]), FromPort: port(name), To: r.to, Interface: r.arrived}
 }
 
 func (r *Receiver) readControl(level, kind int32, data []byte) {
@@ -144,7 +148,8 @@ func (r *Receiver) readControl(level, kind int32, data []byte) {
 		r.conn.drops.Add(uint64(v - r.conn.ovfl))
 		r.conn.ovfl = v
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		// ipi_spec_dst: this host's address, also for a broadcast.
+		// ipi_ifindex, then ipi_spec_dst: this host's address, also for a broadcast.
+		r.arrived = v
 		r.to = binary.BigEndian.Uint32(data[4:])
 	}
 }

@@ -27,7 +27,7 @@ type Config struct {
 
 	// NoGRO turns UDP_GRO off. A SendConn has none.
 	NoGRO bool
-	// PacketInfo sets Message.To (IP_PKTINFO, ip(7)). A SendConn ignores it.
+	// PacketInfo sets Message.To and Message.Interface (IP_PKTINFO, ip(7)). A SendConn ignores it.
 	PacketInfo bool
 }
 

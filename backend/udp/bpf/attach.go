@@ -57,10 +57,8 @@ func (p *Path) Attach(uplinks []int) error {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
 		}
 	}
-	if _, attached := p.links[linkEncap]; !attached {
-		if err := p.attachTCX(linkEncap, p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
-			return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
-		}
+	if err := p.attachTCX(linkEncap, p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
+		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 	}
 	if err := p.detachOthers(uplinks); err != nil {
 		return fmt.Errorf("detach kernel path: %w", err)
@@ -129,9 +127,12 @@ func (p *Path) attachUplink(index int) error {
 	return p.attachXDP(i.Attrs())
 }
 
+// attachTCX attaches a program before all others of the interface. A program before
+// ours that ends the chain (TCX_PASS) would lead datagrams past ours: on virtual
+// links the socket cannot use these.
 func (p *Path) attachTCX(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
 	return p.attach(name, index, program, func() (link.Link, error) {
-		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to})
+		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to, Anchor: link.Head()})
 	})
 }
 
@@ -147,7 +148,7 @@ func (p *Path) programFor(i *netlink.LinkAttrs) (*ebpf.Program, error) {
 	}
 }
 
-// attach attaches a program to an interface if it is not attached. A link that an
+// attach attaches a program to an interface if it is not in its place. A link that an
 // earlier process pinned under that name runs this program from the next packet on.
 func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (link.Link, error)) error {
 	_, ours := p.links[name]
@@ -156,7 +157,11 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		return err
 	}
 	if l != nil {
-		if attached, err := interfaceOf(l); err == nil && attached == index {
+		why, err := misplaced(l, index)
+		if err != nil {
+			return err
+		}
+		if why == nil {
 			if !ours {
 				if err := l.Update(program); err != nil {
 					return errors.Join(fmt.Errorf("replace program: %w", explain(err)), l.Close())
@@ -165,7 +170,7 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 			}
 			return nil
 		}
-		// The interface has gone, and another has its index.
+		p.repair(index, why)
 		delete(p.links, name)
 		if err := end(l); err != nil {
 			return err

@@ -8,6 +8,7 @@
  *   decap_l2,  tcx, ingress of an uplink       check, decapsulate, pass to the TUN device
  *   decap_l3
  *   decap_xdp  XDP, driver of an uplink        checks, decapsulates before GRO
+ *   observe    filter of the UDP socket        counts datagrams that passed decap by
  *
  * decap_l2 is for uplinks with an Ethernet header, decap_l3 for those without a
  * link header. Below, `decap` is either.
@@ -89,10 +90,36 @@ static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const 
 	return ip->protocol == IPPROTO_TCP ? 0 : -EINVAL;
 }
 
-/* Leaves the flow to the TUN's reader for a while, so that it is not reordered. */
-static __always_inline int leave_to_reader(__u64 *flow)
+/* Time of the last packet of any flow in declined; 0: no look-up is needed. */
+static __u64 last_declined;
+
+/* Returns true if a packet of the flow was left to the TUN's reader a moment ago. */
+static __always_inline int recently_declined(__u32 flow)
 {
-	*flow = bpf_ktime_get_ns();
+	__u64 now, *t;
+
+	if (!last_declined)
+		return 0;
+	now = bpf_ktime_get_ns();
+	/* Signed: another CPU may have written a later time. */
+	if ((__s64)(now - last_declined) > SECOND) {
+		last_declined = 0;
+		return 0;
+	}
+	t = bpf_map_lookup_elem(&declined, &flow);
+	return t && (__s64)(now - *t) < SECOND;
+}
+
+/* Leaves the flow to the TUN's reader for a while, so that it is not reordered. */
+static __always_inline int leave_to_reader(__u32 flow)
+{
+	__u64 now = bpf_ktime_get_ns(), *t = bpf_map_lookup_elem(&declined, &flow);
+
+	if (t)
+		*t = now;
+	else
+		bpf_map_update_elem(&declined, &flow, &now, BPF_ANY);
+	last_declined = now;
 	return NEXT;
 }
 
@@ -106,11 +133,10 @@ SEC("tcx/egress")
 int encap(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
-	__u32 len = skb->len, hash, slot;
+	__u32 len = skb->len, hash;
 	struct frame h = {};
 	struct peer *p;
 	struct wire w;
-	__u64 *flow;
 
 	/* A TUN has no link header: data begins with the IP header. */
 	if (skb->protocol != bpf_htons(ETH_P_IP) ||
@@ -127,15 +153,11 @@ int encap(struct __sk_buff *skb)
 		return NEXT;
 
 	hash = bpf_get_hash_recalc(skb);
-	slot = hash % FLOWS;
-	flow = bpf_map_lookup_elem(&declined, &slot);
-	if (!flow || (*flow && bpf_ktime_get_ns() - *flow < SECOND))
+	if (recently_declined(hash))
 		return NEXT;
-	if (*flow) /* no write keeps the cache line shared */
-		*flow = 0;
 
 	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure_wire(skb, 0, &h.ip, &w))
-		return leave_to_reader(flow);
+		return leave_to_reader(hash);
 
 	h.outer.version = 4;
 	h.outer.ihl = 5;
@@ -165,24 +187,27 @@ int encap(struct __sk_buff *skb)
 	fib.ipv4_src = local;
 	fib.ipv4_dst = p->addr;
 	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH))
-		return leave_to_reader(flow);
+		return leave_to_reader(hash);
 
 	/* FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. */
 	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 				BPF_F_ADJ_ROOM_FIXED_GSO))
-		return leave_to_reader(flow);
+		return leave_to_reader(hash);
 
 	/*
 	 * bpf_redirect_neigh replaces an Ethernet header by its own. A packet that
 	 * is too large for one (BPF_SKB_MAX_LEN) is restored.
 	 */
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return remove_outer(skb, 0) ? DROP : leave_to_reader(flow);
+		return remove_outer(skb, 0) ? DROP : leave_to_reader(hash);
 	bpf_skb_store_bytes(skb, ETH_HLEN, &h, OVERHEAD, 0); /* there is room */
 
 	p->tx_packets += w.packets;
 	p->tx_bytes += w.bytes;
+
+	/* The mark is the inner packet's. A datagram of the socket has none. */
+	skb->mark = 0;
 
 	/*
 	 * Without a next hop as argument, the kernel looks it up again and replaces
@@ -233,6 +258,25 @@ static __always_inline int fits_device(void *ctx, const struct frame *h)
 	__u32 mtu = bpf_ntohs(h->ip.tot_len);
 
 	return !bpf_check_mtu(ctx, device, &mtu, 0, 0);
+}
+
+/* Returns true if this host's own routes to the peer name the interface. */
+static __always_inline int arrives_by(const struct peer *p, __u32 ifindex)
+{
+#pragma unroll
+	for (int i = 0; i < UPLINKS; i++)
+		if (p->uplinks[i] == ifindex)
+			return 1;
+	return 0;
+}
+
+/* Returns true if the table lacks peers, and so cannot refuse one. */
+static __always_inline int incomplete(void)
+{
+	__u32 zero = 0;
+	struct masks *m = bpf_map_lookup_elem(&lengths, &zero);
+
+	return m && m->incomplete;
 }
 
 /*
@@ -331,6 +375,8 @@ static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 			return NEXT;
 		p = find_peer(h.ip.saddr);
 		measure_wire(skb, off, &h.ip, &w);
+		if (p && !arrives_by(p, skb->ifindex))
+			return refuse(WRONG_INTERFACE);
 		goto deliver;
 	}
 
@@ -344,7 +390,9 @@ static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 	tos = h.ip.tos;
 	p = admit(&h, &why);
 	if (!p)
-		return refuse(why);
+		return why != CONGESTION_MARK_LOST && incomplete() ? NEXT : refuse(why);
+	if (!arrives_by(p, skb->ifindex))
+		return refuse(WRONG_INTERFACE);
 	err = remove_outer(skb, decap_flags);
 	if (err == -EINVAL)
 		err = remove_outer(skb, decap_flags = 0);
@@ -357,6 +405,7 @@ deliver:
 		p->rx_packets += w.packets;
 		p->rx_bytes += w.bytes;
 	}
+	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
 	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
@@ -371,6 +420,32 @@ SEC("tcx/ingress")
 int decap_l3(struct __sk_buff *skb)
 {
 	return decap(skb, 0);
+}
+
+/*
+ * Counts datagrams that decap would have taken: something led them past it. The
+ * filter lets every datagram pass.
+ */
+SEC("socket")
+int observe(struct __sk_buff *skb)
+{
+	__u32 zero = 0, len = skb->len;
+	struct frame h;
+	struct peer *p;
+	__u64 *n;
+
+	/* The filter's data begin with the UDP header. */
+	if (bpf_skb_load_bytes_relative(skb, 0, &h, sizeof(h), BPF_HDR_START_NET) < 0 ||
+	    !whole_datagram(&h, len + sizeof(h.outer)) ||
+	    (!skb->gso_size && bpf_ntohs(h.ip.tot_len) > mtu))
+		return len;
+	p = find_peer(h.ip.saddr);
+	if (!p || p->addr != h.outer.saddr || !arrives_by(p, skb->ifindex))
+		return len;
+	n = bpf_map_lookup_elem(&passed, &zero);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	return len;
 }
 
 char __license[] SEC("license") = "GPL";

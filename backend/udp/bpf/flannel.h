@@ -26,7 +26,7 @@
 #define CE 3
 #define VID 0xfff	    /* IEEE 802.1Q: a tag's VLAN; 0: only a priority */
 #define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
-#define SECOND 1000000000UL /* of bpf_ktime_get_ns */
+#define SECOND 1000000000L /* of bpf_ktime_get_ns */
 
 /* Of linux/icmp.h, which needs a C library. */
 #define ICMP_DEST_UNREACH 3
@@ -68,14 +68,19 @@ volatile const __u32 device;	    /* ifindex of the TUN */
 volatile const __be32 local;	    /* our address on the underlay */
 volatile const __be16 port;	    /* every host's UDP port */
 volatile const __be32 subnet, mask; /* our lease */
+volatile const __u32 mtu;	    /* of the TUN, in bytes */
 
 struct key {
 	__be32 mask, subnet;
 };
 
+#define UPLINKS 4
+
 struct peer {
 	__be32 addr;  /* of its host on the underlay */
 	__u32 kernel; /* its host runs these programs */
+	/* ifindexes that this host's routes to addr name, ended by 0. */
+	__u32 uplinks[UPLINKS];
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner, as on the wire */
 };
 
@@ -94,6 +99,7 @@ struct {
  */
 struct masks {
 	__be32 mask[33];
+	__u32 incomplete; /* the table lacks peers, so the socket decides */
 };
 
 struct {
@@ -117,6 +123,7 @@ enum reason {
 	INNER_SOURCE_MISMATCH,
 	INNER_DESTINATION_MISMATCH,
 	CONGESTION_MARK_LOST,
+	WRONG_INTERFACE,
 	REASONS,
 };
 
@@ -127,12 +134,25 @@ struct {
 	__type(value, __u64);
 } drops SEC(".maps");
 
-#define FLOWS 4096
+/*
+ * Time of a flow's last packet that was left to the TUN's reader, by flow hash. A
+ * flow has an entry for its own packets only: the packets of others cannot push it
+ * off the kernel path. They can evict its entry, and then its next packets may
+ * overtake those that the reader has.
+ */
+#define DECLINED_FLOWS 16384
 
-/* Time of a flow's last packet that was left to the TUN's reader, by flow hash. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FLOWS);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DECLINED_FLOWS);
 	__type(key, __u32);
 	__type(value, __u64);
 } declined SEC(".maps");
+
+/* Datagrams of peers that reached the socket although decap handles their kind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} passed SEC(".maps");

@@ -20,14 +20,16 @@ type flannelKey struct {
 }
 
 type flannelMasks struct {
-	_    structs.HostLayout
-	Mask [33]uint32
+	_          structs.HostLayout
+	Mask       [33]uint32
+	Incomplete uint32
 }
 
 type flannelPeer struct {
 	_         structs.HostLayout
 	Addr      uint32
 	Kernel    uint32
+	Uplinks   [4]uint32
 	TxPackets uint64
 	TxBytes   uint64
 	RxPackets uint64
@@ -41,7 +43,8 @@ const (
 	flannelReasonINNER_SOURCE_MISMATCH      flannelReason = 1
 	flannelReasonINNER_DESTINATION_MISMATCH flannelReason = 2
 	flannelReasonCONGESTION_MARK_LOST       flannelReason = 3
-	flannelReasonREASONS                    flannelReason = 4
+	flannelReasonWRONG_INTERFACE            flannelReason = 4
+	flannelReasonREASONS                    flannelReason = 5
 )
 
 // Names of all BPF objects in the ELF.
@@ -52,14 +55,17 @@ const (
 	flannelMapDrops     = "drops"
 	flannelMapHosts     = "hosts"
 	flannelMapLengths   = "lengths"
+	flannelMapPassed    = "passed"
 	flannelMapPeers     = "peers"
 	flannelProgDecapL2  = "decap_l2"
 	flannelProgDecapL3  = "decap_l3"
 	flannelProgDecapXdp = "decap_xdp"
 	flannelProgEncap    = "encap"
+	flannelProgObserve  = "observe"
 	flannelVarDevice    = "device"
 	flannelVarLocal     = "local"
 	flannelVarMask      = "mask"
+	flannelVarMtu       = "mtu"
 	flannelVarPort      = "port"
 	flannelVarSubnet    = "subnet"
 )
@@ -110,6 +116,7 @@ type flannelProgramSpecs struct {
 	DecapL3  *ebpf.ProgramSpec `ebpf:"decap_l3"`
 	DecapXdp *ebpf.ProgramSpec `ebpf:"decap_xdp"`
 	Encap    *ebpf.ProgramSpec `ebpf:"encap"`
+	Observe  *ebpf.ProgramSpec `ebpf:"observe"`
 }
 
 // flannelMapSpecs contains maps before they are loaded into the kernel.
@@ -120,6 +127,7 @@ type flannelMapSpecs struct {
 	Drops    *ebpf.MapSpec `ebpf:"drops"`
 	Hosts    *ebpf.MapSpec `ebpf:"hosts"`
 	Lengths  *ebpf.MapSpec `ebpf:"lengths"`
+	Passed   *ebpf.MapSpec `ebpf:"passed"`
 	Peers    *ebpf.MapSpec `ebpf:"peers"`
 }
 
@@ -130,6 +138,7 @@ type flannelVariableSpecs struct {
 	Device *ebpf.VariableSpec `ebpf:"device"`
 	Local  *ebpf.VariableSpec `ebpf:"local"`
 	Mask   *ebpf.VariableSpec `ebpf:"mask"`
+	Mtu    *ebpf.VariableSpec `ebpf:"mtu"`
 	Port   *ebpf.VariableSpec `ebpf:"port"`
 	Subnet *ebpf.VariableSpec `ebpf:"subnet"`
 }
@@ -158,6 +167,7 @@ type flannelMaps struct {
 	Drops    *ebpf.Map `ebpf:"drops"`
 	Hosts    *ebpf.Map `ebpf:"hosts"`
 	Lengths  *ebpf.Map `ebpf:"lengths"`
+	Passed   *ebpf.Map `ebpf:"passed"`
 	Peers    *ebpf.Map `ebpf:"peers"`
 }
 
@@ -167,6 +177,7 @@ func (m *flannelMaps) Close() error {
 		m.Drops,
 		m.Hosts,
 		m.Lengths,
+		m.Passed,
 		m.Peers,
 	)
 }
@@ -178,6 +189,7 @@ type flannelVariables struct {
 	Device *ebpf.Variable `ebpf:"device"`
 	Local  *ebpf.Variable `ebpf:"local"`
 	Mask   *ebpf.Variable `ebpf:"mask"`
+	Mtu    *ebpf.Variable `ebpf:"mtu"`
 	Port   *ebpf.Variable `ebpf:"port"`
 	Subnet *ebpf.Variable `ebpf:"subnet"`
 }
@@ -190,6 +202,7 @@ type flannelPrograms struct {
 	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
 	DecapXdp *ebpf.Program `ebpf:"decap_xdp"`
 	Encap    *ebpf.Program `ebpf:"encap"`
+	Observe  *ebpf.Program `ebpf:"observe"`
 }
 
 func (p *flannelPrograms) Close() error {
@@ -198,6 +211,7 @@ func (p *flannelPrograms) Close() error {
 		p.DecapL3,
 		p.DecapXdp,
 		p.Encap,
+		p.Observe,
 	)
 }
 

@@ -41,6 +41,8 @@ type host struct {
 	tun    *os.File
 	socket *net.UDPConn
 	path   *Path
+	// uplinks are those of attachTo.
+	uplinks [MaxUplinks]uint32
 
 	// sent and received count the packets that user space handled.
 	sent, received atomic.Int64
@@ -115,7 +117,7 @@ func (h *host) inner() netip.Addr { return h.subnet.Addr().Next() }
 func (h *host) local() netip.Addr { return h.Addr().Addr() }
 
 func (h *host) config() Config {
-	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MaxPeers: 16384}
+	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384}
 }
 
 func (h *host) link(name string) int {
@@ -129,7 +131,8 @@ func (h *host) link(name string) int {
 func (h *host) attach(c Config, peers []Peer) {
 	h.t.Helper()
 	h.load(c)
-	h.must(h.path.Set(peers))
+	h.uplinks = [MaxUplinks]uint32{uint32(h.link(netnstest.Uplink))}
+	h.set(peers...)
 	h.attachTo(netnstest.Uplink)
 }
 
@@ -143,13 +146,31 @@ func (h *host) load(c Config) {
 	h.t.Cleanup(func() { h.must(p.Close()) })
 }
 
+// attachTo attaches the path to uplinks, by which all peers' datagrams may arrive.
 func (h *host) attachTo(uplinks ...string) {
 	h.t.Helper()
 	var indexes []int
-	for _, name := range uplinks {
+	h.uplinks = [MaxUplinks]uint32{}
+	for i, name := range uplinks {
 		indexes = append(indexes, h.link(name))
+		h.uplinks[i] = uint32(h.link(name))
 	}
+	h.set(h.path.known()...)
 	h.must(h.Do(func() error { return h.path.Attach(indexes) }))
+}
+
+// set sets the path's peers.
+func (h *host) set(peers ...Peer) {
+	h.t.Helper()
+	h.must(h.path.Set(h.reached(peers...)))
+}
+
+// reached returns peers whose datagrams may arrive by the uplinks of attachTo.
+func (h *host) reached(peers ...Peer) []Peer {
+	for i := range peers {
+		peers[i].Uplinks = h.uplinks
+	}
+	return peers
 }
 
 func (h *host) drops() map[string]uint64 {

@@ -28,6 +28,8 @@ type Config struct {
 	Local netip.Addr
 	// Subnet is this host's lease, which peers may send to.
 	Subnet netip.Prefix
+	// MTU is the device's, in bytes. Datagrams of larger packets go to the socket.
+	MTU int
 	// MaxPeers bounds the table. The kernel allocates about 100 bytes for each, and
 	// 40 for each CPU.
 	MaxPeers int
@@ -46,6 +48,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("local address %v is not IPv4", c.Local)
 	case !c.Subnet.IsValid() || !c.Subnet.Addr().Is4() || c.Subnet != c.Subnet.Masked():
 		return fmt.Errorf("subnet %v is not an IPv4 subnet", c.Subnet)
+	case c.MTU <= 0:
+		return fmt.Errorf("MTU %d is not positive", c.MTU)
 	case c.MaxPeers <= 0:
 		return fmt.Errorf("maximum of %d peers is not positive", c.MaxPeers)
 	}
@@ -66,6 +70,9 @@ type Path struct {
 	table   map[flannelKey]endpoint
 	hosts   map[uint32]int
 	lengths [33]int
+	// incomplete is true if peers are missing in the table; see SetIncomplete.
+	incomplete bool
+	repairs    int // see Repairs
 }
 
 // objects are the kernel's. Programs and maps are pinned under their names in
@@ -135,6 +142,7 @@ func (p *Path) load() error {
 		flannelVarPort:   [2]byte{byte(c.Port >> 8), byte(c.Port)},
 		flannelVarSubnet: inAddr(c.Subnet.Addr()),
 		flannelVarMask:   mask(c.Subnet.Bits()),
+		flannelVarMtu:    uint32(c.MTU),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
@@ -208,7 +216,7 @@ func mask(bits int) uint32 {
 // capabilities, and the kernel verifies the programs and the helpers they call.
 func Probe() error {
 	p := newPath(Config{
-		Device: 1, Port: 1, MaxPeers: 1,
+		Device: 1, Port: 1, MaxPeers: 1, MTU: 1,
 		Local:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 0, 0}), 8),
 	})

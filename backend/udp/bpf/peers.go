@@ -23,7 +23,13 @@ type Peer struct {
 	// the TUN's reader: on virtual links their sockets would get unsegmented packets
 	// and unfinished checksums.
 	Kernel bool
+	// Uplinks are the indexes of the interfaces that its datagrams may arrive by;
+	// the rest is 0.
+	Uplinks [MaxUplinks]uint32
 }
+
+// MaxUplinks is the number of interfaces that a peer's datagrams may arrive by.
+const MaxUplinks = len(flannelPeer{}.Uplinks)
 
 func (p Peer) validate() error {
 	if s := p.Subnet; !s.IsValid() || !s.Addr().Is4() || s.Bits() < 1 || s != s.Masked() {
@@ -37,13 +43,14 @@ func (p Peer) validate() error {
 
 // endpoint is a Peer's host. It is small, as there are tens of thousands.
 type endpoint struct {
-	addr   uint32
-	kernel bool
+	addr    uint32
+	kernel  bool
+	uplinks [MaxUplinks]uint32
 }
 
-func (p Peer) endpoint() endpoint { return endpoint{inAddr(p.Addr), p.Kernel} }
+func (p Peer) endpoint() endpoint { return endpoint{inAddr(p.Addr), p.Kernel, p.Uplinks} }
 
-func (v flannelPeer) endpoint() endpoint { return endpoint{v.Addr, v.Kernel != 0} }
+func (v flannelPeer) endpoint() endpoint { return endpoint{v.Addr, v.Kernel != 0, v.Uplinks} }
 
 func keyOf(subnet netip.Prefix) flannelKey {
 	m := mask(subnet.Bits())
@@ -55,7 +62,7 @@ func (k flannelKey) length() int { return bits.OnesCount32(k.Mask) }
 func (p Peer) key() flannelKey { return keyOf(p.Subnet) }
 
 func (p Peer) value() flannelPeer {
-	v := flannelPeer{Addr: inAddr(p.Addr)}
+	v := flannelPeer{Addr: inAddr(p.Addr), Uplinks: p.Uplinks}
 	if p.Kernel {
 		v.Kernel = 1
 	}
@@ -63,11 +70,11 @@ func (p Peer) value() flannelPeer {
 }
 
 func peerOf(k flannelKey, o endpoint) Peer {
-	return Peer{Subnet: netip.PrefixFrom(fromInAddr(k.Subnet), k.length()), Addr: fromInAddr(o.addr), Kernel: o.kernel}
+	return Peer{Subnet: netip.PrefixFrom(fromInAddr(k.Subnet), k.length()), Addr: fromInAddr(o.addr), Kernel: o.kernel, Uplinks: o.uplinks}
 }
 
-// Known returns the table of Set and Apply, in no order.
-func (p *Path) Known() []Peer {
+// known returns the table of Set and Apply, in no order.
+func (p *Path) known() []Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]Peer, 0, len(p.table))
@@ -89,6 +96,18 @@ func (p *Path) Set(peers []Peer) error {
 		delete(gone, peer.key())
 	}
 	return p.change(peers, slices.Collect(maps.Keys(gone)))
+}
+
+// SetIncomplete marks the table as lacking peers. The programs then leave packets
+// that they would refuse as forged to the socket.
+func (p *Path) SetIncomplete(on bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.incomplete == on {
+		return nil
+	}
+	p.incomplete = on
+	return p.putLengths(p.lengths)
 }
 
 // Apply adds or changes some peers, and then removes those of some subnets.
@@ -197,7 +216,7 @@ func (p *Path) rewrite(peers []Peer) error {
 		}
 		for i := range values {
 			v := peer.value()
-			values[i].Addr, values[i].Kernel = v.Addr, v.Kernel
+			values[i].Addr, values[i].Kernel, values[i].Uplinks = v.Addr, v.Kernel, v.Uplinks
 		}
 		if err := p.Peers.Update(peer.key(), values, ebpf.UpdateExist); err != nil {
 			return fmt.Errorf("change peer %v: %w", peer.Subnet, err)
@@ -225,6 +244,9 @@ func (p *Path) putLengths(used [33]int) error {
 			m.Mask[n] = mask(length)
 			n++
 		}
+	}
+	if p.incomplete {
+		m.Incomplete = 1
 	}
 	if err := p.Lengths.Put(uint32(0), m); err != nil {
 		return fmt.Errorf("write lengths of subnets: %w", err)

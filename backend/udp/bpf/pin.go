@@ -179,7 +179,7 @@ func preparePins(dir string) error {
 func (c Config) identity() string {
 	h := sha256.New()
 	h.Write(_FlannelBytes)
-	fmt.Fprintln(h, c.Device, c.Port, c.Local, c.Subnet, c.MaxPeers)
+	fmt.Fprintln(h, c.Device, c.Port, c.Local, c.Subnet, c.MTU, c.MaxPeers)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
@@ -207,7 +207,11 @@ func (p *Path) adopt() error {
 	if err := errors.Join(errs...); err != nil {
 		return explain(err)
 	}
-	p.adopted = true
+	var m flannelMasks
+	if err := p.Lengths.Lookup(uint32(0), &m); err != nil {
+		return explain(err)
+	}
+	p.adopted, p.incomplete = true, m.Incomplete != 0
 	return p.readPeers(func(k flannelKey, v flannelPeer) {
 		p.table[k] = v.endpoint()
 		p.count(k, v.endpoint(), +1)
@@ -263,13 +267,13 @@ func (p *Path) pin(dir string) error {
 func (p *Path) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
-		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops,
+		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops, flannelMapPassed: &p.flannelMaps.Passed,
 	}
 }
 
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
-		flannelProgDecapXdp: &p.DecapXdp,
+		flannelProgDecapXdp: &p.DecapXdp, flannelProgObserve: &p.Observe,
 	}
 }

@@ -58,7 +58,7 @@ func testRestart(t *testing.T, tso string) {
 	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
 	c := a.config()
 	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
-	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
+	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
 	run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 	a.attach(c, peers)
 	xdp := tso == "off"
@@ -89,7 +89,7 @@ func testRestart(t *testing.T, tso string) {
 		} else {
 			counted = n
 		}
-		a.must(a.path.Set(peers))
+		a.set(peers...)
 		a.attachTo(netnstest.Uplink)
 		a.hasDecapXDP(netnstest.Uplink, xdp)
 	}
@@ -99,7 +99,7 @@ func testRestart(t *testing.T, tso string) {
 	if a.path.Adopted() {
 		t.Error("adopted the programs of an earlier release")
 	}
-	a.must(a.path.Set(peers))
+	a.set(peers...)
 	a.attachTo(netnstest.Uplink)
 	a.hasDecapXDP(netnstest.Uplink, xdp)
 	a.must(a.path.Close())
@@ -108,7 +108,7 @@ func testRestart(t *testing.T, tso string) {
 	if a.path.Adopted() {
 		t.Error("adopted for another configuration")
 	}
-	a.must(a.path.Set(peers))
+	a.set(peers...)
 	a.attachTo(netnstest.Uplink)
 	var summary string
 	for lines.Scan() {
@@ -170,7 +170,7 @@ func TestNoReader(t *testing.T) {
 	a, b := hosts[0], hosts[1]
 	c := a.config()
 	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
-	b.must(b.path.Set([]Peer{{Subnet: a.subnet, Addr: a.local(), Kernel: true}}))
+	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
 	a.attach(c, []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
 	raw, err := a.tun.SyscallConn()
 	a.must(err)

@@ -10,11 +10,13 @@ import (
 // reasonNames are the names of the user-space paths for the same reasons.
 // congestion_mark_lost: a router marked the datagram, and the inner packet's flow
 // is not ECN-capable; it must be dropped (RFC 6040 section 4.2).
+// wrong_interface: no route of this host to the sender names the interface.
 var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonUNKNOWN_OUTER_SOURCE:       "unknown_outer_source",
 	flannelReasonINNER_SOURCE_MISMATCH:      "inner_source_mismatch",
 	flannelReasonINNER_DESTINATION_MISMATCH: "inner_destination_mismatch",
 	flannelReasonCONGESTION_MARK_LOST:       "congestion_mark_lost",
+	flannelReasonWRONG_INTERFACE:            "wrong_interface",
 }
 
 // PeerStats counts the packets to and from a peer by the programs, since they were
@@ -118,13 +120,21 @@ func (p *Path) checkLinks() error {
 		if name == linkEncap {
 			where = "the device"
 		}
-		attached, err := interfaceOf(l)
+		why, err := misplaced(l, l.index)
 		if err != nil {
 			return fmt.Errorf("look at the program on %s: %w", where, err)
 		}
-		if attached != l.index {
-			return fmt.Errorf("the program on %s is detached", where)
+		if why != nil {
+			return fmt.Errorf("the program on %s %w", where, why)
 		}
 	}
 	return nil
+}
+
+// CheckLinks is the part of Check about the attached programs. It takes some
+// system calls.
+func (p *Path) CheckLinks() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.checkLinks()
 }

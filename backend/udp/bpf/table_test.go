@@ -86,7 +86,7 @@ func TestChange(t *testing.T) {
 	// Leases of other lengths, inside and around b's: the longest prefix matches.
 	wide := Peer{Subnet: netip.MustParsePrefix("10.5.0.0/18"), Addr: a.local(), Kernel: true}
 	narrow := Peer{Subnet: netip.PrefixFrom(b.inner(), 31).Masked(), Addr: b.local(), Kernel: true}
-	a.must(a.path.Apply([]Peer{wide, narrow}, nil))
+	a.must(a.path.Apply(a.reached(wide, narrow), nil))
 	ping()
 	if s := a.statsOf(narrow.Subnet); s.TxPackets != 1 || s.RxPackets != 1 {
 		t.Errorf("counted for %v: %+v", narrow.Subnet, s)
@@ -99,12 +99,12 @@ func TestChange(t *testing.T) {
 	a.must(a.path.Apply(nil, []netip.Prefix{wide.Subnet, narrow.Subnet}))
 
 	// The host loses the path and gets it again; the counters continue.
-	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: b.local()}}, nil))
+	a.must(a.path.Apply(a.reached(Peer{Subnet: b.subnet, Addr: b.local()}), nil))
 	ping()
 	if n := a.sent.Load(); n != 1 {
 		t.Errorf("user space sent %d packets, want 1", n)
 	}
-	a.must(a.path.Apply([]Peer{good}, nil))
+	a.must(a.path.Apply(a.reached(good), nil))
 	ping()
 	// The answer to the packet from user space came through the kernel.
 	if s := a.statsOf(b.subnet); s.TxPackets != 3 || s.RxPackets != 4 {
@@ -112,12 +112,12 @@ func TestChange(t *testing.T) {
 	}
 
 	// After a host's move only its new address is accepted.
-	a.must(a.path.Apply([]Peer{{Subnet: b.subnet, Addr: netip.MustParseAddr("192.168.77.99"), Kernel: true}}, nil))
+	a.must(a.path.Apply(a.reached(Peer{Subnet: b.subnet, Addr: netip.MustParseAddr("192.168.77.99"), Kernel: true}), nil))
 	run(t, b.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+a.inner().String())
 	if n := a.drops()["unknown_outer_source"]; n != 1 {
 		t.Errorf("dropped %d packets from the old address, want 1", n)
 	}
-	a.must(a.path.Set([]Peer{good}))
+	a.set(good)
 	ping()
 
 	// Without a lease no address is accepted.

@@ -1,0 +1,140 @@
+package bpf
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// foreign attaches another program that ends the chain of an interface with
+// TCX_PASS.
+func (h *host) foreign(name string, where ebpf.AttachType, anchor link.Anchor) {
+	h.t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "foreign", Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	h.must(err)
+	h.t.Cleanup(func() { h.must(p.Close()) })
+	h.must(h.Do(func() error {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: h.link(name), Program: p, Attach: where, Anchor: anchor})
+		if err == nil {
+			h.t.Cleanup(func() { h.must(l.Close()) })
+		}
+		return err
+	}))
+}
+
+// Our programs run before those that were there, and Attach puts them before those
+// that came later.
+func TestFirst(t *testing.T) {
+	_, hosts := newHosts(t, false, true)
+	a, b := hosts[0], hosts[1]
+	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
+	a.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, nil)
+	a.foreign(deviceName, ebpf.AttachTCXEgress, nil)
+	a.attach(a.config(), []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	ping := func() { t.Helper(); run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String()) }
+	ping()
+	untouched(t, a, b)
+	a.must(a.Do(a.path.Check))
+	if n := a.path.Repairs(); n != 0 {
+		t.Errorf("%d repairs, want none", n)
+	}
+
+	a.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, link.Head())
+	a.foreign(deviceName, ebpf.AttachTCXEgress, link.Head())
+	if err := a.Do(a.path.Check); err == nil || !strings.Contains(err.Error(), "runs after program") || !strings.Contains(err.Error(), "foreign") {
+		t.Errorf("with another program before ours Check returns %v", err)
+	}
+	a.attachTo(netnstest.Uplink)
+	a.must(a.Do(a.path.Check))
+	if n := a.path.Repairs(); n != 2 {
+		t.Errorf("%d repairs, want 2", n)
+	}
+	sent, received := a.sent.Load(), a.received.Load()
+	ping()
+	if a.sent.Load() != sent || a.received.Load() != received {
+		t.Error("after the repair packets bypass the programs")
+	}
+	var behind string
+	a.must(a.Do(func() (err error) {
+		behind, err = a.path.Behind()
+		return err
+	}))
+	if strings.Count(behind, "(foreign)") != 2 {
+		t.Errorf("behind ours are %q", behind)
+	}
+}
+
+// A program that a person detached is attached again.
+func TestDetachedByHand(t *testing.T) {
+	for _, tso := range []string{"on", "off"} {
+		_, hosts := newHosts(t, true, true)
+		a, b := hosts[0], hosts[1]
+		run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
+		a.attachTo(netnstest.Uplink)
+		a.hasDecapXDP(netnstest.Uplink, tso == "off")
+		for _, l := range a.path.links {
+			a.must(l.Detach())
+		}
+		if err := a.Do(a.path.CheckLinks); err == nil || !strings.Contains(err.Error(), "is detached") {
+			t.Errorf("without programs CheckLinks returns %v", err)
+		}
+		a.attachTo(netnstest.Uplink)
+		a.must(a.Do(a.path.Check))
+		a.hasDecapXDP(netnstest.Uplink, tso == "off")
+		run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
+		untouched(t, a, b)
+	}
+}
+
+// Datagrams of a peer's programs that reach the socket are counted, whatever led
+// them past ours.
+func TestObserve(t *testing.T) {
+	lab, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	raw, err := b.socket.SyscallConn()
+	b.must(err)
+	b.must(b.path.ObserveSocket(raw))
+	passed := func() uint64 {
+		t.Helper()
+		n, err := b.path.Passed()
+		b.must(err)
+		return n
+	}
+	ping := func() { t.Helper(); run(t, a.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", b.inner().String()) }
+	ping()
+	// The reader's datagrams have a checksum.
+	a.sendTrain(20000, b.inner())
+	if n := passed(); n != 0 {
+		t.Errorf("%d datagrams passed, want none", n)
+	}
+	// A container's forged datagrams are not the programs' to take.
+	const other = "other"
+	lab.Wire(a.Host, other, b.Host, other, 0)
+	toSocket := make(chan []byte, 16)
+	b.mu.Lock()
+	b.odd = func(p []byte) { toSocket <- p }
+	b.mu.Unlock()
+	newWire(a, b, other, other).send(frame{
+		outerSource: a.local(), outerDestination: b.local(), source: a.inner(), destination: b.inner(),
+	}.bytes())
+	wait(t, toSocket)
+	b.mu.Lock()
+	b.odd = nil
+	b.mu.Unlock()
+	if n := passed(); n != 0 {
+		t.Errorf("%d forged datagrams passed, want none", n)
+	}
+	b.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, link.Head())
+	ping()
+	if n := passed(); n != 3 {
+		t.Errorf("%d datagrams passed, want 3", n)
+	}
+}

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
+)
+
+// findIPsec returns the first policy of the host that demands something of a
+// datagram (ESP, AH) or blocks it. Policies count in the order of their priority, as
+// in the kernel: one that lets datagrams pass as they are hides those after it.
+func (r *Reader) findIPsec(d Datagrams) (string, error) {
+	if r.xfrm == nil {
+		return "", nil
+	}
+	all, err := rtnl.RetryDump("IPsec policies", func() ([]netlink.XfrmPolicy, error) {
+		return r.xfrm.XfrmPolicyList(netlink.FAMILY_V4)
+	})
+	if err != nil {
+		return "", err
+	}
+	blocked, err := r.blockedByDefault()
+	if err != nil {
+		return "", err
+	}
+	slices.SortStableFunc(all, func(a, b netlink.XfrmPolicy) int { return cmp.Compare(a.Priority, b.Priority) })
+	for _, dir := range []netlink.Dir{netlink.XFRM_DIR_OUT, netlink.XFRM_DIR_IN} {
+		if rule := findPolicy(all, dir, d, blocked[dir]); rule != "" {
+			return rule, nil
+		}
+	}
+	return "", nil
+}
+
+func findPolicy(all []netlink.XfrmPolicy, dir netlink.Dir, d Datagrams, blocked bool) string {
+	var ours []netlink.XfrmPolicy
+	for _, p := range all {
+		local, _ := ends(p)
+		if p.Dir != dir || !contains(local, d.Local) || !selects(p, d.Port) {
+			continue
+		}
+		// One for our port holds for every peer that comes.
+		if p.DstPort == int(d.Port) && demands(p) {
+			return describe(p)
+		}
+		ours = append(ours, p)
+	}
+	for _, peer := range d.Peers {
+		i := slices.IndexFunc(ours, func(p netlink.XfrmPolicy) bool {
+			_, remote := ends(p)
+			// One for some source ports leaves others to the next.
+			return contains(remote, peer) && (demands(p) || p.SrcPort == 0)
+		})
+		switch {
+		case i >= 0 && demands(ours[i]):
+			return describe(ours[i])
+		case i < 0 && blocked:
+			return fmt.Sprintf("IPsec blocks packets without a policy (ip xfrm policy getdefault), such as those of peer %v", peer)
+		}
+	}
+	return ""
+}
+
+// ends returns the two sides that a policy selects.
+func ends(p netlink.XfrmPolicy) (local, remote *net.IPNet) {
+	if p.Dir == netlink.XFRM_DIR_IN {
+		return p.Dst, p.Src
+	}
+	return p.Src, p.Dst
+}
+
+func contains(n *net.IPNet, a netip.Addr) bool { return n == nil || n.Contains(a.AsSlice()) }
+
+// selects reports whether a policy selects UDP to a port without a mark. One with an
+// interface number (if_id) is for packets that a route leads into a device of IPsec.
+func selects(p netlink.XfrmPolicy, port uint16) bool {
+	marked := p.Mark != nil && p.Mark.Value&p.Mark.Mask != 0
+	return (p.Proto == 0 || p.Proto == unix.IPPROTO_UDP) && (p.DstPort == 0 || p.DstPort == int(port)) && !marked && p.Ifid == 0
+}
+
+func demands(p netlink.XfrmPolicy) bool {
+	return p.Action != netlink.XFRM_POLICY_ALLOW || len(p.Tmpls) > 0
+}
+
+func describe(p netlink.XfrmPolicy) string {
+	what := "blocks"
+	if p.Action == netlink.XFRM_POLICY_ALLOW {
+		what = "demands " + p.Tmpls[0].Proto.String() + " of"
+	}
+	return fmt.Sprintf("an IPsec policy %s the datagrams: src %v dst %v %v priority %d (see: ip xfrm policy)", what, p.Src, p.Dst, p.Dir, p.Priority)
+}
+
+// xfrmGetDefault is XFRM_MSG_GETDEFAULT, and blockDefault XFRM_USERPOLICY_BLOCK
+// (linux/xfrm.h of 5.15).
+const (
+	xfrmGetDefault = 0x28
+	blockDefault   = 1
+)
+
+// blockedByDefault reports for each direction whether the kernel drops packets
+// without a policy.
+func (r *Reader) blockedByDefault() (map[netlink.Dir]bool, error) {
+	req := nl.NewNetlinkRequest(xfrmGetDefault, 0)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_XFRM: {Socket: r.requests}}
+	req.AddRawData(make([]byte, unix.NLMSG_ALIGNTO)) // struct xfrm_userpolicy_default
+	answers, err := req.Execute(unix.NETLINK_XFRM, 0)
+	if errors.Is(err, unix.EINVAL) || absent(err) {
+		return nil, nil // an older kernel
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read default policy of IPsec: %w", err)
+	}
+	for _, m := range answers {
+		if len(m) >= 3 { // in, fwd, out
+			return map[netlink.Dir]bool{netlink.XFRM_DIR_IN: m[0] == blockDefault, netlink.XFRM_DIR_OUT: m[2] == blockDefault}, nil
+		}
+	}
+	return nil, nil
+}

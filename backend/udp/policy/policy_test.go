@@ -1,0 +1,185 @@
+package policy
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+var (
+	local    = netip.MustParseAddr("192.168.77.1")
+	peer     = netip.MustParseAddr("192.168.77.2")
+	ours     = Datagrams{Local: local, Port: 8285, Peers: []netip.Addr{netip.MustParseAddr("192.168.77.3"), peer}}
+	patience = 20 * time.Second
+)
+
+// reader opens a Reader on a host of its own; run runs a command there.
+func reader(t *testing.T) (r *Reader, run func(command string)) {
+	t.Helper()
+	netnstest.Require(t)
+	h := netnstest.New(t).Namespace("h")
+	if err := h.Do(func() (err error) { r, err = Open(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, func(command string) {
+		t.Helper()
+		if out, err := h.Command(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+}
+
+func find(t *testing.T, r *Reader) string {
+	t.Helper()
+	rule, err := r.Find(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rule
+}
+
+const (
+	esp     = " tmpl src 192.168.77.1 dst 192.168.77.2 proto esp mode transport"
+	espBack = " tmpl src 192.168.77.2 dst 192.168.77.1 proto esp mode transport"
+)
+
+func TestIPsec(t *testing.T) {
+	for command, want := range map[string]string{
+		"true": "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out" + esp:                                   "demands esp",
+		"ip xfrm policy add src 192.168.77.2 dst 192.168.77.1 dir in" + espBack:                                "demands esp",
+		"ip xfrm policy add src 0.0.0.0/0 dst 192.168.77.0/24 dir out" + esp:                                   "demands esp",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 proto udp dport 8285 dir out" + esp:              "demands esp",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 proto udp sport 8285 dir out" + esp:              "demands esp",
+		"ip xfrm policy add src 0.0.0.0/0 dst 10.0.0.0/8 proto udp dport 8285 dir out" + esp:                   "demands esp",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out action block":                            "blocks",
+		"ip xfrm policy add src 192.168.77.1 dst 10.0.0.0/8 dir out" + esp:                                     "",
+		"ip xfrm policy add src 10.0.0.0/8 dst 192.168.77.2 dir out" + esp:                                     "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 proto tcp dir out" + esp:                         "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 proto udp dport 53 dir out" + esp:                "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir fwd" + esp:                                   "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out mark 7" + esp:                            "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out if_id 7" + esp:                           "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out":                                         "",
+		"ip xfrm policy setdefault out block":                                                                  "without a policy",
+		"ip xfrm policy setdefault in block":                                                                   "without a policy",
+		"ip xfrm policy setdefault fwd block":                                                                  "",
+		"ip xfrm policy setdefault out block; ip xfrm policy add src 192.168.77.1 dst 192.168.77.0/24 dir out": "",
+		"ip xfrm policy add src 0.0.0.0/0 dst 192.168.77.0/24 dir out priority 2" + esp + "; " +
+			"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 8285 dir out priority 1": "",
+		"ip xfrm policy add src 0.0.0.0/0 dst 192.168.77.0/24 dir out priority 1" + esp + "; " +
+			"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 8285 dir out priority 2": "demands esp",
+		"ip xfrm policy add src 0.0.0.0/0 dst 192.168.77.0/24 dir out priority 2" + esp + "; " +
+			"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp sport 1 dir out priority 1": "demands esp",
+	} {
+		t.Run(command, func(t *testing.T) {
+			r, run := reader(t)
+			run(command)
+			if got := find(t, r); (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("found %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestNetfilter(t *testing.T) {
+	const table = "nft 'add table ip f; add set ip f blocked { type ipv4_addr; flags interval; }; add chain ip f other; " +
+		"add chain ip f in { type filter hook input priority 0; }; add chain ip f out { type route hook output priority 0; }; " +
+		"add chain ip f pre { type filter hook prerouting priority -300; }; add chain ip f post { type nat hook postrouting priority 100; }; " +
+		"add chain ip f forw { type filter hook forward priority 0; }; add rule ip f in jump other; "
+	for rule, want := range map[string]string{
+		table + "'": "",
+		table + "add rule ip f in udp dport 8285 drop'":                                                            "drop",
+		table + "add rule ip f in udp dport 8000-9000 counter drop'":                                               "drop",
+		table + "add rule ip f in udp dport { 53, 8285 } reject'":                                                  "Reject",
+		table + "add rule ip f in udp dport vmap { 53 : accept, 8285 : drop }'":                                    "map",
+		table + "add rule ip f in ip saddr 192.168.77.2 drop'":                                                     "drop",
+		table + "add rule ip f in ip saddr 192.168.77.0/24 udp dport 8285 drop'":                                   "drop",
+		table + "add rule ip f in ip saddr 192.168.76.0/23 drop'":                                                  "drop",
+		table + "add element ip f blocked { 192.168.77.2-192.168.77.9 }; add rule ip f in ip saddr @blocked drop'": "drop",
+		table + "add rule ip f other udp dport 8285 drop'":                                                         "drop",
+		table + "add rule ip f in udp dport 8285 jump other; add rule ip f other limit rate 1/second drop'":        "drop",
+		table + "add rule ip f pre udp dport 8285 notrack'":                                                        "Notrack",
+		table + "add rule ip f out ip daddr 192.168.77.2 meta mark set 7'":                                         "mark",
+		table + "add rule ip f out udp dport 8285 ip dscp set cs1'":                                                "changed header",
+		table + "add rule ip f post ip daddr 192.168.77.0/24 masquerade'":                                          "Masq",
+
+		table + "add rule ip f in udp dport 8285 accept'":                                                            "",
+		table + "add rule ip f in meta iifname vmap { eth0 : jump other }; add rule ip f other udp dport 8285 drop'": "drop",
+		table + "add rule ip f in udp dport vmap { 53 : drop }'":                                                     "",
+		table + "add rule ip f in udp dport > 9000 drop'":                                                            "",
+		table + "add rule ip f in udp dport 53 drop'":                                                                "",
+		table + "add rule ip f in udp dport { 53, 67-68 } drop'":                                                     "",
+		table + "add rule ip f in udp dport != 8285 drop'":                                                           "",
+		table + "add rule ip f in tcp dport 8285 drop'":                                                              "",
+		table + "add rule ip f in ip saddr 10.0.0.0/8 drop'":                                                         "",
+		table + "add rule ip f in ip saddr 192.168.77.1 drop'":                                                       "", // our own, as of spoofed packets
+		table + "add rule ip f out ip daddr 192.168.77.1 drop'":                                                      "",
+		table + "add rule ip f in ct state invalid drop'":                                                            "",
+		table + "add rule ip f in meta nftrace set 1'":                                                               "",
+		table + "add rule ip f forw ip saddr 192.168.77.2 drop'":                                                     "",
+		table + "add rule ip f post ip saddr 172.17.0.0/16 oifname != docker0 masquerade'":                           "",
+		table + "add element ip f blocked { 10.0.0.0/8 }; add rule ip f in ip saddr @blocked drop'":                  "",
+
+		"nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; add rule inet f in udp dport 8285 drop'":                   "drop",
+		"nft 'add table netdev f; add chain netdev f in { type filter hook ingress device lo priority 0; }; add rule netdev f in udp dport 8285 drop'": "drop",
+		"nft 'add table ip6 f; add chain ip6 f in { type filter hook input priority 0; }; add rule ip6 f in udp dport 8285 drop'":                      "",
+
+		"iptables-nft -A INPUT -p udp --dport 8285 -j DROP":                              "drop",
+		"iptables-nft -A INPUT -p udp -m multiport --dports 53,8000:9000 -j DROP":        "drop",
+		"iptables-nft -A INPUT -s 192.168.77.2 -j REJECT":                                "R",
+		"iptables-nft -t mangle -A OUTPUT -d 192.168.77.2 -j MARK --set-mark 7":          "MARK",
+		"iptables-nft -t raw -A PREROUTING -p udp --dport 8285 -j CT --notrack":          "CT",
+		"iptables-nft -A INPUT -p udp --dport 8285 -j ACCEPT":                            "",
+		"iptables-nft -A INPUT -p udp -m multiport --dports 53,67 -j DROP":               "",
+		"iptables-nft -A INPUT -p udp -m udp --dport 53 -j DROP":                         "",
+		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE": "",
+	} {
+		t.Run(strings.TrimPrefix(rule, table), func(t *testing.T) {
+			r, run := reader(t)
+			run(rule)
+			if got := find(t, r); (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("found %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// Run calls after each change of either kind.
+func TestRun(t *testing.T) {
+	r, run := reader(t)
+	changed := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx, func() { changed <- struct{}{} }) }()
+	for _, command := range []string{
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out" + esp,
+		"ip xfrm policy flush",
+		"ip xfrm policy setdefault out block",
+		"nft add table ip f",
+		"nft delete table ip f",
+	} {
+		run(command)
+		select {
+		case <-changed:
+		case <-time.After(patience):
+			t.Fatalf("no call after %q", command)
+		}
+		for len(changed) > 0 {
+			<-changed
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
