@@ -88,7 +88,7 @@ func TestForeignQueueBeforeStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+	if err := errors.Join(unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1), markDevice(h.Netlink(), "flannel0")); err != nil {
 		t.Fatal(err)
 	}
 	b := offloadBackend(t, h, "kernel")

@@ -23,11 +23,11 @@ var errSilent = errors.New("etcd has stopped answering")
 //     only other keys changed.
 //   - The answer came on a new connection, though the server keeps them: it may have
 //     been restarted with other data. The caller lists again (errHistory).
-//   - No answer, or the wait was never accepted: heartbeat gives up the
-//     connections (errSilent).
+//   - No answer, or the wait was not accepted by the second answer: heartbeat gives
+//     up the connections (errSilent).
 func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, began func() uint64) {
 	var beats connections
-	for {
+	for notAccepted := 0; ; {
 		select {
 		case <-time.After(s.timing.Interval()):
 		case <-ctx.Done():
@@ -50,6 +50,8 @@ func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, b
 			cancel(errHistory)
 			return
 		case err != nil || index == at:
+		case at == 0 && notAccepted == 0:
+			notAccepted++ // to log in may take a busy server a while
 		case at == 0:
 			cancel(fmt.Errorf("%w: it answers other requests, but has not accepted the wait", errSilent))
 			return

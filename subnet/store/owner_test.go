@@ -142,9 +142,9 @@ func fill(t *testing.T, k subnet.Keyspace, rev subnet.Rev) {
 			}
 			return
 		}
-		l, err := k.Create(t.Context(), filler, time.Hour)
-		if err != nil {
-			if l, err = k.Get(t.Context(), filler); err != nil {
+		if _, err := k.Create(t.Context(), filler, time.Hour); err != nil {
+			l, err := k.Get(t.Context(), filler)
+			if err != nil {
 				t.Fatal(err)
 			}
 			if err = k.Delete(t.Context(), l); err != nil {
