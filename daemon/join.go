@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -59,10 +62,11 @@ type joiner struct {
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
 	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
+	readHost   func() ([]hostroute.Network, error)
 }
 
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
-	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open,
+	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open, readHost: hostroute.Networks,
 		newBackend: func(config *subnet.Config) (backend.Backend, error) {
 			now := s.get()
 			return newBackend(o, config, now.uplink, now.publicIP, reconciles.Kernel)
@@ -221,9 +225,44 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 	if err != nil {
 		return err
 	}
-	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()),
-		subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), StoreTimeout: timeout})
+	// A start that the host's own networks refuse must leave no lease behind.
+	hints, err := j.hints(m.config, last)
+	if err != nil {
+		return err
+	}
+	hints.StoreTimeout = timeout
+	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()), hints)
 	return err
+}
+
+// hints describes which subnets this host can use beside its own networks. It
+// returns an error if it can use none.
+func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error) {
+	have, err := j.readHost()
+	if err != nil {
+		return subnet.Hints{}, err
+	}
+	if err := all.CheckHost(config.BackendType, config.Network, have); err != nil {
+		return subnet.Hints{}, err
+	}
+	now := j.state.get()
+	never, final := hostroute.Unusable(have, config.Network, config.SubnetLen, now.uplink.Name)
+	h := subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
+	for _, n := range never {
+		h.Unusable[n.Prefix] = cmp.Or(n.Dev, "a route")
+	}
+	for _, n := range final {
+		h.Remembered = append(h.Remembered, n.Prefix)
+	}
+	for _, a := range []netip.Addr{now.uplink.Addr, now.publicIP} {
+		if config.Network.Contains(a) {
+			h.Unusable[netip.PrefixFrom(a, a.BitLen())] = now.uplink.Name
+		}
+		if h.Previous.IsValid() && h.Previous.Contains(a) {
+			h.Previous = netip.Prefix{}
+		}
+	}
+	return h, nil
 }
 
 // checkPublish refuses a -network that this host cannot use: once published, it
@@ -232,7 +271,11 @@ func (j *joiner) checkPublish() error {
 	if j.options.published == nil {
 		return nil
 	}
-	if _, err := j.newBackend(j.options.published); err != nil {
+	_, err := j.newBackend(j.options.published)
+	if err == nil {
+		_, err = j.hints(j.options.published, lastRun{})
+	}
+	if err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil

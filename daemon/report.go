@@ -125,6 +125,9 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 		missing("containers that start now get old values: %v", err)
 	}
 	s.NotReady = append(s.NotReady, r.checks.differences(now.network, duty)...)
+	if now.routes != nil {
+		s.NotReady = append(s.NotReady, lines(now.routes.Check())...)
+	}
 	return s, peers
 }
 
@@ -144,6 +147,11 @@ func describeBackend(s snapshot) *status.Backend {
 		var measured *status.Probe
 		if m := probes[p.Subnet]; m.Sent > 0 {
 			measured = &status.Probe{RTTSeconds: m.RTT.Seconds(), Loss: m.Loss(), MTU: m.MTU, Silent: m.Silent, Since: m.Since}
+		}
+		if p.Problem == "" && s.routes != nil {
+			if err := s.routes.Problem(p.Subnet); err != nil {
+				p.Problem = err.Error()
+			}
 		}
 		b.Peers = append(b.Peers, status.Peer{
 			Subnet: p.Subnet, PublicIP: p.PublicIP,
