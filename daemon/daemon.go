@@ -93,7 +93,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if err := firewall.apply(); err != nil { // before READY=1
 			return err
 		}
-		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.API),
+		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.Opened),
 			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType), &supervisor{d.state, joiner, runner, m})
 		return nil
 	})

@@ -114,7 +114,9 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 	if err := j.checkPublish(); err != nil {
 		return nil, err
 	}
-	m, err := j.open(opening, j.options.store.API, j.options.publish)
+	c := j.options.store.Config()
+	c.Publish = j.options.publish
+	m, err := j.open(opening, c)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +143,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 // joinFromCheckpoint joins without the store's answer, with a lease that ends
 // after remaining.
 func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining time.Duration) (*membership, error) {
-	m, err := j.open(ctx, last.checkpoint.API, nil)
+	m, err := j.open(ctx, j.options.store.Config().Remembered(last.checkpoint.API, last.checkpoint.storePrefix()))
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 		leases = known(j.peers.leases())
 	}
 	// A connection from an address that the host has lost hangs until it times out.
-	again, err := j.open(ctx, m.store.API, nil)
+	again, err := j.open(ctx, m.store.Opened)
 	if err != nil {
 		return err
 	}
@@ -194,8 +196,8 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 }
 
 // open returns a membership that has no more than a store.
-func (j *joiner) open(ctx context.Context, api string, publish []byte) (*membership, error) {
-	s, err := j.openStore(ctx, store.Config{ClientConfig: j.options.store.ClientConfig, API: api, Publish: publish})
+func (j *joiner) open(ctx context.Context, c store.Config) (*membership, error) {
+	s, err := j.openStore(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,9 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
 	r.joiner.openStore = func(_ context.Context, c store.Config) (store.Store, error) {
-		return store.New(openedStore{fake}, c.API), nil
+		s := store.New(openedStore{fake}, c.API)
+		s.Opened = c
+		return s, nil
 	}
 	r.joiner.newBackend = func(*subnet.Config) (backend.Backend, error) {
 		r.mu.Lock()
