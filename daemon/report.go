@@ -24,6 +24,8 @@ type reporter struct {
 	state   *state
 	events  *status.EventLog
 	checks  checkCache
+	// lostLines returns how many lines of the log are lost; nil: it is not known.
+	lostLines func() uint64
 	// subnetFile is the runner's to write.
 	subnetFile *subnetfile.Keeper
 }
@@ -80,6 +82,9 @@ func (r *reporter) statusLine() string {
 // duty bounds the network's Check.
 func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot, peers int) {
 	s.Node = status.Node{PublicIP: now.publicIP, Iface: now.uplink.Name, MTU: now.uplink.MTU}
+	if r.lostLines != nil {
+		s.LostLogLines = r.lostLines()
+	}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
