@@ -31,7 +31,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func TestRunChecksTheEmbeddedEtcd(t *testing.T) {
 	dir := t.TempDir()
 	o := parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env", "-etcd-embed", "-etcd-embed-listen=nowhere")
-	if err := New(o, "test").Run(t.Context()); err == nil || !strings.Contains(err.Error(), "-etcd-embed-listen", nil) {
+	if err := New(o, "test", nil).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "-etcd-embed-listen") {
 		t.Errorf("Run = %v", err)
 	}
 }
