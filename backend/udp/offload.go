@@ -99,7 +99,7 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, PacketInfo: true}
+	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}

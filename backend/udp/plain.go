@@ -39,7 +39,7 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
+	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
 	if d.socket, err = udpsock.Open(cfg); err != nil {
 		return nil, explainListen(err)
 	}
