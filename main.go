@@ -98,7 +98,7 @@ func withSignals() (ctx context.Context, stop context.CancelFunc) {
 }
 
 func runDaemon(o *daemon.Options, stderr io.Writer) int {
-	flush, err := startLog()
+	flush, lost, err := startLog()
 	if err != nil {
 		fmt.Fprintf(stderr, "flannel: log to standard error: %v\n", err)
 		return exitStart
@@ -106,7 +106,7 @@ func runDaemon(o *daemon.Options, stderr io.Writer) int {
 	defer flush()
 	ctx, stop := withSignals()
 	defer stop()
-	d := daemon.New(o, Version)
+	d := daemon.New(o, Version, lost)
 	err = d.Run(ctx)
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
@@ -137,13 +137,14 @@ func endingSignals() []os.Signal {
 
 // startLog has the logs of all packages go to standard error in such a way that
 // the reader of the log cannot hold up or end the program. A crash writes its
-// trace to standard error itself. flush waits for the last lines.
-func startLog() (flush func(), err error) {
+// trace to standard error itself. flush waits for the last lines; lost counts the
+// lines that the reader has not got.
+func startLog() (flush func(), lost func() uint64, err error) {
 	// Otherwise a write to a standard error that nobody reads ends the process.
 	signal.Ignore(syscall.SIGPIPE)
 	pipe, err := logpipe.New(os.Stderr, logpipe.Size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// glog writes to this variable, and ends the process if that fails.
 	os.Stderr = pipe.File()
@@ -154,7 +155,7 @@ func startLog() (flush func(), err error) {
 		log.Flush()
 		pipe.Flush(lastLines)
 	}
-	return flush, flag.CommandLine.Set("logtostderr", "true")
+	return flush, pipe.Lost, flag.CommandLine.Set("logtostderr", "true")
 }
 
 // runCommand runs a command. Its output and its error are all that it prints: the

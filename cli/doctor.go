@@ -83,6 +83,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"firewall", checkFirewall(f)},
 		{"kernel data path", checkKernelPath()},
 		{"etcd", checkStore(f)},
+		{"network", checkNetwork(f)},
 		{"clock", checkClock(ctx, f)},
 		{"daemon", checkDaemon(f)},
 		{"peers", o.checkPeers()},

@@ -49,6 +49,7 @@ type facts struct {
 	store     struct {       // zero if -etcd is false
 		err     error // the store cannot be read
 		api     string
+		warning string
 		latency time.Duration
 	}
 }
@@ -77,7 +78,7 @@ func (f *facts) readStore(ctx context.Context, st store.Store) error {
 		text, latencies = read, append(latencies, time.Since(began))
 	}
 	slices.Sort(latencies)
-	f.store.api, f.store.latency = st.API, latencies[storeReads/2].Round(10*time.Microsecond)
+	f.store.api, f.store.warning, f.store.latency = st.API, st.Warning, latencies[storeReads/2].Round(10*time.Microsecond)
 	f.config, f.configErr = subnet.ParseConfig(text)
 	return nil
 }

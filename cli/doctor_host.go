@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/tun"
 )
 
 // minUplinkMTU leaves containers 1280 bytes, the minimum MTU of IPv6 (RFC 8200,
@@ -20,11 +21,9 @@ import (
 const minUplinkMTU = 1330
 
 func checkTUN() finding {
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return failed("modprobe tun", "%v: the udp backend cannot make its device", err)
+	if err := tun.CheckAccess(); err != nil {
+		return failed("modprobe tun; docker run --device=/dev/net/tun; DeviceAllow=/dev/net/tun rw in the unit", "the udp backend cannot make its device: %v", err)
 	}
-	f.Close()
 	return okay("/dev/net/tun can be opened")
 }
 

@@ -32,6 +32,8 @@ func checkStore(f *facts) finding {
 			"is not available, so leases and peers do not change: %v", s.err)
 	case f.configErr != nil:
 		return failed("flannel config set CONFIG", "answers, but the network configuration is not valid: %v", f.configErr)
+	case s.warning != "":
+		return warn("etcdctl --endpoints="+strings.Join(f.flags.store.flags.Endpoints, ",")+" endpoint status", "%s", s.warning)
 	case s.latency > slowStore:
 		return warn("etcdctl endpoint status, and look at its disk", "answers after %v, which is slow: leases are renewed late, and new peers are known late", s.latency)
 	default:

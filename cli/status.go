@@ -95,6 +95,9 @@ func printStatus(w io.Writer, r *status.Report) error {
 	if r.HeldPeers > 0 {
 		row("held", "%s", paint(w, yellow, strconv.Itoa(r.HeldPeers)+" peers that the store has lost all at once"))
 	}
+	if r.LostLogLines > 0 {
+		row("log", "%s", paint(w, yellow, strconv.FormatUint(r.LostLogLines, 10)+" lines are lost, as the log's reader did not take them"))
+	}
 	if r.ConfigRefused != "" {
 		row("config", "%s", paint(w, yellow, "a change is refused: "+r.ConfigRefused))
 	}

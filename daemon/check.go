@@ -46,7 +46,11 @@ func (cc *checkCache) check(c backend.Checker, duty time.Duration) error {
 
 // differences returns the lines of check's error.
 func (cc *checkCache) differences(c backend.Checker, duty time.Duration) []string {
-	err := cc.check(c, duty)
+	return lines(cc.check(c, duty))
+}
+
+// lines returns the lines of an error; none for nil.
+func lines(err error) []string {
 	if err == nil {
 		return nil
 	}

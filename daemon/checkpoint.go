@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,8 +13,10 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	log "github.com/golang/glog"
@@ -49,9 +52,12 @@ type checkpoint struct {
 	Prefix    string
 	Endpoints []string
 	API       string
-	Config    subnet.Config
-	Lease     subnet.Lease
-	Peers     []*subnet.Lease
+	// StorePrefix is the prefix that the store was opened at, if its slashes are
+	// not those of Prefix.
+	StorePrefix string `json:",omitempty"`
+	Config      subnet.Config
+	Lease       subnet.Lease
+	Peers       []*subnet.Lease
 	// Written is when the checkpoint was written. Ends is when the lease ends, by
 	// the clock of that boot (subnet.Options.Clock).
 	Written clock.Timestamp
@@ -72,6 +78,11 @@ func (c *checkpoint) remaining(publicIP netip.Addr, now clock.Timestamp) time.Du
 		return 0
 	}
 	return c.Ends - c.Written.SinceBoot - passed
+}
+
+// storePrefix returns the prefix to open the store at.
+func (c *checkpoint) storePrefix() string {
+	return cmp.Or(c.StorePrefix, strings.TrimSuffix(path.Clean("/"+c.Prefix), "/"))
 }
 
 // subnets returns the subnets of the peers; none of a nil checkpoint.
@@ -217,11 +228,12 @@ type checkpointWriter struct {
 }
 
 // newCheckpointWriter returns a writer for a member: state has a manager with a
-// lease. api is the store's.
-func newCheckpointWriter(f *checkpointFile, s *state, p *peers, api string) *checkpointWriter {
+// lease. opened is the store's.
+func newCheckpointWriter(f *checkpointFile, s *state, p *peers, opened store.Config) *checkpointWriter {
 	pauses := backoff.New()
 	pauses.InitialInterval, pauses.MaxInterval = checkpointInterval, maxCheckpointPause
-	return &checkpointWriter{file: f, state: s, peers: p, saved: checkpoint{API: api, Config: *s.get().config}, pauses: pauses}
+	saved := checkpoint{API: opened.API, StorePrefix: opened.Prefix, Config: *s.get().config}
+	return &checkpointWriter{file: f, state: s, peers: p, saved: saved, pauses: pauses}
 }
 
 // Run saves changes every checkpointInterval, and when ctx ends. It repeats a failed

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 // A checkpoint is of one network in one store. A daemon of another ignores it, and
@@ -119,7 +120,7 @@ func TestCheckpointWriter(t *testing.T) {
 		m := r.join()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.API)
+		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.Opened)
 		go func() { ended <- w.Run(ctx) }()
 		peer := subnet.Lease{Subnet: subnetOf(8), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.8")}}
 		r.peers.apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
@@ -159,7 +160,7 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 		if err := os.WriteFile(r.options.stateDir, nil, 0o600); err != nil { // a file in the folder's place
 			t.Fatal(err)
 		}
-		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.API)
+		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.Opened)
 		runFor := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
@@ -192,7 +193,7 @@ func TestCheckpointIsWrittenOnChange(t *testing.T) {
 	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
 	m.Adopt(subnet.Lease{Subnet: subnetOf(7), Expiration: time.Now().Add(time.Hour), Rev: 5}, nil)
 	r.state.update(func(s *snapshot) { s.manager, s.config = m, new(subnet.Config) })
-	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, "3")
+	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, store.Config{API: "3"})
 	written := func() bool {
 		t.Helper()
 		w.save()

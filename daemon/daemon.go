@@ -39,12 +39,14 @@ type Daemon struct {
 	version string
 	began   time.Time
 	state   *state
+	// lostLines counts the lines of the log that its reader has not got.
+	lostLines func() uint64
 }
 
 // New returns a Daemon that does not run yet. The log and the status page report
-// version.
-func New(o *Options, version string) *Daemon {
-	return &Daemon{options: o, version: version, began: time.Now(), state: new(state)}
+// version. lostLines returns how many lines of the log are lost.
+func New(o *Options, version string, lostLines func() uint64) *Daemon {
+	return &Daemon{options: o, version: version, began: time.Now(), state: new(state), lostLines: lostLines}
 }
 
 // WasReady reports whether the daemon has been ready at least once: subnet.env
@@ -63,6 +65,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	reconciles, events := status.NewReconciles(), new(status.EventLog)
 	reporter := newReporter(o, d.state, events)
+	reporter.lostLines = d.lostLines
 	observer := &observer{reporter: reporter, events: events}
 	peers := newPeers(observer)
 	checkpoints := newCheckpointFile(o)
@@ -93,7 +96,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if err := firewall.apply(); err != nil { // before READY=1
 			return err
 		}
-		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.API),
+		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.Opened),
 			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType), &supervisor{d.state, joiner, runner, m})
 		return nil
 	})

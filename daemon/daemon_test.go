@@ -13,7 +13,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	t.Setenv("GOGC", "100")
 	t.Setenv(notifyVariable, "")
 	dir := t.TempDir()
-	d := New(parse(t, "-state-dir="+dir+"/state", "-subnet-file="+dir+"/subnet.env", "-status-addr="), "test")
+	d := New(parse(t, "-state-dir="+dir+"/state", "-subnet-file="+dir+"/subnet.env", "-status-addr="), "test", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := d.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -31,7 +31,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func TestRunChecksTheEmbeddedEtcd(t *testing.T) {
 	dir := t.TempDir()
 	o := parse(t, "-state-dir="+dir, "-subnet-file="+dir+"/subnet.env", "-etcd-embed", "-etcd-embed-listen=nowhere")
-	if err := New(o, "test").Run(t.Context()); err == nil || !strings.Contains(err.Error(), "-etcd-embed-listen") {
+	if err := New(o, "test", nil).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "-etcd-embed-listen") {
 		t.Errorf("Run = %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -59,10 +62,11 @@ type joiner struct {
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
 	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
+	readHost   func() ([]hostroute.Network, error)
 }
 
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
-	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open,
+	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open, readHost: hostroute.Networks,
 		newBackend: func(config *subnet.Config) (backend.Backend, error) {
 			now := s.get()
 			return newBackend(o, config, now.uplink, now.publicIP, reconciles.Kernel)
@@ -110,7 +114,9 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 	if err := j.checkPublish(); err != nil {
 		return nil, err
 	}
-	m, err := j.open(opening, j.options.store.API, j.options.publish)
+	c := j.options.store.Config()
+	c.Publish = j.options.publish
+	m, err := j.open(opening, c)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +143,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 // joinFromCheckpoint joins without the store's answer, with a lease that ends
 // after remaining.
 func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining time.Duration) (*membership, error) {
-	m, err := j.open(ctx, last.checkpoint.API, nil)
+	m, err := j.open(ctx, j.options.store.Config().Remembered(last.checkpoint.API, last.checkpoint.storePrefix()))
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +173,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 		leases = known(j.peers.leases())
 	}
 	// A connection from an address that the host has lost hangs until it times out.
-	again, err := j.open(ctx, m.store.API, nil)
+	again, err := j.open(ctx, m.store.Opened)
 	if err != nil {
 		return err
 	}
@@ -190,8 +196,8 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 }
 
 // open returns a membership that has no more than a store.
-func (j *joiner) open(ctx context.Context, api string, publish []byte) (*membership, error) {
-	s, err := j.openStore(ctx, store.Config{ClientConfig: j.options.store.ClientConfig, API: api, Publish: publish})
+func (j *joiner) open(ctx context.Context, c store.Config) (*membership, error) {
+	s, err := j.openStore(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -221,9 +227,44 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 	if err != nil {
 		return err
 	}
-	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()),
-		subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), StoreTimeout: timeout})
+	// A start that the host's own networks refuse must leave no lease behind.
+	hints, err := j.hints(m.config, last)
+	if err != nil {
+		return err
+	}
+	hints.StoreTimeout = timeout
+	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()), hints)
 	return err
+}
+
+// hints describes which subnets this host can use beside its own networks. It
+// returns an error if it can use none.
+func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error) {
+	have, err := j.readHost()
+	if err != nil {
+		return subnet.Hints{}, err
+	}
+	if err := all.CheckHost(config.BackendType, config.Network, have); err != nil {
+		return subnet.Hints{}, err
+	}
+	now := j.state.get()
+	never, final := hostroute.Unusable(have, config.Network, config.SubnetLen, now.uplink.Name)
+	h := subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
+	for _, n := range never {
+		h.Unusable[n.Prefix] = cmp.Or(n.Dev, "a route")
+	}
+	for _, n := range final {
+		h.Remembered = append(h.Remembered, n.Prefix)
+	}
+	for _, a := range []netip.Addr{now.uplink.Addr, now.publicIP} {
+		if config.Network.Contains(a) {
+			h.Unusable[netip.PrefixFrom(a, a.BitLen())] = now.uplink.Name
+		}
+		if h.Previous.IsValid() && h.Previous.Contains(a) {
+			h.Previous = netip.Prefix{}
+		}
+	}
+	return h, nil
 }
 
 // checkPublish refuses a -network that this host cannot use: once published, it
@@ -232,7 +273,11 @@ func (j *joiner) checkPublish() error {
 	if j.options.published == nil {
 		return nil
 	}
-	if _, err := j.newBackend(j.options.published); err != nil {
+	_, err := j.newBackend(j.options.published)
+	if err == nil {
+		_, err = j.hints(j.options.published, lastRun{})
+	}
+	if err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -30,6 +31,7 @@ type runner struct {
 	reconciles *status.Reconciles
 
 	// The functions that reach the kernel and systemd.
+	check  func(network, own netip.Prefix, peers func() []netip.Prefix) (*hostroute.Checker, error)
 	follow func(context.Context, uplink.Choice, uplink.Uplink, func(problem error)) (uplink.Uplink, error)
 	remove func(ctx context.Context, backendType string, network netip.Prefix) error
 	notify func(message string)
@@ -37,7 +39,7 @@ type runner struct {
 
 func newRunner(o *Options, s *state, p *peers, ob *observer, r *reporter, reconciles *status.Reconciles) *runner {
 	return &runner{options: o, state: s, peers: p, observer: ob, reporter: r, reconciles: reconciles,
-		follow: uplink.Follow, remove: all.Remove, notify: notifySystemd}
+		check: hostroute.NewChecker, follow: uplink.Follow, remove: all.Remove, notify: notifySystemd}
 }
 
 // uplinkChangedError ends a network that was set up for another uplink.
@@ -74,12 +76,16 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 	}
 	return runTogether(ctx, network.Run, m.renew, m.manager.WatchConfig, r.watchUplink,
 		func(ctx context.Context) error { return r.probe(ctx, m, network) },
+		func(ctx context.Context) error { return r.checkRoutes(ctx, m) },
 		func(ctx context.Context) error {
 			return m.manager.Watch(ctx, m.lease, func(events []subnet.Event) {
 				began := time.Now()
 				network.Apply(events)
 				r.reconciles.Store(time.Since(began))
 				r.peers.apply(events)
+				if routes := r.state.get().routes; routes != nil {
+					routes.PeersChanged()
+				}
 				r.announceReady(m, network)
 			})
 		})
@@ -133,6 +139,26 @@ func (r *runner) watchUplink(ctx context.Context) error {
 		return err
 	}
 	return &uplinkChangedError{next}
+}
+
+// checkRoutes checks until ctx ends that no other program's route takes the packets
+// for peers or for our subnet. A failure to check is logged, and does not end the
+// network.
+func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
+	if m.config.BackendType != "alloc" { // alloc has no routes
+		c, err := r.check(m.config.Network, m.lease.Subnet, r.peers.subnets)
+		if err == nil {
+			r.state.update(func(s *snapshot) { s.routes = c })
+			err = c.Run(ctx)
+			r.state.update(func(s *snapshot) { s.routes = nil })
+			err = errors.Join(err, c.Close())
+		}
+		if err != nil {
+			log.Warningf("routes to peers are not checked: %v", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // probe probes the peers until ctx ends. A failure to probe is logged, and does

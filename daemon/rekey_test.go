@@ -25,7 +25,7 @@ func (n keyedNetwork) Rekey() (subnet.Attrs, error) { return n.attrs, nil }
 
 // Without a network that has been ready, and without a key, there is nothing to replace.
 func TestRekeyRefuses(t *testing.T) {
-	d := New(&Options{}, "test")
+	d := New(&Options{}, "test", nil)
 	r := newRekeyer(d.options, d.state)
 	if _, err := r.rekey(t.Context()); !errors.Is(err, errNoNetwork) {
 		t.Errorf("without a network: %v", err)

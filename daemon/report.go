@@ -24,6 +24,8 @@ type reporter struct {
 	state   *state
 	events  *status.EventLog
 	checks  checkCache
+	// lostLines returns how many lines of the log are lost; nil: it is not known.
+	lostLines func() uint64
 	// subnetFile is the runner's to write.
 	subnetFile *subnetfile.Keeper
 }
@@ -80,6 +82,9 @@ func (r *reporter) statusLine() string {
 // duty bounds the network's Check.
 func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot, peers int) {
 	s.Node = status.Node{PublicIP: now.publicIP, Iface: now.uplink.Name, MTU: now.uplink.MTU}
+	if r.lostLines != nil {
+		s.LostLogLines = r.lostLines()
+	}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
@@ -125,6 +130,9 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 		missing("containers that start now get old values: %v", err)
 	}
 	s.NotReady = append(s.NotReady, r.checks.differences(now.network, duty)...)
+	if now.routes != nil {
+		s.NotReady = append(s.NotReady, lines(now.routes.Check())...)
+	}
 	return s, peers
 }
 
@@ -144,6 +152,11 @@ func describeBackend(s snapshot) *status.Backend {
 		var measured *status.Probe
 		if m := probes[p.Subnet]; m.Sent > 0 {
 			measured = &status.Probe{RTTSeconds: m.RTT.Seconds(), Loss: m.Loss(), MTU: m.MTU, Silent: m.Silent, Since: m.Since}
+		}
+		if p.Problem == "" && s.routes != nil {
+			if err := s.routes.Problem(p.Subnet); err != nil {
+				p.Problem = err.Error()
+			}
 		}
 		b.Peers = append(b.Peers, status.Peer{
 			Subnet: p.Subnet, PublicIP: p.PublicIP,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -41,12 +42,13 @@ type rig struct {
 	uplinks  chan uplink.Uplink // what the host changes to
 	networks chan *fakeNetwork  // those that were set up
 
-	mu       sync.Mutex // guards what follows
-	refuse   error      // what the backend's constructor returns
-	upErr    error      // what Up returns
-	ups      int        // calls of Up
-	messages []string   // to systemd
-	removed  []string   // backend and network that were removed from the kernel
+	mu       sync.Mutex          // guards what follows
+	host     []hostroute.Network // the host's own networks
+	refuse   error               // what the backend's constructor returns
+	upErr    error               // what Up returns
+	ups      int                 // calls of Up
+	messages []string            // to systemd
+	removed  []string            // backend and network that were removed from the kernel
 }
 
 // newRig returns a rig at 192.0.2.10, with a store that has a configuration.
@@ -77,12 +79,19 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
 	r.joiner.openStore = func(_ context.Context, c store.Config) (store.Store, error) {
-		return store.New(openedStore{fake}, c.API), nil
+		s := store.New(openedStore{fake}, c.API)
+		s.Opened = c
+		return s, nil
 	}
 	r.joiner.newBackend = func(*subnet.Config) (backend.Backend, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return &fakeBackend{r, r.state.get().publicIP}, r.refuse
+	}
+	r.joiner.readHost = func() ([]hostroute.Network, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.host, nil
 	}
 	r.runner = newRunner(r.options, r.state, r.peers, r.observer, r.reporter, reconciles)
 	r.runner.follow = func(ctx context.Context, _ uplink.Choice, _ uplink.Uplink, _ func(error)) (uplink.Uplink, error) {

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -30,9 +31,10 @@ type snapshot struct {
 	config        *subnet.Config
 	manager       *subnet.Manager
 	network       backend.Network
-	applied       bool          // network has its first full set of peers
-	prober        *probe.Prober // nil while peers are not probed
-	ready         bool          // the daemon has been ready at least once
+	applied       bool               // network has its first full set of peers
+	prober        *probe.Prober      // nil while peers are not probed
+	routes        *hostroute.Checker // nil while routes are not checked
+	ready         bool               // the daemon has been ready at least once
 }
 
 func (s *state) update(change func(*snapshot)) {

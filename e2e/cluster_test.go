@@ -54,6 +54,16 @@ func (c *cluster) configure(config string) {
 // etcdAddr is etcd's host and port, which a message about it names.
 func (c *cluster) etcdAddr() string { return strings.TrimPrefix(c.etcd.URL(), "http://") }
 
+// etcdHost is the address of etcd's host.
+func (c *cluster) etcdHost() netip.Addr {
+	c.t.Helper()
+	addr, err := netip.ParseAddrPort(c.etcdAddr())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return addr.Addr()
+}
+
 // leases are the lease keys and their values.
 func (c *cluster) leases() map[string]string {
 	c.t.Helper()

@@ -82,6 +82,9 @@ func TestLogReaderStopsNothing(t *testing.T) {
 			peer := netip.MustParsePrefix("10.5.200.0/24")
 			c.keys.put(t, "subnets/10.5.200.0-24", `{"PublicIP":"192.168.77.200"}`, 0)
 			n.awaitPeer(peer, netip.MustParseAddr("192.168.77.200"))
+			if text := n.page(metricsPage); name == "full disk" && (strings.Contains(text, "flannel_lost_log_lines_total 0") || !strings.Contains(text, "flannel_lost_log_lines_total")) {
+				t.Error("no metric counts the lines that are lost")
+			}
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}

@@ -34,7 +34,19 @@ func TestMasqueradingStaysWithTheDevice(t *testing.T) {
 				}
 				return out
 			}
+			// The store's host has no way back to the overlay: it answers a container
+			// only by the address of the container's host.
+			a.addContainer()
+			store := c.etcdHost()
+			reach := func(when string) {
+				t.Helper()
+				if err := ping(t, a.container, store); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+			}
+			reach("while it runs")
 			d.stop()
+			reach("after SIGTERM")
 			if out := tables(); !strings.Contains(out, "flannel-10.5.0.0-16") {
 				t.Errorf("no rules after SIGTERM: %q", out)
 			}

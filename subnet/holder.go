@@ -66,6 +66,9 @@ type Hints struct {
 	// Remembered are subnets that other hosts had. They are handed out last, as
 	// those hosts may come back for them.
 	Remembered []netip.Prefix
+	// Unusable are networks that this host has beside the overlay; the value names
+	// the interface. Acquire takes no subnet that overlaps one, except for Previous.
+	Unusable map[netip.Prefix]string
 	// StoreTimeout is how long Acquire waits for a store that does not answer;
 	// 0: as long as ctx allows.
 	StoreTimeout time.Duration

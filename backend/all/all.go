@@ -20,6 +20,7 @@ import (
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/backend/vxlan"
 	"github.com/coreos/flannel/backend/wireguard"
+	"github.com/coreos/flannel/pkg/hostroute"
 )
 
 // kind is one backend.
@@ -30,15 +31,17 @@ type kind struct {
 	remove func(ctx context.Context, network netip.Prefix) error
 	// port is the default UDP port that peers send to; 0 if there is none.
 	port int
+	// tunnel is true if one route leads all of Network into the backend's device.
+	tunnel bool
 }
 
 // kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
 	"alloc":        {new: alloc.New},
 	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove},
-	"udp":          {udp.New, udp.Remove, udp.DefaultPort},
-	vxlan.Type:     {vxlan.New, vxlan.Remove, vxlan.DefaultPort},
-	wireguard.Type: {wireguard.New, wireguard.Remove, wireguard.DefaultPort},
+	"udp":          {new: udp.New, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
+	vxlan.Type:     {new: vxlan.New, remove: vxlan.Remove, port: vxlan.DefaultPort},
+	wireguard.Type: {new: wireguard.New, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true},
 }
 
 // New returns the backend of a type. Errors: the type is unknown, or the backend
@@ -49,6 +52,15 @@ func New(name string, c backend.Config) (backend.Backend, error) {
 		return nil, fmt.Errorf("Backend.Type %q is not known; known are %s", name, strings.Join(Types(), ", "))
 	}
 	return k.new(c)
+}
+
+// CheckHost returns an error if a backend of a type cannot carry network beside
+// the host's own networks.
+func CheckHost(name string, network netip.Prefix, have []hostroute.Network) error {
+	if kinds[name].tunnel {
+		return hostroute.Conflict(have, network)
+	}
+	return nil
 }
 
 // Types returns the known types in order.

@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/reconcile"
@@ -58,16 +56,4 @@ func (n *network) ensureDevice() error {
 		return err
 	}
 	return rtnl.EnsureUp(n.links, link, n.address(), n.MTU())
-}
-
-// explainTUN adds the remedy to the usual failures to open a TUN device.
-func explainTUN(err error) error {
-	const what = "open tunnel device /dev/net/tun"
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: %w; the daemon needs the capability CAP_NET_ADMIN: run it as root, or give it AmbientCapabilities=CAP_NET_ADMIN (systemd) or --cap-add=NET_ADMIN (docker)", what, err)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%s: %w; load the kernel module with \"modprobe tun\", or pass the device in with --device=/dev/net/tun (docker)", what, err)
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }

@@ -56,6 +56,9 @@ type kernel struct {
 // carry no packet before the first apply. If a rule of the host forbids the programs,
 // openKernel fails if the user has named this path, and else opens it suspended.
 func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
+	if vrf := p.Uplink.VRF; vrf != "" {
+		return nil, fmt.Errorf("interface %s belongs to VRF %s: the programs would send by the routes of no VRF", p.Uplink.Name, vrf)
+	}
 	if err := bpf.Probe(); err != nil {
 		return nil, err
 	}

@@ -94,12 +94,12 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 		c.Made = func(name string) error { return markDevice(p.links, name) }
 	}
 	if d.device, err = tun.Open(c); err != nil {
-		return nil, explainTUN(err)
+		return nil, tun.Explain(err)
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, PacketInfo: true}
+	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
 	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}

@@ -16,12 +16,18 @@ type pathMTUs struct {
 	sock *os.File
 }
 
-func openPathMTUs(local netip.Addr) (*pathMTUs, error) {
+func openPathMTUs(local netip.Addr, vrf string) (*pathMTUs, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open socket for path MTUs: %w", err)
 	}
 	m := &pathMTUs{sock: os.NewFile(uintptr(fd), "path MTUs")}
+	if vrf != "" {
+		if err := unix.BindToDevice(fd, vrf); err != nil {
+			m.close()
+			return nil, fmt.Errorf("bind socket for path MTUs to %s: %w", vrf, err)
+		}
+	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}); err != nil {
 		m.close()
 		return nil, fmt.Errorf("bind socket for path MTUs to %v: %w", local, err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/tun"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
@@ -38,7 +39,7 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
-	cfg := udpsock.Config{Local: p.local, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
+	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
 	if d.socket, err = udpsock.Open(cfg); err != nil {
 		return nil, explainListen(err)
 	}
@@ -46,16 +47,16 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 }
 
 func openWater() (*os.File, string, error) {
-	tun, err := water.New(water.Config{
+	device, err := water.New(water.Config{
 		DeviceType:             water.TUN,
 		PlatformSpecificParams: water.PlatformSpecificParams{Name: netdev.TUNPattern},
 	})
 	if err != nil {
-		return nil, "", explainTUN(err)
+		return nil, "", tun.Explain(err)
 	}
-	f, ok := tun.ReadWriteCloser.(*os.File)
+	f, ok := device.ReadWriteCloser.(*os.File)
 	if !ok {
-		return nil, "", fmt.Errorf("open tunnel device: got a %T, want a file", tun.ReadWriteCloser)
+		return nil, "", fmt.Errorf("open tunnel device: got a %T, want a file", device.ReadWriteCloser)
 	}
 	raw, err := f.SyscallConn()
 	if err == nil {
@@ -64,7 +65,7 @@ func openWater() (*os.File, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("set close-on-exec on tunnel device: %w", errors.Join(err, f.Close()))
 	}
-	return f, tun.Name(), nil
+	return f, device.Name(), nil
 }
 
 func (d *plain) deviceName() string { return d.devName }

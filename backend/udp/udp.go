@@ -126,7 +126,7 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 // open opens sockets, data path and device, in the network namespace of the
 // calling thread. The caller closes n after an error.
 func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
-	if n.mtus, err = openPathMTUs(n.local.Addr()); err != nil {
+	if n.mtus, err = openPathMTUs(n.local.Addr(), n.Uplink.VRF); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.mtus.close)

@@ -31,6 +31,8 @@ const (
 // outgoing datagram once more and allocates for each incoming one. bind is for
 // IPv4, as are all public addresses.
 type bind struct {
+	vrf string // that the socket is bound to; "": none
+
 	mu   sync.Mutex // guards conn
 	conn *udpsock.Conn
 	// senders are idle *udpsock.Sender of conn.
@@ -45,7 +47,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
 	c, err := udpsock.Open(udpsock.Config{
-		Local: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Buffer: socketBuffer, Fragment: true, PacketInfo: true,
+		Local: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Device: b.vrf, Buffer: socketBuffer, Fragment: true, PacketInfo: true,
 	})
 	if err != nil {
 		return nil, 0, err

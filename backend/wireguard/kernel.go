@@ -50,6 +50,22 @@ func ensureLink(h *netlink.Handle) error {
 	return nil
 }
 
+// removeLink deletes the kernel's device of an earlier run, whose name the device of
+// user space needs.
+func removeLink(h *netlink.Handle) error {
+	link, err := h.LinkByName(deviceName)
+	switch {
+	case errors.As(err, new(netlink.LinkNotFoundError)), err == nil && link.Type() != Type:
+		return nil
+	case err == nil:
+		err = h.LinkDel(link)
+	}
+	if err != nil {
+		return fmt.Errorf("delete the kernel's device %s: %w", deviceName, err)
+	}
+	return nil
+}
+
 func (k *kernelTunnel) configure(c wgtypes.Config) error {
 	return k.client.ConfigureDevice(deviceName, c)
 }

@@ -176,7 +176,7 @@ func (n *network) prepare() error {
 }
 
 func (n *network) makeTunnel() (err error) {
-	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.reconciler.Links, n.options.dataPath, n.mtu)
+	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.reconciler.Links, n.options.dataPath, n.config.Uplink, n.mtu)
 	if err != nil {
 		n.tunnel = nil
 		return err

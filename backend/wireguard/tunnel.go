@@ -2,10 +2,13 @@ package wireguard
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/uplink"
 )
 
 // tunnel is the device in one implementation of WireGuard.
@@ -25,10 +28,16 @@ type tunnel interface {
 var errNoKernel = errors.New("the kernel has no WireGuard")
 
 // openTunnel makes the device by the best available implementation, and returns
-// the implementation's name and the reason for the choice.
-func openTunnel(h *netlink.Handle, dataPath string, mtu int) (t tunnel, name, reason string, err error) {
+// the implementation's name and the reason for the choice. The kernel's sends by
+// the routes of no VRF, and receives only what is sent to addresses of none.
+func openTunnel(h *netlink.Handle, dataPath string, up uplink.Uplink, mtu int) (t tunnel, name, reason string, err error) {
 	reason = "named by Backend.Datapath"
-	if dataPath != userspace {
+	if up.VRF != "" {
+		reason = fmt.Sprintf("interface %s belongs to VRF %s, by whose routes the kernel's WireGuard does not send", up.Name, up.VRF)
+		if dataPath == kernel {
+			return nil, "", "", fmt.Errorf("open tunnel device %s: Backend.Datapath is %s, but %s; use %s or %s", deviceName, kernel, reason, auto, userspace)
+		}
+	} else if dataPath != userspace {
 		if t, err = openKernel(h); err == nil {
 			if dataPath == auto {
 				reason = "the kernel has WireGuard"
@@ -40,6 +49,9 @@ func openTunnel(h *netlink.Handle, dataPath string, mtu int) (t tunnel, name, re
 		}
 		reason = errNoKernel.Error()
 	}
-	t, err = openUserspace(mtu)
+	if err := removeLink(h); err != nil {
+		return nil, "", "", err
+	}
+	t, err = openUserspace(mtu, up.VRF)
 	return t, userspace, reason, err
 }

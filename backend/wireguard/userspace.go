@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/pkg/ratelog"
+	flanneltun "github.com/coreos/flannel/pkg/tun"
 )
 
 // userspaceTunnel is wireguard-go inside this process, between a TUN device and a
@@ -17,13 +18,13 @@ import (
 type userspaceTunnel struct{ device *device.Device }
 
 // openUserspace starts wireguard-go's workers; Close waits for them. No packet
-// moves before the first peer is configured.
-func openUserspace(mtu int) (tunnel, error) {
+// moves before the first peer is configured. vrf is that of the uplink; "": none.
+func openUserspace(mtu int, vrf string) (tunnel, error) {
 	t, err := tun.CreateTUN(deviceName, mtu)
 	if err != nil {
-		return nil, fmt.Errorf("open tunnel device %s: %w; it needs /dev/net/tun and CAP_NET_ADMIN", deviceName, err)
+		return nil, fmt.Errorf("make device %s: %w", deviceName, flanneltun.Explain(err))
 	}
-	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, new(bind), &device.Logger{
+	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, &bind{vrf: vrf}, &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if log.V(3) {
 				log.Infof("wireguard: "+format, args...)

@@ -16,7 +16,7 @@ var layers = []struct{ from, to string }{
 	{"cli", "backend backend/all subnet subnet/store pkg/..."},
 	{"daemon", "backend backend/all subnet subnet/embed subnet/store pkg/..."},
 
-	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/masq pkg/netdev pkg/rtnl"},
+	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/masq pkg/netdev pkg/rtnl"},
 	{"backend/udp", "backend backend/udp/bpf backend/udp/policy subnet pkg/..."},
 	{"backend/udp/policy", "pkg/reconcile pkg/rtnl"},
 	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/rtnl"},
@@ -40,6 +40,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/clock", ""},
 	{"pkg/control", "pkg/httpd"},
 	{"pkg/envflag", ""},
+	{"pkg/hostroute", "pkg/netdev pkg/reconcile pkg/rtnl"},
 	{"pkg/httpd", ""},
 	{"pkg/logpipe", "pkg/printable"},
 	{"pkg/masq", "pkg/ratelog pkg/reconcile"},

@@ -51,6 +51,7 @@ var (
 	badData    = counter("bad_lease_data_total", "Keys and values in the lease store that were ignored, because they did not parse or contradicted another.")
 	refused    = gauge("config_refused", "1 if a changed network configuration is not in force, because it needs a restart or is invalid.")
 	heldPeers  = gauge("held_peers", "Peers that are kept for now although they disappeared from the store in a mass disappearance.")
+	lostLines  = counter("lost_log_lines_total", "Lines of the log that its reader did not take.")
 	dataPath   = gauge("datapath_info", "Always 1; the labels are the backend and its data path.", "backend", "datapath")
 	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
 	peers      = gauge("peers", "Number of peers, the other hosts with a subnet.")
@@ -68,7 +69,7 @@ var (
 
 // all lists every metric of collector.
 var all = []metric{
-	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, dataPath, mtu, peers, dropped,
+	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, lostLines, dataPath, mtu, peers, dropped,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
 }
 
@@ -104,6 +105,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(badData, float64(s.BadLeaseData))
 	send(refused, boolToFloat(s.ConfigRefused != ""))
 	send(heldPeers, float64(s.HeldPeers))
+	send(lostLines, float64(s.LostLogLines))
 	if s.Node.Iface != "" {
 		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
 	}

@@ -33,6 +33,9 @@ flannel_lease_expiration_timestamp_seconds 4.1025422455e+09
 # HELP flannel_lease_info Always 1; the label is the subnet that this host has leased. Absent without a lease.
 # TYPE flannel_lease_info gauge
 flannel_lease_info{subnet="10.5.72.0/24"} 1
+# HELP flannel_lost_log_lines_total Lines of the log that its reader did not take.
+# TYPE flannel_lost_log_lines_total counter
+flannel_lost_log_lines_total 7
 # HELP flannel_mtu_bytes Largest packet that a container may send.
 # TYPE flannel_mtu_bytes gauge
 flannel_mtu_bytes 1472

@@ -43,6 +43,8 @@ type Snapshot struct {
 	// HeldPeers is how many peers are kept for now although they disappeared from
 	// the store in a mass disappearance.
 	HeldPeers int `json:"held_peers"`
+	// LostLogLines counts the lines of the log that its reader did not take.
+	LostLogLines uint64 `json:"lost_log_lines"`
 	// Events are the recent events, the latest first.
 	Events []Event `json:"events"`
 }

@@ -46,6 +46,7 @@ func working() Snapshot {
 		},
 		BadLeaseData: 5,
 		HeldPeers:    2,
+		LostLogLines: 7,
 
 		ConfigRefused: "takes effect at the next start",
 	}
@@ -181,6 +182,7 @@ const workingJSON = `{
   "bad_lease_data": 5,
   "config_refused": "takes effect at the next start",
   "held_peers": 2,
+  "lost_log_lines": 7,
   "events": []
 }
 `
@@ -207,6 +209,7 @@ const startingJSON = `{
   "bad_lease_data": 0,
   "config_refused": "",
   "held_peers": 0,
+  "lost_log_lines": 0,
   "events": []
 }
 `

@@ -59,20 +59,19 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 	return conns, nil
 }
 
-// Open opens one socket. It resolves no name, so it does not wait.
-func Open(cfg Config) (*Conn, error) {
-	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(cfg.Local))
-	if err != nil {
-		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
-	}
-	return newConn(udp, cfg)
-}
+// Open opens one socket.
+func Open(cfg Config) (*Conn, error) { return open(context.Background(), cfg, 0) }
 
-func openShared(ctx context.Context, cfg Config) (*Conn, error) {
+func openShared(ctx context.Context, cfg Config) (*Conn, error) { return open(ctx, cfg, 1) }
+
+// open opens a socket with SO_REUSEPORT or without. It resolves no name, so it
+// does not wait.
+func open(ctx context.Context, cfg Config, reuse int) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		cerr := rc.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			err = errors.Join(cfg.bindDevice(int(fd)),
+				os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse)))
 		})
 		return errors.Join(cerr, err)
 	}}

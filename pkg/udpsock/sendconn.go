@@ -37,6 +37,9 @@ func OpenSend(cfg Config) (*SendConn, error) {
 		return nil, fmt.Errorf("open udp socket: %w", err)
 	}
 	c := &SendConn{file: os.NewFile(uintptr(fd), "udp")}
+	if err := cfg.bindDevice(fd); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()}); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind udp socket to %v: %w", cfg.Local, err), c.Close())
 	}

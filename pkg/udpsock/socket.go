@@ -3,6 +3,7 @@ package udpsock
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 type Config struct {
 	// Local is the IPv4 address and port; for port 0 the kernel chooses.
 	Local netip.AddrPort
+	// Device binds the socket to an interface or a VRF (SO_BINDTODEVICE,
+	// socket(7)); empty: to none.
+	Device string
 	// Buffer is the size of the socket's buffers in bytes, for each direction; 0
 	// leaves the system's default. The kernel may set less.
 	Buffer int
@@ -29,6 +33,18 @@ type Config struct {
 	NoGRO bool
 	// PacketInfo sets Message.To and Message.Interface (IP_PKTINFO, ip(7)). A SendConn ignores it.
 	PacketInfo bool
+}
+
+// bindDevice binds a socket to Device, before it is bound to Local: an address of an
+// interface in a VRF belongs to that VRF alone.
+func (cfg Config) bindDevice(fd int) error {
+	if cfg.Device == "" {
+		return nil
+	}
+	if err := unix.BindToDevice(fd, cfg.Device); err != nil {
+		return fmt.Errorf("bind udp socket to %s: %w", cfg.Device, err)
+	}
+	return nil
 }
 
 // Socket is what a Sender sends by: a Conn or a SendConn.

@@ -28,6 +28,9 @@ type Uplink struct {
 	MTU int
 	// Addr is the source address of encapsulated packets.
 	Addr netip.Addr
+	// VRF is the VRF that the interface belongs to (Documentation/networking/vrf.rst);
+	// empty: to none. A socket that is not bound to it does not have Addr.
+	VRF string
 	// Reason is the reason for the choice, for the log.
 	Reason string
 }

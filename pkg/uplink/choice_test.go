@@ -17,15 +17,15 @@ func global(s string) addr { return addr{ip: ip(s), global: true} }
 func sample() host {
 	return host{
 		links: []link{
-			{1, []string{"lo"}, 65536, true, []addr{{ip: ip("127.0.0.1")}}},
+			{1, []string{"lo"}, 65536, true, []addr{{ip: ip("127.0.0.1")}}, ""},
 			{2, []string{"eth0", "enp1s0"}, 1500, true, []addr{
 				{ip: ip("169.254.7.7"), global: true}, {ip: ip("192.0.2.5")},
-				global("192.0.2.10"), global("192.0.2.11")}},
-			{3, []string{"eth1"}, 9000, true, []addr{global("198.51.100.3")}},
-			{4, []string{"eth2"}, 1500, true, nil},
-			{5, []string{"eth3"}, 1500, false, []addr{global("203.0.113.9")}},
-			{6, []string{"flannel0"}, 1472, true, []addr{global("10.5.3.0")}},
-			{7, []string{"wlan0"}, 1500, true, []addr{{ip: ip("169.254.1.2")}}},
+				global("192.0.2.10"), global("192.0.2.11")}, ""},
+			{3, []string{"eth1"}, 9000, true, []addr{global("198.51.100.3")}, ""},
+			{4, []string{"eth2"}, 1500, true, nil, ""},
+			{5, []string{"eth3"}, 1500, false, []addr{global("203.0.113.9")}, ""},
+			{6, []string{"flannel0"}, 1472, true, []addr{global("10.5.3.0")}, ""},
+			{7, []string{"wlan0"}, 1500, true, []addr{{ip: ip("169.254.1.2")}}, ""},
 		},
 	}
 }

@@ -33,6 +33,7 @@ type link struct {
 	// addrs are in the kernel's order: primary addresses before secondary ones
 	// (net/ipv4/devinet.c, __inet_insert_ifa).
 	addrs []addr
+	vrf   string // that the interface belongs to; "": none
 }
 
 // addr is an IPv4 address of an interface.
@@ -250,5 +251,5 @@ func (l link) uplink(src netip.Addr, reason string) (Uplink, error) {
 }
 
 func (l link) with(ip netip.Addr, reason string) Uplink {
-	return Uplink{Index: l.index, Name: l.names[0], MTU: l.mtu, Addr: ip, Reason: reason}
+	return Uplink{Index: l.index, Name: l.names[0], MTU: l.mtu, Addr: ip, VRF: l.vrf, Reason: reason}
 }

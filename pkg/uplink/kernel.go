@@ -30,11 +30,26 @@ func readHost() (host, error) {
 			names: append([]string{a.Name}, a.AltNames...),
 			mtu:   a.MTU,
 			up:    a.Flags&net.FlagUp != 0,
+			vrf:   vrfOf(nl, nlLinks),
 			addrs: addrsOf(a.Index, nlAddrs),
 		})
 	}
 	h.lendLoopback()
 	return h, nil
+}
+
+// vrfOf returns the name of the VRF that a link belongs to, or of its master's.
+func vrfOf(l netlink.Link, all []netlink.Link) string {
+	for range all { // a bridge with ports may itself belong to one; no circle ends
+		i := slices.IndexFunc(all, func(m netlink.Link) bool { return m.Attrs().Index == l.Attrs().MasterIndex })
+		if i < 0 {
+			return ""
+		}
+		if l = all[i]; l.Type() == "vrf" {
+			return l.Attrs().Name
+		}
+	}
+	return ""
 }
 
 func addrsOf(index int, all []netlink.Addr) []addr {

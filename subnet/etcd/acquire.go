@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -143,7 +144,7 @@ func (a *acquisition) takeOne(ctx context.Context, leases, candidates []subnet.L
 			return subnet.Lease{}, false, err
 		}
 		switch {
-		case a.config.Allows(l.Subnet):
+		case a.allows(l.Subnet):
 			taken, err := a.keyspace.Update(ctx, l, a.attrs, a.ttl)
 			if a.record(err) != nil {
 				return subnet.Lease{}, false, fmt.Errorf("take over lease %v: %w", l.Subnet, err)
@@ -151,7 +152,7 @@ func (a *acquisition) takeOne(ctx context.Context, leases, candidates []subnet.L
 			log.Infof("took over own lease subnet=%v reserved=%v", taken.Subnet, taken.Reserved)
 			return taken, true, nil
 		case !l.Reserved:
-			log.Infof("delete own lease subnet=%v: the configuration no longer allows it", l.Subnet)
+			log.Infof("delete own lease subnet=%v: the configuration, or another network of this host, no longer allows it", l.Subnet)
 			if err := a.record(a.keyspace.Delete(ctx, l)); err != nil {
 				return subnet.Lease{}, false, fmt.Errorf("delete lease %v: %w", l.Subnet, err)
 			}
@@ -160,9 +161,17 @@ func (a *acquisition) takeOne(ctx context.Context, leases, candidates []subnet.L
 	return subnet.Lease{}, false, nil
 }
 
-// free reports whether the configuration allows p and no lease overlaps it.
+// allows reports whether p is a subnet that this host may have.
+func (a *acquisition) allows(p netip.Prefix) bool {
+	return a.config.Allows(p) && (p == a.hints.Previous || !overlapsAny(p, a.unusable()))
+}
+
+// unusable returns the networks of this host that its subnet must not overlap.
+func (a *acquisition) unusable() []netip.Prefix { return slices.Collect(maps.Keys(a.hints.Unusable)) }
+
+// free reports whether this host may have p and no lease overlaps it.
 func (a *acquisition) free(p netip.Prefix, leases []subnet.Lease) bool {
-	return a.config.Allows(p) && !overlapsAny(p, a.taken(leases))
+	return a.allows(p) && !overlapsAny(p, a.taken(leases))
 }
 
 // taken returns the subnets that cannot be created.
@@ -178,7 +187,7 @@ func (a *acquisition) taken(leases []subnet.Lease) []netip.Prefix {
 func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet.Lease, error) {
 	choice := a.hints.Previous
 	if !a.free(choice, leases) {
-		taken, err := a.taken(leases), error(nil)
+		taken, err := slices.Concat(a.taken(leases), a.unusable()), error(nil)
 		choice, err = pick(a.config, slices.Concat(taken, a.hints.Remembered), newRand()) // promise: remembered-subnets-come-last
 		if errors.Is(err, subnet.ErrFull) {
 			choice, err = pick(a.config, taken, newRand())

@@ -19,6 +19,9 @@ type ClientConfig struct {
 	Endpoints []string
 	// Prefix is the path of the network's keys, e.g. "/coreos.com/network".
 	Prefix string
+	// Verbatim is true if Validate must not make Prefix canonical: the v3 API has
+	// other keys for other slashes.
+	Verbatim bool
 	// CAFile contains the PEM certificates of authorities that may sign etcd's;
 	// empty: the system's. CertFile and KeyFile are this client's; both or neither.
 	CAFile, CertFile, KeyFile string
@@ -39,9 +42,8 @@ func (c ClientConfig) Validate() (ClientConfig, error) {
 	if len(c.Endpoints) == 0 {
 		return ClientConfig{}, errors.New("check etcd endpoints: there are none (flag -etcd-endpoints)")
 	}
-	c.Prefix = path.Clean("/" + c.Prefix)
-	if c.Prefix == "/" {
-		c.Prefix = ""
+	if !c.Verbatim {
+		c.Prefix = strings.TrimSuffix(path.Clean("/"+c.Prefix), "/")
 	}
 	given, schemes := c.Endpoints, map[string]string{}
 	c.Endpoints = make([]string, 0, len(given))

@@ -40,6 +40,11 @@ func (a *acquisition) fullError(ctx context.Context, leases []subnet.Lease) erro
 	if len(a.occupied) > 0 {
 		by = append(by, counted(len(a.occupied), "key")+" that cannot be read or came in between")
 	}
+	for network, of := range a.hints.Unusable {
+		if len(takenBlocks(c, []netip.Prefix{network})) > 0 {
+			by = append(by, fmt.Sprintf("%v of %s, which this host has already", network, of))
+		}
+	}
 	next := ""
 	if l, known := a.nextToEnd(ctx, holding); known {
 		next = fmt.Sprintf("; the next lease to end, unless its host renews it, is that of %v (hostname %q), at %s",

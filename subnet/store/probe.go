@@ -14,18 +14,21 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv2"
+	"github.com/coreos/flannel/subnet/etcdv3"
 )
 
 // probe looks for the network configuration in both keyspaces.
 type probe struct {
-	cfg    Config
-	v3, v2 Store
-	client *http.Client // for /version, which both generations have
+	cfg     Config
+	written string // the prefix, as the operator wrote it
+	v3, v2  Store
+	*versions
 }
 
-func newProbe(c Config) (*probe, error) {
-	tls, err := c.TLS()
+func newProbe(c Config, written string) (*probe, error) {
+	v, err := newVersions(c.ClientConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +41,7 @@ func newProbe(c Config) (*probe, error) {
 		closeUnused(v3)
 		return nil, err
 	}
-	return &probe{cfg: c, v3: v3, v2: v2, client: &http.Client{Transport: &http.Transport{TLSClientConfig: tls}, Timeout: versionTimeout}}, nil
+	return &probe{cfg: c, written: written, v3: v3, v2: v2, versions: v}, nil
 }
 
 // release closes the stores that are not chosen.
@@ -48,14 +51,14 @@ func (p *probe) release(chosen Store) {
 			closeUnused(s)
 		}
 	}
-	p.client.CloseIdleConnections()
+	p.versions.close()
 }
 
 // choose returns the store to use, or the reason why none can be chosen now.
 func (p *probe) choose(ctx context.Context) (Store, error) {
-	_, err3 := p.v3.Config(ctx)
+	err3 := p.findV3(ctx)
 	if err3 == nil {
-		log.Infof("use etcd's v3 API: it has key=%q", p.cfg.ConfigKey())
+		log.Infof("use etcd's v3 API: it has key=%q", p.v3.Opened.ConfigKey())
 		return p.v3, nil
 	}
 	writable := p.v3
@@ -85,6 +88,40 @@ func (p *probe) choose(ctx context.Context) (Store, error) {
 	return writable, nil
 }
 
+// findV3 makes v3 the store at the prefix that has the configuration.
+func (p *probe) findV3(ctx context.Context) error {
+	v3, ok := p.v3.Source.(*etcdv3.Store)
+	if !ok {
+		return fmt.Errorf("find the network configuration: %T is no v3 API", p.v3.Source)
+	}
+	found, err := findPrefix(ctx, v3, p.cfg.ClientConfig, p.written)
+	if err != nil || found.Prefix == p.cfg.Prefix {
+		return err
+	}
+	s, err := openAPI(found, API3)
+	if err == nil {
+		closeUnused(p.v3)
+		p.v3 = s
+	}
+	return err
+}
+
+// versions reads the version of etcd, at /version, which both generations have.
+type versions struct{ client *http.Client }
+
+func newVersions(c etcd.ClientConfig) (*versions, error) {
+	tls, err := c.TLS()
+	if err != nil {
+		return nil, err
+	}
+	return &versions{&http.Client{Transport: &http.Transport{TLSClientConfig: tls}, Timeout: versionTimeout}}, nil
+}
+
+func (v *versions) close() { v.client.CloseIdleConnections() }
+
+// errNoEtcd: an endpoint answers as an HTTP server that is no etcd.
+var errNoEtcd = errors.New("it is an HTTP server, but no etcd; look at -etcd-endpoints")
+
 const (
 	// versionTimeout bounds the request for one endpoint's version.
 	versionTimeout = 5 * time.Second
@@ -98,7 +135,7 @@ func (p *probe) beforeV3(ctx context.Context) error {
 	var unknown []error
 	old := false
 	for _, e := range p.cfg.Endpoints {
-		major, err := p.majorVersion(ctx, e)
+		major, err := p.major(ctx, e)
 		switch {
 		case err != nil:
 			unknown = append(unknown, err)
@@ -114,12 +151,14 @@ func (p *probe) beforeV3(ctx context.Context) error {
 	return nil
 }
 
-func (p *probe) majorVersion(ctx context.Context, endpoint string) (int, error) {
+// major returns the major version of the etcd at an endpoint. Errors: errNoEtcd, or
+// the failure of the request.
+func (v *versions) major(ctx context.Context, endpoint string) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/version", nil)
 	if err != nil {
 		return 0, fmt.Errorf("get etcd's version: %w", err)
 	}
-	resp, err := p.client.Do(req)
+	resp, err := v.client.Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("get etcd's version: %w", err)
 	}
@@ -129,9 +168,13 @@ func (p *probe) majorVersion(ctx context.Context, endpoint string) (int, error) 
 		return 0, fmt.Errorf("get etcd's version from %s: %w", endpoint, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("get etcd's version from %s: %s", endpoint, resp.Status)
+		return 0, fmt.Errorf("get etcd's version from %s: %s: %w", endpoint, resp.Status, errNoEtcd)
 	}
-	return parseMajor(body)
+	n, err := parseMajor(body)
+	if err != nil {
+		return 0, fmt.Errorf("get etcd's version from %s: %w: %w", endpoint, err, errNoEtcd)
+	}
+	return n, nil
 }
 
 // parseMajor parses `{"etcdserver":"3.4.23",…}`, and the form before etcd 2.1,

@@ -73,6 +73,16 @@ type Config struct {
 	// Publish, if not nil, is the network configuration to write if there is
 	// none; in the v3 keyspace if API leaves the choice.
 	Publish []byte
+	// Known is true for the Opened of a Store: Open asks no endpoint what it
+	// is, and uses Prefix and Endpoints as they are.
+	Known bool
+}
+
+// Remembered returns c for a store that an earlier run has opened, which may not
+// answer now. Prefix is that of the Store's Opened.
+func (c Config) Remembered(api, prefix string) Config {
+	c.API, c.Prefix, c.Verbatim, c.Known = api, prefix, api == API3, true
+	return c
 }
 
 // Store is an open store.
@@ -82,6 +92,10 @@ type Store struct {
 	subnet.Admin
 	// API is the etcd API in use, "3" or "2".
 	API string
+	// Opened opens the same store again.
+	Opened Config
+	// Warning is a fault of the configuration that the store works in spite of.
+	Warning string
 
 	newHolder func(*subnet.Config, time.Duration) subnet.Holder
 }
@@ -109,17 +123,38 @@ func New(s Etcd, api string) Store {
 // Open has to find out the API or to publish, it waits for the store as long as
 // ctx allows, and logs what it waits for.
 func Open(ctx context.Context, c Config) (Store, error) {
+	written := c.Prefix
 	cfg, err := c.ClientConfig.Validate()
 	if err != nil {
 		return Store{}, err
 	}
-	c.ClientConfig = cfg
-	if c.API == APIAuto {
-		return openAuto(ctx, c)
+	warning := ""
+	if !c.Known {
+		if cfg, warning, err = oneCluster(ctx, cfg, written); err != nil {
+			return Store{}, err
+		}
 	}
-	s, err := openAPI(cfg, c.API)
-	if err != nil || c.Publish == nil {
+	c.ClientConfig = cfg
+	s, err := c.open(ctx, written)
+	s.Warning = warning
+	return s, err
+}
+
+func (c Config) open(ctx context.Context, written string) (Store, error) {
+	if c.API == APIAuto {
+		return openAuto(ctx, c, written)
+	}
+	s, err := openAPI(c.ClientConfig, c.API)
+	if err != nil || c.Known {
 		return s, err
+	}
+	if v3, ok := s.Source.(*etcdv3.Store); ok {
+		if s, err = openWritten(ctx, s, v3, c.ClientConfig, written); err != nil {
+			return Store{}, err
+		}
+	}
+	if c.Publish == nil {
+		return s, nil
 	}
 	action := c.describe("publish network configuration as")
 	_, err = backoff.Retry(ctx, action, func() (bool, error) { return s.PublishConfig(ctx, c.Publish) })
@@ -144,11 +179,28 @@ func openAPI(c etcd.ClientConfig, api string) (Store, error) {
 	if err != nil {
 		return Store{}, err
 	}
-	return New(client, api), nil
+	s := New(client, api)
+	s.Opened = Config{ClientConfig: c, API: api, Known: true}
+	return s, nil
 }
 
-func openAuto(ctx context.Context, c Config) (Store, error) {
-	p, err := newProbe(c)
+// openWritten returns s, or in its place the store at the prefix that has the
+// configuration. It looks once, and logs a failure: the caller waits for the
+// store.
+func openWritten(ctx context.Context, s Store, v3 *etcdv3.Store, cfg etcd.ClientConfig, written string) (Store, error) {
+	found, err := findPrefix(ctx, v3, cfg, written)
+	switch {
+	case err == nil && found.Prefix != cfg.Prefix:
+		closeUnused(s)
+		return openAPI(found, API3)
+	case err != nil && !subnet.IsAnswer(err) && ctx.Err() == nil:
+		log.Warningf("look for the network configuration: %v", describeEndpoints(ctx, cfg, err))
+	}
+	return s, nil
+}
+
+func openAuto(ctx context.Context, c Config, written string) (Store, error) {
+	p, err := newProbe(c, written)
 	if err != nil {
 		return Store{}, err
 	}

@@ -94,7 +94,7 @@ func TestAutoWaits(t *testing.T) {
 	srv := etcdserver.Start(t, etcdserver.Options{V2: true})
 	for _, api := range []string{API3, API2} {
 		cfg := srv.ClientConfig("/wait" + api)
-		p, err := newProbe(auto(cfg))
+		p, err := newProbe(auto(cfg), cfg.Prefix)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +217,7 @@ func TestAutoUnreachableV3(t *testing.T) {
 	write(t, API3, srv.ClientConfig("/net"))
 	cfg := srv.ClientConfig("/net")
 	cfg.Endpoints = []string{oneGeneration(t, srv.URL(), "")}
-	p, err := newProbe(auto(cfg))
+	p, err := newProbe(auto(cfg), cfg.Prefix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestAutoReasons(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := test.srv.ClientConfig("/net")
 			test.change(&cfg)
-			p, err := newProbe(auto(cfg))
+			p, err := newProbe(auto(cfg), cfg.Prefix)
 			if err != nil {
 				t.Fatal(err)
 			}
