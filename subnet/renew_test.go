@@ -228,7 +228,7 @@ func TestEndAfterSuspend(t *testing.T) {
 		}
 		suspended.Add(int64(10 * time.Hour))
 		again := fake.NewManager(parseConfig(t, network16), ttl, slept)
-		again.Adopt(m.Status().Lease, nil)
+		again.Adopt(m.Status().Lease)
 		if byClock, shown := left(again); byClock != ttl-15*time.Hour || shown != byClock {
 			t.Errorf("a suspend before Adopt: the lease ends in %v, shown %v", byClock, shown)
 		}

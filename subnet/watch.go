@@ -15,7 +15,7 @@ import (
 // Watch delivers the peers' leases to apply until ctx ends (nil). It guarantees:
 //
 //   - complete: the first call carries every live lease but our own, even if
-//     there are none. After Adopt, it carries the adopted leases.
+//     there are none. After AdoptPeers, it carries those.
 //   - ordered: each call leads from one state of the store to a later one.
 //   - resync: after a loss of history, apply receives exactly the difference
 //     between what it has and what is stored, changed attributes included.
@@ -32,9 +32,9 @@ import (
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
 	w := watcher{Manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
 	w.set = newLeaseSet(w.classify, m.config.Allows, &m.bad)
-	if m.adopted != nil {
+	if m.peersAdopted {
 		w.deliver(w.removals.filter(w.set.replace(m.adopted), time.Now()), true)
-		m.adopted = nil
+		m.adopted, m.peersAdopted = nil, false
 	}
 	var reader sync.WaitGroup
 	defer reader.Wait()
