@@ -135,6 +135,7 @@ func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) 
 // host had while it held own: the stored lease may name one of them.
 func (m *Manager) Adopt(own Lease, former ...netip.Addr) {
 	m.former, m.configUnread = slices.Clone(former), true
+	m.adopted, m.peersAdopted = nil, false
 	m.mu.Lock()
 	m.published, m.stored, m.status.Synced = nil, nil, false
 	m.mu.Unlock()
