@@ -105,7 +105,7 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 		return nil, fmt.Errorf("use the checkpoint of the last run, because of %q: %w", reason, err)
 	}
 	log.Warningf("use the checkpoint of the last run subnet=%v peers=%d expires=%s reason=%q",
-		m.lease.Subnet, len(last.checkpoint.Peers), expiry(m.lease), reason)
+		m.lease.Subnet, len(last.checkpoint.Peers), m.lease.Expiry(), reason)
 	return m, nil
 }
 

@@ -111,7 +111,7 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	}
 	s.Lease = &status.Lease{Subnet: l.Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
 	if control.Expired {
-		missing("the lease of %v expired at %v and could not be renewed", l.Subnet, l.Expiration.UTC().Format(time.RFC3339))
+		missing("the lease of %v expired at %s and could not be renewed", l.Subnet, l.Expiry())
 	}
 	if now.network == nil {
 		missing("waiting for the network device")
@@ -163,16 +163,8 @@ func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network 
 		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
 		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
 		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
-		now.uplink.Name, now.uplink.Reason, now.publicIP, expiry(lease), lease.Attrs.NodeID, o.ipMasq,
+		now.uplink.Name, now.uplink.Reason, now.publicIP, lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
 		strings.Join(o.store.Endpoints, ","), now.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
-}
-
-// expiry returns the end of a lease for the log.
-func expiry(l subnet.Lease) string {
-	if end, ends := l.Ends(); ends {
-		return end.UTC().Format(time.RFC3339)
-	}
-	return "never"
 }
 
 // statusServer serves reports over HTTP.

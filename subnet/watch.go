@@ -174,7 +174,6 @@ func (w *watcher) classify(l *Lease) (peer bool, fault error) {
 // the store may have been restored meanwhile, and no answer may show it.
 func (w *watcher) read(ctx context.Context) {
 	pauses := backoff.New()
-	var logged time.Time
 	for {
 		at, err := backoff.Retry(ctx, "list leases", func() (Position, error) {
 			leases, at, err := w.source.List(ctx)
@@ -199,10 +198,7 @@ func (w *watcher) read(ctx context.Context) {
 			return
 		}
 		w.record(err)
-		if now := time.Now(); now.Sub(logged) >= backoff.LogInterval {
-			logged = now
-			ratelog.Warningf("watch leases: ended, list again rev=%d reason=%q", at.Rev, err)
-		}
+		ratelog.Warningf("watch leases: ended, list again reason=%q", err)
 		select {
 		case <-time.After(pauses.NextBackOff()):
 		case <-ctx.Done():

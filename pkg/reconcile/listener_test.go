@@ -79,6 +79,24 @@ func TestListen(t *testing.T) {
 	b.wait(changed, "during Run")
 }
 
+// Groups above 32 have no bit in the mask of bind(2).
+func TestListenToHighGroup(t *testing.T) {
+	b := newBench(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br0"
+	filter := true
+	br := &netlink.Bridge{LinkAttrs: attrs, VlanFiltering: &filter}
+	b.check(b.host.Netlink().LinkAdd(br))
+	b.check(b.host.Do(func() (err error) {
+		b.check(b.listener.Close())
+		b.listener, err = Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_BRVLAN)
+		return err
+	}))
+	changed := b.run(nil)
+	b.check(b.host.Netlink().BridgeVlanAdd(br, 7, false, false, true, false))
+	b.wait(changed, "group of bridge VLANs")
+}
+
 func TestListenerFilters(t *testing.T) {
 	b := newBench(t)
 	seen := make(chan []byte, 100)
@@ -102,7 +120,7 @@ func TestListenerFilters(t *testing.T) {
 // Lost announcements are a change even if those that remain are none.
 func TestListenerOverflows(t *testing.T) {
 	b := newBench(t)
-	b.check(b.listener.SetBuffer(1)) // the kernel raises it to some 2 KiB
+	b.check(b.listener.sock.SetReadBuffer(1)) // the kernel raises it to some 2 KiB
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 		b.addLink(name)
 	}
