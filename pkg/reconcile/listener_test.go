@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -82,19 +83,20 @@ func TestListen(t *testing.T) {
 // Groups above 32 have no bit in the mask of bind(2).
 func TestListenToHighGroup(t *testing.T) {
 	b := newBench(t)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "br0"
-	filter := true
-	br := &netlink.Bridge{LinkAttrs: attrs, VlanFiltering: &filter}
-	b.check(b.host.Netlink().LinkAdd(br))
-	b.check(b.host.Do(func() (err error) {
-		b.check(b.listener.Close())
-		b.listener, err = Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_BRVLAN)
-		return err
+	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_BRVLAN}
+	l, err := Listen(unix.NETLINK_ROUTE, groups...)
+	b.check(err)
+	raw, err := l.sock.SyscallConn()
+	b.check(err)
+	var joined uint64
+	b.check(raw.Control(func(fd uintptr) {
+		joined, err = unix.GetsockoptUint64(int(fd), unix.SOL_NETLINK, unix.NETLINK_LIST_MEMBERSHIPS)
 	}))
-	changed := b.run(nil)
-	b.check(b.host.Netlink().BridgeVlanAdd(br, 7, false, false, true, false))
-	b.wait(changed, "group of bridge VLANs")
+	b.check(err)
+	if want := uint64(1<<(groups[0]-1) | 1<<(groups[1]-1)); joined != want {
+		t.Errorf("joined the groups %b, want %b", joined, want)
+	}
+	b.check(errors.Join(l.Close(), b.listener.Close()))
 }
 
 func TestListenerFilters(t *testing.T) {
