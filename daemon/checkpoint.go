@@ -67,10 +67,10 @@ type checkpoint struct {
 // remaining returns the time left on the lease, or <= 0 if the lease is not
 // publicIP's. A nil checkpoint has none.
 func (c *checkpoint) remaining(publicIP netip.Addr, now clock.Timestamp) time.Duration {
-	switch {
-	case c == nil || c.Lease.Attrs.PublicIP != publicIP:
+	if c == nil || c.Lease.Attrs.PublicIP != publicIP {
 		return 0
-	case c.Lease.Reserved:
+	}
+	if _, ends := c.Lease.Ends(); !ends {
 		return math.MaxInt64
 	}
 	passed, known := now.Since(c.Written)

@@ -21,9 +21,12 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// storeTimeout is how long a start waits for the store before it uses the
-// checkpoint: the time limit of one round trip.
+// storeTimeout is how long a start waits for the configuration, and then for the
+// lease, before it uses the checkpoint: the time limit of one round trip.
 const storeTimeout = 5 * time.Second
+
+// errNoConfiguration: the store has not given a configuration within storeTimeout.
+var errNoConfiguration = errors.New("no configuration within " + storeTimeout.String())
 
 // membership is a host's place in the network: it holds a lease.
 type membership struct {
@@ -32,6 +35,8 @@ type membership struct {
 	backend backend.Backend
 	manager *subnet.Manager
 	lease   subnet.Lease
+	// synced: a network has had its first full set of peers.
+	synced bool
 	// formerIPs are the public IPs that this host had before with this lease.
 	formerIPs []netip.Addr
 	// formerNetworks are the other networks of earlier runs that are known.
@@ -85,8 +90,10 @@ func (j *joiner) setUplink(up uplink.Uplink) {
 }
 
 // join gets a lease from the store, and waits for the store without limit. If the
-// last run's lease has not ended, join waits for storeTimeout, then uses the
-// lease, peers and configuration of the checkpoint. The caller closes the result.
+// last run's lease has not ended, each wait is limited to storeTimeout. After that
+// join uses the lease, peers and configuration of the checkpoint. It does the same
+// if the store has no configuration, as after a loss of its data: running hosts go
+// on with theirs, too. The caller closes the result.
 func (j *joiner) join(ctx context.Context) (*membership, error) {
 	last := readLastRun(j.options, j.checkpoints)
 	remaining := last.checkpoint.remaining(j.state.get().publicIP, clock.Now())
@@ -94,20 +101,25 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 		return j.joinFromStore(ctx, last, 0)
 	}
 	m, err := j.joinFromStore(ctx, last, storeTimeout)
-	if !errors.Is(err, subnet.ErrStoreTimeout) { // promise: checkpoint-if-store-is-silent
+	if !errors.Is(err, subnet.ErrStoreTimeout) && !errors.Is(err, errNoConfiguration) { // promise: checkpoint-if-store-is-silent
 		return m, err
 	}
-	log.Warningf("the store is away, use the checkpoint of the last run subnet=%v peers=%d lease_ends_in=%v reason=%q",
-		last.checkpoint.Lease.Subnet, len(last.checkpoint.Peers), remaining.Round(time.Second), err)
-	return j.joinFromCheckpoint(ctx, last, remaining)
+	reason := err
+	if m, err = j.joinFromCheckpoint(ctx, last, remaining); err != nil {
+		return nil, fmt.Errorf("use the checkpoint of the last run, because of %q: %w", reason, err)
+	}
+	log.Warningf("use the checkpoint of the last run subnet=%v peers=%d expires=%s reason=%q",
+		m.lease.Subnet, len(last.checkpoint.Peers), m.lease.Expiry(), reason)
+	return m, nil
 }
 
-// joinFromStore gets the configuration and a lease from the store. If the store
-// does not answer for timeout, the error is subnet.ErrStoreTimeout; 0: no limit.
+// joinFromStore gets the configuration and a lease from the store. Without the one
+// or the other within timeout, the error is errNoConfiguration or
+// subnet.ErrStoreTimeout; 0: no limit.
 func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.Duration) (_ *membership, err error) {
 	opening := ctx
 	if timeout > 0 {
-		limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no configuration within %v: %w", timeout, subnet.ErrStoreTimeout))
+		limited, cancel := context.WithTimeoutCause(ctx, timeout, errNoConfiguration)
 		defer cancel()
 		opening = limited
 	}
@@ -116,10 +128,11 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 	}
 	c := j.options.store.Config()
 	c.Publish = j.options.publish
-	m, err := j.open(opening, c)
+	opened, err := j.open(opening, c)
 	if err != nil {
 		return nil, err
 	}
+	m := &membership{store: opened}
 	defer func() {
 		if err != nil {
 			m.close()
@@ -140,14 +153,14 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 	return m, nil
 }
 
-// joinFromCheckpoint joins without the store's answer, with a lease that ends
+// joinFromCheckpoint joins without an answer of the store, with a lease that ends
 // after remaining.
 func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining time.Duration) (*membership, error) {
-	m, err := j.open(ctx, j.options.store.Config().Remembered(last.checkpoint.API, last.checkpoint.storePrefix()))
+	opened, err := j.open(ctx, j.options.store.Config().Remembered(last.checkpoint.API, last.checkpoint.storePrefix()))
 	if err != nil {
 		return nil, err
 	}
-	m.config = &last.checkpoint.Config
+	m := &membership{store: opened, config: &last.checkpoint.Config}
 	m.formerNetworks = last.networks(m.config.Network)
 	if err := j.prepare(m); err != nil {
 		m.close()
@@ -155,39 +168,44 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 	}
 	j.publishState(m)
 	m.lease = last.checkpoint.Lease
-	if !m.lease.Reserved {
+	if _, ends := m.lease.Ends(); ends {
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
 	m.lease.Attrs = j.identity.of(m.backend.Attrs())
-	m.manager.Adopt(m.lease, known(last.checkpoint.Peers))
+	m.manager.Adopt(m.lease)
+	m.manager.AdoptPeers(last.checkpoint.Peers)
 	return m, nil
 }
 
-// rejoin rebuilds m for another uplink. Lease and peers stay; the store takes the
-// lease's new attributes as soon as it answers. If the backend refuses the uplink
-// (*networkSetupError), the lease keeps its attributes.
+// rejoin rebuilds m for another network, by another uplink or the present one. Lease
+// and peers stay; the store takes the lease's new attributes as soon as it answers.
+// If the backend refuses the uplink (*networkSetupError), the lease keeps its
+// attributes.
 func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) error {
 	before := m.manager.Status()
-	var leases []*subnet.Lease // not known
-	if before.Synced {
-		leases = known(j.peers.leases())
+	m.lease, m.synced = before.Lease, m.synced || before.Synced
+	if to != j.state.get().uplink {
+		// A connection from an address that the host has lost hangs until it times out.
+		again, err := j.open(ctx, m.store.Opened)
+		if err != nil {
+			return err
+		}
+		m.close()
+		m.store = again
+		j.setUplink(to)
+		j.setManager(m)
 	}
-	// A connection from an address that the host has lost hangs until it times out.
-	again, err := j.open(ctx, m.store.Opened)
-	if err != nil {
-		return err
-	}
-	m.close()
-	m.store, m.lease = again.store, before.Lease
-	j.setUplink(to)
-	refused := j.prepare(m)
-	if refused == nil {
+	var refused error
+	if m.backend, refused = j.newBackend(m.config); refused == nil {
 		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
 			m.formerIPs = append(m.formerIPs, ip)
 		}
 		m.lease.Attrs = j.identity.of(m.backend.Attrs())
 	}
-	m.manager.Adopt(m.lease, leases, m.formerIPs...)
+	m.manager.Adopt(m.lease, m.formerIPs...)
+	if m.synced {
+		m.manager.AdoptPeers(j.peers.leases())
+	}
 	j.publishState(m)
 	if refused != nil {
 		return &networkSetupError{fmt.Errorf("use interface %s: %w", to.Name, refused)}
@@ -195,14 +213,13 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 	return nil
 }
 
-// open returns a membership that has no more than a store.
-func (j *joiner) open(ctx context.Context, c store.Config) (*membership, error) {
-	s, err := j.openStore(ctx, c)
-	if err != nil {
-		return nil, err
+// open opens the store and shows it to the other parts.
+func (j *joiner) open(ctx context.Context, c store.Config) (store.Store, error) {
+	opened, err := j.openStore(ctx, c)
+	if err == nil {
+		j.state.update(func(s *snapshot) { s.store = opened })
 	}
-	j.state.update(func(now *snapshot) { now.store = s })
-	return &membership{store: s}, nil
+	return opened, err
 }
 
 // prepare fills in the manager and the backend for the configuration.
@@ -210,9 +227,14 @@ func (j *joiner) prepare(m *membership) (err error) {
 	if m.config.IPv6Network != "" {
 		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", m.config.IPv6Network)
 	}
-	m.manager = m.store.NewManager(m.config, j.options.leaseTTL, j.options.renewal)
+	j.setManager(m)
 	m.backend, err = j.newBackend(m.config)
 	return err
+}
+
+// setManager gives m a manager for its store.
+func (j *joiner) setManager(m *membership) {
+	m.manager = m.store.NewManager(m.config, j.options.leaseTTL, j.options.renewal)
 }
 
 // publishState shows configuration and manager to the other parts.
@@ -297,6 +319,3 @@ func (j *joiner) warnIfIgnored(stored *subnet.Config) {
 			stored.Network, stored.BackendType, "flannel config set changes it")
 	}
 }
-
-// known returns leases, not nil: to Manager.Adopt, nil means that they are not known.
-func known(leases []*subnet.Lease) []*subnet.Lease { return append([]*subnet.Lease{}, leases...) }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
 )
 
 // saveCheckpoint saves the checkpoint of a run that had 10.5.7.0/24 and one peer.
@@ -24,7 +26,7 @@ func (r *rig) saveCheckpoint() checkpoint {
 	}
 	c := checkpoint{
 		API: "3", Config: *config,
-		Lease:   subnet.Lease{Subnet: subnetOf(7), Attrs: subnet.Attrs{PublicIP: r.state.get().publicIP}},
+		Lease:   subnet.Lease{Subnet: subnetOf(7), Attrs: subnet.Attrs{PublicIP: r.state.get().publicIP}, Expiration: time.Now().Add(time.Hour)},
 		Peers:   []*subnet.Lease{{Subnet: subnetOf(8), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.8"), BackendType: "alloc"}}},
 		Written: clock.Now(), Ends: clock.SinceBoot() + time.Hour,
 	}
@@ -58,6 +60,34 @@ func TestJoinFromCheckpoint(t *testing.T) {
 		r.supervise(m)
 		if n := r.network(); n == nil || !n.has(subnetOf(8)) || !r.state.wasReady() {
 			t.Errorf("the network is %+v, ready: %v", n, r.state.wasReady())
+		}
+	})
+}
+
+// A lease without an end is no reservation, and goes on from the checkpoint. A store
+// that has lost its data, configuration included, is no reason to stop.
+func TestJoinFromCheckpointOfLeaseWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigAt(t, subnettest.NewFake(), "192.0.2.10")
+		last := r.saveCheckpoint()
+		last.Lease.Expiration, last.Ends = time.Time{}, 0
+		if err := r.checkpoints.save(last); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		m := r.join()
+		if took := time.Since(began); took > 2*storeTimeout {
+			t.Errorf("it took %v", took)
+		}
+		r.supervise(m)
+		if n := r.network(); n == nil || n.lease.Subnet != subnetOf(7) || !n.has(subnetOf(8)) {
+			t.Errorf("the network is %+v", n)
+		}
+		if got := r.reporter.full().NotReady; len(got) > 0 {
+			t.Errorf("not ready: %q", got)
+		}
+		if got := r.reporter.readyLine(m.config, m.lease, &fakeNetwork{}); !strings.Contains(got, " expires=never ") {
+			t.Errorf("a lease without an end expires: %s", got)
 		}
 	})
 }
@@ -160,6 +190,55 @@ func TestRejoinRefused(t *testing.T) {
 		}
 		if m.lease.Subnet != lease.Subnet || m.lease.Attrs.PublicIP != eth1.Addr || !slices.Equal(m.formerIPs, []netip.Addr{lease.Attrs.PublicIP}) {
 			t.Errorf("the lease is %v, former addresses %v", m.lease, m.formerIPs)
+		}
+	})
+}
+
+// A refused uplink does not cost the peers. Those that left meanwhile leave the set,
+// and a store that is away does not empty it.
+func TestRefusedUplinkKeepsThePeers(t *testing.T) {
+	for _, away := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			stays, leaves := subnetOf(200), subnetOf(201)
+			r.addPeer(stays, "192.0.2.1")
+			r.addPeer(leaves, "192.0.2.2")
+			r.supervise(r.join())
+			if n := r.network(); n == nil || !n.has(stays) || !n.has(leaves) {
+				t.Fatalf("the first network is %+v", n)
+			}
+			r.fail(errUnusable, nil)
+			r.uplinks <- eth1
+			time.Sleep(10 * time.Second)
+			if away {
+				r.store.SetDown(errUnusable)
+			} else if err := r.store.Delete(t.Context(), r.stored(leaves)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			r.fail(nil, nil)
+			time.Sleep(10 * time.Second)
+			if n := r.network(); n == nil || !n.has(stays) || n.has(leaves) != away {
+				t.Errorf("store away %v: the second network is %+v", away, n)
+			}
+			if r.peers.has(leaves) != away || !r.peers.has(stays) || !r.state.get().applied {
+				t.Errorf("store away %v: the peers are %v", away, r.peers.subnets())
+			}
+		})
+	}
+}
+
+// Tries with one uplink use one connection to the store.
+func TestRefusedUplinkKeepsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.supervise(r.join())
+		r.network()
+		r.fail(errUnusable, nil)
+		r.uplinks <- eth1
+		time.Sleep(time.Minute)
+		if got := r.opened.Load(); got != 2 {
+			t.Errorf("%d connections to the store for two uplinks", got)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/control"
+	"github.com/coreos/flannel/subnet"
 )
 
 // Why a key cannot be replaced.
@@ -41,20 +42,38 @@ func (r *rekeyer) Run(ctx context.Context) error {
 }
 
 // rekey replaces the network's private key, and waits until the store has the
-// lease with the new public key. It refuses while the store is away: the other
-// hosts could not learn the new key, and would drop the packets.
-func (r *rekeyer) rekey(ctx context.Context) (control.Rekeyed, error) {
+// lease with the new public key.
+func (r *rekeyer) rekey(ctx context.Context) (done control.Rekeyed, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.state.get()
-	if now.network == nil || !now.ready {
+	var manager *subnet.Manager
+	r.state.read(func(s snapshot) {
+		manager = s.manager
+		done, err = replaceKey(s)
+	})
+	if err != nil {
+		return control.Rekeyed{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := manager.AwaitPublished(ctx); err != nil {
+		return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", err)
+	}
+	return done, nil
+}
+
+// replaceKey replaces the key of s's network, which must stay open meanwhile, and
+// publishes the new one. It refuses while the store is away: the other hosts could
+// not learn the new key, and would drop the packets.
+func replaceKey(s snapshot) (control.Rekeyed, error) {
+	if s.network == nil || !s.ready {
 		return control.Rekeyed{}, errNoNetwork
 	}
-	keyed, ok := now.network.(backend.Rekeyer)
+	keyed, ok := s.network.(backend.Rekeyer)
 	if !ok {
-		return control.Rekeyed{}, fmt.Errorf("backend %s %w", now.config.BackendType, errNoKey)
+		return control.Rekeyed{}, fmt.Errorf("backend %s %w", s.config.BackendType, errNoKey)
 	}
-	before := now.manager.Status()
+	before := s.manager.Status()
 	if err := before.StoreError; err != nil {
 		return control.Rekeyed{}, fmt.Errorf("publish a new key: the store is away: %w", err)
 	}
@@ -62,12 +81,7 @@ func (r *rekeyer) rekey(ctx context.Context) (control.Rekeyed, error) {
 	if err != nil {
 		return control.Rekeyed{}, fmt.Errorf("replace key: %w", err)
 	}
-	now.manager.Publish(attrs)
+	s.manager.Publish(attrs)
 	log.Infof("publish new key subnet=%v", before.Lease.Subnet)
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := now.manager.AwaitPublished(ctx); err != nil {
-		return control.Rekeyed{}, fmt.Errorf("the key is replaced, but the store has not taken the public one yet, as soon as it answers it will: %w", err)
-	}
 	return control.Rekeyed{Subnet: before.Lease.Subnet, Before: before.Lease.Attrs.BackendData, After: attrs.BackendData}, nil
 }

@@ -18,10 +18,16 @@ type keylessNetwork struct{ backend.Network }
 // keyedNetwork is a network with a key.
 type keyedNetwork struct {
 	backend.Network
-	attrs subnet.Attrs
+	attrs    subnet.Attrs
+	rekeying func() // may be nil
 }
 
-func (n keyedNetwork) Rekey() (subnet.Attrs, error) { return n.attrs, nil }
+func (n keyedNetwork) Rekey() (subnet.Attrs, error) {
+	if n.rekeying != nil {
+		n.rekeying()
+	}
+	return n.attrs, nil
+}
 
 // Without a network that has been ready, and without a key, there is nothing to replace.
 func TestRekeyRefuses(t *testing.T) {
@@ -40,6 +46,27 @@ func TestRekeyRefuses(t *testing.T) {
 	}
 }
 
+// The network is not closed while its key is replaced.
+func TestNetworkStaysDuringRekey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.supervise(r.join())
+		called := false
+		r.state.update(func(s *snapshot) {
+			s.network = keyedNetwork{s.network, subnet.Attrs{}, func() {
+				called = true
+				if r.state.reading.TryLock() {
+					t.Error("the network may be closed during Rekey")
+					r.state.reading.Unlock()
+				}
+			}}
+		})
+		if _, err := newRekeyer(r.options, r.state).rekey(t.Context()); err != nil || !called {
+			t.Errorf("rekey = %v, called: %v", err, called)
+		}
+	})
+}
+
 // A new key is in the store when rekey returns; without the store's answer it is
 // not replaced.
 func TestRekeyWaitsForTheStore(t *testing.T) {
@@ -50,7 +77,7 @@ func TestRekeyWaitsForTheStore(t *testing.T) {
 		before := r.stored(m.lease.Subnet)
 		attrs := before.Attrs
 		attrs.BackendData = json.RawMessage(`{"PublicKey":"new"}`)
-		r.state.update(func(s *snapshot) { s.network = keyedNetwork{s.network, attrs} })
+		r.state.update(func(s *snapshot) { s.network = keyedNetwork{s.network, attrs, nil} })
 		rekeyer := newRekeyer(r.options, r.state)
 		done, err := rekeyer.rekey(t.Context())
 		if err != nil || done.Subnet != m.lease.Subnet || string(done.After) != string(attrs.BackendData) {

@@ -115,8 +115,8 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 		return s, peers
 	}
 	s.Lease = &status.Lease{Subnet: l.Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
-	if !l.Reserved && time.Now().After(l.Expiration) {
-		missing("the lease of %v expired at %v and could not be renewed", l.Subnet, l.Expiration.UTC().Format(time.RFC3339))
+	if control.Expired {
+		missing("the lease of %v expired at %s and could not be renewed", l.Subnet, l.Expiry())
 	}
 	if now.network == nil {
 		missing("waiting for the network device")
@@ -172,15 +172,11 @@ func describeBackend(s snapshot) *status.Backend {
 // have no user in them (etcd.ClientConfig).
 func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
 	o, now, stats := r.options, r.state.get(), network.Stats()
-	expires := "never"
-	if !lease.Reserved {
-		expires = lease.Expiration.UTC().Format(time.RFC3339)
-	}
 	return fmt.Sprintf("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
 		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
 		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
 		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
-		now.uplink.Name, now.uplink.Reason, now.publicIP, expires, lease.Attrs.NodeID, o.ipMasq,
+		now.uplink.Name, now.uplink.Reason, now.publicIP, lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
 		strings.Join(o.store.Endpoints, ","), now.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
 }
 

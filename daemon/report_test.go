@@ -70,7 +70,7 @@ func TestReadyLine(t *testing.T) {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
-		m.lease.Reserved = true
+		m.lease.Reserved, m.lease.Expiration = true, time.Time{}
 		if got := r.reporter.readyLine(m.config, m.lease, &fakeNetwork{}); !strings.Contains(got, " expires=never ") {
 			t.Errorf("a reservation expires: %s", got)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,7 @@ type rig struct {
 	peers       *peers
 	checkpoints *checkpointFile
 	joiner      *joiner
+	opened      atomic.Int32 // connections to the store
 	runner      *runner
 
 	store    *subnettest.Fake
@@ -79,6 +81,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)
 	r.joiner.openStore = func(_ context.Context, c store.Config) (store.Store, error) {
+		r.opened.Add(1)
 		s := store.New(openedStore{fake}, c.API)
 		s.Opened = c
 		return s, nil

@@ -32,7 +32,7 @@ type snapshot struct {
 	manager       *subnet.Manager
 	network       backend.Network
 	applied       bool               // network has its first full set of peers
-	prober        *probe.Prober      // nil while peers are not probed
+	prober        *probe.Prober      // nil while the network's peers are not probed
 	routes        *hostroute.Checker // nil while routes are not checked
 	ready         bool               // the daemon has been ready at least once
 }
@@ -59,10 +59,10 @@ func (s *state) read(f func(snapshot)) {
 	f(s.get())
 }
 
-// removeNetwork removes the network from the state. It waits for its readers;
-// after that the network may be closed.
+// removeNetwork removes the network and its prober from the state. It waits for
+// its readers; after that the network may be closed.
 func (s *state) removeNetwork() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	s.update(func(s *snapshot) { s.network = nil })
+	s.update(func(s *snapshot) { s.network, s.prober, s.applied = nil, nil, false })
 }

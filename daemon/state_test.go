@@ -5,13 +5,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
 )
 
 // A network stays open while a report reads it.
 func TestNetworkStaysForItsReaders(t *testing.T) {
 	s := new(state)
-	s.update(func(s *snapshot) { s.network, s.uplink = &fakeNetwork{}, uplink.Uplink{Name: "eth0"} })
+	s.update(func(s *snapshot) {
+		s.network, s.prober, s.uplink = &fakeNetwork{}, new(probe.Prober), uplink.Uplink{Name: "eth0"}
+	})
 	reading, release := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
 	go s.read(func(now snapshot) {
@@ -44,7 +47,7 @@ func TestNetworkStaysForItsReaders(t *testing.T) {
 	}
 	close(release)
 	<-removed
-	if now := s.get(); now.network != nil || now.uplink.Name != "eth0" {
+	if now := s.get(); now.network != nil || now.prober != nil || now.uplink.Name != "eth0" {
 		t.Errorf("the state is %+v", now)
 	}
 }

@@ -9,8 +9,12 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/backoff"
-	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/pkg/ratelog"
 )
+
+// steadyAfter is how long a device must last. One that is deleted earlier is made
+// again only after a pause: a program that deletes it each time costs little then.
+const steadyAfter = time.Minute
 
 // supervisor runs a network for the present uplink. When the uplink changes, it
 // sets up another network with the same lease.
@@ -21,53 +25,58 @@ type supervisor struct {
 	member *membership
 }
 
-// Run runs networks, one after the other, until ctx ends or one fails. Once a
-// network has run, one that cannot be set up for another uplink is no failure: the
-// next change may make it possible, and Run keeps the lease until then.
+// Run runs networks, one after the other, until ctx ends or one fails. If the first
+// one cannot be set up, Run fails. It keeps the lease if a later one cannot: the
+// next change of the uplink may make it possible.
 func (s *supervisor) Run(ctx context.Context) error {
 	pauses := backoff.New()
-	var next *uplink.Uplink // the uplink to set the network up for; nil for the present one
-	for ranBefore := false; ; {
-		err := error(nil)
-		if next != nil {
-			err = s.joiner.rejoin(ctx, s.member, *next)
+	var deleted time.Time // the last time that the device was deleted
+	err := s.runner.run(ctx, s.member)
+	for first := true; ; first = false {
+		gone := errors.Is(err, backend.ErrGone)
+		pause := !first && isSetupError(err)
+		if gone {
+			pause = time.Since(deleted) < steadyAfter
+			deleted = time.Now()
 		}
-		if err == nil {
-			next = nil
-			err = s.runner.run(ctx, s.member)
+		if pause && ctx.Err() == nil { // promise: unusable-uplink-keeps-lease
+			err = s.keepLease(ctx, pauses.NextBackOff(), err)
+			gone = false
 		}
-		setup := (*networkSetupError)(nil)
-		if ranBefore && ctx.Err() == nil && errors.As(err, &setup) { // promise: unusable-uplink-keeps-lease
-			err = s.keepLease(ctx, pauses.NextBackOff(), setup)
-		}
-		change := (*uplinkChangedError)(nil)
+		to := s.state.get().uplink
+		change, changed := errors.AsType[*uplinkChangedError](err)
 		switch {
 		case ctx.Err() != nil:
 			return err
-		case errors.Is(err, backend.ErrGone):
-			log.Warningf("make the network anew subnet=%v reason=%q", s.member.lease.Subnet, err)
-			same := s.state.get().uplink
-			next, ranBefore = &same, true
-		case errors.As(err, &change):
-			log.Infof("make the network anew subnet=%v reason=%q", s.member.lease.Subnet, change)
-			next, ranBefore = &change.to, true
+		case changed:
+			to = change.to
 			pauses.Reset()
-		case err != nil:
+		case err != nil && !gone:
 			return err
 		}
+		if err != nil {
+			log.Warningf("make the network anew subnet=%v reason=%q", s.member.lease.Subnet, err)
+		}
+		if err = s.joiner.rejoin(ctx, s.member, to); err == nil {
+			err = s.runner.run(ctx, s.member)
+		}
 	}
+}
+
+func isSetupError(err error) bool {
+	_, ok := errors.AsType[*networkSetupError](err)
+	return ok
 }
 
 // keepLease renews the lease without a network: for pause (nil), or until the
 // uplink changes (*uplinkChangedError) or the lease is lost (subnet.ErrLost).
 func (s *supervisor) keepLease(ctx context.Context, pause time.Duration, reason error) error {
 	m := s.member
-	log.Warningf("make the network anew: failed, keep the lease and try again subnet=%v in=%v reason=%q",
-		m.lease.Subnet, pause.Round(time.Millisecond), reason)
-	s.state.update(func(s *snapshot) { s.uplinkProblem = reason.Error() })
+	ratelog.Warningf("make the network anew: failed, keep the lease and try again subnet=%v reason=%q", m.lease.Subnet, reason)
+	if isSetupError(reason) {
+		s.state.update(func(s *snapshot) { s.uplinkProblem = reason.Error() })
+	}
 	limited, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
-	err := runTogether(limited, m.renew, s.runner.watchUplink)
-	m.lease = m.manager.Status().Lease
-	return s.runner.removeIfLost(ctx, m, err)
+	return s.runner.removeIfLost(ctx, m, runTogether(limited, m.renew, s.runner.watchUplink))
 }

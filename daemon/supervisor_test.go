@@ -207,6 +207,35 @@ func TestDeletedDeviceIsReplaced(t *testing.T) {
 	})
 }
 
+// A program that deletes each device does not cause a hot loop, and no new connection
+// to the store. A device that lasted is replaced at once.
+func TestDevicesThatAreDeletedAreSpaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		r.supervise(m)
+		for began := time.Now(); time.Since(began) < time.Minute; {
+			select {
+			case n := <-r.networks:
+				n.breaks <- backend.ErrGone
+			case <-time.After(10 * time.Second):
+				t.Fatal("no network within 10 s")
+			}
+		}
+		r.mu.Lock()
+		ups := r.ups
+		r.mu.Unlock()
+		if ups > 100 || r.opened.Load() != 1 {
+			t.Errorf("%d networks in a minute, with %d connections to the store", ups, r.opened.Load())
+		}
+		time.Sleep(2 * steadyAfter)
+		r.network().breaks <- backend.ErrGone
+		if n := r.network(); n == nil || n.lease.Subnet != m.lease.Subnet {
+			t.Errorf("the network after one that lasted is %+v", n)
+		}
+	})
+}
+
 // A lost lease ends the run, with a network and in a pause without one. What
 // would keep forwarding in the kernel is removed.
 func TestLostLeaseEnds(t *testing.T) {

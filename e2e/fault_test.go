@@ -31,7 +31,7 @@ func TestStartWithoutEtcd(t *testing.T) {
 				t.Fatal(err)
 			}
 			db = b.join()
-			db.says("the store is away")
+			db.says("use the checkpoint of the last run")
 			if after := b.subnet(); after != before {
 				t.Fatalf("the subnet is %v, was %v", after, before)
 			}

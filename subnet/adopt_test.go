@@ -41,7 +41,7 @@ func TestAdoptAfterMove(t *testing.T) {
 				}
 				created.Attrs = node("192.0.2.3", "a")
 				m := newManager(t, fake, network16)
-				m.Adopt(created, nil, former)
+				m.Adopt(created, former)
 				h := subnettest.RunHost(t, fake, m, created)
 				defer h.Stop()
 				if !test.ours {
@@ -74,7 +74,7 @@ func TestAdoptFormerAddress(t *testing.T) {
 		}
 		own.Attrs = attrs("192.0.2.3")
 		m := newManager(t, fake, network16)
-		m.Adopt(own, nil, netip.MustParseAddr("192.0.2.1"))
+		m.Adopt(own, netip.MustParseAddr("192.0.2.1"))
 		// Renew, which would write the new address, does not run.
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

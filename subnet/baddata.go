@@ -30,7 +30,8 @@ func (b *BadData) Skip(key string, err error) {
 		b.logged = make(map[string]string)
 	}
 	fault := err.Error()
-	if b.logged[key] == fault || len(b.logged) >= maxBadKeys {
+	before, known := b.logged[key]
+	if before == fault || !known && len(b.logged) >= maxBadKeys {
 		return
 	}
 	b.logged[key] = fault

@@ -137,8 +137,10 @@ func (c *Config) parseNetwork(raw rawConfig) error {
 	if c.Network.Bits() == 0 {
 		return &ConfigError{"Network", text, "is the whole Internet; its route would take the default route's place"}
 	}
+	// RFC 6890, section 2.2.2. The rest of 240.0.0.0/4 is reserved, and in use.
 	for _, special := range []struct{ prefix, name string }{
-		{"127.0.0.0/8", "loopback"}, {"224.0.0.0/4", "multicast"},
+		{"0.0.0.0/8", "this-network"}, {"127.0.0.0/8", "loopback"}, {"169.254.0.0/16", "link-local"},
+		{"224.0.0.0/4", "multicast"}, {"255.255.255.255/32", "broadcast"},
 	} {
 		if c.Network.Overlaps(netip.MustParsePrefix(special.prefix)) {
 			return &ConfigError{"Network", text, "overlaps the " + special.name + " range " + special.prefix}

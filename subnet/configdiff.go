@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 )
@@ -39,11 +40,26 @@ func (c *Config) Diff(after *Config) []ConfigDifference {
 	add("SubnetMin", c.SubnetMin.String(), after.SubnetMin.String())
 	add("SubnetMax", c.SubnetMax.String(), after.SubnetMax.String())
 	add("Backend.Type", c.BackendType, after.BackendType)
-	if compact(c.Backend) != compact(after.Backend) { // they may differ in a secret alone
+	if !reflect.DeepEqual(decodeBackend(c), decodeBackend(after)) { // they may differ in a secret alone
 		diff = append(diff, ConfigDifference{"Backend", redact(c.Backend), redact(after.Backend)})
 	}
 	add("IPv6Network", c.IPv6Network, after.IPv6Network)
 	return diff
+}
+
+// decodeBackend returns c's Backend object, with its type as BackendType has it. As
+// for encoding/json, the case of keys makes no difference.
+func decodeBackend(c *Config) map[string]any {
+	var given map[string]any
+	if len(c.Backend) > 0 && json.Unmarshal(c.Backend, &given) != nil {
+		return nil // unreachable: ParseConfig has decoded it
+	}
+	keys := make(map[string]any, len(given)+1)
+	for key, value := range given {
+		keys[strings.ToLower(key)] = value
+	}
+	keys["type"] = c.BackendType
+	return keys
 }
 
 // compact returns a Backend object without white space; the default for none.

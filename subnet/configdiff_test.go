@@ -24,6 +24,9 @@ func TestConfigDiff(t *testing.T) {
 		want          []ConfigDifference
 	}{
 		{base, `{ "network" : "10.5.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}, "Unknown": 1}`, nil},
+		{base, `{"Network": "10.5.0.0/16", "Backend": {"Type": "UDP"}}`, nil},
+		{base, `{"Network": "10.5.0.0/16", "Backend": {}}`, nil},
+		{`{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`, `{"Network": "10.5.0.0/16", "Backend": {"vni": 7, "type": "VXLAN"}}`, nil},
 		{base, `{"Network": "10.6.0.0/16"}`, []ConfigDifference{{"Network", "10.5.0.0/16", "10.6.0.0/16"},
 			{"SubnetMin", "10.5.1.0", "10.6.1.0"}, {"SubnetMax", "10.5.255.0", "10.6.255.0"}}},
 		{base, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.9.0"}`, []ConfigDifference{{"SubnetMin", "10.5.1.0", "10.5.9.0"}}},

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	log "github.com/golang/glog"
+
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
@@ -131,5 +133,26 @@ func TestBadDataIsCountedAlways(t *testing.T) {
 	}
 	if n := bad.Count(); n != 3 {
 		t.Errorf("%v: %d of 3", errNotCounted, n)
+	}
+}
+
+// A new fault of a known key is logged, however many keys are known.
+func TestNewFaultOfKnownKeyIsLogged(t *testing.T) {
+	var bad subnet.BadData
+	skip := func(key, fault string) int64 {
+		before := log.Stats.Error.Lines()
+		bad.Skip(key, errors.New(fault))
+		return log.Stats.Error.Lines() - before
+	}
+	for i := range 1024 {
+		skip(fmt.Sprint(i), "fault")
+	}
+	for _, test := range []struct {
+		key, fault string
+		lines      int64
+	}{{"7", "fault", 0}, {"7", "another", 1}, {"1024", "fault", 0}} {
+		if got := skip(test.key, test.fault); got != test.lines {
+			t.Errorf("%s of key %s: %d lines, want %d", test.fault, test.key, got, test.lines)
+		}
 	}
 }

@@ -63,6 +63,9 @@ func startHost(t *testing.T, fake *subnettest.Fake) *subnettest.Host {
 func adoptHost(t *testing.T, fake *subnettest.Fake, own subnet.Lease, known []*subnet.Lease) *subnettest.Host {
 	t.Helper()
 	m := newManager(t, fake, network16)
-	m.Adopt(own, known)
+	m.Adopt(own)
+	if known != nil {
+		m.AdoptPeers(known)
+	}
 	return subnettest.RunHost(t, fake, m, own)
 }

@@ -85,7 +85,7 @@ func TestAdoptPassesFormerAddresses(t *testing.T) {
 		fake.SetConfig([]byte(network16))
 		m := subnet.NewManager(fake, holder, parseConfig(t, network16), options)
 		own, former := subnet.Lease{Subnet: prefix("10.5.7.0/24"), Attrs: us}, []netip.Addr{netip.MustParseAddr("192.0.2.9")}
-		m.Adopt(own, nil, former...)
+		m.Adopt(own, former...)
 		h := subnettest.RunHost(t, fake, m, own)
 		if !slices.Equal(holder.former, former) || len(holder.stored) == 0 {
 			t.Errorf("Renew got former addresses %v, want %v", holder.former, former)

@@ -77,6 +77,17 @@ type Lease struct {
 	Reserved bool
 }
 
+// Ends returns the end of the lease; false if it does not end.
+func (l Lease) Ends() (time.Time, bool) { return l.Expiration, !l.Expiration.IsZero() }
+
+// Expiry returns the end of the lease for logs and messages.
+func (l Lease) Expiry() string {
+	if end, ends := l.Ends(); ends {
+		return end.UTC().Format(time.RFC3339)
+	}
+	return "never"
+}
+
 // same reports whether all fields of two leases are equal.
 func (l *Lease) same(m *Lease) bool {
 	return l.Subnet == m.Subnet && l.IPv6Subnet == m.IPv6Subnet && l.Attrs.Equal(m.Attrs) &&

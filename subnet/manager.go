@@ -23,8 +23,8 @@ import (
 )
 
 // Manager acquires, renews and watches this host's lease. Call Acquire or Adopt
-// first, once; then Renew, Watch and WatchConfig concurrently. Call Watch once.
-// Renew may be called again, with the lease of Status. Status, BadCount, Publish
+// first, then Renew, Watch and WatchConfig concurrently. Renew may be called again,
+// with the lease of Status. After Adopt, all of them may. Status, BadCount, Publish
 // and AwaitPublished may be called at any time from any goroutine.
 type Manager struct {
 	source  Source
@@ -37,10 +37,11 @@ type Manager struct {
 	// may not be ours.
 	ownChanged chan struct{}
 
-	// adopted are the leases given to Adopt, nil without; former are the
-	// addresses that the adopted lease may still name.
-	adopted []*Lease
-	former  []netip.Addr
+	// adopted are the leases with which Watch begins if peersAdopted; former are
+	// the addresses that the adopted lease may still name.
+	adopted      []*Lease
+	peersAdopted bool
+	former       []netip.Addr
 	// configUnread: the configuration comes from Adopt's caller and was not
 	// compared with the store's yet.
 	configUnread bool
@@ -65,9 +66,11 @@ type Options struct {
 // Status is the state of the control plane.
 type Status struct {
 	// Lease is ours; its Subnet is invalid before Acquire returned. Ends is its
-	// end by Options.Clock, which nobody can set; 0 if it does not end.
-	Lease Lease
-	Ends  time.Duration
+	// end by Options.Clock, which nobody can set; 0 if it does not end. Expired
+	// reports whether that is over.
+	Lease   Lease
+	Ends    time.Duration
+	Expired bool
 	// Peers is the number of leases in the data plane. Synced reports whether it
 	// has received the first full set. Held is how many of the peers are gone from
 	// the store in a mass disappearance, and are kept for now.
@@ -98,7 +101,12 @@ func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.status
-	if left := s.Ends - m.options.Clock(); s.Ends != 0 && (left-time.Until(s.Lease.Expiration)).Abs() > time.Second {
+	if s.Ends == 0 {
+		return s
+	}
+	left := s.Ends - m.options.Clock()
+	s.Expired = left < 0
+	if (left - time.Until(s.Lease.Expiration)).Abs() > time.Second {
 		s.Lease.Expiration = time.Now().Add(left)
 	}
 	return s
@@ -119,16 +127,25 @@ func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) 
 	return l, err
 }
 
-// Adopt replaces Acquire at a start while the store is away: own is the lease of
-// the last run, and leases are the peers' of that time; nil if they are unknown.
-// Watch begins with these leases. As soon as the store answers, Renew compares
-// the configuration and renews own; it fails with ErrLost if another host has
-// taken the subnet. former are the addresses that this host had while it held
-// own: the stored lease may name one of them.
-func (m *Manager) Adopt(own Lease, leases []*Lease, former ...netip.Addr) {
-	m.adopted, m.former, m.configUnread = slices.Clone(leases), slices.Clone(former), true
+// Adopt replaces Acquire at a start while the store is away, and begins another
+// network with the lease of the one before, when Renew, Watch and WatchConfig have
+// returned. own is this host's lease; what Publish set is forgotten. As soon as the
+// store answers, Renew compares the configuration and renews own. It fails with
+// ErrLost if another host has taken the subnet. former are the addresses that this
+// host had while it held own: the stored lease may name one of them.
+func (m *Manager) Adopt(own Lease, former ...netip.Addr) {
+	m.former, m.configUnread = slices.Clone(former), true
+	m.adopted, m.peersAdopted = nil, false
+	m.mu.Lock()
+	m.published, m.stored, m.status.Synced = nil, nil, false
+	m.mu.Unlock()
 	m.setLease(own, 0)
 	m.wakeRenew()
+}
+
+// AdoptPeers has Watch begin with leases, those of the peers at an earlier time.
+func (m *Manager) AdoptPeers(leases []*Lease) {
+	m.adopted, m.peersAdopted = slices.Clone(leases), true
 }
 
 // span is a time that began at monotonic and boot, by both clocks.
@@ -152,8 +169,8 @@ func (m *Manager) setLease(l Lease, suspended time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.Lease, m.status.Ends = l, 0
-	if !l.Expiration.IsZero() {
-		m.status.Ends = m.options.Clock() + time.Until(l.Expiration) - suspended
+	if end, ends := l.Ends(); ends {
+		m.status.Ends = m.options.Clock() + time.Until(end) - suspended
 	}
 	if m.stored != nil && l.Attrs.Equal(m.currentLocked(l.Attrs)) {
 		close(m.stored)

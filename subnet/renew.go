@@ -30,10 +30,12 @@ const (
 // another host has the subnet; the error names that host.
 func (m *Manager) Renew(ctx context.Context, l Lease) error {
 	for {
-		if !m.waitUntil(ctx, l, m.renewalDue()) {
+		due := m.renewalDue()
+		if !m.waitUntil(ctx, l, due) {
 			return nil
 		}
 		began := m.begin()
+		notable := began.boot >= due || m.configUnread // otherwise only our key changed
 		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
 			if err := m.checkAdoptedConfig(ctx); err != nil { // promise: config-before-first-write
 				return Lease{}, err
@@ -53,7 +55,9 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 		}
 		l = renewed
 		m.setLease(l, began.suspended())
-		log.Infof("renewed lease subnet=%v expires=%v", l.Subnet, l.Expiration.Format(time.RFC3339))
+		if notable {
+			log.Infof("renewed lease subnet=%v expires=%s", l.Subnet, l.Expiry())
+		}
 	}
 }
 

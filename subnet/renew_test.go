@@ -3,11 +3,14 @@ package subnet_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
@@ -228,9 +231,65 @@ func TestEndAfterSuspend(t *testing.T) {
 		}
 		suspended.Add(int64(10 * time.Hour))
 		again := fake.NewManager(parseConfig(t, network16), ttl, slept)
-		again.Adopt(m.Status().Lease, nil)
+		again.Adopt(m.Status().Lease)
 		if byClock, shown := left(again); byClock != ttl-15*time.Hour || shown != byClock {
 			t.Errorf("a suspend before Adopt: the lease ends in %v, shown %v", byClock, shown)
+		}
+	})
+}
+
+// The log has a line for each renewal, none for a write of attributes, and none for
+// a reservation.
+func TestRenewalsAreLogged(t *testing.T) {
+	for _, reserved := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := startHost(t, subnettest.NewFake())
+			if reserved {
+				if _, err := h.Fake.Reserve(t.Context(), h.Fake.Leases(t)[0]); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+			}
+			lines := func(cause func()) int64 {
+				before := log.Stats.Info.Lines()
+				cause()
+				synctest.Wait()
+				return log.Stats.Info.Lines() - before
+			}
+			if n := lines(func() { h.Manager.Publish(subnet.Attrs{BackendType: "udp", BackendData: []byte("1")}) }); n != 0 {
+				t.Errorf("reserved %v: %d lines after Publish", reserved, n)
+			}
+			want := int64(10)
+			if reserved {
+				want = 0
+			}
+			if n := lines(func() { time.Sleep(10 * ttl) }); n < want || n > want*3/2 {
+				t.Errorf("reserved %v: %d lines in ten times the TTL, want %d", reserved, n, want)
+			}
+			h.Stop()
+			<-h.Errs
+		})
+	}
+}
+
+// A lease has expired when the clock that nobody can set passes its end.
+func TestExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now time.Duration
+		var want bool
+		m := subnettest.NewFake().NewManager(parseConfig(t, network16), ttl, subnet.Options{Clock: func() time.Duration { return now }})
+		if m.Status().Expired {
+			t.Error("no lease has expired")
+		}
+		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)})
+		for now, want = range map[time.Duration]bool{59 * time.Minute: false, 61 * time.Minute: true} {
+			if m.Status().Expired != want {
+				t.Errorf("after %v: expired %v", now, !want)
+			}
+		}
+		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24")})
+		if m.Status().Expired {
+			t.Error("a lease without an end has expired")
 		}
 	})
 }

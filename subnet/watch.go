@@ -15,7 +15,7 @@ import (
 // Watch delivers the peers' leases to apply until ctx ends (nil). It guarantees:
 //
 //   - complete: the first call carries every live lease but our own, even if
-//     there are none. After Adopt, it carries the adopted leases.
+//     there are none. After AdoptPeers, it carries those.
 //   - ordered: each call leads from one state of the store to a later one.
 //   - resync: after a loss of history, apply receives exactly the difference
 //     between what it has and what is stored, changed attributes included.
@@ -32,9 +32,9 @@ import (
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
 	w := watcher{Manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
 	w.set = newLeaseSet(w.classify, m.config.Allows, &m.bad)
-	if m.adopted != nil {
+	if m.peersAdopted {
 		w.deliver(w.removals.filter(w.set.replace(m.adopted), time.Now()), true)
-		m.adopted = nil
+		m.adopted, m.peersAdopted = nil, false
 	}
 	var reader sync.WaitGroup
 	defer reader.Wait()
@@ -174,7 +174,6 @@ func (w *watcher) classify(l *Lease) (peer bool, fault error) {
 // the store may have been restored meanwhile, and no answer may show it.
 func (w *watcher) read(ctx context.Context) {
 	pauses := backoff.New()
-	var logged time.Time
 	for {
 		at, err := backoff.Retry(ctx, "list leases", func() (Position, error) {
 			leases, at, err := w.source.List(ctx)
@@ -199,10 +198,7 @@ func (w *watcher) read(ctx context.Context) {
 			return
 		}
 		w.record(err)
-		if now := time.Now(); now.Sub(logged) >= backoff.LogInterval {
-			logged = now
-			ratelog.Warningf("watch leases: ended, list again rev=%d reason=%q", at.Rev, err)
-		}
+		ratelog.Warningf("watch leases: ended, list again reason=%q", err)
 		select {
 		case <-time.After(pauses.NextBackOff()):
 		case <-ctx.Done():

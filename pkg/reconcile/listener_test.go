@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -79,6 +80,25 @@ func TestListen(t *testing.T) {
 	b.wait(changed, "during Run")
 }
 
+// Groups above 32 have no bit in the mask of bind(2).
+func TestListenToHighGroup(t *testing.T) {
+	b := newBench(t)
+	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_BRVLAN}
+	l, err := Listen(unix.NETLINK_ROUTE, groups...)
+	b.check(err)
+	raw, err := l.sock.SyscallConn()
+	b.check(err)
+	var joined uint64
+	b.check(raw.Control(func(fd uintptr) {
+		joined, err = unix.GetsockoptUint64(int(fd), unix.SOL_NETLINK, unix.NETLINK_LIST_MEMBERSHIPS)
+	}))
+	b.check(err)
+	if want := uint64(1<<(groups[0]-1) | 1<<(groups[1]-1)); joined != want {
+		t.Errorf("joined the groups %b, want %b", joined, want)
+	}
+	b.check(errors.Join(l.Close(), b.listener.Close()))
+}
+
 func TestListenerFilters(t *testing.T) {
 	b := newBench(t)
 	seen := make(chan []byte, 100)
@@ -102,7 +122,7 @@ func TestListenerFilters(t *testing.T) {
 // Lost announcements are a change even if those that remain are none.
 func TestListenerOverflows(t *testing.T) {
 	b := newBench(t)
-	b.check(b.listener.SetBuffer(1)) // the kernel raises it to some 2 KiB
+	b.check(b.listener.sock.SetReadBuffer(1)) // the kernel raises it to some 2 KiB
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 		b.addLink(name)
 	}

@@ -2,7 +2,7 @@
 // kernel's routes and devices, nftables rules, the choice of an uplink.
 //
 //	netlink ──► Listener ──┐
-//	other causes ──────────┼─► Signal ──► rate limit ──► Step ──► error: log it once,
+//	other causes ──────────┼─► Signal ──► rate limit ──► Step ──► error: log it,
 //	tick, retry ───────────┘                              ▲       retry with back-off
 //	                                                      └──────────────┘
 //
@@ -24,9 +24,6 @@ import (
 	"github.com/coreos/flannel/pkg/ratelog"
 )
 
-// logEvery is how often a lasting failure is logged again.
-const logEvery = 30 * time.Second
-
 // Signal carries changes to a Loop. It holds one token after any number of Set.
 type Signal chan struct{}
 
@@ -41,8 +38,8 @@ func (s Signal) Set() {
 	}
 }
 
-// Loop makes a Step after each change. Its zero values are no Watch, no limit and
-// no periodic Step.
+// Loop makes a Step after each change. Changed and Step are mandatory. The other
+// zero values are no Watch, no limit and no periodic Step.
 type Loop struct {
 	// Task names the loop in the log, as in "keep kernel state network=10.5.0.0/16".
 	Task string
@@ -51,8 +48,8 @@ type Loop struct {
 	// Watch runs beside the loop and calls changed after each change, until its
 	// context ends. Its error ends Run.
 	Watch func(ctx context.Context, changed func()) error
-	// Step compares and repairs. After an error, Step is tried again with
-	// back-off. An error of Stop ends Run.
+	// Step compares and repairs. Its error is logged at the rate of ratelog, and
+	// Step is tried again with back-off. An error of Stop ends Run.
 	Step func(context.Context) error
 	// Interval is the least time between two Steps in the long run, and Burst
 	// how many may follow each other without it.
@@ -89,7 +86,6 @@ func (l Loop) Run(ctx context.Context) error {
 func (l Loop) steps(ctx context.Context) error {
 	limit := rate.NewLimiter(rate.Every(l.Interval), max(l.Burst, 1))
 	pauses := backoff.New()
-	var logged time.Time // zero: the last Step succeeded
 	var retry <-chan time.Time
 	for {
 		if !l.wait(ctx, retry) || limit.Wait(ctx) != nil {
@@ -107,14 +103,11 @@ func (l Loop) steps(ctx context.Context) error {
 			return nil
 		}
 		if err == nil {
-			retry, logged = nil, time.Time{}
+			retry = nil
 			pauses.Reset()
 			continue
 		}
-		if now := time.Now(); now.Sub(logged) >= logEvery {
-			logged = now
-			ratelog.Errorf("%s reason=%q", l.Task, err)
-		}
+		ratelog.Errorf("%s reason=%q", l.Task, err)
 		retry = time.After(pauses.NextBackOff())
 	}
 }
