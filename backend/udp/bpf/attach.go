@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -180,7 +181,13 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		return explain(err)
 	}
 	if p.config.PinDir != "" {
-		if err := l.Pin(filepath.Join(p.config.PinDir, name)); err != nil {
+		// A daemon of another namespace removes the pins of a device that seems gone:
+		// those of a link that a person detached.
+		err := os.MkdirAll(p.config.PinDir, 0o700)
+		if err == nil {
+			err = l.Pin(filepath.Join(p.config.PinDir, name))
+		}
+		if err != nil {
 			return errors.Join(fmt.Errorf("pin %s: %w", name, err), l.Close())
 		}
 	}

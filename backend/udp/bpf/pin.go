@@ -252,16 +252,30 @@ func (p *Path) pin(dir string) error {
 		return err
 	}
 	for name, m := range p.maps() {
-		if err := (*m).Pin(filepath.Join(dir, name)); err != nil {
+		if err := pinClone(*m, filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("pin map %s: %w", name, err)
 		}
 	}
 	for name, program := range p.programs() {
-		if err := (*program).Pin(filepath.Join(dir, name)); err != nil {
+		if err := pinClone(*program, filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("pin program %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// pinClone pins a clone. The library does nothing for an object that it has pinned
+// at that path before, also if the pin has gone.
+func pinClone[T interface {
+	Clone() (T, error)
+	Pin(string) error
+	Close() error
+}](object T, path string) error {
+	clone, err := object.Clone()
+	if err != nil {
+		return err
+	}
+	return errors.Join(clone.Pin(path), clone.Close())
 }
 
 func (p *Path) maps() map[string]**ebpf.Map {

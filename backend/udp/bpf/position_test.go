@@ -1,6 +1,9 @@
 package bpf
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -91,6 +94,32 @@ func TestDetachedByHand(t *testing.T) {
 		a.hasDecapXDP(netnstest.Uplink, tso == "off")
 		run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
 		untouched(t, a, b)
+	}
+}
+
+// The daemon of another namespace that starts meanwhile removes the pins, as those of a
+// device that is gone.
+func TestDetachedByHandAndPinsRemoved(t *testing.T) {
+	_, hosts := newHosts(t, false, true)
+	a, b := hosts[0], hosts[1]
+	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
+	c := a.config()
+	root := filepath.Join(newPinRoot(t), "flannel")
+	c.PinDir = filepath.Join(root, "a")
+	a.attach(c, []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	for _, l := range a.path.links {
+		a.must(l.Detach())
+	}
+	a.must(preparePins(filepath.Join(root, "other")))
+	if _, err := os.Stat(c.PinDir); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the pins stay: %v", err)
+	}
+	a.attachTo(netnstest.Uplink)
+	a.must(a.Do(a.path.Check))
+	a.must(a.path.Close())
+	a.load(c)
+	if !a.path.Adopted() {
+		t.Error("the pins do not serve the next run")
 	}
 }
 

@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// before attaches a program before all others of the node's uplink. It ends the chain
+// with TCX_PASS, so that datagrams reach the socket.
+func (n *node) before(t *testing.T) {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "foreign", Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	uplink, err := n.Netlink().LinkByName(netnstest.Uplink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.Do(func() error {
+		l, err := link.AttachTCX(link.TCXOptions{
+			Interface: uplink.Attrs().Index, Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+		})
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The link between these hosts carries super-packets, which only the programs take.
+// Another program before ours would lead TCP to nowhere.
+func TestKernelProgramsArePutBack(t *testing.T) {
+	c, a, b, _, db := kernelPair(t)
+	for name, disturb := range map[string]func(){
+		"another program is before ours": func() { b.before(t) },
+		"a person detaches ours": func() {
+			pins, err := filepath.Glob(filepath.Join(pinsOf(t, b)[0], "link_*"))
+			if err != nil || len(pins) < 2 {
+				t.Fatalf("pinned links are %v: %v", pins, err)
+			}
+			for _, pin := range pins {
+				l, err := link.LoadPinnedLink(pin, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(l.Detach(), l.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := strings.Count(db.log.String(), "attach program of kernel data path again")
+			disturb()
+			eventually(t, "the programs are put back", func() error {
+				if n := strings.Count(db.log.String(), "attach program of kernel data path again"); n == before {
+					return errors.New("the log does not have it")
+				}
+				return nil
+			})
+			c.awaitKernelPackets(a, b)
+			copyBulk(t, a.container, b.container)
+			c.awaitKernelLease(b)
+		})
+	}
+}
+
+// A program that comes before ours again and again ends the kernel data path.
+func TestKernelContestedPosition(t *testing.T) {
+	c, a, b, _, db := kernelPair(t)
+	repairs := -1
+	eventually(t, "the status and the lease show it", func() error {
+		if n := strings.Count(db.log.String(), "attach program of kernel data path again"); n > repairs {
+			repairs = n
+			b.before(t)
+		}
+		if s := b.status().Backend; s.DataPath != "offload" || !strings.Contains(s.DataPathReason, "another program is before them") {
+			return fmt.Errorf("data path %s: %s", s.DataPath, s.DataPathReason)
+		}
+		if value := c.leases()[b.leaseKey()]; strings.Contains(value, "DataPath") {
+			return fmt.Errorf("the lease is %s", value)
+		}
+		return nil
+	})
+	copyBulk(t, a.container, b.container)
+}
