@@ -44,6 +44,23 @@ func (n *node) before(t *testing.T) {
 	}
 }
 
+// firstProgram returns the first program for frames that arrive at an interface.
+func (n *node) firstProgram(t *testing.T, index int) ebpf.ProgramID {
+	t.Helper()
+	var chain *link.QueryResult
+	err := n.Do(func() (err error) {
+		chain, err = link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+		return err
+	})
+	if err != nil {
+		t.Fatalf("programs of interface %d: %v, %v", index, chain, err)
+	}
+	if len(chain.Programs) == 0 {
+		return 0
+	}
+	return chain.Programs[0].ID
+}
+
 // The link between these hosts carries super-packets, which only the programs take.
 // Another program before ours would lead TCP to nowhere.
 func TestKernelProgramsArePutBack(t *testing.T) {
@@ -84,12 +101,17 @@ func TestKernelProgramsArePutBack(t *testing.T) {
 
 // A program that comes before ours again and again ends the kernel data path.
 func TestKernelContestedPosition(t *testing.T) {
-	c, a, b, _, db := kernelPair(t)
-	repairs := -1
+	c, a, b, _, _ := kernelPair(t)
+	uplink, err := b.Netlink().LinkByName(netnstest.Uplink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs ebpf.ProgramID // before ours at the last look
 	eventually(t, "the status and the lease show it", func() error {
-		if n := strings.Count(db.log.String(), "attach program of kernel data path again"); n > repairs {
-			repairs = n
+		first := b.firstProgram(t, uplink.Attrs().Index)
+		if first != theirs {
 			b.before(t)
+			theirs = b.firstProgram(t, uplink.Attrs().Index)
 		}
 		if s := b.status().Backend; s.DataPath != "offload" || !strings.Contains(s.DataPathReason, "another program is before them") {
 			return fmt.Errorf("data path %s: %s", s.DataPath, s.DataPathReason)
