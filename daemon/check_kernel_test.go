@@ -45,7 +45,7 @@ func TestReportNamesDifferences(t *testing.T) {
 		{backend: `{"Type": "udp"}`, dataPath: "kernel", harms: tunnel},
 		{backend: `{"Type": "vxlan"}`, data: `{"VNI": 1, "VtepMAC": "0e:00:00:00:00:02"}`, harms: device("flannel.1", "10.5.1.0/32",
 			harm{"ip route del 10.5.2.0/24", "ip route add 10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink proto 85", "the kernel lacks (1): route 10.5.2.0/24 via 10.5.2.0 dev flannel.1"},
-			harm{"ip route add 10.5.3.0/24 via 10.5.3.0 dev flannel.1 onlink", "ip route del 10.5.3.0/24", "the kernel has too much (1): route 10.5.3.0/24"},
+			harm{"ip route add 10.5.3.0/24 via 10.5.3.0 dev flannel.1 onlink proto 85", "ip route del 10.5.3.0/24", "the kernel has too much (1): route 10.5.3.0/24"},
 			harm{"ip neigh del 10.5.2.0 dev flannel.1", "ip neigh add 10.5.2.0 lladdr 0e:00:00:00:00:02 dev flannel.1", "the kernel lacks (1): neighbour 10.5.2.0"},
 			harm{"bridge fdb del 0e:00:00:00:00:02 dev flannel.1 dst 192.168.77.2", "bridge fdb add 0e:00:00:00:00:02 dev flannel.1 dst 192.168.77.2", "the kernel lacks (1): forwarding entry 0e:00:00:00:00:02"},
 			harm{"ip link set flannel.1 address 0e:00:00:00:00:09", "", "device flannel.1 has MAC 0e:00:00:00:00:09"})},

@@ -28,10 +28,13 @@ const Type = "host-gw"
 // dataPath is the data path's name in the status.
 const dataPath = "routes"
 
-// New checks that the public address is the uplink's own. There are no options.
+// New checks that the public address is the uplink's own, and in no VRF. There are no options.
 func New(c backend.Config) (backend.Backend, error) {
 	if c.PublicIP != c.Uplink.Addr {
 		return nil, fmt.Errorf("public IP %v is not the address %v of interface %s: host-gw cannot work behind NAT, since the other hosts route to it directly; use vxlan", c.PublicIP, c.Uplink.Addr, c.Uplink.Name)
+	}
+	if c.Uplink.VRF != "" {
+		return nil, fmt.Errorf("interface %s belongs to VRF %s: the kernel routes what arrives there by the VRF's table, which has no containers; host-gw cannot work so; use vxlan", c.Uplink.Name, c.Uplink.VRF)
 	}
 	return &gateway{c}, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/flannel/backend/udp/policy"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
+	"github.com/coreos/flannel/pkg/uplink"
 )
 
 // kernel is the data path of eBPF programs (package bpf), between hosts that have
@@ -52,12 +53,17 @@ type kernel struct {
 	refused map[string]uint64
 }
 
+// errInVRF is why the programs are of no use at an uplink in a VRF.
+func errInVRF(up uplink.Uplink) error {
+	return fmt.Errorf("interface %s belongs to VRF %s: the programs would send by the routes of no VRF", up.Name, up.VRF)
+}
+
 // openKernel loads the programs, or takes over those of an earlier run. New ones
 // carry no packet before the first apply. If a rule of the host forbids the programs,
 // openKernel fails if the user has named this path, and else opens it suspended.
 func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
-	if vrf := p.Uplink.VRF; vrf != "" {
-		return nil, fmt.Errorf("interface %s belongs to VRF %s: the programs would send by the routes of no VRF", p.Uplink.Name, vrf)
+	if p.Uplink.VRF != "" {
+		return nil, errInVRF(p.Uplink)
 	}
 	if err := bpf.Probe(); err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err := c.CheckUnderlay("Network", c.Network); err != nil {
 		return nil, err
 	}
+	if c.DataPath == kernelName && c.Uplink.VRF != "" {
+		return nil, fmt.Errorf("-udp-datapath %s: %w; leave the flag out", kernelName, errInVRF(c.Uplink))
+	}
 	paths, err := choosePaths(c.DataPath)
 	if err != nil {
 		return nil, err

@@ -48,6 +48,8 @@ func parseOptions(c backend.Config) (options, error) {
 		return o, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", o.Port, math.MaxUint16)
 	case o.MTU-encapsulation < backend.MinMTU || o.MTU > math.MaxUint16:
 		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
+	case o.DirectRouting && c.Uplink.VRF != "":
+		return o, fmt.Errorf("Backend.DirectRouting: interface %s belongs to VRF %s, by whose table the kernel would route packets to containers; leave DirectRouting out", c.Uplink.Name, c.Uplink.VRF)
 	}
 	return o, nil
 }

@@ -82,6 +82,8 @@ func parseOptions(c backend.Config) (options, error) {
 		return o, fmt.Errorf("Backend.PersistentKeepaliveInterval %d is not in 0 to %d seconds", raw.PersistentKeepaliveInterval, math.MaxUint16)
 	case o.dataPath != auto && o.dataPath != kernel && o.dataPath != userspace:
 		return o, fmt.Errorf("Backend.Datapath %q is not known; known are %s, %s, %s", o.dataPath, auto, kernel, userspace)
+	case o.dataPath == kernel && c.Uplink.VRF != "":
+		return o, fmt.Errorf("Backend.Datapath is %s, but %s; use %s or %s", kernel, vrfReason(c.Uplink), auto, userspace)
 	}
 	return o, nil
 }

@@ -27,16 +27,18 @@ type tunnel interface {
 // errNoKernel is the error of a kernel without WireGuard.
 var errNoKernel = errors.New("the kernel has no WireGuard")
 
+// vrfReason is why the kernel's WireGuard is of no use at an uplink in a VRF.
+func vrfReason(up uplink.Uplink) string {
+	return fmt.Sprintf("interface %s belongs to VRF %s, by whose routes the kernel's WireGuard does not send", up.Name, up.VRF)
+}
+
 // openTunnel makes the device by the best available implementation, and returns
 // the implementation's name and the reason for the choice. The kernel's sends by
 // the routes of no VRF, and receives only what is sent to addresses of none.
 func openTunnel(h *netlink.Handle, dataPath string, up uplink.Uplink, mtu int) (t tunnel, name, reason string, err error) {
 	reason = "named by Backend.Datapath"
 	if up.VRF != "" {
-		reason = fmt.Sprintf("interface %s belongs to VRF %s, by whose routes the kernel's WireGuard does not send", up.Name, up.VRF)
-		if dataPath == kernel {
-			return nil, "", "", fmt.Errorf("open tunnel device %s: Backend.Datapath is %s, but %s; use %s or %s", deviceName, kernel, reason, auto, userspace)
-		}
+		reason = vrfReason(up)
 	} else if dataPath != userspace {
 		if t, err = openKernel(h); err == nil {
 			if dataPath == auto {

@@ -60,18 +60,32 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 }
 
 // Open opens one socket.
-func Open(cfg Config) (*Conn, error) { return open(context.Background(), cfg, 0) }
+func Open(cfg Config) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open udp socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "udp")
+	defer f.Close() // the connection has a descriptor of its own
+	if err := cfg.bindDevice(fd); err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()}); err != nil {
+		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
+	}
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
+	}
+	return newConn(pc.(*net.UDPConn), cfg)
+}
 
-func openShared(ctx context.Context, cfg Config) (*Conn, error) { return open(ctx, cfg, 1) }
-
-// open opens a socket with SO_REUSEPORT or without. It resolves no name, so it
-// does not wait.
-func open(ctx context.Context, cfg Config, reuse int) (*Conn, error) {
+func openShared(ctx context.Context, cfg Config) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		cerr := rc.Control(func(fd uintptr) {
 			err = errors.Join(cfg.bindDevice(int(fd)),
-				os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse)))
+				os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)))
 		})
 		return errors.Join(cerr, err)
 	}}
