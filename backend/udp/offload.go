@@ -100,7 +100,7 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
 	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
-	if d.receiving, err = udpsock.Listen(ctx, cfg, queues); err != nil {
+	if d.receiving, err = udpsock.Listen(cfg, queues); err != nil {
 		return nil, explainListen(err)
 	}
 	cfg.Local = netip.AddrPortFrom(p.local.Addr(), 0)

@@ -1,7 +1,6 @@
 package udpsock
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -26,7 +25,7 @@ type Conn struct {
 // Listen opens n sockets that share one local address and port. The kernel
 // spreads flows over them by a hash of addresses and ports (SO_REUSEPORT,
 // socket(7)). It fails with EADDRINUSE if another socket has the port.
-func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
+func Listen(cfg Config, n int) (_ []*Conn, err error) {
 	// This bind is without SO_REUSEPORT, so that it fails if another process has the
 	// port.
 	first, err := Open(cfg)
@@ -50,7 +49,7 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 		return nil, fmt.Errorf("share port %v: %w", cfg.Local, err)
 	}
 	for len(conns) < n {
-		c, err := openShared(ctx, cfg)
+		c, err := open(cfg, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -60,36 +59,24 @@ func Listen(ctx context.Context, cfg Config, n int) (_ []*Conn, err error) {
 }
 
 // Open opens one socket.
-func Open(cfg Config) (*Conn, error) {
+func Open(cfg Config) (*Conn, error) { return open(cfg, 0) }
+
+// open opens a socket with SO_REUSEPORT or without. net.ListenConfig would do, but
+// takes a context for a bind that does not wait.
+func open(cfg Config, reuse int) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open udp socket: %w", err)
+		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "udp")
-	defer f.Close() // the connection has a descriptor of its own
-	if err := cfg.bindDevice(fd); err != nil {
-		return nil, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()}); err != nil {
+	defer f.Close() // FilePacketConn duplicates it
+	if err := errors.Join(cfg.bindDevice(fd),
+		os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse)),
+		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()})),
+	); err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}
 	pc, err := net.FilePacketConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
-	}
-	return newConn(pc.(*net.UDPConn), cfg)
-}
-
-func openShared(ctx context.Context, cfg Config) (*Conn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		var err error
-		cerr := rc.Control(func(fd uintptr) {
-			err = errors.Join(cfg.bindDevice(int(fd)),
-				os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)))
-		})
-		return errors.Join(cerr, err)
-	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", cfg.Local.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}

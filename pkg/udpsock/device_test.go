@@ -21,7 +21,7 @@ func TestSocketsOfDevice(t *testing.T) {
 			return err
 		}
 		defer one.Close()
-		shared, err := Listen(t.Context(), cfg, 2)
+		shared, err := Listen(cfg, 2)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ func listen1(t *testing.T, cfg Config) *Conn {
 	if !cfg.Local.IsValid() {
 		cfg.Local = loopback
 	}
-	conns, err := Listen(t.Context(), cfg, 1)
+	conns, err := Listen(cfg, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func smallLoopback(t *testing.T) *netnstest.Host {
 func TestSendReportsEachMessage(t *testing.T) {
 	h := smallLoopback(t)
 	var conns []*Conn
-	err := h.Do(func() (err error) { conns, err = Listen(t.Context(), Config{Local: loopback}, 1); return err })
+	err := h.Do(func() (err error) { conns, err = Listen(Config{Local: loopback}, 1); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestSendConnReceivesNothing(t *testing.T) {
 }
 
 func TestListenSharesAPort(t *testing.T) {
-	conns, err := Listen(t.Context(), Config{Local: loopback}, 3)
+	conns, err := Listen(Config{Local: loopback}, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +400,7 @@ func TestListenSharesAPort(t *testing.T) {
 		t.Errorf("flows per socket: %v", per)
 	}
 	for _, n := range []int{1, 2} {
-		if _, err := Listen(t.Context(), Config{Local: conns[0].LocalAddr()}, n); !errors.Is(err, unix.EADDRINUSE) {
+		if _, err := Listen(Config{Local: conns[0].LocalAddr()}, n); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("second owner of the port with %d sockets: %v, want EADDRINUSE", n, err)
 		}
 	}
