@@ -14,11 +14,11 @@ func checkNetwork(f *facts) finding {
 	if f.config == nil {
 		return finding{} // checkStore reports it
 	}
-	have, err := hostroute.Networks()
+	network := f.config.Network
+	have, err := hostroute.Networks(network)
 	if err != nil {
 		return warn("sudo flannel doctor", "the host's own networks cannot be read: %v", err)
 	}
-	network := f.config.Network
 	if err := all.CheckHost(f.config.BackendType, network, have); err != nil {
 		return failed(fmt.Sprintf("flannel config set, with another Network; or another range for that interface (ip route show %v)", network), "%v", err)
 	}

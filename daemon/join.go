@@ -67,7 +67,7 @@ type joiner struct {
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
 	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
-	readHost   func() ([]hostroute.Network, error)
+	readHost   func(within netip.Prefix) ([]hostroute.Network, error)
 }
 
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
@@ -262,9 +262,9 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 // hints describes which subnets this host can use beside its own networks. It
 // returns an error if it can use none.
 func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error) {
-	have, err := j.readHost()
+	have, err := j.readHost(config.Network)
 	if err != nil {
-		return subnet.Hints{}, err
+		log.Warningf("choose a subnet without regard to the networks of this host: %v", err)
 	}
 	if err := all.CheckHost(config.BackendType, config.Network, have); err != nil {
 		return subnet.Hints{}, err

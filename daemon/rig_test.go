@@ -91,7 +91,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 		defer r.mu.Unlock()
 		return &fakeBackend{r, r.state.get().publicIP}, r.refuse
 	}
-	r.joiner.readHost = func() ([]hostroute.Network, error) {
+	r.joiner.readHost = func(netip.Prefix) ([]hostroute.Network, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.host, nil

@@ -33,9 +33,10 @@ func (n Network) String() string {
 	return fmt.Sprintf("%v of %s", n.Prefix, n.Dev)
 }
 
-// Networks returns the networks of the interfaces and routes that are not
-// flannel's, in the network namespace of the calling thread.
-func Networks() ([]Network, error) {
+// Networks returns the networks of the interfaces and routes that are not flannel's
+// and overlap within, in the network namespace of the calling thread. A router may
+// have a million other routes.
+func Networks(within netip.Prefix) ([]Network, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
@@ -57,22 +58,22 @@ func Networks() ([]Network, error) {
 			return nil, err
 		}
 		for _, a := range addrs {
-			if !a.Addr().IsLoopback() {
+			if a.Masked().Overlaps(within) {
 				all = append(all, Network{Prefix: a.Masked(), Addr: a.Addr(), Dev: l.Attrs().Name, Bridge: l.Type() == "bridge"})
 			}
 		}
 	}
 	// A table of 0 in the filter is every table.
-	routes, err := rtnl.Routes(h, &netlink.Route{}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range routes {
-		if n, ok := routed(r, byIndex); ok {
-			all = append(all, n)
-		}
-	}
-	return all, nil
+	routes, err := rtnl.RetryDump("routes", func() (found []Network, err error) {
+		err = h.RouteListFilteredIter(unix.AF_INET, &netlink.Route{}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+			if n, ok := routed(r, byIndex); ok && n.Prefix.Overlaps(within) {
+				found = append(found, n)
+			}
+			return true
+		})
+		return found, err
+	})
+	return append(all, routes...), err
 }
 
 // routed returns the network of a route; false for a default route, one that

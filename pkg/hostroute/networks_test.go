@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 func TestNetworksAndConflicts(t *testing.T) {
@@ -17,7 +19,7 @@ func TestNetworksAndConflicts(t *testing.T) {
 		h.run(line)
 	}
 	var have []Network
-	if err := h.Do(func() (err error) { have, err = Networks(); return err }); err != nil {
+	if err := h.Do(func() (err error) { have, err = Networks(netip.MustParsePrefix("0.0.0.0/0")); return err }); err != nil {
 		t.Fatal(err)
 	}
 	text := fmt.Sprint(have)
@@ -26,8 +28,17 @@ func TestNetworksAndConflicts(t *testing.T) {
 			t.Errorf("%q is not in %s", want, text)
 		}
 	}
-	if strings.Contains(text, "flannel0") || strings.Contains(text, "127.") {
+	if strings.Contains(text, "flannel0") {
 		t.Errorf("got %s", text)
+	}
+	if err := h.Do(func() error {
+		only, err := Networks(netip.MustParsePrefix("172.19.0.0/16"))
+		if fmt.Sprint(only) != "[172.19.3.0/24 of "+netnstest.Uplink+"]" {
+			t.Errorf("within 172.19.0.0/16: %v", only)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 	for network, want := range map[string]string{
 		"172.17.0.0/16": "172.17.0.1, the address of docker0", "172.17.0.0/20": "172.17.0.1, the address of docker0", "172.17.64.0/20": "", "172.16.0.0/13": "", "10.5.0.0/16": "",
