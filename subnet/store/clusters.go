@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,10 +30,18 @@ type sighting struct {
 	problem    error  // it answers, and is no etcd
 }
 
+// before reports whether s is of a cluster to prefer to that of t.
+func (s sighting) before(t sighting) bool {
+	if s.configured != t.configured {
+		return s.configured
+	}
+	return s.cluster < t.cluster
+}
+
 // oneCluster returns cfg with the endpoints of one cluster, and a warning if that
 // leaves out some: a client of two clusters would see and write each of them by
-// turns. The cluster that has the network configuration is the one, else that of
-// the first endpoint that answers.
+// turns. The cluster that has the network configuration is the one; of several the
+// one with the lowest id, so that hosts agree whatever the order of their endpoints.
 func oneCluster(ctx context.Context, cfg etcd.ClientConfig, written string) (_ etcd.ClientConfig, warning string, err error) {
 	if len(cfg.Endpoints) < 2 {
 		return cfg, "", nil
@@ -47,7 +56,7 @@ func oneCluster(ctx context.Context, cfg etcd.ClientConfig, written string) (_ e
 		if s.problem != nil {
 			log.Warningf("endpoint of -etcd-endpoints is of no use endpoint=%s reason=%q", s.endpoint, s.problem)
 		}
-		if s.cluster != 0 && (chosen == nil || s.configured && !chosen.configured) {
+		if s.cluster != 0 && (chosen == nil || s.before(*chosen)) {
 			chosen = s
 		}
 	}
@@ -65,9 +74,11 @@ func oneCluster(ctx context.Context, cfg etcd.ClientConfig, written string) (_ e
 	if left == nil {
 		return cfg, "", nil
 	}
-	why := "it answers first"
-	if chosen.configured {
-		why = "it has " + cfg.ConfigKey()
+	why := "it has " + cfg.ConfigKey()
+	if slices.ContainsFunc(seen, func(s sighting) bool {
+		return s.cluster != 0 && s.cluster != chosen.cluster && s.configured == chosen.configured
+	}) {
+		why = "its id is the lowest"
 	}
 	cfg.Endpoints = kept
 	warning = fmt.Sprintf("the endpoints are of different etcd clusters: use that of %s (cluster %x), as %s, and leave out %s; name the members of one cluster in -etcd-endpoints (etcdctl member list)",

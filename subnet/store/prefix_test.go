@@ -138,6 +138,34 @@ func TestEndpointsOfTwoClusters(t *testing.T) {
 	}
 }
 
+// If both clusters have a configuration, or neither, hosts agree on one, whatever
+// the order of their endpoints.
+func TestHostsAgreeOnACluster(t *testing.T) {
+	one := etcdserver.Start(t, etcdserver.Options{Args: []string{"--initial-cluster-token=one"}})
+	two := etcdserver.Start(t, etcdserver.Options{Args: []string{"--initial-cluster-token=two"}})
+	write(t, API3, one.ClientConfig("/both"))
+	write(t, API3, two.ClientConfig("/both"))
+	for _, prefix := range []string{"/both", "/neither"} {
+		var kept []string
+		for _, order := range [][]string{{one.URL(), two.URL()}, {two.URL(), one.URL()}} {
+			cfg := one.ClientConfig(prefix)
+			cfg.Endpoints = order
+			s, err := Open(t.Context(), Config{ClientConfig: cfg, API: API3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(s.Warning, "its id is the lowest") {
+				t.Errorf("%s: warning %q", prefix, s.Warning)
+			}
+			kept = append(kept, strings.Join(s.Opened.Endpoints, ","))
+			closeUnused(s)
+		}
+		if kept[0] != kept[1] {
+			t.Errorf("%s: one host uses %s, another %s", prefix, kept[0], kept[1])
+		}
+	}
+}
+
 // An endpoint that is no etcd, or has another API, is named.
 func TestEndpointsThatAreSomethingElse(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
