@@ -178,6 +178,8 @@ static __always_inline enum outcome judge(struct nf_conn *ct, const struct packe
 		return o;
 	if ((status & (IPS_CONFIRMED | IPS_DYING)) != IPS_CONFIRMED)
 		return NO_ENTRY;
+	if (t->replied && !(status & IPS_SEEN_REPLY))
+		return NOT_ESTABLISHED;
 	if (p->ip.protocol == IPPROTO_TCP) {
 		if (ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
 			return NOT_ESTABLISHED;

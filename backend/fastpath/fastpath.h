@@ -43,6 +43,8 @@ volatile const __u32 hz;		    /* jiffies per second */
 struct settings {
 	__u64 until; /* of bpf_ktime_get_coarse_ns */
 	__u32 tcp, tcp_unacknowledged, udp, udp_stream;
+	__u32 replied; /* flows without a reply take the long way */
+	__u32 unused;
 };
 
 struct {

@@ -64,6 +64,8 @@ type fastpathSettings struct {
 	TcpUnacknowledged uint32
 	Udp               uint32
 	UdpStream         uint32
+	Replied           uint32
+	Unused            uint32
 }
 
 type fastpathStation struct {

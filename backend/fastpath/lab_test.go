@@ -9,10 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -39,6 +42,8 @@ type host struct {
 	socket    net.PacketConn
 	programs  *programs
 	windows   *windows
+	path      *Path
+	stop      func()
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
@@ -144,6 +149,52 @@ func (h *host) config() Config {
 	}
 }
 
+// run puts a Path to work, as the backend does.
+func (h *host) run() {
+	h.t.Helper()
+	c := h.config()
+	h.must(h.Do(func() (err error) {
+		h.path, err = New(c)
+		return err
+	}))
+	path := h.path
+	h.programs = path.programs
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := h.Do(func() error { return path.Run(ctx) }); err != nil {
+			h.t.Errorf("host %s: %v", h.Name(), err)
+		}
+	})
+	h.stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+		h.must(path.Close())
+	})
+	h.t.Cleanup(func() {
+		h.stop()
+		h.must(h.Do(func() error { return Remove(c.PinDir, c.Network) }))
+	})
+}
+
+// serves waits until the path serves n addresses.
+func (h *host) serves(n int) {
+	h.t.Helper()
+	h.until(fmt.Sprintf("%d containers are served", n), func() bool { return h.path.Status().Containers == n })
+}
+
+// until waits for a condition that follows from an event of the kernel.
+func (h *host) until(what string, is func() bool) {
+	h.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("host %s: not within 10 s: %s; status is %+v", h.Name(), what, h.path.Status())
+		}
+		runtime.Gosched()
+	}
+}
+
 // start puts the programs to work for the containers given.
 func (h *host) start(containers ...Container) {
 	h.t.Helper()
@@ -155,7 +206,7 @@ func (h *host) start(containers ...Container) {
 		if h.programs, _, err = open(c); err != nil {
 			return err
 		}
-		if err := h.programs.renew(); err != nil {
+		if err := h.programs.renew(false); err != nil {
 			return err
 		}
 		if h.windows, err = openWindows(h.programs); err != nil {
@@ -254,4 +305,29 @@ func (s stream) exchange(n int) {
 			}
 		}
 	}
+}
+
+// fast returns how many packets took the fast path at h while f ran.
+func (h *host) fast(f func()) (sent, received uint64) {
+	h.t.Helper()
+	before := h.stats()
+	f()
+	after := h.stats()
+	return after.Sent.Packets - before.Sent.Packets, after.Received.Packets - before.Received.Packets
+}
+
+// forget deletes the conntrack entries of the containers' flows.
+func (h *host) forget() {
+	h.t.Helper()
+	h.must(h.Do(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, allFlows{})
+		return err
+	}))
+}
+
+type allFlows struct{}
+
+func (allFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	source, _ := netip.AddrFromSlice(f.Forward.SrcIP.To4())
+	return network.Contains(source)
 }

@@ -37,9 +37,13 @@ func jiffiesPerSecond() (uint32, error) {
 }
 
 // renew writes the timeouts of connection tracking as they are now, and lets
-// the programs go on for lifetime. It runs in the network namespace of the device.
-func (p *programs) renew() error {
+// the programs go on for lifetime, if replied for flows with a reply only. It runs
+// in the network namespace of the device.
+func (p *programs) renew(replied bool) error {
 	var s fastpathSettings
+	if replied {
+		s.Replied = 1
+	}
 	for name, value := range map[string]*uint32{
 		"tcp_timeout_established":    &s.Tcp,
 		"tcp_timeout_unacknowledged": &s.TcpUnacknowledged,

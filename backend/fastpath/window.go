@@ -72,6 +72,7 @@ func (w *windows) run(ctx context.Context) error {
 	}
 }
 
+// close is for after run, or without it.
 func (w *windows) close() error { return errors.Join(w.reports.Close(), w.conn.Close()) }
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h that x/sys/unix lacks.

@@ -1,0 +1,132 @@
+package fastpath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// findings say for which packets the fast path must stay off.
+type findings struct {
+	// all are reasons that concern all packets, replyless those that concern flows
+	// without a reply only.
+	all, replyless []string
+	// ports are reasons that concern one port, by index.
+	ports map[int]string
+}
+
+// inspect looks for what sees or changes each packet of the long way. It runs
+// in the network namespace of the device.
+func (p *Path) inspect(t topology) (findings, error) {
+	f := findings{ports: make(map[int]string)}
+	rules, err := readRuleset()
+	if err != nil {
+		return f, err
+	}
+	s := scene{network: p.config.Network, names: []string{p.device}}
+	for _, name := range t.names {
+		s.names = append(s.names, name)
+	}
+	judged := rules.judge(s)
+	f.all = judged[stateEstablished]
+	for _, reason := range judged[stateNew] {
+		if !slices.Contains(f.all, reason) {
+			f.replyless = append(f.replyless, reason)
+		}
+	}
+	legacy, err := legacyTables()
+	if err != nil {
+		return f, err
+	}
+	f.all = append(f.all, legacy...)
+	policies, err := p.ipsec()
+	if err != nil {
+		return f, err
+	}
+	f.all = append(f.all, policies...)
+	return f, p.inspectLinks(t, &f)
+}
+
+// inspectLinks looks for shapers, filters and programs of others.
+func (p *Path) inspectLinks(t topology, f *findings) error {
+	for _, index := range t.bridges {
+		switch reason, err := p.programs.shaped(p.links, index); {
+		case err != nil:
+			return err
+		case reason != "":
+			f.all = append(f.all, fmt.Sprintf("%s at %s", reason, t.names[index]))
+		}
+	}
+	for _, c := range t.containers {
+		if _, done := f.ports[c.Port]; done {
+			continue
+		}
+		reason, err := p.programs.shaped(p.links, c.Port)
+		if err != nil {
+			return err
+		}
+		if reason != "" {
+			reason = fmt.Sprintf("%s at %s", reason, t.names[c.Port])
+		}
+		f.ports[c.Port] = reason
+	}
+	return nil
+}
+
+// legacyTables names the tables of iptables that are not in nftables. Their
+// rules are not looked into.
+func legacyTables() ([]string, error) {
+	text, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for legacy iptables: %w", err)
+	}
+	var found []string
+	for name := range strings.FieldsSeq(string(bytes.TrimSpace(text))) {
+		if name != "nat" { // it sees the first packet of a flow only
+			found = append(found, fmt.Sprintf("table %s of legacy iptables", name))
+		}
+	}
+	return found, nil
+}
+
+// ipsec names the IPsec policies that may match packets between containers.
+func (p *Path) ipsec() ([]string, error) {
+	if p.xfrm == nil {
+		return nil, nil
+	}
+	policies, err := p.xfrm.XfrmPolicyList(unix.AF_INET)
+	if err != nil {
+		return nil, fmt.Errorf("list IPsec policies: %w", err)
+	}
+	var found []string
+	for _, policy := range policies {
+		if policy.Dir != netlink.XFRM_DIR_IN && policy.Dir != netlink.XFRM_DIR_OUT && policy.Dir != netlink.XFRM_DIR_FWD {
+			continue // of a socket
+		}
+		if overlap(policy.Src, p.config.Network) && overlap(policy.Dst, p.config.Network) {
+			found = append(found, fmt.Sprintf("IPsec policy %v %v to %v", policy.Dir, policy.Src, policy.Dst))
+		}
+	}
+	return found, nil
+}
+
+// overlap treats a missing range as all addresses.
+func overlap(a *net.IPNet, b netip.Prefix) bool {
+	if a == nil {
+		return true
+	}
+	ip, ok := netip.AddrFromSlice(a.IP.To4())
+	ones, _ := a.Mask.Size()
+	return ok && netip.PrefixFrom(ip, ones).Overlaps(b)
+}

@@ -1,0 +1,31 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+)
+
+// Remove detaches the fast path that is pinned at dir, and removes the pins and
+// the table of network. It is no error if nothing is there. It runs in the
+// network namespace of the device.
+func Remove(dir string, network netip.Prefix) error {
+	p := &programs{config: Config{PinDir: dir}}
+	hooks, err := p.hooks()
+	if errors.Is(err, os.ErrNotExist) {
+		return untrack(network)
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		if err := p.detach(h); err != nil {
+			return fmt.Errorf("remove fast path: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove fast path: %w", err)
+	}
+	return untrack(network)
+}
