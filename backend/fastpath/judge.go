@@ -28,6 +28,7 @@ const (
 // scene is what is known of the packets.
 type scene struct {
 	network netip.Prefix
+	marks   Marks
 	// names are those of the interfaces that packets come and leave by: tunnel,
 	// bridges and ports.
 	names []string
@@ -140,6 +141,7 @@ const (
 	protocol
 	tcpFlags
 	connState
+	connMark
 	interfaceName
 	family
 )
@@ -197,6 +199,9 @@ func (r *rule) add(e expression) {
 	case "bitwise":
 		if v := new(expr.Bitwise); decode(v) {
 			s := r.loaded[v.SourceRegister]
+			if s.kind == connMark && !r.hasMarks(v.Mask) {
+				s.kind = constant
+			}
 			if s.mask != nil || len(bytes.Trim(v.Xor, "\x00")) > 0 || len(v.Mask) == 0 {
 				s.kind = min(s.kind, varying)
 			}
@@ -311,7 +316,7 @@ func (r *rule) meta(v *expr.Meta) {
 }
 
 func (r *rule) conntrack(v *expr.Ct) {
-	if v.SourceRegister {
+	if v.Register == unix.NFT_REG_VERDICT { // a register is read, which expr.Ct does not have
 		r.each("ct set")
 		return
 	}
@@ -319,6 +324,8 @@ func (r *rule) conntrack(v *expr.Ct) {
 	switch v.Key {
 	case expr.CtKeySTATE:
 		s.kind = connState
+	case expr.CtKeyMARK:
+		s.kind = connMark
 	case expr.CtKeyEXPIRATION, expr.CtKeyPKTS, expr.CtKeyBYTES, expr.CtKeyAVGPKT:
 		s.kind = varying
 	}
@@ -345,6 +352,9 @@ func (r *rule) compare(v *expr.Cmp) {
 		same = r.stateMatch(s.mask, v.Data)
 	case interfaceName:
 		same = certaintyOf(slices.ContainsFunc(r.names, func(name string) bool { return nameMatches(v.Data, name) }))
+	case connMark:
+		r.each("ct mark")
+		same = maybe
 	case family:
 		same = never
 		if len(v.Data) == 1 && v.Data[0] == unix.NFPROTO_IPV4 {
@@ -358,6 +368,12 @@ func (r *rule) compare(v *expr.Cmp) {
 		same = always - same
 	}
 	r.match = min(r.match, same)
+}
+
+// hasMarks reports whether a mask takes in bits that the programs set. A rule
+// would see them.
+func (r *rule) hasMarks(mask []byte) bool {
+	return len(mask) != 4 || binary.NativeEndian.Uint32(mask)&(r.marks.Sent|r.marks.Received) != 0
 }
 
 // certaintyOf is maybe or never.
@@ -470,7 +486,7 @@ func (r *rule) verdict(e expression) {
 // constantMatches are matches of iptables that say the same of all packets of a
 // flow.
 var constantMatches = []string{
-	"addrtype", "ah", "cgroup", "comment", "connlabel", "connmark", "devgroup", "esp", "helper", "icmp",
+	"addrtype", "ah", "cgroup", "comment", "connlabel", "devgroup", "esp", "helper", "icmp",
 	"iprange", "mac", "mark", "multiport", "owner", "physdev", "pkttype", "policy", "realm", "rpfilter",
 	"sctp", "set", "udp",
 }
@@ -490,6 +506,10 @@ func (r *rule) xtMatch(v *expr.Match) {
 		}
 	default:
 		r.weaken()
+		// struct xt_connmark_mtinfo1 of linux/netfilter/xt_connmark.h: mark, mask
+		if b, ok := v.Info.(*xt.Unknown); ok && v.Name == "connmark" && len(*b) >= 8 && !r.hasMarks((*b)[4:8]) {
+			return
+		}
 		if !slices.Contains(constantMatches, v.Name) {
 			r.each(v.Name)
 		}
