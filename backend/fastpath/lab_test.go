@@ -44,6 +44,7 @@ type host struct {
 	windows   *windows
 	path      *Path
 	stop      func()
+	marks     Marks
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
@@ -59,7 +60,7 @@ func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 
 func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	t.Helper()
-	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet)}
+	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: DefaultMarks}
 	h.must(h.Do(func() (err error) {
 		if h.tun, err = openTUN(deviceName); err != nil {
 			return err
@@ -144,7 +145,7 @@ func (h *host) carry(peer *host) {
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
 	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: DefaultMarks,
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
 }
@@ -189,7 +190,8 @@ func (h *host) until(what string, is func() bool) {
 	deadline := time.Now().Add(10 * time.Second)
 	for !is() {
 		if time.Now().After(deadline) {
-			h.t.Fatalf("host %s: not within 10 s: %s; status is %+v", h.Name(), what, h.path.Status())
+			out, _ := h.Command(h.t.Context(), "sh", "-c", "ip neigh; bridge fdb; ip link").CombinedOutput()
+			h.t.Fatalf("host %s: not within 10 s: %s; status is %+v\n%s", h.Name(), what, h.path.Status(), out)
 		}
 		runtime.Gosched()
 	}

@@ -150,10 +150,15 @@ func TestOneWayUDP(t *testing.T) {
 // datagrams makes two connected UDP sockets.
 func datagrams(t *testing.T, a, b *host) stream {
 	t.Helper()
+	return datagramsAt(t, a, b, 7000)
+}
+
+func datagramsAt(t *testing.T, a, b *host, port uint16) stream {
+	t.Helper()
 	open := func(h *host, peer *host) (c net.Conn) {
 		h.must(h.container.Do(func() (err error) {
-			c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.addr(), 7000)),
-				net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer.addr(), 7000)))
+			c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.addr(), port)),
+				net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer.addr(), port)))
 			return err
 		}))
 		t.Cleanup(func() { c.Close() })
