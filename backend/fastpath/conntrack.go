@@ -2,8 +2,6 @@ package fastpath
 
 import (
 	"fmt"
-	"net/netip"
-	"strconv"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -18,23 +16,19 @@ import (
 //		ct state counter
 //	}
 
-// tableName names the table for a network.
-func tableName(network netip.Prefix) string {
-	return "flannel-fastpath-" + network.Addr().String() + "-" + strconv.Itoa(network.Bits())
-}
-
-func conntrackTable(network netip.Prefix) *nftables.Table {
-	return &nftables.Table{Name: tableName(network), Family: nftables.TableFamilyIPv4}
+// conntrackTable is the table for a tunnel device, such as flannel-fastpath-flannel0.
+func conntrackTable(device string) *nftables.Table {
+	return &nftables.Table{Name: "flannel-fastpath-" + device, Family: nftables.TableFamilyIPv4}
 }
 
 // track has the kernel track flows. It runs in the network namespace of the
 // device, and changes nothing if the table exists.
-func track(network netip.Prefix) error {
+func track(device string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("turn on connection tracking: %w", err)
 	}
-	t := conntrackTable(network)
+	t := conntrackTable(device)
 	if _, err := c.ListTableOfFamily(t.Name, t.Family); err == nil {
 		return nil
 	}
@@ -55,12 +49,12 @@ func track(network netip.Prefix) error {
 }
 
 // untrack takes the table away. It is no error if it is not there.
-func untrack(network netip.Prefix) error {
+func untrack(device string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("remove table of fast path: %w", err)
 	}
-	t := conntrackTable(network)
+	t := conntrackTable(device)
 	c.AddTable(t)
 	c.DelTable(t)
 	if err := c.Flush(); err != nil {

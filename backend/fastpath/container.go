@@ -58,15 +58,19 @@ func tableOf(containers []Container) table {
 // read returns the table that the kernel has.
 func (p *programs) read() (table, error) {
 	t := tableOf(nil)
-	err := errors.Join(readMap(p.Containers, t.containers), readMap(p.Ports, t.ports))
+	err := errors.Join(
+		readMap(p.Containers, t.containers, func(c *fastpathContainer) *uint32 { return &c.Used }),
+		readMap(p.Ports, t.ports, func(p *fastpathPort) *uint32 { return &p.Used }))
 	return t, err
 }
 
-func readMap[K comparable, V any](m *ebpf.Map, into map[K]V) error {
+// readMap leaves out the epoch in which an entry was used, which programs write.
+func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, used func(*V) *uint32) error {
 	var k K
 	var v V
 	entries := m.Iterate()
 	for entries.Next(&k, &v) {
+		*used(&v) = 0
 		into[k] = v
 	}
 	return entries.Err()

@@ -203,8 +203,9 @@ static __always_inline void report(const struct packet *p)
 	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
 }
 
-/* FAST_OUT if the packet may take the short way. n: the flow's slot. */
-static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, __u32 *n)
+/* FAST_OUT if the packet may take the short way. n: the flow's slot; used: of the container. */
+static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, __u32 *n,
+					  __u32 *used)
 {
 	__u32 zero = 0;
 	struct settings *t = bpf_map_lookup_elem(&settings, &zero);
@@ -218,6 +219,8 @@ static __always_inline enum outcome admit(struct __sk_buff *skb, const struct pa
 		o = judge(ct, p, mark, t);
 		bpf_ct_release(ct);
 	}
+	if (o == FAST_OUT && *used != t->epoch)
+		*used = t->epoch;
 	if (o == WINDOW)
 		report(p);
 	if (o != FAST_OUT && o != NOT_JUDGED)
@@ -295,7 +298,7 @@ int from_container(struct __sk_buff *skb)
 	ask_route(&fib, &p, c->bridge);
 	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
 		return leave(ROUTE, &p);
-	o = admit(skb, &p, sent, n);
+	o = admit(skb, &p, sent, n, &c->used);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 
@@ -341,7 +344,7 @@ int to_container(struct __sk_buff *skb)
 		return leave(UNKNOWN_CONTAINER, &p);
 	if (p.largest > port->mtu)
 		return leave(ROUTE, &p);
-	o = admit(skb, &p, received, n);
+	o = admit(skb, &p, received, n, &port->used);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))

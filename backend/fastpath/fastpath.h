@@ -44,7 +44,7 @@ struct settings {
 	__u64 until; /* of bpf_ktime_get_coarse_ns */
 	__u32 tcp, tcp_unacknowledged, udp, udp_stream;
 	__u32 replied; /* flows without a reply take the long way */
-	__u32 unused;
+	__u32 epoch;   /* goes up with each look of user space */
 };
 
 struct {
@@ -63,6 +63,7 @@ struct address {
 struct container {
 	__u8 mac[ETH_ALEN], gateway[ETH_ALEN]; /* of the container, of the bridge */
 	__u32 bridge;			       /* ifindex */
+	__u32 used;			       /* the last epoch in which it was used */
 };
 
 struct {
@@ -81,7 +82,7 @@ struct station {
 };
 
 struct port {
-	__u32 index, mtu;
+	__u32 index, mtu, used;
 };
 
 struct {

@@ -24,6 +24,7 @@ type fastpathContainer struct {
 	Mac     [6]uint8
 	Gateway [6]uint8
 	Bridge  uint32
+	Used    uint32
 }
 
 type fastpathCount struct {
@@ -55,6 +56,7 @@ type fastpathPort struct {
 	_     structs.HostLayout
 	Index uint32
 	Mtu   uint32
+	Used  uint32
 }
 
 type fastpathSettings struct {
@@ -65,7 +67,7 @@ type fastpathSettings struct {
 	Udp               uint32
 	UdpStream         uint32
 	Replied           uint32
-	Unused            uint32
+	Epoch             uint32
 }
 
 type fastpathStation struct {

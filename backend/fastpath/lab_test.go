@@ -174,7 +174,7 @@ func (h *host) run() {
 	})
 	h.t.Cleanup(func() {
 		h.stop()
-		h.must(h.Do(func() error { return Remove(c.PinDir, c.Network) }))
+		h.must(h.Do(func() error { return Remove(c.PinDir, deviceName) }))
 	})
 }
 
@@ -202,7 +202,7 @@ func (h *host) start(containers ...Container) {
 	h.t.Helper()
 	c := h.config()
 	h.must(h.Do(func() (err error) {
-		if err := track(network); err != nil {
+		if err := track(deviceName); err != nil {
 			return err
 		}
 		if h.programs, _, err = open(c); err != nil {

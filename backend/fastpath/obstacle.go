@@ -23,6 +23,18 @@ type findings struct {
 	ports map[int]string
 }
 
+// reasons lists all of them, and those of the topology.
+func (f findings) reasons(t topology) []string {
+	all := slices.Concat(f.all, f.replyless, t.unfit)
+	for _, reason := range f.ports {
+		if reason != "" {
+			all = append(all, reason)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // inspect looks for what sees or changes each packet of the long way. It runs
 // in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
@@ -57,8 +69,12 @@ func (p *Path) inspect(t topology) (findings, error) {
 
 // inspectLinks looks for shapers, filters and programs of others.
 func (p *Path) inspectLinks(t topology, f *findings) error {
+	l, err := p.newLinkInspector()
+	if err != nil {
+		return err
+	}
 	for _, index := range t.bridges {
-		switch reason, err := p.programs.shaped(p.links, index); {
+		switch reason, err := l.inspect(index); {
 		case err != nil:
 			return err
 		case reason != "":
@@ -69,7 +85,7 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		if _, done := f.ports[c.Port]; done {
 			continue
 		}
-		reason, err := p.programs.shaped(p.links, c.Port)
+		reason, err := l.inspect(c.Port)
 		if err != nil {
 			return err
 		}

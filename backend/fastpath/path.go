@@ -11,28 +11,32 @@ import (
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/reconcile"
 )
 
-// settle is how long changes of the kernel are gathered before a look at it.
-const settle = 20 * time.Millisecond
+// interval and burst bound how often containers that come and go in crowds make
+// a Step of the loop.
+const (
+	interval = 50 * time.Millisecond
+	burst    = 5
+)
 
-// Path is the fast path of one network. Its methods are safe for concurrent use.
+// Path is the fast path of one network. Its methods may be called concurrently,
+// but for Run and Close.
 type Path struct {
-	config    Config
-	device    string // its name
-	adopted   bool
-	programs  *programs
-	windows   *windows
-	links     *netlink.Handle
-	xfrm      *netlink.Handle
-	listeners []*listener
-	changed   chan struct{} // holds one token after any number of changes
+	config   Config
+	device   string // its name
+	adopted  bool
+	programs *programs
+	windows  *windows
+	links    *netlink.Handle
+	xfrm     *netlink.Handle // nil if the kernel has no IPsec
+	watches  []watch
 
-	mu     sync.Mutex // guards status
+	mu     sync.Mutex // guards what follows
+	known  topology   // as of the last look
 	status Status
 }
 
@@ -40,7 +44,7 @@ type Path struct {
 type Status struct {
 	// Containers is the number of addresses that packets are exchanged with.
 	Containers int
-	// Off are the reasons why some or all packets take the long way.
+	// Off are the reasons why some or all packets take the long way, in order.
 	Off []string
 }
 
@@ -50,7 +54,7 @@ type Status struct {
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c, changed: make(chan struct{}, 1)}
+	p := &Path{config: c}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -70,99 +74,41 @@ func New(c Config) (_ *Path, err error) {
 	if p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	// A kernel without IPsec has no such protocol.
 	if p.xfrm, err = netlink.NewHandle(unix.NETLINK_XFRM); err != nil && !errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, fmt.Errorf("open IPsec netlink: %w", err)
 	}
-	return p, p.listen()
+	return p, p.watch()
 }
-
-// listen opens the listeners before the first look, so that no change is missed.
-func (p *Path) listen() error {
-	opens := []func() (*listener, error){
-		func() (*listener, error) {
-			return listen("interfaces", unix.NETLINK_ROUTE, all,
-				unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_TC)
-		},
-		func() (*listener, error) {
-			return listen("nftables", unix.NETLINK_NETFILTER, ofNftables, unix.NFNLGRP_NFTABLES)
-		},
-	}
-	if p.xfrm != nil {
-		opens = append(opens, func() (*listener, error) {
-			return listen("IPsec policies", unix.NETLINK_XFRM, all, xfrmGroupPolicy)
-		})
-	}
-	for _, open := range opens {
-		l, err := open()
-		if err != nil {
-			return err
-		}
-		p.listeners = append(p.listeners, l)
-	}
-	return nil
-}
-
-const xfrmGroupPolicy = 4 // XFRMNLGRP_POLICY, linux/xfrm.h
 
 // Adopted reports whether the programs were left by an earlier process.
 func (p *Path) Adopted() bool { return p.adopted }
 
 // Run keeps the programs up to date with containers and rules, until ctx ends
 // (nil) or it fails. It is called once at most. When it returns, all goroutines
-// that it started have ended, and the programs stay at work for [lifetime]; after
-// an error all packets take the long way.
+// that it started have ended. After ctx ends the programs stay at work for
+// [lifetime]; after an error all packets take the long way.
 func (p *Path) Run(ctx context.Context) error {
-	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.windows.run(inner) })
-	for _, l := range p.listeners {
-		g.Go(func() error { return l.run(inner, p.wake) })
-	}
-	err := p.follow(inner)
+	changed := reconcile.NewSignal()
+	changed.Set()
+	err := reconcile.Loop{
+		Task:     "reconcile fast path device=" + p.device,
+		Changed:  changed,
+		Interval: interval,
+		Burst:    burst,
+		Every:    renewEvery,
+		Watch:    p.runWatches,
+		Step: func(context.Context) error {
+			if err := p.reconcile(); err != nil {
+				// What is served may no longer be right.
+				return errors.Join(err, p.programs.suspend())
+			}
+			return nil
+		},
+	}.Run(ctx)
 	if err != nil {
-		g.Go(func() error { return err }) // ends the others
-	}
-	if waited := g.Wait(); err == nil {
-		err = waited
-	}
-	if err != nil && ctx.Err() == nil {
 		return errors.Join(fmt.Errorf("run fast path: %w", err), p.programs.suspend())
 	}
 	return nil
-}
-
-func (p *Path) wake() {
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
-}
-
-// follow runs on the caller's goroutine, in the network namespace of the device.
-func (p *Path) follow(ctx context.Context) error {
-	renew := time.NewTicker(renewEvery)
-	defer renew.Stop()
-	for {
-		if err := p.reconcile(); err != nil {
-			// A change between two requests fails one of them: look again.
-			ratelog.Warningf("reconcile fast path device=%s reason=%q", p.device, err)
-			if err := p.programs.suspend(); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-renew.C:
-			continue
-		case <-p.changed:
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(settle):
-		}
-	}
 }
 
 // reconcile makes the programs serve what the kernel has now.
@@ -175,45 +121,41 @@ func (p *Path) reconcile() error {
 	if err != nil {
 		return err
 	}
-	status := Status{Off: slices.Concat(f.all, f.replyless, t.unfit)}
 	var serve []Container
 	for _, c := range t.containers {
 		if len(f.all) == 0 && f.ports[c.Port] == "" {
 			serve = append(serve, c)
 		}
 	}
-	for _, reason := range f.ports {
-		if reason != "" {
-			status.Off = append(status.Off, reason)
-		}
-	}
-	slices.Sort(status.Off)
-	status.Containers = len(serve)
 	if len(serve) > 0 {
-		if err := track(p.config.Network); err != nil {
+		if err := track(p.device); err != nil {
 			return err
 		}
 	}
 	if err := p.programs.set(serve); err != nil {
 		return err
 	}
-	if err := p.programs.renew(len(f.replyless) > 0); err != nil {
-		return err
-	}
 	if err := p.programs.seal(); err != nil {
 		return err
 	}
-	p.report(status)
+	if err := p.refresh(serve); err != nil {
+		return err
+	}
+	if err := p.programs.renew(len(f.replyless) > 0); err != nil {
+		return err
+	}
+	p.note(t, Status{len(serve), f.reasons(t)})
 	return nil
 }
 
-func (p *Path) report(s Status) {
+// note keeps what was found.
+func (p *Path) note(t topology, s Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !slices.Equal(s.Off, p.status.Off) {
-		log.Infof("fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
+		log.Infof("change fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
 	}
-	p.status = s
+	p.known, p.status = t, s
 }
 
 // Status returns what the last look at the kernel has found.
@@ -230,8 +172,8 @@ func (p *Path) Stats() (Stats, error) { return p.programs.stats() }
 // [lifetime]. Run must have returned.
 func (p *Path) Close() error {
 	var errs []error
-	for _, l := range p.listeners {
-		errs = append(errs, l.close())
+	for _, w := range p.watches {
+		errs = append(errs, w.listener.Close())
 	}
 	if p.windows != nil {
 		errs = append(errs, p.windows.close())

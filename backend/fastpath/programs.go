@@ -19,6 +19,7 @@ const unfinished = "-new"
 type programs struct {
 	config   Config
 	attached map[hook]struct{} // since open
+	epoch    uint32            // see refresh
 
 	FromContainer *ebpf.Program `ebpf:"from_container"`
 	ToContainer   *ebpf.Program `ebpf:"to_container"`
@@ -46,7 +47,7 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	if err := os.Mkdir(c.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, false, fmt.Errorf("load fast path: make directory for pins: %w", err)
 	}
-	p := &programs{config: c, attached: make(map[hook]struct{})}
+	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		err = p.load()
 	}

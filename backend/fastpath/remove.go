@@ -3,18 +3,17 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 )
 
 // Remove detaches the fast path that is pinned at dir, and removes the pins and
-// the table of network. It is no error if nothing is there. It runs in the
+// the table of the device. It is no error if nothing is there. It runs in the
 // network namespace of the device.
-func Remove(dir string, network netip.Prefix) error {
+func Remove(dir, device string) error {
 	p := &programs{config: Config{PinDir: dir}}
 	hooks, err := p.hooks()
 	if errors.Is(err, os.ErrNotExist) {
-		return untrack(network)
+		return untrack(device)
 	}
 	if err != nil {
 		return err
@@ -27,5 +26,5 @@ func Remove(dir string, network netip.Prefix) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove fast path: %w", err)
 	}
-	return untrack(network)
+	return untrack(device)
 }

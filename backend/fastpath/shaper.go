@@ -11,25 +11,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shaped returns why packets of an interface must not pass it by: a shaper, a
-// filter or a program of others. Empty: nothing.
-func (p *programs) shaped(h *netlink.Handle, index int) (string, error) {
-	qdiscs, err := h.QdiscList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
+// linkInspector finds what packets of the fast path pass by at an interface: a
+// shaper, a filter or a program of others.
+type linkInspector struct {
+	links  *netlink.Handle
+	qdiscs map[int][]netlink.Qdisc
+	ours   []ebpf.ProgramID
+}
+
+func (p *Path) newLinkInspector() (*linkInspector, error) {
+	all, err := p.links.QdiscList(nil)
 	if err != nil {
-		return "", fmt.Errorf("list qdiscs of interface %d: %w", index, err)
+		return nil, fmt.Errorf("list qdiscs: %w", err)
 	}
-	for _, q := range qdiscs {
+	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc)}
+	for _, q := range all {
+		index := q.Attrs().LinkIndex
+		l.qdiscs[index] = append(l.qdiscs[index], q)
+	}
+	l.ours, err = p.programs.ids()
+	return l, err
+}
+
+// inspect returns what it finds; empty: nothing. It runs in the network
+// namespace of the device.
+func (l *linkInspector) inspect(index int) (string, error) {
+	for _, q := range l.qdiscs[index] {
 		switch kind := q.Type(); kind {
 		case "noqueue":
 		case "clsact", "ingress":
-			if has, err := filtered(h, index); has || err != nil {
+			if has, err := filtered(l.links, index); has || err != nil {
 				return "tc filter", err
 			}
 		default:
 			return "qdisc " + kind, nil
 		}
 	}
-	return p.foreignProgram(index)
+	return l.foreignProgram(index)
 }
 
 func filtered(h *netlink.Handle, index int) (bool, error) {
@@ -48,13 +66,8 @@ func filtered(h *netlink.Handle, index int) (bool, error) {
 	return false, nil
 }
 
-// foreignProgram looks for tcx programs that are not ours. It runs in the
-// network namespace of the device.
-func (p *programs) foreignProgram(index int) (string, error) {
-	ours, err := p.ids()
-	if err != nil {
-		return "", err
-	}
+// foreignProgram looks for tcx programs that are not ours.
+func (l *linkInspector) foreignProgram(index int) (string, error) {
 	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
@@ -64,7 +77,7 @@ func (p *programs) foreignProgram(index int) (string, error) {
 			return "", fmt.Errorf("list programs of interface %d: %w", index, err)
 		}
 		for _, program := range result.Programs {
-			if !slices.Contains(ours, program.ID) {
+			if !slices.Contains(l.ours, program.ID) {
 				return "tcx program", nil
 			}
 		}
