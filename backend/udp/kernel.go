@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
@@ -46,7 +47,8 @@ type kernel struct {
 	listener *reconcile.Listener
 	lock     io.Closer // of the device
 	pins     string
-	found    bool // the device is an earlier run's
+	found    bool           // the device is an earlier run's
+	fast     *fastpath.Path // nil if it cannot be used
 
 	mu       sync.Mutex // guards what follows
 	path     *bpf.Path  // nil once failed is set
@@ -58,6 +60,8 @@ type kernel struct {
 	// counted and refused are the programs' counts when they were last read.
 	counted []bpf.PeerStats
 	refused map[string]uint64
+	// fastReason is why there is no fast path; empty if there is one.
+	fastReason string
 }
 
 // openKernel loads the programs, or takes over those of an earlier run. New ones
@@ -107,6 +111,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 			return nil, err
 		}
 	}
+	k.openFast(link, p)
 	return k, nil
 }
 
@@ -125,6 +130,7 @@ func (k *kernel) name() string {
 func (k *kernel) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.offloaded.run(ctx) })
+	g.Go(func() error { return k.runFast(ctx) })
 	g.Go(func() error {
 		return reconcile.Loop{
 			Task:     "follow routes to peers device=" + k.deviceName(),
@@ -319,6 +325,7 @@ func (k *kernel) addTo(s *backend.Stats) {
 	for reason, n := range refused {
 		s.Drops[reason] += n
 	}
+	s.FastPath = k.fastStats()
 	bySubnet := make(map[netip.Prefix]bpf.PeerStats, len(counted))
 	for _, p := range counted {
 		bySubnet[p.Subnet] = p
@@ -350,6 +357,9 @@ func (k *kernel) close() error {
 	if k.offloaded != nil {
 		name = k.deviceName()
 		errs = append(errs, k.offloaded.close())
+	}
+	if k.fast != nil {
+		errs = append(errs, k.fast.Close())
 	}
 	if k.path != nil {
 		errs = append(errs, k.path.Close())

@@ -183,9 +183,12 @@ func (c Config) identity() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
+// objectsPrefix begins the names of the directories of objects.
+const objectsPrefix = "objects-"
+
 // objectsDir holds the pinned programs and maps. Links are pinned beside it, since
 // they outlive their programs.
-func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
+func (c Config) objectsDir() string { return filepath.Join(c.PinDir, objectsPrefix+c.identity()) }
 
 // adopt takes over pinned programs and maps if they have the same identity.
 func (p *Path) adopt() error {
@@ -231,7 +234,7 @@ func (p *Path) commitPins() error {
 		return err
 	}
 	for _, e := range entries {
-		if path := filepath.Join(p.config.PinDir, e.Name()); e.IsDir() && path != dir {
+		if path := filepath.Join(p.config.PinDir, e.Name()); strings.HasPrefix(e.Name(), objectsPrefix) && path != dir {
 			if err := os.RemoveAll(path); err != nil {
 				return err
 			}
