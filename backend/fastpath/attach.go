@@ -35,14 +35,10 @@ func hookOf(pin string) (hook, bool) {
 	return hook{name[:i], index}, err == nil
 }
 
-// deviceHooks are the programs at the tunnel device, and their place: mark_sent
-// comes before the program that wraps, which ends the packet's way.
-func (p *programs) deviceHooks() []hook {
-	return []hook{{fastpathProgToContainer, p.config.Device}, {fastpathProgMarkSent, p.config.Device}}
-}
+func (p *programs) deviceHook() hook { return hook{fastpathProgToContainer, p.config.Device} }
 
 func portHooks(index int) []hook {
-	return []hook{{fastpathProgMarkReceived, index}, {fastpathProgFromContainer, index}}
+	return []hook{{fastpathProgLeft, index}, {fastpathProgFromContainer, index}}
 }
 
 // attach attaches a program, or has the link of an earlier process run it from
@@ -62,10 +58,7 @@ func (p *programs) attach(h hook) error {
 		}
 	}
 	options := link.TCXOptions{Interface: h.index, Program: program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()}
-	switch h.program {
-	case fastpathProgMarkSent:
-		options.Attach, options.Anchor = ebpf.AttachTCXEgress, link.Head()
-	case fastpathProgMarkReceived:
+	if h.program == fastpathProgLeft {
 		options.Attach = ebpf.AttachTCXEgress
 	}
 	l, err = link.AttachTCX(options)

@@ -122,9 +122,7 @@ func (p *programs) attachPorts(t table) error {
 		}
 	}
 	if len(want) > 0 {
-		for _, h := range p.deviceHooks() {
-			want[h] = struct{}{}
-		}
+		want[p.deviceHook()] = struct{}{}
 	}
 	have, err := p.hooks()
 	if err != nil {

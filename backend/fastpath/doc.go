@@ -1,13 +1,13 @@
 // Package fastpath carries packets between a container and the tunnel device
 // without the bridge, netfilter and routing of the host.
 //
-//	container ─veth─►[from_container]─────────────► tunnel ─► wire
-//	               └ long way ► bridge ► rules ► route ► [mark_sent] ► tunnel
+//	container ─veth─►[from_container]────────────────────► tunnel ─► wire
+//	               └ long way ► bridge ► rules ► route ► rules ┘
 //
-//	container ◄─veth─────────────────[to_container]◄─ tunnel ◄─ wire
-//	    veth ◄ [mark_received] ◄ bridge ◄ rules ◄ route ◄ long way ┘
+//	container ◄─veth──────────────────────────[to_container]◄─ tunnel ◄─ wire
+//	    veth ◄[left]◄ bridge ◄ rules ◄ route ◄ long way ┘
 //
-// The four programs are attached with tcx. They change nothing of the wire
+// The three programs are attached with tcx. They change nothing of the wire
 // format: the tunnel device wraps and unwraps as for other packets.
 //
 // Glossary: the long way is that of a packet without this package. An entry is
@@ -18,10 +18,11 @@
 // # Which packets take the fast path
 //
 // A packet of TCP or UDP takes it if its flow has an entry, and the mark of
-// the entry has the bit of the packet's direction ([Marks]). A program sets that
-// bit when a packet of that direction leaves the last rule of the long way:
-// mark_sent at the tunnel device, mark_received at the port. A packet that a
-// rule drops sets no bit. An entry that is deleted takes its bits along.
+// the entry has the bit of the packet's direction ([Marks]). A rule of our own
+// table, behind all others, sets that bit. A packet that a rule drops sets no
+// bit. An entry that is deleted takes its bits along. Rules of the bridge come
+// behind that rule; so the last packet of the long way must have left by the
+// port (left).
 //
 // All other packets take the long way: the first packets of a flow, TCP's SYN,
 // FIN and RST, fragments, IP options, a TTL of 1, packets that are larger than

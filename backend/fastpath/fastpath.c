@@ -2,17 +2,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The short way of packets between a container's link and the tunnel device.
- * Four programs, attached with tcx:
+ * Three programs, attached with tcx:
  *
  *   from_container  ingress of a container's link  redirects to the tunnel
- *   mark_sent       egress of the tunnel           marks what has passed all rules
  *   to_container    ingress of the tunnel          redirects into the container
- *   mark_received   egress of a container's link   marks what has passed all rules
+ *   left            egress of a container's link   notes what the long way lets pass
  *
  * A packet takes the short way if connection tracking has an entry of its flow,
- * with the mark of its direction. A marking program sets that mark for a packet
- * that comes out of the last rule of the long way. So the mark lives and dies
- * with the entry.
+ * with the mark of its direction. A rule of our own table, the last of all, sets
+ * that mark. So the mark lives and dies with the entry. What the rules of the
+ * bridge let pass, which come behind that one, is seen by `left`.
  */
 #include "fastpath.h"
 
@@ -24,9 +23,6 @@ struct packet {
 	__u32 packets, bytes;
 	__u32 data; /* bytes behind the transport header */
 };
-
-/* fast_packet in cb[4] says that a packet of from_container is at mark_sent. */
-#define FAST_PACKET 0x666c6e66 /* "flnf" */
 
 static __always_inline void count(enum outcome o, const struct packet *p)
 {
@@ -98,13 +94,25 @@ static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet
 	return 1;
 }
 
-static __always_inline __u32 *slot(const struct packet *p)
+static __always_inline __u32 hash(const struct packet *p, __u32 seed)
 {
-	__u32 h = p->ip.saddr * 0x9e3779b1 ^ p->ip.daddr * 0x85ebca6b ^
-		  ((__u32)p->sport << 16 | p->dport) * 0xc2b2ae35;
+	__u32 h = (seed ^ p->ip.saddr) * 0x9e3779b1;
 
-	h = (h ^ h >> 15) & (SLOTS - 1);
+	h = ((h ^ h >> 15) + p->ip.daddr) * 0x85ebca6b;
+	h = ((h ^ h >> 13) + ((__u32)p->sport << 16 | p->dport)) * 0xc2b2ae35;
+	return h ^ h >> 16;
+}
+
+static __always_inline struct slot *slot(const struct packet *p)
+{
+	__u32 h = hash(p, p->ip.protocol) & (SLOTS - 1);
+
 	return bpf_map_lookup_elem(&slots, &h);
+}
+
+static __always_inline __u32 tag(const struct packet *p)
+{
+	return hash(p, seed ^ p->ip.protocol) | 1; /* 0 is of no flow */
 }
 
 static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct packet *p)
@@ -203,8 +211,8 @@ static __always_inline void report(const struct packet *p)
 	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
 }
 
-/* FAST_OUT if the packet may take the short way. n: the flow's slot; used: of the container. */
-static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, __u32 *n,
+/* FAST_OUT if the packet may take the short way. f: of the flow; used: of the container. */
+static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, struct slot *f,
 					  __u32 *used)
 {
 	__u32 zero = 0;
@@ -224,7 +232,7 @@ static __always_inline enum outcome admit(struct __sk_buff *skb, const struct pa
 	if (o == WINDOW)
 		report(p);
 	if (o != FAST_OUT && o != NOT_JUDGED)
-		*n = 0; /* look again after some packets */
+		f->packets = 0; /* look again after some packets */
 	return o;
 }
 
@@ -276,17 +284,17 @@ int from_container(struct __sk_buff *skb)
 	struct packet p = {};
 	struct ethhdr eth;
 	struct container *c;
+	struct slot *f;
 	enum outcome o;
-	__u32 *n;
 
 	if (!load(skb, ETH_HLEN, &p) || !local(p.ip.saddr) || !remote(p.ip.daddr))
 		return NEXT;
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 || skb->vlan_present || !plain(skb, ETH_HLEN, &p))
 		return leave(ODD, &p);
-	n = slot(&p);
-	if (!n || *n < FIRST) {
-		if (n)
-			++*n;
+	f = slot(&p);
+	if (!f || f->packets < FIRST) {
+		if (f)
+			f->packets++;
 		return leave(FIRST_PACKETS, &p);
 	}
 
@@ -298,7 +306,7 @@ int from_container(struct __sk_buff *skb)
 	ask_route(&fib, &p, c->bridge);
 	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
 		return leave(ROUTE, &p);
-	o = admit(skb, &p, sent, n, &c->used);
+	o = admit(skb, &p, sent, f, &c->used);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 
@@ -306,9 +314,16 @@ int from_container(struct __sk_buff *skb)
 	/* TTL, protocol and checksum */
 	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
 	skb->priority = priority(p.ip.tos);
-	skb->cb[4] = FAST_PACKET;
 	count(FAST_OUT, &p);
 	return bpf_redirect(device, 0);
+}
+
+/* The packet takes the long way: only if it leaves it may those that follow it pass. */
+static __always_inline int arrive(enum outcome o, const struct packet *p, struct slot *f)
+{
+	if (f->left)
+		f->left = 0;
+	return leave(o, p);
 }
 
 SEC("tcx/ingress")
@@ -316,39 +331,42 @@ int to_container(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup fib = {};
 	struct packet p = {};
-	struct ethhdr eth;
 	struct station s = {};
+	struct ethhdr eth;
 	struct port *port;
+	struct slot *f;
 	enum outcome o;
-	__u32 *n;
 
 	if (!load(skb, 0, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
 		return NEXT;
 	if (skb->pkt_type != PACKET_HOST || !plain(skb, 0, &p))
 		return leave(ODD, &p);
-	n = slot(&p);
-	if (!n || *n < FIRST) {
-		if (n)
-			++*n;
-		return leave(FIRST_PACKETS, &p);
+	f = slot(&p);
+	if (!f)
+		return NEXT;
+	if (f->packets < FIRST) {
+		f->packets++;
+		return arrive(FIRST_PACKETS, &p, f);
 	}
 
 	/* The route and the neighbour as the kernel has them now. */
 	ask_route(&fib, &p, device);
 	if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0))
-		return leave(ROUTE, &p);
+		return arrive(ROUTE, &p, f);
 	s.bridge = fib.ifindex;
 	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
 	port = bpf_map_lookup_elem(&ports, &s);
 	if (!port)
-		return leave(UNKNOWN_CONTAINER, &p);
+		return arrive(UNKNOWN_CONTAINER, &p, f);
 	if (p.largest > port->mtu)
-		return leave(ROUTE, &p);
-	o = admit(skb, &p, received, n, &port->used);
+		return arrive(ROUTE, &p, f);
+	o = admit(skb, &p, received, f, &port->used);
+	if (o == FAST_OUT && f->left != tag(&p))
+		o = NOT_JUDGED;
 	if (o != FAST_OUT)
-		return leave(o, &p);
+		return arrive(o, &p, f);
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return leave(ROUTE, &p);
+		return arrive(ROUTE, &p, f);
 
 	decrease_ttl(&p.ip);
 	__builtin_memcpy(eth.h_dest, fib.dmac, ETH_ALEN);
@@ -360,52 +378,27 @@ int to_container(struct __sk_buff *skb)
 	return bpf_redirect_peer(port->index, 0);
 }
 
-/* The packet has passed all rules of the host: so may those that follow. */
-static __always_inline int mark(struct __sk_buff *skb, const struct packet *p, __u32 bit)
-{
-	__u32 *n = slot(p);
-	struct nf_conn *ct;
-
-	if (!n || *n < FIRST)
-		return NEXT;
-	ct = find(skb, p);
-	if (!ct)
-		return NEXT;
-	/* Atomic, so that no other program's bits get lost. */
-	if (!(ct->mark & bit))
-		__sync_fetch_and_or(&ct->mark, bit);
-	bpf_ct_release(ct);
-	return NEXT;
-}
-
 SEC("tcx/egress")
-int mark_sent(struct __sk_buff *skb)
-{
-	struct packet p = {};
-
-	if (skb->cb[4] == FAST_PACKET || !load(skb, 0, &p) || !local(p.ip.saddr) || !remote(p.ip.daddr) ||
-	    !plain(skb, 0, &p))
-		return NEXT;
-	return mark(skb, &p, sent);
-}
-
-SEC("tcx/egress")
-int mark_received(struct __sk_buff *skb)
+int left(struct __sk_buff *skb)
 {
 	struct container *c;
 	struct packet p = {};
 	struct ethhdr eth;
+	struct slot *f;
 
-	if (!load(skb, ETH_HLEN, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr) ||
-	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 || !plain(skb, ETH_HLEN, &p))
+	if (!load(skb, ETH_HLEN, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
+		return NEXT;
+	f = slot(&p);
+	if (!f || f->packets < FIRST || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 ||
+	    !plain(skb, ETH_HLEN, &p))
 		return NEXT;
 
 	/* A bridge floods what it has not learned: it must be for this port. */
 	struct address a = {.port = skb->ifindex, .ip = p.ip.daddr};
 	c = bpf_map_lookup_elem(&containers, &a);
-	if (!c || !same(eth.h_dest, c->mac))
-		return NEXT;
-	return mark(skb, &p, received);
+	if (c && same(eth.h_dest, c->mac))
+		f->left = tag(&p);
+	return NEXT;
 }
 
 char __license[] SEC("license") = "GPL";

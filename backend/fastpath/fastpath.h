@@ -35,6 +35,7 @@ volatile const __be32 network, network_mask; /* of all hosts */
 volatile const __be32 subnet, subnet_mask;   /* of this host */
 volatile const __u32 sent, received;	    /* bits of an entry's mark, by direction */
 volatile const __u32 hz;		    /* jiffies per second */
+volatile const __u32 seed;		    /* of the flows' tags */
 
 /*
  * Timeouts of connection tracking, in seconds, and the time at which the
@@ -93,12 +94,17 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
-/* How many packets of a flow took the long way, by hash of the flow. */
+/* What is known of a flow, by its hash. Two flows with one slot hinder each other, no more. */
+struct slot {
+	__u32 packets; /* that took the long way; starts again after a refusal */
+	__u32 left;    /* tag of the flow whose last packet of the long way left for the container */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLOTS);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct slot);
 } slots SEC(".maps");
 
 /* Which way a packet took, and why; those from ODD on are long ways. */

@@ -70,6 +70,12 @@ type fastpathSettings struct {
 	Epoch             uint32
 }
 
+type fastpathSlot struct {
+	_       structs.HostLayout
+	Packets uint32
+	Left    uint32
+}
+
 type fastpathStation struct {
 	_      structs.HostLayout
 	Bridge uint32
@@ -88,14 +94,14 @@ const (
 	fastpathMapSettings       = "settings"
 	fastpathMapSlots          = "slots"
 	fastpathProgFromContainer = "from_container"
-	fastpathProgMarkReceived  = "mark_received"
-	fastpathProgMarkSent      = "mark_sent"
+	fastpathProgLeft          = "left"
 	fastpathProgToContainer   = "to_container"
 	fastpathVarDevice         = "device"
 	fastpathVarHz             = "hz"
 	fastpathVarNetwork        = "network"
 	fastpathVarNetworkMask    = "network_mask"
 	fastpathVarReceived       = "received"
+	fastpathVarSeed           = "seed"
 	fastpathVarSent           = "sent"
 	fastpathVarSubnet         = "subnet"
 	fastpathVarSubnetMask     = "subnet_mask"
@@ -144,8 +150,7 @@ type fastpathSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathProgramSpecs struct {
 	FromContainer *ebpf.ProgramSpec `ebpf:"from_container"`
-	MarkReceived  *ebpf.ProgramSpec `ebpf:"mark_received"`
-	MarkSent      *ebpf.ProgramSpec `ebpf:"mark_sent"`
+	Left          *ebpf.ProgramSpec `ebpf:"left"`
 	ToContainer   *ebpf.ProgramSpec `ebpf:"to_container"`
 }
 
@@ -170,6 +175,7 @@ type fastpathVariableSpecs struct {
 	Network     *ebpf.VariableSpec `ebpf:"network"`
 	NetworkMask *ebpf.VariableSpec `ebpf:"network_mask"`
 	Received    *ebpf.VariableSpec `ebpf:"received"`
+	Seed        *ebpf.VariableSpec `ebpf:"seed"`
 	Sent        *ebpf.VariableSpec `ebpf:"sent"`
 	Subnet      *ebpf.VariableSpec `ebpf:"subnet"`
 	SubnetMask  *ebpf.VariableSpec `ebpf:"subnet_mask"`
@@ -223,6 +229,7 @@ type fastpathVariables struct {
 	Network     *ebpf.Variable `ebpf:"network"`
 	NetworkMask *ebpf.Variable `ebpf:"network_mask"`
 	Received    *ebpf.Variable `ebpf:"received"`
+	Seed        *ebpf.Variable `ebpf:"seed"`
 	Sent        *ebpf.Variable `ebpf:"sent"`
 	Subnet      *ebpf.Variable `ebpf:"subnet"`
 	SubnetMask  *ebpf.Variable `ebpf:"subnet_mask"`
@@ -233,16 +240,14 @@ type fastpathVariables struct {
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathPrograms struct {
 	FromContainer *ebpf.Program `ebpf:"from_container"`
-	MarkReceived  *ebpf.Program `ebpf:"mark_received"`
-	MarkSent      *ebpf.Program `ebpf:"mark_sent"`
+	Left          *ebpf.Program `ebpf:"left"`
 	ToContainer   *ebpf.Program `ebpf:"to_container"`
 }
 
 func (p *fastpathPrograms) Close() error {
 	return _FastpathClose(
 		p.FromContainer,
-		p.MarkReceived,
-		p.MarkSent,
+		p.Left,
 		p.ToContainer,
 	)
 }

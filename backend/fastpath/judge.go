@@ -58,7 +58,7 @@ type judgement struct {
 // Chains of type nat see the first packet of a flow only (nf_nat_inet_fn in
 // net/netfilter/nf_nat_core.c).
 func (j *judgement) meets(c *chain) bool {
-	if c.kind == "nat" {
+	if c.kind == "nat" || ourTable(c.table) {
 		return false
 	}
 	switch c.family {

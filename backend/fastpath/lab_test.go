@@ -202,7 +202,7 @@ func (h *host) start(containers ...Container) {
 	h.t.Helper()
 	c := h.config()
 	h.must(h.Do(func() (err error) {
-		if err := track(deviceName); err != nil {
+		if err := mark(deviceName, c); err != nil {
 			return err
 		}
 		if h.programs, _, err = open(c); err != nil {

@@ -128,7 +128,7 @@ func (p *Path) reconcile() error {
 		}
 	}
 	if len(serve) > 0 {
-		if err := track(p.device); err != nil {
+		if err := mark(p.device, p.config); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -23,8 +24,7 @@ type programs struct {
 
 	FromContainer *ebpf.Program `ebpf:"from_container"`
 	ToContainer   *ebpf.Program `ebpf:"to_container"`
-	MarkSent      *ebpf.Program `ebpf:"mark_sent"`
-	MarkReceived  *ebpf.Program `ebpf:"mark_received"`
+	Left          *ebpf.Program `ebpf:"left"`
 	Containers    *ebpf.Map     `ebpf:"containers"`
 	Ports         *ebpf.Map     `ebpf:"ports"`
 	Slots         *ebpf.Map     `ebpf:"slots"`
@@ -76,6 +76,7 @@ func (p *programs) load() error {
 		fastpathVarSent:        c.Marks.Sent,
 		fastpathVarReceived:    c.Marks.Received,
 		fastpathVarHz:          hz,
+		fastpathVarSeed:        rand.Uint32(),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
@@ -180,7 +181,7 @@ func (p *programs) maps() map[string]**ebpf.Map {
 func (p *programs) byName() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		fastpathProgFromContainer: &p.FromContainer, fastpathProgToContainer: &p.ToContainer,
-		fastpathProgMarkSent: &p.MarkSent, fastpathProgMarkReceived: &p.MarkReceived,
+		fastpathProgLeft: &p.Left,
 	}
 }
 

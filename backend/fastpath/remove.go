@@ -13,7 +13,7 @@ func Remove(dir, device string) error {
 	p := &programs{config: Config{PinDir: dir}}
 	hooks, err := p.hooks()
 	if errors.Is(err, os.ErrNotExist) {
-		return untrack(device)
+		return unmark(device)
 	}
 	if err != nil {
 		return err
@@ -26,5 +26,5 @@ func Remove(dir, device string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove fast path: %w", err)
 	}
-	return untrack(device)
+	return unmark(device)
 }
