@@ -9,6 +9,8 @@ import (
 	"math/bits"
 	"net"
 	"net/netip"
+
+	"github.com/cilium/ebpf"
 )
 
 // Marks are the bits of a conntrack entry's mark that the programs use. No other
@@ -30,6 +32,12 @@ type Config struct {
 	// host's. Both are IPv4.
 	Network, Subnet netip.Prefix
 	Marks           Marks
+	// Encap, if not nil, is the tunnel's own program that wraps an Ethernet packet
+	// and sends it. Decap, if not nil, is a program array whose entry 0 the tunnel's
+	// own program calls for an Ethernet packet that it has unwrapped. Without them,
+	// packets pass the tunnel device.
+	Encap *ebpf.Program
+	Decap *ebpf.Map
 	// PinDir is a directory on a bpffs. The programs in it stay at work when the
 	// process ends. Its parent must exist.
 	PinDir string

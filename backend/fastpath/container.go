@@ -91,7 +91,25 @@ func (p *programs) set(containers []Container) error {
 	); err != nil {
 		return fmt.Errorf("change containers of fast path: %w", err)
 	}
-	return p.attachPorts(want)
+	if err := p.attachPorts(want); err != nil {
+		return err
+	}
+	return p.attachDecap(len(containers) > 0)
+}
+
+// attachDecap has the tunnel's own program call ours, or not.
+func (p *programs) attachDecap(on bool) error {
+	m := p.config.Decap
+	if m == nil {
+		return nil
+	}
+	if on {
+		if err := m.Put(uint32(0), p.ToContainerL2); err != nil {
+			return fmt.Errorf("attach fast path to the tunnel's program: %w", err)
+		}
+		return nil
+	}
+	return Detach(m)
 }
 
 func change[K, V comparable](m *ebpf.Map, have, want map[K]V) error {

@@ -2,10 +2,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The short way of packets between a container's link and the tunnel device.
- * Three programs, attached with tcx:
+ * Programs, attached with tcx:
  *
  *   from_container  ingress of a container's link  redirects to the tunnel
  *   to_container    ingress of the tunnel          redirects into the container
+ *                   (or of the uplink, after the tunnel's own program)
  *   left            egress of a container's link   notes what the long way lets pass
  *
  * A packet takes the short way if connection tracking has an entry of its flow,
@@ -315,6 +316,7 @@ int from_container(struct __sk_buff *skb)
 	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
 	skb->priority = priority(p.ip.tos);
 	count(FAST_OUT, &p);
+	bpf_tail_call(skb, &encap, 0);
 	return bpf_redirect(device, 0);
 }
 
@@ -326,8 +328,8 @@ static __always_inline int arrive(enum outcome o, const struct packet *p, struct
 	return leave(o, p);
 }
 
-SEC("tcx/ingress")
-int to_container(struct __sk_buff *skb)
+/* off: bytes of link header. */
+static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
 {
 	struct bpf_fib_lookup fib = {};
 	struct packet p = {};
@@ -337,9 +339,9 @@ int to_container(struct __sk_buff *skb)
 	struct slot *f;
 	enum outcome o;
 
-	if (!load(skb, 0, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
+	if (!load(skb, off, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
 		return NEXT;
-	if (skb->pkt_type != PACKET_HOST || !plain(skb, 0, &p))
+	if (skb->pkt_type != PACKET_HOST || !plain(skb, off, &p))
 		return leave(ODD, &p);
 	f = slot(&p);
 	if (!f)
@@ -365,7 +367,7 @@ int to_container(struct __sk_buff *skb)
 		o = NOT_JUDGED;
 	if (o != FAST_OUT)
 		return arrive(o, &p, f);
-	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return arrive(ROUTE, &p, f);
 
 	decrease_ttl(&p.ip);
@@ -376,6 +378,27 @@ int to_container(struct __sk_buff *skb)
 	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
 	count(FAST_IN, &p);
 	return bpf_redirect_peer(port->index, 0);
+}
+
+/* LONG_WAY in cb[4] says that to_container_l2 has seen the packet. */
+#define LONG_WAY 0x666c6e66 /* "flnf" */
+
+SEC("tcx/ingress")
+int to_container(struct __sk_buff *skb)
+{
+	return skb->cb[4] == LONG_WAY ? NEXT : deliver(skb, 0);
+}
+
+/* At the uplink, called by the tunnel's program with what that has unwrapped. */
+SEC("tcx/ingress")
+int to_container_l2(struct __sk_buff *skb)
+{
+	int action = deliver(skb, ETH_HLEN);
+
+	if (action != NEXT)
+		return action;
+	skb->cb[4] = LONG_WAY;
+	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
 SEC("tcx/egress")

@@ -136,6 +136,14 @@ struct {
 	__type(value, struct count);
 } counts SEC(".maps");
 
+/* The tunnel's program that wraps an Ethernet packet, if it has one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} encap SEC(".maps");
+
 /* A TCP flow for which user space must turn off the check of windows. */
 struct flow {
 	__be32 saddr, daddr;

@@ -89,6 +89,7 @@ type fastpathStation struct {
 const (
 	fastpathMapContainers     = "containers"
 	fastpathMapCounts         = "counts"
+	fastpathMapEncap          = "encap"
 	fastpathMapPorts          = "ports"
 	fastpathMapReports        = "reports"
 	fastpathMapSettings       = "settings"
@@ -96,6 +97,7 @@ const (
 	fastpathProgFromContainer = "from_container"
 	fastpathProgLeft          = "left"
 	fastpathProgToContainer   = "to_container"
+	fastpathProgToContainerL2 = "to_container_l2"
 	fastpathVarDevice         = "device"
 	fastpathVarHz             = "hz"
 	fastpathVarNetwork        = "network"
@@ -152,6 +154,7 @@ type fastpathProgramSpecs struct {
 	FromContainer *ebpf.ProgramSpec `ebpf:"from_container"`
 	Left          *ebpf.ProgramSpec `ebpf:"left"`
 	ToContainer   *ebpf.ProgramSpec `ebpf:"to_container"`
+	ToContainerL2 *ebpf.ProgramSpec `ebpf:"to_container_l2"`
 }
 
 // fastpathMapSpecs contains maps before they are loaded into the kernel.
@@ -160,6 +163,7 @@ type fastpathProgramSpecs struct {
 type fastpathMapSpecs struct {
 	Containers *ebpf.MapSpec `ebpf:"containers"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Encap      *ebpf.MapSpec `ebpf:"encap"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
@@ -203,6 +207,7 @@ func (o *fastpathObjects) Close() error {
 type fastpathMaps struct {
 	Containers *ebpf.Map `ebpf:"containers"`
 	Counts     *ebpf.Map `ebpf:"counts"`
+	Encap      *ebpf.Map `ebpf:"encap"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Reports    *ebpf.Map `ebpf:"reports"`
 	Settings   *ebpf.Map `ebpf:"settings"`
@@ -213,6 +218,7 @@ func (m *fastpathMaps) Close() error {
 	return _FastpathClose(
 		m.Containers,
 		m.Counts,
+		m.Encap,
 		m.Ports,
 		m.Reports,
 		m.Settings,
@@ -242,6 +248,7 @@ type fastpathPrograms struct {
 	FromContainer *ebpf.Program `ebpf:"from_container"`
 	Left          *ebpf.Program `ebpf:"left"`
 	ToContainer   *ebpf.Program `ebpf:"to_container"`
+	ToContainerL2 *ebpf.Program `ebpf:"to_container_l2"`
 }
 
 func (p *fastpathPrograms) Close() error {
@@ -249,6 +256,7 @@ func (p *fastpathPrograms) Close() error {
 		p.FromContainer,
 		p.Left,
 		p.ToContainer,
+		p.ToContainerL2,
 	)
 }
 

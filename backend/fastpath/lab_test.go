@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,8 @@ type host struct {
 	path      *Path
 	stop      func()
 	marks     Marks
+	encap     *ebpf.Program
+	decap     *ebpf.Map
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
@@ -76,6 +79,10 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	h.Up(deviceName)
 	h.AddRoute(network, netip.Addr{}, deviceName)
 	h.Bridge(bridgeName, netip.PrefixFrom(h.gateway(), h.subnet.Bits()), deviceMTU)
+	// As Docker does: a bridge without an address of its own takes its ports'.
+	bridge, err := h.Netlink().LinkByName(bridgeName)
+	h.must(err)
+	h.must(h.Netlink().LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr))
 	h.container = h.Container(name+"1", bridgeName, netip.PrefixFrom(h.gateway().Next(), h.subnet.Bits()), h.gateway(), deviceMTU)
 	socket, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(h.Addr().Addr(), 8285).String())
 	h.must(err)
@@ -145,7 +152,7 @@ func (h *host) carry(peer *host) {
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
 	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks,
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, Encap: h.encap, Decap: h.decap,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
 }

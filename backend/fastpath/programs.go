@@ -16,21 +16,18 @@ import (
 const unfinished = "-new"
 
 // programs are the kernel's objects: loaded, or adopted from an earlier process.
-// The tags are the names in the object file and of the pins.
 type programs struct {
 	config   Config
 	attached map[hook]struct{} // since open
 	epoch    uint32            // see refresh
 
-	FromContainer *ebpf.Program `ebpf:"from_container"`
-	ToContainer   *ebpf.Program `ebpf:"to_container"`
-	Left          *ebpf.Program `ebpf:"left"`
-	Containers    *ebpf.Map     `ebpf:"containers"`
-	Ports         *ebpf.Map     `ebpf:"ports"`
-	Slots         *ebpf.Map     `ebpf:"slots"`
-	Counts        *ebpf.Map     `ebpf:"counts"`
-	Reports       *ebpf.Map     `ebpf:"reports"`
-	Settings      *ebpf.Map     `ebpf:"settings"`
+	objects
+}
+
+// objects are pinned under their names in fastpath.c.
+type objects struct {
+	fastpathPrograms
+	fastpathMaps
 }
 
 // open adopts the programs that are pinned at c.PinDir if they are of the same
@@ -50,6 +47,9 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		err = p.load()
+	}
+	if err == nil && c.Encap != nil {
+		err = p.Encap.Put(uint32(0), c.Encap)
 	}
 	if err != nil {
 		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())
@@ -82,7 +82,7 @@ func (p *programs) load() error {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	if err := spec.LoadAndAssign(p, nil); err != nil {
+	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
 		return explain(err)
 	}
 	return nil
@@ -175,13 +175,14 @@ func (p *programs) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
 		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
+		fastpathMapEncap: &p.Encap,
 	}
 }
 
 func (p *programs) byName() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		fastpathProgFromContainer: &p.FromContainer, fastpathProgToContainer: &p.ToContainer,
-		fastpathProgLeft: &p.Left,
+		fastpathProgLeft: &p.Left, fastpathProgToContainerL2: &p.ToContainerL2,
 	}
 }
 

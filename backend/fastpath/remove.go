@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/cilium/ebpf"
 )
 
 // Remove detaches the fast path that is pinned at dir, and removes the pins and
@@ -27,4 +29,12 @@ func Remove(dir, device string) error {
 		return fmt.Errorf("remove fast path: %w", err)
 	}
 	return unmark(device)
+}
+
+// Detach removes a fast path from Config.Decap.
+func Detach(decap *ebpf.Map) error {
+	if err := decap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("detach fast path from the tunnel's program: %w", err)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -27,10 +28,11 @@ func (k *kernel) openFast(device netlink.Link, p *pathConfig) {
 	pins, err := fastPins(name)
 	if err == nil && p.FastPath == backend.FastPathOff {
 		k.fastReason = "switched off by -fastpath"
-		err = fastpath.Remove(pins, name)
+		err = errors.Join(fastpath.Detach(k.path.FastPath), fastpath.Remove(pins, name))
 	} else if err == nil {
 		k.fast, err = fastpath.New(fastpath.Config{
 			Device: device.Attrs().Index, Network: p.Network, Subnet: p.own, Marks: fastpath.DefaultMarks, PinDir: pins,
+			Encap: k.path.EncapL2, Decap: k.path.FastPath,
 		})
 	}
 	if err != nil {

@@ -50,6 +50,7 @@ const (
 const (
 	flannelMapDeclined  = "declined"
 	flannelMapDrops     = "drops"
+	flannelMapFastPath  = "fast_path"
 	flannelMapHosts     = "hosts"
 	flannelMapLengths   = "lengths"
 	flannelMapPeers     = "peers"
@@ -57,6 +58,7 @@ const (
 	flannelProgDecapL3  = "decap_l3"
 	flannelProgDecapXdp = "decap_xdp"
 	flannelProgEncap    = "encap"
+	flannelProgEncapL2  = "encap_l2"
 	flannelVarDevice    = "device"
 	flannelVarLocal     = "local"
 	flannelVarMask      = "mask"
@@ -110,6 +112,7 @@ type flannelProgramSpecs struct {
 	DecapL3  *ebpf.ProgramSpec `ebpf:"decap_l3"`
 	DecapXdp *ebpf.ProgramSpec `ebpf:"decap_xdp"`
 	Encap    *ebpf.ProgramSpec `ebpf:"encap"`
+	EncapL2  *ebpf.ProgramSpec `ebpf:"encap_l2"`
 }
 
 // flannelMapSpecs contains maps before they are loaded into the kernel.
@@ -118,6 +121,7 @@ type flannelProgramSpecs struct {
 type flannelMapSpecs struct {
 	Declined *ebpf.MapSpec `ebpf:"declined"`
 	Drops    *ebpf.MapSpec `ebpf:"drops"`
+	FastPath *ebpf.MapSpec `ebpf:"fast_path"`
 	Hosts    *ebpf.MapSpec `ebpf:"hosts"`
 	Lengths  *ebpf.MapSpec `ebpf:"lengths"`
 	Peers    *ebpf.MapSpec `ebpf:"peers"`
@@ -156,6 +160,7 @@ func (o *flannelObjects) Close() error {
 type flannelMaps struct {
 	Declined *ebpf.Map `ebpf:"declined"`
 	Drops    *ebpf.Map `ebpf:"drops"`
+	FastPath *ebpf.Map `ebpf:"fast_path"`
 	Hosts    *ebpf.Map `ebpf:"hosts"`
 	Lengths  *ebpf.Map `ebpf:"lengths"`
 	Peers    *ebpf.Map `ebpf:"peers"`
@@ -165,6 +170,7 @@ func (m *flannelMaps) Close() error {
 	return _FlannelClose(
 		m.Declined,
 		m.Drops,
+		m.FastPath,
 		m.Hosts,
 		m.Lengths,
 		m.Peers,
@@ -190,6 +196,7 @@ type flannelPrograms struct {
 	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
 	DecapXdp *ebpf.Program `ebpf:"decap_xdp"`
 	Encap    *ebpf.Program `ebpf:"encap"`
+	EncapL2  *ebpf.Program `ebpf:"encap_l2"`
 }
 
 func (p *flannelPrograms) Close() error {
@@ -198,6 +205,7 @@ func (p *flannelPrograms) Close() error {
 		p.DecapL3,
 		p.DecapXdp,
 		p.Encap,
+		p.EncapL2,
 	)
 }
 

@@ -266,13 +266,13 @@ func (p *Path) pin(dir string) error {
 func (p *Path) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
-		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops,
+		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops, flannelMapFastPath: &p.FastPath,
 	}
 }
 
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
-		flannelProgDecapXdp: &p.DecapXdp,
+		flannelProgDecapXdp: &p.DecapXdp, flannelProgEncapL2: &p.EncapL2,
 	}
 }
