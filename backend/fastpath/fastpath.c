@@ -35,6 +35,13 @@ static __always_inline void count(enum outcome o, const struct packet *p)
 	}
 }
 
+static __always_inline struct settings *current(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
 /* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
 static __always_inline __u16 sum(const struct iphdr *ip)
 {
@@ -55,12 +62,35 @@ static __always_inline int remote(__be32 a) { return (a & network_mask) == netwo
 /* off: bytes of link header. */
 static __always_inline int load(struct __sk_buff *skb, __u32 off, struct packet *p)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes(skb, off, p, sizeof(p->ip) + 4) < 0)
+	struct start {
+		struct iphdr ip;
+		__be16 sport, dport;
+	} *s = (void *)(long)skb->data + off;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return 0;
+	if ((void *)(s + 1) <= (void *)(long)skb->data_end) {
+		p->ip = s->ip;
+		p->sport = s->sport;
+		p->dport = s->dport;
+	} else if (bpf_skb_load_bytes(skb, off, p, sizeof(*s)) < 0) {
+		return 0;
+	}
 	p->packets = 1;
 	p->bytes = skb->len - off;
 	return 1;
+}
+
+/* A TCP header's length and flags. */
+static __always_inline int load_tcp(struct __sk_buff *skb, __u32 off, __u8 tcp[2])
+{
+	__u8 *b = (void *)(long)skb->data + off + sizeof(struct iphdr) + 12;
+
+	if ((void *)(b + 2) > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, off + sizeof(struct iphdr) + 12, tcp, 2);
+	tcp[0] = b[0];
+	tcp[1] = b[1];
+	return 0;
 }
 
 /*
@@ -76,7 +106,7 @@ static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet
 	    p->ip.ttl <= 1 || len != skb->len - off || sum(&p->ip) != 0xffff)
 		return 0;
 	if (p->ip.protocol == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, off + sizeof(p->ip) + 12, tcp, sizeof(tcp)) < 0 ||
+		if (load_tcp(skb, off, tcp) < 0 || tcp[0] >> 4 < 5 ||
 		    (tcp[1] & (TCP_ACK | TCP_SYN | TCP_FIN | TCP_RST | TCP_URG)) != TCP_ACK)
 			return 0;
 		hdr = sizeof(p->ip) + (tcp[0] >> 4) * 4;
@@ -207,17 +237,15 @@ static __always_inline enum outcome judge(struct nf_conn *ct, const struct packe
 /* Windows are checked until user space has been told. */
 static __always_inline void report(const struct packet *p)
 {
-	struct flow f = {p->ip.saddr, p->ip.daddr, p->sport, p->dport};
+	struct flow f = {p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol};
 
 	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
 }
 
-/* FAST_OUT if the packet may take the short way. f: of the flow; used: of the container. */
-static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, struct slot *f,
-					  __u32 *used)
+/* FAST_OUT if the packet may take the short way. */
+static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, struct slot *f)
 {
-	__u32 zero = 0;
-	struct settings *t = bpf_map_lookup_elem(&settings, &zero);
+	struct settings *t = current();
 	enum outcome o = NO_ENTRY;
 	struct nf_conn *ct;
 
@@ -228,8 +256,6 @@ static __always_inline enum outcome admit(struct __sk_buff *skb, const struct pa
 		o = judge(ct, p, mark, t);
 		bpf_ct_release(ct);
 	}
-	if (o == FAST_OUT && *used != t->epoch)
-		*used = t->epoch;
 	if (o == WINDOW)
 		report(p);
 	if (o != FAST_OUT && o != NOT_JUDGED)
@@ -259,7 +285,37 @@ static __always_inline int same(const __u8 *a, const __u8 *b)
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
 }
 
-static __always_inline void ask_route(struct bpf_fib_lookup *fib, const struct packet *p, __u32 from)
+/* For user space, which has the kernel keep the neighbours of containers in use. */
+static __always_inline void note_use(__u32 *used)
+{
+	struct settings *t = current();
+
+	if (t && *used != t->epoch)
+		*used = t->epoch;
+}
+
+static __always_inline struct path *path_of(const struct packet *p, struct flow *f)
+{
+	__u32 h = hash(p, p->ip.tos) & (PATHS - 1);
+
+	*f = (struct flow){p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol, p->ip.tos};
+	return bpf_map_lookup_elem(&paths, &h);
+}
+
+/*
+ * A look-up in each jiffy follows every change of routes and neighbours before
+ * user space could. `path` is of this processor, which runs one program at a time.
+ */
+static __always_inline int fresh(const struct path *path, const struct packet *p, const struct flow *f)
+{
+	const __u64 *x = (const void *)f, *y = (const void *)&path->flow;
+
+	return path->jiffy == (__u32)bpf_jiffies64() && p->largest <= path->largest && x[0] == y[0] && x[1] == y[1];
+}
+
+/* 0 if there is a route that carries the packet. */
+static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct packet *p,
+				   __u32 from, __u32 flags)
 {
 	fib->family = AF_INET;
 	fib->ifindex = from;
@@ -270,6 +326,62 @@ static __always_inline void ask_route(struct bpf_fib_lookup *fib, const struct p
 	fib->dport = p->dport;
 	fib->ipv4_src = p->ip.saddr;
 	fib->ipv4_dst = p->ip.daddr;
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
+static __always_inline void remember(struct path *path, const struct packet *p, const struct flow *f)
+{
+	path->flow = *f;
+	path->largest = p->largest;
+	path->jiffy = bpf_jiffies64();
+}
+
+/* Whether the route of a container's packet leads into the tunnel. */
+static __always_inline int leads_out(struct __sk_buff *skb, const struct packet *p, struct container *c)
+{
+	struct bpf_fib_lookup fib = {};
+	struct flow f;
+	struct path *path = path_of(p, &f);
+
+	if (!path)
+		return 0;
+	if (fresh(path, p, &f))
+		return 1;
+	if (look_up(skb, &fib, p, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
+		return 0;
+	note_use(&c->used);
+	remember(path, p, &f);
+	return 1;
+}
+
+/* The way to a container; NULL if there is none, and why. */
+static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct packet *p, enum outcome *why)
+{
+	struct bpf_fib_lookup fib = {};
+	struct station s = {};
+	struct port *port;
+	struct flow f;
+	struct path *path = path_of(p, &f);
+
+	if (path && fresh(path, p, &f))
+		return path;
+	*why = ROUTE;
+	if (!path || look_up(skb, &fib, p, device, 0))
+		return NULL;
+	s.bridge = fib.ifindex;
+	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
+	port = bpf_map_lookup_elem(&ports, &s);
+	if (port && p->largest > port->mtu)
+		return NULL;
+	*why = UNKNOWN_CONTAINER;
+	if (!port)
+		return NULL;
+	note_use(&port->used);
+	path->port = port->index;
+	__builtin_memcpy(path->dmac, fib.dmac, ETH_ALEN);
+	__builtin_memcpy(path->smac, fib.smac, ETH_ALEN);
+	remember(path, p, &f);
+	return path;
 }
 
 /* rt_tos2priority of net/route.h, which a router gives each packet. */
@@ -281,16 +393,15 @@ static __always_inline __u32 priority(__u8 tos)
 SEC("tcx/ingress")
 int from_container(struct __sk_buff *skb)
 {
-	struct bpf_fib_lookup fib = {};
+	struct ethhdr *eth = (void *)(long)skb->data;
 	struct packet p = {};
-	struct ethhdr eth;
 	struct container *c;
 	struct slot *f;
 	enum outcome o;
 
 	if (!load(skb, ETH_HLEN, &p) || !local(p.ip.saddr) || !remote(p.ip.daddr))
 		return NEXT;
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 || skb->vlan_present || !plain(skb, ETH_HLEN, &p))
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present || !plain(skb, ETH_HLEN, &p))
 		return leave(ODD, &p);
 	f = slot(&p);
 	if (!f || f->packets < FIRST) {
@@ -301,13 +412,11 @@ int from_container(struct __sk_buff *skb)
 
 	struct address a = {.port = skb->ifindex, .ip = p.ip.saddr};
 	c = bpf_map_lookup_elem(&containers, &a);
-	if (!c || !same(eth.h_source, c->mac) || !same(eth.h_dest, c->gateway))
+	if (!c || !same(eth->h_source, c->mac) || !same(eth->h_dest, c->gateway))
 		return leave(UNKNOWN_CONTAINER, &p);
-
-	ask_route(&fib, &p, c->bridge);
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
+	if (!leads_out(skb, &p, c))
 		return leave(ROUTE, &p);
-	o = admit(skb, &p, sent, f, &c->used);
+	o = admit(skb, &p, sent, f);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 
@@ -331,11 +440,9 @@ static __always_inline int arrive(enum outcome o, const struct packet *p, struct
 /* off: bytes of link header. */
 static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
 {
-	struct bpf_fib_lookup fib = {};
 	struct packet p = {};
-	struct station s = {};
 	struct ethhdr eth;
-	struct port *port;
+	struct path *way;
 	struct slot *f;
 	enum outcome o;
 
@@ -351,18 +458,10 @@ static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
 		return arrive(FIRST_PACKETS, &p, f);
 	}
 
-	/* The route and the neighbour as the kernel has them now. */
-	ask_route(&fib, &p, device);
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0))
-		return arrive(ROUTE, &p, f);
-	s.bridge = fib.ifindex;
-	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
-	port = bpf_map_lookup_elem(&ports, &s);
-	if (!port)
-		return arrive(UNKNOWN_CONTAINER, &p, f);
-	if (p.largest > port->mtu)
-		return arrive(ROUTE, &p, f);
-	o = admit(skb, &p, received, f, &port->used);
+	way = leads_in(skb, &p, &o);
+	if (!way)
+		return arrive(o, &p, f);
+	o = admit(skb, &p, received, f);
 	if (o == FAST_OUT && f->left != tag(&p))
 		o = NOT_JUDGED;
 	if (o != FAST_OUT)
@@ -371,13 +470,13 @@ static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
 		return arrive(ROUTE, &p, f);
 
 	decrease_ttl(&p.ip);
-	__builtin_memcpy(eth.h_dest, fib.dmac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, fib.smac, ETH_ALEN);
+	__builtin_memcpy(eth.h_dest, way->dmac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, way->smac, ETH_ALEN);
 	eth.h_proto = bpf_htons(ETH_P_IP);
 	bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
 	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
 	count(FAST_IN, &p);
-	return bpf_redirect_peer(port->index, 0);
+	return bpf_redirect_peer(way->port, 0);
 }
 
 /* LONG_WAY in cb[4] says that to_container_l2 has seen the packet. */

@@ -107,6 +107,31 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
+/* A flow, and what else its route may depend on. */
+struct flow {
+	__be32 saddr, daddr;
+	__be16 sport, dport;
+	__u16 protocol, tos;
+};
+
+/* The kernel's route and neighbour for a flow, as one processor has looked them up. */
+struct path {
+	struct flow flow;
+	__u32 jiffy;   /* in which; it is looked up again in the next */
+	__u32 largest; /* packet that it is known to carry, in bytes */
+	__u32 port;    /* to_container: ifindex */
+	__u8 dmac[ETH_ALEN], smac[ETH_ALEN];
+};
+
+#define PATHS 1024 /* a power of two */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PATHS);
+	__type(key, __u32);
+	__type(value, struct path);
+} paths SEC(".maps");
+
 /* Which way a packet took, and why; those from ODD on are long ways. */
 enum outcome {
 	FAST_OUT,
@@ -144,12 +169,7 @@ struct {
 	__type(value, __u32);
 } encap SEC(".maps");
 
-/* A TCP flow for which user space must turn off the check of windows. */
-struct flow {
-	__be32 saddr, daddr;
-	__be16 sport, dport;
-};
-
+/* TCP flows for which user space must turn off the check of windows. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 65536); /* bytes */

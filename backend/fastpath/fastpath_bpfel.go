@@ -52,6 +52,24 @@ const (
 	fastpathOutcomeOUTCOMES          fastpathOutcome = 13
 )
 
+type fastpathPath struct {
+	_    structs.HostLayout
+	Flow struct {
+		_        structs.HostLayout
+		Saddr    uint32
+		Daddr    uint32
+		Sport    uint16
+		Dport    uint16
+		Protocol uint16
+		Tos      uint16
+	}
+	Jiffy   uint32
+	Largest uint32
+	Port    uint32
+	Dmac    [6]uint8
+	Smac    [6]uint8
+}
+
 type fastpathPort struct {
 	_     structs.HostLayout
 	Index uint32
@@ -90,6 +108,7 @@ const (
 	fastpathMapContainers     = "containers"
 	fastpathMapCounts         = "counts"
 	fastpathMapEncap          = "encap"
+	fastpathMapPaths          = "paths"
 	fastpathMapPorts          = "ports"
 	fastpathMapReports        = "reports"
 	fastpathMapSettings       = "settings"
@@ -164,6 +183,7 @@ type fastpathMapSpecs struct {
 	Containers *ebpf.MapSpec `ebpf:"containers"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Encap      *ebpf.MapSpec `ebpf:"encap"`
+	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
@@ -208,6 +228,7 @@ type fastpathMaps struct {
 	Containers *ebpf.Map `ebpf:"containers"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Encap      *ebpf.Map `ebpf:"encap"`
+	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Reports    *ebpf.Map `ebpf:"reports"`
 	Settings   *ebpf.Map `ebpf:"settings"`
@@ -219,6 +240,7 @@ func (m *fastpathMaps) Close() error {
 		m.Containers,
 		m.Counts,
 		m.Encap,
+		m.Paths,
 		m.Ports,
 		m.Reports,
 		m.Settings,

@@ -175,7 +175,7 @@ func (p *programs) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
 		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
-		fastpathMapEncap: &p.Encap,
+		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths,
 	}
 }
 

@@ -105,6 +105,7 @@ static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
 /* off: bytes of link header. A TUN has none, and data begins with the IP header. */
 static __always_inline int send(struct __sk_buff *skb, __u32 off)
 {
+	struct bpf_redir_neigh next = {.nh_family = AF_INET};
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	__u32 len = skb->len - off, hash, slot;
 	struct frame h = {};
@@ -184,10 +185,13 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 	p->tx_bytes += w.bytes;
 
 	/*
-	 * Without a next hop as argument, the kernel looks it up again and replaces
-	 * the inner packet's route by the outer one's. A packet that waits for its
-	 * neighbour's address is sent by that route.
+	 * A packet at the TUN has the inner route, which waits with it for the
+	 * neighbour's address. Without a next hop as argument, the kernel replaces it
+	 * by the outer one, at the price of another look-up.
 	 */
+	next.ipv4_nh = fib.ipv4_dst;
+	if (off && fib.family == AF_INET)
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 	return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
 }
 
