@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -225,9 +226,10 @@ func TestRuleJudgesEachPacket(t *testing.T) {
 	}
 	a.nft("delete table ip user")
 	a.serves(1)
-	if sent, received := a.fast(func() { s.exchange(20) }); sent == 0 || received == 0 {
-		t.Errorf("%d and %d packets took the fast path; want some each", sent, received)
-	}
+	a.until("the flow takes the fast path", func() bool {
+		sent, received := a.fast(func() { s.exchange(20) })
+		return sent > 0 && received > 0
+	})
 }
 
 // TestIPsec adds an IPsec policy.
@@ -389,8 +391,7 @@ func TestLifetime(t *testing.T) {
 	for _, h := range []*host{a, b} {
 		h.start(h.known())
 	}
-	s := connect(t, a, b)
-	s.exchange(100)
+	s := warm(t, a, b)
 	a.must(a.programs.suspend())
 	if sent, received := a.fast(func() { s.exchange(100) }); sent+received > 0 {
 		t.Errorf("%d and %d packets took the fast path", sent, received)
@@ -455,4 +456,89 @@ func passing(t *testing.T) string {
 		}
 	})
 	return path
+}
+
+// TestBridgeRule drops packets behind the rule that marks the entry, at the
+// bridge.
+func TestBridgeRule(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, b, a)
+	flood(t, s, b, a)
+	a.nft("table bridge user { chain c { type filter hook postrouting priority filter; oifname veth-a1 ether type ip drop; }; }")
+	a.forget()
+	for range 100 {
+		if _, err := s.from.Write([]byte("message")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	silent(t, s.to)
+}
+
+// TestRefresh has the kernel keep a neighbour that only the fast path uses.
+func TestRefresh(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, b, a)
+	flood(t, s, b, a)
+	mac := a.known().MAC
+	neighbour := netlink.Neigh{
+		LinkIndex: a.index(bridgeName), IP: a.addr().AsSlice(), State: netlink.NUD_STALE, HardwareAddr: mac[:],
+	}
+	a.must(a.Netlink().NeighSet(&neighbour))
+	a.until("the neighbour is in use", func() bool {
+		relay(t, s.from, s.to)
+		a.must(a.Netlink().LinkSetTxQLen(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: neighbour.LinkIndex}}, 1000+int(b.stats().Sent.Packets)))
+		all, err := a.Netlink().NeighList(neighbour.LinkIndex, unix.AF_INET)
+		a.must(err)
+		return slices.ContainsFunc(all, func(n netlink.Neigh) bool { return n.IP.Equal(neighbour.IP) && n.State != netlink.NUD_STALE })
+	})
+}
+
+// TestOtherNetwork has a second network on one host. Each serves its own
+// containers and no others.
+func TestOtherNetwork(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, a, b)
+	flood(t, s, a, b)
+	second := netip.MustParsePrefix("10.6.0.0/16")
+	var device int
+	a.must(a.Do(func() error {
+		tun, err := openTUN("flannel1")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { tun.Close() })
+		i, err := net.InterfaceByName("flannel1")
+		if err == nil {
+			device = i.Index
+		}
+		return err
+	}))
+	a.Bridge("docker1", netip.MustParsePrefix("10.6.1.1/24"), 0)
+	c := a.Container("a9", "docker1", netip.MustParsePrefix("10.6.1.2/24"), netip.MustParseAddr("10.6.1.1"), 0)
+	config := a.config()
+	config.Device, config.Network, config.Subnet = device, second, netip.MustParsePrefix("10.6.1.0/24")
+	config.PinDir += "-second"
+	a.runPath(config)
+	greet := dial(t, c, netip.MustParseAddrPort("10.6.1.2:0"), netip.MustParseAddrPort("10.6.1.1:9"))
+	if _, err := greet.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	a.until("the second network serves its container", func() bool { return a.others[0].Status().Containers == 1 })
+	before, err := a.others[0].Stats()
+	a.must(err)
+	if sent, _ := a.fast(func() {
+		for range 100 {
+			relay(t, s.from, s.to)
+		}
+	}); sent != 100 {
+		t.Errorf("%d packets of 100 took the fast path", sent)
+	}
+	after, err := a.others[0].Stats()
+	a.must(err)
+	if after.Sent != before.Sent || after.Received != before.Received {
+		t.Errorf("the second network has carried packets of the first: %+v, before %+v", after, before)
+	}
+	if n := a.path.Status().Containers; n != 1 {
+		t.Errorf("the first network serves %d containers", n)
+	}
 }

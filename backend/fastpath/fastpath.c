@@ -437,8 +437,8 @@ static __always_inline int arrive(enum outcome o, const struct packet *p, struct
 	return leave(o, p);
 }
 
-/* off: bytes of link header. */
-static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
+/* off: bytes of link header. One copy serves two programs. */
+static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
 {
 	struct packet p = {};
 	struct ethhdr eth;

@@ -44,6 +44,7 @@ type host struct {
 	programs  *programs
 	windows   *windows
 	path      *Path
+	others    []*Path
 	stop      func()
 	marks     Marks
 	encap     *ebpf.Program
@@ -160,13 +161,23 @@ func (h *host) config() Config {
 // run puts a Path to work, as the backend does.
 func (h *host) run() {
 	h.t.Helper()
-	c := h.config()
+	h.path, h.stop = h.begin(h.config())
+	h.programs = h.path.programs
+}
+
+// runPath runs one of another network beside it.
+func (h *host) runPath(c Config) {
+	h.t.Helper()
+	p, _ := h.begin(c)
+	h.others = append(h.others, p)
+}
+
+func (h *host) begin(c Config) (path *Path, stop func()) {
+	h.t.Helper()
 	h.must(h.Do(func() (err error) {
-		h.path, err = New(c)
+		path, err = New(c)
 		return err
 	}))
-	path := h.path
-	h.programs = path.programs
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -174,15 +185,16 @@ func (h *host) run() {
 			h.t.Errorf("host %s: %v", h.Name(), err)
 		}
 	})
-	h.stop = sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
 		h.must(path.Close())
 	})
 	h.t.Cleanup(func() {
-		h.stop()
-		h.must(h.Do(func() error { return Remove(c.PinDir, deviceName) }))
+		stop()
+		h.must(h.Do(func() error { return Remove(c.PinDir, path.device) }))
 	})
+	return path, stop
 }
 
 // serves waits until the path serves n addresses.
@@ -198,7 +210,7 @@ func (h *host) until(what string, is func() bool) {
 	for !is() {
 		if time.Now().After(deadline) {
 			out, _ := h.Command(h.t.Context(), "sh", "-c", "ip neigh; bridge fdb; ip link").CombinedOutput()
-			h.t.Fatalf("host %s: not within 10 s: %s; status is %+v\n%s", h.Name(), what, h.path.Status(), out)
+			h.t.Fatalf("host %s: not within 10 s: %s; counts are %+v\n%s", h.Name(), what, h.stats(), out)
 		}
 		runtime.Gosched()
 	}

@@ -4,14 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // findings say for which packets the fast path must stay off.
@@ -59,7 +54,7 @@ func (p *Path) inspect(t topology) (findings, error) {
 		return f, err
 	}
 	f.all = append(f.all, legacy...)
-	policies, err := p.ipsec()
+	policies, err := ipsecPolicies(p.config.Network)
 	if err != nil {
 		return f, err
 	}
@@ -114,35 +109,4 @@ func legacyTables() ([]string, error) {
 		}
 	}
 	return found, nil
-}
-
-// ipsec names the IPsec policies that may match packets between containers.
-func (p *Path) ipsec() ([]string, error) {
-	if p.xfrm == nil {
-		return nil, nil
-	}
-	policies, err := p.xfrm.XfrmPolicyList(unix.AF_INET)
-	if err != nil {
-		return nil, fmt.Errorf("list IPsec policies: %w", err)
-	}
-	var found []string
-	for _, policy := range policies {
-		if policy.Dir != netlink.XFRM_DIR_IN && policy.Dir != netlink.XFRM_DIR_OUT && policy.Dir != netlink.XFRM_DIR_FWD {
-			continue // of a socket
-		}
-		if overlap(policy.Src, p.config.Network) && overlap(policy.Dst, p.config.Network) {
-			found = append(found, fmt.Sprintf("IPsec policy %v %v to %v", policy.Dir, policy.Src, policy.Dst))
-		}
-	}
-	return found, nil
-}
-
-// overlap treats a missing range as all addresses.
-func overlap(a *net.IPNet, b netip.Prefix) bool {
-	if a == nil {
-		return true
-	}
-	ip, ok := netip.AddrFromSlice(a.IP.To4())
-	ones, _ := a.Mask.Size()
-	return ok && netip.PrefixFrom(ip, ones).Overlaps(b)
 }

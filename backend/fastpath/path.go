@@ -32,11 +32,11 @@ type Path struct {
 	programs *programs
 	windows  *windows
 	links    *netlink.Handle
-	xfrm     *netlink.Handle // nil if the kernel has no IPsec
 	watches  []watch
 
 	mu     sync.Mutex // guards what follows
 	known  topology   // as of the last look
+	looks  bool       // a look is under way: known is of before
 	status Status
 }
 
@@ -74,9 +74,6 @@ func New(c Config) (_ *Path, err error) {
 	if p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	if p.xfrm, err = netlink.NewHandle(unix.NETLINK_XFRM); err != nil && !errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, fmt.Errorf("open IPsec netlink: %w", err)
-	}
 	return p, p.watch()
 }
 
@@ -113,6 +110,9 @@ func (p *Path) Run(ctx context.Context) error {
 
 // reconcile makes the programs serve what the kernel has now.
 func (p *Path) reconcile() error {
+	p.mu.Lock()
+	p.looks = true
+	p.mu.Unlock()
 	t, err := discover(p.links, p.config.Subnet)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (p *Path) note(t topology, s Status) {
 	if !slices.Equal(s.Off, p.status.Off) {
 		log.Infof("change fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
 	}
-	p.known, p.status = t, s
+	p.known, p.looks, p.status = t, false, s
 }
 
 // Status returns what the last look at the kernel has found.
@@ -178,10 +178,8 @@ func (p *Path) Close() error {
 	if p.windows != nil {
 		errs = append(errs, p.windows.close())
 	}
-	for _, h := range []*netlink.Handle{p.links, p.xfrm} {
-		if h != nil {
-			h.Close()
-		}
+	if p.links != nil {
+		p.links.Close()
 	}
 	if p.programs != nil {
 		errs = append(errs, p.programs.close())

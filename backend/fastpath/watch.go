@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"syscall"
 
@@ -11,8 +12,6 @@ import (
 
 	"github.com/coreos/flannel/pkg/reconcile"
 )
-
-const xfrmGroupPolicy = 4 // XFRMNLGRP_POLICY, linux/xfrm.h
 
 // watch is a subscription to the kernel's announcements.
 type watch struct {
@@ -36,10 +35,10 @@ func (p *Path) watch() error {
 	if err := subscribe(concernsRules, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil {
 		return err
 	}
-	if p.xfrm == nil {
-		return nil
+	if err := subscribe(nil, unix.NETLINK_XFRM, xfrmGroupPolicy); !errors.Is(err, unix.EPROTONOSUPPORT) {
+		return err
 	}
-	return subscribe(nil, unix.NETLINK_XFRM, xfrmGroupPolicy)
+	return nil // a kernel without IPsec
 }
 
 // runWatches also runs the windows: both end with the loop.
@@ -79,7 +78,7 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 			return true
 		}
 		n, err := netlink.NeighDeserialize(m.Data)
-		return err != nil || p.known.concerns(n, m.Header.Type == unix.RTM_DELNEIGH)
+		return err != nil || p.looks || p.known.concerns(n, m.Header.Type == unix.RTM_DELNEIGH)
 	})
 }
 
