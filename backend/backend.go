@@ -42,6 +42,8 @@ type Config struct {
 	Port int
 	// DataPath is the -udp-datapath flag.
 	DataPath string
+	// FastPath is the -fastpath flag: FastPathAuto or FastPathOff.
+	FastPath string
 	// StateDir is a folder for state that outlives a reboot, RunDir for state that
 	// does not. A backend makes them if they do not exist.
 	StateDir, RunDir string
@@ -127,6 +129,26 @@ type Stats struct {
 	// Drops counts refused packets by reason. Each reason that can occur is
 	// present from the start with 0.
 	Drops map[string]uint64
+	// FastPath is nil if the backend has none.
+	FastPath *FastPath
+}
+
+// These are the values of -fastpath. Auto uses the fast path where it can be.
+const (
+	FastPathAuto = "auto"
+	FastPathOff  = "off"
+)
+
+// FastPath counts packets between containers and the tunnel device that pass
+// bridge, firewall rules and routing by.
+type FastPath struct {
+	// Containers is the number of addresses that it serves.
+	Containers           int
+	TxPackets, RxPackets uint64
+	// LongWay counts the packets that did not take it, by reason.
+	LongWay map[string]uint64
+	// Off are the reasons why it does not serve some or all containers.
+	Off []string
 }
 
 // PeerStats counts the packets exchanged with one peer.

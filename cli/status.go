@@ -91,6 +91,9 @@ func printStatus(w io.Writer, r *status.Report) error {
 		row("backend", "%s, MTU %d, data path %s (%s)", b.Type, b.MTU, orDash(b.DataPath), orDash(b.DataPathReason))
 		row("peers", "%s", summarizePeers(w, b.Peers))
 		row("drops", "%s", formatDrops(b.Drops))
+		if f := b.FastPath; f != nil {
+			row("fast path", "%s", formatFastPath(f))
+		}
 	}
 	if r.HeldPeers > 0 {
 		row("held", "%s", paint(w, yellow, strconv.Itoa(r.HeldPeers)+" peers that the store has lost all at once"))
@@ -138,6 +141,15 @@ func summarizePeers(w io.Writer, peers []status.Peer) string {
 		bad, more = bad[:named], "; …"
 	}
 	return text + " (" + strings.Join(bad, "; ") + more + ")"
+}
+
+// formatFastPath also names why the fast path is off, if it is.
+func formatFastPath(f *status.FastPath) string {
+	s := fmt.Sprintf("%d containers, %d packets sent, %d received", f.Containers, f.TxPackets, f.RxPackets)
+	if len(f.Off) > 0 {
+		s += "; off: " + strings.Join(f.Off, ", ")
+	}
+	return s
 }
 
 // formatDrops lists the reasons that have occurred.

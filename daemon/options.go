@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/envflag"
 	"github.com/coreos/flannel/pkg/ownfile"
@@ -37,6 +38,7 @@ type Options struct {
 	publicIP netip.Addr
 	port     int
 	dataPath string
+	fastPath string
 
 	subnetFile string
 	leaseTTL   time.Duration
@@ -122,6 +124,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	})
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
+	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
 	fs.IntVar(&o.marginMinutes, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
@@ -173,6 +176,9 @@ func (o *Options) check(marginGiven bool) error {
 	}
 	if err := all.CheckDataPath(o.dataPath); err != nil {
 		return err
+	}
+	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
+		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
 	}
 	if err := o.parseNetwork(); err != nil {
 		return err

@@ -144,6 +144,9 @@ func describeBackend(s snapshot) *status.Backend {
 		MTU: s.network.MTU(), Drops: stats.Drops,
 		Peers: make([]status.Peer, 0, len(stats.Peers)),
 	}
+	if f := stats.FastPath; f != nil {
+		b.FastPath = &status.FastPath{Containers: f.Containers, TxPackets: f.TxPackets, RxPackets: f.RxPackets, LongWay: f.LongWay, Off: f.Off}
+	}
 	var probes map[netip.Prefix]probe.Result
 	if s.prober != nil {
 		probes = s.prober.Results()

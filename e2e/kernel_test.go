@@ -29,11 +29,13 @@ func pinsOf(t *testing.T, n *node) []string {
 	return dirs
 }
 
-// kernelPair starts two hosts whose leases publish the kernel data path.
-func kernelPair(t *testing.T) (c *cluster, a, b *node, da, db *daemon) {
+// kernelPair starts two hosts whose leases publish the kernel data path. args are
+// further flags of both daemons.
+func kernelPair(t *testing.T, args ...string) (c *cluster, a, b *node, da, db *daemon) {
 	t.Helper()
 	c = newCluster(t, "3")
-	a, b = c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
+	args = append([]string{dataPathFlag + "kernel"}, args...)
+	a, b = c.node("a", args...), c.node("b", args...)
 	da, db = c.joinPair(a, b)
 	c.awaitKernelLease(a)
 	c.awaitKernelLease(b)

@@ -76,7 +76,14 @@ type status struct {
 		DataPath       string            `json:"datapath"`
 		DataPathReason string            `json:"datapath_reason"`
 		Drops          map[string]uint64 `json:"drops"`
-		Peers          []struct {
+		FastPath       struct {
+			Containers int               `json:"containers"`
+			TxPackets  uint64            `json:"tx_packets"`
+			RxPackets  uint64            `json:"rx_packets"`
+			LongWay    map[string]uint64 `json:"long_way"`
+			Off        []string          `json:"off"`
+		} `json:"fastpath"`
+		Peers []struct {
 			Subnet   netip.Prefix `json:"subnet"`
 			PublicIP netip.Addr   `json:"public_ip"`
 			Problem  string       `json:"problem"`

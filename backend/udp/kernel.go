@@ -34,6 +34,7 @@ type kernel struct {
 	config   bpf.Config
 	found    bool // the device is an earlier run's
 	changed  reconcile.Signal
+	loaded   reconcile.Signal // load has set path
 
 	mu    sync.Mutex // guards what follows
 	peers kernelPeers
@@ -51,6 +52,7 @@ type kernel struct {
 	// counted and refused are the programs' counts when they were last read.
 	counted []bpf.PeerStats
 	refused map[string]uint64
+	fast    fastPath
 }
 
 // errInVRF is why the programs are of no use at an uplink in a VRF.
@@ -68,7 +70,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if err := bpf.Probe(); err != nil {
 		return nil, err
 	}
-	k := &kernel{changed: reconcile.NewSignal(), peers: newKernelPeers(p)}
+	k := &kernel{changed: reconcile.NewSignal(), loaded: reconcile.NewSignal(), peers: newKernelPeers(p)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
@@ -111,6 +113,15 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 
 // load takes over the programs of an earlier run, or loads new ones.
 func (k *kernel) load() (err error) {
+	defer func() {
+		switch {
+		case err != nil:
+		case k.FastPath == backend.FastPathAuto:
+			k.loaded.Set()
+		default:
+			err = k.switchOffFast()
+		}
+	}()
 	k.path, err = bpf.Load(k.config)
 	if err == nil {
 		return k.observe()
@@ -151,6 +162,7 @@ func (k *kernel) name() string {
 func (k *kernel) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.offloaded.run(ctx) })
+	g.Go(func() error { return k.runFast(ctx) })
 	g.Go(func() error {
 		return reconcile.Loop{
 			Task:     "keep kernel data path device=" + k.deviceName(),
@@ -232,6 +244,7 @@ func (k *kernel) addTo(s *backend.Stats) {
 	for reason, n := range refused {
 		s.Drops[reason] += n
 	}
+	s.FastPath = k.fastStats()
 	bySubnet := make(map[netip.Prefix]bpf.PeerStats, len(counted))
 	for _, p := range counted {
 		bySubnet[p.Subnet] = p
@@ -264,6 +277,7 @@ func (k *kernel) close() error {
 		name = k.deviceName()
 		errs = append(errs, k.offloaded.close())
 	}
+	errs = append(errs, k.closeFast())
 	if k.path != nil {
 		errs = append(errs, k.path.Close())
 	}

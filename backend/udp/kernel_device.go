@@ -127,8 +127,9 @@ func removeDevice(h *netlink.Handle, name string) error {
 }
 
 func removePath(h *netlink.Handle, device string) error {
-	pins, err := bpf.PinDir(device)
-	if err == nil {
+	err := removeFast(device)
+	pins, pinErr := bpf.PinDir(device)
+	if err = errors.Join(err, pinErr); err == nil {
 		err = bpf.Remove(pins)
 	}
 	if err != nil {

@@ -17,8 +17,9 @@ var layers = []struct{ from, to string }{
 	{"daemon", "backend backend/all subnet subnet/embed subnet/store pkg/..."},
 
 	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/masq pkg/netdev pkg/rtnl"},
-	{"backend/udp", "backend backend/udp/bpf backend/udp/policy subnet pkg/..."},
+	{"backend/udp", "backend backend/fastpath backend/udp/bpf backend/udp/policy subnet pkg/..."},
 	{"backend/udp/policy", "pkg/reconcile pkg/rtnl"},
+	{"backend/fastpath", "pkg/ratelog pkg/reconcile"},
 	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/rtnl"},
 	{"backend/alloc", "backend subnet"},
 	{"backend/hostgw", "backend subnet pkg/..."},

@@ -56,6 +56,10 @@ var (
 	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
 	peers      = gauge("peers", "Number of peers, the other hosts with a subnet.")
 	dropped    = counter("dropped_packets_total", "Dropped packets, by reason.", "reason")
+	fastServed = gauge("fastpath_containers", "Addresses of containers that the fast path serves. Absent without a fast path.")
+	fastTx     = counter("fastpath_transmit_packets_total", "Containers' packets sent by the fast path.")
+	fastRx     = counter("fastpath_receive_packets_total", "Containers' packets received by the fast path.")
+	longWay    = counter("fastpath_long_way_packets_total", "Containers' packets that did not take the fast path, by reason.", "reason")
 	peerInfo   = gauge("peer_info", "Always 1; the labels are a peer's subnet and address.", "subnet", "public_ip")
 	peerTxPkts = counter("peer_transmit_packets_total", "Containers' packets sent to the host of a subnet.", "subnet")
 	peerTx     = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
@@ -70,6 +74,7 @@ var (
 // all lists every metric of collector.
 var all = []metric{
 	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, lostLines, dataPath, mtu, peers, dropped,
+	fastServed, fastTx, fastRx, longWay,
 	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
 }
 
@@ -123,6 +128,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(peers, float64(len(s.Backend.Peers)))
 	for reason, n := range s.Backend.Drops {
 		send(dropped, float64(n), reason)
+	}
+	if f := s.Backend.FastPath; f != nil {
+		send(fastServed, float64(f.Containers))
+		send(fastTx, float64(f.TxPackets))
+		send(fastRx, float64(f.RxPackets))
+		for reason, n := range f.LongWay {
+			send(longWay, float64(n), reason)
+		}
 	}
 	for _, p := range s.Backend.Peers {
 		subnet := p.Subnet.String()

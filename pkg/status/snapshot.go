@@ -121,7 +121,22 @@ type Backend struct {
 	MTU int `json:"mtu"`
 	// Drops counts dropped packets by reason.
 	Drops map[string]uint64 `json:"drops"`
-	Peers []Peer            `json:"peers"`
+	// FastPath is nil if the backend has none.
+	FastPath *FastPath `json:"fastpath,omitempty"`
+	Peers    []Peer    `json:"peers"`
+}
+
+// FastPath counts packets between containers and the tunnel device that pass
+// bridge, firewall rules and routing by.
+type FastPath struct {
+	// Containers is the number of addresses that it serves.
+	Containers int    `json:"containers"`
+	TxPackets  uint64 `json:"tx_packets"`
+	RxPackets  uint64 `json:"rx_packets"`
+	// LongWay counts the packets that did not take it, by reason.
+	LongWay map[string]uint64 `json:"long_way"`
+	// Off are the reasons why it does not serve some or all containers.
+	Off []string `json:"off,omitempty"`
 }
 
 // Peer counts the packets exchanged with one other host. Bytes are those of the

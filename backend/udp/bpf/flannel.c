@@ -129,18 +129,18 @@ static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
 				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
-SEC("tcx/egress")
-int encap(struct __sk_buff *skb)
+/* off: bytes of link header. A TUN has none, and data begins with the IP header. */
+static __always_inline int send(struct __sk_buff *skb, __u32 off)
 {
+	struct bpf_redir_neigh next = {.nh_family = AF_INET};
 	struct bpf_fib_lookup fib = {.family = AF_INET};
-	__u32 len = skb->len, hash;
+	__u32 len = skb->len - off, hash;
 	struct frame h = {};
 	struct peer *p;
 	struct wire w;
 
-	/* A TUN has no link header: data begins with the IP header. */
 	if (skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes(skb, 0, &h.ip, sizeof(h.ip)) < 0)
+	    bpf_skb_load_bytes(skb, off, &h.ip, sizeof(h.ip)) < 0)
 		return NEXT;
 
 	/*
@@ -156,7 +156,7 @@ int encap(struct __sk_buff *skb)
 	if (recently_declined(hash))
 		return NEXT;
 
-	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure_wire(skb, 0, &h.ip, &w))
+	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure_wire(skb, off, &h.ip, &w))
 		return leave_to_reader(hash);
 
 	h.outer.version = 4;
@@ -199,7 +199,7 @@ int encap(struct __sk_buff *skb)
 	 * bpf_redirect_neigh replaces an Ethernet header by its own. A packet that
 	 * is too large for one (BPF_SKB_MAX_LEN) is restored.
 	 */
-	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return remove_outer(skb, 0) ? DROP : leave_to_reader(hash);
 	bpf_skb_store_bytes(skb, ETH_HLEN, &h, OVERHEAD, 0); /* there is room */
 
@@ -210,11 +210,29 @@ int encap(struct __sk_buff *skb)
 	skb->mark = 0;
 
 	/*
-	 * Without a next hop as argument, the kernel looks it up again and replaces
-	 * the inner packet's route by the outer one's. A packet that waits for its
-	 * neighbour's address is sent by that route.
+	 * A packet at the TUN has the inner route, which waits with it for the
+	 * neighbour's address. Without a next hop as argument, the kernel replaces it
+	 * by the outer one, at the price of another look-up.
 	 */
+	next.ipv4_nh = fib.ipv4_dst;
+	if (off && fib.family == AF_INET)
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 	return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
+}
+
+SEC("tcx/egress")
+int encap(struct __sk_buff *skb)
+{
+	return send(skb, 0);
+}
+
+/* For an Ethernet packet of the fast path. Its long way begins at the TUN. */
+SEC("tcx/ingress")
+int encap_l2(struct __sk_buff *skb)
+{
+	int action = send(skb, ETH_HLEN);
+
+	return action == NEXT ? bpf_redirect(device, 0) : action;
 }
 
 /*
@@ -406,6 +424,9 @@ deliver:
 		p->rx_bytes += w.bytes;
 	}
 	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
+	/* The fast path delivers the packet, or redirects it as below. */
+	if (off)
+		bpf_tail_call(skb, &fast_path, 0);
 	return bpf_redirect(device, BPF_F_INGRESS);
 }
 

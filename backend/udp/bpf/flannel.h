@@ -156,3 +156,11 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } passed SEC(".maps");
+
+/* The program of the fast path (backend/fastpath) for packets with an Ethernet header, if there is one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} fast_path SEC(".maps");

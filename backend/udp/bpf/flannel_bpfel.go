@@ -53,6 +53,7 @@ const (
 const (
 	flannelMapDeclined  = "declined"
 	flannelMapDrops     = "drops"
+	flannelMapFastPath  = "fast_path"
 	flannelMapHosts     = "hosts"
 	flannelMapLengths   = "lengths"
 	flannelMapPassed    = "passed"
@@ -61,6 +62,7 @@ const (
 	flannelProgDecapL3  = "decap_l3"
 	flannelProgDecapXdp = "decap_xdp"
 	flannelProgEncap    = "encap"
+	flannelProgEncapL2  = "encap_l2"
 	flannelProgObserve  = "observe"
 	flannelVarDevice    = "device"
 	flannelVarLocal     = "local"
@@ -116,6 +118,7 @@ type flannelProgramSpecs struct {
 	DecapL3  *ebpf.ProgramSpec `ebpf:"decap_l3"`
 	DecapXdp *ebpf.ProgramSpec `ebpf:"decap_xdp"`
 	Encap    *ebpf.ProgramSpec `ebpf:"encap"`
+	EncapL2  *ebpf.ProgramSpec `ebpf:"encap_l2"`
 	Observe  *ebpf.ProgramSpec `ebpf:"observe"`
 }
 
@@ -125,6 +128,7 @@ type flannelProgramSpecs struct {
 type flannelMapSpecs struct {
 	Declined *ebpf.MapSpec `ebpf:"declined"`
 	Drops    *ebpf.MapSpec `ebpf:"drops"`
+	FastPath *ebpf.MapSpec `ebpf:"fast_path"`
 	Hosts    *ebpf.MapSpec `ebpf:"hosts"`
 	Lengths  *ebpf.MapSpec `ebpf:"lengths"`
 	Passed   *ebpf.MapSpec `ebpf:"passed"`
@@ -165,6 +169,7 @@ func (o *flannelObjects) Close() error {
 type flannelMaps struct {
 	Declined *ebpf.Map `ebpf:"declined"`
 	Drops    *ebpf.Map `ebpf:"drops"`
+	FastPath *ebpf.Map `ebpf:"fast_path"`
 	Hosts    *ebpf.Map `ebpf:"hosts"`
 	Lengths  *ebpf.Map `ebpf:"lengths"`
 	Passed   *ebpf.Map `ebpf:"passed"`
@@ -175,6 +180,7 @@ func (m *flannelMaps) Close() error {
 	return _FlannelClose(
 		m.Declined,
 		m.Drops,
+		m.FastPath,
 		m.Hosts,
 		m.Lengths,
 		m.Passed,
@@ -202,6 +208,7 @@ type flannelPrograms struct {
 	DecapL3  *ebpf.Program `ebpf:"decap_l3"`
 	DecapXdp *ebpf.Program `ebpf:"decap_xdp"`
 	Encap    *ebpf.Program `ebpf:"encap"`
+	EncapL2  *ebpf.Program `ebpf:"encap_l2"`
 	Observe  *ebpf.Program `ebpf:"observe"`
 }
 
@@ -211,6 +218,7 @@ func (p *flannelPrograms) Close() error {
 		p.DecapL3,
 		p.DecapXdp,
 		p.Encap,
+		p.EncapL2,
 		p.Observe,
 	)
 }

@@ -183,9 +183,12 @@ func (c Config) identity() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
+// objectsPrefix begins the names of the directories of objects.
+const objectsPrefix = "objects-"
+
 // objectsDir holds the pinned programs and maps. Links are pinned beside it, since
 // they outlive their programs.
-func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
+func (c Config) objectsDir() string { return filepath.Join(c.PinDir, objectsPrefix+c.identity()) }
 
 // adopt takes over pinned programs and maps if they have the same identity.
 func (p *Path) adopt() error {
@@ -235,7 +238,7 @@ func (p *Path) commitPins() error {
 		return err
 	}
 	for _, e := range entries {
-		if path := filepath.Join(p.config.PinDir, e.Name()); e.IsDir() && path != dir {
+		if path := filepath.Join(p.config.PinDir, e.Name()); strings.HasPrefix(e.Name(), objectsPrefix) && path != dir {
 			if err := os.RemoveAll(path); err != nil {
 				return err
 			}
@@ -282,12 +285,13 @@ func (p *Path) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
 		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops, flannelMapPassed: &p.flannelMaps.Passed,
+		flannelMapFastPath: &p.FastPath,
 	}
 }
 
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
-		flannelProgDecapXdp: &p.DecapXdp, flannelProgObserve: &p.Observe,
+		flannelProgDecapXdp: &p.DecapXdp, flannelProgObserve: &p.Observe, flannelProgEncapL2: &p.EncapL2,
 	}
 }

@@ -1,0 +1,86 @@
+package fastpath
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// Marks are the bits of a conntrack entry's mark that the programs use. No other
+// bit of the mark is changed.
+type Marks struct {
+	// Sent says that the host's rules have passed a packet from the container,
+	// Received that they have passed one to it. Each is one bit.
+	Sent, Received uint32
+}
+
+// DefaultMarks are high bits that Docker, kube-proxy and Calico do not use.
+var DefaultMarks = Marks{Sent: 1 << 28, Received: 1 << 29}
+
+// Config is constant in the loaded programs.
+type Config struct {
+	// Device is the index of the tunnel device, which has no link header.
+	Device int
+	// Network has the addresses of all hosts' containers, Subnet those of this
+	// host's. Both are IPv4.
+	Network, Subnet netip.Prefix
+	Marks           Marks
+	// Encap, if not nil, is the tunnel's own program that wraps an Ethernet packet
+	// and sends it. Decap, if not nil, is a program array whose entry 0 the tunnel's
+	// own program calls for an Ethernet packet that it has unwrapped. Without them,
+	// packets pass the tunnel device.
+	Encap *ebpf.Program
+	Decap *ebpf.Map
+	// PinDir is a directory on a bpffs. The programs in it stay at work when the
+	// process ends. Its parent must exist.
+	PinDir string
+}
+
+func (c Config) validate() error {
+	one := func(mark uint32) bool { return bits.OnesCount32(mark) == 1 }
+	switch {
+	case c.Device <= 0:
+		return fmt.Errorf("device index %d is not positive", c.Device)
+	case !c.Network.IsValid() || !c.Network.Addr().Is4() || c.Network != c.Network.Masked():
+		return fmt.Errorf("network %v is not an IPv4 network", c.Network)
+	case c.Subnet != c.Subnet.Masked() || c.Subnet.Bits() < c.Network.Bits() || !c.Network.Contains(c.Subnet.Addr()):
+		return fmt.Errorf("subnet %v is not within network %v", c.Subnet, c.Network)
+	case !one(c.Marks.Sent) || !one(c.Marks.Received) || c.Marks.Sent == c.Marks.Received:
+		return fmt.Errorf("marks %#x and %#x are not two different bits", c.Marks.Sent, c.Marks.Received)
+	case c.PinDir == "":
+		return errors.New("directory for pins is missing")
+	}
+	return nil
+}
+
+// identity is equal for configurations whose pinned programs and maps can be
+// adopted: same programs, same layout of maps, same constants.
+func (c Config) identity() string {
+	h := sha256.New()
+	h.Write(_FastpathBytes)
+	fmt.Fprintln(h, c.Device, c.Network, c.Subnet, c.Marks)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// be32 returns a in the byte order of packets.
+func be32(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+func addrOf(v uint32) netip.Addr {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], v)
+	return netip.AddrFrom4(b)
+}
+
+func mask(bits int) uint32 {
+	return binary.NativeEndian.Uint32(net.CIDRMask(bits, 32))
+}

@@ -1,0 +1,121 @@
+package fastpath
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+)
+
+// tablePrefix begins the names of our nftables tables, such as
+// flannel-fastpath-flannel0.
+const tablePrefix = "flannel-fastpath-"
+
+func markTable(device string) *nftables.Table {
+	return &nftables.Table{Name: tablePrefix + device, Family: nftables.TableFamilyIPv4}
+}
+
+// mark makes the table whose rules mark the entry of a flow in connection
+// tracking (N is the network, S the subnet, out and in the bits of Marks):
+//
+//	chain postrouting {
+//		type filter hook postrouting priority 2147483647; policy accept;
+//		ip saddr S ip daddr N ip daddr != S ct mark and out == 0 ct mark set ct mark or out
+//		ip saddr N ip saddr != S ip daddr S ct mark and in == 0 ct mark set ct mark or in
+//	}
+//
+// A packet that reaches them has passed all other rules of the host. They also
+// have the kernel track flows, which it does only if a rule needs it
+// (nf_ct_netns_get in net/netfilter/nf_conntrack_proto.c). mark changes nothing if
+// the table is complete. It runs in the network namespace of the device.
+func mark(device string, config Config) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("make rules of fast path: %w", err)
+	}
+	t := markTable(device)
+	chain := &nftables.Chain{
+		Name: "postrouting", Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityLast,
+	}
+	rules, version := config.markRules(), fmt.Append(nil, config.Network, config.Subnet, config.Marks)
+	// An error says that there is no such table or chain.
+	have, err := c.GetRules(t, chain)
+	same := func(r *nftables.Rule) bool { return bytes.Equal(r.UserData, version) }
+	if err == nil && len(have) == len(rules) && same(have[0]) && same(have[1]) {
+		return nil
+	}
+	c.AddTable(t)
+	c.DelTable(t) // an error if it is not there
+	c.AddTable(t)
+	c.AddChain(chain)
+	for _, exprs := range rules {
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: version})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("make rules of fast path: %w", err)
+	}
+	return nil
+}
+
+// unmark takes the table away. It is no error if it is not there.
+func unmark(device string) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("remove rules of fast path: %w", err)
+	}
+	t := markTable(device)
+	c.AddTable(t)
+	c.DelTable(t)
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("remove rules of fast path: %w", err)
+	}
+	return nil
+}
+
+// ourTable reports whether a table is of a fast path, also of another network.
+func ourTable(name string) bool { return strings.HasPrefix(name, tablePrefix) }
+
+func (c Config) markRules() [][]expr.Any {
+	const source, target = 12, 16 // RFC 791 section 3.1
+	within := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpEq, p) }
+	outside := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpNeq, p) }
+	join := func(parts ...[]expr.Any) (all []expr.Any) {
+		for _, p := range parts {
+			all = append(all, p...)
+		}
+		return all
+	}
+	return [][]expr.Any{
+		join(within(source, c.Subnet), within(target, c.Network), outside(target, c.Subnet), setMark(c.Marks.Sent)),
+		join(within(source, c.Network), outside(source, c.Subnet), within(target, c.Subnet), setMark(c.Marks.Received)),
+	}
+}
+
+// compareAddr compares the address at offset in the IP header.
+func compareAddr(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: net.CIDRMask(p.Bits(), 32), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: p.Addr().AsSlice()},
+	}
+}
+
+// setMark sets a bit of the entry's mark, unless it is set: a write of the entry
+// costs other processors their copy of it.
+func setMark(bit uint32) []expr.Any {
+	word := binaryutil.NativeEndian.PutUint32
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: word(bit), Xor: word(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: word(0)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: word(^bit), Xor: word(bit)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+	}
+}

@@ -1,0 +1,167 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// Container is an address of a container at a port of a bridge.
+type Container struct {
+	Addr netip.Addr
+	MAC  MAC
+	// Port is the index of the host's end of the veth pair, PortMTU its MTU.
+	Port, PortMTU int
+	// Bridge is the index of the port's bridge, Gateway the bridge's own address.
+	Bridge  int
+	Gateway MAC
+}
+
+func (c Container) address() fastpathAddress {
+	return fastpathAddress{Port: uint32(c.Port), Ip: be32(c.Addr)}
+}
+
+func (c Container) station() fastpathStation {
+	return fastpathStation{Bridge: uint32(c.Bridge), Mac: c.MAC}
+}
+
+func (c Container) value() fastpathContainer {
+	return fastpathContainer{Mac: c.MAC, Gateway: c.Gateway, Bridge: uint32(c.Bridge)}
+}
+
+func (c Container) port() fastpathPort {
+	return fastpathPort{Index: uint32(c.Port), Mtu: uint32(c.PortMTU)}
+}
+
+// table is what the kernel's maps have.
+type table struct {
+	containers map[fastpathAddress]fastpathContainer
+	ports      map[fastpathStation]fastpathPort
+}
+
+func tableOf(containers []Container) table {
+	t := table{make(map[fastpathAddress]fastpathContainer), make(map[fastpathStation]fastpathPort)}
+	for _, c := range containers {
+		t.containers[c.address()] = c.value()
+		t.ports[c.station()] = c.port()
+	}
+	return t
+}
+
+// read returns the table that the kernel has.
+func (p *programs) read() (table, error) {
+	t := tableOf(nil)
+	err := errors.Join(
+		readMap(p.Containers, t.containers, func(c *fastpathContainer) *uint32 { return &c.Used }),
+		readMap(p.Ports, t.ports, func(p *fastpathPort) *uint32 { return &p.Used }))
+	return t, err
+}
+
+// readMap leaves out the epoch in which an entry was used, which programs write.
+func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, used func(*V) *uint32) error {
+	var k K
+	var v V
+	entries := m.Iterate()
+	for entries.Next(&k, &v) {
+		*used(&v) = 0
+		into[k] = v
+	}
+	return entries.Err()
+}
+
+// set makes the containers those that packets are exchanged with, and attaches
+// the programs to their ports and no others. What no longer holds is removed
+// first: no packet goes to a container that has lost the address.
+func (p *programs) set(containers []Container) error {
+	have, err := p.read()
+	if err != nil {
+		return fmt.Errorf("read containers of fast path: %w", err)
+	}
+	want := tableOf(containers)
+	if err := errors.Join(
+		change(p.Containers, have.containers, want.containers),
+		change(p.Ports, have.ports, want.ports),
+	); err != nil {
+		return fmt.Errorf("change containers of fast path: %w", err)
+	}
+	if err := p.attachPorts(want); err != nil {
+		return err
+	}
+	return p.attachDecap(len(containers) > 0)
+}
+
+// attachDecap has the tunnel's own program call ours, or not.
+func (p *programs) attachDecap(on bool) error {
+	m := p.config.Decap
+	if m == nil {
+		return nil
+	}
+	if on {
+		if err := m.Put(uint32(0), p.ToContainerL2); err != nil {
+			return fmt.Errorf("attach fast path to the tunnel's program: %w", err)
+		}
+		return nil
+	}
+	return Detach(m)
+}
+
+func change[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
+	for k, v := range have {
+		if w, ok := want[k]; ok && w == v {
+			continue
+		}
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	for k, w := range want {
+		if v, ok := have[k]; ok && w == v {
+			continue
+		}
+		if err := m.Put(k, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *programs) attachPorts(t table) error {
+	want := make(map[hook]struct{})
+	for _, port := range t.ports {
+		for _, h := range portHooks(int(port.Index)) {
+			want[h] = struct{}{}
+		}
+	}
+	if len(want) > 0 {
+		want[p.deviceHook()] = struct{}{}
+	}
+	have, err := p.hooks()
+	if err != nil {
+		return err
+	}
+	for _, h := range have {
+		if _, keep := want[h]; !keep {
+			if err := p.detach(h); err != nil {
+				return err
+			}
+			delete(p.attached, h)
+		}
+	}
+	for _, h := range slices.Collect(maps.Keys(want)) {
+		if _, done := p.attached[h]; done {
+			continue
+		}
+		if err := p.attach(h); err != nil {
+			return err
+		}
+		p.attached[h] = struct{}{}
+	}
+	return nil
+}

@@ -1,0 +1,526 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The short way of packets between a container's link and the tunnel device.
+ * Programs, attached with tcx:
+ *
+ *   from_container  ingress of a container's link  redirects to the tunnel
+ *   to_container    ingress of the tunnel          redirects into the container
+ *                   (or of the uplink, after the tunnel's own program)
+ *   left            egress of a container's link   notes what the long way lets pass
+ *
+ * A packet takes the short way if connection tracking has an entry of its flow,
+ * with the mark of its direction. A rule of our own table, the last of all, sets
+ * that mark. So the mark lives and dies with the entry. What the rules of the
+ * bridge let pass, which come behind that one, is seen by `left`.
+ */
+#include "fastpath.h"
+
+/* The part of a packet that decides on its way. */
+struct packet {
+	struct iphdr ip;
+	__be16 sport, dport;
+	__u32 largest; /* of the packets that it is on the wire, in bytes */
+	__u32 packets, bytes;
+	__u32 data; /* bytes behind the transport header */
+};
+
+static __always_inline void count(enum outcome o, const struct packet *p)
+{
+	struct count *c = bpf_map_lookup_elem(&counts, &o);
+
+	if (c) {
+		c->packets += p->packets;
+		c->bytes += p->bytes;
+	}
+}
+
+static __always_inline struct settings *current(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+/* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
+static __always_inline __u16 sum(const struct iphdr *ip)
+{
+	const __u16 *w = (const void *)ip;
+	__u32 s = 0;
+
+#pragma unroll
+	for (int i = 0; i < sizeof(*ip) / 2; i++)
+		s += w[i];
+	s = (s & 0xffff) + (s >> 16);
+	return s + (s >> 16);
+}
+
+/* The host's containers have addresses of its subnet, all others of the network. */
+static __always_inline int local(__be32 a) { return (a & subnet_mask) == subnet; }
+static __always_inline int remote(__be32 a) { return (a & network_mask) == network && !local(a); }
+
+/* off: bytes of link header. */
+static __always_inline int load(struct __sk_buff *skb, __u32 off, struct packet *p)
+{
+	struct start {
+		struct iphdr ip;
+		__be16 sport, dport;
+	} *s = (void *)(long)skb->data + off;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return 0;
+	if ((void *)(s + 1) <= (void *)(long)skb->data_end) {
+		p->ip = s->ip;
+		p->sport = s->sport;
+		p->dport = s->dport;
+	} else if (bpf_skb_load_bytes(skb, off, p, sizeof(*s)) < 0) {
+		return 0;
+	}
+	p->packets = 1;
+	p->bytes = skb->len - off;
+	return 1;
+}
+
+/* A TCP header's length and flags. */
+static __always_inline int load_tcp(struct __sk_buff *skb, __u32 off, __u8 tcp[2])
+{
+	__u8 *b = (void *)(long)skb->data + off + sizeof(struct iphdr) + 12;
+
+	if ((void *)(b + 2) > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, off + sizeof(struct iphdr) + 12, tcp, 2);
+	tcp[0] = b[0];
+	tcp[1] = b[1];
+	return 0;
+}
+
+/*
+ * The kernel alone answers, reassembles or closes: it gets all that is not a
+ * whole packet of TCP or UDP in the midst of a flow.
+ */
+static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet *p)
+{
+	__u32 len = bpf_ntohs(p->ip.tot_len), hdr = sizeof(p->ip) + 8, segment = skb->gso_size;
+	__u8 tcp[2]; /* length of the header, flags */
+
+	if (p->ip.version != 4 || p->ip.ihl != 5 || p->ip.frag_off & bpf_htons(IP_FRAGMENT) ||
+	    p->ip.ttl <= 1 || len != skb->len - off || sum(&p->ip) != 0xffff)
+		return 0;
+	if (p->ip.protocol == IPPROTO_TCP) {
+		if (load_tcp(skb, off, tcp) < 0 || tcp[0] >> 4 < 5 ||
+		    (tcp[1] & (TCP_ACK | TCP_SYN | TCP_FIN | TCP_RST | TCP_URG)) != TCP_ACK)
+			return 0;
+		hdr = sizeof(p->ip) + (tcp[0] >> 4) * 4;
+	} else if (p->ip.protocol != IPPROTO_UDP) {
+		return 0;
+	}
+	if (hdr > len)
+		return 0;
+	p->data = len - hdr;
+	p->largest = len;
+	if (segment) {
+		p->packets = (p->data + segment - 1) / segment;
+		p->bytes += (p->packets - 1) * hdr;
+		p->largest = hdr + segment;
+	}
+	return 1;
+}
+
+static __always_inline __u32 hash(const struct packet *p, __u32 seed)
+{
+	__u32 h = (seed ^ p->ip.saddr) * 0x9e3779b1;
+
+	h = ((h ^ h >> 15) + p->ip.daddr) * 0x85ebca6b;
+	h = ((h ^ h >> 13) + ((__u32)p->sport << 16 | p->dport)) * 0xc2b2ae35;
+	return h ^ h >> 16;
+}
+
+static __always_inline struct slot *slot(const struct packet *p)
+{
+	__u32 h = hash(p, p->ip.protocol) & (SLOTS - 1);
+
+	return bpf_map_lookup_elem(&slots, &h);
+}
+
+static __always_inline __u32 tag(const struct packet *p)
+{
+	return hash(p, seed ^ p->ip.protocol) | 1; /* 0 is of no flow */
+}
+
+static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_ct_opts opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = p->ip.protocol};
+	struct bpf_sock_tuple t = {};
+
+	t.ipv4.saddr = p->ip.saddr;
+	t.ipv4.daddr = p->ip.daddr;
+	t.ipv4.sport = p->sport;
+	t.ipv4.dport = p->dport;
+	return bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));
+}
+
+#define HAS(ext, id)                                                \
+	(bpf_core_enum_value_exists(enum nf_ct_ext_id, id) &&      \
+	 extends(ext, bpf_core_enum_value(enum nf_ct_ext_id, id)))
+
+static __always_inline int extends(struct nf_ct_ext *ext, __u64 id)
+{
+	__u8 offset = 0;
+
+	bpf_probe_read_kernel(&offset, sizeof(offset), (void *)__builtin_preserve_access_index(&ext->offset) + id);
+	return offset;
+}
+
+/* An entry that needs more of the kernel than to let packets pass. */
+static __always_inline enum outcome special(struct nf_conn *ct)
+{
+	struct nf_ct_ext *ext = ct->ext;
+
+	if (ct->status & SPECIAL)
+		return TRANSLATED;
+	if (!ext)
+		return FAST_OUT;
+	if (HAS(ext, NF_CT_EXT_HELPER) || HAS(ext, NF_CT_EXT_SEQADJ) || HAS(ext, NF_CT_EXT_SYNPROXY))
+		return TRANSLATED;
+	if (HAS(ext, NF_CT_EXT_ACCT) || HAS(ext, NF_CT_EXT_TIMEOUT))
+		return COUNTED;
+	return FAST_OUT;
+}
+
+/*
+ * An entry's timeout is moved on as nf_conntrack_tcp_packet and
+ * nf_conntrack_udp_packet do, but once in a second. TCP: what was not
+ * acknowledged for two seconds has the shorter time.
+ */
+static __always_inline void prolong(struct nf_conn *ct, const struct packet *p, const struct settings *t)
+{
+	__s32 left = ct->timeout - (__u32)bpf_jiffies64();
+	__u32 full = t->tcp;
+
+	if (ct->status & IPS_FIXED_TIMEOUT)
+		return;
+	if (p->ip.protocol == IPPROTO_UDP)
+		full = ct->status & IPS_ASSURED ? t->udp_stream : t->udp;
+	else if (p->data && left < (__s32)((full - 2) * hz) && t->tcp_unacknowledged < full)
+		full = t->tcp_unacknowledged;
+	else if (p->data)
+		return;
+	if (left < (__s32)((full - 1) * hz) || left > (__s32)(full * hz))
+		bpf_ct_change_timeout(ct, full * 1000);
+}
+
+static __always_inline enum outcome judge(struct nf_conn *ct, const struct packet *p, __u32 mark, const struct settings *t)
+{
+	enum outcome o = special(ct);
+	__u64 status = ct->status;
+
+	if (o != FAST_OUT)
+		return o;
+	if ((status & (IPS_CONFIRMED | IPS_DYING)) != IPS_CONFIRMED)
+		return NO_ENTRY;
+	if (t->replied && !(status & IPS_SEEN_REPLY))
+		return NOT_ESTABLISHED;
+	if (p->ip.protocol == IPPROTO_TCP) {
+		if (ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
+			return NOT_ESTABLISHED;
+		if (!(ct->proto.tcp.seen[0].flags & ct->proto.tcp.seen[1].flags & IP_CT_TCP_FLAG_BE_LIBERAL))
+			return WINDOW;
+	} else if ((status & (IPS_SEEN_REPLY | IPS_ASSURED)) == IPS_SEEN_REPLY &&
+		   (__s64)(bpf_jiffies64() - ct->proto.udp.stream_ts) > 0) {
+		return NOT_ESTABLISHED; /* the kernel gives it the longer timeout now */
+	}
+	if (!(ct->mark & mark))
+		return NOT_JUDGED;
+	prolong(ct, p, t);
+	return FAST_OUT;
+}
+
+/* Windows are checked until user space has been told. */
+static __always_inline void report(const struct packet *p)
+{
+	struct flow f = {p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol};
+
+	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
+}
+
+/* FAST_OUT if the packet may take the short way. */
+static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, struct slot *f)
+{
+	struct settings *t = current();
+	enum outcome o = NO_ENTRY;
+	struct nf_conn *ct;
+
+	if (!t || bpf_ktime_get_coarse_ns() > t->until)
+		return STALE;
+	ct = find(skb, p);
+	if (ct) {
+		o = judge(ct, p, mark, t);
+		bpf_ct_release(ct);
+	}
+	if (o == WINDOW)
+		report(p);
+	if (o != FAST_OUT && o != NOT_JUDGED)
+		f->packets = 0; /* look again after some packets */
+	return o;
+}
+
+static __always_inline int leave(enum outcome o, const struct packet *p)
+{
+	count(o, p);
+	return NEXT;
+}
+
+/* RFC 1624, equation 3, and linux/ip.h's ip_decrease_ttl. */
+static __always_inline void decrease_ttl(struct iphdr *ip)
+{
+	__u32 check = ip->check + bpf_htons(0x0100);
+
+	ip->check = check + (check >= 0xffff);
+	ip->ttl--;
+}
+
+static __always_inline int same(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const void *)a, *y = (const void *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+/* For user space, which has the kernel keep the neighbours of containers in use. */
+static __always_inline void note_use(__u32 *used)
+{
+	struct settings *t = current();
+
+	if (t && *used != t->epoch)
+		*used = t->epoch;
+}
+
+static __always_inline struct path *path_of(const struct packet *p, struct flow *f)
+{
+	__u32 h = hash(p, p->ip.tos) & (PATHS - 1);
+
+	*f = (struct flow){p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol, p->ip.tos};
+	return bpf_map_lookup_elem(&paths, &h);
+}
+
+/*
+ * A look-up in each jiffy follows every change of routes and neighbours before
+ * user space could. `path` is of this processor, which runs one program at a time.
+ */
+static __always_inline int fresh(const struct path *path, const struct packet *p, const struct flow *f)
+{
+	const __u64 *x = (const void *)f, *y = (const void *)&path->flow;
+
+	return path->jiffy == (__u32)bpf_jiffies64() && p->largest <= path->largest && x[0] == y[0] && x[1] == y[1];
+}
+
+/* 0 if there is a route that carries the packet. */
+static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct packet *p,
+				   __u32 from, __u32 flags)
+{
+	fib->family = AF_INET;
+	fib->ifindex = from;
+	fib->tos = p->ip.tos & ~3;
+	fib->tot_len = p->largest;
+	fib->l4_protocol = p->ip.protocol;
+	fib->sport = p->sport;
+	fib->dport = p->dport;
+	fib->ipv4_src = p->ip.saddr;
+	fib->ipv4_dst = p->ip.daddr;
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
+static __always_inline void remember(struct path *path, const struct packet *p, const struct flow *f)
+{
+	path->flow = *f;
+	path->largest = p->largest;
+	path->jiffy = bpf_jiffies64();
+}
+
+/* Whether the route of a container's packet leads into the tunnel. */
+static __always_inline int leads_out(struct __sk_buff *skb, const struct packet *p, struct container *c)
+{
+	struct bpf_fib_lookup fib = {};
+	struct flow f;
+	struct path *path = path_of(p, &f);
+
+	if (!path)
+		return 0;
+	if (fresh(path, p, &f))
+		return 1;
+	if (look_up(skb, &fib, p, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
+		return 0;
+	note_use(&c->used);
+	remember(path, p, &f);
+	return 1;
+}
+
+/* The way to a container; NULL if there is none, and why. */
+static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct packet *p, enum outcome *why)
+{
+	struct bpf_fib_lookup fib = {};
+	struct station s = {};
+	struct port *port;
+	struct flow f;
+	struct path *path = path_of(p, &f);
+
+	if (path && fresh(path, p, &f))
+		return path;
+	*why = ROUTE;
+	if (!path || look_up(skb, &fib, p, device, 0))
+		return NULL;
+	s.bridge = fib.ifindex;
+	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
+	port = bpf_map_lookup_elem(&ports, &s);
+	if (port && p->largest > port->mtu)
+		return NULL;
+	*why = UNKNOWN_CONTAINER;
+	if (!port)
+		return NULL;
+	note_use(&port->used);
+	path->port = port->index;
+	__builtin_memcpy(path->dmac, fib.dmac, ETH_ALEN);
+	__builtin_memcpy(path->smac, fib.smac, ETH_ALEN);
+	remember(path, p, &f);
+	return path;
+}
+
+/* rt_tos2priority of net/route.h, which a router gives each packet. */
+static __always_inline __u32 priority(__u8 tos)
+{
+	return (0x4620 >> (tos >> 3 & 3) * 4) & 15;
+}
+
+SEC("tcx/ingress")
+int from_container(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+	struct packet p = {};
+	struct container *c;
+	struct slot *f;
+	enum outcome o;
+
+	if (!load(skb, ETH_HLEN, &p) || !local(p.ip.saddr) || !remote(p.ip.daddr))
+		return NEXT;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present || !plain(skb, ETH_HLEN, &p))
+		return leave(ODD, &p);
+	f = slot(&p);
+	if (!f || f->packets < FIRST) {
+		if (f)
+			f->packets++;
+		return leave(FIRST_PACKETS, &p);
+	}
+
+	struct address a = {.port = skb->ifindex, .ip = p.ip.saddr};
+	c = bpf_map_lookup_elem(&containers, &a);
+	if (!c || !same(eth->h_source, c->mac) || !same(eth->h_dest, c->gateway))
+		return leave(UNKNOWN_CONTAINER, &p);
+	if (!leads_out(skb, &p, c))
+		return leave(ROUTE, &p);
+	o = admit(skb, &p, sent, f);
+	if (o != FAST_OUT)
+		return leave(o, &p);
+
+	decrease_ttl(&p.ip);
+	/* TTL, protocol and checksum */
+	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
+	skb->priority = priority(p.ip.tos);
+	count(FAST_OUT, &p);
+	bpf_tail_call(skb, &encap, 0);
+	return bpf_redirect(device, 0);
+}
+
+/* The packet takes the long way: only if it leaves it may those that follow it pass. */
+static __always_inline int arrive(enum outcome o, const struct packet *p, struct slot *f)
+{
+	if (f->left)
+		f->left = 0;
+	return leave(o, p);
+}
+
+/* off: bytes of link header. One copy serves two programs. */
+static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
+{
+	struct packet p = {};
+	struct ethhdr eth;
+	struct path *way;
+	struct slot *f;
+	enum outcome o;
+
+	if (!load(skb, off, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
+		return NEXT;
+	if (skb->pkt_type != PACKET_HOST || !plain(skb, off, &p))
+		return leave(ODD, &p);
+	f = slot(&p);
+	if (!f)
+		return NEXT;
+	if (f->packets < FIRST) {
+		f->packets++;
+		return arrive(FIRST_PACKETS, &p, f);
+	}
+
+	way = leads_in(skb, &p, &o);
+	if (!way)
+		return arrive(o, &p, f);
+	o = admit(skb, &p, received, f);
+	if (o == FAST_OUT && f->left != tag(&p))
+		o = NOT_JUDGED;
+	if (o != FAST_OUT)
+		return arrive(o, &p, f);
+	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return arrive(ROUTE, &p, f);
+
+	decrease_ttl(&p.ip);
+	__builtin_memcpy(eth.h_dest, way->dmac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, way->smac, ETH_ALEN);
+	eth.h_proto = bpf_htons(ETH_P_IP);
+	bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
+	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
+	count(FAST_IN, &p);
+	return bpf_redirect_peer(way->port, 0);
+}
+
+/* LONG_WAY in cb[4] says that to_container_l2 has seen the packet. */
+#define LONG_WAY 0x666c6e66 /* "flnf" */
+
+SEC("tcx/ingress")
+int to_container(struct __sk_buff *skb)
+{
+	return skb->cb[4] == LONG_WAY ? NEXT : deliver(skb, 0);
+}
+
+/* At the uplink, called by the tunnel's program with what that has unwrapped. */
+SEC("tcx/ingress")
+int to_container_l2(struct __sk_buff *skb)
+{
+	int action = deliver(skb, ETH_HLEN);
+
+	if (action != NEXT)
+		return action;
+	skb->cb[4] = LONG_WAY;
+	return bpf_redirect(device, BPF_F_INGRESS);
+}
+
+SEC("tcx/egress")
+int left(struct __sk_buff *skb)
+{
+	struct container *c;
+	struct packet p = {};
+	struct ethhdr eth;
+	struct slot *f;
+
+	if (!load(skb, ETH_HLEN, &p) || !remote(p.ip.saddr) || !local(p.ip.daddr))
+		return NEXT;
+	f = slot(&p);
+	if (!f || f->packets < FIRST || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 ||
+	    !plain(skb, ETH_HLEN, &p))
+		return NEXT;
+
+	/* A bridge floods what it has not learned: it must be for this port. */
+	struct address a = {.port = skb->ifindex, .ip = p.ip.daddr};
+	c = bpf_map_lookup_elem(&containers, &a);
+	if (c && same(eth.h_dest, c->mac))
+		f->left = tag(&p);
+	return NEXT;
+}
+
+char __license[] SEC("license") = "GPL";

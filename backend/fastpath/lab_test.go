@@ -1,0 +1,354 @@
+package fastpath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	deviceName = "flannel0"
+	deviceMTU  = 1500 - 28
+	bridgeName = "docker0"
+	bpffs      = "/sys/fs/bpf"
+)
+
+var network = netip.MustParsePrefix("10.5.0.0/16")
+
+// host has a bridge with a container, and a tunnel to the other host that is
+// carried by user space: the programs see the same packets with any tunnel.
+type host struct {
+	*netnstest.Host
+	t         *testing.T
+	subnet    netip.Prefix
+	container *netnstest.Host
+	device    int
+	tun       *os.File
+	socket    net.PacketConn
+	programs  *programs
+	windows   *windows
+	path      *Path
+	others    []*Path
+	stop      func()
+	marks     Marks
+	encap     *ebpf.Program
+	decap     *ebpf.Map
+}
+
+// newHosts makes two hosts whose containers reach each other the long way.
+func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
+	t.Helper()
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	a, b := newHost(t, lab, "a", "10.5.1.0/24"), newHost(t, lab, "b", "10.5.2.0/24")
+	a.carry(b)
+	b.carry(a)
+	return lab, a, b
+}
+
+func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
+	t.Helper()
+	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: DefaultMarks}
+	h.must(h.Do(func() (err error) {
+		if h.tun, err = openTUN(deviceName); err != nil {
+			return err
+		}
+		i, err := net.InterfaceByName(deviceName)
+		if err == nil {
+			h.device = i.Index
+		}
+		return err
+	}))
+	h.SetMTU(deviceName, deviceMTU)
+	h.AddAddr(deviceName, netip.PrefixFrom(h.subnet.Addr(), 32))
+	h.Up(deviceName)
+	h.AddRoute(network, netip.Addr{}, deviceName)
+	h.Bridge(bridgeName, netip.PrefixFrom(h.gateway(), h.subnet.Bits()), deviceMTU)
+	// As Docker does: a bridge without an address of its own takes its ports'.
+	bridge, err := h.Netlink().LinkByName(bridgeName)
+	h.must(err)
+	h.must(h.Netlink().LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr))
+	h.container = h.Container(name+"1", bridgeName, netip.PrefixFrom(h.gateway().Next(), h.subnet.Bits()), h.gateway(), deviceMTU)
+	socket, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(h.Addr().Addr(), 8285).String())
+	h.must(err)
+	h.socket = socket
+	return h
+}
+
+func (h *host) gateway() netip.Addr { return h.subnet.Addr().Next() }
+
+// addr is the container's address.
+func (h *host) addr() netip.Addr { return h.container.Addr().Addr() }
+
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatalf("host %s: %v", h.Name(), err)
+	}
+}
+
+func openTUN(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make device %s: %w", name, err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// carry carries what the tunnel device sends to the peer.
+func (h *host) carry(peer *host) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		packet := make([]byte, 1<<16)
+		for {
+			n, err := h.tun.Read(packet)
+			if err != nil {
+				return
+			}
+			_, _ = h.socket.WriteTo(packet[:n], net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer.Addr().Addr(), 8285)))
+		}
+	})
+	wg.Go(func() {
+		packet := make([]byte, 1<<16)
+		for {
+			n, _, err := h.socket.ReadFrom(packet)
+			if err != nil {
+				return
+			}
+			_, _ = h.tun.Write(packet[:n])
+		}
+	})
+	h.t.Cleanup(func() {
+		h.must(h.socket.Close())
+		h.must(h.tun.Close())
+		wg.Wait()
+	})
+}
+
+// config pins below a directory of the test's own.
+func (h *host) config() Config {
+	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
+	return Config{
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, Encap: h.encap, Decap: h.decap,
+		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
+	}
+}
+
+// run puts a Path to work, as the backend does.
+func (h *host) run() {
+	h.t.Helper()
+	h.path, h.stop = h.begin(h.config())
+	h.programs = h.path.programs
+}
+
+// runPath runs one of another network beside it.
+func (h *host) runPath(c Config) {
+	h.t.Helper()
+	p, _ := h.begin(c)
+	h.others = append(h.others, p)
+}
+
+func (h *host) begin(c Config) (path *Path, stop func()) {
+	h.t.Helper()
+	h.must(h.Do(func() (err error) {
+		path, err = New(c)
+		return err
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := h.Do(func() error { return path.Run(ctx) }); err != nil {
+			h.t.Errorf("host %s: %v", h.Name(), err)
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+		h.must(path.Close())
+	})
+	h.t.Cleanup(func() {
+		stop()
+		h.must(h.Do(func() error { return Remove(c.PinDir, path.device) }))
+	})
+	return path, stop
+}
+
+// serves waits until the path serves n addresses.
+func (h *host) serves(n int) {
+	h.t.Helper()
+	h.until(fmt.Sprintf("%d containers are served", n), func() bool { return h.path.Status().Containers == n })
+}
+
+// until waits for a condition that follows from an event of the kernel.
+func (h *host) until(what string, is func() bool) {
+	h.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			out, _ := h.Command(h.t.Context(), "sh", "-c", "ip neigh; bridge fdb; ip link").CombinedOutput()
+			h.t.Fatalf("host %s: not within 10 s: %s; counts are %+v\n%s", h.Name(), what, h.stats(), out)
+		}
+		runtime.Gosched()
+	}
+}
+
+// start puts the programs to work for the containers given.
+func (h *host) start(containers ...Container) {
+	h.t.Helper()
+	c := h.config()
+	h.must(h.Do(func() (err error) {
+		if err := mark(deviceName, c); err != nil {
+			return err
+		}
+		if h.programs, _, err = open(c); err != nil {
+			return err
+		}
+		if err := h.programs.renew(false); err != nil {
+			return err
+		}
+		if h.windows, err = openWindows(h.programs); err != nil {
+			return err
+		}
+		return h.programs.set(containers)
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := h.windows.run(ctx); err != nil {
+			h.t.Errorf("host %s: %v", h.Name(), err)
+		}
+	})
+	h.t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		_ = h.windows.close()
+		h.must(h.programs.close())
+		h.must(os.RemoveAll(c.PinDir))
+	})
+}
+
+// known is the host's own container, as discovery would find it.
+func (h *host) known() Container {
+	h.t.Helper()
+	return Container{
+		Addr: h.addr(), MAC: h.mac(h.container, "eth0"), Bridge: h.index(bridgeName),
+		Gateway: h.mac(h.Host, bridgeName), Port: h.index("veth-" + h.container.Name()), PortMTU: deviceMTU,
+	}
+}
+
+func (h *host) index(name string) int {
+	h.t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	h.must(err)
+	return l.Attrs().Index
+}
+
+func (h *host) mac(where *netnstest.Host, name string) MAC {
+	h.t.Helper()
+	l, err := where.Netlink().LinkByName(name)
+	h.must(err)
+	return MAC(l.Attrs().HardwareAddr)
+}
+
+func (h *host) stats() Stats {
+	h.t.Helper()
+	s, err := h.programs.stats()
+	h.must(err)
+	return s
+}
+
+// nft runs a script of nft(8) on the host.
+func (h *host) nft(script string) {
+	h.t.Helper()
+	c := h.Command(h.t.Context(), "nft", "-f", "-")
+	c.Stdin = strings.NewReader(script)
+	if out, err := c.CombinedOutput(); err != nil {
+		h.t.Fatalf("host %s: nft: %v\n%s", h.Name(), err, out)
+	}
+}
+
+// stream is a TCP connection between the containers, or a pair of UDP sockets.
+type stream struct {
+	t        *testing.T
+	from, to net.Conn
+}
+
+// connect opens a TCP connection from the container of a to that of b.
+func connect(t *testing.T, a, b *host) stream {
+	t.Helper()
+	l, err := b.container.Listen(t.Context(), "tcp4", netip.AddrPortFrom(b.addr(), 0).String())
+	b.must(err)
+	defer l.Close()
+	from, err := a.container.Dial(t.Context(), "tcp4", l.Addr().String())
+	a.must(err)
+	to, err := l.Accept()
+	b.must(err)
+	t.Cleanup(func() { from.Close(); to.Close() })
+	return stream{t, from, to}
+}
+
+// exchange sends n messages there and back, one at a time.
+func (s stream) exchange(n int) {
+	s.t.Helper()
+	message := []byte("message of a container")
+	for range n {
+		for _, way := range [][2]net.Conn{{s.from, s.to}, {s.to, s.from}} {
+			if _, err := way[0].Write(message); err != nil {
+				s.t.Fatal(err)
+			}
+			got := make([]byte, len(message))
+			if _, err := io.ReadFull(way[1], got); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// fast returns how many packets took the fast path at h while f ran.
+func (h *host) fast(f func()) (sent, received uint64) {
+	h.t.Helper()
+	before := h.stats()
+	f()
+	after := h.stats()
+	return after.Sent.Packets - before.Sent.Packets, after.Received.Packets - before.Received.Packets
+}
+
+// forget deletes the conntrack entries of the containers' flows.
+func (h *host) forget() {
+	h.t.Helper()
+	h.must(h.Do(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, allFlows{})
+		return err
+	}))
+}
+
+type allFlows struct{}
+
+func (allFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	source, _ := netip.AddrFromSlice(f.Forward.SrcIP.To4())
+	return network.Contains(source)
+}

@@ -1,0 +1,112 @@
+package fastpath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// findings say for which packets the fast path must stay off.
+type findings struct {
+	// all are reasons that concern all packets, replyless those that concern flows
+	// without a reply only.
+	all, replyless []string
+	// ports are reasons that concern one port, by index.
+	ports map[int]string
+}
+
+// reasons lists all of them, and those of the topology.
+func (f findings) reasons(t topology) []string {
+	all := slices.Concat(f.all, f.replyless, t.unfit)
+	for _, reason := range f.ports {
+		if reason != "" {
+			all = append(all, reason)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// inspect looks for what sees or changes each packet of the long way. It runs
+// in the network namespace of the device.
+func (p *Path) inspect(t topology) (findings, error) {
+	f := findings{ports: make(map[int]string)}
+	rules, err := readRuleset()
+	if err != nil {
+		return f, err
+	}
+	s := scene{network: p.config.Network, marks: p.config.Marks, names: []string{p.device}}
+	for _, name := range t.names {
+		s.names = append(s.names, name)
+	}
+	judged := rules.judge(s)
+	f.all = judged[stateEstablished]
+	for _, reason := range judged[stateNew] {
+		if !slices.Contains(f.all, reason) {
+			f.replyless = append(f.replyless, reason)
+		}
+	}
+	legacy, err := legacyTables()
+	if err != nil {
+		return f, err
+	}
+	f.all = append(f.all, legacy...)
+	policies, err := ipsecPolicies(p.config.Network)
+	if err != nil {
+		return f, err
+	}
+	f.all = append(f.all, policies...)
+	return f, p.inspectLinks(t, &f)
+}
+
+// inspectLinks looks for shapers, filters and programs of others.
+func (p *Path) inspectLinks(t topology, f *findings) error {
+	l, err := p.newLinkInspector()
+	if err != nil {
+		return err
+	}
+	for _, index := range t.bridges {
+		switch reason, err := l.inspect(index); {
+		case err != nil:
+			return err
+		case reason != "":
+			f.all = append(f.all, fmt.Sprintf("%s at %s", reason, t.names[index]))
+		}
+	}
+	for _, c := range t.containers {
+		if _, done := f.ports[c.Port]; done {
+			continue
+		}
+		reason, err := l.inspect(c.Port)
+		if err != nil {
+			return err
+		}
+		if reason != "" {
+			reason = fmt.Sprintf("%s at %s", reason, t.names[c.Port])
+		}
+		f.ports[c.Port] = reason
+	}
+	return nil
+}
+
+// legacyTables names the tables of iptables that are not in nftables. Their
+// rules are not looked into.
+func legacyTables() ([]string, error) {
+	text, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for legacy iptables: %w", err)
+	}
+	var found []string
+	for name := range strings.FieldsSeq(string(bytes.TrimSpace(text))) {
+		if name != "nat" { // it sees the first packet of a flow only
+			found = append(found, fmt.Sprintf("table %s of legacy iptables", name))
+		}
+	}
+	return found, nil
+}

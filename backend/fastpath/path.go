@@ -1,0 +1,188 @@
+package fastpath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/reconcile"
+)
+
+// interval and burst bound how often containers that come and go in crowds make
+// a Step of the loop.
+const (
+	interval = 50 * time.Millisecond
+	burst    = 5
+)
+
+// Path is the fast path of one network. Its methods may be called concurrently,
+// but for Run and Close.
+type Path struct {
+	config   Config
+	device   string // its name
+	adopted  bool
+	programs *programs
+	windows  *windows
+	links    *netlink.Handle
+	watches  []watch
+
+	mu     sync.Mutex // guards what follows
+	known  topology   // as of the last look
+	looks  bool       // a look is under way: known is of before
+	status Status
+}
+
+// Status says what the fast path serves.
+type Status struct {
+	// Containers is the number of addresses that packets are exchanged with.
+	Containers int
+	// Off are the reasons why some or all packets take the long way, in order.
+	Off []string
+}
+
+// New loads the programs, or adopts those of an earlier process, which stay at
+// work meanwhile. It runs in the network namespace of the device; so does Run.
+//
+// Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
+// ebpf.ErrNotSupported where the kernel lacks what the programs call.
+func New(c Config) (_ *Path, err error) {
+	p := &Path{config: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.programs, p.adopted, err = open(c); err != nil {
+		return nil, err
+	}
+	device, err := net.InterfaceByIndex(c.Device)
+	if err != nil {
+		return nil, fmt.Errorf("find tunnel device: %w", err)
+	}
+	p.device = device.Name
+	if p.windows, err = openWindows(p.programs); err != nil {
+		return nil, err
+	}
+	if p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	return p, p.watch()
+}
+
+// Adopted reports whether the programs were left by an earlier process.
+func (p *Path) Adopted() bool { return p.adopted }
+
+// Run keeps the programs up to date with containers and rules, until ctx ends
+// (nil) or it fails. It is called once at most. When it returns, all goroutines
+// that it started have ended. After ctx ends the programs stay at work for
+// [lifetime]; after an error all packets take the long way.
+func (p *Path) Run(ctx context.Context) error {
+	changed := reconcile.NewSignal()
+	changed.Set()
+	err := reconcile.Loop{
+		Task:     "reconcile fast path device=" + p.device,
+		Changed:  changed,
+		Interval: interval,
+		Burst:    burst,
+		Every:    renewEvery,
+		Watch:    p.runWatches,
+		Step: func(context.Context) error {
+			if err := p.reconcile(); err != nil {
+				// What is served may no longer be right.
+				return errors.Join(err, p.programs.suspend())
+			}
+			return nil
+		},
+	}.Run(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("run fast path: %w", err), p.programs.suspend())
+	}
+	return nil
+}
+
+// reconcile makes the programs serve what the kernel has now.
+func (p *Path) reconcile() error {
+	p.mu.Lock()
+	p.looks = true
+	p.mu.Unlock()
+	t, err := discover(p.links, p.config.Subnet)
+	if err != nil {
+		return err
+	}
+	f, err := p.inspect(t)
+	if err != nil {
+		return err
+	}
+	var serve []Container
+	for _, c := range t.containers {
+		if len(f.all) == 0 && f.ports[c.Port] == "" {
+			serve = append(serve, c)
+		}
+	}
+	if len(serve) > 0 {
+		if err := mark(p.device, p.config); err != nil {
+			return err
+		}
+	}
+	if err := p.programs.set(serve); err != nil {
+		return err
+	}
+	if err := p.programs.seal(); err != nil {
+		return err
+	}
+	if err := p.refresh(serve); err != nil {
+		return err
+	}
+	if err := p.programs.renew(len(f.replyless) > 0); err != nil {
+		return err
+	}
+	p.note(t, Status{len(serve), f.reasons(t)})
+	return nil
+}
+
+// note keeps what was found.
+func (p *Path) note(t topology, s Status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.Equal(s.Off, p.status.Off) {
+		log.Infof("change fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
+	}
+	p.known, p.looks, p.status = t, false, s
+}
+
+// Status returns what the last look at the kernel has found.
+func (p *Path) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Status{p.status.Containers, slices.Clone(p.status.Off)}
+}
+
+// Stats reads the counters.
+func (p *Path) Stats() (Stats, error) { return p.programs.stats() }
+
+// Close releases the resources of the process. The programs stay at work for
+// [lifetime]. Run must have returned.
+func (p *Path) Close() error {
+	var errs []error
+	for _, w := range p.watches {
+		errs = append(errs, w.listener.Close())
+	}
+	if p.windows != nil {
+		errs = append(errs, p.windows.close())
+	}
+	if p.links != nil {
+		p.links.Close()
+	}
+	if p.programs != nil {
+		errs = append(errs, p.programs.close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,204 @@
+package fastpath
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+)
+
+// TestExchange sees both directions of a TCP flow take the fast path at both
+// hosts.
+func TestExchange(t *testing.T) {
+	_, a, b := newHosts(t)
+	for _, h := range []*host{a, b} {
+		h.start(h.known())
+	}
+	warm(t, a, b)
+}
+
+// newRunning makes two hosts that have found their containers.
+func newRunning(t *testing.T) (a, b *host) {
+	t.Helper()
+	_, a, b = newHosts(t)
+	for _, h := range []*host{a, b} {
+		h.run()
+	}
+	connect(t, a, b).exchange(1)
+	for _, h := range []*host{a, b} {
+		h.serves(1)
+	}
+	return a, b
+}
+
+// warm opens a connection and has it take the fast path.
+func warm(t *testing.T, a, b *host) stream {
+	t.Helper()
+	s := connect(t, a, b)
+	for _, h := range []*host{a, b} {
+		h.until("a flow takes the fast path", func() bool {
+			sent, received := h.fast(func() { s.exchange(20) })
+			return sent >= 20 && received >= 20
+		})
+	}
+	return s
+}
+
+// TestRun sees containers found without help.
+func TestRun(t *testing.T) {
+	a, b := newRunning(t)
+	warm(t, a, b).exchange(100)
+	for _, h := range []*host{a, b} {
+		if off := h.path.Status().Off; len(off) > 0 {
+			t.Errorf("host %s: the fast path is off: %q", h.Name(), off)
+		}
+	}
+}
+
+// TestRuleAdded adds a rule that drops a flow on the fast path. With the flow's
+// entry deleted not one packet more arrives.
+func TestRuleAdded(t *testing.T) {
+	for _, way := range []string{"sent", "received"} {
+		t.Run(way, func(t *testing.T) {
+			a, b := newRunning(t)
+			s := warm(t, a, b)
+			rule := "table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }"
+			if way == "received" {
+				rule = "table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 drop; }; }"
+			}
+			a.nft(rule)
+			a.forget()
+			from, to := s.from, s.to
+			if way == "received" {
+				from, to = to, from
+			}
+			if _, err := from.Write([]byte("too late")); err != nil {
+				t.Fatal(err)
+			}
+			silent(t, to)
+			a.nft("delete table ip user")
+			if _, err := io.ReadFull(to, make([]byte, 8)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// silent fails the test if something arrives within the time of a
+// retransmission.
+func silent(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes arrived (%v); want none", n, err)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneWayUDP sees datagrams that nobody answers take the fast path, and
+// answers to them dropped by a rule about answers only.
+func TestOneWayUDP(t *testing.T) {
+	a, b := newRunning(t)
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 meta l4proto udp drop; }; }")
+	s := datagrams(t, a, b)
+	receive := make([]byte, 100)
+	send := func(n int) {
+		for range n {
+			if _, err := s.from.Write([]byte("message")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.to.Read(receive); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(32)
+	if sent, _ := a.fast(func() { send(100) }); sent != 100 {
+		t.Errorf("%d datagrams of 100 took the fast path", sent)
+	}
+	if _, received := b.fast(func() { send(100) }); received != 100 {
+		t.Errorf("%d datagrams of 100 were received by the fast path", received)
+	}
+	for range 32 {
+		if _, err := s.to.Write([]byte("answer")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	silent(t, s.from)
+}
+
+// datagrams makes two connected UDP sockets.
+func datagrams(t *testing.T, a, b *host) stream {
+	t.Helper()
+	return datagramsAt(t, a, b, 7000)
+}
+
+func datagramsAt(t *testing.T, a, b *host, port uint16) stream {
+	t.Helper()
+	open := func(h *host, peer *host) (c net.Conn) {
+		h.must(h.container.Do(func() (err error) {
+			c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.addr(), port)),
+				net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer.addr(), port)))
+			return err
+		}))
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	return stream{t, open(a, b), open(b, a)}
+}
+
+// TestTranslated sees flows that the host translates take the long way.
+func TestTranslated(t *testing.T) {
+	a, b := newRunning(t)
+	a.nft("table ip user { chain postrouting { type nat hook postrouting priority srcnat; oifname flannel0 masquerade; }; }")
+	s := connect(t, a, b)
+	if sent, received := a.fast(func() { s.exchange(100) }); sent+received > 0 {
+		t.Errorf("%d and %d packets of a translated flow took the fast path", sent, received)
+	}
+	if n := a.stats().LongWay["translated"].Packets; n == 0 {
+		t.Error("no packet is counted as translated")
+	}
+}
+
+// TestFIN ends a connection after far more bytes than a window has, at hosts
+// that drop what connection tracking calls invalid.
+func TestFIN(t *testing.T) {
+	a, b := newRunning(t)
+	for _, h := range []*host{a, b} {
+		h.nft("table ip user { chain forward { type filter hook forward priority filter; ct state invalid counter drop; }; }")
+	}
+	s := warm(t, a, b)
+	done := make(chan int64, 1)
+	go func() {
+		n, _ := io.Copy(io.Discard, s.to)
+		done <- n
+	}()
+	const size = 20 << 20
+	if _, err := s.from.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.from.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case n := <-done:
+		if n != size {
+			t.Errorf("%d bytes arrived of %d", n, size)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection's end did not arrive")
+	}
+	if _, err := s.to.Write([]byte("half closed")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(s.from, make([]byte, 11)); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,196 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// unfinished ends the name of a directory that is being filled. A bpffs does
+// not take dots in names.
+const unfinished = "-new"
+
+// programs are the kernel's objects: loaded, or adopted from an earlier process.
+type programs struct {
+	config   Config
+	attached map[hook]struct{} // since open
+	epoch    uint32            // see refresh
+
+	objects
+}
+
+// objects are pinned under their names in fastpath.c.
+type objects struct {
+	fastpathPrograms
+	fastpathMaps
+}
+
+// open adopts the programs that are pinned at c.PinDir if they are of the same
+// version and configuration, and otherwise loads new ones. It runs in the network
+// namespace of the device.
+//
+// Errors: errors.Is(err, os.ErrPermission) where capabilities are missing
+// (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON); ebpf.ErrNotSupported where the kernel is
+// too old or has no connection tracking.
+func open(c Config) (_ *programs, adopted bool, err error) {
+	if err := c.validate(); err != nil {
+		return nil, false, fmt.Errorf("load fast path: %w", err)
+	}
+	if err := os.Mkdir(c.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, false, fmt.Errorf("load fast path: make directory for pins: %w", err)
+	}
+	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
+	if adopted, err = p.adopt(); err == nil && !adopted {
+		err = p.load()
+	}
+	if err == nil && c.Encap != nil {
+		err = p.Encap.Put(uint32(0), c.Encap)
+	}
+	if err != nil {
+		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())
+	}
+	return p, adopted, nil
+}
+
+func (p *programs) load() error {
+	spec, err := loadFastpath()
+	if err != nil {
+		return err
+	}
+	c := p.config
+	hz, err := jiffiesPerSecond()
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string]uint32{
+		fastpathVarDevice:      uint32(c.Device),
+		fastpathVarNetwork:     be32(c.Network.Addr()),
+		fastpathVarNetworkMask: mask(c.Network.Bits()),
+		fastpathVarSubnet:      be32(c.Subnet.Addr()),
+		fastpathVarSubnetMask:  mask(c.Subnet.Bits()),
+		fastpathVarSent:        c.Marks.Sent,
+		fastpathVarReceived:    c.Marks.Received,
+		fastpathVarHz:          hz,
+		fastpathVarSeed:        rand.Uint32(),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// close releases the file descriptors. What is pinned stays at work.
+func (p *programs) close() error {
+	var errs []error
+	for _, program := range p.byName() {
+		errs = append(errs, (*program).Close())
+	}
+	for _, m := range p.maps() {
+		errs = append(errs, (*m).Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
+
+// adopt opens pinned programs and maps; false if none fit.
+func (p *programs) adopt() (bool, error) {
+	dir := p.config.objectsDir()
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	var errs []error
+	for name, m := range p.maps() {
+		var err error
+		*m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		errs = append(errs, err)
+	}
+	for name, program := range p.byName() {
+		var err error
+		*program, err = ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return false, explain(err)
+	}
+	return true, nil
+}
+
+// seal pins programs and maps, all at once by a rename, and removes those of
+// other versions.
+func (p *programs) seal() error {
+	dir := p.config.objectsDir()
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := p.pin(dir + unfinished); err != nil {
+			return fmt.Errorf("pin fast path: %w", err)
+		}
+		if err := os.Rename(dir+unfinished, dir); err != nil {
+			return fmt.Errorf("pin fast path: %w", err)
+		}
+	}
+	entries, err := os.ReadDir(p.config.PinDir)
+	if err != nil {
+		return fmt.Errorf("pin fast path: %w", err)
+	}
+	for _, e := range entries {
+		if path := filepath.Join(p.config.PinDir, e.Name()); e.IsDir() && path != dir {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("remove pins of an earlier fast path: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *programs) pin(dir string) error {
+	if err := os.RemoveAll(dir); err != nil { // of a process that was killed here
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, m := range p.maps() {
+		if err := (*m).Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	for name, program := range p.byName() {
+		if err := (*program).Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p *programs) maps() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{
+		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
+		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
+		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths,
+	}
+}
+
+func (p *programs) byName() map[string]**ebpf.Program {
+	return map[string]**ebpf.Program{
+		fastpathProgFromContainer: &p.FromContainer, fastpathProgToContainer: &p.ToContainer,
+		fastpathProgLeft: &p.Left, fastpathProgToContainerL2: &p.ToContainerL2,
+	}
+}
+
+// explain names the capabilities of which one is missing. Without CAP_PERFMON the
+// verifier forbids arithmetic with pointers (EACCES).
+func explain(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w; the fast path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON", err)
+	}
+	return err
+}

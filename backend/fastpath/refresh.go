@@ -1,0 +1,61 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel forgets a neighbour and a forwarding entry that no packet of the
+// long way has used for some minutes. So user space has it use the neighbours
+// of containers whose packets take the fast path (NTF_USE): it then asks the
+// container by ARP, and the answer also renews the forwarding entry.
+
+// refresh renews the neighbours that were used since the last call.
+func (p *Path) refresh(containers []Container) error {
+	used, err := p.programs.used()
+	if err != nil {
+		return err
+	}
+	for _, c := range containers {
+		if !used[c.station()] {
+			continue
+		}
+		err := p.links.NeighSet(&netlink.Neigh{
+			LinkIndex: c.Bridge, Family: unix.AF_INET, IP: c.Addr.AsSlice(), Flags: netlink.NTF_USE,
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("refresh neighbour %v: %w", c.Addr, err)
+		}
+	}
+	return nil
+}
+
+// used returns the stations whose packets took the fast path since the last
+// call.
+func (p *programs) used() (map[fastpathStation]bool, error) {
+	used := make(map[fastpathStation]bool)
+	var address fastpathAddress
+	var c fastpathContainer
+	containers := p.Containers.Iterate()
+	for containers.Next(&address, &c) {
+		if c.Used == p.epoch {
+			used[fastpathStation{Bridge: c.Bridge, Mac: c.Mac}] = true
+		}
+	}
+	var station fastpathStation
+	var port fastpathPort
+	ports := p.Ports.Iterate()
+	for ports.Next(&station, &port) {
+		if port.Used == p.epoch {
+			used[station] = true
+		}
+	}
+	if err := errors.Join(containers.Err(), ports.Err()); err != nil {
+		return nil, fmt.Errorf("read containers of fast path: %w", err)
+	}
+	p.epoch++
+	return used, nil
+}

@@ -1,0 +1,40 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+)
+
+// Remove detaches the fast path that is pinned at dir, and removes the pins and
+// the table of the device. It is no error if nothing is there. It runs in the
+// network namespace of the device.
+func Remove(dir, device string) error {
+	p := &programs{config: Config{PinDir: dir}}
+	hooks, err := p.hooks()
+	if errors.Is(err, os.ErrNotExist) {
+		return unmark(device)
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		if err := p.detach(h); err != nil {
+			return fmt.Errorf("remove fast path: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove fast path: %w", err)
+	}
+	return unmark(device)
+}
+
+// Detach removes a fast path from Config.Decap.
+func Detach(decap *ebpf.Map) error {
+	if err := decap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("detach fast path from the tunnel's program: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// linkInspector finds what packets of the fast path pass by at an interface: a
+// shaper, a filter or a program of others.
+type linkInspector struct {
+	links  *netlink.Handle
+	qdiscs map[int][]netlink.Qdisc
+	ours   []ebpf.ProgramID
+}
+
+func (p *Path) newLinkInspector() (*linkInspector, error) {
+	all, err := p.links.QdiscList(nil)
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs: %w", err)
+	}
+	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc)}
+	for _, q := range all {
+		index := q.Attrs().LinkIndex
+		l.qdiscs[index] = append(l.qdiscs[index], q)
+	}
+	l.ours, err = p.programs.ids()
+	return l, err
+}
+
+// inspect returns what it finds; empty: nothing. It runs in the network
+// namespace of the device.
+func (l *linkInspector) inspect(index int) (string, error) {
+	for _, q := range l.qdiscs[index] {
+		switch kind := q.Type(); kind {
+		case "noqueue":
+		case "clsact", "ingress":
+			if has, err := filtered(l.links, index); has || err != nil {
+				return "tc filter", err
+			}
+		default:
+			return "qdisc " + kind, nil
+		}
+	}
+	return l.foreignProgram(index)
+}
+
+func filtered(h *netlink.Handle, index int) (bool, error) {
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := h.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, parent)
+		if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("list tc filters of interface %d: %w", index, err)
+		}
+		if len(filters) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// foreignProgram looks for tcx programs that are not ours.
+func (l *linkInspector) foreignProgram(index int) (string, error) {
+	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("list programs of interface %d: %w", index, err)
+		}
+		for _, program := range result.Programs {
+			if !slices.Contains(l.ours, program.ID) {
+				return "tcx program", nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// ids are those of our programs, and of those that an earlier version has left
+// at ports.
+func (p *programs) ids() ([]ebpf.ProgramID, error) {
+	var ids []ebpf.ProgramID
+	for name, program := range p.byName() {
+		info, err := (*program).Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at program %s: %w", name, err)
+		}
+		if id, ok := info.ID(); ok {
+			ids = append(ids, id)
+		}
+	}
+	hooks, err := p.hooks()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hooks {
+		if _, done := p.attached[h]; done {
+			continue
+		}
+		l, err := p.pinned(h)
+		if err != nil || l == nil {
+			return nil, err
+		}
+		info, err := l.Info()
+		if err := errors.Join(err, l.Close()); err != nil {
+			return nil, fmt.Errorf("look at program %s: %w", h.program, err)
+		}
+		ids = append(ids, info.Program)
+	}
+	return ids, nil
+}

@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fastPair starts two hosts whose containers have found each other by the fast
+// path.
+func fastPair(t *testing.T) (a, b *node, da, db *daemon) {
+	t.Helper()
+	_, a, b, da, db = kernelPair(t, "-fastpath=auto")
+	for _, n := range []*node{a, b} {
+		eventually(t, "the fast path of "+n.Name()+" serves the container", func() error {
+			if f := n.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
+				return fmt.Errorf("it is %+v", f)
+			}
+			return nil
+		})
+	}
+	return a, b, da, db
+}
+
+// echo sends numbered datagrams from one container to another, which sends them
+// back, and counts those that do not come back.
+type echo struct {
+	t        *testing.T
+	out, in  net.PacketConn
+	to       net.Addr
+	next     uint64
+	answered map[uint64]bool
+}
+
+func newEcho(t *testing.T, a, b *node) *echo {
+	t.Helper()
+	e := &echo{t: t, answered: make(map[uint64]bool)}
+	var err error
+	if e.out, err = a.container.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.containerAddr(), 7000).String()); err != nil {
+		t.Fatal(err)
+	}
+	if e.in, err = b.container.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(b.containerAddr(), 7000).String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.out.Close(); e.in.Close() })
+	e.to = net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.containerAddr(), 7000))
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := e.in.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = e.in.WriteTo(buf[:n], from)
+		}
+	}()
+	return e
+}
+
+// exchange sends n datagrams, each after the answer to the one before.
+func (e *echo) exchange(n int) {
+	e.t.Helper()
+	buf := make([]byte, 100)
+	for range n {
+		e.next++
+		if _, err := e.out.WriteTo(binary.BigEndian.AppendUint64(nil, e.next), e.to); err != nil {
+			e.t.Fatal(err)
+		}
+		if err := e.out.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			e.t.Fatal(err)
+		}
+		for {
+			n, _, err := e.out.ReadFrom(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				e.t.Fatalf("datagram %d or its answer is lost", e.next)
+			}
+			if err != nil {
+				e.t.Fatal(err)
+			}
+			if n == 8 && binary.BigEndian.Uint64(buf) == e.next {
+				break
+			}
+		}
+	}
+}
+
+// With the daemon killed and started again, no packet of the fast path is lost,
+// and all of them take it.
+func TestFastPathRestart(t *testing.T) {
+	a, b, _, db := fastPair(t)
+	e := newEcho(t, a, b)
+	eventually(t, "datagrams take the fast path", func() error {
+		before := b.status().Backend.FastPath
+		e.exchange(100)
+		if after := b.status().Backend.FastPath; after.TxPackets-before.TxPackets < 100 || after.RxPackets-before.RxPackets < 100 {
+			return fmt.Errorf("it went from %+v to %+v", before, after)
+		}
+		return nil
+	})
+	before := b.status().Backend.FastPath
+	stream := startStream(t, a.container, b.container)
+	const rounds = 1000
+	e.exchange(rounds)
+	db.kill()
+	e.exchange(rounds)
+	stream.progresses(t)
+	db = b.launch()
+	e.exchange(5 * rounds) // meanwhile it starts
+	db.ready()
+	stream.progresses(t)
+	e.exchange(rounds)
+	after := b.status().Backend.FastPath
+	if n := after.RxPackets - before.RxPackets; n < 8*rounds {
+		t.Errorf("%d packets were received by the fast path, want %d at least", n, 8*rounds)
+	}
+}
+
+// A rule that must see each packet turns the fast path off, and the status says
+// which.
+func TestFastPathIsOff(t *testing.T) {
+	a, _, _, _ := fastPair(t)
+	script := "table ip user { chain forward { type filter hook forward priority filter; limit rate 1000/second accept; }; }"
+	if out, err := output(t, a.Host, "nft", script); err != nil {
+		t.Fatal(out)
+	}
+	eventually(t, "the status names the rule", func() error {
+		if f := a.status().Backend.FastPath; f.Containers > 0 || !strings.Contains(strings.Join(f.Off, ""), `"limit" in chain forward of table ip user`) {
+			return fmt.Errorf("it is %+v", f)
+		}
+		return nil
+	})
+	if out, err := output(t, a.Host, "nft", "delete table ip user"); err != nil {
+		t.Fatal(out)
+	}
+	eventually(t, "the fast path is back", func() error {
+		if f := a.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
+			return fmt.Errorf("it is %+v", f)
+		}
+		return nil
+	})
+}
+
+// -fastpath=off removes what an earlier run has left.
+func TestFastPathSwitchedOff(t *testing.T) {
+	a, _, da, _ := fastPair(t)
+	da.stop()
+	a.join("-fastpath=off")
+	if f := a.status().Backend.FastPath; f.Containers > 0 || strings.Join(f.Off, "") != "switched off by -fastpath" {
+		t.Errorf("the status is %+v", f)
+	}
+	if out, err := output(t, a.Host, "nft", "list tables"); err != nil || strings.Contains(out, "fastpath") {
+		t.Errorf("tables: %v\n%s", err, out)
+	}
+}
+
+// The fast path wraps packets by the programs of the kernel data path. It ends when
+// these are suspended, and comes back with them.
+func TestFastPathEndsWithThePrograms(t *testing.T) {
+	a, b, da, _ := fastPair(t)
+	e := newEcho(t, a, b)
+	e.exchange(100) // these flows take it
+	rule := hostRules(a, b)["IPsec out"]
+	run := func(command string) {
+		t.Helper()
+		if out, err := output(t, a.Host, "sh", "-c", command); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	run(rule.add)
+	eventually(t, "the programs and the fast path are gone", func() error {
+		if s := a.status().Backend; s.DataPath != "offload" || s.FastPath.Containers > 0 {
+			return fmt.Errorf("data path %s, fast path %+v", s.DataPath, s.FastPath)
+		}
+		return nil
+	})
+	if pins := pinsOf(t, a); len(pins) != 0 {
+		t.Errorf("still pinned: %v", pins)
+	}
+	if out, err := output(t, a.Host, "nft", "list tables"); err != nil || strings.Contains(out, "fastpath") {
+		t.Errorf("tables: %v\n%s", err, out)
+	}
+	if err := ping(t, a.container, b.containerAddr()); err == nil {
+		t.Error("a packet passes the policy by")
+	}
+	run(rule.del)
+	da.says("resume kernel data path")
+	eventually(t, "the fast path serves the container again", func() error {
+		if f := a.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
+			return fmt.Errorf("it is %+v", f)
+		}
+		return nil
+	})
+	e.exchange(100)
+}
