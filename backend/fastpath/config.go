@@ -75,12 +75,6 @@ func be32(a netip.Addr) uint32 {
 	return binary.NativeEndian.Uint32(b[:])
 }
 
-func addrOf(v uint32) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], v)
-	return netip.AddrFrom4(b)
-}
-
 func mask(bits int) uint32 {
 	return binary.NativeEndian.Uint32(net.CIDRMask(bits, 32))
 }

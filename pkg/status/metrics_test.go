@@ -24,6 +24,18 @@ flannel_datapath_info{backend="udp",datapath="offload"} 1
 # TYPE flannel_dropped_packets_total counter
 flannel_dropped_packets_total{reason="malformed"} 0
 flannel_dropped_packets_total{reason="no_route"} 3
+# HELP flannel_fastpath_containers Addresses of containers that the fast path serves. Absent without a fast path.
+# TYPE flannel_fastpath_containers gauge
+flannel_fastpath_containers 1
+# HELP flannel_fastpath_long_way_packets_total Containers' packets that did not take the fast path, by reason.
+# TYPE flannel_fastpath_long_way_packets_total counter
+flannel_fastpath_long_way_packets_total{reason="first_packets"} 16
+# HELP flannel_fastpath_receive_packets_total Containers' packets received by the fast path.
+# TYPE flannel_fastpath_receive_packets_total counter
+flannel_fastpath_receive_packets_total 70
+# HELP flannel_fastpath_transmit_packets_total Containers' packets sent by the fast path.
+# TYPE flannel_fastpath_transmit_packets_total counter
+flannel_fastpath_transmit_packets_total 80
 # HELP flannel_held_peers Peers that are kept for now although they disappeared from the store in a mass disappearance.
 # TYPE flannel_held_peers gauge
 flannel_held_peers 2

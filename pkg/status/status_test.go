@@ -36,7 +36,8 @@ func working() Snapshot {
 		},
 		Store: Store{API: "3", Reachable: true, Since: time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)},
 		Backend: &Backend{
-			Type: "udp", DataPath: "offload", DataPathReason: "the kernel has no tcx", MTU: 1472,
+			FastPath: &FastPath{Containers: 1, TxPackets: 80, RxPackets: 70, LongWay: map[string]uint64{"first_packets": 16}},
+			Type:     "udp", DataPath: "offload", DataPathReason: "the kernel has no tcx", MTU: 1472,
 			Drops: map[string]uint64{"no_route": 3, "malformed": 0},
 			Peers: []Peer{{
 				Subnet: netip.MustParsePrefix("10.5.9.0/24"), PublicIP: netip.MustParseAddr("192.0.2.11"),
@@ -160,6 +161,14 @@ const workingJSON = `{
     "drops": {
       "malformed": 0,
       "no_route": 3
+    },
+    "fastpath": {
+      "containers": 1,
+      "tx_packets": 80,
+      "rx_packets": 70,
+      "long_way": {
+        "first_packets": 16
+      }
     },
     "peers": [
       {
