@@ -1,10 +1,11 @@
 // Package daemon runs the daemon: it joins the network, keeps the lease, and
 // carries packets until its context ends.
 //
-//	Daemon ─► supervisor ─► runner ─► backend.Network
-//	                │          └────► checkpoint, peers ─► observer ─► log, events
-//	                └───────► joiner ─► membership: store, configuration, lease
-//	reporter ─► state: status page, systemd, log line "ready"
+//	Daemon ─┬► supervisor ─┬► runner ─► backend.Network
+//	        │              │     └────► peers ─► observer ─► log, events
+//	        │              └► joiner ─► membership: store, configuration, lease
+//	        ├► checkpointWriter ─► peers, lease
+//	        └► reporter ─► state: status page, systemd, log line "ready"
 //
 // A file uses only what the files below it declare; layout_test.go has the order.
 package daemon
@@ -27,9 +28,9 @@ import (
 	"github.com/coreos/flannel/subnet/store"
 )
 
-// Task is one part of the daemon. Run returns when ctx ends (nil) or the part
+// task is one part of the daemon. Run returns when ctx ends (nil) or the part
 // fails (the error); the goroutines that it started have ended by then.
-type Task interface {
+type task interface {
 	Run(ctx context.Context) error
 }
 
@@ -66,19 +67,19 @@ func (d *Daemon) Run(ctx context.Context) error {
 	reconciles, events := status.NewReconciles(), new(status.EventLog)
 	reporter := newReporter(o, d.state, events)
 	reporter.lostLines = d.lostLines
-	observer := &observer{reporter: reporter, events: events}
-	peers := newPeers(observer)
+	changes := newObserver(reporter, events)
+	peers := newPeers(changes)
 	checkpoints := newCheckpointFile(o)
 	joiner := newJoiner(o, d.state, checkpoints, peers, reconciles)
-	runner := newRunner(o, d.state, peers, observer, reporter, reconciles)
+	runner := newRunner(o, d.state, peers, changes, reporter, reconciles)
 
 	g, ctx := errgroup.WithContext(ctx)
-	start := func(tasks ...Task) {
+	start := func(tasks ...task) {
 		for _, t := range tasks {
 			g.Go(func() error { return t.Run(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state), reporter.subnetFile)
+	start(newSystemd(reporter.statusLine, d.state.wasReady), changes, newRekeyer(o, d.state), reporter.subnetFile)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	var firewall *firewall
@@ -101,10 +102,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return nil
 	})
 	err = g.Wait()
-	if m == nil {
+	if m == nil { // no lease
 		return err
 	}
 	m.close()
+	if err == nil || errors.Is(err, context.Canceled) {
+		l := m.manager.Status().Lease
+		log.Infof("leave the lease in the store subnet=%v expires=%s", l.Subnet, l.Expiry())
+	}
 	if firewall != nil {
 		err = errors.Join(err, firewall.finish()) // after the network is closed
 	}
@@ -130,7 +135,7 @@ func newEmbeddedEtcd(o *Options) (*embed.Server, error) {
 
 // waitForStore waits for an uplink, and for the embedded etcd where there is one.
 // It starts etcd after the uplink: etcd may listen on the uplink's address.
-func (d *Daemon) waitForStore(ctx context.Context, j *joiner, etcd *embed.Server, start func(...Task)) error {
+func (d *Daemon) waitForStore(ctx context.Context, j *joiner, etcd *embed.Server, start func(...task)) error {
 	up, err := uplink.Wait(ctx, d.options.iface)
 	if err != nil {
 		return err
@@ -149,7 +154,7 @@ func (d *Daemon) waitForStore(ctx context.Context, j *joiner, etcd *embed.Server
 }
 
 // statusServers returns the HTTP servers that the flags name.
-func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (servers []Task) {
+func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (servers []task) {
 	o := d.options
 	if o.statusAddr != "" {
 		servers = append(servers, &statusServer{optional: !o.statusGiven, server: status.New(status.Config{

@@ -175,7 +175,7 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 		systemd := newSystemd(r.reporter.statusLine, r.state.wasReady)
 		systemd.notify = func(string) {}
 		// One after the other: waiting for a lock stops a bubble's clock.
-		for _, task := range []Task{r.observer, systemd} {
+		for _, task := range []task{r.observer, systemd} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			if err := task.Run(ctx); err != nil {
 				t.Error(err)

@@ -16,12 +16,14 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 )
 
 // reporter describes the state: to the status page, systemd and the log.
 type reporter struct {
 	options *Options
 	state   *state
+	store   etcd.ClientConfig // in canonical form
 	events  *status.EventLog
 	checks  checkCache
 	// lostLines returns how many lines of the log are lost; nil: it is not known.
@@ -31,7 +33,11 @@ type reporter struct {
 }
 
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
-	return &reporter{options: o, state: s, events: events, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
+	c, err := o.store.Validate()
+	if err != nil {
+		c = o.store.ClientConfig // the start fails soon
+	}
+	return &reporter{options: o, state: s, store: c, events: events, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so
@@ -88,6 +94,7 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
+	s.Store.Endpoints, s.Store.Prefix = r.store.Endpoints, r.store.Prefix
 	if now.uplink.Index == 0 {
 		missing("waiting for an interface with an address")
 		return s, peers

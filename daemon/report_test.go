@@ -48,6 +48,9 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 			}
 		}
 		r.state.update(func(s *snapshot) { *s = whole })
+		if got := r.reporter.full().Store; got.Prefix != "/coreos.com/network" || len(got.Endpoints) != 2 || got.Endpoints[1] != "http://127.0.0.1:2379" {
+			t.Errorf("the store is %+v", got)
+		}
 		time.Sleep(rigTTL + time.Second)
 		want := fmt.Sprintf("the lease of %v expired at ", m.lease.Subnet)
 		if got := r.reporter.full().NotReady; len(got) != 1 || !strings.HasPrefix(got[0], want) {
