@@ -16,16 +16,16 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
-	"github.com/coreos/flannel/subnet/etcd"
 )
 
 // reporter describes the state: to the status page, systemd and the log.
 type reporter struct {
 	options *Options
 	state   *state
-	store   etcd.ClientConfig // in canonical form
-	events  *status.EventLog
-	checks  checkCache
+	// endpoints are the store's, with schemes and without credentials.
+	endpoints []string
+	events    *status.EventLog
+	checks    checkCache
 	// lostLines returns how many lines of the log are lost; nil: it is not known.
 	lostLines func() uint64
 	// subnetFile is the runner's to write.
@@ -35,9 +35,9 @@ type reporter struct {
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
 	c, err := o.store.Validate()
 	if err != nil {
-		c = o.store.ClientConfig // the start fails soon
+		log.V(1).Infof("report no endpoints: %v", err) // the start fails soon
 	}
-	return &reporter{options: o, state: s, store: c, events: events, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
+	return &reporter{options: o, state: s, events: events, endpoints: c.Endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so
@@ -94,7 +94,7 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
-	s.Store.Endpoints, s.Store.Prefix = r.store.Endpoints, r.store.Prefix
+	s.Store.Endpoints, s.Store.Prefix = r.endpoints, r.options.store.Prefix
 	if now.uplink.Index == 0 {
 		missing("waiting for an interface with an address")
 		return s, peers
