@@ -59,7 +59,7 @@ type checkpoint struct {
 	Lease       subnet.Lease
 	Peers       []*subnet.Lease
 	// Written is when the checkpoint was written. Ends is when the lease ends, by
-	// the clock of that boot (subnet.Options.Clock).
+	// the clock of that boot (subnet.Timing.Clock).
 	Written clock.Timestamp
 	Ends    time.Duration
 }
@@ -208,13 +208,13 @@ func (r lastRun) subnet() netip.Prefix {
 	return r.checkpoint.Lease.Subnet // promise: checkpoint-names-subnet
 }
 
-// networks returns the known networks of earlier runs other than now.
-func (r lastRun) networks(now netip.Prefix) []netip.Prefix {
+// networks returns the known networks of earlier runs other than the present one.
+func (r lastRun) networks(present netip.Prefix) []netip.Prefix {
 	former := []netip.Prefix{r.env.Network}
 	if r.checkpoint != nil {
 		former = append(former, r.checkpoint.Config.Network)
 	}
-	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == now })
+	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == present })
 	return slices.Compact(former)
 }
 

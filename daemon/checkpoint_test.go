@@ -195,9 +195,9 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 // A checkpoint without changes is not written again.
 func TestCheckpointIsWrittenOnChange(t *testing.T) {
 	r := newRig(t)
-	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
+	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Timing{})
 	m.Adopt(subnet.Lease{Subnet: subnetOf(7), Expiration: time.Now().Add(time.Hour), Rev: 5})
-	r.state.update(func(s *snapshot) { s.manager, s.config = m, new(subnet.Config) })
+	r.state.update(func(s *progress) { s.manager, s.config = m, new(subnet.Config) })
 	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, store.Config{API: "3"})
 	written := func() bool {
 		t.Helper()

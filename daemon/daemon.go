@@ -90,7 +90,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if m, err = joiner.join(ctx); err != nil {
 			return err
 		}
-		if err := removeOthers(ctx, m.config, m.formerNetworks); err != nil {
+		if err := removeLeftovers(ctx, m.config, m.formerNetworks); err != nil {
 			return err
 		}
 		firewall = newFirewall(m.config.Network, m.lease.Subnet, o.ipMasq)

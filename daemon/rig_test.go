@@ -73,7 +73,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	}
 	began := time.Now()
 	r.options.leaseTTL = rigTTL
-	r.options.renewal = subnet.Options{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
+	r.options.renewal = subnet.Timing{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
 	reconciles := status.NewReconciles()
 	r.reporter = newReporter(r.options, r.state, r.events)
 	r.observer = newObserver(r.reporter, r.events)

@@ -127,7 +127,7 @@ func (w *watcher) noticeOwn(u update) {
 		switch {
 		case w.ours(l):
 			gone = false
-			changed = !l.Attrs.Equal(w.current(w.self.Attrs))
+			changed = !l.Attrs.Equal(w.toPublish(w.self.Attrs))
 		case l.Subnet.Overlaps(w.self.Subnet):
 			overlapped = true
 		}
@@ -136,7 +136,7 @@ func (w *watcher) noticeOwn(u update) {
 		switch {
 		case e.Lease.Key() == w.self.Key():
 			gone = e.Type == Removed
-			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.current(w.self.Attrs))
+			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.toPublish(w.self.Attrs))
 		case e.Type == Added && e.Lease.Subnet.Overlaps(w.self.Subnet):
 			overlapped = true
 		}
