@@ -91,9 +91,13 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 		})
 }
 
+// task runs one part of the daemon. It returns when ctx ends (nil) or the part
+// fails (the error); the goroutines that it started have ended by then.
+type task func(ctx context.Context) error
+
 // runTogether runs tasks side by side until one fails or ctx ends. It returns the
 // first error, after all of them have ended.
-func runTogether(ctx context.Context, tasks ...func(context.Context) error) error {
+func runTogether(ctx context.Context, tasks ...task) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, task := range tasks {
 		g.Go(func() error { return task(ctx) })
@@ -113,9 +117,9 @@ func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) err
 // noteApplied records that the network has its full set of peers. At the first
 // call it also logs the line "ready" and notifies systemd.
 func (r *runner) noteApplied(m *membership, network backend.Network) {
-	first := false
-	r.state.update(func(s *progress) { first, s.ready, s.applied = !s.ready, true, true })
-	if first {
+	before := r.state.wasReady()
+	r.state.update(func(s *progress) { s.ready, s.applied = true, true })
+	if !before {
 		log.Info(r.reporter.readyLine(m.config, m.lease, network))
 		r.notify(sd.SdNotifyReady)
 	}
@@ -164,7 +168,7 @@ func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
 // probe probes the peers until ctx ends. A failure to probe is logged, and does
 // not end the network.
 func (r *runner) probe(ctx context.Context, m *membership, network backend.Network) error {
-	if r.options.probeInterval > 0 && m.config.BackendType != "alloc" { // alloc carries no packets
+	if r.options.probeInterval > 0 && all.CarriesPackets(m.config.BackendType) {
 		p := probe.New(probe.Config{
 			Subnet: m.lease.Subnet, MTU: network.MTU(), Interval: r.options.probeInterval, Peers: r.peers.subnets,
 			Changed: func(peer netip.Prefix, silent bool) {

@@ -175,9 +175,9 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 		systemd := newSystemd(r.reporter.statusLine, r.state.wasReady)
 		systemd.notify = func(string) {}
 		// One after the other: waiting for a lock stops a bubble's clock.
-		for _, task := range []task{r.observer, systemd} {
+		for _, run := range []task{r.observer.Run, systemd.Run} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if err := task.Run(ctx); err != nil {
+			if err := run(ctx); err != nil {
 				t.Error(err)
 			}
 			cancel()

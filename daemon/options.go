@@ -27,8 +27,8 @@ type Options struct {
 
 	embed       bool
 	embedListen string
-	// networkText is the flag -networkText; publish is the JSON to publish for it, and
-	// published that JSON, parsed. Both are nil without the flag.
+	// networkText is the flag -network; networkJSON is the JSON to publish for it,
+	// and networkConfig that JSON, parsed. Both are nil without the flag.
 	networkText   string
 	networkJSON   []byte
 	networkConfig *subnet.Config
@@ -234,8 +234,13 @@ func (o *Options) checkEmbed(given map[string]bool) error {
 	return nil
 }
 
-// parseNetwork fills networkJSON from networkText: with the JSON object as it is, or with
-// one made of a CIDR.
+// useStore makes the embedded etcd's endpoint that of the store.
+func (o *Options) useStore(endpoint string) {
+	o.store.Endpoints, o.store.API = []string{endpoint}, store.API3
+}
+
+// parseNetwork fills networkJSON and networkConfig from networkText: a JSON object,
+// or the CIDR to make one of.
 func (o *Options) parseNetwork() (err error) {
 	if o.networkText == "" {
 		return nil
