@@ -67,6 +67,15 @@ type rawConfig struct {
 	IPv6Network json.RawMessage
 }
 
+// ConfigText returns the JSON of a network configuration for arg, which is that
+// JSON itself or the CIDR of a Network alone. ParseConfig checks the result.
+func ConfigText(arg string) []byte {
+	if strings.HasPrefix(strings.TrimSpace(arg), "{") {
+		return []byte(arg)
+	}
+	return fmt.Appendf(nil, `{"Network": %q}`, arg)
+}
+
 // ParseConfig decodes and checks a network configuration. It accepts every IPv4
 // configuration that a generation of flannel accepts, and ignores unknown keys.
 // A broken rule gives a *ConfigError, broken JSON the decoder's error.

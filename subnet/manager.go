@@ -118,9 +118,8 @@ func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 
 // Acquire obtains the lease from the Holder; see Holder.Acquire.
 func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) {
-	h.Report = func(err error) { m.record(err) }
 	began := m.begin()
-	l, err := m.holder.Acquire(ctx, a, h)
+	l, err := m.holder.Acquire(ctx, a, h, func(err error) { m.record(err) })
 	if err == nil {
 		m.setLease(l, began.suspended())
 	}
