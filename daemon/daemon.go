@@ -107,11 +107,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if m == nil { // no lease
 		return err
 	}
-	m.close()
-	if err == nil || errors.Is(err, context.Canceled) {
-		l := m.manager.Status().Lease
-		log.Infof("leave the lease in the store subnet=%v expires=%s", l.Subnet, l.Expiry())
-	}
+	m.leave(err)
 	if firewall != nil {
 		err = errors.Join(err, firewall.finish()) // after the network is closed
 	}

@@ -46,6 +46,15 @@ type membership struct {
 // renew keeps the lease until ctx ends (nil) or it is lost (subnet.ErrLost).
 func (m *membership) renew(ctx context.Context) error { return m.manager.Renew(ctx, m.lease) }
 
+// leave closes the store at the end of a run, which err ended. The lease stays.
+func (m *membership) leave(err error) {
+	m.close()
+	if err == nil || errors.Is(err, context.Canceled) {
+		l := m.manager.Status().Lease
+		log.Infof("leave the lease in the store subnet=%v expires=%s", l.Subnet, l.Expiry())
+	}
+}
+
 func (m *membership) close() {
 	if err := m.store.Close(); err != nil {
 		log.Warningf("close store: %v", err)
