@@ -3,8 +3,8 @@
 //
 //	main ─► uplink, store, configuration ─► lease ─► network ─► subnet.env, READY=1
 //
-// This package has flags, signals and exit codes, and chooses between the daemon
-// and a command. Package subnet decides which host owns which subnet; the packages
+// This package has signals and exit codes, and chooses between the daemon and a
+// command. Package subnet decides which host owns which subnet; the packages
 // below backend move packets.
 package main
 
@@ -110,7 +110,7 @@ func runDaemon(o *daemon.Options, stderr io.Writer) int {
 	err = d.Run(ctx)
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
-		log.Infof("stopped by a signal; the lease stays until it expires")
+		log.Infof("stopped by a signal")
 		return exitOK
 	case err == nil:
 		err = errors.New("ended without a reason") // unreachable: the daemon runs until ctx ends

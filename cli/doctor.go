@@ -91,6 +91,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"neighbours", checkNeighbours(f)},
 	} {
 		check.Check = check.name
+		check.Found = strings.ReplaceAll(check.Found, "\n", "; ") // errors.Join separates by newlines
 		if check.Verdict != "" {
 			all = append(all, check.finding)
 		}

@@ -19,14 +19,13 @@ const storeReads = 5
 
 type doctorFlags struct {
 	store  *storeFlags
-	status *statusClient
 	uplink uplink.Choice
 	port   int // 0: that of the network's backend
 	etcd   bool
 }
 
 func newDoctorFlags(fs *flag.FlagSet) *doctorFlags {
-	o := &doctorFlags{store: newStoreFlags(fs), status: newStatusClient(fs)}
+	o := &doctorFlags{store: newStoreFlags(fs)}
 	fs.Func("iface", "`interface` to other hosts, by name or IP (default: the default route's)", func(s string) error {
 		o.uplink.Ifaces = append(o.uplink.Ifaces, s)
 		return nil
@@ -57,8 +56,8 @@ type facts struct {
 func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
 	f := &facts{flags: flags}
 	f.uplink, f.uplinkErr = uplink.Find(flags.uplink)
-	if flags.status.addr != "" {
-		f.report, _, f.reportErr = flags.status.report(ctx)
+	if flags.store.status.addr != "" {
+		f.report, _, f.reportErr = flags.store.status.report(ctx)
 	}
 	if flags.etcd {
 		f.store.err = flags.store.do(ctx, nil, f.readStore)

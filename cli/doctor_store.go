@@ -95,7 +95,7 @@ func clockOffset(ctx context.Context, o *storeFlags) (offset time.Duration, endp
 
 func checkDaemon(f *facts) finding {
 	switch {
-	case f.flags.status.addr == "":
+	case f.flags.store.status.addr == "":
 		return finding{}
 	case f.reportErr != nil:
 		return warn("systemctl start flannel", "does not answer, so this host has no route to the others: %v", f.reportErr)

@@ -58,3 +58,16 @@ func TestDoctorOfSlowStoreWithWrongClock(t *testing.T) {
 		})
 	}
 }
+
+// The table has one line for each check, and one for its fix.
+func TestDoctorPrintsLines(t *testing.T) {
+	_, out, errs := call(t, "doctor", "-status-addr=", "-etcd-endpoints=http://127.0.0.1:1", "-timeout=300ms")
+	if errs != "" || !strings.Contains(out, "fail  etcd ") {
+		t.Errorf("%s%s", out, errs)
+	}
+	for line := range strings.Lines(out) {
+		if verdict, _, _ := strings.Cut(line, " "); verdict != "" && verdict != verdictOK && verdict != verdictWarn && verdict != verdictFail {
+			t.Errorf("a line without a verdict: %q", line)
+		}
+	}
+}

@@ -90,6 +90,14 @@ func formatExpiry(expires time.Time, reserved bool) string {
 	}
 }
 
+// formatOwnExpiry formats the end of the daemon's own lease.
+func formatOwnExpiry(l *status.Lease) string {
+	if l.ExpiresAt.IsZero() && !l.Reserved {
+		return "does not expire"
+	}
+	return formatExpiry(l.ExpiresAt, l.Reserved)
+}
+
 // Limits above which peerState reports a peer; the status page has the same.
 const (
 	lossLimit = 0.05 // share of lost probes

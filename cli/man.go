@@ -110,7 +110,7 @@ func commandSection(b *strings.Builder, p *Program, c command, daemon *flag.Flag
 	var shared []string
 	fs.VisitAll(func(f *flag.Flag) {
 		if twin := daemon.Lookup(f.Name); twin != nil && twin.Usage == f.Usage {
-			shared = append(shared, `\fB`+roff("-"+f.Name)+`\fR`)
+			shared = append(shared, `\fB\%`+roff("-"+f.Name)+`\fR`) // \% forbids hyphenation
 			return
 		}
 		own.Var(f.Value, f.Name, f.Usage)

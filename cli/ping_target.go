@@ -49,9 +49,8 @@ type resolver struct {
 }
 
 func newResolver(fs *flag.FlagSet) *resolver {
-	r := &resolver{newStatusClient(fs), &storeFlags{timeout: resolveLimit}, subnetFileFlag(fs)}
-	r.store.flags.Register(fs)
-	return r
+	store := newStoreFlagsLimited(fs, resolveLimit)
+	return &resolver{store.status, store, subnetFileFlag(fs)}
 }
 
 // membership is this host's part of the overlay.

@@ -78,7 +78,7 @@ func printStatus(w io.Writer, r *status.Report) error {
 		row("host", "%v, interface %s, MTU %d", r.Node.PublicIP, r.Node.Iface, r.Node.MTU)
 	}
 	if l := r.Lease; l != nil {
-		row("subnet", "%v, %s", l.Subnet, formatExpiry(l.ExpiresAt, l.Reserved))
+		row("subnet", "%v, %s", l.Subnet, formatOwnExpiry(l))
 	}
 	if s := r.Store; s.API != "" && !s.Since.IsZero() {
 		state := paint(w, green, "reachable")

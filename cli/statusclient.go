@@ -46,7 +46,7 @@ func (s *statusClient) get(ctx context.Context, path string) (int, []byte, error
 		return 0, nil, fmt.Errorf("request status at -status-addr %s: %w", s.addr, err)
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL, which is not on the command line
 	}
 	if err != nil {

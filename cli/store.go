@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/flannel/subnet"
@@ -14,17 +15,45 @@ import (
 )
 
 // storeFlags are the flags of the store, with a time limit for all requests of
-// one command.
+// one command. If none of them is given, the running daemon's store is used.
 type storeFlags struct {
 	flags   store.Flags
 	timeout time.Duration
+	set     *flag.FlagSet // has the flags
+	status  *statusClient
 }
 
+// newStoreFlags registers -timeout and the flags of newStoreFlagsLimited.
 func newStoreFlags(fs *flag.FlagSet) *storeFlags {
-	s := new(storeFlags)
-	s.flags.Register(fs)
+	s := newStoreFlagsLimited(fs, 0)
 	fs.DurationVar(&s.timeout, "timeout", 10*time.Second, "`time` to wait for etcd")
 	return s
+}
+
+// newStoreFlagsLimited registers the flags of the store and of the status client.
+func newStoreFlagsLimited(fs *flag.FlagSet, timeout time.Duration) *storeFlags {
+	s := &storeFlags{timeout: timeout, set: fs, status: newStatusClient(fs)}
+	s.flags.Register(fs)
+	fs.Lookup("etcd-endpoints").Usage = "comma-separated `URLs` of the etcd cluster; without any flag of etcd, those of the running daemon, with its prefix and API"
+	return s
+}
+
+// followDaemon takes endpoints, prefix and API from the daemon, unless a flag or
+// variable of etcd is given. The flags keep their defaults if no daemon answers.
+func (s *storeFlags) followDaemon(ctx context.Context) {
+	given := false
+	s.set.Visit(func(f *flag.Flag) { given = given || strings.HasPrefix(f.Name, "etcd-") })
+	if given {
+		return
+	}
+	report, _, err := s.status.report(ctx)
+	if err != nil || len(report.Store.Endpoints) == 0 {
+		return
+	}
+	s.flags.Endpoints, s.flags.Prefix = report.Store.Endpoints, report.Store.Prefix
+	if report.Store.API != "" {
+		s.flags.API = report.Store.API
+	}
 }
 
 // do opens the store, calls f with it and closes it. If publish is not nil and
@@ -33,11 +62,12 @@ func (s *storeFlags) do(ctx context.Context, publish []byte, f func(context.Cont
 	if s.timeout <= 0 {
 		return fmt.Errorf("-timeout %v leaves no time for etcd; use 10s, for example", s.timeout)
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	s.followDaemon(ctx)
 	if err := s.flags.Complete(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
 	c := s.flags.Config()
 	c.Publish = publish
 	st, err := store.Open(ctx, c)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/etcdv3"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
@@ -66,6 +67,15 @@ func TestConfig(t *testing.T) {
 	expect(exitOK, `"public_ip": "192.0.2.3"`, "release", "-json", "10.5.3.0/24")
 	expect(exitOK, "released 10.5.2.0/24", "release", "10.5.2.0/24")
 	expect(exitFailed, "no lease for 10.5.2.0/24", "release", "10.5.2.0/24")
+
+	// Without a flag of etcd, the running daemon's store is used.
+	daemon := daemonOf(t, status.Snapshot{Store: status.Store{API: "3", Prefix: "/coreos.com/network", Endpoints: []string{etcd.URL()}}})
+	if code, out, errs := call(t, "config", "get", "-status-addr="+daemon); code != exitOK || !strings.Contains(out, "10.5.99.0") {
+		t.Errorf("with the daemon's endpoints: code %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := call(t, "config", "get", "-timeout=1s", "-etcd-prefix=/other", "-status-addr="+daemon); code == exitOK {
+		t.Errorf("with a flag of etcd: code %d\n%s%s", code, out, errs)
+	}
 
 	etcd.Stop()
 	expect(exitFailed, "flannel leases: ", "leases", "-timeout=1s")

@@ -28,9 +28,9 @@ func newBackend(o *Options, config *subnet.Config, up uplink.Uplink, publicIP ne
 	})
 }
 
-// removeOthers removes the kernel state of earlier runs that config's backend does
+// removeLeftovers removes the kernel state of earlier runs that config's backend does
 // not take over: that of other backends, and all of former networks.
-func removeOthers(ctx context.Context, config *subnet.Config, former []netip.Prefix) error {
+func removeLeftovers(ctx context.Context, config *subnet.Config, former []netip.Prefix) error {
 	errs := []error{all.RemoveAll(ctx, config.Network, config.BackendType)}
 	for _, network := range former {
 		errs = append(errs, all.RemoveAll(ctx, network))

@@ -8,11 +8,11 @@ import (
 	"github.com/coreos/flannel/backend"
 )
 
-// A check may use at most 1/dutyCycle of the time. A caller that checks all the
-// time, while the network is as it should be, uses at most 1/idleDutyCycle.
+// A check may use at most 1/pauseFactor of the time. A caller that checks all the
+// time, while the network is as it should be, uses at most 1/idlePauseFactor.
 const (
-	dutyCycle     = 100
-	idleDutyCycle = 10_000
+	pauseFactor     = 100
+	idlePauseFactor = 10_000
 )
 
 // checkCache bounds the time that a Network's Check takes, however often its
@@ -27,15 +27,15 @@ type checkCache struct {
 }
 
 // check returns the result of c.Check: of a call now, or of the last one if the
-// duty cycle allows no other yet.
-func (cc *checkCache) check(c backend.Checker, duty time.Duration) error {
+// pause after it is not over: factor times as long as the call.
+func (cc *checkCache) check(c backend.Checker, factor int) error {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	if cc.err != nil { // its end is of interest to all callers
-		duty = min(duty, dutyCycle)
+		factor = min(factor, pauseFactor)
 	}
 	began := time.Now()
-	if c == cc.checker && began.Before(cc.ended.Add(cc.took*duty)) {
+	if c == cc.checker && began.Before(cc.ended.Add(cc.took*time.Duration(factor))) {
 		return cc.err
 	}
 	cc.checker, cc.err = c, c.Check()
@@ -45,8 +45,8 @@ func (cc *checkCache) check(c backend.Checker, duty time.Duration) error {
 }
 
 // differences returns the lines of check's error.
-func (cc *checkCache) differences(c backend.Checker, duty time.Duration) []string {
-	return lines(cc.check(c, duty))
+func (cc *checkCache) differences(c backend.Checker, factor int) []string {
+	return lines(cc.check(c, factor))
 }
 
 // lines returns the lines of an error; none for nil.

@@ -130,7 +130,7 @@ func (h *damagedHost) run(command string) {
 // expect checks that a difference with this prefix is found; "": none.
 func (h *damagedHost) expect(want string) {
 	h.Helper()
-	got := new(checkCache).differences(h.network, dutyCycle)
+	got := new(checkCache).differences(h.network, pauseFactor)
 	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
 		h.Errorf("not ready: %q, want %q", got, want)
 	}

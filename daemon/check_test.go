@@ -29,21 +29,21 @@ func TestChecksAreBounded(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		differ      error
-		duty        time.Duration
+		factor      int
 		during      time.Duration
 		least, most int
 	}{
-		{"on demand", nil, dutyCycle, 10 * time.Second, 9, 11},
-		{"on demand, something differs", errors.New("down"), dutyCycle, 10 * time.Second, 9, 11},
-		{"periodic", nil, idleDutyCycle, 1000 * time.Second, 9, 11},
-		{"periodic, something differs", errors.New("down"), idleDutyCycle, 10 * time.Second, 9, 11},
+		{"on demand", nil, pauseFactor, 10 * time.Second, 9, 11},
+		{"on demand, something differs", errors.New("down"), pauseFactor, 10 * time.Second, 9, 11},
+		{"periodic", nil, idlePauseFactor, 1000 * time.Second, 9, 11},
+		{"periodic, something differs", errors.New("down"), idlePauseFactor, 10 * time.Second, 9, 11},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var c checkCache
 				n := &slowNetwork{takes: 10 * time.Millisecond, differ: tt.differ}
 				for began := time.Now(); time.Since(began) < tt.during; time.Sleep(10 * time.Millisecond) {
-					if err := c.check(n, tt.duty); !errors.Is(err, tt.differ) {
+					if err := c.check(n, tt.factor); !errors.Is(err, tt.differ) {
 						t.Fatalf("check = %v", err)
 					}
 				}
@@ -51,7 +51,7 @@ func TestChecksAreBounded(t *testing.T) {
 					t.Errorf("%d checks of 10 ms in %v, want %d to %d", n.checks, tt.during, tt.least, tt.most)
 				}
 				other := &slowNetwork{takes: time.Millisecond}
-				_ = c.check(other, tt.duty)
+				_ = c.check(other, tt.factor)
 				if other.checks != 1 {
 					t.Error("another network gets the result of the first")
 				}

@@ -59,7 +59,7 @@ type checkpoint struct {
 	Lease       subnet.Lease
 	Peers       []*subnet.Lease
 	// Written is when the checkpoint was written. Ends is when the lease ends, by
-	// the clock of that boot (subnet.Options.Clock).
+	// the clock of that boot (subnet.Timing.Clock).
 	Written clock.Timestamp
 	Ends    time.Duration
 }
@@ -113,19 +113,27 @@ func newCheckpointFile(o *Options) *checkpointFile {
 // load returns the last run's checkpoint. It returns nil without one, and for one
 // that is damaged or of another network or store.
 func (f *checkpointFile) load() *checkpoint {
-	var c checkpoint
-	err := readCheckpoint(f.path, &c)
+	c, err := readCheckpoint(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		log.Warningf("ignore what was remembered: %v", err)
-		return nil
-	case c.Prefix != f.store.Prefix || !slices.Equal(c.Endpoints, f.store.Endpoints),
-		f.store.API != store.APIAuto && f.store.API != c.API, !c.Lease.Subnet.IsValid(), slices.Contains(c.Peers, nil):
-		return nil
+	case !c.Lease.Subnet.IsValid() || slices.Contains(c.Peers, nil):
+		err = fmt.Errorf("read checkpoint %s: %w", f.path, errDamaged)
+	case !f.matches(&c):
+		err = fmt.Errorf("it is of prefix=%s endpoints=%v api=%s", c.Prefix, c.Endpoints, c.API)
+	default:
+		return &c
 	}
-	return &c
+	log.Warningf("ignore the checkpoint of the last run reason=%q", err)
+	return nil
+}
+
+// matches reports whether c is of the network and the store that the flags name. A
+// cluster that has grown or lost a member is the same store.
+func (f *checkpointFile) matches(c *checkpoint) bool {
+	common := slices.ContainsFunc(c.Endpoints, func(e string) bool { return slices.Contains(f.store.Endpoints, e) })
+	return c.Prefix == f.store.Prefix && common && (f.store.API == store.APIAuto || f.store.API == c.API)
 }
 
 // save fills in the store that c is of, and replaces the file by c.
@@ -142,10 +150,10 @@ func (f *checkpointFile) remove() error {
 	return nil
 }
 
-// writeCheckpoint replaces the file at path by v's JSON, and makes its folder if
+// writeCheckpoint replaces the file at path by c's JSON, and makes its folder if
 // it is missing. After a crash of the host the file is the old or the new one.
-func writeCheckpoint(path string, v any) error {
-	body, err := json.Marshal(v)
+func writeCheckpoint(path string, c checkpoint) error {
+	body, err := json.Marshal(c)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
@@ -158,21 +166,21 @@ func writeCheckpoint(path string, v any) error {
 	return nil
 }
 
-// readCheckpoint fills v from the file at path. Errors: fs.ErrNotExist,
-// errDamaged, or the failure to read.
-func readCheckpoint(path string, v any) error {
+// readCheckpoint reads the file at path. Errors: fs.ErrNotExist, errDamaged, or the
+// failure to read.
+func readCheckpoint(path string) (c checkpoint, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("read checkpoint: %w", err)
+		return c, fmt.Errorf("read checkpoint: %w", err)
 	}
 	line, body, _ := bytes.Cut(text, []byte("\n"))
 	if string(line) != fmt.Sprintf("%s%x", checkpointHeader, sha256.Sum256(body)) {
-		return fmt.Errorf("read checkpoint %s: %w", path, errDamaged)
+		return c, fmt.Errorf("read checkpoint %s: %w", path, errDamaged)
 	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("read checkpoint %s: %w: %w", path, errDamaged, err)
+	if err := json.Unmarshal(body, &c); err != nil {
+		return c, fmt.Errorf("read checkpoint %s: %w: %w", path, errDamaged, err)
 	}
-	return nil
+	return c, nil
 }
 
 // lastRun is what earlier runs left in files.
@@ -200,13 +208,13 @@ func (r lastRun) subnet() netip.Prefix {
 	return r.checkpoint.Lease.Subnet // promise: checkpoint-names-subnet
 }
 
-// networks returns the known networks of earlier runs other than now.
-func (r lastRun) networks(now netip.Prefix) []netip.Prefix {
+// networks returns the known networks of earlier runs other than the present one.
+func (r lastRun) networks(present netip.Prefix) []netip.Prefix {
 	former := []netip.Prefix{r.env.Network}
 	if r.checkpoint != nil {
 		former = append(former, r.checkpoint.Config.Network)
 	}
-	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == now })
+	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == present })
 	return slices.Compact(former)
 }
 

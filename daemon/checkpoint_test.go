@@ -44,8 +44,13 @@ func TestCheckpointOfAnotherNetwork(t *testing.T) {
 			t.Errorf("a daemon with another %s loads the checkpoint", name)
 		}
 	}
-	if fileOf("-etcd-api=3").load() == nil {
-		t.Error("a daemon that names the same API does not load the checkpoint")
+	for name, same := range map[string]*checkpointFile{
+		"API":                   fileOf("-etcd-api=3"),
+		"endpoints and another": fileOf("-etcd-endpoints=http://192.0.2.2:2379,http://192.0.2.1:2379"),
+	} {
+		if same.load() == nil {
+			t.Errorf("a daemon that names the same %s does not load the checkpoint", name)
+		}
 	}
 	if err := errors.Join(f.remove(), f.remove()); err != nil {
 		t.Error(err)
@@ -190,9 +195,9 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 // A checkpoint without changes is not written again.
 func TestCheckpointIsWrittenOnChange(t *testing.T) {
 	r := newRig(t)
-	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
+	m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Timing{})
 	m.Adopt(subnet.Lease{Subnet: subnetOf(7), Expiration: time.Now().Add(time.Hour), Rev: 5})
-	r.state.update(func(s *snapshot) { s.manager, s.config = m, new(subnet.Config) })
+	r.state.update(func(s *progress) { s.manager, s.config = m, new(subnet.Config) })
 	w := newCheckpointWriter(r.checkpoints, r.state, r.peers, store.Config{API: "3"})
 	written := func() bool {
 		t.Helper()
@@ -218,16 +223,15 @@ func TestCheckpointIsWrittenOnChange(t *testing.T) {
 
 func TestCheckpointFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "file")
-	var got []int
-	if err := readCheckpoint(path, &got); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readCheckpoint(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read a missing file: %v", err)
 	}
-	for _, want := range []int{1, 2} {
-		if err := writeCheckpoint(path, []int{want}); err != nil {
+	for _, want := range []string{"2", "3"} {
+		if err := writeCheckpoint(path, checkpoint{API: want}); err != nil {
 			t.Fatal(err)
 		}
-		if err := readCheckpoint(path, &got); err != nil || len(got) != 1 || got[0] != want {
-			t.Errorf("read %v, %v; wrote %d", got, err, want)
+		if got, err := readCheckpoint(path); err != nil || got.API != want {
+			t.Errorf("read %v, %v; wrote %s", got, err, want)
 		}
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
@@ -238,7 +242,7 @@ func TestCheckpointFile(t *testing.T) {
 // Any flipped bit and any cut is detected.
 func TestDamageIsDetected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	if err := writeCheckpoint(path, map[string]string{"a": "b"}); err != nil {
+	if err := writeCheckpoint(path, checkpoint{API: "3"}); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -250,9 +254,8 @@ func TestDamageIsDetected(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var v map[string]string
-		if err := readCheckpoint(path, &v); !errors.Is(err, errDamaged) {
-			t.Errorf("%q gives %v, %v", text, v, err)
+		if c, err := readCheckpoint(path); !errors.Is(err, errDamaged) {
+			t.Errorf("%q gives %v, %v", text, c, err)
 		}
 	}
 	for i := range good {
@@ -265,22 +268,21 @@ func TestDamageIsDetected(t *testing.T) {
 
 func TestFailedWriteKeepsTheOldFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	if err := writeCheckpoint(path, 1); err != nil {
+	if err := writeCheckpoint(path, checkpoint{API: "3"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeCheckpoint(path, make(chan int)); err == nil {
+	if err := writeCheckpoint(path, checkpoint{Config: subnet.Config{Backend: []byte("{")}}); err == nil {
 		t.Error("no error for a value without JSON")
 	}
-	var got int
-	if err := readCheckpoint(path, &got); err != nil || got != 1 {
-		t.Errorf("read %d, %v", got, err)
+	if got, err := readCheckpoint(path); err != nil || got.API != "3" {
+		t.Errorf("read %v, %v", got, err)
 	}
 }
 
 // The configuration may hold a secret.
 func TestOnlyTheOwnerReads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "folder", "file")
-	if err := writeCheckpoint(path, "secret"); err != nil {
+	if err := writeCheckpoint(path, checkpoint{API: "3"}); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {

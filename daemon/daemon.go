@@ -1,10 +1,11 @@
 // Package daemon runs the daemon: it joins the network, keeps the lease, and
 // carries packets until its context ends.
 //
-//	Daemon ─► supervisor ─► runner ─► backend.Network
-//	                │          └────► checkpoint, peers ─► observer ─► log, events
-//	                └───────► joiner ─► membership: store, configuration, lease
-//	reporter ─► state: status page, systemd, log line "ready"
+//	Daemon ─┬► supervisor ─┬► runner ─► backend.Network
+//	        │              │     └────► peers ─► observer ─► log, events
+//	        │              └► joiner ─► membership: store, configuration, lease
+//	        ├► checkpointWriter ─► peers, lease
+//	        └► reporter ─► state: status page, systemd, log line "ready"
 //
 // A file uses only what the files below it declare; layout_test.go has the order.
 package daemon
@@ -24,14 +25,7 @@ import (
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
-	"github.com/coreos/flannel/subnet/store"
 )
-
-// Task is one part of the daemon. Run returns when ctx ends (nil) or the part
-// fails (the error); the goroutines that it started have ended by then.
-type Task interface {
-	Run(ctx context.Context) error
-}
 
 // Daemon is one run of the program.
 type Daemon struct {
@@ -63,48 +57,57 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if etcd != nil {
+		o.useStore(etcd.Endpoint())
+	}
 	reconciles, events := status.NewReconciles(), new(status.EventLog)
 	reporter := newReporter(o, d.state, events)
 	reporter.lostLines = d.lostLines
-	observer := &observer{reporter: reporter, events: events}
-	peers := newPeers(observer)
+	changes := newObserver(reporter, events)
+	peers := newPeers(changes)
 	checkpoints := newCheckpointFile(o)
 	joiner := newJoiner(o, d.state, checkpoints, peers, reconciles)
-	runner := newRunner(o, d.state, peers, observer, reporter, reconciles)
+	runner := newRunner(o, d.state, peers, changes, reporter, reconciles)
 
 	g, ctx := errgroup.WithContext(ctx)
-	start := func(tasks ...Task) {
+	start := func(tasks ...task) {
 		for _, t := range tasks {
-			g.Go(func() error { return t.Run(ctx) })
+			g.Go(func() error { return t(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady), observer, newRekeyer(o, d.state), reporter.subnetFile)
+	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	var firewall *firewall
 	g.Go(func() (err error) {
-		if err := d.waitForStore(ctx, joiner, etcd, start); err != nil {
+		if err := waitForUplink(ctx, o, joiner); err != nil {
 			return err
+		}
+		if etcd != nil { // it may listen on the uplink's address
+			start(etcd.Run)
+			if err := waitForEtcd(ctx, etcd); err != nil {
+				return err
+			}
 		}
 		if m, err = joiner.join(ctx); err != nil {
 			return err
 		}
-		if err := removeOthers(ctx, m.config, m.formerNetworks); err != nil {
+		if err := removeLeftovers(ctx, m.config, m.formerNetworks); err != nil {
 			return err
 		}
 		firewall = newFirewall(m.config.Network, m.lease.Subnet, o.ipMasq)
 		if err := firewall.apply(); err != nil { // before READY=1
 			return err
 		}
-		start(firewall, newCheckpointWriter(checkpoints, d.state, peers, m.store.Opened),
-			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType), &supervisor{d.state, joiner, runner, m})
+		start(firewall.Run, newCheckpointWriter(checkpoints, d.state, peers, m.store.Opened).Run,
+			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType).Run, (&supervisor{d.state, joiner, runner, m}).Run)
 		return nil
 	})
 	err = g.Wait()
-	if m == nil {
+	if m == nil { // no lease
 		return err
 	}
-	m.close()
+	m.leave(err)
 	if firewall != nil {
 		err = errors.Join(err, firewall.finish()) // after the network is closed
 	}
@@ -114,32 +117,26 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
-// newEmbeddedEtcd returns the embedded etcd, which does not run yet, and makes it
-// the store of o. It returns nil without -etcd-embed.
+// newEmbeddedEtcd returns the embedded etcd, which does not run yet; nil without
+// -etcd-embed.
 func newEmbeddedEtcd(o *Options) (*embed.Server, error) {
 	if !o.embed {
 		return nil, nil
 	}
-	etcd, err := embed.New(embed.Config{Dir: filepath.Join(o.stateDir, "etcd"), Listen: o.embedListen})
-	if err != nil {
-		return nil, err
-	}
-	o.store.Endpoints, o.store.API = []string{etcd.Endpoint()}, store.API3
-	return etcd, nil
+	return embed.New(embed.Config{Dir: filepath.Join(o.stateDir, "etcd"), Listen: o.embedListen})
 }
 
-// waitForStore waits for an uplink, and for the embedded etcd where there is one.
-// It starts etcd after the uplink: etcd may listen on the uplink's address.
-func (d *Daemon) waitForStore(ctx context.Context, j *joiner, etcd *embed.Server, start func(...Task)) error {
-	up, err := uplink.Wait(ctx, d.options.iface)
-	if err != nil {
-		return err
+// waitForUplink waits for an uplink, and joins by it.
+func waitForUplink(ctx context.Context, o *Options, j *joiner) error {
+	up, err := uplink.Wait(ctx, o.iface)
+	if err == nil {
+		j.setUplink(up)
 	}
-	j.setUplink(up)
-	if etcd == nil {
-		return nil
-	}
-	start(etcd)
+	return err
+}
+
+// waitForEtcd waits until etcd serves, or ctx ends (its cause).
+func waitForEtcd(ctx context.Context, etcd *embed.Server) error {
 	select {
 	case <-etcd.Ready():
 		return nil
@@ -149,15 +146,16 @@ func (d *Daemon) waitForStore(ctx context.Context, j *joiner, etcd *embed.Server
 }
 
 // statusServers returns the HTTP servers that the flags name.
-func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (servers []Task) {
+func (d *Daemon) statusServers(r *reporter, reconciles *status.Reconciles) (servers []task) {
 	o := d.options
 	if o.statusAddr != "" {
-		servers = append(servers, &statusServer{optional: !o.statusGiven, server: status.New(status.Config{
+		server := status.New(status.Config{
 			Addr: o.statusAddr, Version: d.version, Began: d.began, Source: r.full, Reconciles: reconciles, Pprof: o.statusPprof,
-		})})
+		})
+		servers = append(servers, (&statusServer{optional: !o.statusGiven, server: server}).Run)
 	}
 	if o.healthzPort != 0 {
-		servers = append(servers, status.NewHealthz(net.JoinHostPort(o.healthzIP, strconv.Itoa(o.healthzPort)), r.full))
+		servers = append(servers, status.NewHealthz(net.JoinHostPort(o.healthzIP, strconv.Itoa(o.healthzPort)), r.full).Run)
 	}
 	return servers
 }

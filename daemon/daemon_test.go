@@ -40,8 +40,12 @@ func TestRunChecksTheEmbeddedEtcd(t *testing.T) {
 func TestEmbeddedEtcdIsTheStore(t *testing.T) {
 	o := parse(t, "-state-dir="+t.TempDir(), "-etcd-embed", "-etcd-embed-listen=127.0.0.1:2399")
 	etcd, err := newEmbeddedEtcd(o)
-	if err != nil || etcd == nil || len(o.store.Endpoints) != 1 || o.store.Endpoints[0] != etcd.Endpoint() || o.store.API != "3" {
-		t.Errorf("%v, %v: the store is %+v", etcd, err, o.store.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.useStore(etcd.Endpoint())
+	if len(o.store.Endpoints) != 1 || o.store.Endpoints[0] != etcd.Endpoint() || o.store.API != "3" {
+		t.Errorf("the store is %+v", o.store.Config())
 	}
 	if etcd, err := newEmbeddedEtcd(parse(t)); etcd != nil || err != nil {
 		t.Errorf("without the flag: %v, %v", etcd, err)

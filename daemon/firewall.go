@@ -25,7 +25,7 @@ type firewall struct {
 }
 
 func newFirewall(network, subnet netip.Prefix, enabled bool) *firewall {
-	return &firewall{rules: masq.Rules{Network: network, Subnet: subnet, Masquerade: true}, enabled: enabled,
+	return &firewall{rules: masq.Rules{Network: network, Subnet: subnet}, enabled: enabled,
 		set: masq.Apply, keep: masq.Run, remove: masq.Remove, leftovers: all.Leftovers}
 }
 

@@ -38,7 +38,7 @@ func TestFirewall(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		call := func(name string, r masq.Rules) {
 			calls = append(calls, name)
-			if want := (masq.Rules{Network: network, Subnet: own, Masquerade: true}); r != want {
+			if want := (masq.Rules{Network: network, Subnet: own}); r != want {
 				t.Errorf("%s: %s of %+v, want %+v", tt.name, name, r, want)
 			}
 		}

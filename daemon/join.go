@@ -46,6 +46,15 @@ type membership struct {
 // renew keeps the lease until ctx ends (nil) or it is lost (subnet.ErrLost).
 func (m *membership) renew(ctx context.Context) error { return m.manager.Renew(ctx, m.lease) }
 
+// leave closes the store at the end of a run, which err ended. The lease stays.
+func (m *membership) leave(err error) {
+	m.close()
+	if err == nil || errors.Is(err, context.Canceled) {
+		l := m.manager.Status().Lease
+		log.Infof("leave the lease in the store subnet=%v expires=%s", l.Subnet, l.Expiry())
+	}
+}
+
 func (m *membership) close() {
 	if err := m.store.Close(); err != nil {
 		log.Warningf("close store: %v", err)
@@ -73,8 +82,8 @@ type joiner struct {
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
 	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open, readHost: hostroute.Networks,
 		newBackend: func(config *subnet.Config) (backend.Backend, error) {
-			now := s.get()
-			return newBackend(o, config, now.uplink, now.publicIP, reconciles.Kernel)
+			p := s.get()
+			return newBackend(o, config, p.uplink, p.publicIP, reconciles.Kernel)
 		}}
 }
 
@@ -86,7 +95,7 @@ func (j *joiner) setUplink(up uplink.Uplink) {
 		publicIP = up.Addr
 	}
 	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
-	j.state.update(func(s *snapshot) { s.uplink, s.publicIP, s.uplinkProblem = up, publicIP, "" })
+	j.state.update(func(s *progress) { s.uplink, s.publicIP, s.uplinkProblem = up, publicIP, "" })
 }
 
 // join gets a lease from the store, and waits for the store without limit. If the
@@ -127,7 +136,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 		return nil, err
 	}
 	c := j.options.store.Config()
-	c.Publish = j.options.publish
+	c.Publish = j.options.networkJSON
 	opened, err := j.open(opening, c)
 	if err != nil {
 		return nil, err
@@ -217,7 +226,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 func (j *joiner) open(ctx context.Context, c store.Config) (store.Store, error) {
 	opened, err := j.openStore(ctx, c)
 	if err == nil {
-		j.state.update(func(s *snapshot) { s.store = opened })
+		j.state.update(func(s *progress) { s.store = opened })
 	}
 	return opened, err
 }
@@ -239,7 +248,7 @@ func (j *joiner) setManager(m *membership) {
 
 // publishState shows configuration and manager to the other parts.
 func (j *joiner) publishState(m *membership) {
-	j.state.update(func(s *snapshot) { s.config, s.manager = m.config, m.manager })
+	j.state.update(func(s *progress) { s.config, s.manager = m.config, m.manager })
 }
 
 // acquire prepares m and gets its lease from the store.
@@ -292,12 +301,12 @@ func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error
 // checkPublish refuses a -network that this host cannot use: once published, it
 // would hold for all hosts, and no host would overwrite it.
 func (j *joiner) checkPublish() error {
-	if j.options.published == nil {
+	if j.options.networkConfig == nil {
 		return nil
 	}
-	_, err := j.newBackend(j.options.published)
+	_, err := j.newBackend(j.options.networkConfig)
 	if err == nil {
-		_, err = j.hints(j.options.published, lastRun{})
+		_, err = j.hints(j.options.networkConfig, lastRun{})
 	}
 	if err != nil {
 		return fmt.Errorf("-network: %w", err)
@@ -308,7 +317,7 @@ func (j *joiner) checkPublish() error {
 // warnIfIgnored logs a warning if the stored configuration differs from -network:
 // the store's holds, for all hosts.
 func (j *joiner) warnIfIgnored(stored *subnet.Config) {
-	ours := j.options.published
+	ours := j.options.networkConfig
 	if ours == nil {
 		return
 	}

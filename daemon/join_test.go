@@ -247,7 +247,7 @@ func TestRefusedUplinkKeepsTheStore(t *testing.T) {
 func TestUnusableNetworkIsNotPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.options.network = "10.6.0.0/16"
+		r.options.networkText = "10.6.0.0/16"
 		if err := r.options.parseNetwork(); err != nil {
 			t.Fatal(err)
 		}

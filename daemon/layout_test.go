@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +16,16 @@ import (
 // layout is the order of the files: each uses only what it and those after it declare.
 var layout = []string{
 	"daemon.go", "supervisor.go", "network.go", "join.go", "identity.go", "backend.go", "checkpoint.go", "peers.go", "observer.go",
-	"report.go", "check.go", "rekey.go", "state.go", "systemd.go", "firewall.go", "options.go", "memlimit.go",
+	"report.go", "check.go", "rekey.go", "state.go", "systemd.go", "firewall.go", "options.go", "gc.go",
+}
+
+// unloaded imports empty packages. The test uses no names of imports.
+type unloaded struct{}
+
+func (unloaded) Import(name string) (*types.Package, error) {
+	p := types.NewPackage(name, path.Base(name))
+	p.MarkComplete()
+	return p, nil
 }
 
 func TestFilesUseOnlyFilesBelow(t *testing.T) {
@@ -21,60 +33,60 @@ func TestFilesUseOnlyFilesBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fset := token.NewFileSet()
+	var files []*ast.File
 	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") && !slices.Contains(layout, name) {
+		name := e.Name()
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		if !slices.Contains(layout, name) {
 			t.Errorf("%s has no place in the layout", name)
 		}
-	}
-	sources := make([]string, len(layout))
-	for i, name := range layout {
-		source, err := os.ReadFile(name)
+		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sources[i] = string(source)
+		files = append(files, f)
 	}
-	for _, violation := range upwardUses(t, layout, sources) {
-		t.Error(violation)
+	seen, violations := upwardUses(fset, layout, files)
+	for _, v := range violations {
+		t.Error(v)
 	}
-	if len(upwardUses(t, []string{"a.go", "b.go"}, []string{"package p\ntype a int\n", "package p\nfunc f() { var a a; _ = a }\n"})) != 1 {
-		t.Error("the check does not find a use of a type in a file above")
+	if seen < 100 {
+		t.Errorf("%d uses between files", seen)
+	}
+	files = files[:0]
+	for name, source := range map[string]string{
+		"a.go": "package p\ntype a struct{}\nfunc (a) f() {}\nfunc newA() a { return a{} }\n",
+		"b.go": "package p\nvar b func() a\nfunc g() { x := b(); x.f() }\n",
+	} {
+		f, err := parser.ParseFile(fset, name, source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	if _, violations := upwardUses(fset, []string{"a.go", "b.go"}, files); len(violations) != 2 {
+		t.Errorf("of a type and a method of a file above the check finds %q", violations)
 	}
 }
 
-// upwardUses returns the identifiers that a file uses and one before it declares.
-// Methods need no look: their type's name is in each declaration of a variable.
-func upwardUses(t *testing.T, names, sources []string) (violations []string) {
-	declaredIn := make(map[string]string)
-	for i, name := range names {
-		syntax, err := parser.ParseFile(token.NewFileSet(), name, sources[i], 0)
-		if err != nil {
-			t.Fatal(err)
+// upwardUses returns how many uses of another file's declarations the files have,
+// and those of a file that is before the user's in the order of names.
+func upwardUses(fset *token.FileSet, names []string, files []*ast.File) (seen int, violations []string) {
+	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	config := types.Config{Importer: unloaded{}, Error: func(error) {}} // of what imports do not have
+	pkg, _ := config.Check("p", fset, files, info)
+	for ident, object := range info.Uses {
+		from, to := fset.Position(ident.Pos()), fset.Position(object.Pos())
+		if object.Pkg() != pkg || from.Filename == to.Filename {
+			continue
 		}
-		for _, use := range syntax.Unresolved { // declared in no scope of this file
-			if above, ok := declaredIn[use.Name]; ok {
-				violations = append(violations, name+" uses "+use.Name+" of "+above)
-			}
-		}
-		for _, d := range syntax.Decls {
-			switch d := d.(type) {
-			case *ast.FuncDecl:
-				if d.Recv == nil {
-					declaredIn[d.Name.Name] = name
-				}
-			case *ast.GenDecl:
-				for _, spec := range d.Specs {
-					switch spec := spec.(type) {
-					case *ast.TypeSpec:
-						declaredIn[spec.Name.Name] = name
-					case *ast.ValueSpec:
-						for _, id := range spec.Names {
-							declaredIn[id.Name] = name
-						}
-					}
-				}
-			}
+		seen++
+		if slices.Index(names, to.Filename) < slices.Index(names, from.Filename) {
+			violations = append(violations, fmt.Sprintf("%v: uses %s of %s", from, object.Name(), to.Filename))
 		}
 	}
-	return violations
+	return seen, violations
 }

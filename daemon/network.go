@@ -57,7 +57,7 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 	if err != nil {
 		return &networkSetupError{fmt.Errorf("set up backend %s for %v: %w", m.config.BackendType, m.lease.Subnet, err)}
 	}
-	r.state.update(func(s *snapshot) { s.network, s.applied, s.uplinkProblem = network, false, "" })
+	r.state.update(func(s *progress) { s.network, s.applied, s.uplinkProblem = network, false, "" })
 	err = r.runNetwork(ctx, m, network)
 	r.state.removeNetwork()
 	return r.removeIfLost(ctx, m, errors.Join(err, network.Close()))
@@ -86,14 +86,18 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 				if routes := r.state.get().routes; routes != nil {
 					routes.PeersChanged()
 				}
-				r.announceReady(m, network)
+				r.noteApplied(m, network)
 			})
 		})
 }
 
+// task runs one part of the daemon. It returns when ctx ends (nil) or the part
+// fails (the error); the goroutines that it started have ended by then.
+type task func(ctx context.Context) error
+
 // runTogether runs tasks side by side until one fails or ctx ends. It returns the
 // first error, after all of them have ended.
-func runTogether(ctx context.Context, tasks ...func(context.Context) error) error {
+func runTogether(ctx context.Context, tasks ...task) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, task := range tasks {
 		g.Go(func() error { return task(ctx) })
@@ -110,12 +114,12 @@ func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) err
 	return err
 }
 
-// announceReady records that the network has its full set of peers. At the first
+// noteApplied records that the network has its full set of peers. At the first
 // call it also logs the line "ready" and notifies systemd.
-func (r *runner) announceReady(m *membership, network backend.Network) {
-	first := false
-	r.state.update(func(s *snapshot) { first, s.ready, s.applied = !s.ready, true, true })
-	if first {
+func (r *runner) noteApplied(m *membership, network backend.Network) {
+	before := r.state.wasReady()
+	r.state.update(func(s *progress) { s.ready, s.applied = true, true })
+	if !before {
 		log.Info(r.reporter.readyLine(m.config, m.lease, network))
 		r.notify(sd.SdNotifyReady)
 	}
@@ -125,7 +129,7 @@ func (r *runner) announceReady(m *membership, network backend.Network) {
 // another address or MTU, and nil when ctx ends.
 func (r *runner) watchUplink(ctx context.Context) error {
 	next, err := r.follow(ctx, r.options.iface, r.state.get().uplink, func(problem error) {
-		r.state.update(func(s *snapshot) {
+		r.state.update(func(s *progress) {
 			s.uplinkProblem = ""
 			if problem != nil {
 				s.uplinkProblem = problem.Error()
@@ -148,9 +152,9 @@ func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
 	if m.config.BackendType != "alloc" { // alloc has no routes
 		c, err := r.check(m.config.Network, m.lease.Subnet, r.peers.subnets)
 		if err == nil {
-			r.state.update(func(s *snapshot) { s.routes = c })
+			r.state.update(func(s *progress) { s.routes = c })
 			err = c.Run(ctx)
-			r.state.update(func(s *snapshot) { s.routes = nil })
+			r.state.update(func(s *progress) { s.routes = nil })
 			err = errors.Join(err, c.Close())
 		}
 		if err != nil {
@@ -164,7 +168,7 @@ func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
 // probe probes the peers until ctx ends. A failure to probe is logged, and does
 // not end the network.
 func (r *runner) probe(ctx context.Context, m *membership, network backend.Network) error {
-	if r.options.probeInterval > 0 && m.config.BackendType != "alloc" { // alloc carries no packets
+	if r.options.probeInterval > 0 && all.CarriesPackets(m.config.BackendType) {
 		p := probe.New(probe.Config{
 			Subnet: m.lease.Subnet, MTU: network.MTU(), Interval: r.options.probeInterval, Peers: r.peers.subnets,
 			Changed: func(peer netip.Prefix, silent bool) {
@@ -173,10 +177,10 @@ func (r *runner) probe(ctx context.Context, m *membership, network backend.Netwo
 				}
 			},
 		})
-		r.state.update(func(s *snapshot) { s.prober = p })
+		r.state.update(func(s *progress) { s.prober = p })
 		if err := p.Run(ctx); err != nil {
 			log.Warningf("peers are not probed: %v", err)
-			r.state.update(func(s *snapshot) { s.prober = nil })
+			r.state.update(func(s *progress) { s.prober = nil })
 		}
 	}
 	<-ctx.Done()

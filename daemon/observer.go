@@ -31,6 +31,10 @@ type observer struct {
 	silent   transitions // peers that fell silent (true) or answer again (false)
 }
 
+func newObserver(r *reporter, events *status.EventLog) *observer {
+	return &observer{reporter: r, events: events}
+}
+
 func (o *observer) peerJoined(peer netip.Prefix) { o.joined.add(peer, true) }
 
 // peerLeft also drops the peer's silence or answer that is not reported yet.

@@ -164,9 +164,9 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 	t.Setenv(notifyVariable, filepath.Join(t.TempDir(), "notify"))
 	synctest.Test(t, func(t *testing.T) {
 		r, network := newRig(t), new(countingNetwork)
-		m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Options{})
+		m := r.store.NewManager(&subnet.Config{}, rigTTL, subnet.Timing{})
 		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)})
-		r.state.update(func(s *snapshot) {
+		r.state.update(func(s *progress) {
 			s.store = store.New(r.store, "3")
 			s.uplink.Index, s.manager, s.network, s.ready = 1, m, network, true
 			s.applied = true
@@ -175,9 +175,9 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 		systemd := newSystemd(r.reporter.statusLine, r.state.wasReady)
 		systemd.notify = func(string) {}
 		// One after the other: waiting for a lock stops a bubble's clock.
-		for _, task := range []Task{r.observer, systemd} {
+		for _, run := range []task{r.observer.Run, systemd.Run} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if err := task.Run(ctx); err != nil {
+			if err := run(ctx); err != nil {
 				t.Error(err)
 			}
 			cancel()

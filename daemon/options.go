@@ -28,11 +28,11 @@ type Options struct {
 
 	embed       bool
 	embedListen string
-	// network is the flag -network; publish is the JSON to publish for it, and
-	// published that JSON, parsed. Both are nil without the flag.
-	network   string
-	publish   []byte
-	published *subnet.Config
+	// networkText is the flag -network; networkJSON is the JSON to publish for it,
+	// and networkConfig that JSON, parsed. Both are nil without the flag.
+	networkText   string
+	networkJSON   []byte
+	networkConfig *subnet.Config
 
 	iface    uplink.Choice
 	publicIP netip.Addr
@@ -43,7 +43,7 @@ type Options struct {
 	subnetFile string
 	leaseTTL   time.Duration
 	// renewal has the margin of marginMinutes, or half of a short leaseTTL.
-	renewal       subnet.Options
+	renewal       subnet.Timing
 	marginMinutes int
 	ipMasq        bool
 	stateDir      string
@@ -107,7 +107,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	o.store.Register(fs)
 	fs.BoolVar(&o.embed, "etcd-embed", false, "run an etcd server inside this process and use it, with its data below -state-dir")
 	fs.StringVar(&o.embedListen, "etcd-embed-listen", "127.0.0.1:2379", "`address` that the embedded etcd serves clients at; name one of this host's to let other hosts use it")
-	fs.StringVar(&o.network, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, or the whole JSON object")
+	fs.StringVar(&o.networkText, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, or the whole JSON object")
 	fs.Func("iface", "`interface` to the other hosts, by name or IP; may be repeated, the first match wins (default: the default route's)", appendTo(&o.iface.Ifaces))
 	fs.Func("iface-regex", "`regexp` for the name or IP of that interface; may be repeated, tried after -iface", appendTo(&o.iface.Regexes))
 	fs.StringVar(&o.iface.CanReach, "iface-can-reach", "", "`IP` that the kernel reaches by that interface")
@@ -240,14 +240,19 @@ func (o *Options) checkEmbed(given map[string]bool) error {
 	return nil
 }
 
-// parseNetwork fills publish from network: with the JSON object as it is, or with
-// one made of a CIDR.
+// useStore makes the embedded etcd's endpoint that of the store.
+func (o *Options) useStore(endpoint string) {
+	o.store.Endpoints, o.store.API = []string{endpoint}, store.API3
+}
+
+// parseNetwork fills networkJSON and networkConfig from networkText: a JSON object,
+// or the CIDR to make one of.
 func (o *Options) parseNetwork() (err error) {
-	if o.network == "" {
+	if o.networkText == "" {
 		return nil
 	}
-	o.publish = subnet.ConfigText(o.network)
-	if o.published, err = subnet.ParseConfig(o.publish); err != nil {
+	o.networkJSON = subnet.ConfigText(o.networkText)
+	if o.networkConfig, err = subnet.ParseConfig(o.networkJSON); err != nil {
 		return fmt.Errorf("-network: %w", err)
 	}
 	return nil

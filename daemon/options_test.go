@@ -74,12 +74,12 @@ func TestOptionsPasswordFile(t *testing.T) {
 }
 
 func TestOptionsNetwork(t *testing.T) {
-	if o := parse(t, "-network=10.5.0.0/16"); string(o.publish) != `{"Network": "10.5.0.0/16"}` {
-		t.Errorf("publish %s", o.publish)
+	if o := parse(t, "-network=10.5.0.0/16"); string(o.networkJSON) != `{"Network": "10.5.0.0/16"}` {
+		t.Errorf("publish %s", o.networkJSON)
 	}
 	whole := ` {"Network": "10.5.0.0/16", "Backend": {"Type": "alloc"}}`
-	if o := parse(t, "-network="+whole); string(o.publish) != whole {
-		t.Errorf("publish %s", o.publish)
+	if o := parse(t, "-network="+whole); string(o.networkJSON) != whole {
+		t.Errorf("publish %s", o.networkJSON)
 	}
 }
 

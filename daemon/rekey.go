@@ -47,7 +47,7 @@ func (r *rekeyer) rekey(ctx context.Context) (done control.Rekeyed, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var manager *subnet.Manager
-	r.state.read(func(s snapshot) {
+	r.state.read(func(s progress) {
 		manager = s.manager
 		done, err = replaceKey(s)
 	})
@@ -65,7 +65,7 @@ func (r *rekeyer) rekey(ctx context.Context) (done control.Rekeyed, err error) {
 // replaceKey replaces the key of s's network, which must stay open meanwhile, and
 // publishes the new one. It refuses while the store is away: the other hosts could
 // not learn the new key, and would drop the packets.
-func replaceKey(s snapshot) (control.Rekeyed, error) {
+func replaceKey(s progress) (control.Rekeyed, error) {
 	if s.network == nil || !s.ready {
 		return control.Rekeyed{}, errNoNetwork
 	}

@@ -37,7 +37,7 @@ func TestRekeyRefuses(t *testing.T) {
 		t.Errorf("without a network: %v", err)
 	}
 	for ready, want := range map[bool]error{false: errNoNetwork, true: errNoKey} {
-		d.state.update(func(s *snapshot) {
+		d.state.update(func(s *progress) {
 			s.network, s.ready, s.config = keylessNetwork{}, ready, &subnet.Config{BackendType: "vxlan"}
 		})
 		if _, err := r.rekey(t.Context()); !errors.Is(err, want) || d.WasReady() != ready {
@@ -52,7 +52,7 @@ func TestNetworkStaysDuringRekey(t *testing.T) {
 		r := newRig(t)
 		r.supervise(r.join())
 		called := false
-		r.state.update(func(s *snapshot) {
+		r.state.update(func(s *progress) {
 			s.network = keyedNetwork{s.network, subnet.Attrs{}, func() {
 				called = true
 				if r.state.reading.TryLock() {
@@ -77,7 +77,7 @@ func TestRekeyWaitsForTheStore(t *testing.T) {
 		before := r.stored(m.lease.Subnet)
 		attrs := before.Attrs
 		attrs.BackendData = json.RawMessage(`{"PublicKey":"new"}`)
-		r.state.update(func(s *snapshot) { s.network = keyedNetwork{s.network, attrs, nil} })
+		r.state.update(func(s *progress) { s.network = keyedNetwork{s.network, attrs, nil} })
 		rekeyer := newRekeyer(r.options, r.state)
 		done, err := rekeyer.rekey(t.Context())
 		if err != nil || done.Subnet != m.lease.Subnet || string(done.After) != string(attrs.BackendData) {

@@ -22,8 +22,10 @@ import (
 type reporter struct {
 	options *Options
 	state   *state
-	events  *status.EventLog
-	checks  checkCache
+	// endpoints are the store's, with schemes and without credentials.
+	endpoints []string
+	events    *status.EventLog
+	checks    checkCache
 	// lostLines returns how many lines of the log are lost; nil: it is not known.
 	lostLines func() uint64
 	// subnetFile is the runner's to write.
@@ -31,14 +33,18 @@ type reporter struct {
 }
 
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
-	return &reporter{options: o, state: s, events: events, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
+	c, err := o.store.Validate()
+	if err != nil {
+		log.V(1).Infof("report no endpoints: %v", err) // the start fails soon
+	}
+	return &reporter{options: o, state: s, events: events, endpoints: c.Endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so
 // periodic work uses summary.
 func (r *reporter) full() (report status.Snapshot) {
-	r.state.read(func(s snapshot) {
-		report, _ = r.describe(s, dutyCycle)
+	r.state.read(func(s progress) {
+		report, _ = r.describe(s, pauseFactor)
 		report.Events = append(report.Events, r.events.Recent()...)
 		if report.Lease != nil && s.network != nil {
 			report.Backend = describeBackend(s)
@@ -57,11 +63,11 @@ type summary struct {
 // summary returns the summary for periodic work. It takes every lock of control
 // plane and data plane, so it hangs if one of them does.
 func (r *reporter) summary() (sum summary) {
-	r.state.read(func(s snapshot) {
+	r.state.read(func(s progress) {
 		if s.network != nil {
 			sum.dataPath = s.network.DataPath()
 		}
-		sum.Snapshot, sum.peers = r.describe(s, idleDutyCycle)
+		sum.Snapshot, sum.peers = r.describe(s, idlePauseFactor)
 	})
 	return sum
 }
@@ -79,34 +85,35 @@ func (r *reporter) statusLine() string {
 }
 
 // describe returns the part that full and summary share, and the number of peers.
-// duty bounds the network's Check.
-func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot, peers int) {
-	s.Node = status.Node{PublicIP: now.publicIP, Iface: now.uplink.Name, MTU: now.uplink.MTU}
+// factor bounds the network's Check.
+func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers int) {
+	s.Node = status.Node{PublicIP: p.publicIP, Iface: p.uplink.Name, MTU: p.uplink.MTU}
 	if r.lostLines != nil {
 		s.LostLogLines = r.lostLines()
 	}
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
-	if now.uplink.Index == 0 {
+	s.Store.Endpoints, s.Store.Prefix = r.endpoints, r.options.store.Prefix
+	if p.uplink.Index == 0 {
 		missing("waiting for an interface with an address")
 		return s, peers
 	}
-	if now.uplinkProblem != "" {
-		missing("the interface to the other hosts cannot be used: %s", now.uplinkProblem)
+	if p.uplinkProblem != "" {
+		missing("the interface to the other hosts cannot be used: %s", p.uplinkProblem)
 	}
-	if now.store.Source == nil {
+	if p.store.Source == nil {
 		missing("waiting for the store %v", r.options.store.Endpoints)
 		return s, peers
 	}
-	s.BadLeaseData = now.store.BadCount()
-	s.Store.API = now.store.API
-	if now.manager == nil {
+	s.BadLeaseData = p.store.BadCount()
+	s.Store.API = p.store.API
+	if p.manager == nil {
 		missing("waiting for the network configuration %s/config", r.options.store.Prefix)
 		return s, peers
 	}
-	s.BadLeaseData += now.manager.BadCount()
-	control := now.manager.Status()
+	s.BadLeaseData += p.manager.BadCount()
+	control := p.manager.Status()
 	peers, s.HeldPeers, s.ConfigRefused = control.Peers, control.Held, control.ConfigRefused
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
@@ -118,26 +125,26 @@ func (r *reporter) describe(now snapshot, duty time.Duration) (s status.Snapshot
 	if control.Expired {
 		missing("the lease of %v expired at %s and could not be renewed", l.Subnet, l.Expiry())
 	}
-	if now.network == nil {
+	if p.network == nil {
 		missing("waiting for the network device")
 		return s, peers
 	}
-	if !now.applied {
+	if !p.applied {
 		missing("waiting for the first full set of peers")
 		return s, peers
 	}
 	if err := r.subnetFile.Problem(); err != nil {
 		missing("containers that start now get old values: %v", err)
 	}
-	s.NotReady = append(s.NotReady, r.checks.differences(now.network, duty)...)
-	if now.routes != nil {
-		s.NotReady = append(s.NotReady, lines(now.routes.Check())...)
+	s.NotReady = append(s.NotReady, r.checks.differences(p.network, factor)...)
+	if p.routes != nil {
+		s.NotReady = append(s.NotReady, lines(p.routes.Check())...)
 	}
 	return s, peers
 }
 
 // describeBackend describes the network of s, which is not nil.
-func describeBackend(s snapshot) *status.Backend {
+func describeBackend(s progress) *status.Backend {
 	stats := s.network.Stats()
 	b := &status.Backend{
 		Type: s.config.BackendType, DataPath: stats.DataPath, DataPathReason: stats.Reason,
@@ -174,13 +181,13 @@ func describeBackend(s snapshot) *status.Backend {
 // reason where the choice was not the operator's. It holds no password: endpoints
 // have no user in them (etcd.ClientConfig).
 func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
-	o, now, stats := r.options, r.state.get(), network.Stats()
+	o, p, stats := r.options, r.state.get(), network.Stats()
 	return fmt.Sprintf("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
 		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
 		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
 		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
-		now.uplink.Name, now.uplink.Reason, now.publicIP, lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
-		strings.Join(o.store.Endpoints, ","), now.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
+		p.uplink.Name, p.uplink.Reason, p.publicIP, lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
+		strings.Join(o.store.Endpoints, ","), p.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
 }
 
 // statusServer serves reports over HTTP.

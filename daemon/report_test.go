@@ -20,21 +20,21 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 		whole := r.state.get()
 		whole.network, whole.applied, whole.ready = &fakeNetwork{}, true, true
 		for _, tt := range []struct {
-			change func(*snapshot)
+			change func(*progress)
 			want   string
 		}{
-			{func(*snapshot) {}, ""},
-			{func(s *snapshot) { *s = snapshot{} }, "waiting for an interface with an address"},
-			{func(s *snapshot) { s.uplinkProblem = "it is down" }, "the interface to the other hosts cannot be used: it is down"},
-			{func(s *snapshot) { s.store.Source = nil }, "waiting for the store [http://127.0.0.1:4001 http://127.0.0.1:2379]"},
-			{func(s *snapshot) { s.manager = nil }, "waiting for the network configuration /coreos.com/network/config"},
-			{func(s *snapshot) { s.manager = m.store.NewManager(m.config, r.options.leaseTTL, r.options.renewal) }, "waiting for a subnet"},
-			{func(s *snapshot) { s.network = nil }, "waiting for the network device"},
-			{func(s *snapshot) { s.applied = false }, "waiting for the first full set of peers"},
+			{func(*progress) {}, ""},
+			{func(s *progress) { *s = progress{} }, "waiting for an interface with an address"},
+			{func(s *progress) { s.uplinkProblem = "it is down" }, "the interface to the other hosts cannot be used: it is down"},
+			{func(s *progress) { s.store.Source = nil }, "waiting for the store [http://127.0.0.1:4001 http://127.0.0.1:2379]"},
+			{func(s *progress) { s.manager = nil }, "waiting for the network configuration /coreos.com/network/config"},
+			{func(s *progress) { s.manager = m.store.NewManager(m.config, r.options.leaseTTL, r.options.renewal) }, "waiting for a subnet"},
+			{func(s *progress) { s.network = nil }, "waiting for the network device"},
+			{func(s *progress) { s.applied = false }, "waiting for the first full set of peers"},
 		} {
 			now := whole
 			tt.change(&now)
-			r.state.update(func(s *snapshot) { *s = now })
+			r.state.update(func(s *progress) { *s = now })
 			full, sum := r.reporter.full(), r.reporter.summary()
 			if got := strings.Join(full.NotReady, "; "); got != tt.want || !slices.Equal(full.NotReady, sum.NotReady) {
 				t.Errorf("not ready: %q and %q, want %q", full.NotReady, sum.NotReady, tt.want)
@@ -47,7 +47,10 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 				t.Errorf("the status line is %q, want %q", got, want)
 			}
 		}
-		r.state.update(func(s *snapshot) { *s = whole })
+		r.state.update(func(s *progress) { *s = whole })
+		if got := r.reporter.full().Store; got.Prefix != "/coreos.com/network" || len(got.Endpoints) != 2 || got.Endpoints[1] != "http://127.0.0.1:2379" {
+			t.Errorf("the store is %+v", got)
+		}
 		time.Sleep(rigTTL + time.Second)
 		want := fmt.Sprintf("the lease of %v expired at ", m.lease.Subnet)
 		if got := r.reporter.full().NotReady; len(got) != 1 || !strings.HasPrefix(got[0], want) {

@@ -73,10 +73,10 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	}
 	began := time.Now()
 	r.options.leaseTTL = rigTTL
-	r.options.renewal = subnet.Options{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
+	r.options.renewal = subnet.Timing{RenewMargin: rigTTL / 2, Clock: func() time.Duration { return time.Since(began) }}
 	reconciles := status.NewReconciles()
 	r.reporter = newReporter(r.options, r.state, r.events)
-	r.observer = &observer{reporter: r.reporter, events: r.events}
+	r.observer = newObserver(r.reporter, r.events)
 	r.peers = newPeers(r.observer)
 	r.checkpoints = newCheckpointFile(r.options)
 	r.joiner = newJoiner(r.options, r.state, r.checkpoints, r.peers, reconciles)

@@ -18,11 +18,11 @@ type state struct {
 	reading sync.RWMutex
 
 	mu      sync.Mutex
-	current snapshot // guarded by mu
+	current progress // guarded by mu
 }
 
-// snapshot is the state at one time. A field that is not reached yet is zero.
-type snapshot struct {
+// progress is the state at one time. A field that is not reached yet is zero.
+type progress struct {
 	uplink uplink.Uplink
 	// uplinkProblem is why the uplink cannot be used at present; "" if it can.
 	uplinkProblem string
@@ -37,13 +37,13 @@ type snapshot struct {
 	ready         bool               // the daemon has been ready at least once
 }
 
-func (s *state) update(change func(*snapshot)) {
+func (s *state) update(change func(*progress)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.current)
 }
 
-func (s *state) get() snapshot {
+func (s *state) get() progress {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current
@@ -53,7 +53,7 @@ func (s *state) get() snapshot {
 func (s *state) wasReady() bool { return s.get().ready }
 
 // read calls f with the state. The state's network stays open until f returns.
-func (s *state) read(f func(snapshot)) {
+func (s *state) read(f func(progress)) {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
 	f(s.get())
@@ -64,5 +64,5 @@ func (s *state) read(f func(snapshot)) {
 func (s *state) removeNetwork() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	s.update(func(s *snapshot) { s.network, s.prober, s.applied = nil, nil, false })
+	s.update(func(s *progress) { s.network, s.prober, s.applied = nil, nil, false })
 }

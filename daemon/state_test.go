@@ -12,12 +12,12 @@ import (
 // A network stays open while a report reads it.
 func TestNetworkStaysForItsReaders(t *testing.T) {
 	s := new(state)
-	s.update(func(s *snapshot) {
+	s.update(func(s *progress) {
 		s.network, s.prober, s.uplink = &fakeNetwork{}, new(probe.Prober), uplink.Uplink{Name: "eth0"}
 	})
 	reading, release := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
-	go s.read(func(now snapshot) {
+	go s.read(func(now progress) {
 		close(reading)
 		<-release
 		if now.network == nil {

@@ -74,7 +74,7 @@ func (s *supervisor) keepLease(ctx context.Context, pause time.Duration, reason 
 	m := s.member
 	ratelog.Warningf("make the network anew: failed, keep the lease and try again subnet=%v reason=%q", m.lease.Subnet, reason)
 	if isSetupError(reason) {
-		s.state.update(func(s *snapshot) { s.uplinkProblem = reason.Error() })
+		s.state.update(func(s *progress) { s.uplinkProblem = reason.Error() })
 	}
 	limited, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()

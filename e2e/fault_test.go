@@ -62,7 +62,7 @@ func TestDamagedMemory(t *testing.T) {
 	}
 	c.etcd.Stop()
 	d := a.launch()
-	d.says("ignore what was remembered")
+	d.says("ignore the checkpoint of the last run")
 	d.says(c.etcdAddr())
 	if d.isReady() {
 		t.Fatal("ready with a damaged memory and no etcd")

@@ -83,12 +83,6 @@ func parseDashed(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// IsHostAddr reports whether ip can be a PublicIP: a unicast IPv4 address that
-// other hosts can send to.
-func IsHostAddr(ip netip.Addr) bool {
-	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
-}
-
 // maxText bounds each text of a lease, in bytes: a host name has at most 253
 // (RFC 1035, section 2.3.4).
 const maxText = 253

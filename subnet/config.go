@@ -67,6 +67,15 @@ type rawConfig struct {
 	IPv6Network json.RawMessage
 }
 
+// ConfigText returns the JSON of a network configuration for arg, which is that
+// JSON itself or the CIDR of a Network alone. ParseConfig checks the result.
+func ConfigText(arg string) []byte {
+	if strings.HasPrefix(strings.TrimSpace(arg), "{") {
+		return []byte(arg)
+	}
+	return fmt.Appendf(nil, `{"Network": %q}`, arg)
+}
+
 // ParseConfig decodes and checks a network configuration. It accepts every IPv4
 // configuration that a generation of flannel accepts, and ignores unknown keys.
 // A broken rule gives a *ConfigError, broken JSON the decoder's error.
@@ -87,14 +96,14 @@ func ParseConfig(data []byte) (*Config, error) {
 }
 
 func describeJSON(data []byte, err error) error {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
+	syntax, isSyntax := errors.AsType[*json.SyntaxError](err)
+	kind, isKind := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
 		return errors.New(`network configuration is empty; it must be a JSON object such as {"Network": "10.5.0.0/16"}`)
-	case errors.As(err, &syntax):
+	case isSyntax:
 		return fmt.Errorf("network configuration is not valid JSON at byte %d: %w", syntax.Offset, err)
-	case errors.As(err, &kind):
+	case isKind:
 		return fmt.Errorf(`network configuration is a JSON %s; it must be an object such as {"Network": "10.5.0.0/16"}`, kind.Value)
 	}
 	return fmt.Errorf("decode network configuration: %w", err)

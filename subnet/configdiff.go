@@ -3,20 +3,10 @@ package subnet
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
 )
-
-// ConfigText returns the JSON of a network configuration for arg, which is that
-// JSON itself or the CIDR of a Network alone. ParseConfig checks the result.
-func ConfigText(arg string) []byte {
-	if strings.HasPrefix(strings.TrimSpace(arg), "{") {
-		return []byte(arg)
-	}
-	return fmt.Appendf(nil, `{"Network": %q}`, arg)
-}
 
 // ConfigDifference is a key that differs between two configurations. Before and
 // After are its values, for display: secrets are left out.

@@ -55,7 +55,8 @@ func (m *Manager) WatchConfig(ctx context.Context) error {
 }
 
 // checkAdoptedConfig compares a configuration of the last run with the store's,
-// before the first write that depends on it.
+// before the first write that depends on it. It reports a difference; the write
+// follows anyway.
 func (m *Manager) checkAdoptedConfig(ctx context.Context) error {
 	if !m.configUnread {
 		return nil
@@ -69,8 +70,7 @@ func (m *Manager) checkAdoptedConfig(ctx context.Context) error {
 }
 
 // compareConfig records whether the store's answer, data or err, allows the
-// configuration in use; the caller goes on if it does not. It returns err if the
-// store did not answer.
+// configuration in use. It returns err if the store did not answer.
 func (m *Manager) compareConfig(data []byte, err error) error {
 	switch {
 	case errors.Is(err, ErrNoConfig):

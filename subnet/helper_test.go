@@ -16,7 +16,7 @@ const (
 )
 
 var (
-	options = subnet.Options{RenewMargin: time.Hour, Clock: bubbleClock}
+	options = subnet.Timing{RenewMargin: time.Hour, Clock: bubbleClock}
 	us      = attrs("192.0.2.1")
 )
 

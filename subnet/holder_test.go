@@ -23,8 +23,8 @@ type assigned struct {
 	failure error
 }
 
-func (a *assigned) Acquire(_ context.Context, attrs subnet.Attrs, h subnet.Hints) (subnet.Lease, error) {
-	h.Report(nil)
+func (a *assigned) Acquire(_ context.Context, attrs subnet.Attrs, h subnet.Hints, report func(error)) (subnet.Lease, error) {
+	report(nil)
 	a.stored = append(a.stored, attrs)
 	return subnet.Lease{Subnet: a.subnet, Attrs: attrs}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -32,6 +33,7 @@ type Extras struct {
 	Hostname string `json:",omitempty"`
 	// Challenge is written by another host, to find out whether the owner of the
 	// lease is alive ("NodeID@PublicIP" of that host). A living owner removes it.
+	// The JSON key keeps the field's first name: earlier releases answer to it.
 	Challenge string `json:"Claim,omitempty"`
 	// DataPath is how the host carries packets, if its peers must know; "kernel"
 	// means the udp backend's eBPF programs.
@@ -55,6 +57,38 @@ func sameJSON(a, b json.RawMessage) bool {
 	}
 	var x, y bytes.Buffer
 	return json.Compact(&x, a) == nil && json.Compact(&y, b) == nil && bytes.Equal(x.Bytes(), y.Bytes())
+}
+
+// SameHost reports whether stored describes the host that a describes: no other
+// NodeID, and the same PublicIP; or the same NodeID and one of the former
+// addresses. The NodeID alone is not enough: a copy of this host's disk may have
+// taken the lease. A lease of another flannel has no NodeID.
+func (a Attrs) SameHost(stored Attrs, former []netip.Addr) bool {
+	if a.otherNode(stored) {
+		return false
+	}
+	return stored.PublicIP == a.PublicIP ||
+		stored.NodeID == a.NodeID && slices.Contains(former, stored.PublicIP) // promise: former-address-is-ours
+}
+
+// SameOwner reports whether leases with a and b belong to one host: by NodeID if
+// both have one, else by PublicIP.
+func (a Attrs) SameOwner(b Attrs) bool {
+	if a.otherNode(b) {
+		return false
+	}
+	return a.PublicIP == b.PublicIP || a.NodeID != "" && a.NodeID == b.NodeID // promise: node-id-proves-ownership
+}
+
+// otherNode reports whether a and b have different NodeIDs.
+func (a Attrs) otherNode(b Attrs) bool {
+	return a.NodeID != "" && b.NodeID != "" && a.NodeID != b.NodeID
+}
+
+// IsHostAddr reports whether ip can be a PublicIP: a unicast IPv4 address that
+// other hosts can send to.
+func IsHostAddr(ip netip.Addr) bool {
+	return ip.Is4() && (ip.IsGlobalUnicast() || ip.IsLinkLocalUnicast())
 }
 
 // Lease is a subnet, the host that holds it, and its end.

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// leaseSet holds the store's leases and the peers among them. It turns the
+// leaseSet holds the leases that may be peers', and the peers among them. It turns the
 // answers of a Source into the events that change the peers; a renewal or a
 // repeated answer gives none.
 //

@@ -27,11 +27,11 @@ import (
 // with the lease of Status. After Adopt, all of them may. Status, BadCount, Publish
 // and AwaitPublished may be called at any time from any goroutine.
 type Manager struct {
-	source  Source
-	holder  Holder
-	config  *Config
-	options Options
-	bad     BadData
+	source Source
+	holder Holder
+	config *Config
+	timing Timing
+	bad    BadData
 
 	// ownChanged, of capacity one, wakes Renew after a write to our own key that
 	// may not be ours.
@@ -54,8 +54,8 @@ type Manager struct {
 	stored    chan struct{}
 }
 
-// Options are the timing of renewals.
-type Options struct {
+// Timing is when leases are renewed.
+type Timing struct {
 	// RenewMargin is how long before its end a lease is renewed.
 	RenewMargin time.Duration
 	// Clock returns the time since a fixed moment, time in suspend included; nil
@@ -66,7 +66,7 @@ type Options struct {
 // Status is the state of the control plane.
 type Status struct {
 	// Lease is ours; its Subnet is invalid before Acquire returned. Ends is its
-	// end by Options.Clock, which nobody can set; 0 if it does not end. Expired
+	// end by Timing.Clock, which nobody can set; 0 if it does not end. Expired
 	// reports whether that is over.
 	Lease   Lease
 	Ends    time.Duration
@@ -87,11 +87,11 @@ type Status struct {
 
 // NewManager returns a Manager for the store that s and h give access to, and
 // for the configuration c.
-func NewManager(s Source, h Holder, c *Config, o Options) *Manager {
-	if o.Clock == nil {
-		o.Clock = clock.SinceBoot
+func NewManager(s Source, h Holder, c *Config, t Timing) *Manager {
+	if t.Clock == nil {
+		t.Clock = clock.SinceBoot
 	}
-	return &Manager{source: s, holder: h, config: c, options: o,
+	return &Manager{source: s, holder: h, config: c, timing: t,
 		ownChanged: make(chan struct{}, 1), status: Status{Since: time.Now()}}
 }
 
@@ -104,7 +104,7 @@ func (m *Manager) Status() Status {
 	if s.Ends == 0 {
 		return s
 	}
-	left := s.Ends - m.options.Clock()
+	left := s.Ends - m.timing.Clock()
 	s.Expired = left < 0
 	if (left - time.Until(s.Lease.Expiration)).Abs() > time.Second {
 		s.Lease.Expiration = time.Now().Add(left)
@@ -118,9 +118,8 @@ func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 
 // Acquire obtains the lease from the Holder; see Holder.Acquire.
 func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) {
-	h.Report = func(err error) { m.record(err) }
 	began := m.begin()
-	l, err := m.holder.Acquire(ctx, a, h)
+	l, err := m.holder.Acquire(ctx, a, h, func(err error) { m.record(err) })
 	if err == nil {
 		m.setLease(l, began.suspended())
 	}
@@ -155,7 +154,7 @@ type span struct {
 	clock     func() time.Duration
 }
 
-func (m *Manager) begin() span { return span{time.Now(), m.options.Clock(), m.options.Clock} }
+func (m *Manager) begin() span { return span{time.Now(), m.timing.Clock(), m.timing.Clock} }
 
 // suspended returns how much of the span the host spent in suspend, where
 // CLOCK_MONOTONIC, the clock of time.Time, stands still (clock_gettime(2)).
@@ -170,9 +169,9 @@ func (m *Manager) setLease(l Lease, suspended time.Duration) {
 	defer m.mu.Unlock()
 	m.status.Lease, m.status.Ends = l, 0
 	if end, ends := l.Ends(); ends {
-		m.status.Ends = m.options.Clock() + time.Until(end) - suspended
+		m.status.Ends = m.timing.Clock() + time.Until(end) - suspended
 	}
-	if m.stored != nil && l.Attrs.Equal(m.currentLocked(l.Attrs)) {
+	if m.stored != nil && l.Attrs.Equal(m.toPublishLocked(l.Attrs)) {
 		close(m.stored)
 		m.stored = nil
 	}

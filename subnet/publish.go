@@ -36,15 +36,15 @@ func (m *Manager) AwaitPublished(ctx context.Context) error {
 	}
 }
 
-// current returns the attributes to publish for a lease acquired with these.
-func (m *Manager) current(acquired Attrs) Attrs {
+// toPublish returns the attributes to publish for a lease acquired with these.
+func (m *Manager) toPublish(acquired Attrs) Attrs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.currentLocked(acquired)
+	return m.toPublishLocked(acquired)
 }
 
-// currentLocked is current for callers that hold mu.
-func (m *Manager) currentLocked(acquired Attrs) Attrs {
+// toPublishLocked is toPublish for callers that hold mu.
+func (m *Manager) toPublishLocked(acquired Attrs) Attrs {
 	if m.published == nil {
 		return acquired
 	}

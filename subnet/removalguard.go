@@ -76,10 +76,10 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 }
 
 // expire decides about the removals at due, and returns those that take effect.
-// stored is the number of peers in the store.
-func (g *removalGuard) expire(now time.Time, stored int) []Event {
+// present is the number of peers in the store.
+func (g *removalGuard) expire(now time.Time, present int) []Event {
 	// This host counts too: with a single peer, both gone is an empty store.
-	gone, all := len(g.gone), stored+len(g.gone)+1
+	gone, all := len(g.gone), present+len(g.gone)+1
 	if !g.selfGone.IsZero() && now.Sub(g.selfGone) <= 2*settleTime {
 		gone++
 	}

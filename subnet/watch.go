@@ -30,7 +30,7 @@ import (
 //
 // While the store does not answer, the peers stay as they are.
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
-	w := watcher{Manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
+	w := watcher{manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
 	w.set = newLeaseSet(w.classify, m.config.Allows, &m.bad)
 	if m.peersAdopted {
 		w.deliver(w.removals.filter(w.set.replace(m.adopted), time.Now()), true)
@@ -49,9 +49,9 @@ func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) er
 // watcher is one run of Watch. Its reader follows the store; everything else
 // belongs to the goroutine that called Watch.
 type watcher struct {
-	*Manager
-	self  Lease
-	apply func([]Event)
+	manager *Manager
+	self    Lease
+	apply   func([]Event)
 
 	updates  chan update // the reader closes it when ctx ends
 	set      *leaseSet
@@ -100,23 +100,25 @@ func (w *watcher) run() {
 
 func (w *watcher) handle(u update) {
 	w.noticeOwn(u)
-	changes := w.set.update(u.events)
+	var changes []Event
 	if u.full {
 		changes = w.set.replace(u.leases)
+	} else {
+		changes = w.set.update(u.events)
 	}
 	w.deliver(w.removals.filter(changes, time.Now()), u.full)
 }
 
-// deliver applies events, which follow a full set of leases or not. The first
-// full set is applied even if it is empty.
+// deliver passes events to apply. full: they come from a list; the first list is
+// applied even without events.
 func (w *watcher) deliver(events []Event, full bool) {
 	for _, e := range events {
 		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
 	}
-	if len(events) > 0 || full && !w.Status().Synced {
+	if len(events) > 0 || full && !w.manager.Status().Synced {
 		w.apply(events)
 	}
-	w.setPeers(len(w.set.peers)+len(w.removals.gone), w.removals.held())
+	w.manager.setPeers(len(w.set.peers)+len(w.removals.gone), w.removals.held())
 }
 
 // noticeOwn wakes Renew if our key is gone, names another host or has other
@@ -127,7 +129,7 @@ func (w *watcher) noticeOwn(u update) {
 		switch {
 		case w.ours(l):
 			gone = false
-			changed = !l.Attrs.Equal(w.current(w.self.Attrs))
+			changed = !l.Attrs.Equal(w.manager.toPublish(w.self.Attrs))
 		case l.Subnet.Overlaps(w.self.Subnet):
 			overlapped = true
 		}
@@ -136,7 +138,7 @@ func (w *watcher) noticeOwn(u update) {
 		switch {
 		case e.Lease.Key() == w.self.Key():
 			gone = e.Type == Removed
-			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.current(w.self.Attrs))
+			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.manager.toPublish(w.self.Attrs))
 		case e.Type == Added && e.Lease.Subnet.Overlaps(w.self.Subnet):
 			overlapped = true
 		}
@@ -145,18 +147,18 @@ func (w *watcher) noticeOwn(u update) {
 		w.removals.selfGone = time.Now()
 	}
 	if changed || overlapped {
-		w.wakeRenew()
+		w.manager.wakeRenew()
 	}
 }
 
 // ours reports whether l is our own lease, perhaps from before a change of address.
 func (w *watcher) ours(l *Lease) bool {
-	return l.Key() == w.self.Key() && w.self.Attrs.SameHost(l.Attrs, w.former)
+	return l.Key() == w.self.Key() && w.self.Attrs.SameHost(l.Attrs, w.manager.former)
 }
 
-// classify is the leaseSet's.
+// classify implements leaseSet.classify for this host.
 func (w *watcher) classify(l *Lease) (peer bool, fault error) {
-	network := w.config.Network
+	network := w.manager.config.Network
 	switch {
 	case w.ours(l):
 		return false, nil
@@ -176,8 +178,8 @@ func (w *watcher) read(ctx context.Context) {
 	pauses := backoff.New()
 	for {
 		at, err := backoff.Retry(ctx, "list leases", func() (Position, error) {
-			leases, at, err := w.source.List(ctx)
-			if w.record(err) == nil {
+			leases, at, err := w.manager.source.List(ctx)
+			if w.manager.record(err) == nil {
 				w.send(ctx, fullUpdate(leases))
 			}
 			return at, err
@@ -185,8 +187,8 @@ func (w *watcher) read(ctx context.Context) {
 		if err != nil {
 			return // only ctx ends a retry without a permanent error
 		}
-		err = w.source.Watch(ctx, at, func(rev Rev, events []Event) {
-			w.record(nil)
+		err = w.manager.source.Watch(ctx, at, func(rev Rev, events []Event) {
+			w.manager.record(nil)
 			if rev > at.Rev { // a watch that breaks after its start is no success
 				pauses.Reset()
 			}
@@ -197,7 +199,7 @@ func (w *watcher) read(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.record(err)
+		w.manager.record(err)
 		ratelog.Warningf("watch leases: ended, list again reason=%q", err)
 		select {
 		case <-time.After(pauses.NextBackOff()):

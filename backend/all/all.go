@@ -33,15 +33,17 @@ type kind struct {
 	port int
 	// tunnel is true if one route leads all of Network into the backend's device.
 	tunnel bool
+	// idle: the backend carries no packets. allocates: it allocates memory for each.
+	idle, allocates bool
 }
 
 // kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
-	"alloc":        {new: alloc.New},
+	"alloc":        {new: alloc.New, idle: true},
 	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove},
 	"udp":          {new: udp.New, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
 	vxlan.Type:     {new: vxlan.New, remove: vxlan.Remove, port: vxlan.DefaultPort},
-	wireguard.Type: {new: wireguard.New, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true},
+	wireguard.Type: {new: wireguard.New, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true, allocates: true},
 }
 
 // New returns the backend of a type. Errors: the type is unknown, or the backend
@@ -76,6 +78,12 @@ func Ports() map[string]int {
 	}
 	return ports
 }
+
+// CarriesPackets reports whether a backend carries packets.
+func CarriesPackets(name string) bool { return !kinds[name].idle }
+
+// AllocatesForPackets reports whether a backend may allocate memory for packets.
+func AllocatesForPackets(name string) bool { return kinds[name].allocates }
 
 // Remove removes the kernel state that earlier runs of one backend left for
 // network. The backend must not run.

@@ -30,7 +30,7 @@ const leaseTTL = 10 * time.Minute
 // newManager returns a Manager that renews its lease during the idle
 // measurement: renewals must wake no other host.
 func (s *scale) newManager(store *etcdv3.Store, c *subnet.Config) *subnet.Manager {
-	return subnet.NewManager(store, etcd.NewHolder(store, c, leaseTTL), c, subnet.Options{RenewMargin: leaseTTL - s.idle/2})
+	return subnet.NewManager(store, etcd.NewHolder(store, c, leaseTTL), c, subnet.Timing{RenewMargin: leaseTTL - s.idle/2})
 }
 
 // deliveries counts the events of all simulated data planes.

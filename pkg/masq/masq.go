@@ -29,9 +29,6 @@ import (
 type Rules struct {
 	// Network is the overlay's whole range, Subnet this host's part of it.
 	Network, Subnet netip.Prefix
-	// Masquerade replaces overlay addresses outside of the overlay, and outside
-	// addresses in the overlay. Packets within the overlay keep theirs.
-	Masquerade bool
 }
 
 // Apply makes the table for r in the network namespace of the calling thread, or

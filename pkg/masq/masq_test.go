@@ -12,7 +12,7 @@ import (
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func sample() Rules {
-	return Rules{Network: prefix("10.5.0.0/16"), Subnet: prefix("10.5.1.0/24"), Masquerade: true}
+	return Rules{Network: prefix("10.5.0.0/16"), Subnet: prefix("10.5.1.0/24")}
 }
 
 const golden = `table ip flannel-10.5.0.0-16 {
@@ -32,14 +32,8 @@ const golden = `table ip flannel-10.5.0.0-16 {
 }
 `
 
-const goldenForwardOnly = `table ip flannel-10.6.0.0-17 {
-	chain forward {
-		type filter hook forward priority filter - 1; policy accept;
-		ip saddr 10.6.0.0/17 counter packets 0 bytes 0 accept
-		ip daddr 10.6.0.0/17 counter packets 0 bytes 0 accept
-	}
-}
-`
+// goldenOther is the table of a second daemon.
+var goldenOther = strings.NewReplacer("10.5.0.0-16", "10.6.0.0-17", "10.5.0.0/16", "10.6.0.0/17", "10.5.1.0/24", "10.6.3.0/24").Replace(golden)
 
 const golden6 = `table ip6 flannel-fd00__-48 {
 	chain forward {
@@ -95,30 +89,23 @@ func TestApplyAndRemove(t *testing.T) {
 		t.Errorf("nft lists\n%s\nwant\n%s", got, foreign+golden)
 	}
 
-	// A second daemon, with another network and no wish to masquerade.
+	// A second daemon, with another network.
 	other := Rules{Network: prefix("10.6.0.0/17"), Subnet: prefix("10.6.3.0/24")}
 	apply(t, h, other)
-	if got := nft(t, h, "list", "ruleset"); got != foreign+golden+goldenForwardOnly {
+	if got := nft(t, h, "list", "ruleset"); got != foreign+golden+goldenOther {
 		t.Errorf("with a second daemon, nft lists\n%s", got)
-	}
-	// The first one restarts without -ip-masq: its NAT chain must go.
-	noMasq := sample()
-	noMasq.Masquerade = false
-	apply(t, h, noMasq)
-	if got := nft(t, h, "list", "table", "ip", "flannel-10.5.0.0-16"); strings.Contains(got, "postrouting") {
-		t.Errorf("without masquerading, nft lists\n%s", got)
 	}
 	for range 2 { // the second finds nothing to do
 		check(t, h.Do(func() error { return Remove(sample().Network) }))
 	}
-	if got := nft(t, h, "list", "ruleset"); got != foreign+goldenForwardOnly {
+	if got := nft(t, h, "list", "ruleset"); got != foreign+goldenOther {
 		t.Errorf("after Remove, nft lists\n%s", got)
 	}
 }
 
 func TestApplyIPv6(t *testing.T) {
 	h := newNamespace(t)
-	apply(t, h, Rules{Network: prefix("fd00::/48"), Subnet: prefix("fd00:0:0:7::/64"), Masquerade: true})
+	apply(t, h, Rules{Network: prefix("fd00::/48"), Subnet: prefix("fd00:0:0:7::/64")})
 	if got := nft(t, h, "list", "table", "ip6", "flannel-fd00__-48"); got != golden6 {
 		t.Errorf("nft lists\n%s\nwant\n%s", got, golden6)
 	}

@@ -44,9 +44,6 @@ func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	})
 	add(c, forward, saddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
 	add(c, forward, daddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
-	if !r.Masquerade {
-		return
-	}
 
 	postrouting := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,

@@ -95,7 +95,7 @@ type Node struct {
 // Lease is the lease of our subnet.
 type Lease struct {
 	Subnet netip.Prefix `json:"subnet"`
-	// ExpiresAt is absent for a reservation, which does not expire.
+	// ExpiresAt is absent for a lease that does not expire, such as a reservation.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	Reserved  bool      `json:"reserved"`
 }
@@ -104,6 +104,10 @@ type Lease struct {
 type Store struct {
 	// API is etcd's, "2" or "3"; empty until it is known.
 	API string `json:"api"`
+	// Endpoints are etcd's URLs, without credentials. Prefix is the path of the
+	// network's keys.
+	Endpoints []string `json:"endpoints,omitempty"`
+	Prefix    string   `json:"prefix,omitempty"`
 	// Reachable is true if the last round trip succeeded. Since is when Reachable
 	// last changed; absent before the first round trip.
 	Reachable bool      `json:"reachable"`

@@ -21,8 +21,8 @@ import (
 // other flannels write it; hints.Previous, if that is free; that of a dead host
 // that had this public IP; a free one at random, with hints.Remembered last. A
 // living host with this public IP is an error (subnet.ErrAddressInUse).
-func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.Hints) (subnet.Lease, error) {
-	a := acquisition{Holder: h, attrs: attrs, hints: hints, answered: time.Now(), silent: make(map[string]subnet.Lease)}
+func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.Hints, report func(error)) (subnet.Lease, error) {
+	a := acquisition{Holder: h, attrs: attrs, hints: hints, report: report, answered: time.Now(), silent: make(map[string]subnet.Lease)}
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (subnet.Lease, error) {
 		l, err := a.attempt(ctx)
 		switch {
@@ -56,8 +56,9 @@ var errYielded = fmt.Errorf("gave way to an older lease: %w", subnet.ErrConflict
 // back to the list.
 type acquisition struct {
 	*Holder
-	attrs subnet.Attrs
-	hints subnet.Hints
+	attrs  subnet.Attrs
+	report func(error)
+	hints  subnet.Hints
 	// answered is when the store answered last.
 	answered time.Time
 	// attempted is the subnet of the last Create, whose outcome may be unknown.
@@ -75,9 +76,7 @@ func (a *acquisition) record(err error) error {
 	if subnet.IsAnswer(err) {
 		a.answered = time.Now()
 	}
-	if a.hints.Report != nil {
-		a.hints.Report(err)
-	}
+	a.report(err)
 	return err
 }
 

@@ -82,7 +82,7 @@ func (c ClientConfig) endpoint(e string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		// A *url.Error repeats the URL, which is in the caller's error.
-		if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
 		return nil, err

@@ -67,7 +67,7 @@ func TestAcquireFull(t *testing.T) {
 				fake.Put("10.5.99.0-24", value("192.0.2.6"), time.Minute) // not one that is handed out
 				began := time.Now()
 				c := parseConfig(t, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.1.0", "SubnetMax": "10.5.4.0"}`)
-				_, err := etcd.NewHolder(test.keyspace(fake), c, ttl).Acquire(t.Context(), us, subnet.Hints{})
+				_, err := etcd.NewHolder(test.keyspace(fake), c, ttl).Acquire(t.Context(), us, subnet.Hints{}, func(error) {})
 				if took := time.Since(began); !errors.Is(err, subnet.ErrFull) || took > time.Second {
 					t.Fatalf("got %v after %v, want ErrFull within a second", err, took)
 				}

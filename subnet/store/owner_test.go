@@ -80,7 +80,7 @@ func TestOneOwnerInAnotherHistory(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					m := s.NewManager(config, 24*time.Hour, subnet.Options{RenewMargin: time.Hour})
+					m := s.NewManager(config, 24*time.Hour, subnet.Timing{RenewMargin: time.Hour})
 					ours := subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.1"), Extras: subnet.Extras{NodeID: "a"}}
 					fill(t, direct, 30)
 					l, err := m.Acquire(t.Context(), ours, subnet.Hints{Previous: hostSubnet})

@@ -102,8 +102,8 @@ type Store struct {
 
 // NewManager returns a Manager for the network configuration c. Where leases
 // have a TTL, it is ttl.
-func (s Store) NewManager(c *subnet.Config, ttl time.Duration, o subnet.Options) *subnet.Manager {
-	return subnet.NewManager(s.Source, s.newHolder(c, ttl), c, o)
+func (s Store) NewManager(c *subnet.Config, ttl time.Duration, t subnet.Timing) *subnet.Manager {
+	return subnet.NewManager(s.Source, s.newHolder(c, ttl), c, t)
 }
 
 // Etcd is the client of an etcd API.

@@ -34,7 +34,7 @@ func RuleSets() []RuleSet {
 func (p *Pair) applyRules(ctx context.Context, envs [2]subnetfile.Env) error {
 	for i, h := range p.hosts {
 		if p.setting.Rules.masquerade && p.byHand {
-			rules := masq.Rules{Network: overlay, Subnet: envs[i].Subnet, Masquerade: true}
+			rules := masq.Rules{Network: overlay, Subnet: envs[i].Subnet}
 			if err := h.Do(func() error { return masq.Apply(rules) }); err != nil {
 				return fmt.Errorf("masquerade on %s: %w", h.Name(), err)
 			}

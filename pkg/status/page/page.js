@@ -200,9 +200,9 @@ function events(list) {
 function updateTimes() {
   if (!last) return;
   const now = Date.now(), l = last.lease, st = last.store;
-  const left = l && !l.reserved ? (Date.parse(l.expires_at) - now) / 1000 : 0;
-  setText('lease', !l ? 'none yet' : l.reserved ? 'reserved' : left > 0 ? formatDuration(left) : 'ended');
-  setText('until', !l ? '' : l.reserved ? 'no expiry' : left > 0 ? 'left, unless renewed' : `${formatDuration(-left)} ago, not renewed`);
+  const left = l && l.expires_at ? (Date.parse(l.expires_at) - now) / 1000 : 0;
+  setText('lease', !l ? 'none yet' : l.reserved ? 'reserved' : !l.expires_at ? 'held' : left > 0 ? formatDuration(left) : 'ended');
+  setText('until', !l ? '' : !l.expires_at ? 'no expiry' : left > 0 ? 'left, unless renewed' : `${formatDuration(-left)} ago, not renewed`);
   setText('since', [st.api && `etcd v${st.api}`, st.since && `for ${formatDuration((now - Date.parse(st.since)) / 1000)}`].filter(Boolean).join(', '));
   if (now - lastAt > staleAfter) showLost();
 }

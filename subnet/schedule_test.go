@@ -277,7 +277,7 @@ func TestExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now time.Duration
 		var want bool
-		m := subnettest.NewFake().NewManager(parseConfig(t, network16), ttl, subnet.Options{Clock: func() time.Duration { return now }})
+		m := subnettest.NewFake().NewManager(parseConfig(t, network16), ttl, subnet.Timing{Clock: func() time.Duration { return now }})
 		if m.Status().Expired {
 			t.Error("no lease has expired")
 		}

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	"github.com/coreos/flannel/backend/all"
 )
 
 const (
@@ -37,26 +39,28 @@ type trimmer struct {
 	trim  func(tune bool)
 }
 
-// newTrimmer returns the trimmer for one backend. WireGuard in user space
-// allocates for its packets: a low GOGC costs 5 % of the throughput of one TCP
-// stream, so that backend keeps startGCPercent.
+// newTrimmer returns the trimmer for one backend. One that allocates for its packets
+// keeps startGCPercent: with WireGuard in user space, a low GOGC costs 5 % of the
+// throughput of one TCP stream.
 func newTrimmer(embedded bool, ready func() bool, backendType string) *trimmer {
-	return &trimmer{ready: ready, tune: tunesGC(embedded) && backendType != "wireguard", trim: trimMemory}
+	return &trimmer{ready: ready, tune: tunesGC(embedded) && !all.AllocatesForPackets(backendType), trim: trimMemory}
 }
 
 // Run waits until the start is over, trims once, and returns nil.
 func (t *trimmer) Run(ctx context.Context) error {
 	tick := time.NewTicker(startEnds)
 	defer tick.Stop()
-	for was, is := false, false; !was; was, is = is, t.ready() {
+	for ready := false; ; ready = t.ready() {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if ready { // since the tick before
+			t.trim(t.tune)
+			return nil
+		}
 	}
-	t.trim(t.tune)
-	return nil
 }
 
 func trimMemory(tune bool) {

@@ -41,7 +41,7 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 				return Lease{}, err
 			}
 			began = m.begin()
-			renewed, err := m.holder.Renew(ctx, l, m.current(l.Attrs), m.former)
+			renewed, err := m.holder.Renew(ctx, l, m.toPublish(l.Attrs), m.former)
 			if errors.Is(m.record(err), ErrLost) {
 				err = backoff.Permanent(err)
 			}
@@ -64,7 +64,7 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 // waitUntil returns true when the clock reaches due or l's key has changed, and
 // false when ctx ends.
 func (m *Manager) waitUntil(ctx context.Context, l Lease, due time.Duration) bool {
-	look := m.options.Clock() + lookInterval
+	look := m.timing.Clock() + lookInterval
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -75,7 +75,7 @@ func (m *Manager) waitUntil(ctx context.Context, l Lease, due time.Duration) boo
 			return true
 		case <-timer.C:
 		}
-		now := m.options.Clock()
+		now := m.timing.Clock()
 		if now >= due {
 			return true
 		}
@@ -89,15 +89,15 @@ func (m *Manager) waitUntil(ctx context.Context, l Lease, due time.Duration) boo
 	}
 }
 
-// renewalDue returns when to renew our lease, by Options.Clock. The time until
+// renewalDue returns when to renew our lease, by Timing.Clock. The time until
 // then is shortened at random by up to a tenth, so that hosts that started together
 // drift apart.
 func (m *Manager) renewalDue() time.Duration {
-	now, ends := m.options.Clock(), m.Status().Ends
+	now, ends := m.timing.Clock(), m.Status().Ends
 	if ends == 0 {
 		return now + never
 	}
-	wait := ends - m.options.RenewMargin - now
+	wait := ends - m.timing.RenewMargin - now
 	if wait <= 0 {
 		return now
 	}
