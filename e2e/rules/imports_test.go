@@ -150,7 +150,7 @@ func TestLayersAreCurrent(t *testing.T) {
 
 // topFolders are the folders at the root. Names that begin with a dot, and the
 // output of the build script, are not part of the layout.
-var topFolders = []string{"Godeps", "backend", "cli", "contrib", "daemon", "docs", "e2e", "pkg", "subnet"}
+var topFolders = []string{"Godeps", "backend", "cli", "contrib", "daemon", "docs", "e2e", "findings", "pkg", "subnet"}
 
 func TestLayout(t *testing.T) {
 	entries := rootEntries(t)
