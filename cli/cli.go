@@ -34,6 +34,11 @@ func commands() []command {
 func Run(ctx context.Context, main *Program, args []string) int {
 	p := *main
 	p.commands = commands()
+	restore, err := silenceLog()
+	if err != nil {
+		return fail(&p, "", fmt.Errorf("silence the log: %w", err))
+	}
+	defer restore()
 	name, line := args[0], args[1:]
 	c, err := find(p.commands, name)
 	if err != nil {

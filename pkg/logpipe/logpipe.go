@@ -2,10 +2,10 @@
 //
 //	glog ─► File ─► collect ─► buffer of whole lines ─► deliver ─► standard error
 //
-// Control characters are escaped. A write to File never waits for the reader and never fails. While standard
-// error takes nothing, lines wait in a bounded buffer. Lines that do not fit are
-// dropped and counted. The count becomes a line of the log, at the place of the
-// lines that are missing.
+// Control characters are escaped. A write to File never waits for the reader and
+// never fails. While standard error takes nothing, lines wait in a bounded buffer.
+// Lines that do not fit are dropped and counted. The count becomes a line of the
+// log, at the place of the lines that are missing.
 package logpipe
 
 import (
