@@ -134,6 +134,32 @@ func TestOneWayUDP(t *testing.T) {
 	silent(t, s.from)
 }
 
+// TestAnswersDropped has the host of the answering container drop its answers. The
+// direction to it takes the fast path, and the answers never do.
+func TestAnswersDropped(t *testing.T) {
+	a, b := newRunning(t)
+	b.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 meta l4proto udp drop; }; }")
+	s := datagrams(t, a, b)
+	b.until("datagrams are received by the fast path", func() bool {
+		_, received := b.fast(func() { relay(t, s.from, s.to) })
+		return received > 0
+	})
+	sent, _ := b.fast(func() {
+		for range 64 {
+			if _, err := s.to.Write([]byte("answer")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if sent > 0 {
+		t.Errorf("%d answers took the fast path", sent)
+	}
+	silent(t, s.from)
+	if n := b.stats().LongWay["not_passed_by_rules"].Packets; n == 0 {
+		t.Error("no packet is counted as not passed by rules")
+	}
+}
+
 // datagrams makes two connected UDP sockets.
 func datagrams(t *testing.T, a, b *host) stream {
 	t.Helper()
