@@ -7,7 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // module is the path of the program's package.
@@ -15,7 +16,7 @@ const module = "github.com/coreos/flannel"
 
 // patience bounds every wait for a condition; no test waits for a time to pass.
 // It is long, because a machine may be slow.
-const patience = 30 * time.Second
+const patience = netnstest.Patience
 
 // programs are the binaries that the tests run, built once.
 var programs struct{ flannel, classicpeer, demo string }
@@ -61,21 +62,5 @@ func build(output, path string) error {
 // eventually polls until check has nothing to complain of.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-poll.C:
-		case <-deadline.C:
-			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		case <-t.Context().Done():
-			t.Fatalf("%s: %v", what, t.Context().Err())
-		}
-	}
+	netnstest.Eventually(t, what, check)
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -111,7 +110,7 @@ func TestFarPeerIsRefusedAlone(t *testing.T) {
 	// of far.
 	settle := func(near, far map[string]string) {
 		t.Helper()
-		eventually(t, func() error {
+		netnstest.Eventually(t, "routes and problems are right", func() error {
 			if got := routes(t, h); !maps.Equal(got, near) {
 				return fmt.Errorf("routes %v, want %v", got, near)
 			}
@@ -145,26 +144,6 @@ func TestFarPeerIsRefusedAlone(t *testing.T) {
 	gone[0].Type, gone[1].Type = subnet.Removed, subnet.Removed
 	n.Apply(gone)
 	settle(map[string]string{three: other, five: nearby}, map[string]string{one: away})
-}
-
-// eventually polls until check has nothing to complain of.
-func eventually(t *testing.T, check func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			t.Fatal(err)
-		}
-	}
 }
 
 // Packets leave as they are, so containers have all of the uplink's MTU.

@@ -126,7 +126,8 @@ func TestForcedInitiation(t *testing.T) {
 		t.Error("unforced initiations are not limited to one")
 	}
 	a.apply(b.lease)
-	if sent(true) != 2*first {
+	// More bytes follow as soon as b has answered.
+	if sent(true) < 2*first {
 		t.Error("a forced initiation was not sent")
 	}
 	a.awaitSessions(time.Time{}, b)
