@@ -82,6 +82,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"br_netfilter", checkBridgeFilter()},
 		{"firewall", checkFirewall(f)},
 		{"kernel data path", checkKernelPath()},
+		{"host rules", checkHostRules(f)},
 		{"etcd", checkStore(f)},
 		{"network", checkNetwork(f)},
 		{"clock", checkClock(ctx, f)},

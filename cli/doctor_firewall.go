@@ -7,6 +7,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // checkFirewall looks for base chains of policy drop at the input and forward
@@ -14,43 +17,43 @@ import (
 // iptables-nft are among them. It does not evaluate rules: flannel ping and
 // checkPeers measure whether packets pass.
 func checkFirewall(f *facts) finding {
-	var chains []*nftables.Chain
-	conn, err := nftables.New()
-	if err == nil {
-		chains, err = conn.ListChains()
-	}
+	rules, err := readRuleset()
 	if err != nil {
-		return warn("sudo flannel doctor", "nftables cannot be read: %v", err)
+		return warn("sudo flannel doctor", "%v", err)
 	}
 	_, port := f.endpoint()
-	for _, c := range chains {
-		family := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyINet: "inet"}[c.Table.Family]
-		if family == "" || c.Hooknum == nil || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
+	for _, c := range rules.Bases {
+		if !c.Drops || c.Family != nftables.TableFamilyIPv4 && c.Family != nftables.TableFamilyINet {
 			continue
 		}
 		var packets, fix string
 		var key ruleKey
-		rule := fmt.Sprintf("insert rule %s %s %s", family, c.Table.Name, c.Name)
+		rule := fmt.Sprintf("insert rule %v", c)
 		switch {
-		case *c.Hooknum == *nftables.ChainHookInput && port != 0:
+		case c.Hook == unix.NF_INET_LOCAL_IN && port != 0:
 			packets, fix = fmt.Sprintf("UDP port %d", port), fmt.Sprintf("nft %s udp dport %d accept", rule, port)
 			key = ruleKey{expr.PayloadBaseTransportHeader, binary.BigEndian.AppendUint16(nil, uint16(port))}
-		case *c.Hooknum == *nftables.ChainHookForward && f.config != nil:
+		case c.Hook == unix.NF_INET_FORWARD && f.config != nil:
 			n := f.config.Network
 			packets, fix = fmt.Sprintf("the network %v", n), fmt.Sprintf("nft '%s ip saddr %v accept; %s ip daddr %v accept'", rule, n, rule, n)
 			key = ruleKey{expr.PayloadBaseNetworkHeader, n.Addr().AsSlice()}
 		default:
 			continue
 		}
-		accepted, err := key.accepted(conn, c.Table, chains)
-		if err != nil {
-			return warn("sudo flannel doctor", "rules of the table %s cannot be read: %v", c.Table.Name, err)
-		}
-		if !accepted {
-			return warn(fix, "the chain %s of the table %s has policy drop, and no rule accepts %s; flannel ping shows whether packets pass", c.Name, c.Table.Name, packets)
+		if !key.accepted(rules, c) {
+			return warn(fix, "the chain %s of the table %s has policy drop, and no rule accepts %s; flannel ping shows whether packets pass", c.Name, c.Table, packets)
 		}
 	}
 	return okay("input and forward have no policy drop without a rule for flannel; flannel ping shows whether packets pass")
+}
+
+func readRuleset() (*hostrules.Ruleset, error) {
+	r, err := hostrules.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return r.Ruleset()
 }
 
 // ruleKey is the value in a header that a rule for flannel's packets compares.
@@ -59,21 +62,14 @@ type ruleKey struct {
 	value []byte // a rule for a prefix may compare its first bytes only
 }
 
-// accepted reports whether a rule of the table compares the key and accepts.
-func (k ruleKey) accepted(conn *nftables.Conn, t *nftables.Table, chains []*nftables.Chain) (bool, error) {
-	for _, c := range chains {
-		if c.Table.Name != t.Name || c.Table.Family != t.Family {
-			continue
-		}
-		rules, err := conn.GetRules(t, c)
-		if err != nil {
-			return false, err
-		}
-		for _, r := range rules {
+// accepted reports whether a rule in the table of a chain compares the key and accepts.
+func (k ruleKey) accepted(rules *hostrules.Ruleset, base *hostrules.Chain) bool {
+	for c := range rules.Table(base) {
+		for _, rule := range c.Rules {
 			var loaded *expr.Payload
 			compared := false
-			for _, e := range r.Exprs {
-				switch e := e.(type) {
+			for _, e := range rule {
+				switch e := e.Value.(type) {
 				case *expr.Payload:
 					loaded = e
 				case *expr.Cmp:
@@ -81,11 +77,11 @@ func (k ruleKey) accepted(conn *nftables.Conn, t *nftables.Table, chains []*nfta
 					loaded = nil
 				case *expr.Verdict:
 					if compared && e.Kind == expr.VerdictAccept {
-						return true, nil
+						return true
 					}
 				}
 			}
 		}
 	}
-	return false, nil
+	return false
 }

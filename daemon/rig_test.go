@@ -233,6 +233,7 @@ type fakeNetwork struct {
 	peers   map[netip.Prefix]bool
 	applied chan struct{} // closed by the first Apply
 	closed  bool
+	closing error // what Close returns
 }
 
 func (n *fakeNetwork) MTU() int { return 1472 }
@@ -270,7 +271,13 @@ func (n *fakeNetwork) Close() error {
 		return errors.New("closed twice")
 	}
 	n.closed = true
-	return nil
+	return n.closing
+}
+
+func (n *fakeNetwork) failClose(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closing = err
 }
 
 func (n *fakeNetwork) isClosed() bool {

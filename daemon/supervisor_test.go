@@ -192,6 +192,27 @@ func TestFailuresThatEnd(t *testing.T) {
 	})
 }
 
+// A network whose removal fails is replaced all the same. At the end of the run the
+// error is not lost.
+func TestFailedClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		s := r.supervise(r.join())
+		first := r.network()
+		first.failClose(errUnusable)
+		r.uplinks <- eth1
+		second := r.network()
+		if second == nil || !first.isClosed() || r.state.get().uplink != eth1 {
+			t.Fatalf("the second network is %+v", second)
+		}
+		second.failClose(errUnusable)
+		s.stop()
+		if err := <-s.ended; !errors.Is(err, errUnusable) {
+			t.Errorf("Run returned %v, want %v", err, errUnusable)
+		}
+	})
+}
+
 // A device that was deleted gives a new network for the same uplink and lease.
 func TestDeletedDeviceIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

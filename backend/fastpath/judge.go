@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // A rule whose verdict is the same for all packets of a flow need not see each
@@ -31,11 +33,11 @@ type scene struct {
 
 // judge returns the rules that judge or change each packet of a flow, by
 // conntrack state of the flow.
-func (r *ruleset) judge(s scene) map[uint32][]string {
+func judge(rules *hostrules.Ruleset, s scene) map[uint32][]string {
 	found := make(map[uint32][]string)
 	for _, state := range []uint32{stateEstablished, stateNew} {
-		j := &judgement{ruleset: r, scene: s, state: state}
-		for _, c := range r.bases {
+		j := &judgement{Ruleset: rules, scene: s, state: state}
+		for _, c := range rules.Bases {
 			if j.meets(c) {
 				j.walk(c, nil)
 			}
@@ -48,7 +50,7 @@ func (r *ruleset) judge(s scene) map[uint32][]string {
 
 // judgement follows packets of one state through the chains.
 type judgement struct {
-	*ruleset
+	*hostrules.Ruleset
 	scene
 	state uint32
 	found []string
@@ -57,34 +59,34 @@ type judgement struct {
 // meets reports whether packets of the long way pass the hook of a base chain.
 // Chains of type nat see the first packet of a flow only (nf_nat_inet_fn in
 // net/netfilter/nf_nat_core.c).
-func (j *judgement) meets(c *chain) bool {
-	if c.kind == "nat" || ourTable(c.table) {
+func (j *judgement) meets(c *hostrules.Chain) bool {
+	if c.Kind == "nat" || ourTable(c.Table) {
 		return false
 	}
-	switch c.family {
+	switch c.Family {
 	case nftables.TableFamilyIPv4, nftables.TableFamilyINet:
-		return c.hook == unix.NF_INET_PRE_ROUTING || c.hook == unix.NF_INET_FORWARD ||
-			c.hook == unix.NF_INET_POST_ROUTING || j.onDevice(c)
+		return c.Hook == unix.NF_INET_PRE_ROUTING || c.Hook == unix.NF_INET_FORWARD ||
+			c.Hook == unix.NF_INET_POST_ROUTING || j.onDevice(c)
 	case nftables.TableFamilyBridge:
-		return c.hook != unix.NF_INET_FORWARD
+		return c.Hook != unix.NF_INET_FORWARD
 	case nftables.TableFamilyNetdev:
 		return j.onDevice(c)
 	}
 	return false
 }
 
-func (j *judgement) onDevice(c *chain) bool {
-	return slices.ContainsFunc(c.devices, func(d string) bool { return slices.Contains(j.names, d) })
+func (j *judgement) onDevice(c *hostrules.Chain) bool {
+	return slices.ContainsFunc(c.Devices, func(d string) bool { return slices.Contains(j.names, d) })
 }
 
 // walk reports whether all packets end there: accepted or dropped.
-func (j *judgement) walk(c *chain, from []*chain) bool {
+func (j *judgement) walk(c *hostrules.Chain, from []*hostrules.Chain) bool {
 	if slices.Contains(from, c) {
 		return false
 	}
 	from = append(from, c)
-	for _, exprs := range c.rules {
-		r := rule{judgement: j, family: c.family, loaded: make(map[uint32]symbol), match: always}
+	for _, exprs := range c.Rules {
+		r := rule{judgement: j, loaded: make(map[uint32]symbol), match: always}
 		for _, e := range exprs {
 			if r.add(e); r.match == never {
 				break
@@ -94,11 +96,11 @@ func (j *judgement) walk(c *chain, from []*chain) bool {
 			continue
 		}
 		if r.perPacket != "" {
-			j.found = append(j.found, fmt.Sprintf("rule %q in %v", r.perPacket, c))
+			j.found = append(j.found, fmt.Sprintf("rule %q in chain %v", r.perPacket, c))
 		}
 		end := r.ends
-		for _, name := range r.targets(c) {
-			if target := j.chains[chainKey{c.family, c.table, name}]; target != nil && j.walk(target, from) {
+		for _, target := range j.Targets(c, r.jump, r.mapped) {
+			if j.walk(target, from) {
 				end = end || r.jump != ""
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -95,12 +96,12 @@ func TestJudge(t *testing.T) {
 					t.Fatalf("iptables %s: %v\n%s", rule, err, out)
 				}
 			}
-			var rules *ruleset
-			h.must(h.Do(func() (err error) {
-				rules, err = readRuleset()
-				return err
-			}))
-			found := rules.judge(scene{network: network, marks: DefaultMarks, names: []string{deviceName, bridgeName}})
+			var reader *hostrules.Reader
+			h.must(h.Do(func() (err error) { reader, err = hostrules.Open(); return err }))
+			defer reader.Close()
+			rules, err := reader.Ruleset()
+			h.must(err)
+			found := judge(rules, scene{network: network, marks: DefaultMarks, names: []string{deviceName, bridgeName}})
 			check(t, "flows with a reply", found[stateEstablished], test.established)
 			check(t, "flows without a reply", found[stateNew], test.fresh)
 		})

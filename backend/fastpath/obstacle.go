@@ -1,12 +1,10 @@
 package fastpath
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // findings say for which packets the fast path must stay off.
@@ -34,7 +32,7 @@ func (f findings) reasons(t topology) []string {
 // in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
 	f := findings{ports: make(map[int]string)}
-	rules, err := readRuleset()
+	rules, err := p.rules.Ruleset()
 	if err != nil {
 		return f, err
 	}
@@ -42,19 +40,23 @@ func (p *Path) inspect(t topology) (findings, error) {
 	for _, name := range t.names {
 		s.names = append(s.names, name)
 	}
-	judged := rules.judge(s)
+	judged := judge(rules, s)
 	f.all = judged[stateEstablished]
 	for _, reason := range judged[stateNew] {
 		if !slices.Contains(f.all, reason) {
 			f.replyless = append(f.replyless, reason)
 		}
 	}
-	legacy, err := legacyTables()
+	legacy, err := hostrules.LegacyTables()
 	if err != nil {
 		return f, err
 	}
-	f.all = append(f.all, legacy...)
-	policies, err := ipsecPolicies(p.config.Network)
+	for _, table := range legacy {
+		if table != "nat" { // it sees the first packet of a flow only
+			f.all = append(f.all, fmt.Sprintf("table %s of legacy iptables", table))
+		}
+	}
+	policies, err := p.rules.IPsecWithin(p.config.Network)
 	if err != nil {
 		return f, err
 	}
@@ -90,23 +92,4 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		f.ports[c.Port] = reason
 	}
 	return nil
-}
-
-// legacyTables names the tables of iptables that are not in nftables. Their
-// rules are not looked into.
-func legacyTables() ([]string, error) {
-	text, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for legacy iptables: %w", err)
-	}
-	var found []string
-	for name := range strings.FieldsSeq(string(bytes.TrimSpace(text))) {
-		if name != "nat" { // it sees the first packet of a flow only
-			found = append(found, fmt.Sprintf("table %s of legacy iptables", name))
-		}
-	}
-	return found, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
@@ -32,7 +33,8 @@ type Path struct {
 	programs *programs
 	windows  *windows
 	links    *netlink.Handle
-	watches  []watch
+	listener *reconcile.Listener // of links, neighbours and addresses
+	rules    *hostrules.Reader
 
 	mu     sync.Mutex // guards what follows
 	known  topology   // as of the last look
@@ -172,8 +174,11 @@ func (p *Path) Stats() (Stats, error) { return p.programs.stats() }
 // [lifetime]. Run must have returned.
 func (p *Path) Close() error {
 	var errs []error
-	for _, w := range p.watches {
-		errs = append(errs, w.listener.Close())
+	if p.listener != nil {
+		errs = append(errs, p.listener.Close())
+	}
+	if p.rules != nil {
+		errs = append(errs, p.rules.Close())
 	}
 	if p.windows != nil {
 		errs = append(errs, p.windows.close())

@@ -3,9 +3,10 @@ package fastpath
 import (
 	"bytes"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // symbol is what a register of nftables holds.
@@ -31,7 +32,6 @@ const (
 // rule is the interpretation of one rule.
 type rule struct {
 	*judgement
-	family nftables.TableFamily
 	loaded map[uint32]symbol
 	match  certainty
 	// perPacket names the expression that judges or changes each packet.
@@ -39,84 +39,48 @@ type rule struct {
 	ends      bool   // the verdict is to accept or drop
 	returns   bool   // the verdict is to return
 	jump      string // the verdict is to go on there
-	anywhere  bool   // a verdict map: to go on in any chain of the table
+	mapped    bool   // the verdict is looked up in a map
 }
 
-func (r *rule) targets(c *chain) []string {
-	if r.jump != "" {
-		return []string{r.jump}
+func (r *rule) add(e hostrules.Expression) {
+	switch v := e.Value.(type) {
+	case *expr.Payload:
+		r.payload(v)
+	case *expr.Meta:
+		r.meta(v)
+	case *expr.Ct:
+		r.conntrack(v)
+	case *expr.Bitwise:
+		r.bitwise(v)
+	case *expr.Cmp:
+		r.compare(v)
+	case *expr.Lookup:
+		r.use(r.loaded[v.SourceRegister], "set")
+		r.mapped = r.mapped || v.IsDestRegSet && v.DestRegister == unix.NFT_REG_VERDICT
+	case *expr.Immediate:
+		r.loaded[v.Register] = symbol{kind: constant}
+	case *expr.Verdict:
+		r.verdict(v)
+	case *expr.Match:
+		r.xtMatch(v)
+	case *expr.Target:
+		r.xtTarget(v)
+	default:
+		r.other(e.Name)
 	}
-	var names []string
-	if r.anywhere {
-		for key, other := range r.chains {
-			if key.family == c.family && key.table == c.table && other.kind == "" {
-				names = append(names, key.name)
-			}
-		}
-	}
-	return names
 }
 
-func (r *rule) add(e expression) {
-	decode := func(into expr.Any) bool {
-		if expr.Unmarshal(byte(r.family), e.data, into) == nil {
-			return true
-		}
-		r.each(e.name)
-		return false
-	}
-	switch e.name {
-	case "payload":
-		if v := new(expr.Payload); decode(v) {
-			r.payload(v)
-		}
-	case "meta":
-		if v := new(expr.Meta); decode(v) {
-			r.meta(v)
-		}
-	case "ct":
-		if v := new(expr.Ct); decode(v) {
-			r.conntrack(v)
-		}
-	case "bitwise":
-		if v := new(expr.Bitwise); decode(v) {
-			s := r.loaded[v.SourceRegister]
-			if s.kind == connMark && !r.hasMarks(v.Mask) {
-				s.kind = constant
-			}
-			if s.mask != nil || len(bytes.Trim(v.Xor, "\x00")) > 0 || len(v.Mask) == 0 {
-				s.kind = min(s.kind, varying)
-			}
-			s.mask = v.Mask
-			r.loaded[v.DestRegister] = s
-		}
-	case "cmp":
-		if v := new(expr.Cmp); decode(v) {
-			r.compare(v)
-		}
-	case "lookup":
-		if v := new(expr.Lookup); decode(v) {
-			r.use(r.loaded[v.SourceRegister], "set")
-			r.anywhere = r.anywhere || v.IsDestRegSet && v.DestRegister == unix.NFT_REG_VERDICT
-		}
-	case "immediate":
-		r.verdict(e)
-	case "match":
-		if v := new(expr.Match); decode(v) {
-			r.xtMatch(v)
-		}
-	case "target":
-		if v := new(expr.Target); decode(v) {
-			r.xtTarget(v)
-		}
+// other judges an expression by its name.
+func (r *rule) other(name string) {
+	switch name {
 	case "range", "byteorder", "hash", "fib", "rt", "xfrm", "socket", "osf":
 		for _, s := range r.loaded {
-			r.use(s, e.name)
+			r.use(s, name)
 		}
 		r.weaken()
 	case "counter", "reject", "flow_offload", "notrack", "masq", "nat", "redir":
 	default:
-		r.each(e.name)
+		r.each(name)
 	}
 }
 
@@ -214,16 +178,19 @@ func (r *rule) conntrack(v *expr.Ct) {
 	r.loaded[v.Register] = s
 }
 
-func (r *rule) verdict(e expression) {
-	value, v := new(expr.Immediate), new(expr.Verdict)
-	if expr.Unmarshal(byte(r.family), e.data, value) != nil || expr.Unmarshal(byte(r.family), e.data, v) != nil {
-		r.each(e.name)
-		return
+func (r *rule) bitwise(v *expr.Bitwise) {
+	s := r.loaded[v.SourceRegister]
+	if s.kind == connMark && !r.hasMarks(v.Mask) {
+		s.kind = constant
 	}
-	if value.Register != unix.NFT_REG_VERDICT {
-		r.loaded[value.Register] = symbol{kind: constant}
-		return
+	if s.mask != nil || len(bytes.Trim(v.Xor, "\x00")) > 0 || len(v.Mask) == 0 {
+		s.kind = min(s.kind, varying)
 	}
+	s.mask = v.Mask
+	r.loaded[v.DestRegister] = s
+}
+
+func (r *rule) verdict(v *expr.Verdict) {
 	switch v.Kind {
 	case expr.VerdictAccept, expr.VerdictDrop, expr.VerdictStolen:
 		r.ends = true

@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"syscall"
 
@@ -10,58 +9,27 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
-// watch is a subscription to the kernel's announcements.
-type watch struct {
-	listener *reconcile.Listener
-	concerns func(datagram []byte) bool // nil: all do
-}
-
 // watch subscribes before the first look, so that no change is missed.
-func (p *Path) watch() error {
-	subscribe := func(concerns func([]byte) bool, family int, groups ...int) error {
-		l, err := reconcile.Listen(family, groups...)
-		if err == nil {
-			p.watches = append(p.watches, watch{l, concerns})
-		}
+func (p *Path) watch() (err error) {
+	if p.rules, err = hostrules.Open(); err != nil {
 		return err
 	}
-	if err := subscribe(p.concernsLinks, unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_TC); err != nil {
-		return err
-	}
-	if err := subscribe(concernsRules, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil {
-		return err
-	}
-	if err := subscribe(nil, unix.NETLINK_XFRM, xfrmGroupPolicy); !errors.Is(err, unix.EPROTONOSUPPORT) {
-		return err
-	}
-	return nil // a kernel without IPsec
+	p.listener, err = reconcile.Listen(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_TC)
+	return err
 }
 
 // runWatches also runs the windows: both end with the loop.
 func (p *Path) runWatches(ctx context.Context, changed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.windows.run(ctx) })
-	for _, w := range p.watches {
-		g.Go(func() error { return w.listener.Run(ctx, w.concerns, changed) })
-	}
+	g.Go(func() error { return p.listener.Run(ctx, p.concernsLinks, changed) })
+	g.Go(func() error { return p.rules.Run(ctx, hostrules.ChangesRules, changed) })
 	return g.Wait()
-}
-
-// concernsRules excludes announcements of sets' elements, which change no rule.
-func concernsRules(datagram []byte) bool {
-	messages, err := syscall.ParseNetlinkMessage(datagram)
-	return err != nil || slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
-		switch m.Header.Type & 0xff {
-		case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
-			unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-			return true
-		}
-		return false
-	})
 }
 
 // concernsLinks excludes announcements of neighbours and forwarding entries

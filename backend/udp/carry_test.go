@@ -40,8 +40,13 @@ func cluster(t *testing.T, dataPaths ...string) []*node {
 	lab := netnstest.New(t)
 	var nodes []*node
 	for i, dataPath := range dataPaths {
-		nodes = append(nodes, newNode(t, lab, i, dataPath))
+		nodes = append(nodes, newNode(t, lab.Host(fmt.Sprintf("n%d", i)), i, dataPath, ""))
 	}
+	introduce(nodes)
+	return nodes
+}
+
+func introduce(nodes []*node) {
 	for _, n := range nodes {
 		for _, other := range nodes {
 			if n != other {
@@ -49,34 +54,19 @@ func cluster(t *testing.T, dataPaths ...string) []*node {
 			}
 		}
 	}
-	return nodes
 }
 
-func newNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string) *node {
+// newNode makes host h, whose uplink may be in a VRF, the node of a number.
+func newNode(t *testing.T, h *netnstest.Host, i int, dataPath, vrf string) *node {
 	t.Helper()
-	n := &node{Host: lab.Host(fmt.Sprintf("n%d", i))}
-	n.lease = lease(fmt.Sprintf("10.5.%d.0/24", i), n.Addr().Addr().String())
-	b, err := New(backend.Config{
-		Network:   netip.MustParsePrefix("10.5.0.0/16"),
-		SubnetLen: 24,
-		Uplink:    uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: n.Addr().Addr()},
-		PublicIP:  n.Addr().Addr(),
-		DataPath:  dataPath,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var up backend.Network
-	if err := n.Do(func() (err error) { up, err = b.Up(t.Context(), n.lease); return err }); err != nil {
-		t.Fatal(err)
-	}
-	n.network = up.(*network)
+	n := &node{Host: h, lease: lease(fmt.Sprintf("10.5.%d.0/24", i), h.Addr().Addr().String())}
+	n.network = upOn(t, h, n.lease, dataPath, vrf)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- up.Run(ctx) }()
+	go func() { done <- n.network.Run(ctx) }()
 	n.stop = sync.OnceValue(func() error {
 		cancel()
-		return errors.Join(<-done, up.Close())
+		return errors.Join(<-done, n.network.Close())
 	})
 	t.Cleanup(func() {
 		if err := n.stop(); err != nil {
@@ -85,8 +75,33 @@ func newNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string) *node {
 	})
 	gateway := netip.AddrFrom4([4]byte{10, 5, byte(i), 1})
 	n.Bridge("docker0", netip.PrefixFrom(gateway, 24), 0)
-	n.container = n.Container(fmt.Sprintf("c%d", i), "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, up.MTU())
+	n.container = n.Container(fmt.Sprintf("c%d", i), "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, n.network.MTU())
 	return n
+}
+
+// backendOf returns a host's backend.
+func backendOf(t *testing.T, h *netnstest.Host, dataPath, vrf string) backend.Backend {
+	t.Helper()
+	b, err := New(backend.Config{
+		Network: netip.MustParsePrefix("10.5.0.0/16"), SubnetLen: 24, DataPath: dataPath,
+		Uplink:   uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: h.Addr().Addr(), VRF: vrf},
+		PublicIP: h.Addr().Addr(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// upOn sets a network up on a host.
+func upOn(t *testing.T, h *netnstest.Host, l subnet.Lease, dataPath, vrf string) *network {
+	t.Helper()
+	b := backendOf(t, h, dataPath, vrf)
+	var up backend.Network
+	if err := h.Do(func() (err error) { up, err = b.Up(t.Context(), l); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return up.(*network)
 }
 
 // listenUDP opens a socket in the container, which ends with the test.

@@ -14,7 +14,7 @@ func TestNetworkOfAnotherDeviceNamesIt(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("h")
 	h.Bridge("br-compose", netip.MustParsePrefix("10.5.0.1/16"), 0)
-	b := offloadBackend(t, h, "offload")
+	b := backendOf(t, h, "offload", "")
 	err := h.Do(func() error {
 		up, err := b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
 		if err == nil {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/udp/bpf"
-	"github.com/coreos/flannel/backend/udp/policy"
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -29,12 +29,12 @@ import (
 // run takes them over.
 type kernel struct {
 	*offloaded
-	policies *policy.Reader
-	lock     io.Closer // of the device
-	config   bpf.Config
-	found    bool // the device is an earlier run's
-	changed  reconcile.Signal
-	loaded   reconcile.Signal // load has set path
+	rules   *hostrules.Reader
+	lock    io.Closer // of the device
+	config  bpf.Config
+	found   bool // the device is an earlier run's
+	changed reconcile.Signal
+	loaded  reconcile.Signal // load has set path
 
 	mu    sync.Mutex // guards what follows
 	peers kernelPeers
@@ -77,7 +77,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 			p.device = ""
 		}
 	}()
-	if k.policies, err = policy.Open(); err != nil {
+	if k.rules, err = hostrules.Open(); err != nil {
 		return nil, err
 	}
 	if p.device, k.found, k.lock, err = lockDevice(p.links, p.Network); err != nil {
@@ -94,7 +94,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	}
 	k.config = bpf.Config{
 		Device: link.Attrs().Index, Port: p.local.Port(), Local: p.local.Addr(), Subnet: p.own,
-		MTU: p.Uplink.MTU - encapsulation, MaxPeers: k.peers.capacity(),
+		MTU: innerMTU(p.Uplink), MaxPeers: k.peers.capacity(),
 	}
 	if k.config.PinDir, err = bpf.PinDir(k.deviceName()); err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (k *kernel) run(ctx context.Context) error {
 			Burst:    followBurst,
 			Every:    verifyEvery,
 			Watch: func(ctx context.Context, changed func()) error {
-				return k.policies.Run(ctx, func() {
+				return k.rules.Run(ctx, nil, func() {
 					k.mu.Lock()
 					k.policy.stale = true
 					k.mu.Unlock()
@@ -211,6 +211,9 @@ func (k *kernel) detail() string {
 	}
 	if left := k.peers.leftOut(); left > 0 {
 		s = fmt.Sprintf("%d peers of other subnet lengths by offload; %s", left, s)
+	}
+	if legacy, err := hostrules.LegacyTables(); err == nil && len(legacy) > 0 {
+		s = fmt.Sprintf("passing by legacy iptables (%s); %s", strings.Join(legacy, ", "), s)
 	}
 	if behind, err := k.path.Behind(); err == nil && behind != "" {
 		s = fmt.Sprintf("passing by %s; %s", behind, s)
@@ -287,8 +290,8 @@ func (k *kernel) close() error {
 	if k.lock != nil {
 		errs = append(errs, k.lock.Close())
 	}
-	if k.policies != nil {
-		errs = append(errs, k.policies.Close())
+	if k.rules != nil {
+		errs = append(errs, k.rules.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -10,7 +10,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
-	"github.com/coreos/flannel/backend/udp/policy"
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -168,7 +168,7 @@ func (k *kernel) forbidden() error {
 	if !k.policy.stale {
 		return k.policy.rule
 	}
-	rule, err := k.policies.Find(policy.Datagrams{Local: k.config.Local, Port: k.config.Port, Peers: k.peers.hosts()})
+	rule, err := k.rules.Find(hostrules.Datagrams{Local: k.config.Local, Port: k.config.Port, Peers: k.peers.hosts()})
 	if err != nil {
 		ratelog.Errorf("read the host's rules: %v", err)
 		return k.policy.rule

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -66,7 +67,10 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 }
 
 // MTU implements backend.Network.
-func (n *network) MTU() int { return n.Uplink.MTU - encapsulation }
+func (n *network) MTU() int { return innerMTU(n.Uplink) }
+
+// innerMTU returns the MTU of packets within datagrams over an uplink.
+func innerMTU(up uplink.Uplink) int { return up.MTU - encapsulation }
 
 // Announce implements backend.Announcer.
 func (n *network) Announce(publish func(subnet.Attrs)) {

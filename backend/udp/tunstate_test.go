@@ -2,7 +2,7 @@ package udp
 
 import (
 	"errors"
-	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -11,7 +11,6 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/tun"
-	"github.com/coreos/flannel/pkg/uplink"
 )
 
 // attach attaches another queue to the device flannel0, or makes it, as any
@@ -30,35 +29,13 @@ func attach(h *netnstest.Host) (fd int, err error) {
 	})
 }
 
-// offloadBackend is the backend of a host.
-func offloadBackend(t *testing.T, h *netnstest.Host, dataPath string) backend.Backend {
-	t.Helper()
-	b, err := New(backend.Config{
-		Network: netip.MustParsePrefix("10.5.0.0/16"), SubnetLen: 24, DataPath: dataPath,
-		Uplink:   uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: h.Addr().Addr()},
-		PublicIP: h.Addr().Addr(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // Whoever attaches to the device takes a part of its packets: Check reports it,
 // and the device is made anew.
 func TestForeignQueue(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("h")
-	b := offloadBackend(t, h, "offload")
-	var up backend.Network
-	if err := h.Do(func() (err error) {
-		up, err = b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	check := up.(backend.Checker).Check
-	if err := check(); err != nil {
+	n := upOn(t, h, lease("10.5.1.0/24", h.Addr().Addr().String()), "offload", "")
+	if err := n.Check(); err != nil {
 		t.Fatalf("before: %v", err)
 	}
 	fd, err := attach(h)
@@ -66,15 +43,15 @@ func TestForeignQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := check(); !errors.Is(err, errForeignQueue) {
+	if err := n.Check(); !errors.Is(err, errForeignQueue) {
 		t.Errorf("with a queue of another process: %v", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- up.Run(t.Context()) }()
+	go func() { ended <- n.Run(t.Context()) }()
 	if err := <-ended; !errors.Is(err, backend.ErrGone) {
 		t.Errorf("Run ended with %v, want %v", err, backend.ErrGone)
 	}
-	if err := up.Close(); err != nil {
+	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -91,16 +68,9 @@ func TestForeignQueueBeforeStart(t *testing.T) {
 	if err := errors.Join(unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1), markDevice(h.Netlink(), "flannel0")); err != nil {
 		t.Fatal(err)
 	}
-	b := offloadBackend(t, h, "kernel")
-	var up backend.Network
-	if err := h.Do(func() (err error) {
-		up, err = b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer up.Close()
-	if err := up.(backend.Checker).Check(); err != nil {
+	n := upOn(t, h, lease("10.5.1.0/24", h.Addr().Addr().String()), "kernel", "")
+	defer n.Close()
+	if err := n.Check(); err != nil {
 		t.Error(err)
 	}
 	if _, err := unix.Write(fd, make([]byte, 60)); !errors.Is(err, unix.EBADFD) {
@@ -112,14 +82,7 @@ func TestForeignQueueBeforeStart(t *testing.T) {
 func TestHeaderSizeIsPutRight(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("h")
-	b := offloadBackend(t, h, "offload")
-	var up backend.Network
-	if err := h.Do(func() (err error) {
-		up, err = b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	n := upOn(t, h, lease("10.5.1.0/24", h.Addr().Addr().String()), "offload", "")
 	fd, err := attach(h)
 	if err == nil {
 		err = errors.Join(unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, 12), unix.Close(fd))
@@ -127,36 +90,44 @@ func TestHeaderSizeIsPutRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := up.(*network)
 	if err := n.Check(); !errors.Is(err, tun.ErrHeader) {
 		t.Errorf("Check of a device with another header: %v", err)
 	}
 	if err := errors.Join(n.ensureDevice(), n.Check()); err != nil {
 		t.Errorf("then: %v", err)
 	}
-	if err := up.Close(); err != nil {
+	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// The device has an owner, whom a process with the right to can change.
+// The device has an owner. A process with the right to can change it, and Check
+// reports that.
 func TestCheckOwner(t *testing.T) {
 	netnstest.Require(t)
 	h := netnstest.New(t).Host("h")
 	for _, dataPath := range []string{"offload", "plain"} {
-		b := offloadBackend(t, h, dataPath)
-		var up backend.Network
-		if err := h.Do(func() (err error) {
-			up, err = b.Up(t.Context(), lease("10.5.1.0/24", h.Addr().Addr().String()))
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+		n := upOn(t, h, lease("10.5.1.0/24", h.Addr().Addr().String()), dataPath, "")
 		l, err := h.Netlink().LinkByName("flannel0")
 		if device, ok := l.(*netlink.Tuntap); err != nil || !ok || device.Owner != 0 && dataPath == "offload" {
 			t.Errorf("%s: device %+v, %v; want one of user 0", dataPath, l, err)
 		}
-		if err := errors.Join(up.(backend.Checker).Check(), up.Close()); err != nil {
+		if err := n.Check(); err != nil {
+			t.Errorf("%s: %v", dataPath, err)
+		}
+		if dataPath == "offload" {
+			fd, err := attach(h)
+			if err == nil {
+				err = errors.Join(unix.IoctlSetInt(fd, unix.TUNSETOWNER, 65534), unix.Close(fd))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := n.Check(); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+				t.Errorf("Check of another user's device: %v", err)
+			}
+		}
+		if err := n.Close(); err != nil {
 			t.Errorf("%s: %v", dataPath, err)
 		}
 	}

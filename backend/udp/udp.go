@@ -40,7 +40,7 @@ func New(c backend.Config) (backend.Backend, error) {
 	if options.Port < 0 || options.Port > math.MaxUint16 {
 		return nil, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", options.Port, math.MaxUint16)
 	}
-	if mtu := c.Uplink.MTU - encapsulation; mtu < backend.MinMTU {
+	if mtu := innerMTU(c.Uplink); mtu < backend.MinMTU {
 		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, backend.MinMTU)
 	}
 	// One route leads all of Network into the tunnel.

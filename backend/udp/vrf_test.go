@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/uplink"
 )
 
@@ -22,5 +23,32 @@ func TestUplinkInVRF(t *testing.T) {
 	}
 	if _, err := openKernel(t.Context(), &pathConfig{Config: c}); err == nil || !strings.Contains(err.Error(), "VRF red") {
 		t.Errorf("openKernel: %v", err)
+	}
+}
+
+// A datagram that arrives in a VRF counts as one by the interface that the route to
+// the peer names.
+func TestArrivalInVRF(t *testing.T) {
+	netnstest.Require(t)
+	for _, dataPath := range []string{"offload", "plain"} {
+		t.Run(dataPath, func(t *testing.T) {
+			lab := netnstest.New(t)
+			a, b := lab.Host("n0"), lab.Host("n1")
+			enslave := "ip link add red type vrf table 10 && ip link set red up && ip link set " + netnstest.Uplink + " master red"
+			if out, err := b.Command(t.Context(), "sh", "-c", enslave).CombinedOutput(); err != nil {
+				t.Skipf("needs a kernel with VRF: %v\n%s", err, out)
+			}
+			nodes := []*node{newNode(t, a, 0, dataPath, ""), newNode(t, b, 1, dataPath, "red")}
+			introduce(nodes)
+			to := nodes[1].container.Addr().Addr().String()
+			if out, err := nodes[0].container.Command(t.Context(), "ping", "-c", "1", "-w", "20", to).CombinedOutput(); err != nil {
+				t.Errorf("ping %s: %v\n%s", to, err, out)
+			}
+			for name, n := range nodes[1].network.Stats().Drops {
+				if n > 0 {
+					t.Errorf("%d packets dropped: %s", n, name)
+				}
+			}
+		})
 	}
 }

@@ -21,6 +21,9 @@ import (
 const patience = 10 * time.Second
 
 func TestMain(m *testing.M) {
+	if os.Getenv(crashing) != "" {
+		crash()
+	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that goes away is an error, as in the program
 	os.Exit(m.Run())
 }

@@ -17,12 +17,14 @@ const lastLines = time.Second
 
 // Start has the logs of all packages go to standard error through a Pipe, for the
 // rest of the process. The reader of the log can neither hold up nor end the
-// program. A crash writes its trace to standard error itself. flush waits for the
-// last lines, a second at most. lost returns the number of lines that the reader has
-// not got.
+// program, nor hold up a crash. flush waits for the last lines, a second at most.
+// lost returns the number of lines that the reader has not got.
 func Start() (flush func(), lost func() uint64, err error) {
 	// Otherwise a write to a standard error that nobody reads ends the process.
 	signal.Ignore(syscall.SIGPIPE)
+	if err := unblock(int(os.Stderr.Fd())); err != nil {
+		log.V(1).Infof("keep standard error as it is: %v", err)
+	}
 	pipe, err := New(os.Stderr, Size)
 	if err != nil {
 		return nil, nil, err

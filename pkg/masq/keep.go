@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
+	"slices"
 	"time"
 
 	log "github.com/golang/glog"
@@ -12,6 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
@@ -81,47 +82,10 @@ func (r Rules) connectLasting() (c *nftables.Conn, port uint32, err error) {
 }
 
 // concerns reports whether a datagram announces a change of the table, its
-// chains or its rules by another socket than own. The monitor of google/nftables
-// ends when its receive buffer overflows, and decodes the rules of all tables.
+// chains or its rules by another socket than own, or cannot be decoded.
 func concerns(datagram []byte, table string, own uint32) bool {
-	messages, err := syscall.ParseNetlinkMessage(datagram)
-	if err != nil {
-		return true
-	}
-	for _, m := range messages {
-		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Pid == own {
-			continue
-		}
-		switch m.Header.Type & 0xff {
-		case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
-			unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-			if tableOf(m.Data) == table {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// tableOf returns the name of the table that an announcement is about, or "". The
-// name is attribute 1 of tables, chains and rules (NFTA_TABLE_NAME,
-// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE in linux/netfilter/nf_tables.h), behind a
-// struct nfgenmsg (linux/netfilter/nfnetlink.h).
-func tableOf(data []byte) string {
-	const nfgenmsgLen = 4
-	if len(data) < nfgenmsgLen {
-		return ""
-	}
-	ad, err := netlink.NewAttributeDecoder(data[nfgenmsgLen:])
-	if err != nil {
-		return ""
-	}
-	for ad.Next() {
-		if ad.Type() == unix.NFTA_TABLE_NAME {
-			return ad.String()
-		}
-	}
-	return ""
+	changes, err := hostrules.Changes(datagram)
+	return err != nil || slices.ContainsFunc(changes, func(c hostrules.Change) bool { return c.Table == table && c.Socket != own })
 }
 
 // warnOfDrops logs the chains of other tables whose policy drops forwarded

@@ -1,4 +1,4 @@
-package policy
+package hostrules
 
 import (
 	"cmp"
@@ -10,25 +10,75 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
+// xfrm reads policies of IPsec.
+type xfrm struct {
+	*netlink.Handle
+	requests *nl.NetlinkSocket // for what the library lacks
+}
+
+func openXfrm() (*xfrm, error) {
+	requests, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_XFRM)
+	if err != nil {
+		return nil, err
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_XFRM)
+	if err != nil {
+		requests.Close()
+		return nil, err
+	}
+	return &xfrm{h, requests}, nil
+}
+
+func (x *xfrm) close() {
+	x.requests.Close()
+	x.Handle.Close()
+}
+
+// policies returns the host's policies for IPv4. A nil xfrm has none.
+func (x *xfrm) policies() ([]netlink.XfrmPolicy, error) {
+	if x == nil {
+		return nil, nil
+	}
+	return rtnl.RetryDump("IPsec policies", func() ([]netlink.XfrmPolicy, error) {
+		return x.XfrmPolicyList(netlink.FAMILY_V4)
+	})
+}
+
+// IPsecWithin describes the policies that may select packets between two addresses of
+// network.
+func (r *Reader) IPsecWithin(network netip.Prefix) ([]string, error) {
+	all, err := r.xfrm.policies()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, p := range all {
+		if p.Dir <= netlink.XFRM_DIR_FWD && overlaps(p.Src, network) && overlaps(p.Dst, network) { // others are those of sockets
+			found = append(found, fmt.Sprintf("IPsec policy from %v to %v", p.Src, p.Dst))
+		}
+	}
+	return found, nil
+}
+
+func overlaps(n *net.IPNet, network netip.Prefix) bool {
+	return contains(n, network.Addr()) || n != nil && network.Contains(netip.AddrFrom4([4]byte(n.IP.To4())))
+}
+
 // findIPsec returns the first policy of the host that demands something of a
 // datagram (ESP, AH) or blocks it. Policies count in the order of their priority, as
 // in the kernel: one that lets datagrams pass as they are hides those after it.
 func (r *Reader) findIPsec(d Datagrams) (string, error) {
-	if r.xfrm == nil {
-		return "", nil
-	}
-	all, err := rtnl.RetryDump("IPsec policies", func() ([]netlink.XfrmPolicy, error) {
-		return r.xfrm.XfrmPolicyList(netlink.FAMILY_V4)
-	})
+	all, err := r.xfrm.policies()
 	if err != nil {
 		return "", err
 	}
-	blocked, err := r.blockedByDefault()
+	blocked, err := r.xfrm.blockedByDefault()
 	if err != nil {
 		return "", err
 	}
@@ -108,9 +158,12 @@ const (
 
 // blockedByDefault reports for each direction whether the kernel drops packets
 // without a policy.
-func (r *Reader) blockedByDefault() (map[netlink.Dir]bool, error) {
+func (x *xfrm) blockedByDefault() (map[netlink.Dir]bool, error) {
+	if x == nil {
+		return nil, nil
+	}
 	req := nl.NewNetlinkRequest(xfrmGetDefault, 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_XFRM: {Socket: r.requests}}
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_XFRM: {Socket: x.requests}}
 	req.AddRawData(make([]byte, unix.NLMSG_ALIGNTO)) // struct xfrm_userpolicy_default
 	answers, err := req.Execute(unix.NETLINK_XFRM, 0)
 	if errors.Is(err, unix.EINVAL) || absent(err) {

@@ -1,8 +1,10 @@
-package policy
+package hostrules
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +102,7 @@ func TestNetfilter(t *testing.T) {
 		table + "'": "",
 		table + "add rule ip f in udp dport 8285 drop'":                                                            "drop",
 		table + "add rule ip f in udp dport 8000-9000 counter drop'":                                               "drop",
-		table + "add rule ip f in udp dport { 53, 8285 } reject'":                                                  "Reject",
+		table + "add rule ip f in udp dport { 53, 8285 } reject'":                                                  "reject",
 		table + "add rule ip f in udp dport vmap { 53 : accept, 8285 : drop }'":                                    "map",
 		table + "add rule ip f in ip saddr 192.168.77.2 drop'":                                                     "drop",
 		table + "add rule ip f in ip saddr 192.168.77.0/24 udp dport 8285 drop'":                                   "drop",
@@ -108,10 +110,10 @@ func TestNetfilter(t *testing.T) {
 		table + "add element ip f blocked { 192.168.77.2-192.168.77.9 }; add rule ip f in ip saddr @blocked drop'": "drop",
 		table + "add rule ip f other udp dport 8285 drop'":                                                         "drop",
 		table + "add rule ip f in udp dport 8285 jump other; add rule ip f other limit rate 1/second drop'":        "drop",
-		table + "add rule ip f pre udp dport 8285 notrack'":                                                        "Notrack",
+		table + "add rule ip f pre udp dport 8285 notrack'":                                                        "notrack",
 		table + "add rule ip f out ip daddr 192.168.77.2 meta mark set 7'":                                         "mark",
 		table + "add rule ip f out udp dport 8285 ip dscp set cs1'":                                                "changed header",
-		table + "add rule ip f post ip daddr 192.168.77.0/24 masquerade'":                                          "Masq",
+		table + "add rule ip f post ip daddr 192.168.77.0/24 masquerade'":                                          "masq",
 
 		table + "add rule ip f in udp dport 8285 accept'":                                                            "",
 		table + "add rule ip f in meta iifname vmap { eth0 : jump other }; add rule ip f other udp dport 8285 drop'": "drop",
@@ -134,6 +136,35 @@ func TestNetfilter(t *testing.T) {
 		"nft 'add table netdev f; add chain netdev f in { type filter hook ingress device lo priority 0; }; add rule netdev f in udp dport 8285 drop'": "drop",
 		"nft 'add table ip6 f; add chain ip6 f in { type filter hook input priority 0; }; add rule ip6 f in udp dport 8285 drop'":                      "",
 
+		table + "add rule ip f pre meta l4proto udp udp dport 8285 tproxy to :1 accept'":                                                           "tproxy",
+		table + "add rule ip f in reject'":                                                                                                         "reject",
+		table + "add rule ip f in meta l4proto udp drop'":                                                                                          "drop",
+		table + "add rule ip f in jump other; add rule ip f other counter drop'":                                                                   "drop",
+		table + "add rule ip f in iifname lo accept; add rule ip f in iif lo accept; add rule ip f in tcp dport 22 accept; add rule ip f in drop'": "drop",
+		table + "add rule ip f in udp dport 8285 accept; add rule ip f in drop'":                                                                   "",
+		table + "add rule ip f in ct state established accept; add rule ip f in drop'":                                                             "",
+		table + "add rule ip f in ip saddr 192.168.77.2 accept; add rule ip f in drop'":                                                            "",
+		table + "add rule ip f in iifname eth0 accept; add rule ip f in drop'":                                                                     "",
+		table + "add rule ip f in iifname eth0 goto other; add rule ip f in drop'":                                                                 "",
+		table + "add rule ip f in iifname vmap { eth0 : accept }; add rule ip f in drop'":                                                          "",
+		table + "add rule ip f other iifname eth0 return; add rule ip f other drop'":                                                               "",
+		table + "add rule ip f in accept; add rule ip f in drop'":                                                                                  "",
+		table + "add rule ip f in limit rate 10/second accept; add rule ip f in drop'":                                                             "",
+		table + "add rule ip f forw drop'":                                                                                                         "",
+		table + "add chain ip f in { policy drop; }'":                                                                                              "policy",
+		table + "add chain ip f out { policy drop; }'":                                                                                             "policy",
+		table + "add chain ip f in { policy drop; }; add rule ip f in tcp dport 22 accept'":                                                        "policy",
+		table + "add chain ip f in { policy drop; }; add rule ip f other udp dport 8285 accept'":                                                   "",
+		table + "add chain ip f in { policy drop; }; add rule ip f other accept'":                                                                  "",
+		table + "add chain ip f in { policy drop; }; add rule ip f in ct state established accept'":                                                "",
+		table + "add chain ip f forw { policy drop; }'":                                                                                            "",
+
+		"nft 'add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }; add rule inet f in meta nfproto ipv6 accept'": "policy",
+		"iptables-nft -P INPUT DROP": "policy",
+		"iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p udp -m comment --comment x -m udp --dport 8285 -j ACCEPT": "",
+		"iptables-nft -A INPUT -j REJECT": "REJECT",
+		"iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT; iptables-nft -A INPUT -j REJECT": "",
+
 		"iptables-nft -A INPUT -p udp --dport 8285 -j DROP":                              "drop",
 		"iptables-nft -A INPUT -p udp -m multiport --dports 53,8000:9000 -j DROP":        "drop",
 		"iptables-nft -A INPUT -s 192.168.77.2 -j REJECT":                                "R",
@@ -154,13 +185,27 @@ func TestNetfilter(t *testing.T) {
 	}
 }
 
+// Each table of legacy iptables is named that the namespace has.
+func TestLegacyTables(t *testing.T) {
+	netnstest.Require(t)
+	h := netnstest.New(t).Namespace("h")
+	var before, after []string
+	err := errors.Join(
+		h.Do(func() (err error) { before, err = LegacyTables(); return err }),
+		h.Command(t.Context(), "iptables-legacy", "-t", "mangle", "-L").Run(),
+		h.Do(func() (err error) { after, err = LegacyTables(); return err }))
+	if err != nil || len(before) > 0 || !slices.Equal(after, []string{"mangle"}) {
+		t.Errorf("tables %q, then %q, %v", before, after, err)
+	}
+}
+
 // Run calls after each change of either kind.
 func TestRun(t *testing.T) {
 	r, run := reader(t)
 	changed := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx, func() { changed <- struct{}{} }) }()
+	go func() { ended <- r.Run(ctx, nil, func() { changed <- struct{}{} }) }()
 	for _, command := range []string{
 		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out" + esp,
 		"ip xfrm policy flush",

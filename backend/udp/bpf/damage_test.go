@@ -1,0 +1,147 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// damagedFrames is the number of frames that TestDamagedFrames sends each way.
+const damagedFrames = 20_000
+
+// Host b gets frames of a peer with random damage. What the programs deliver is a
+// whole packet from the peer's subnet to ours, whatever else they do with the frame.
+func TestDamagedFrames(t *testing.T) {
+	for name, tso := range map[string]string{"after GRO": "on", "before GRO": "off"} {
+		t.Run(name, func(t *testing.T) {
+			lab, hosts := newHosts(t, true, true, true)
+			a, b, c := hosts[0], hosts[1], hosts[2]
+			const direct = "direct"
+			lab.Wire(a.Host, direct, b.Host, direct, 9000)
+			run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
+			b.attachTo(direct)
+			b.hasDecapXDP(direct, tso == "off")
+			b.mu.Lock()
+			b.odd = func([]byte) {} // the reader's tests are elsewhere
+			b.mu.Unlock()
+			good := frame{outerSource: a.local(), outerDestination: b.local(), source: a.inner(), destination: b.inner()}
+			addrs := []netip.Addr{a.local(), b.local(), c.local(), a.inner(), b.inner(), c.inner(), netip.IPv4Unspecified()}
+			random := rand.New(rand.NewPCG(1, 2)) // each run sends the same
+			last := good
+			last.payload = []byte("the last frame")
+
+			checked := make(chan error, 1)
+			device := b.listenDevice()
+			go func() { checked <- checkDelivered(device, a.subnet, b.subnet, last.payload) }()
+			w := newWire(a, b, direct, direct)
+			for range damagedFrames {
+				w.send(damage(random, good.bytes(), addrs))
+			}
+			// Under load the kernel may drop a frame that it cannot queue.
+			retry := time.NewTicker(100 * time.Millisecond)
+			defer retry.Stop()
+			for w.send(last.bytes()); ; w.send(last.bytes()) {
+				select {
+				case err := <-checked:
+					if err != nil {
+						t.Error(err)
+					}
+					if d := b.drops(); d["unknown_outer_source"] == 0 || d["inner_source_mismatch"] == 0 || d["inner_destination_mismatch"] == 0 || b.statsOf(a.subnet).RxPackets < 100 {
+						t.Errorf("drops are %v, %d packets were delivered: the frames test too little", d, b.statsOf(a.subnet).RxPackets)
+					}
+					return
+				case <-retry.C:
+				}
+			}
+		})
+	}
+}
+
+// damage changes up to three places of a frame. It makes the outer header's checksum
+// right again in most cases: otherwise nothing behind it counts.
+func damage(random *rand.Rand, f []byte, addrs []netip.Addr) []byte {
+	const outer, innerAt = 20, 28
+	for range 1 + random.IntN(3) {
+		switch at := random.IntN(len(f)); random.IntN(6) {
+		case 0:
+			f[at] ^= 1 << random.IntN(8)
+		case 1:
+			f[at] = byte(random.Uint32())
+		case 2:
+			lengths := []int{2, outer + 4, innerAt + 2} // of IP, UDP, IP
+			binary.BigEndian.PutUint16(f[lengths[random.IntN(3)]:], []uint16{0, 1, 19, 20, 28, 48, 0x7fff, 0xffff}[random.IntN(8)])
+		case 3:
+			places := []int{12, 16, innerAt + 12, innerAt + 16}
+			copy(f[places[random.IntN(4)]:], addrs[random.IntN(len(addrs))].AsSlice())
+		case 4:
+			f = f[:max(at, innerAt+outer)]
+		case 5:
+			f = append(f, make([]byte, random.IntN(64))...)
+		}
+	}
+	if random.IntN(8) > 0 {
+		f[10], f[11] = 0, 0
+		binary.BigEndian.PutUint16(f[10:], checksum(f[:outer]))
+	}
+	return f
+}
+
+// listenDevice opens a socket that gets what arrives by the tunnel device.
+func (h *host) listenDevice() (fd int) {
+	h.t.Helper()
+	h.must(h.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL))); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: h.link(deviceName)})
+	}))
+	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	return fd
+}
+
+// checkDelivered returns the first error among the packets that arrive until one has
+// the last payload.
+func checkDelivered(fd int, from, to netip.Prefix, last []byte) (first error) {
+	fail := func(format string, args ...any) {
+		if first == nil {
+			first = fmt.Errorf(format, args...)
+		}
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60}); err != nil {
+		return err
+	}
+	for packet := make([]byte, 1<<16); ; {
+		n, sender, err := unix.Recvfrom(fd, packet[:cap(packet)], 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("receive from the device: %w", err), first)
+		}
+		p := packet[:n]
+		if link, ok := sender.(*unix.SockaddrLinklayer); !ok || link.Pkttype == unix.PACKET_OUTGOING {
+			continue // host b's own
+		}
+		if n < 20 || p[0]>>4 != 4 || p[0]&15 < 5 || int(binary.BigEndian.Uint16(p[2:])) > n {
+			fail("the device got % x", p)
+			continue
+		}
+		source, destination := netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
+		if !from.Contains(source) || !to.Contains(destination) {
+			fail("the device got a packet from %v to %v", source, destination)
+		}
+		if bytes.HasSuffix(p, last) {
+			return first
+		}
+	}
+}

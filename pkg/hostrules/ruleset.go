@@ -1,0 +1,251 @@
+package hostrules
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Ruleset is the content of nftables. It is decoded here, since google/nftables
+// passes over expressions that it does not know, such as tproxy.
+type Ruleset struct {
+	Bases  []*Chain // chains with a hook, in no order
+	chains map[key]*Chain
+}
+
+type key struct {
+	Family nftables.TableFamily
+	Table  string
+	Name   string
+}
+
+// Chain is a chain of nftables.
+type Chain struct {
+	key
+	Hook    uint32
+	Kind    string   // filter, nat or route; empty for a chain without a hook
+	Drops   bool     // the policy
+	Devices []string // of family netdev
+	Rules   [][]Expression
+}
+
+// String returns the chain's family, table and name as nft(8) takes them.
+func (c *Chain) String() string {
+	return fmt.Sprintf("%s %s %s", familyNames[c.Family], c.Table, c.Name)
+}
+
+var familyNames = map[nftables.TableFamily]string{
+	nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+	nftables.TableFamilyARP: "arp", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev",
+}
+
+// Expression is a part of a rule.
+type Expression struct {
+	Name  string
+	Value expr.Any // nil if it is not decoded
+}
+
+// Linux/netfilter/nf_tables.h and nfnetlink.h, as far as x/sys/unix lacks them.
+const (
+	nftaHookDevs = 4 // NFTA_HOOK_DEVS
+	nfgenmsgLen  = 4 // struct nfgenmsg
+)
+
+// Ruleset reads all tables.
+func (r *Reader) Ruleset() (*Ruleset, error) {
+	rules := &Ruleset{chains: make(map[key]*Chain)}
+	if r.nft == nil {
+		return rules, nil
+	}
+	err := errors.Join(r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain), r.dump(unix.NFT_MSG_GETRULE, rules.addRule))
+	if err != nil {
+		return nil, fmt.Errorf("read nftables rules: %w", err)
+	}
+	return rules, nil
+}
+
+// dump calls f with the attributes of each object of all families.
+func (r *Reader) dump(kind int, f func(nftables.TableFamily, *netlink.AttributeDecoder)) error {
+	messages, err := r.nft.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: make([]byte, nfgenmsgLen),
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		a, err := attributes(m.Data)
+		if err != nil {
+			return err
+		}
+		f(nftables.TableFamily(m.Data[0]), a)
+		if err := a.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attributes decodes what follows struct nfgenmsg in a message of nftables.
+func attributes(message []byte) (*netlink.AttributeDecoder, error) {
+	if len(message) < nfgenmsgLen {
+		return nil, fmt.Errorf("message of %d bytes: %w", len(message), unix.EBADMSG)
+	}
+	a, err := netlink.NewAttributeDecoder(message[nfgenmsgLen:])
+	if err == nil {
+		a.ByteOrder = binary.BigEndian
+	}
+	return a, err
+}
+
+func (r *Ruleset) addChain(family nftables.TableFamily, a *netlink.AttributeDecoder) {
+	c := &Chain{key: key{Family: family}}
+	hooked := false
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_CHAIN_TABLE:
+			c.Table = a.String()
+		case unix.NFTA_CHAIN_NAME:
+			c.Name = a.String()
+		case unix.NFTA_CHAIN_TYPE:
+			c.Kind = a.String()
+		case unix.NFTA_CHAIN_POLICY:
+			c.Drops = a.Uint32() == uint32(nftables.ChainPolicyDrop)
+		case unix.NFTA_CHAIN_HOOK:
+			hooked = true
+			a.Nested(c.addHook)
+		}
+	}
+	r.chains[c.key] = c
+	if hooked {
+		r.Bases = append(r.Bases, c)
+	}
+}
+
+func (c *Chain) addHook(a *netlink.AttributeDecoder) error {
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_HOOK_HOOKNUM:
+			c.Hook = a.Uint32()
+		case unix.NFTA_HOOK_DEV:
+			c.Devices = append(c.Devices, a.String())
+		case nftaHookDevs:
+			a.Nested(func(a *netlink.AttributeDecoder) error {
+				for a.Next() {
+					c.Devices = append(c.Devices, a.String())
+				}
+				return nil
+			})
+		}
+	}
+	return nil
+}
+
+func (r *Ruleset) addRule(family nftables.TableFamily, a *netlink.AttributeDecoder) {
+	k := key{Family: family}
+	var rule []Expression
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_RULE_TABLE:
+			k.Table = a.String()
+		case unix.NFTA_RULE_CHAIN:
+			k.Name = a.String()
+		case unix.NFTA_RULE_EXPRESSIONS:
+			a.Nested(func(a *netlink.AttributeDecoder) error {
+				for a.Next() {
+					a.Nested(func(a *netlink.AttributeDecoder) error {
+						rule = append(rule, expressionOf(family, a))
+						return nil
+					})
+				}
+				return nil
+			})
+		}
+	}
+	if c := r.chains[k]; c != nil { // else it was added since the chains were read
+		c.Rules = append(c.Rules, rule)
+	}
+}
+
+func expressionOf(family nftables.TableFamily, a *netlink.AttributeDecoder) (e Expression) {
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_EXPR_NAME:
+			e.Name = a.String()
+		case unix.NFTA_EXPR_DATA:
+			e.Value = decode(byte(family), e.Name, a.Bytes())
+		}
+	}
+	return e
+}
+
+// decode returns nil for an expression that it does not know.
+func decode(family byte, name string, data []byte) (e expr.Any) {
+	switch name {
+	case "payload":
+		e = new(expr.Payload)
+	case "meta":
+		e = new(expr.Meta)
+	case "ct":
+		e = new(expr.Ct)
+	case "bitwise":
+		e = new(expr.Bitwise)
+	case "cmp":
+		e = new(expr.Cmp)
+	case "range":
+		e = new(expr.Range)
+	case "lookup":
+		e = new(expr.Lookup)
+	case "match":
+		e = new(expr.Match)
+	case "target":
+		e = new(expr.Target)
+	case "immediate":
+		value := new(expr.Immediate)
+		if e = value; expr.Unmarshal(family, data, value) == nil && value.Register == unix.NFT_REG_VERDICT {
+			e = new(expr.Verdict)
+		}
+	default:
+		return nil
+	}
+	if expr.Unmarshal(family, data, e) != nil {
+		return nil
+	}
+	return e
+}
+
+// Targets returns the chains that a rule of c jumps to: the one of that name, and, if
+// the rule looks a verdict up in a map, each chain of the table without a hook.
+func (r *Ruleset) Targets(c *Chain, jump string, mapped bool) (targets []*Chain) {
+	if target := r.chains[key{c.Family, c.Table, jump}]; target != nil {
+		targets = append(targets, target)
+	}
+	if mapped {
+		for other := range r.Table(c) {
+			if other.Kind == "" {
+				targets = append(targets, other)
+			}
+		}
+	}
+	return targets
+}
+
+// Table yields the chains of a chain's table, in no order.
+func (r *Ruleset) Table(c *Chain) iter.Seq[*Chain] {
+	return func(yield func(*Chain) bool) {
+		for k, other := range r.chains {
+			if k.Family == c.Family && k.Table == c.Table && !yield(other) {
+				return
+			}
+		}
+	}
+}
