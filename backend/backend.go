@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
@@ -27,17 +28,24 @@ const MinMTU = 68
 
 // Config is the input of a backend's constructor. The constructor does not change it.
 type Config struct {
-	// Network is the overlay's address range. SubnetLen is the prefix length of new
-	// subnets; leases from an earlier configuration may have another length.
-	Network   netip.Prefix
-	SubnetLen int
+	// Network is the overlay's IPv4 range, invalid if the network carries no IPv4.
+	// SubnetLen is the prefix length of new subnets; leases from an earlier
+	// configuration may have another length. IPv6Network and IPv6SubnetLen are those
+	// of IPv6. One of both ranges is valid at least.
+	Network       netip.Prefix
+	SubnetLen     int
+	IPv6Network   netip.Prefix
+	IPv6SubnetLen int
 	// Options is the network configuration's Backend object, nil if absent.
 	Options json.RawMessage
-	// Uplink is the interface to the other hosts.
-	Uplink uplink.Uplink
-	// PublicIP is the address that other hosts send to. It differs from Uplink.Addr
-	// behind a 1:1 NAT.
-	PublicIP netip.Addr
+	// Uplink is the interface to the other hosts for packets with outer IPv4 headers,
+	// zero if there is none. PublicIP is the address that other hosts send to. It
+	// differs from Uplink.Addr behind a 1:1 NAT. IPv6Uplink and PublicIPv6 are those
+	// of IPv6. One of both uplinks is not zero at least. They may be two interfaces.
+	Uplink     uplink.Uplink
+	PublicIP   netip.Addr
+	IPv6Uplink uplink.Uplink
+	PublicIPv6 netip.Addr
 	// Port, if not 0, takes precedence over the port in Options.
 	Port int
 	// DataPath is the -udp-datapath flag.
@@ -51,6 +59,29 @@ type Config struct {
 	// kernel's devices and routes, with its duration. It must not block.
 	Reconciled func(time.Duration)
 }
+
+// Side is the part of a Config that one family has.
+type Side struct {
+	Network   netip.Prefix
+	SubnetLen int
+	Uplink    uplink.Uplink
+	PublicIP  netip.Addr
+}
+
+// Of returns the part of a family.
+func (c Config) Of(f inet.Family) Side {
+	if f == inet.IPv4 {
+		return Side{c.Network, c.SubnetLen, c.Uplink, c.PublicIP}
+	}
+	return Side{c.IPv6Network, c.IPv6SubnetLen, c.IPv6Uplink, c.PublicIPv6}
+}
+
+// Inside reports whether the network carries packets of the family.
+func (s Side) Inside() bool { return s.Network.IsValid() }
+
+// Outside reports whether packets to other hosts can have outer headers of the
+// family.
+func (s Side) Outside() bool { return s.Uplink.Index != 0 }
 
 // Backend makes one kind of network. Its constructor checks the configuration,
 // and changes nothing on the host. One goroutine calls the methods.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
@@ -21,7 +22,7 @@ var cniConfCommand = command{
 			if err != nil {
 				return err
 			}
-			if !env.Network.IsValid() {
+			if !env.Network.IsValid() && !env.IPv6Network.IsValid() {
 				return fmt.Errorf("%s has no network", *from)
 			}
 			return printJSON(p.Stdout, bridgeConf(env, *name, *bridge))
@@ -61,14 +62,19 @@ type (
 )
 
 // bridgeConf leaves masquerading to flannel (-ip-masq). The plugin would also
-// translate packets to containers of other hosts.
+// translate packets to containers of other hosts. A container gets an address of
+// each range.
 func bridgeConf(env subnetfile.Env, name, bridge string) cniList {
+	ipam := cniIPAM{Type: "host-local"}
+	for _, subnet := range []netip.Prefix{env.Subnet, env.IPv6Subnet} {
+		if subnet.IsValid() {
+			gateway := subnetfile.FirstUsable(subnet).Addr()
+			ipam.Ranges = append(ipam.Ranges, []cniRange{{Subnet: subnet, Gateway: gateway}})
+			ipam.Routes = append(ipam.Routes, cniRoute{netip.PrefixFrom(inet.Of(gateway).Unspecified(), 0)})
+		}
+	}
 	return cniList{Version: "1.0.0", Name: name, Plugins: []cniBridge{{
 		Type: "bridge", Bridge: bridge, MTU: env.MTU, IsGateway: true, Hairpin: true,
-		IPAM: cniIPAM{
-			Type:   "host-local",
-			Ranges: [][]cniRange{{{Subnet: env.Subnet, Gateway: bridgeAddr(env).Addr()}}},
-			Routes: []cniRoute{{netip.MustParsePrefix("0.0.0.0/0")}},
-		},
+		IPAM: ipam,
 	}}}
 }

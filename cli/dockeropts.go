@@ -45,7 +45,13 @@ func dockerOpts(env subnetfile.Env, single, combined bool, key string, masq bool
 		}
 		all.WriteString(" " + option)
 	}
-	add("DOCKER_OPT_BIP", "--bip="+bridgeAddr(env).String())
+	if env.Subnet.IsValid() {
+		add("DOCKER_OPT_BIP", "--bip="+subnetfile.FirstUsable(env.Subnet).String())
+	}
+	if env.IPv6Subnet.IsValid() { // Docker gives its bridge the first address
+		add("DOCKER_OPT_IPV6", "--ipv6")
+		add("DOCKER_OPT_FIXED_CIDR_V6", "--fixed-cidr-v6="+env.IPv6Subnet.String())
+	}
 	if masq { // by Docker, if not by flannel
 		add("DOCKER_OPT_IPMASQ", fmt.Sprintf("--ip-masq=%t", !env.IPMasq))
 	}

@@ -35,7 +35,7 @@ func (h firewallHost) check(c *subnet.Config) (f finding) {
 	return f
 }
 
-var udpConfig = &subnet.Config{Network: netip.MustParsePrefix("10.5.0.0/16"), BackendType: "udp"}
+var udpConfig = &subnet.Config{Range: subnet.Range{Network: netip.MustParsePrefix("10.5.0.0/16")}, BackendType: "udp"}
 
 // finds expects a warning with these words, none if words is empty, and that the
 // warning's fix ends it.
@@ -122,8 +122,8 @@ func TestFirewallPoliciesOfIPTables(t *testing.T) {
 func TestFirewallWithoutPortOrNetwork(t *testing.T) {
 	h := newFirewallHost(t)
 	for hook, configs := range map[string][2]*subnet.Config{
-		"input":   {{Network: udpConfig.Network, BackendType: "host-gw"}, udpConfig},
-		"forward": {nil, {Network: udpConfig.Network, BackendType: "host-gw"}},
+		"input":   {{Range: udpConfig.Range, BackendType: "host-gw"}, udpConfig},
+		"forward": {nil, {Range: udpConfig.Range, BackendType: "host-gw"}},
 	} {
 		h.run("nft", "add table ip t; add chain ip t base { type filter hook "+hook+" priority 0; policy drop; }")
 		if f := h.check(configs[0]); f.Verdict != verdictOK {

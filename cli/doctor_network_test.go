@@ -27,7 +27,7 @@ func TestDoctorComparesNetworkWithTheHost(t *testing.T) {
 		{"10.5.0.0/16", "udp", "10.5.2.0/24", verdictWarn, "10.5.1.0/24 of cni0"},
 		{"10.6.0.0/16", "udp", "", verdictOK, "overlaps no other network"},
 	} {
-		f := &facts{uplink: uplink.Uplink{Name: netnstest.Uplink}, config: &subnet.Config{Network: netip.MustParsePrefix(test.network), SubnetLen: 24, BackendType: test.backend}}
+		f := &facts{uplink: uplink.Uplink{Name: netnstest.Uplink}, config: &subnet.Config{Range: subnet.Range{Network: netip.MustParsePrefix(test.network), SubnetLen: 24}, BackendType: test.backend}}
 		if test.lease != "" {
 			f.report = &status.Report{Snapshot: status.Snapshot{Lease: &status.Lease{Subnet: netip.MustParsePrefix(test.lease)}}}
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"flag"
 	"fmt"
-	"net/netip"
 
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
@@ -21,9 +20,4 @@ func readSubnetFile(path string) (subnetfile.Env, error) {
 		return env, fmt.Errorf("read subnet, is flannel ready? %w", err)
 	}
 	return env, nil
-}
-
-// bridgeAddr returns the address of a container bridge in the subnet.
-func bridgeAddr(env subnetfile.Env) netip.Prefix {
-	return netip.PrefixFrom(env.Subnet.Addr().Next(), env.Subnet.Bits())
 }

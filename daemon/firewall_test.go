@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestFirewall(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		call := func(name string, r masq.Rules) {
 			calls = append(calls, name)
-			if want := (masq.Rules{Network: network, Subnet: own}); r != want {
+			if want := (masq.Rules{Network: network, Subnet: own}); !reflect.DeepEqual(r, want) {
 				t.Errorf("%s: %s of %+v, want %+v", tt.name, name, r, want)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -233,8 +234,8 @@ func (j *joiner) open(ctx context.Context, c store.Config) (store.Store, error) 
 
 // prepare fills in the manager and the backend for the configuration.
 func (j *joiner) prepare(m *membership) (err error) {
-	if m.config.IPv6Network != "" {
-		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%s", m.config.IPv6Network)
+	if m.config.IPv6.Enabled() {
+		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%v", m.config.IPv6.Network)
 	}
 	j.setManager(m)
 	m.backend, err = j.newBackend(m.config)
@@ -280,7 +281,7 @@ func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error
 	}
 	now := j.state.get()
 	never, final := hostroute.Unusable(have, config.Network, config.SubnetLen, now.uplink.Name)
-	h := subnet.Hints{Previous: last.subnet(), Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
+	h := subnet.Hints{Previous: last.subnet(), Without: []inet.Family{inet.IPv6}, Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
 	for _, n := range never {
 		h.Unusable[n.Prefix] = cmp.Or(n.Dev, "a route")
 	}

@@ -18,7 +18,7 @@ func TestLastRunNetworks(t *testing.T) {
 	if got := readLastRun(o, f).networks(now); len(got) > 0 {
 		t.Errorf("before any run: %v", got)
 	}
-	if err := f.save(checkpoint{API: "3", Config: subnet.Config{Network: old}, Lease: subnet.Lease{Subnet: netip.MustParsePrefix("10.6.1.0/24")}}); err != nil {
+	if err := f.save(checkpoint{API: "3", Config: subnet.Config{Range: subnet.Range{Network: old}}, Lease: subnet.Lease{Subnet: netip.MustParsePrefix("10.6.1.0/24")}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := readLastRun(o, f).networks(now); len(got) != 1 || got[0] != old {

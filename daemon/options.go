@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/envflag"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ownfile"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -117,7 +118,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 		case err != nil:
 		case !o.publicIP.Is4():
 			err = errors.New("not an IPv4 address")
-		case !subnet.IsHostAddr(o.publicIP):
+		case !subnet.IsHostAddr(inet.IPv4, o.publicIP):
 			err = errors.New("not an address of one host that others can send to")
 		}
 		return err

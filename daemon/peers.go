@@ -27,15 +27,15 @@ func (p *peers) apply(events []subnet.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range events {
-		_, known := p.known[e.Lease.Subnet]
+		_, known := p.known[e.Subnet()]
 		if e.Type == subnet.Added {
-			p.known[e.Lease.Subnet] = e.Lease
+			p.known[e.Subnet()] = e.Lease
 			if !known {
-				p.observer.peerJoined(e.Lease.Subnet)
+				p.observer.peerJoined(e.Subnet())
 			}
 		} else if known {
-			delete(p.known, e.Lease.Subnet)
-			p.observer.peerLeft(e.Lease.Subnet)
+			delete(p.known, e.Subnet())
+			p.observer.peerLeft(e.Subnet())
 		}
 	}
 	p.version++

@@ -242,7 +242,7 @@ func (n *fakeNetwork) Apply(events []subnet.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range events {
-		n.peers[e.Lease.Subnet] = e.Type == subnet.Added
+		n.peers[e.Subnet()] = e.Type == subnet.Added
 	}
 	select {
 	case <-n.applied:

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/printable"
 )
 
@@ -30,7 +31,11 @@ func ParseLease(key string, value []byte) (Lease, error) {
 // that of the first flannel byte for byte. EncodeLease fails if key or value do
 // not parse: one bad key makes today's flannel drop every route.
 func EncodeLease(l Lease) ([]byte, error) {
-	v, err := json.Marshal(l.Attrs)
+	a := l.Attrs
+	if !a.PublicIP.IsValid() {
+		a.PublicIP = inet.IPv4.Unspecified() // it is always present
+	}
+	v, err := json.Marshal(a)
 	if err == nil {
 		_, err = ParseLease(l.Key(), v)
 	}
@@ -40,22 +45,27 @@ func EncodeLease(l Lease) ([]byte, error) {
 	return v, nil
 }
 
-// ParseKey decodes a lease key such as "10.5.52.0-24", or that of a dual-stack
-// host, "10.5.52.0-24&fd00:0:0:34::-64". It accepts only the canonical form, so
-// that key and lease correspond one to one.
+// ParseKey decodes a lease key such as "10.5.52.0-24", that of a dual-stack host,
+// "10.5.52.0-24&fd00:0:0:34::-64", or that of an IPv6-only host,
+// "0.0.0.0-0&fd00:0:0:34::-64". It accepts only the canonical form, so that key and
+// lease correspond one to one.
 func ParseKey(key string) (Lease, error) {
-	v4, v6, dual := strings.Cut(key, "&")
+	v4, v6, hasV6 := strings.Cut(key, "&")
+	hasV4 := !hasV6 || v4 != noIPv4
 	var l Lease
 	var err error
-	if l.Subnet, err = parseDashed(v4); err == nil && dual {
+	if hasV4 {
+		l.Subnet, err = parseDashed(v4)
+	}
+	if err == nil && hasV6 {
 		l.IPv6Subnet, err = parseDashed(v6)
 	}
 	switch {
 	case err != nil:
 		return Lease{}, fmt.Errorf("decode lease key %q: %w", key, err)
-	case !l.Subnet.Addr().Is4():
+	case hasV4 && !l.Subnet.Addr().Is4():
 		return Lease{}, fmt.Errorf("decode lease key %q: %v is not an IPv4 subnet", key, l.Subnet)
-	case dual && !l.IPv6Subnet.Addr().Is6():
+	case hasV6 && (!l.IPv6Subnet.Addr().Is6() || l.IPv6Subnet.Addr().Is4In6()):
 		return Lease{}, fmt.Errorf("decode lease key %q: %v is not an IPv6 subnet", key, l.IPv6Subnet)
 	case l.Key() != key:
 		return Lease{}, fmt.Errorf("decode lease key %q: not in canonical form %q", key, l.Key())
@@ -98,31 +108,63 @@ type commonFields struct {
 	BackendData json.RawMessage
 }
 
+// ipv6Fields are those of IPv6.
+type ipv6Fields struct {
+	PublicIPv6    netip.Addr
+	BackendV6Data json.RawMessage
+}
+
+// allFields is the value of a lease key.
+type allFields struct {
+	commonFields
+	ipv6Fields
+	Extras
+}
+
 func parseAttrs(value []byte) (Attrs, error) {
-	var v struct {
-		commonFields
-		Extras
-	}
+	var v allFields
 	if json.Unmarshal(value, &v) != nil {
-		// Another program's fields may have the Extras' names. The peer matters more.
-		v.Extras = Extras{}
+		// Another program's fields may have the Extras' names, or the IPv6 fields may
+		// be wrong. The IPv4 part matters more.
+		v = allFields{}
 		if err := json.Unmarshal(value, &v.commonFields); err != nil {
 			return Attrs{}, err
 		}
+		if json.Unmarshal(value, &v.ipv6Fields) != nil {
+			v.ipv6Fields = ipv6Fields{}
+		}
+		if json.Unmarshal(value, &v.Extras) != nil {
+			v.Extras = Extras{}
+		}
 	}
-	switch ip := v.PublicIP; {
-	case !ip.IsValid():
-		return Attrs{}, errors.New("PublicIP is missing")
-	case !IsHostAddr(ip):
-		return Attrs{}, fmt.Errorf("PublicIP %q is not an IPv4 address of one host that others can send to", ip)
+	if !IsHostAddr(inet.IPv6, v.PublicIPv6) {
+		v.PublicIPv6 = netip.Addr{}
 	}
-	if string(v.BackendData) == "null" {
-		v.BackendData = nil
+	if v.PublicIP == inet.IPv4.Unspecified() && v.PublicIPv6.IsValid() {
+		v.PublicIP = netip.Addr{}
+	} else if err := checkPublicIP(v.PublicIP); err != nil {
+		return Attrs{}, err
+	}
+	for _, data := range []*json.RawMessage{&v.BackendData, &v.BackendV6Data} {
+		if string(*data) == "null" {
+			*data = nil
+		}
 	}
 	// These reach logs and terminals, and anybody who may write to the store
 	// can put there what a terminal obeys.
 	for _, text := range []*string{&v.BackendType, &v.NodeID, &v.Hostname, &v.Challenge, &v.DataPath} {
 		*text = PrintableText(*text)
 	}
-	return Attrs{PublicIP: v.PublicIP, BackendType: v.BackendType, BackendData: v.BackendData, Extras: v.Extras}, nil
+	return Attrs{PublicIP: v.PublicIP, PublicIPv6: v.PublicIPv6, BackendType: v.BackendType,
+		BackendData: v.BackendData, BackendV6Data: v.BackendV6Data, Extras: v.Extras}, nil
+}
+
+func checkPublicIP(ip netip.Addr) error {
+	switch {
+	case !ip.IsValid():
+		return errors.New("PublicIP is missing")
+	case !IsHostAddr(inet.IPv4, ip):
+		return fmt.Errorf("PublicIP %q is not an IPv4 address of one host that others can send to", ip)
+	}
+	return nil
 }

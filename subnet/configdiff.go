@@ -3,6 +3,7 @@ package subnet
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -15,9 +16,9 @@ type ConfigDifference struct{ Key, Before, After string }
 // String returns the difference as "Key: before -> after".
 func (d ConfigDifference) String() string { return d.Key + ": " + d.Before + " -> " + d.After }
 
-// Diff returns the keys in which after differs from c, in a fixed order:
-// Network, SubnetLen, SubnetMin, SubnetMax, Backend.Type, Backend, IPv6Network.
-// The spelling of JSON makes no difference.
+// Diff returns the keys in which after differs from c, in a fixed order: those of
+// IPv4, Network, SubnetLen, SubnetMin, SubnetMax; those of IPv6; Backend.Type and
+// Backend. The spelling of JSON makes no difference.
 func (c *Config) Diff(after *Config) []ConfigDifference {
 	var diff []ConfigDifference
 	add := func(key, before, after string) {
@@ -25,16 +26,29 @@ func (c *Config) Diff(after *Config) []ConfigDifference {
 			diff = append(diff, ConfigDifference{key, before, after})
 		}
 	}
-	add("Network", c.Network.String(), after.Network.String())
-	add("SubnetLen", strconv.Itoa(c.SubnetLen), strconv.Itoa(after.SubnetLen)) // promise: subnet-len-is-compared
-	add("SubnetMin", c.SubnetMin.String(), after.SubnetMin.String())
-	add("SubnetMax", c.SubnetMax.String(), after.SubnetMax.String())
+	for _, k := range []rangeKeys{ipv4Keys, ipv6Keys} {
+		was, is := c.RangeOf(k.family), after.RangeOf(k.family)
+		add(k.network, textOf(was.Network), textOf(is.Network))
+		if !was.Enabled() || !is.Enabled() {
+			continue // the other keys have no value
+		}
+		add(k.length, strconv.Itoa(was.SubnetLen), strconv.Itoa(is.SubnetLen)) // promise: subnet-len-is-compared
+		add(k.first, was.SubnetMin.String(), is.SubnetMin.String())
+		add(k.last, was.SubnetMax.String(), is.SubnetMax.String())
+	}
 	add("Backend.Type", c.BackendType, after.BackendType)
 	if !reflect.DeepEqual(decodeBackend(c), decodeBackend(after)) { // they may differ in a secret alone
 		diff = append(diff, ConfigDifference{"Backend", redact(c.Backend), redact(after.Backend)})
 	}
-	add("IPv6Network", c.IPv6Network, after.IPv6Network)
 	return diff
+}
+
+// textOf returns a network's text; "" for none.
+func textOf(network netip.Prefix) string {
+	if !network.IsValid() {
+		return ""
+	}
+	return network.String()
 }
 
 // decodeBackend returns c's Backend object, with its type as BackendType has it. As

@@ -36,6 +36,8 @@ func TestConfigDiff(t *testing.T) {
 			[]ConfigDifference{{"Backend.Type", "udp", "vxlan"}, {"Backend", `{"Type":"udp"}`, `{"Type":"VXLAN"}`}}},
 		{base, `{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00::/48"}`,
 			[]ConfigDifference{{"IPv6Network", "", "fd00::/48"}}},
+		{`{"Network": "10.5.0.0/16", "IPv6Network": "fd00::/48"}`, `{"Network": "10.5.0.0/16", "IPv6Network": "fd00::/48", "IPv6SubnetLen": 56}`,
+			[]ConfigDifference{{"IPv6SubnetLen", "64", "56"}, {"IPv6SubnetMin", "fd00:0:0:1::", "fd00:0:0:100::"}, {"IPv6SubnetMax", "fd00:0:0:ffff::", "fd00:0:0:ff00::"}}},
 		{`{"Network": "10.5.0.0/16", "Backend": {"Type": "wireguard", "PSK": "one"}}`, `{"Network": "10.5.0.0/16", "Backend": {"Type": "wireguard", "psk": "two"}}`,
 			[]ConfigDifference{{"Backend", `{"PSK":"…","Type":"wireguard"}`, `{"Type":"wireguard","psk":"…"}`}}},
 	} {

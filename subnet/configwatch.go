@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	log "github.com/golang/glog"
@@ -31,25 +33,89 @@ func WaitConfig(ctx context.Context, s Source) (*Config, error) {
 	return ParseConfig(data)
 }
 
-// WatchConfig notices a change of the configuration in use within a minute,
-// until ctx ends (nil). SubnetMin and SubnetMax apply to leases of the future,
-// so a change of them needs no action. A change of anything else decides how
-// hosts reach each other; it is refused as a whole and takes effect at the next
-// start. Status holds the reason.
+// ConfigChangedError is a change of the configuration that takes effect while the
+// network runs.
+type ConfigChangedError struct {
+	To *Config
+	// Differences are the changed keys.
+	Differences []ConfigDifference
+}
+
+// Error returns the changed keys.
+func (e *ConfigChangedError) Error() string {
+	var changed []string
+	for _, d := range e.Differences {
+		changed = append(changed, d.String())
+	}
+	return "the network configuration is another: " + strings.Join(changed, "; ")
+}
+
+// reactionSpread, multiplied by the number of hosts, bounds the random delay of a
+// reaction to a change: each host reads all leases then.
+const reactionSpread = 5 * time.Millisecond
+
+// WatchConfig notices a change of the configuration in use within a minute, at once
+// if the store announces it, until ctx ends (nil). SubnetMin and SubnetMax apply to
+// leases of the future, so a change of them needs no action. A family that is turned
+// on or off ends WatchConfig with a *ConfigChangedError. A change of anything else
+// decides how hosts reach each other; it is refused as a whole and takes effect at
+// the next start. Status holds the reason.
 func (m *Manager) WatchConfig(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	announced := make(chan struct{}, 1)
+	var notifier sync.WaitGroup
+	defer notifier.Wait()
+	defer cancel()
+	notifier.Go(func() { m.followConfig(ctx, announced) })
 	var seen []byte
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-announced:
 		case <-time.After(clock.UntilTick(configInterval)):
 		}
 		data, err := m.source.Config(ctx)
 		if m.record(err) == nil && bytes.Equal(data, seen) {
 			continue
 		}
-		if m.compareConfig(data, err) == nil {
-			seen = data
+		change, err := m.compareConfig(data, err)
+		if err != nil {
+			continue
+		}
+		if seen = data; change == nil {
+			continue
+		}
+		wait := time.Duration(rand.Int64N(int64(reactionSpread)*int64(m.Status().Peers+1) + 1))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+			return change
+		}
+	}
+}
+
+// followConfig sets announced after each change that the store announces, until ctx
+// ends.
+func (m *Manager) followConfig(ctx context.Context, announced chan<- struct{}) {
+	source, ok := m.source.(ConfigNotifier)
+	if !ok {
+		return
+	}
+	pauses := backoff.New()
+	for ctx.Err() == nil {
+		err := source.NotifyConfig(ctx, func() {
+			pauses.Reset()
+			select {
+			case announced <- struct{}{}:
+			default: // one is pending
+			}
+		})
+		log.V(1).Infof("watch network configuration: %v", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pauses.NextBackOff()):
 		}
 	}
 }
@@ -62,7 +128,7 @@ func (m *Manager) checkAdoptedConfig(ctx context.Context) error {
 		return nil
 	}
 	data, err := m.source.Config(ctx)
-	if err := m.compareConfig(data, m.record(err)); err != nil {
+	if _, err := m.compareConfig(data, m.record(err)); err != nil { // WatchConfig acts on a change
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	m.configUnread = false
@@ -70,39 +136,55 @@ func (m *Manager) checkAdoptedConfig(ctx context.Context) error {
 }
 
 // compareConfig records whether the store's answer, data or err, allows the
-// configuration in use. It returns err if the store did not answer.
-func (m *Manager) compareConfig(data []byte, err error) error {
+// configuration in use. It returns a change that takes effect now; nil for none. It
+// returns err if the store did not answer.
+func (m *Manager) compareConfig(data []byte, err error) (*ConfigChangedError, error) {
 	switch {
 	case errors.Is(err, ErrNoConfig):
 		m.setConfigRefused("the configuration is gone from the store")
+		return nil, nil
 	case err != nil:
-		return err
-	default:
-		m.setConfigRefused(m.refusal(data))
+		return nil, err
 	}
-	return nil
+	change, refused := m.judgeConfig(data)
+	m.setConfigRefused(refused)
+	return change, nil
 }
 
-// refusal returns why data cannot take effect now; "" if nothing has to.
-func (m *Manager) refusal(data []byte) string {
+// judgeConfig returns the change to data's configuration if it takes effect now, or
+// why it cannot; nothing if nothing has to.
+func (m *Manager) judgeConfig(data []byte) (change *ConfigChangedError, refused string) {
 	c, err := ParseConfig(data)
 	if err != nil {
-		return err.Error()
+		return nil, err.Error()
 	}
-	var changed []string
+	var later []string
+	var now []ConfigDifference
 	for _, d := range m.config.Diff(c) {
 		switch d.Key {
-		case "SubnetMin", "SubnetMax":
+		case ipv4Keys.first, ipv4Keys.last, ipv6Keys.first, ipv6Keys.last:
 		case "Backend":
-			changed = append(changed, "Backend has other options")
+			later = append(later, "Backend has other options")
+		case ipv4Keys.network, ipv6Keys.network:
+			if d.Before == "" || d.After == "" { // promise: family-is-turned-on-at-once
+				now = append(now, d)
+				continue
+			}
+			fallthrough
 		default:
-			changed = append(changed, fmt.Sprintf("%s is %s, was %s", d.Key, d.After, d.Before))
+			later = append(later, fmt.Sprintf("%s is %s, was %s", d.Key, d.After, d.Before))
 		}
 	}
-	if changed == nil {
-		return ""
+	switch {
+	case later != nil:
+		for _, d := range now {
+			later = append(later, fmt.Sprintf("%s is %q, was %q", d.Key, d.After, d.Before))
+		}
+		return nil, "takes effect at the next start: " + strings.Join(later, "; ")
+	case now != nil:
+		return &ConfigChangedError{c, now}, ""
 	}
-	return "takes effect at the next start: " + strings.Join(changed, "; ")
+	return nil, ""
 }
 
 // setConfigRefused records why a configuration is refused; "" for none.

@@ -60,6 +60,45 @@ func TestConfigChanges(t *testing.T) {
 	})
 }
 
+// A family that is turned on or off ends WatchConfig, so that the caller can follow.
+// Together with another change it is refused.
+func TestConfigTurnsFamilyOn(t *testing.T) {
+	const dual = `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48"}`
+	for _, test := range []struct{ before, after, change, refused string }{
+		{network16, dual, "IPv6Network:  -> fd00:5::/48", ""},
+		{dual, network16, "IPv6Network: fd00:5::/48 -> ", ""},
+		{dual, `{"IPv6Network": "fd00:5::/48"}`, "Network: 10.5.0.0/16 -> ", ""},
+		{network16, `{"Network": "10.5.0.0/16", "SubnetMin": "10.5.9.0", "IPv6Network": "fd00:5::/48"}`, "IPv6Network", ""},
+		{dual, `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:6::/48"}`, "", "IPv6Network is fd00:6::/48, was fd00:5::/48"},
+		{dual, `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48", "IPv6SubnetLen": 80}`, "", "IPv6SubnetLen is 80, was 64"},
+		{network16, `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}`, "", `IPv6Network is "fd00:5::/48", was ""`},
+		{network16, `{"Network": "10.5.0.0/16", "IPv6Network": "fe80::/48"}`, "", "IPv6Network fe80::/48 overlaps the link-local range"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fake := subnettest.NewFake()
+			fake.SetConfig([]byte(test.before))
+			m := newManager(t, fake, test.before)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			time.AfterFunc(5*time.Minute, func() { fake.SetConfig([]byte(test.after)) })
+			began := time.Now()
+			err := m.WatchConfig(ctx)
+			change, changed := errors.AsType[*subnet.ConfigChangedError](err)
+			switch {
+			case changed != (test.change != ""):
+				t.Errorf("%s: ended with %v", test.after, err)
+			case changed && (!strings.Contains(err.Error(), test.change) || change.To.Networks() != parseConfig(t, test.after).Networks()):
+				t.Errorf("%s: %v", test.after, err)
+			case changed && time.Since(began) > 6*time.Minute+time.Second:
+				t.Errorf("%s: noticed after %v", test.after, time.Since(began))
+			}
+			if got := m.Status().ConfigRefused; (got == "") != (test.refused == "") || !strings.Contains(got, test.refused) {
+				t.Errorf("%s is refused with %q, want %q", test.after, got, test.refused)
+			}
+		})
+	}
+}
+
 func TestWaitConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // ErrClosed is returned by the calls of a closed Source, possibly wrapped.
@@ -95,10 +97,10 @@ type Source interface {
 type Keyspace interface {
 	Source
 
-	// Overlapping returns the leases and reservations that overlap p, the one of
-	// p included. It costs one round trip. In etcd's v3 API the cost does not
-	// grow with the number of leases.
-	Overlapping(ctx context.Context, p netip.Prefix) ([]Lease, error)
+	// Overlapping returns the leases and reservations that overlap l in one of the
+	// families, l's key included. It costs one round trip. In etcd's v3 API the cost
+	// does not grow with the number of leases if l has an IPv4 part only.
+	Overlapping(ctx context.Context, l Lease) ([]Lease, error)
 
 	// Get returns the lease of l's key as it is now; List gives its Expiration.
 	// Errors: ErrConflict if there is none, ErrUnreadable.
@@ -113,6 +115,13 @@ type Keyspace interface {
 	// the key, so that no watcher wakes. A reservation stays without a TTL. Update
 	// returns the lease as it is now. Errors: ErrConflict.
 	Update(ctx context.Context, stored Lease, a Attrs, ttl time.Duration) (Lease, error)
+
+	// Move replaces stored's key by l's in one transaction, so that a part that both
+	// have is never gone. It writes l's attributes, extends the lease to ttl from now,
+	// and returns it as it is then. Watchers see the removal first. A reservation stays
+	// without a TTL. Errors: ErrConflict, if stored is not as it was read; ErrExists,
+	// if l's key exists; errors.ErrUnsupported, where leases have one family only.
+	Move(ctx context.Context, stored, l Lease, ttl time.Duration) (Lease, error)
 
 	// Delete removes stored's key. Errors: ErrConflict.
 	Delete(ctx context.Context, stored Lease) error
@@ -139,6 +148,15 @@ type Admin interface {
 	Delete(ctx context.Context, stored Lease) error
 }
 
+// ConfigNotifier is a Source that announces changes of the configuration: etcd's v3
+// API.
+type ConfigNotifier interface {
+	// NotifyConfig calls changed when the store has accepted the watch, and after each
+	// write of the configuration. It returns only with an error: ctx's, or the
+	// failure. A change may be missed after a failure: the caller reads again.
+	NotifyConfig(ctx context.Context, changed func()) error
+}
+
 // Expirer is a store whose List leaves Expiration unset, but which can find it
 // out: etcd's v3 API, at two round trips for each lease.
 type Expirer interface {
@@ -153,7 +171,7 @@ func IsAnswer(err error) bool {
 	if err == nil {
 		return true
 	}
-	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrUnreadable, ErrCompacted, ErrLost} {
+	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrUnreadable, ErrCompacted, ErrLost, ErrPartLost} {
 		if errors.Is(err, answer) {
 			return true
 		}
@@ -165,6 +183,9 @@ func IsAnswer(err error) bool {
 var (
 	// ErrLost: another host has the subnet. The lease cannot be renewed.
 	ErrLost = errors.New("lease is lost to another host")
+	// ErrPartLost: another host has the IPv6 subnet of a lease of both families. Acquire
+	// takes another one; the IPv4 subnet stays.
+	ErrPartLost = errors.New("IPv6 subnet is lost to another host")
 	// ErrFull: every subnet that the configuration allows is taken.
 	ErrFull = errors.New("no free subnet is left")
 	// ErrStoreTimeout: the store has not answered for Hints.StoreTimeout.
@@ -204,8 +225,8 @@ type Holder interface {
 	//
 	// former are addresses that this host had before: the stored lease may name
 	// one of them. Renew returns the lease as it is now; a zero Expiration means
-	// that it does not end. ErrLost is final; the Manager repeats the call after
-	// any other error.
+	// that it does not end. ErrLost and ErrPartLost are final; the Manager repeats the
+	// call after any other error.
 	Renew(ctx context.Context, l Lease, a Attrs, former []netip.Addr) (Lease, error)
 
 	// Check reads the stored lease, and fails with ErrConflict if it is not l: then
@@ -215,8 +236,12 @@ type Holder interface {
 
 // Hints guide Acquire. The zero value is valid.
 type Hints struct {
-	// Previous is the subnet of the last run. It is preferred if it is free.
-	Previous netip.Prefix
+	// Previous and PreviousIPv6 are the subnets of the last run. They are preferred
+	// if they are free.
+	Previous, PreviousIPv6 netip.Prefix
+	// Without are families that this host cannot use: it takes no subnet of them
+	// although the configuration enables them.
+	Without []inet.Family
 	// Remembered are subnets that other hosts had. They are handed out last, as
 	// those hosts may come back for them.
 	Remembered []netip.Prefix

@@ -6,33 +6,39 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // leaseSet holds the leases that may be peers', and the peers among them. It turns the
 // answers of a Source into the events that change the peers; a renewal or a
-// repeated answer gives none.
+// repeated answer gives none. A lease of two families has two parts, which become
+// peers independently: a fault of one does not hide the other.
 //
 // Peers never overlap, whatever the store holds. Of overlapping leases every host
 // chooses the same one, in any order of events: the key alone decides (see
 // outranks).
 type leaseSet struct {
-	// classify reports whether a lease may be a peer's. fault is set for a lease
-	// that should not exist.
-	classify func(*Lease) (peer bool, fault error)
+	// classify reports whether a lease's part of a family may be a peer's. fault is
+	// set for a part that should not exist.
+	classify func(*Lease, inet.Family) (peer bool, fault error)
 	// allowed reports whether the configuration hands out a subnet.
 	allowed func(netip.Prefix) bool
 	bad     *BadData
 
-	// stored are the leases of peers, by subnet. Several keys may have the same
-	// subnet (a dual-stack host's has an IPv6 one as well); they are in order.
+	// stored are the leases of peers, by the subnets of both families. Several keys
+	// may have the same subnet beside another one of the other family; they are in
+	// order.
 	stored map[netip.Prefix][]*Lease
 	// subnets are stored's keys in order of address: a subnet is followed by all
 	// that it contains.
 	subnets []netip.Prefix
 	peers   map[netip.Prefix]*Lease
+	// hosts is the number of different leases in peers.
+	hosts int
 }
 
-func newLeaseSet(classify func(*Lease) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
+func newLeaseSet(classify func(*Lease, inet.Family) (bool, error), allowed func(netip.Prefix) bool, bad *BadData) *leaseSet {
 	return &leaseSet{classify: classify, allowed: allowed, bad: bad,
 		stored: make(map[netip.Prefix][]*Lease), peers: make(map[netip.Prefix]*Lease)}
 }
@@ -52,13 +58,13 @@ func (s *leaseSet) replace(all []*Lease) []Event {
 	}
 	changed := make([]netip.Prefix, 0, len(unlisted)+len(sorted))
 	for _, l := range unlisted {
-		s.drop(l)
-		changed = append(changed, l.Subnet)
+		changed = s.drop(l, changed)
 	}
 	// In order of address each new subnet is appended, not inserted.
-	for _, l := range sorted {
-		s.put(l)
-		changed = append(changed, l.Subnet)
+	for _, f := range inet.Families {
+		for _, l := range sorted {
+			changed = s.put(l, f, changed)
+		}
 	}
 	return s.difference(changed)
 }
@@ -68,28 +74,34 @@ func (s *leaseSet) update(events []Event) []Event {
 	var changed []netip.Prefix
 	for _, e := range events {
 		if e.Type == Removed {
-			s.drop(e.Lease)
-		} else {
-			s.put(e.Lease)
+			changed = s.drop(e.Lease, changed)
+			continue
 		}
-		changed = append(changed, e.Lease.Subnet)
+		for _, f := range inet.Families {
+			changed = s.put(e.Lease, f, changed)
+		}
 	}
 	return s.difference(changed)
 }
 
-func (s *leaseSet) put(l *Lease) {
-	peer, fault := s.classify(l)
+// put stores l's part of a family, and appends it to changed.
+func (s *leaseSet) put(l *Lease, f inet.Family, changed []netip.Prefix) []netip.Prefix {
+	p := l.SubnetOf(f)
+	if !p.IsValid() {
+		return changed
+	}
+	peer, fault := s.classify(l, f)
 	if fault != nil {
 		s.bad.Skip(l.Key(), fault)
 	}
 	if !peer {
-		s.drop(l)
-		return
+		s.dropPart(l, p)
+		return append(changed, p)
 	}
-	group := s.stored[l.Subnet]
+	group := s.stored[p]
 	if len(group) == 0 {
-		i, _ := slices.BinarySearchFunc(s.subnets, l.Subnet, netip.Prefix.Compare)
-		s.subnets = slices.Insert(s.subnets, i, l.Subnet)
+		i, _ := slices.BinarySearchFunc(s.subnets, p, netip.Prefix.Compare)
+		s.subnets = slices.Insert(s.subnets, i, p)
 	}
 	i, found := slices.BinarySearchFunc(group, l, byKey)
 	switch {
@@ -98,22 +110,34 @@ func (s *leaseSet) put(l *Lease) {
 	case !group[i].same(l): // otherwise the shared value stays
 		group[i] = l
 	}
-	s.stored[l.Subnet] = group
+	s.stored[p] = group
+	return append(changed, p)
 }
 
-// drop removes the lease of l's key.
-func (s *leaseSet) drop(l *Lease) {
-	group := s.stored[l.Subnet]
+// drop removes the lease of l's key, and appends its parts to changed.
+func (s *leaseSet) drop(l *Lease, changed []netip.Prefix) []netip.Prefix {
+	for _, f := range inet.Families {
+		if p := l.SubnetOf(f); p.IsValid() {
+			s.dropPart(l, p)
+			changed = append(changed, p)
+		}
+	}
+	return changed
+}
+
+// dropPart removes the part p of the lease of l's key.
+func (s *leaseSet) dropPart(l *Lease, p netip.Prefix) {
+	group := s.stored[p]
 	i, found := slices.BinarySearchFunc(group, l, byKey)
 	if !found {
 		return
 	}
 	if group = slices.Delete(group, i, i+1); len(group) > 0 {
-		s.stored[l.Subnet] = group
+		s.stored[p] = group
 		return
 	}
-	delete(s.stored, l.Subnet)
-	if i, found := slices.BinarySearchFunc(s.subnets, l.Subnet, netip.Prefix.Compare); found {
+	delete(s.stored, p)
+	if i, found := slices.BinarySearchFunc(s.subnets, p, netip.Prefix.Compare); found {
 		s.subnets = slices.Delete(s.subnets, i, i+1)
 	}
 }
@@ -132,18 +156,24 @@ func (s *leaseSet) difference(changed []netip.Prefix) []Event {
 	for p := range affected {
 		old, known := s.peers[p]
 		l, is := s.winner(p)
-		switch {
+		if known && old.first() == p {
+			s.hosts--
+		}
+		if is && l.first() == p {
+			s.hosts++
+		}
+		switch f := inet.Of(p.Addr()); {
 		case !is && known:
 			delete(s.peers, p)
-			removed = append(removed, Event{Removed, old})
+			removed = append(removed, Event{Removed, old, f})
 		case is:
 			s.peers[p] = l
 			if !known || !old.Attrs.routesAs(l.Attrs) {
-				added = append(added, Event{Added, l})
+				added = append(added, Event{Added, l, f})
 			}
 		}
 	}
-	byAddr := func(a, b Event) int { return a.Lease.Subnet.Compare(b.Lease.Subnet) }
+	byAddr := func(a, b Event) int { return a.Subnet().Compare(b.Subnet()) }
 	slices.SortFunc(removed, byAddr)
 	slices.SortFunc(added, byAddr)
 	return append(removed, added...)
@@ -199,7 +229,7 @@ func (s *leaseSet) overlapping(p netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// byKey orders leases by subnet, then by key.
+// byKey orders leases by IPv4 subnet, then by key.
 func byKey(a, b *Lease) int {
 	if c := a.Subnet.Compare(b.Subnet); c != 0 || a.IPv6Subnet == b.IPv6Subnet {
 		return c

@@ -8,19 +8,21 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // The events of a leaseSet, applied at each step, lead to the set that an oracle
 // computes from the whole store. No two subnets overlap, not even between two
 // events, and no event is superfluous.
 func TestLeaseSet(t *testing.T) {
-	classify := func(l *Lease) (bool, error) {
+	classify := func(l *Lease, _ inet.Family) (bool, error) {
 		if l.Attrs.BackendType == "bad" {
 			return false, errors.New("bad")
 		}
 		return l.Attrs.BackendType == "", nil
 	}
-	allowed := func(p netip.Prefix) bool { return p.Bits() == 24 }
+	allowed := func(p netip.Prefix) bool { return p.Bits() == 24 || p.Bits() == 64 }
 	leases := rapid.Custom(func(t *rapid.T) Lease {
 		bits := rapid.SampledFrom([]int{21, 23, 24, 24, 24, 25, 26}).Draw(t, "bits")
 		l := Lease{
@@ -30,8 +32,12 @@ func TestLeaseSet(t *testing.T) {
 				BackendType: rapid.SampledFrom([]string{"", "", "", "vxlan", "bad"}).Draw(t, "type"),
 			},
 		}
-		if rapid.IntRange(0, 4).Draw(t, "dual") == 0 {
-			l.IPv6Subnet = netip.MustParsePrefix("fd00::/64")
+		if rapid.IntRange(0, 2).Draw(t, "dual") > 0 {
+			l.IPv6Subnet = netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 7: byte(rapid.IntRange(0, 7).Draw(t, "sixth")) << 5}),
+				rapid.SampledFrom([]int{58, 60, 64, 64, 68}).Draw(t, "bits6")).Masked()
+			if rapid.IntRange(0, 3).Draw(t, "alone") == 0 {
+				l.Subnet = netip.Prefix{}
+			}
 		}
 		return l
 	})
@@ -41,17 +47,17 @@ func TestLeaseSet(t *testing.T) {
 		told := make(map[netip.Prefix]Attrs)
 		apply := func(events []Event) {
 			for _, e := range events {
-				old, known := told[e.Lease.Subnet]
+				old, known := told[e.Subnet()]
 				switch {
 				case e.Type == Removed && !known, e.Type == Added && known && old.Equal(e.Lease.Attrs):
 					t.Fatalf("superfluous event %+v", e)
 				case e.Type == Removed:
-					delete(told, e.Lease.Subnet)
+					delete(told, e.Subnet())
 					continue
-				case !known && overlapsAny(e.Lease.Subnet, slices.Collect(maps.Keys(told))):
+				case !known && overlapsAny(e.Subnet(), slices.Collect(maps.Keys(told))):
 					t.Fatalf("%v overlaps one of %v", e.Lease, told)
 				}
-				told[e.Lease.Subnet] = e.Lease.Attrs
+				told[e.Subnet()] = e.Lease.Attrs
 			}
 		}
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
@@ -63,13 +69,16 @@ func TestLeaseSet(t *testing.T) {
 				apply(set.replace(fullUpdate(slices.Collect(maps.Values(store))).leases))
 			} else {
 				l := leases.Draw(t, "lease")
-				e := Event{Added, &l}
+				e := Event{Type: Added, Lease: &l}
 				store[l.Key()] = l
 				if rapid.Bool().Draw(t, "removed") {
-					e = Event{Removed, &l}
+					e = Event{Type: Removed, Lease: &l}
 					delete(store, l.Key())
 				}
 				apply(set.update([]Event{e}))
+			}
+			if hosts := countHosts(set.peers); set.hosts != hosts {
+				t.Fatalf("%d hosts counted, there are %d", set.hosts, hosts)
 			}
 			if want := disjoint(store); !maps.EqualFunc(want, told, Attrs.Equal) {
 				t.Fatalf("told %v, the store %v means %v", told, store, want)
@@ -82,15 +91,32 @@ func TestLeaseSet(t *testing.T) {
 // overlaps none before.
 func disjoint(store map[string]Lease) map[netip.Prefix]Attrs {
 	chosen := make(map[netip.Prefix]Attrs)
-	for _, bits := range []int{24, 26, 25, 23, 21} {
-		for _, key := range slices.Sorted(maps.Keys(store)) {
-			l := store[key]
-			if l.Attrs.BackendType == "" && l.Subnet.Bits() == bits && !overlapsAny(l.Subnet, slices.Collect(maps.Keys(chosen))) {
-				chosen[l.Subnet] = l.Attrs
+	keys := slices.SortedFunc(maps.Keys(store), func(a, b string) int {
+		l, m := store[a], store[b]
+		return byKey(&l, &m)
+	})
+	for _, bits := range []int{24, 26, 25, 23, 21, 64, 68, 60, 58} {
+		for _, key := range keys {
+			for _, f := range inet.Families {
+				l := store[key]
+				p := l.SubnetOf(f)
+				if l.Attrs.BackendType == "" && p.IsValid() && p.Bits() == bits && !overlapsAny(p, slices.Collect(maps.Keys(chosen))) {
+					chosen[p] = l.Attrs
+				}
 			}
 		}
 	}
 	return chosen
+}
+
+// countHosts returns how many of the peers' leases have their first part among them.
+func countHosts(peers map[netip.Prefix]*Lease) (n int) {
+	for p, l := range peers {
+		if l.first() == p {
+			n++
+		}
+	}
+	return n
 }
 
 func overlapsAny(p netip.Prefix, taken []netip.Prefix) bool {

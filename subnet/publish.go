@@ -6,11 +6,11 @@ import (
 )
 
 // Publish sets the attributes that our lease publishes from now on, as after a
-// change of key. Renew writes them as soon as the store accepts them. PublicIP,
+// change of key. Renew writes them as soon as the store accepts them. The public IPs,
 // NodeID and Hostname keep their values: they identify our lease.
 func (m *Manager) Publish(a Attrs) {
 	m.mu.Lock()
-	a.BackendData = slices.Clone(a.BackendData)
+	a.BackendData, a.BackendV6Data = slices.Clone(a.BackendData), slices.Clone(a.BackendV6Data)
 	m.published = &a
 	if m.stored == nil {
 		m.stored = make(chan struct{})
@@ -49,7 +49,7 @@ func (m *Manager) toPublishLocked(acquired Attrs) Attrs {
 		return acquired
 	}
 	a := *m.published
-	a.PublicIP = acquired.PublicIP
+	a.PublicIP, a.PublicIPv6 = acquired.PublicIP, acquired.PublicIPv6
 	a.NodeID, a.Hostname = acquired.NodeID, acquired.Hostname
 	return a
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
@@ -29,8 +31,11 @@ const (
 //	            └ settleTime, then: more than half ─► hold ─graceTime─► apply
 //	                                                    └─ it comes back ─► nothing has happened
 type removalGuard struct {
-	// gone are leases that are in the data plane and no longer in the store.
-	gone map[netip.Prefix]*Lease
+	// gone are the events of parts that are in the data plane and no longer in the
+	// store.
+	gone map[netip.Prefix]Event
+	// own is the number of parts of our own lease.
+	own int
 	// selfGone is when our own lease was seen to vanish; Renew creates it again
 	// at once.
 	selfGone time.Time
@@ -39,8 +44,14 @@ type removalGuard struct {
 	holding bool
 }
 
-func newRemovalGuard() *removalGuard {
-	return &removalGuard{gone: make(map[netip.Prefix]*Lease)}
+func newRemovalGuard(self Lease) *removalGuard {
+	g := &removalGuard{gone: make(map[netip.Prefix]Event)}
+	for _, f := range inet.Families {
+		if self.SubnetOf(f).IsValid() {
+			g.own++
+		}
+	}
+	return g
 }
 
 // filter returns the events, of a leaseSet, that take effect now. It keeps the
@@ -52,18 +63,18 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 			if g.due.IsZero() {
 				g.due = now.Add(settleTime)
 			}
-			g.gone[e.Lease.Subnet] = e.Lease
+			g.gone[e.Subnet()] = e
 			continue
 		}
 		// A new lease ends what it overlaps.
 		for p := range g.gone {
-			if p != e.Lease.Subnet && p.Overlaps(e.Lease.Subnet) {
+			if p != e.Subnet() && p.Overlaps(e.Subnet()) {
 				removed = append(removed, g.remove(p))
 			}
 		}
-		old := g.gone[e.Lease.Subnet]
-		delete(g.gone, e.Lease.Subnet)
-		if old == nil || !old.Attrs.Equal(e.Lease.Attrs) {
+		old, was := g.gone[e.Subnet()]
+		delete(g.gone, e.Subnet())
+		if !was || !old.Lease.Attrs.Equal(e.Lease.Attrs) {
 			added = append(added, e)
 		}
 	}
@@ -76,12 +87,12 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 }
 
 // expire decides about the removals at due, and returns those that take effect.
-// present is the number of peers in the store.
+// present is the number of parts of peers in the store.
 func (g *removalGuard) expire(now time.Time, present int) []Event {
 	// This host counts too: with a single peer, both gone is an empty store.
-	gone, all := len(g.gone), present+len(g.gone)+1
+	gone, all := len(g.gone), present+len(g.gone)+g.own
 	if !g.selfGone.IsZero() && now.Sub(g.selfGone) <= 2*settleTime {
-		gone++
+		gone += g.own
 	}
 	if !g.holding && 2*gone > all { // promise: mass-removal-is-held
 		g.holding, g.due = true, now.Add(graceTime)
@@ -101,8 +112,19 @@ func (g *removalGuard) expire(now time.Time, present int) []Event {
 }
 
 func (g *removalGuard) remove(p netip.Prefix) Event {
+	e := g.gone[p]
 	delete(g.gone, p)
-	return Event{Removed, &Lease{Subnet: p}}
+	return e
+}
+
+// hosts returns the number of different leases in gone.
+func (g *removalGuard) hosts() (n int) {
+	for p, e := range g.gone {
+		if e.Lease.first() == p {
+			n++
+		}
+	}
+	return n
 }
 
 // held returns how many peers are kept although they are gone from the store.
@@ -110,5 +132,5 @@ func (g *removalGuard) held() int {
 	if !g.holding {
 		return 0
 	}
-	return len(g.gone)
+	return g.hosts()
 }

@@ -27,7 +27,7 @@ const (
 // Renew keeps l, the lease of Status, until ctx ends (nil). It extends the lease
 // RenewMargin before its end. It looks at our key each minute, and at once after a
 // change of it, or of an overlapping one, that Watch saw. It fails with ErrLost if
-// another host has the subnet; the error names that host.
+// another host has the subnet, or with ErrPartLost; the error names that host.
 func (m *Manager) Renew(ctx context.Context, l Lease) error {
 	for {
 		due := m.renewalDue()
@@ -36,13 +36,13 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 		}
 		began := m.begin()
 		notable := began.boot >= due || m.configUnread // otherwise only our key changed
-		renewed, err := backoff.Retry(ctx, fmt.Sprintf("renew lease %v", l.Subnet), func() (Lease, error) {
+		renewed, err := backoff.Retry(ctx, "renew lease "+l.Subnets(), func() (Lease, error) {
 			if err := m.checkAdoptedConfig(ctx); err != nil { // promise: config-before-first-write
 				return Lease{}, err
 			}
 			began = m.begin()
 			renewed, err := m.holder.Renew(ctx, l, m.toPublish(l.Attrs), m.former)
-			if errors.Is(m.record(err), ErrLost) {
+			if m.record(err); errors.Is(err, ErrLost) || errors.Is(err, ErrPartLost) {
 				err = backoff.Permanent(err)
 			}
 			return renewed, err
@@ -51,12 +51,12 @@ func (m *Manager) Renew(ctx context.Context, l Lease) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fmt.Errorf("renew lease %v: %w", l.Subnet, err)
+			return fmt.Errorf("renew lease %s: %w", l.Subnets(), err)
 		}
 		l = renewed
 		m.setLease(l, began.suspended())
 		if notable {
-			log.Infof("renewed lease subnet=%v expires=%s", l.Subnet, l.Expiry())
+			log.Infof("renewed lease subnet=%s expires=%s", l.Subnets(), l.Expiry())
 		}
 	}
 }

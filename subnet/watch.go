@@ -3,12 +3,14 @@ package subnet
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/backoff"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 )
 
@@ -22,6 +24,8 @@ import (
 //   - own: a lease with self's subnet, its public IP or an overlapping subnet is
 //     never delivered; nor are subnets outside Network and leases of other
 //     backends.
+//   - families: each part of a lease is an event of its own. Parts of a family in
+//     which self has none are not delivered.
 //   - disjoint: no two peers' subnets overlap. Of overlapping leases all hosts
 //     choose the same one. The others are left out, counted and logged once.
 //   - held: if more than half of all leases vanish at once, they stay peers until
@@ -30,8 +34,8 @@ import (
 //
 // While the store does not answer, the peers stay as they are.
 func (m *Manager) Watch(ctx context.Context, self Lease, apply func([]Event)) error {
-	w := watcher{manager: m, self: self, apply: apply, removals: newRemovalGuard(), updates: make(chan update)}
-	w.set = newLeaseSet(w.classify, m.config.Allows, &m.bad)
+	w := watcher{manager: m, self: self, apply: apply, removals: newRemovalGuard(self), updates: make(chan update)}
+	w.set = newLeaseSet(w.classify, func(p netip.Prefix) bool { return m.config.RangeOf(inet.Of(p.Addr())).Allows(p) }, &m.bad)
 	if m.peersAdopted {
 		w.deliver(w.removals.filter(w.set.replace(m.adopted), time.Now()), true)
 		m.adopted, m.peersAdopted = nil, false
@@ -113,12 +117,12 @@ func (w *watcher) handle(u update) {
 // applied even without events.
 func (w *watcher) deliver(events []Event, full bool) {
 	for _, e := range events {
-		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Lease.Subnet, e.Lease.Attrs.PublicIP)
+		log.V(1).Infof("lease %v subnet=%v public_ip=%v", e.Type, e.Subnet(), e.Lease.Attrs.HostAddr())
 	}
 	if len(events) > 0 || full && !w.manager.Status().Synced {
 		w.apply(events)
 	}
-	w.manager.setPeers(len(w.set.peers)+len(w.removals.gone), w.removals.held())
+	w.manager.setPeers(w.set.hosts+w.removals.hosts(), w.removals.held())
 }
 
 // noticeOwn wakes Renew if our key is gone, names another host or has other
@@ -130,7 +134,7 @@ func (w *watcher) noticeOwn(u update) {
 		case w.ours(l):
 			gone = false
 			changed = !l.Attrs.Equal(w.manager.toPublish(w.self.Attrs))
-		case l.Subnet.Overlaps(w.self.Subnet):
+		case l.Overlaps(w.self):
 			overlapped = true
 		}
 	}
@@ -139,7 +143,7 @@ func (w *watcher) noticeOwn(u update) {
 		case e.Lease.Key() == w.self.Key():
 			gone = e.Type == Removed
 			changed = gone || !w.ours(e.Lease) || !e.Lease.Attrs.Equal(w.manager.toPublish(w.self.Attrs))
-		case e.Type == Added && e.Lease.Subnet.Overlaps(w.self.Subnet):
+		case e.Type == Added && e.Lease.Overlaps(w.self):
 			overlapped = true
 		}
 	}
@@ -157,16 +161,16 @@ func (w *watcher) ours(l *Lease) bool {
 }
 
 // classify implements leaseSet.classify for this host.
-func (w *watcher) classify(l *Lease) (peer bool, fault error) {
-	network := w.manager.config.Network
+func (w *watcher) classify(l *Lease, f inet.Family) (peer bool, fault error) {
+	network, own := w.manager.config.RangeOf(f).Network, w.self.SubnetOf(f)
 	switch {
-	case w.ours(l):
+	case w.ours(l) || !own.IsValid():
 		return false, nil
-	case l.Subnet.Overlaps(w.self.Subnet): // promise: overlap-with-own-is-bad
-		return false, fmt.Errorf("%v overlaps our own subnet %v", l, w.self.Subnet)
-	case l.Attrs.PublicIP == w.self.Attrs.PublicIP: // promise: own-address-elsewhere-is-bad
+	case l.SubnetOf(f).Overlaps(own): // promise: overlap-with-own-is-bad
+		return false, fmt.Errorf("%v overlaps our own subnet %v", l, own)
+	case l.Attrs.SameAddr(w.self.Attrs): // promise: own-address-elsewhere-is-bad
 		return false, fmt.Errorf("%v names our own address", l)
-	case !network.Contains(l.Subnet.Addr()): // a larger one overlaps our own subnet
+	case !network.Contains(l.SubnetOf(f).Addr()): // a larger one overlaps our own subnet
 		return false, fmt.Errorf("%v is outside Network %v", l, network)
 	}
 	return l.Attrs.BackendType == w.self.Attrs.BackendType, nil

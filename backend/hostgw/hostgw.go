@@ -95,7 +95,7 @@ func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.S
 	}
 	changes = make(map[netip.Prefix]rtnl.State, len(events))
 	for _, e := range events {
-		dst, host := e.Lease.Subnet, e.Lease.Attrs.PublicIP
+		dst, host := e.Subnet(), e.Lease.Attrs.PublicIP
 		if e.Type == subnet.Removed {
 			delete(n.peers, dst)
 			changes[dst] = rtnl.State{}

@@ -56,7 +56,7 @@ func (k *kernel) apply(events []subnet.Event) {
 	defer k.mu.Unlock()
 	var changed []netip.Prefix
 	for _, e := range events {
-		s := e.Lease.Subnet
+		s := e.Subnet()
 		changed = append(changed, s)
 		if e.Type == subnet.Removed {
 			k.peers.remove(s)

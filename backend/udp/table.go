@@ -158,10 +158,10 @@ func (t *table) apply(events []subnet.Event, port uint16) {
 	}
 	interfaces := t.learn(hosts)
 	for _, e := range events {
-		old := t.peers[e.Lease.Subnet]
+		old := t.peers[e.Subnet()]
 		if e.Type == subnet.Removed {
 			if old != nil {
-				delete(t.peers, e.Lease.Subnet)
+				delete(t.peers, e.Subnet())
 				t.release(old.outerSource)
 				t.relink(old.subnet)
 			}
@@ -169,7 +169,7 @@ func (t *table) apply(events []subnet.Event, port uint16) {
 		}
 		public := e.Lease.Attrs.PublicIP
 		p := &peer{
-			subnet:      e.Lease.Subnet,
+			subnet:      e.Subnet(),
 			addr:        netip.AddrPortFrom(public, port),
 			dest:        udpsock.NewDest(public.As4(), port),
 			outerSource: be32(public),

@@ -101,7 +101,7 @@ func (n *network) update(events []subnet.Event) map[netip.Prefix]rtnl.State {
 	defer n.mu.Unlock()
 	changes := make(map[netip.Prefix]rtnl.State, len(events))
 	for _, e := range events {
-		n.drop(e.Lease.Subnet, changes)
+		n.drop(e.Subnet(), changes)
 		if e.Type == subnet.Added {
 			n.put(n.read(e.Lease), changes)
 		}

@@ -66,8 +66,8 @@ func (n *network) Apply(events []subnet.Event) {
 	defer n.mu.Unlock()
 	before := desiredPeers(n.peers, n.options)
 	for _, e := range events {
-		old := n.peers[e.Lease.Subnet]
-		delete(n.peers, e.Lease.Subnet)
+		old := n.peers[e.Subnet()]
+		delete(n.peers, e.Subnet())
 		if e.Type == subnet.Removed {
 			continue
 		}

@@ -50,7 +50,7 @@ func (d *deliveries) apply(events []subnet.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, e := range events {
-		if began, ok := d.created[e.Lease.Subnet]; ok && e.Type == subnet.Added {
+		if began, ok := d.created[e.Subnet()]; ok && e.Type == subnet.Added {
 			d.delays = append(d.delays, now.Sub(began))
 		}
 	}

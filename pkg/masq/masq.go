@@ -2,7 +2,7 @@
 // that leave or enter the overlay, and accept those from and to it for forwarding.
 //
 // The rules are in one nftables table for each overlay network, such as
-// "flannel-10.5.0.0-16" for 10.5.0.0/16. No chain of another program is changed.
+// "flannel-10.5.0.0-16" for 10.5.0.0/16, or "flannel-fd00_5__-48" for fd00:5::/48. No chain of another program is changed.
 // Each change replaces the table in one transaction: no packet meets a part of it.
 // "nft list table ip flannel-10.5.0.0-16" shows the table with counters.
 //
@@ -29,6 +29,9 @@ import (
 type Rules struct {
 	// Network is the overlay's whole range, Subnet this host's part of it.
 	Network, Subnet netip.Prefix
+	// Exclude are destinations, of the network's family, to which packets keep the
+	// source of their container.
+	Exclude []netip.Prefix
 }
 
 // Apply makes the table for r in the network namespace of the calling thread, or

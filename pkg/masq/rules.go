@@ -28,6 +28,7 @@ const register = 1
 //		type nat hook postrouting priority srcnat; policy accept;
 //		meta mark & 0x4000 == 0x4000 return
 //		ip saddr != N ip daddr P return
+//		ip saddr N ip daddr EXCLUDED return
 //		ip saddr N ip daddr != N ip daddr != 224.0.0.0/4 counter masquerade fully-random
 //		ip saddr != N ip daddr N counter masquerade fully-random
 //	}
@@ -55,6 +56,9 @@ func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	hide := counted(&expr.Masq{FullyRandom: true})
 	add(c, postrouting, marked(foreignMark), leave)
 	add(c, postrouting, saddr(n, isNot), daddr(p, is), leave)
+	for _, excluded := range r.Exclude {
+		add(c, postrouting, saddr(n, is), daddr(excluded.Masked(), is), leave)
+	}
 	add(c, postrouting, saddr(n, is), daddr(n, isNot), daddr(multicast(n), isNot), hide)
 	add(c, postrouting, saddr(n, isNot), daddr(n, is), hide)
 }

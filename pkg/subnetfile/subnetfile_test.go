@@ -45,6 +45,37 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// The lines of a family are there only if the host has a subnet of it; the order is
+// that of other generations of flannel. All is read back.
+func TestFamilies(t *testing.T) {
+	const v4, v6 = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\n", "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:3::1/64\n"
+	const rest = "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+	both := Env{Network: prefix("10.42.0.0/16"), Subnet: prefix("10.42.3.0/24"),
+		IPv6Network: prefix("fd00:42::/56"), IPv6Subnet: prefix("fd00:42:0:3::/64"), MTU: 1450, IPMasq: true}
+	only4, only6 := both, both
+	only4.IPv6Network, only4.IPv6Subnet = netip.Prefix{}, netip.Prefix{}
+	only6.Network, only6.Subnet = netip.Prefix{}, netip.Prefix{}
+	for text, env := range map[string]Env{v4 + v6 + rest: both, v4 + rest: only4, v6 + rest: only6} {
+		path := filepath.Join(t.TempDir(), "subnet.env")
+		if err := Write(path, env); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("file has\n%s, %v; want\n%s", got, err, text)
+		}
+		if got, err := Read(path); err != nil || got != env {
+			t.Errorf("Read = %+v, %v; want %+v", got, err, env)
+		}
+	}
+	half := both
+	half.IPv6Network = netip.Prefix{}
+	for _, wrong := range []Env{half, {MTU: 1450}} {
+		if err := Write(filepath.Join(t.TempDir(), "subnet.env"), wrong); err == nil {
+			t.Errorf("Write of %+v gives no error", wrong)
+		}
+	}
+}
+
 // TestWriteReplaces holds the old file open, whose content must not change.
 func TestWriteReplaces(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subnet.env")
@@ -102,8 +133,8 @@ func TestFirstUsable(t *testing.T) {
 		"10.5.72.0/24": "10.5.72.1/24", "10.5.72.9/24": "10.5.72.1/24",
 		"10.5.72.4/31": "10.5.72.5/31", "10.5.72.4/32": "10.5.72.4/32", "fd00::/64": "fd00::1/64",
 	} {
-		if got := firstUsable(prefix(in)); got != prefix(want) {
-			t.Errorf("firstUsable(%s) = %v, want %s", in, got, want)
+		if got := FirstUsable(prefix(in)); got != prefix(want) {
+			t.Errorf("FirstUsable(%s) = %v, want %s", in, got, want)
 		}
 	}
 }
@@ -125,7 +156,7 @@ func TestRead(t *testing.T) {
 		"continued line":   {strings.ReplaceAll(sampleText, "72.1", "72\\\n.1"), full},
 		"comments":         {"# don't: A='\n; B=\"\n" + sampleText, full},
 		"last one counts":  {"FLANNEL_SUBNET=10.5.1.1/24\n" + sampleText, full},
-		"foreign keys":     {sampleText + "FLANNEL_IPV6_SUBNET=fd00::1/64\nA\nB=\n", full},
+		"foreign keys":     {sampleText + "FLANNEL_IPV7_SUBNET=fd00::1/64\nA\nB=\n", full},
 		"ours inside text": {sampleText + "NOTE='\nFLANNEL_SUBNET=10.5.1.1/24\n'\n", full},
 		"escaped quote":    {"NOTE=\"\\\"\"\n" + strings.ReplaceAll(sampleText, "false", "true"), masq},
 		"literal slashes":  {"NOTE='\\'\nOTHER=\"\\d\"\n" + sampleText, full},

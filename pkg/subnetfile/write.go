@@ -19,8 +19,8 @@ import (
 // A file that is a mount point, as of "docker run -v FILE:/run/flannel/subnet.env",
 // cannot be replaced. It is written in place, in whole lines. Its mode stays.
 func Write(path string, e Env) error {
-	if !e.Network.IsValid() || !e.Subnet.IsValid() {
-		return fmt.Errorf("write %s: network %v or subnet %v is not valid", path, e.Network, e.Subnet)
+	if err := e.check(); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := Check(path); err != nil {
 		return fmt.Errorf("write %w", err)

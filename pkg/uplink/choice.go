@@ -1,4 +1,5 @@
-// Package uplink finds the interface that encapsulated packets leave by.
+// Package uplink finds the interface that encapsulated packets leave by, for outer
+// headers of one family. The families may have different interfaces.
 //
 // The operator names the interface or describes it. The default is the interface of
 // the default route. At boot the daemon often starts before DHCP has finished, so
@@ -13,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // errNotReady is an error of Find that may go away: an interface without an
@@ -37,16 +40,25 @@ type Uplink struct {
 
 // Choice is the operator's description of the interface. Ifaces come first, in
 // their order, then Regexes, then CanReach. The first that gives a usable interface
-// wins. The zero Choice is the interface of the default route.
+// wins. The zero Choice is the interface of the IPv4 default route.
 type Choice struct {
-	// Ifaces are names or IPv4 addresses of interfaces (-iface).
+	// Family is that of the uplink's address. An address of the other family
+	// describes its interface.
+	Family inet.Family
+	// Ifaces are names or addresses of interfaces (-iface).
 	Ifaces []string
 	// Regexes match an interface's name or one of its addresses, anywhere in
 	// it, in the syntax of package regexp (-iface-regex).
 	Regexes []string
-	// CanReach is an IPv4 address: the interface is that of the kernel's route to
-	// it (-iface-can-reach).
+	// CanReach is an address: the interface is that of the kernel's route to it
+	// (-iface-can-reach).
 	CanReach string
+}
+
+// Of returns the choice for a family.
+func (c Choice) Of(f inet.Family) Choice {
+	c.Family = f
+	return c
 }
 
 // pick applies c to the state of the host.

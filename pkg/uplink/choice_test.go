@@ -17,15 +17,15 @@ func global(s string) addr { return addr{ip: ip(s), global: true} }
 func sample() host {
 	return host{
 		links: []link{
-			{1, []string{"lo"}, 65536, true, []addr{{ip: ip("127.0.0.1")}}, ""},
+			{1, []string{"lo"}, 65536, true, []addr{{ip: ip("127.0.0.1")}}, "", nil},
 			{2, []string{"eth0", "enp1s0"}, 1500, true, []addr{
 				{ip: ip("169.254.7.7"), global: true}, {ip: ip("192.0.2.5")},
-				global("192.0.2.10"), global("192.0.2.11")}, ""},
-			{3, []string{"eth1"}, 9000, true, []addr{global("198.51.100.3")}, ""},
-			{4, []string{"eth2"}, 1500, true, nil, ""},
-			{5, []string{"eth3"}, 1500, false, []addr{global("203.0.113.9")}, ""},
-			{6, []string{"flannel0"}, 1472, true, []addr{global("10.5.3.0")}, ""},
-			{7, []string{"wlan0"}, 1500, true, []addr{{ip: ip("169.254.1.2")}}, ""},
+				global("192.0.2.10"), global("192.0.2.11")}, "", nil},
+			{3, []string{"eth1"}, 9000, true, []addr{global("198.51.100.3")}, "", nil},
+			{4, []string{"eth2"}, 1500, true, nil, "", nil},
+			{5, []string{"eth3"}, 1500, false, []addr{global("203.0.113.9")}, "", nil},
+			{6, []string{"flannel0"}, 1472, true, []addr{global("10.5.3.0")}, "", nil},
+			{7, []string{"wlan0"}, 1500, true, []addr{{ip: ip("169.254.1.2")}}, "", nil},
 		},
 	}
 }
@@ -80,7 +80,7 @@ func TestPick(t *testing.T) {
 		{name: "address on a link that is down", choice: Choice{Ifaces: []string{"203.0.113.9"}}, err: "interface eth3 is down", notReady: true},
 		{name: "loopback has no address for others", choice: Choice{Ifaces: []string{"lo"}}, err: "interface lo has no IPv4 address", notReady: true},
 		{name: "loopback address", choice: Choice{Ifaces: []string{"127.0.0.1"}}, err: "a loopback address"},
-		{name: "IPv6 address", choice: Choice{Ifaces: []string{"fe80::1"}}, err: "-iface=fe80::1: not an IPv4 address"},
+		{name: "IPv6 address", choice: Choice{Ifaces: []string{"fe80::1"}}, err: "-iface=fe80::1: no interface has this address; it is not an IPv4 address", notReady: true},
 		{name: "our own device", choice: Choice{Ifaces: []string{"flannel0"}}, err: "-iface=flannel0 is a device of flannel's own"},
 		{name: "address of our own device", choice: Choice{Ifaces: []string{"10.5.3.0"}}, err: "a device of flannel's own"},
 		{name: "one final and one to wait for", choice: Choice{Ifaces: []string{"eth9", "eth2"}}, err: "-iface=eth9: no such interface", notReady: true},
@@ -103,7 +103,7 @@ func TestPick(t *testing.T) {
 		{name: "cannot reach yet", choice: Choice{CanReach: "192.0.3.1"}, err: "no route", notReady: true},
 		{name: "can reach ourselves", choice: Choice{CanReach: "192.0.2.10"}, err: "is this host itself"},
 		{name: "can reach through the overlay", choice: Choice{CanReach: "10.5.9.9"}, err: "reached through flannel0"},
-		{name: "can reach a name", choice: Choice{CanReach: "gw.example"}, err: "-iface-can-reach=gw.example: not an IPv4 address"},
+		{name: "can reach a name", choice: Choice{CanReach: "gw.example"}, err: "-iface-can-reach=gw.example: not an IP address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

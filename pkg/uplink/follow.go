@@ -28,7 +28,7 @@ func Follow(ctx context.Context, c Choice, u Uplink, report func(problem error))
 	f.settle = time.AfterFunc(settleTime, f.changed.Set)
 	f.settle.Stop() // until there is a next
 	defer f.settle.Stop()
-	if err := watch(ctx, f.changed, f.look); err != nil {
+	if err := watch(ctx, c.Family, f.changed, f.look); err != nil {
 		return Uplink{}, err
 	}
 	if !f.settled {
@@ -77,24 +77,27 @@ func (f *follower) look(context.Context) error {
 }
 
 func look(c Choice, u Uplink) (Uplink, error) {
-	h, err := readHost()
+	h, err := readHost(c.Family)
 	if err != nil {
 		return Uplink{}, err
 	}
-	return h.successor(c, u, kernel{})
+	return h.successor(c, u, kernel{c.Family})
 }
 
 // successor returns the uplink that replaces u. It is u, with its reason, if
 // nothing has changed.
 func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 	i := slices.IndexFunc(h.links, func(l link) bool { return slices.Contains(l.names, u.Name) })
-	if i >= 0 && h.links[i].up && h.links[i].has(u.Addr) {
+	there := i >= 0 && h.links[i].up && h.links[i].has(u.Addr) && h.obstacle(h.links[i]) == nil
+	if there && h.links[i].unfit(u.Addr) == "" {
 		return h.links[i].with(u.Addr, u.Reason), nil
 	}
 	next, err := c.pick(h, r)
 	switch {
 	case err == nil:
 		return next, nil
+	case there && h.links[i].unfit(u.Addr) == deprecated: // it works until another takes its place
+		return h.links[i].with(u.Addr, u.Reason), nil
 	case i < 0:
 		return next, fmt.Errorf("interface %s is gone; %w", u.Name, err)
 	case !h.links[i].up:
@@ -103,7 +106,7 @@ func (h host) successor(c Choice, u Uplink, r routes) (Uplink, error) {
 		return next, err
 	}
 	// The route that u was chosen by often goes with u's old address.
-	next, e := h.links[i].uplink(netip.Addr{}, u.Reason)
+	next, e := h.choose(h.links[i], netip.Addr{}, u.Reason)
 	if e != nil {
 		return next, fmt.Errorf("%w; %w", e, err)
 	}

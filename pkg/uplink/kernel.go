@@ -8,30 +8,35 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
+// afs are the kernel's numbers of the families.
+var afs = [...]int{inet.IPv4: unix.AF_INET, inet.IPv6: unix.AF_INET6}
+
 // readHost reads the interfaces and addresses of the calling thread's network
 // namespace.
-func readHost() (host, error) {
+func readHost(f inet.Family) (host, error) {
 	nlLinks, err := rtnl.Links(&netlink.Handle{})
 	if err != nil {
 		return host{}, err
 	}
-	nlAddrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
+	nlAddrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return host{}, err
 	}
-	var h host
+	h := host{family: f}
 	for _, nl := range nlLinks {
 		a := nl.Attrs()
+		addrs, other := addrsOf(a.Index, f, nlAddrs)
 		h.links = append(h.links, link{
 			index: a.Index,
 			names: append([]string{a.Name}, a.AltNames...),
 			mtu:   a.MTU,
 			up:    a.Flags&net.FlagUp != 0,
 			vrf:   vrfOf(nl, nlLinks),
-			addrs: addrsOf(a.Index, nlAddrs),
+			addrs: addrs, other: other,
 		})
 	}
 	h.lendLoopback()
@@ -52,19 +57,25 @@ func vrfOf(l netlink.Link, all []netlink.Link) string {
 	return ""
 }
 
-func addrsOf(index int, all []netlink.Addr) []addr {
-	var addrs []addr
+// addrsOf returns the addresses of an interface, those of family f apart.
+func addrsOf(index int, f inet.Family, all []netlink.Addr) (addrs []addr, other []netip.Addr) {
+	ranks := make(map[netip.Addr]int)
 	for _, a := range all {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if a.LinkIndex != index || !ok {
 			continue
 		}
-		addrs = append(addrs, addr{
-			ip:     ip.Unmap(),
-			global: a.Scope == unix.RT_SCOPE_UNIVERSE,
-		})
+		if ip = ip.Unmap(); inet.Of(ip) != f {
+			other = append(other, ip)
+			continue
+		}
+		addrs = append(addrs, addr{ip: ip, global: a.Scope == unix.RT_SCOPE_UNIVERSE, unfit: unfitness(f, a.Flags)})
+		ranks[ip] = rankOf(a.Flags)
 	}
-	return addrs
+	if f == inet.IPv6 {
+		slices.SortStableFunc(addrs, func(a, b addr) int { return ranks[a.ip] - ranks[b.ip] })
+	}
+	return addrs, other
 }
 
 // unusable are the flags of a next hop that takes no packets (rtnetlink(7)).
@@ -89,12 +100,14 @@ func hopsOf(r netlink.Route) []hop {
 }
 
 // kernel reads the routes of the calling thread's network namespace.
-type kernel struct{}
+type kernel struct{ family inet.Family }
 
-func (kernel) defaults() ([]hop, error) {
-	// A nil Dst in the filter is 0.0.0.0/0. The kernel returns all routes, and
-	// the library filters them.
-	routes, err := rtnl.Routes(&netlink.Handle{}, &netlink.Route{}, netlink.RT_FILTER_DST)
+func (k kernel) defaults() ([]hop, error) {
+	// A nil Dst in the filter is 0.0.0.0/0 or ::/0. The kernel returns all routes,
+	// and the library filters them.
+	routes, err := rtnl.RetryDump("routes", func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(afs[k.family], &netlink.Route{}, netlink.RT_FILTER_DST)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +116,7 @@ func (kernel) defaults() ([]hop, error) {
 	// is out leaves the route there (net.ipv4.conf.all.ignore_routes_with_linkdown).
 	var live, dead []hop
 	for _, r := range routes {
-		hops, err := hopsOfDefault(r)
+		hops, err := k.hopsOfDefault(r)
 		if err != nil {
 			return nil, err
 		}
@@ -119,12 +132,12 @@ func (kernel) defaults() ([]hop, error) {
 }
 
 // hopsOfDefault is hopsOf for a route that may lead to a next-hop object.
-func hopsOfDefault(r netlink.Route) ([]hop, error) {
+func (k kernel) hopsOfDefault(r netlink.Route) ([]hop, error) {
 	hops := hopsOf(r)
 	if r.LinkIndex != 0 || len(r.MultiPath) > 0 || len(hops) == 0 {
 		return hops, nil
 	}
-	links, err := nexthopLinks(r.Priority)
+	links, err := nexthopLinks(k.family, r.Priority)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
@@ -220,7 +221,7 @@ func TestChangesAreAnnounced(t *testing.T) {
 		first := reconcile.NewSignal()
 		first.Set()
 		looks := 0
-		check(t, watch(ctx, first, func(context.Context) error {
+		check(t, watch(ctx, inet.IPv4, first, func(context.Context) error {
 			if looks++; looks == 2 {
 				return reconcile.Stop(nil)
 			}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Attributes of routes and of next-hop objects (linux/rtnetlink.h,
@@ -26,9 +28,9 @@ const (
 // nexthopLinks returns the interfaces that the default route of a metric leads
 // to by a next-hop object. With net.ipv4.nexthop_compat_mode=0 the kernel lists
 // the object's id alone, which the netlink library passes over.
-func nexthopLinks(metric int) ([]int, error) {
+func nexthopLinks(f inet.Family, metric int) ([]int, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
-	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET}})
+	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(afs[f])}})
 	routes, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("list next hops of routes: %w", err)

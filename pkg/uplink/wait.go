@@ -9,6 +9,7 @@ import (
 	log "github.com/golang/glog"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
@@ -24,11 +25,11 @@ const (
 
 // Find makes the choice on the host as it is now. It does not wait.
 func Find(c Choice) (Uplink, error) {
-	h, err := readHost()
+	h, err := readHost(c.Family)
 	if err != nil {
 		return Uplink{}, err
 	}
-	return c.pick(h, kernel{})
+	return c.pick(h, kernel{c.Family})
 }
 
 // Wait makes the choice. If that is not possible yet, Wait makes it again after
@@ -38,7 +39,7 @@ func Find(c Choice) (Uplink, error) {
 func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 	var logged string
 	var at time.Time
-	err = watch(ctx, reconcile.NewSignal(), func(context.Context) error {
+	err = watch(ctx, c.Family, reconcile.NewSignal(), func(context.Context) error {
 		var missing error
 		u, missing = Find(c)
 		if !errors.Is(missing, errNotReady) {
@@ -60,12 +61,17 @@ func Wait(ctx context.Context, c Choice) (u Uplink, err error) {
 	return u, nil
 }
 
-// watch calls look at once, after each change of interfaces, IPv4 addresses and
-// IPv4 routes, when changed is set, and every logEvery, until look stops it or ctx
+// groups are the multicast groups of addresses and routes.
+var groups = [...][2]int{
+	inet.IPv4: {unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE},
+	inet.IPv6: {unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE},
+}
+
+// watch calls look at once, after each change of interfaces, and of a family's
+// addresses and routes, when changed is set, and every logEvery, until look stops it or ctx
 // ends (nil). It does so on the caller's goroutine.
-func watch(ctx context.Context, changed reconcile.Signal, look func(context.Context) error) error {
-	listener, err := reconcile.Listen(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+func watch(ctx context.Context, f inet.Family, changed reconcile.Signal, look func(context.Context) error) error {
+	listener, err := reconcile.Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, groups[f][0], groups[f][1])
 	if err != nil {
 		return fmt.Errorf("watch uplink: %w", err)
 	}

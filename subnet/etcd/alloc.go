@@ -3,34 +3,40 @@ package etcd
 import (
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
-// pick chooses one of the subnets that c hands out and that overlap none of
+// maxBlocks bounds the subnets of a range that are considered: an IPv6 network can
+// have more than a uint64 counts.
+const maxBlocks = 1 << 62
+
+// pick chooses one of the subnets that r hands out and that overlap none of
 // taken, each with the same probability. Hosts that start together with the same
 // list seldom choose the same one. Errors: subnet.ErrFull.
-func pick(c *subnet.Config, taken []netip.Prefix, rnd *rand.Rand) (netip.Prefix, error) {
-	free := blockCount(c)
-	used := takenBlocks(c, taken)
-	for _, r := range used {
-		free -= r.end - r.start
+func pick(r subnet.Range, taken []netip.Prefix, rnd *rand.Rand) (netip.Prefix, error) {
+	free := blockCount(r)
+	used := takenBlocks(r, taken)
+	for _, u := range used {
+		free -= u.end - u.start
 	}
 	if free == 0 {
 		return netip.Prefix{}, subnet.ErrFull
 	}
 	// Find the k-th free block: skip each used range that begins at or before it.
 	k := rnd.Uint64N(free)
-	for _, r := range used {
-		if r.start > k {
+	for _, u := range used {
+		if u.start > k {
 			break
 		}
-		k += r.end - r.start
+		k += u.end - u.start
 	}
-	return block(blockNumber(c.SubnetMin, c.SubnetLen)+k, c.SubnetLen), nil
+	return block(r, k), nil
 }
 
 // overlapsAny reports whether p overlaps one of taken.
@@ -38,10 +44,8 @@ func overlapsAny(p netip.Prefix, taken []netip.Prefix) bool {
 	return slices.ContainsFunc(taken, p.Overlaps)
 }
 
-// blockCount returns how many subnets c hands out.
-func blockCount(c *subnet.Config) uint64 {
-	return blockNumber(c.SubnetMax, c.SubnetLen) - blockNumber(c.SubnetMin, c.SubnetLen) + 1
-}
+// blockCount returns how many subnets r hands out, maxBlocks at most.
+func blockCount(r subnet.Range) uint64 { return min(blockNumber(r, r.SubnetMax)+1, maxBlocks) }
 
 // blockRange is the blocks start ≤ i < end, counted from SubnetMin.
 type blockRange struct{ start, end uint64 }
@@ -49,15 +53,19 @@ type blockRange struct{ start, end uint64 }
 // takenBlocks returns the blocks from SubnetMin to SubnetMax that taken covers,
 // as sorted, disjoint ranges. A larger subnet covers many blocks, a smaller one
 // the block that contains it.
-func takenBlocks(c *subnet.Config, taken []netip.Prefix) []blockRange {
-	lo := blockNumber(c.SubnetMin, c.SubnetLen)
-	hi := blockNumber(c.SubnetMax, c.SubnetLen) + 1
+func takenBlocks(r subnet.Range, taken []netip.Prefix) []blockRange {
+	first, end := r.SubnetMin, blockCount(r)
 	var ranges []blockRange
 	for _, p := range taken {
-		start := max(blockNumber(p.Addr(), c.SubnetLen), lo)
-		end := min(blockNumber(subnet.LastAddr(p), c.SubnetLen)+1, hi)
-		if start < end {
-			ranges = append(ranges, blockRange{start - lo, end - lo})
+		if !p.IsValid() || inet.Of(p.Addr()) != inet.Of(first) || subnet.LastAddr(p).Less(first) {
+			continue
+		}
+		u := blockRange{end: min(blockNumber(r, subnet.LastAddr(p))+1, end)}
+		if first.Less(p.Addr()) {
+			u.start = blockNumber(r, p.Addr())
+		}
+		if u.start < u.end {
+			ranges = append(ranges, u)
 		}
 	}
 	slices.SortFunc(ranges, func(a, b blockRange) int { return cmp.Compare(a.start, b.start) })
@@ -72,16 +80,55 @@ func takenBlocks(c *subnet.Config, taken []netip.Prefix) []blockRange {
 	return merged
 }
 
-// blockNumber returns the number of the block that contains a, an IPv4 address.
-// Blocks have the given prefix length and are counted from address zero.
-func blockNumber(a netip.Addr, bits int) uint64 {
-	b := a.As4()
-	return uint64(binary.BigEndian.Uint32(b[:])) >> (32 - bits)
+// blockNumber returns the number of the block that contains a, which is not before
+// SubnetMin, counted from there; maxBlocks at most.
+func blockNumber(r subnet.Range, a netip.Addr) uint64 {
+	hi, lo := halves(a)
+	firstHi, firstLo := halves(r.SubnetMin)
+	lo, borrow := bits.Sub64(lo, firstLo, 0)
+	hi, _ = bits.Sub64(hi, firstHi, borrow)
+	hi, lo = shift(hi, lo, -blockBits(r))
+	if hi > 0 {
+		return maxBlocks
+	}
+	return min(lo, maxBlocks)
 }
 
 // block is the inverse of blockNumber.
-func block(n uint64, bits int) netip.Prefix {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], uint32(n<<(32-bits)))
-	return netip.PrefixFrom(netip.AddrFrom4(b), bits)
+func block(r subnet.Range, n uint64) netip.Prefix {
+	hi, lo := shift(0, n, blockBits(r))
+	firstHi, firstLo := halves(r.SubnetMin)
+	lo, carry := bits.Add64(lo, firstLo, 0)
+	hi, _ = bits.Add64(hi, firstHi, carry)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	a := netip.AddrFrom16(b)
+	if r.SubnetMin.Is4() {
+		a = a.Unmap()
+	}
+	return netip.PrefixFrom(a, r.SubnetLen)
+}
+
+// blockBits returns the number of bits of an address within a block.
+func blockBits(r subnet.Range) int { return r.SubnetMin.BitLen() - r.SubnetLen }
+
+// halves returns an address as a number of 128 bits. That of an IPv4 address is its
+// IPv4-mapped form's.
+func halves(a netip.Addr) (hi, lo uint64) {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+}
+
+// shift shifts a number of 128 bits to the left by n, to the right if n < 0.
+func shift(hi, lo uint64, n int) (uint64, uint64) {
+	switch {
+	case n >= 64:
+		return lo << (n - 64), 0
+	case n >= 0:
+		return hi<<n | lo>>(64-n), lo << n
+	case n > -64:
+		return hi >> -n, lo>>-n | hi<<(64+n)
+	}
+	return 0, hi >> (-n - 64)
 }

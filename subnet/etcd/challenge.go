@@ -22,14 +22,14 @@ const addressRemedy = "give this host another address, or name one with -public-
 
 // ours returns the leases that are ours, those with our public IP first: of one
 // with our NodeID and another address, a copy of our disk may be the holder.
-// A lease of a dual-stack host is not ours to write. A reservation is for the
+// A reservation is for the
 // address that the operator wrote, unless the host with our NodeID took it.
 func (a *acquisition) ours(leases []subnet.Lease) (ours []subnet.Lease) {
 	first := 0
 	for _, l := range leases {
 		switch {
-		case l.IPv6Subnet.IsValid() || !l.Attrs.SameOwner(a.attrs) || a.attrs.NodeID == "" && l.Attrs.NodeID != "":
-		case l.Attrs.PublicIP == a.attrs.PublicIP && l.Attrs.NodeID == a.attrs.NodeID:
+		case !l.Attrs.SameOwner(a.attrs) || a.attrs.NodeID == "" && l.Attrs.NodeID != "":
+		case l.Attrs.SameAddr(a.attrs) && l.Attrs.NodeID == a.attrs.NodeID:
 			ours = slices.Insert(ours, first, l)
 			first++
 		default:
@@ -46,7 +46,7 @@ func (a *acquisition) ours(leases []subnet.Lease) (ours []subnet.Lease) {
 // had it before us, or have it too.
 func (a *acquisition) ofOurAddress(leases []subnet.Lease) (others []subnet.Lease) {
 	for _, l := range leases {
-		if l.Attrs.PublicIP == a.attrs.PublicIP && l.Attrs.NodeID != "" && l.Attrs.NodeID != a.attrs.NodeID && !l.IPv6Subnet.IsValid() {
+		if l.Attrs.SameAddr(a.attrs) && l.Attrs.NodeID != "" && l.Attrs.NodeID != a.attrs.NodeID {
 			others = append(others, l)
 		}
 	}
@@ -56,7 +56,7 @@ func (a *acquisition) ofOurAddress(leases []subnet.Lease) (others []subnet.Lease
 // needsChallenge reports whether the holder of l may be alive: address or NodeID is
 // another's, and it was not found silent before.
 func (a *acquisition) needsChallenge(l subnet.Lease) bool {
-	if l.Attrs.NodeID == "" || l.Attrs.NodeID == a.attrs.NodeID && l.Attrs.PublicIP == a.attrs.PublicIP {
+	if l.Attrs.NodeID == "" || l.Attrs.NodeID == a.attrs.NodeID && l.Attrs.SameAddr(a.attrs) {
 		return false
 	}
 	silent, ok := a.silent[l.Key()]
@@ -89,24 +89,24 @@ func (a *acquisition) challengeAll(ctx context.Context, leases []subnet.Lease) (
 // (Manager.Renew); challenge then fails with ErrAddressInUse or ErrCloned. If the
 // owner is dead, the lease keeps the challenge and is returned.
 func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
-	log.Infof("challenge the host that holds a lease of ours subnet=%v public_ip=%v node_id=%s hostname=%q wait=%v",
-		l.Subnet, l.Attrs.PublicIP, l.Attrs.NodeID, l.Attrs.Hostname, challengeTimeout)
+	log.Infof("challenge the host that holds a lease of ours subnet=%s public_ip=%v node_id=%s hostname=%q wait=%v",
+		l.Subnets(), l.Attrs.HostAddr(), l.Attrs.NodeID, l.Attrs.Hostname, challengeTimeout)
 	if l.Attrs.Challenge != "" { // another host's, which may take the lease next, or has died
 		switch now, err := a.awaitWrite(ctx, l); {
 		case err != nil:
 			return subnet.Lease{}, err
 		case !now.StoredAs(l):
-			return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, subnet.ErrConflict)
+			return subnet.Lease{}, fmt.Errorf("challenge holder of %s: %w", l.Subnets(), subnet.ErrConflict)
 		}
 	}
 	challenged := l.Attrs
-	challenged.Challenge = a.attrs.NodeID + "@" + a.attrs.PublicIP.String()
+	challenged.Challenge = a.attrs.NodeID + "@" + a.attrs.HostAddr().String()
 	if challenged.Challenge == l.Attrs.Challenge {
 		challenged.Challenge += "+" // distinguishes it from that of an earlier run
 	}
 	written, err := a.keyspace.Update(ctx, l, challenged, a.ttl)
 	if a.record(err) != nil {
-		return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, err)
+		return subnet.Lease{}, fmt.Errorf("challenge holder of %s: %w", l.Subnets(), err)
 	}
 	now, err := a.awaitWrite(ctx, written)
 	switch {
@@ -116,10 +116,10 @@ func (a *acquisition) challenge(ctx context.Context, l subnet.Lease) (subnet.Lea
 		a.silent[now.Key()] = now
 		return now, nil
 	case now.Attrs.Challenge != "" || now.Rev == 0:
-		return subnet.Lease{}, fmt.Errorf("challenge holder of %v: %w", l.Subnet, subnet.ErrConflict)
+		return subnet.Lease{}, fmt.Errorf("challenge holder of %s: %w", l.Subnets(), subnet.ErrConflict)
 	}
-	owner := fmt.Sprintf("node %s (hostname %q) holds %v with public IP %v", now.Attrs.NodeID, now.Attrs.Hostname, now.Subnet, now.Attrs.PublicIP)
-	if now.Attrs.PublicIP == a.attrs.PublicIP {
+	owner := fmt.Sprintf("node %s (hostname %q) holds %s with public IP %v", now.Attrs.NodeID, now.Attrs.Hostname, now.Subnets(), now.Attrs.HostAddr())
+	if now.Attrs.SameAddr(a.attrs) {
 		return subnet.Lease{}, fmt.Errorf("%w: %s; %s", subnet.ErrAddressInUse, owner, addressRemedy)
 	}
 	return subnet.Lease{}, fmt.Errorf("%w: %s", subnet.ErrCloned, owner)

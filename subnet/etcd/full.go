@@ -10,6 +10,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -21,13 +22,13 @@ const (
 	maxExpirations    = 1024
 )
 
-// fullError returns ErrFull with the use of the network and the remedies.
-func (a *acquisition) fullError(ctx context.Context, leases []subnet.Lease) error {
-	c := a.config
+// fullError returns ErrFull with the use of a family's network and the remedies.
+func (a *acquisition) fullError(ctx context.Context, f inet.Family, leases []subnet.Lease) error {
+	r := a.config.RangeOf(f)
 	var holding []subnet.Lease
 	reserved := 0
 	for _, l := range leases {
-		if len(takenBlocks(c, []netip.Prefix{l.Subnet})) == 0 {
+		if len(takenBlocks(r, []netip.Prefix{l.SubnetOf(f)})) == 0 {
 			continue
 		}
 		if l.Reserved {
@@ -37,11 +38,11 @@ func (a *acquisition) fullError(ctx context.Context, leases []subnet.Lease) erro
 		}
 	}
 	by := []string{counted(len(holding), "lease"), counted(reserved, "reservation")}
-	if len(a.occupied) > 0 {
-		by = append(by, counted(len(a.occupied), "key")+" that cannot be read or came in between")
+	if n := len(takenBlocks(r, a.occupied)); n > 0 {
+		by = append(by, counted(n, "key")+" that cannot be read or came in between")
 	}
 	for network, of := range a.hints.Unusable {
-		if len(takenBlocks(c, []netip.Prefix{network})) > 0 {
+		if len(takenBlocks(r, []netip.Prefix{network})) > 0 {
 			by = append(by, fmt.Sprintf("%v of %s, which this host has already", network, of))
 		}
 	}
@@ -52,7 +53,7 @@ func (a *acquisition) fullError(ctx context.Context, leases []subnet.Lease) erro
 	}
 	return fmt.Errorf("choose a subnet for %v: %w: the network hands out %s of /%d, %v to %v, all taken: %s%s; "+
 		`end those of hosts that do not come back ("flannel leases", "flannel release -lease SUBNET"), or hand out more (SubnetMin, SubnetMax, SubnetLen, Network)`,
-		a.attrs.PublicIP, subnet.ErrFull, counted(int(blockCount(c)), "subnet"), c.SubnetLen, c.SubnetMin, c.SubnetMax, strings.Join(by, ", "), next)
+		a.attrs.HostAddr(), subnet.ErrFull, counted(int(blockCount(r)), "subnet"), r.SubnetLen, r.SubnetMin, r.SubnetMax, strings.Join(by, ", "), next)
 }
 
 // nextToEnd returns the lease that ends first; known is false if the store gives

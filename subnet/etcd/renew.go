@@ -9,18 +9,22 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
 // Renew implements subnet.Holder: it extends l's key, or repairs it. First it looks
-// at all leases that overlap l's subnet, its own included:
+// at all leases that overlap l's subnets, its own included:
 //
 //	own key names this host ─► an older lease overlaps ─► delete, ErrLost
 //	                        └► else ─► update
 //	another lease has the subnet ─► ErrLost
 //	none ─► create ─► verify ─► an older lease overlaps ─► delete, ErrLost
+//
+// If only the IPv6 part of a lease of both families is another's, nothing is
+// deleted: the error is ErrPartLost.
 func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, former []netip.Addr) (subnet.Lease, error) {
-	leases, err := h.keyspace.Overlapping(ctx, l.Subnet)
+	leases, err := h.keyspace.Overlapping(ctx, l)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -33,11 +37,20 @@ func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, form
 		if err := h.yieldToOlder(ctx, own, leases); err != nil {
 			return subnet.Lease{}, lostIfYielded(err)
 		}
+		if other, lost := olderOverlap(leases, own, inet.IPv6); lost && !own.Reserved { // promise: lost-ipv6-costs-no-ipv4
+			return subnet.Lease{}, fmt.Errorf("%v is older: %w", other, subnet.ErrPartLost)
+		}
 		return h.keyspace.Update(ctx, own, a, h.ttl)
-	case len(leases) > 0:
-		return subnet.Lease{}, lostTo(leases[0], a)
 	}
-	log.Warningf("lease key has vanished, create it again subnet=%v", l.Subnet)
+	for _, other := range leases {
+		if f := l.FirstFamily(); other.SubnetOf(f).Overlaps(l.SubnetOf(f)) {
+			return subnet.Lease{}, lostTo(other, a)
+		}
+	}
+	if len(leases) > 0 {
+		return subnet.Lease{}, fmt.Errorf("IPv6 subnet is now %v: %w", leases[0], subnet.ErrPartLost)
+	}
+	log.Warningf("lease key has vanished, create it again subnet=%s", l.Subnets())
 	l.Attrs = a
 	created, err := h.keyspace.Create(ctx, l, h.ttl) // promise: deleted-key-is-created-again
 	if err != nil {
@@ -53,14 +66,14 @@ func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, form
 func (h *Holder) Check(ctx context.Context, l subnet.Lease) error {
 	now, err := h.keyspace.Get(ctx, l)
 	if err == nil && !l.StoredAs(now) {
-		return fmt.Errorf("check lease %v: stored is %v, written at revision %d, not %d: %w", l.Subnet, now, now.Rev, l.Rev, subnet.ErrConflict)
+		return fmt.Errorf("check lease %s: stored is %v, written at revision %d, not %d: %w", l.Subnets(), now, now.Rev, l.Rev, subnet.ErrConflict)
 	}
 	return err
 }
 
 // lostTo returns ErrLost for a host with the attributes a whose subnet other has.
 func lostTo(other subnet.Lease, a subnet.Attrs) error {
-	if other.Attrs.PublicIP == a.PublicIP {
+	if other.Attrs.SameAddr(a) {
 		return fmt.Errorf("%v has our public IP: node %s (hostname %q): %w; %s",
 			other, other.Attrs.NodeID, other.Attrs.Hostname, subnet.ErrLost, addressRemedy)
 	}
@@ -80,33 +93,42 @@ func lostIfYielded(err error) error {
 // another length, or a dual-stack one. The later of both hosts sees both leases
 // and yields.
 func (h *Holder) verify(ctx context.Context, l subnet.Lease) error {
-	leases, err := h.keyspace.Overlapping(ctx, l.Subnet)
+	leases, err := h.keyspace.Overlapping(ctx, l)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
 	}
 	if !slices.ContainsFunc(leases, l.StoredAs) {
-		return fmt.Errorf("verify lease %v: %w", l.Subnet, subnet.ErrConflict)
+		return fmt.Errorf("verify lease %s: %w", l.Subnets(), subnet.ErrConflict)
 	}
-	return h.yieldToOlder(ctx, l, leases)
-}
-
-// yieldToOlder deletes own if it overlaps an older one of leases, and returns
-// errYielded then. A reservation does not yield.
-func (h *Holder) yieldToOlder(ctx context.Context, own subnet.Lease, leases []subnet.Lease) error {
-	if older, ok := olderOverlap(leases, own); ok && !own.Reserved { // promise: older-overlap-wins
-		if err := h.keyspace.Delete(ctx, own); err != nil {
-			return fmt.Errorf("delete lease %v: %w", own.Subnet, err)
-		}
-		return fmt.Errorf("%v overlaps %v, which is older: %w", own.Subnet, older, errYielded)
+	if err := h.yieldToOlder(ctx, l, leases); err != nil {
+		return err
+	}
+	if other, lost := olderOverlap(leases, l, inet.IPv6); lost && !l.Reserved {
+		return fmt.Errorf("%v is older: %w", other, errPartTaken)
 	}
 	return nil
 }
 
-// olderOverlap returns a lease of another host that overlaps own and was created
-// before it.
-func olderOverlap(leases []subnet.Lease, own subnet.Lease) (older subnet.Lease, ok bool) {
+// errPartTaken: the IPv6 part of a lease that we just created is another host's.
+var errPartTaken = fmt.Errorf("%w: %w", subnet.ErrPartLost, subnet.ErrConflict)
+
+// yieldToOlder deletes own if its first part overlaps an older one of leases, and
+// returns errYielded then. A reservation does not yield.
+func (h *Holder) yieldToOlder(ctx context.Context, own subnet.Lease, leases []subnet.Lease) error {
+	if older, ok := olderOverlap(leases, own, own.FirstFamily()); ok && !own.Reserved { // promise: older-overlap-wins
+		if err := h.keyspace.Delete(ctx, own); err != nil {
+			return fmt.Errorf("delete lease %s: %w", own.Subnets(), err)
+		}
+		return fmt.Errorf("%s overlaps %v, which is older: %w", own.Subnets(), older, errYielded)
+	}
+	return nil
+}
+
+// olderOverlap returns a lease of another host that overlaps own in a family and
+// was created before it.
+func olderOverlap(leases []subnet.Lease, own subnet.Lease, f inet.Family) (older subnet.Lease, ok bool) {
 	for _, l := range leases {
-		if l.Key() != own.Key() && l.Subnet.Overlaps(own.Subnet) && l.Created < own.Created && !own.Attrs.SameOwner(l.Attrs) {
+		if l.Key() != own.Key() && l.SubnetOf(f).Overlaps(own.SubnetOf(f)) && l.Created < own.Created && !own.Attrs.SameOwner(l.Attrs) {
 			return l, true
 		}
 	}

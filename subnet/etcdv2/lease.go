@@ -2,6 +2,7 @@ package etcdv2
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -61,6 +62,11 @@ func (s *Store) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs,
 		return subnet.Lease{}, err
 	}
 	return granted(l, resp, start), nil
+}
+
+// Move implements subnet.Keyspace. The v2 API changes one key at a time.
+func (s *Store) Move(context.Context, subnet.Lease, subnet.Lease, time.Duration) (subnet.Lease, error) {
+	return subnet.Lease{}, fmt.Errorf("move a lease with etcd's v2 API: %w", errors.ErrUnsupported)
 }
 
 // Delete implements subnet.Keyspace and subnet.Admin.

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -144,9 +143,9 @@ func (s *Store) List(ctx context.Context) ([]subnet.Lease, subnet.Position, erro
 
 // Overlapping implements subnet.Keyspace. It lists all leases, as the v2 API has
 // no ranges.
-func (s *Store) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease, error) {
+func (s *Store) Overlapping(ctx context.Context, l subnet.Lease) ([]subnet.Lease, error) {
 	leases, _, err := s.List(ctx)
-	return slices.DeleteFunc(leases, func(l subnet.Lease) bool { return !l.Subnet.Overlaps(p) }), err
+	return slices.DeleteFunc(leases, func(other subnet.Lease) bool { return !other.Overlaps(l) }), err
 }
 
 // Close implements subnet.Source.

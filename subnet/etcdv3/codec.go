@@ -4,16 +4,18 @@ import (
 	"encoding/json"
 	"net/netip"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
 // value is the JSON of a lease key. Without Extras it equals the value of today's
 // flannel byte for byte.
 type value struct {
-	PublicIP    netip.Addr
-	PublicIPv6  *netip.Addr     // always null: a lease has one family
-	BackendType string          `json:",omitempty"`
-	BackendData json.RawMessage `json:",omitempty"`
+	PublicIP      netip.Addr      // 0.0.0.0 for a host without one
+	PublicIPv6    *netip.Addr     // null for a host without one
+	BackendType   string          `json:",omitempty"`
+	BackendData   json.RawMessage `json:",omitempty"`
+	BackendV6Data json.RawMessage `json:",omitempty"`
 	subnet.Extras
 }
 
@@ -23,5 +25,12 @@ func encode(l subnet.Lease) ([]byte, error) {
 		return nil, err
 	}
 	a := l.Attrs
-	return json.Marshal(value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, Extras: a.Extras})
+	v := value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, BackendV6Data: a.BackendV6Data, Extras: a.Extras}
+	if !a.PublicIP.IsValid() {
+		v.PublicIP = inet.IPv4.Unspecified()
+	}
+	if a.PublicIPv6.IsValid() {
+		v.PublicIPv6 = &a.PublicIPv6
+	}
+	return json.Marshal(v)
 }

@@ -1,6 +1,7 @@
 package etcdv3
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
@@ -36,11 +38,26 @@ func own(typ string) subnet.Lease {
 	return l
 }
 
+// ipv6 returns l with an IPv6 part.
+func ipv6(l subnet.Lease, data string) subnet.Lease {
+	l.IPv6Subnet = netip.MustParsePrefix("fd00:5:0:55::/64")
+	l.Attrs.SetFamily(inet.IPv6, netip.MustParseAddr("fd00:9::1"), []byte(data))
+	return l
+}
+
+// ipv6Only returns l without its IPv4 part.
+func ipv6Only(l subnet.Lease) subnet.Lease {
+	l.Subnet = netip.Prefix{}
+	l.Attrs.SetFamily(inet.IPv4, netip.Addr{}, nil)
+	return l
+}
+
 // TestLayout: keys and values are those of the contract, byte for byte.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	srv := etcdserver.Start(t, etcdserver.Options{})
 	c := srv.Client()
+	ipv6Keys := map[string]string{"/d": "10.5.52.0-24&fd00:5:0:55::-64", "/dh": "10.5.52.0-24&fd00:5:0:55::-64", "/6": "0.0.0.0-0&fd00:5:0:55::-64"}
 	for _, test := range []struct {
 		prefix string
 		l      subnet.Lease
@@ -55,6 +72,10 @@ func TestLayout(t *testing.T) {
 		{"/o", own(""), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		{"/t", own("host-gw"), `{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw","NodeID":"00ff","Hostname":"one","DataPath":"kernel"}`},
 		{"/", lease("", ""), `{"PublicIP":"1.2.3.4","PublicIPv6":null}`},
+		{"/d", ipv6(lease("vxlan", `{"VNI":1}`), `{"VNI":1, "VtepMAC":"96:12:98:01:86:c7"}`),
+			`{"PublicIP":"1.2.3.4","PublicIPv6":"fd00:9::1","BackendType":"vxlan","BackendData":{"VNI":1},"BackendV6Data":{"VNI":1,"VtepMAC":"96:12:98:01:86:c7"}}`},
+		{"/dh", ipv6(lease("host-gw", ""), ""), `{"PublicIP":"1.2.3.4","PublicIPv6":"fd00:9::1","BackendType":"host-gw"}`},
+		{"/6", ipv6Only(ipv6(lease("vxlan", ""), `{"VNI":1}`)), `{"PublicIP":"0.0.0.0","PublicIPv6":"fd00:9::1","BackendType":"vxlan","BackendV6Data":{"VNI":1}}`},
 	} {
 		r := openStore(t, srv.ClientConfig(test.prefix))
 		made, err := r.Create(t.Context(), test.l, time.Hour)
@@ -65,7 +86,7 @@ func TestLayout(t *testing.T) {
 		if key == "" && test.prefix != "/" {
 			key = test.prefix
 		}
-		key += "/subnets/10.5.52.0-24"
+		key += "/subnets/" + cmp.Or(ipv6Keys[test.prefix], "10.5.52.0-24")
 		resp, err := c.Get(t.Context(), key)
 		if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != test.want {
 			t.Errorf("%s = %v, %v; want %s", key, resp.Kvs, err, test.want)

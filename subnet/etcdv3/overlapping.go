@@ -11,9 +11,21 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// Overlapping implements subnet.Keyspace. It reads the few keys that begin with
-// p's whole octets, p's own included, and the keys of the subnets that contain p.
-func (s *Store) Overlapping(ctx context.Context, p netip.Prefix) (leases []subnet.Lease, err error) {
+// Overlapping implements subnet.Keyspace. For a lease with an IPv4 part only, it reads
+// the few keys that begin with the part's whole octets, its own included, and the
+// keys of the subnets that contain it. An IPv6 part is at the end of its key, so that
+// those that overlap one are found in the list of all.
+func (s *Store) Overlapping(ctx context.Context, l subnet.Lease) (leases []subnet.Lease, err error) {
+	if l.IPv6Subnet.IsValid() {
+		leases, _, err = s.List(ctx)
+	} else {
+		leases, err = s.nearby(ctx, l.Subnet)
+	}
+	return slices.DeleteFunc(leases, func(other subnet.Lease) bool { return !other.Overlaps(l) }), err
+}
+
+// nearby returns the leases that overlap p, and others.
+func (s *Store) nearby(ctx context.Context, p netip.Prefix) (leases []subnet.Lease, err error) {
 	dir := s.cfg.LeaseDir()
 	inside := dir + wholeOctets(p)
 	reads := []clientv3.Op{clientv3.OpGet(inside, clientv3.WithPrefix())}
@@ -34,7 +46,7 @@ func (s *Store) Overlapping(ctx context.Context, p netip.Prefix) (leases []subne
 		}
 		return nil
 	})
-	return slices.DeleteFunc(leases, func(l subnet.Lease) bool { return !l.Subnet.Overlaps(p) }), err
+	return leases, err
 }
 
 // wholeOctets returns the common prefix of the keys of all subnets in p: "10.5."

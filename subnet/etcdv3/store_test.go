@@ -53,6 +53,7 @@ func conformance(t *testing.T, back *clientv3.Client, config func(prefix string)
 		}
 	}
 	subnettest.Keyspace(t, open)
+	subnettest.Families(t, open)
 	subnettest.Admin(t, open)
 }
 

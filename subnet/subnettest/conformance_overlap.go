@@ -36,7 +36,7 @@ func testOverlapping(t *testing.T, h Harness) {
 				want = append(want, key)
 			}
 		}
-		leases, err := h.Store.Overlapping(t.Context(), p)
+		leases, err := h.Store.Overlapping(t.Context(), subnet.Lease{Subnet: p})
 		for _, l := range leases {
 			got = append(got, l.Key())
 			if same := listed[l.Key()]; same.Rev != l.Rev || !l.Reserved || !same.Attrs.Equal(l.Attrs) {

@@ -27,7 +27,7 @@ func keyspaceCalls(k subnet.Keyspace) calls {
 	l := host(1)
 	l.Rev = 1
 	return calls{
-		"Overlapping": func(ctx context.Context) error { _, err := k.Overlapping(ctx, host(1).Subnet); return err },
+		"Overlapping": func(ctx context.Context) error { _, err := k.Overlapping(ctx, host(1)); return err },
 		"Get":         func(ctx context.Context) error { _, err := k.Get(ctx, l); return err },
 		"Create":      func(ctx context.Context) error { _, err := k.Create(ctx, host(1), longTTL); return err },
 		"Update":      func(ctx context.Context) error { _, err := k.Update(ctx, l, l.Attrs, longTTL); return err },

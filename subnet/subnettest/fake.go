@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -120,13 +119,13 @@ func (f *Fake) Get(ctx context.Context, l subnet.Lease) (subnet.Lease, error) {
 }
 
 // Overlapping implements subnet.Keyspace.
-func (f *Fake) Overlapping(ctx context.Context, p netip.Prefix) ([]subnet.Lease, error) {
+func (f *Fake) Overlapping(ctx context.Context, l subnet.Lease) ([]subnet.Lease, error) {
 	if err, lostAck := f.enter(ctx, OpOverlapping); err != nil || lostAck != nil {
 		return nil, errors.Join(err, lostAck)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.DeleteFunc(f.list(), func(l subnet.Lease) bool { return !l.Subnet.Overlaps(p) }), nil
+	return slices.DeleteFunc(f.list(), func(other subnet.Lease) bool { return !other.Overlaps(l) }), nil
 }
 
 // list is called with mu held.
@@ -196,6 +195,41 @@ func (f *Fake) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs, 
 	}
 	if lostAck != nil {
 		return subnet.Lease{}, fmt.Errorf("update lease %v: %w", l, lostAck)
+	}
+	l.Expiration, l.Rev, l.Created, l.Reserved = e.ends, e.rev, e.created, e.timer == nil
+	return l, nil
+}
+
+// Move implements subnet.Keyspace.
+func (f *Fake) Move(ctx context.Context, stored, l subnet.Lease, ttl time.Duration) (subnet.Lease, error) {
+	value, err := subnet.EncodeLease(l)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("move lease %v: %w", l, err)
+	}
+	err, lostAck := f.enter(ctx, OpMove)
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("move lease %v: %w", l, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire()
+	e := f.unchanged(stored)
+	switch {
+	case f.keys[l.Key()] != nil:
+		err = subnet.ErrExists
+	case e == nil:
+		err = subnet.ErrConflict
+	}
+	if err != nil {
+		return subnet.Lease{}, fmt.Errorf("move lease %v: %w", l, refusal(err, lostAck))
+	}
+	if e.timer == nil {
+		ttl = 0
+	}
+	f.remove(stored.Key())
+	e = f.put(l.Key(), value, ttl)
+	if lostAck != nil {
+		return subnet.Lease{}, fmt.Errorf("move lease %v: %w", l, lostAck)
 	}
 	l.Expiration, l.Rev, l.Created, l.Reserved = e.ends, e.rev, e.created, e.timer == nil
 	return l, nil

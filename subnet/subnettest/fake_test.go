@@ -48,6 +48,7 @@ func TestFakeConformance(t *testing.T) {
 		}
 	}
 	Keyspace(t, open)
+	Families(t, open)
 	Admin(t, open)
 }
 

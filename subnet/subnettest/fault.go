@@ -21,6 +21,7 @@ const (
 	OpGet           Op = "Get"
 	OpCreate        Op = "Create"
 	OpUpdate        Op = "Update"
+	OpMove          Op = "Move"
 	OpDelete        Op = "Delete"
 	OpWatch         Op = "Watch"
 )

@@ -43,7 +43,7 @@ func RunHost(t *testing.T, f *Fake, m *subnet.Manager, l subnet.Lease) *Host {
 func (h *Host) Holds(t *testing.T) bool {
 	t.Helper()
 	for _, l := range h.Fake.Leases(t) {
-		if l.Subnet == h.Lease.Subnet && l.Attrs.Equal(h.Lease.Attrs) {
+		if l.Key() == h.Lease.Key() && l.Attrs.Equal(h.Lease.Attrs) {
 			return true
 		}
 	}
