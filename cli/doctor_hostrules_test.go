@@ -13,7 +13,7 @@ import (
 func (h firewallHost) hostRules(backend, dataPath string) (f finding) {
 	h.Helper()
 	known := &facts{
-		flags: &doctorFlags{}, config: &subnet.Config{Network: udpConfig.Network, BackendType: backend},
+		flags: &doctorFlags{}, config: &subnet.Config{Range: udpConfig.Range, BackendType: backend},
 		report: new(status.Report),
 	}
 	known.report.Backend = &status.Backend{DataPath: dataPath, Peers: []status.Peer{{PublicIP: netip.MustParseAddr("192.0.2.9")}}}
