@@ -21,12 +21,14 @@ const (
 
 // TestAdmit sends host b frames as from host a, each wrong or odd in one way.
 func TestAdmit(t *testing.T) {
-	t.Run("after GRO", func(t *testing.T) { testAdmit(t, "on") })
-	t.Run("before GRO", func(t *testing.T) { testAdmit(t, "off") })
+	eachHook(t, func(t *testing.T, filters bool) {
+		t.Run("after GRO", func(t *testing.T) { testAdmit(t, filters, "on") })
+		t.Run("before GRO", func(t *testing.T) { testAdmit(t, filters, "off") })
+	})
 }
 
-func testAdmit(t *testing.T, tso string) {
-	lab, hosts := newHosts(t, true, true, true)
+func testAdmit(t *testing.T, filters bool, tso string) {
+	lab, hosts := newHostsBy(t, filters, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
 	// A direct link: the switch may drop malformed IP packets.
 	const direct = "direct"

@@ -39,8 +39,9 @@ func (p *Path) XDPRefusals() map[int]error {
 func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	refusal := xdpRefusal(i)
 	if refusal == nil {
-		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (link.Link, error) {
-			return link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
+		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (hook, error) {
+			l, err := link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
+			return linkHook{l}, err
 		})
 	}
 	if refusal == nil {
