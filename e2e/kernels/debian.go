@@ -20,8 +20,11 @@ type debian struct {
 	updated bool
 }
 
-// suites are those with a kernel of their own.
-var suites = []string{"bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"}
+// suites are those with a kernel of their own, by the archive's folder.
+var suites = map[string][]string{
+	"debian":          {"bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"},
+	"debian-security": {"bullseye-security", "bookworm-security", "trixie-security"},
+}
 
 // errNoKernel is the error for a line that no suite serves.
 var errNoKernel = errors.New("no suite of Debian serves it")
@@ -48,8 +51,10 @@ func (d *debian) update(ctx context.Context) error {
 		}
 	}
 	var sources strings.Builder
-	for _, suite := range suites {
-		fmt.Fprintf(&sources, "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %s main\n", suite)
+	for archive, all := range suites {
+		for _, suite := range all {
+			fmt.Fprintf(&sources, "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/%s %s main\n", archive, suite)
+		}
 	}
 	list := filepath.Join(at, "sources.list")
 	info, err := os.Stat(list)

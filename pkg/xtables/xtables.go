@@ -16,6 +16,7 @@ import (
 // Policy is what a built-in chain does with packets that no rule decides about.
 type Policy string
 
+// The policies that iptables can set.
 const (
 	Accept Policy = "ACCEPT"
 	Drop   Policy = "DROP"

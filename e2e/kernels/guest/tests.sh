@@ -1,5 +1,5 @@
-# Runs the test binaries of the job, and what docs/kernels.md has of the data path.
 # shellcheck shell=bash
+# Runs the test binaries of the job, and gets what docs/kernels.md has of the data path.
 uname -r >out/release
 
 # The data path that auto chooses, with its reason: the status of a real daemon.
@@ -33,10 +33,10 @@ path
 while read -r package binary skip; do
 	(
 		cd "tree/$package" || exit
-		"/job/tests/$binary" -test.v -test.timeout=0 -test.run="$(cat /job/run)" -test.skip="$skip" >"/job/out/$binary.txt" 2>&1
-		echo "EXIT $?" >>"/job/out/$binary.txt"
+		"/job/tests/$binary" -test.v -test.timeout=0 -test.run="$(cat /job/run)" -test.skip="$skip" 2>&1 |
+			tee "/job/out/$binary.txt" | grep --line-buffered -E '^--- |^ *--- (FAIL|SKIP)'
+		echo "EXIT ${PIPESTATUS[0]}" >>"/job/out/$binary.txt"
 	)
 	echo "$package: $(tail -n 1 "out/$binary.txt"), $(cut -d ' ' -f 1 /proc/uptime) s since boot"
-	grep -E '^ *--- (FAIL|SKIP)' "out/$binary.txt"
 done <list
 true
