@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fit makes the programs use what the kernel has. Errors name the release of Linux
-// that brought what is missing.
-func fit(spec *ebpf.CollectionSpec) error {
+// fit makes the programs use what the kernel has; old: what Linux 5.10 has. Errors
+// name the release of Linux that brought what is missing.
+func fit(spec *ebpf.CollectionSpec, old bool) error {
 	routes, err := has(ebpf.SchedCLS, asm.FnRedirectNeigh)
 	if err != nil {
 		return err
@@ -27,6 +27,9 @@ func fit(spec *ebpf.CollectionSpec) error {
 	frags, err := has(ebpf.XDP, asm.FnXdpGetBuffLen)
 	if err != nil {
 		return err
+	}
+	if old {
+		checkMTU, frags = false, false
 	}
 	if !frags {
 		spec.Programs[flannelProgDecapXdp].Flags &^= unix.BPF_F_XDP_HAS_FRAGS

@@ -18,8 +18,9 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// eachHook runs a test with each kind of hooks that the kernel has.
-func eachHook(t *testing.T, test func(t *testing.T, filters bool)) {
+// eachHook runs a test with each kind of hooks that the kernel has: with tcx, and old,
+// with only what Linux 5.10 has.
+func eachHook(t *testing.T, test func(t *testing.T, old bool)) {
 	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
 	if !errors.Is(err, ebpf.ErrNotSupported) {
 		t.Run("tcx", func(t *testing.T) { test(t, false) })

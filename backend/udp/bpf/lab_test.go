@@ -41,8 +41,8 @@ type host struct {
 	tun    *os.File
 	socket *net.UDPConn
 	path   *Path
-	// filters: the path attaches by filters also where the kernel has tcx.
-	filters bool
+	// old: the path uses only what Linux 5.10 has.
+	old bool
 	// uplinks are those of attachTo.
 	uplinks [MaxUplinks]uint32
 
@@ -86,8 +86,8 @@ func newHosts(t *testing.T, kernel ...bool) (*netnstest.Lab, []*host) {
 	return newHostsBy(t, false, kernel...)
 }
 
-// newHostsBy is newHosts with the kind of hooks.
-func newHostsBy(t *testing.T, filters bool, kernel ...bool) (*netnstest.Lab, []*host) {
+// newHostsBy is newHosts, old: with only what Linux 5.10 has.
+func newHostsBy(t *testing.T, old bool, kernel ...bool) (*netnstest.Lab, []*host) {
 	t.Helper()
 	netnstest.Require(t)
 	lab := netnstest.New(t)
@@ -95,7 +95,7 @@ func newHostsBy(t *testing.T, filters bool, kernel ...bool) (*netnstest.Lab, []*
 	var peers []Peer
 	for i, k := range kernel {
 		h := newHost(t, lab, string(rune('a'+i)), fmt.Sprintf("10.5.%d.0/24", i+1))
-		h.filters = filters
+		h.old = old
 		hosts = append(hosts, h)
 		peers = append(peers, Peer{Subnet: h.subnet, Addr: h.local(), Kernel: k})
 	}
@@ -126,7 +126,7 @@ func (h *host) inner() netip.Addr { return h.subnet.Addr().Next() }
 func (h *host) local() netip.Addr { return h.Addr().Addr() }
 
 func (h *host) config() Config {
-	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384, filters: h.filters}
+	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384, old: h.old}
 }
 
 func (h *host) link(name string) int {

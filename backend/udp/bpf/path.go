@@ -38,8 +38,8 @@ type Config struct {
 	// PinDir, if not empty, is the directory on a bpffs that keeps the path after
 	// the process ends; see the function PinDir.
 	PinDir string
-	// filters is for tests: attach as on a kernel without tcx.
-	filters bool
+	// old is for tests: use only what Linux 5.10 has.
+	old bool
 }
 
 func (c Config) validate() error {
@@ -137,7 +137,7 @@ func (p *Path) openHooks() (err error) {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	err = probeTCX(p.Encap)
-	if p.filters = p.config.filters || errors.Is(err, ebpf.ErrNotSupported); p.filters {
+	if p.filters = p.config.old || errors.Is(err, ebpf.ErrNotSupported); p.filters {
 		return nil
 	}
 	return err
@@ -170,7 +170,7 @@ func (p *Path) load() error {
 	if err != nil {
 		return err
 	}
-	if err := fit(spec); err != nil {
+	if err := fit(spec, p.config.old); err != nil {
 		return err
 	}
 	c := p.config

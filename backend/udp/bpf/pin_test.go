@@ -51,14 +51,14 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 // TestRestart closes a path and loads it again under a running ping: as it was, with
 // the pins of an earlier release, and for another configuration. Then it removes it.
 func TestRestart(t *testing.T) {
-	eachHook(t, func(t *testing.T, filters bool) {
-		t.Run("after GRO", func(t *testing.T) { testRestart(t, filters, "on") })
-		t.Run("before GRO", func(t *testing.T) { testRestart(t, filters, "off") })
+	eachHook(t, func(t *testing.T, old bool) {
+		t.Run("after GRO", func(t *testing.T) { testRestart(t, old, "on") })
+		t.Run("before GRO", func(t *testing.T) { testRestart(t, old, "off") })
 	})
 }
 
-func testRestart(t *testing.T, filters bool, tso string) {
-	_, hosts := newHostsBy(t, filters, false, true)
+func testRestart(t *testing.T, old bool, tso string) {
+	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
 	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
 	c := a.config()
@@ -192,8 +192,8 @@ func TestNoReader(t *testing.T) {
 // TestUnpinned: a path without pins leaves nothing after Close.
 func TestUnpinned(t *testing.T) { eachHook(t, testUnpinned) }
 
-func testUnpinned(t *testing.T, filters bool) {
-	_, hosts := newHostsBy(t, filters, true)
+func testUnpinned(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, true)
 	a := hosts[0]
 	if n := a.attached(netnstest.Uplink, ebpf.AttachTCXIngress); n != 1 {
 		t.Errorf("uplink runs %d programs, want 1", n)
@@ -211,8 +211,8 @@ func testUnpinned(t *testing.T, filters bool) {
 // interrupted pinning. The pins of filters stay as long as their namespace.
 func TestLeftOver(t *testing.T) { eachHook(t, testLeftOver) }
 
-func testLeftOver(t *testing.T, filters bool) {
-	lab, hosts := newHostsBy(t, filters, false, false)
+func testLeftOver(t *testing.T, old bool) {
+	lab, hosts := newHostsBy(t, old, false, false)
 	a, b := hosts[0], hosts[1]
 	root := filepath.Join(newPinRoot(t), "flannel")
 	gone := lab.Namespace("gone")
@@ -251,7 +251,7 @@ func testLeftOver(t *testing.T, filters bool) {
 		names = append(names, e.Name())
 	}
 	want := "a b"
-	if filters {
+	if old {
 		want += " gone"
 	}
 	if got := strings.Join(names, " "); got != want {
@@ -264,8 +264,8 @@ func testLeftOver(t *testing.T, filters bool) {
 // TestDeviceAgain creates the device again while the pins of the first one exist.
 func TestDeviceAgain(t *testing.T) { eachHook(t, testDeviceAgain) }
 
-func testDeviceAgain(t *testing.T, filters bool) {
-	_, hosts := newHostsBy(t, filters, false)
+func testDeviceAgain(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, false)
 	a := hosts[0]
 	const name = "flannel1"
 	c := a.config()

@@ -24,7 +24,7 @@ func (h *host) foreign(name string, where ebpf.AttachType, anchor link.Anchor) {
 	})
 	h.must(err)
 	h.t.Cleanup(func() { h.must(p.Close()) })
-	if h.path == nil && h.filters || h.path != nil && h.path.filters {
+	if h.path == nil && h.old || h.path != nil && h.path.filters {
 		h.foreignFilter(name, where, p)
 		return
 	}
@@ -41,8 +41,8 @@ func (h *host) foreign(name string, where ebpf.AttachType, anchor link.Anchor) {
 // that came later.
 func TestFirst(t *testing.T) { eachHook(t, testFirst) }
 
-func testFirst(t *testing.T, filters bool) {
-	_, hosts := newHostsBy(t, filters, false, true)
+func testFirst(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
 	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
 	a.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, nil)
@@ -84,9 +84,9 @@ func testFirst(t *testing.T, filters bool) {
 // A program that a person detached is attached again.
 func TestDetachedByHand(t *testing.T) { eachHook(t, testDetachedByHand) }
 
-func testDetachedByHand(t *testing.T, filters bool) {
+func testDetachedByHand(t *testing.T, old bool) {
 	for _, tso := range []string{"on", "off"} {
-		_, hosts := newHostsBy(t, filters, true, true)
+		_, hosts := newHostsBy(t, old, true, true)
 		a, b := hosts[0], hosts[1]
 		run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 		a.attachTo(netnstest.Uplink)
@@ -109,8 +109,8 @@ func testDetachedByHand(t *testing.T, filters bool) {
 // those of a device that is gone.
 func TestDetachedByHandAndPinsRemoved(t *testing.T) { eachHook(t, testDetachedByHandAndPinsRemoved) }
 
-func testDetachedByHandAndPinsRemoved(t *testing.T, filters bool) {
-	_, hosts := newHostsBy(t, filters, false, true)
+func testDetachedByHandAndPinsRemoved(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
 	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
 	c := a.config()
@@ -121,8 +121,8 @@ func testDetachedByHandAndPinsRemoved(t *testing.T, filters bool) {
 		a.detachByHand(name)
 	}
 	a.must(preparePins(filepath.Join(root, "other")))
-	if _, err := os.Stat(c.PinDir); errors.Is(err, os.ErrNotExist) == filters {
-		t.Fatalf("filters %v: look at pins: %v", filters, err)
+	if _, err := os.Stat(c.PinDir); errors.Is(err, os.ErrNotExist) == old {
+		t.Fatalf("old kernel %v: look at pins: %v", old, err)
 	}
 	a.attachTo(netnstest.Uplink)
 	a.must(a.Do(a.path.Check))
