@@ -60,7 +60,7 @@ func (n *node) firstProgram(t *testing.T, index int) ebpf.ProgramID {
 		chain, err = link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 		return err
 	})
-	if errors.Is(err, ebpf.ErrNotSupported) {
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.6
 		return n.firstFilter(t, index)
 	}
 	if err != nil {

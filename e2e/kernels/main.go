@@ -148,7 +148,8 @@ func test(ctx context.Context, o options, out io.Writer, g guest) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped\n", g.kernel.line, r.passed, len(r.failed), len(r.skipped))
+	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped, %d not possible on this kernel\n",
+		g.kernel.line, r.passed, len(r.failed), len(r.skipped), r.lacking)
 	if o.page != "" {
 		if err := enter(o.page, g.kernel, r); err != nil {
 			return err

@@ -16,7 +16,8 @@ type outcome struct {
 	path, reason string // the data path of udp that auto chooses, and why
 	passed       int
 	failed       []string // names of tests, and of packages that ended otherwise
-	skipped      []string // the guest has all that the tests need
+	skipped      []string // although the guest has all that the tests need
+	lacking      int      // tests that were skipped for what the kernel lacks
 	backends     map[string]string
 }
 
@@ -32,6 +33,9 @@ var (
 	verdict = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
 	ending  = regexp.MustCompile(`^EXIT (\d+)$`)
 )
+
+// lacks begins the reason of a test that is skipped for what the kernel lacks.
+const lacks = ": this kernel "
 
 // eachBackend is the end-to-end test whose subtests are the backends.
 const eachBackend = "TestEachBackend/"
@@ -72,9 +76,11 @@ func readOutcome(dir string) (outcome, error) {
 
 // add counts the tests in the output of a package's test binary.
 func (o *outcome) add(name, text string) {
-	failed, exit := false, ""
+	failed, exit, before := false, "", ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
+		reason := before
+		before = line
 		if m := ending.FindStringSubmatch(line); m != nil {
 			exit = m[1]
 		}
@@ -89,6 +95,10 @@ func (o *outcome) add(name, text string) {
 			failed = true
 			o.failed = append(o.failed, name+":"+m[2])
 		case "SKIP":
+			if strings.Contains(reason, lacks) {
+				o.lacking++
+				break
+			}
 			o.skipped = append(o.skipped, name+":"+m[2])
 		}
 		if backend, is := strings.CutPrefix(m[2], eachBackend); is && !strings.Contains(backend, "/") {

@@ -15,7 +15,7 @@ func TestOutcome(t *testing.T) {
 		"status.json": `{"backend": {"datapath": "kernel", "datapath_reason": "` + reason + `"}}`,
 		"e2e.txt": "=== RUN   TestEachBackend\n--- FAIL: TestEachBackend (3.1s)\n    --- PASS: TestEachBackend/udp (1.0s)\n" +
 			"    --- FAIL: TestEachBackend/wireguard_kernel (2.0s)\nFAIL\nEXIT 1\n",
-		"pkg-tun.txt":   "--- PASS: TestOpen (0.0s)\n--- SKIP: TestOwner (0.0s)\nPASS\nEXIT 0\n",
+		"pkg-tun.txt":   "--- PASS: TestOpen (0.0s)\n    a_test.go:7: needs root\n--- SKIP: TestOwner (0.0s)\n    a_test.go:9: this kernel has no USO\n--- SKIP: TestUSO (0.0s)\nPASS\nEXIT 0\n",
 		"pkg-probe.txt": "panic: runtime error\nEXIT 2\n",
 		"pkg-rtnl.txt":  "--- PASS: TestLinks (0.0s)\n", // the guest has ended
 	} {
@@ -27,7 +27,7 @@ func TestOutcome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.path != "kernel" || o.passed != 3 || o.backends["wireguard kernel"] != "**wrong**" || o.backends["udp"] != "right" {
+	if o.path != "kernel" || o.passed != 3 || o.lacking != 1 || o.backends["wireguard kernel"] != "**wrong**" || o.backends["udp"] != "right" {
 		t.Errorf("the outcome is %+v", o)
 	}
 	want := "failed or skipped: e2e:TestEachBackend e2e:TestEachBackend/wireguard_kernel pkg-probe pkg-rtnl pkg-tun:TestOwner"

@@ -67,7 +67,11 @@ func row(k kernel, o outcome) string {
 	for _, b := range []string{"udp", "vxlan", "host-gw", "wireguard kernel", "wireguard userspace"} {
 		cells = append(cells, cmp.Or(o.backends[b], absent))
 	}
-	cells = append(cells, fmt.Sprint(o.passed), failed)
+	passed := fmt.Sprint(o.passed)
+	if o.lacking > 0 {
+		passed += fmt.Sprintf(", and %d not possible", o.lacking)
+	}
+	cells = append(cells, passed, failed)
 	return "| " + strings.Join(cells, " | ") + " |"
 }
 

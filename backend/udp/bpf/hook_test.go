@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -21,8 +20,12 @@ import (
 // eachHook runs a test with each kind of hooks that the kernel has: with tcx, and old,
 // with only what Linux 5.10 has.
 func eachHook(t *testing.T, test func(t *testing.T, old bool)) {
-	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
-	if !errors.Is(err, ebpf.ErrNotSupported) {
+	netnstest.Require(t)
+	hooks, err := Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hooks == "tcx" {
 		t.Run("tcx", func(t *testing.T) { test(t, false) })
 	}
 	t.Run("filters", func(t *testing.T) { test(t, true) })
