@@ -148,11 +148,12 @@ func checkBridgeFilter() finding {
 }
 
 func checkKernelPath() finding {
-	if err := all.ProbeKernelPath(); err != nil {
-		return warn("sudo flannel doctor; Linux 6.6 or newer, with CAP_BPF and CAP_PERFMON",
+	hooks, err := all.ProbeKernelPath()
+	if err != nil {
+		return warn("sudo flannel doctor; Linux 5.10 or newer, with CAP_BPF and CAP_PERFMON",
 			"is not available, so the udp backend is slower: %v", err)
 	}
-	return okay("the kernel loads its programs and has tcx")
+	return okay("the kernel loads its programs, and attaches them by %s", hooks)
 }
 
 // checkNeighbours compares the number of peers with the limit of the kernel's

@@ -68,6 +68,10 @@ const (
 const guardPSK = "ak4L9d0cCkrdWhPRJ5Y1U0r5QN1dZPQkBwJAlLM/d1o="
 
 func wireguardCase(datapath string) backendCase {
+	read := statusPeers
+	if datapath == "kernel" {
+		read = guardPeers // the status ends with the daemon, the device does not
+	}
 	return backendCase{
 		name: "wireguard " + datapath, mtu: 1420, staysUp: datapath == "kernel", device: guardDevice,
 		config: `{"Type": "wireguard", "Datapath": "` + datapath + `", "PSK": "` + guardPSK + `"}`,
@@ -77,7 +81,7 @@ func wireguardCase(datapath string) backendCase {
 		own: func(v leaseValue) string { return v.BackendData.PublicKey },
 		// Some digits of base64, so that the last holds no bits too many.
 		madeUp: func(n int) string { return fmt.Sprintf("%043d=", n*16) },
-		read:   statusPeers, wants: wantsAt,
+		read:   read, wants: wantsAt,
 		harms: []string{
 			"ip link del flannel-wg", "ip link set flannel-wg down", "ip addr flush dev flannel-wg",
 			"ip route del 10.5.0.0/16 dev flannel-wg", "ip route del prohibit 10.5.0.0/16 metric 4294967295",
@@ -89,6 +93,29 @@ func wireguardCase(datapath string) backendCase {
 			}
 		},
 	}
+}
+
+// guardPeers reads the peers of the kernel's device, each with its subnet.
+func guardPeers(n *node) (map[string]string, error) {
+	out, err := output(n.t, n.Host, "wg", "show", guardDevice, "dump")
+	if err != nil {
+		return nil, fmt.Errorf("wg show: %w: %s", err, out)
+	}
+	peers := make(map[string]string)
+	for line := range strings.Lines(out) {
+		// public key, preshared key, endpoint, allowed IPs, and what is no matter; the
+		// first line is about the device.
+		fields := strings.Fields(line)
+		if len(fields) != 8 {
+			continue
+		}
+		endpoint, err := netip.ParseAddrPort(fields[2])
+		if err != nil {
+			return nil, err
+		}
+		peers[fields[3]] = "at " + endpoint.Addr().String()
+	}
+	return peers, nil
 }
 
 // guardIsSafe checks the protection of secrets and of packets.

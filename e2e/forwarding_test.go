@@ -38,3 +38,18 @@ func TestDoctorFindsForwardingOfOneInterface(t *testing.T) {
 		c.keys.del(t, "subnets/"+n.leaseKey())
 	}
 }
+
+// A policy of legacy iptables that drops what containers send is logged, as one of
+// nftables is.
+func TestLegacyForwardPolicy(t *testing.T) {
+	c := newCluster(t, "3")
+	a := c.node("a", "-ip-masq")
+	if out, err := output(t, a.Host, "iptables-legacy", "-P", "FORWARD", "DROP"); err != nil {
+		if !strings.Contains(out, "can't initialize") {
+			t.Fatalf("iptables-legacy: %v\n%s", err, out)
+		}
+		t.Logf("this kernel has no legacy iptables: %s", strings.TrimSpace(out))
+		return
+	}
+	a.join().says(`forwarding blocked table="filter of legacy iptables" chain="FORWARD"`)
+}

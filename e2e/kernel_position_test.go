@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -39,6 +41,12 @@ func (n *node) before(t *testing.T) {
 		}
 		return err
 	})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = n.Netlink().FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: uplink.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Priority: 1, Protocol: unix.ETH_P_ALL},
+			Fd:          p.FD(), Name: "foreign", DirectAction: true,
+		})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +60,9 @@ func (n *node) firstProgram(t *testing.T, index int) ebpf.ProgramID {
 		chain, err = link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 		return err
 	})
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.6
+		return n.firstFilter(t, index)
+	}
 	if err != nil {
 		t.Fatalf("programs of interface %d: %v, %v", index, chain, err)
 	}
@@ -61,6 +72,19 @@ func (n *node) firstProgram(t *testing.T, index int) ebpf.ProgramID {
 	return chain.Programs[0].ID
 }
 
+// firstFilter is firstProgram on a kernel without tcx.
+func (n *node) firstFilter(t *testing.T, index int) ebpf.ProgramID {
+	t.Helper()
+	filters, err := n.Netlink().FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		t.Fatalf("filters of interface %d: %v", index, err)
+	}
+	if len(filters) == 0 {
+		return 0
+	}
+	return ebpf.ProgramID(filters[0].(*netlink.BpfFilter).Id)
+}
+
 // The link between these hosts carries super-packets, which only the programs take.
 // Another program before ours would lead TCP to nowhere.
 func TestKernelProgramsArePutBack(t *testing.T) {
@@ -68,6 +92,15 @@ func TestKernelProgramsArePutBack(t *testing.T) {
 	for name, disturb := range map[string]func(){
 		"another program is before ours": func() { b.before(t) },
 		"a person detaches ours": func() {
+			filters, err := filepath.Glob(filepath.Join(pinsOf(t, b)[0], "filter_*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(filters) > 0 {
+				b.run("tc", "filter", "del", "dev", netnstest.Uplink, "ingress")
+				b.run("tc", "filter", "del", "dev", "flannel0", "egress")
+				return
+			}
 			pins, err := filepath.Glob(filepath.Join(pinsOf(t, b)[0], "link_*"))
 			if err != nil || len(pins) < 2 {
 				t.Fatalf("pinned links are %v: %v", pins, err)

@@ -108,7 +108,7 @@ func RemoveAll(ctx context.Context, network netip.Prefix, except ...string) erro
 // CheckDataPath returns an error if -udp-datapath has no such value.
 func CheckDataPath(name string) error { return udp.CheckDataPath(name) }
 
-// ProbeKernelPath returns the reason why the kernel of this host cannot run the
-// udp backend's kernel data path, nil if it can. It loads the programs and
-// attaches none.
-func ProbeKernelPath() error { return bpf.Probe() }
+// ProbeKernelPath returns how the kernel of this host attaches the programs of the
+// udp backend's kernel data path, or the reason why it cannot run them. It loads the
+// programs and attaches none.
+func ProbeKernelPath() (hooks string, err error) { return bpf.Probe() }

@@ -67,7 +67,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if p.Uplink.VRF != "" {
 		return nil, errInVRF(p.Uplink)
 	}
-	if err := bpf.Probe(); err != nil {
+	if _, err := bpf.Probe(); err != nil {
 		return nil, err
 	}
 	k := &kernel{changed: reconcile.NewSignal(), loaded: reconcile.NewSignal(), peers: newKernelPeers(p)}
@@ -219,7 +219,7 @@ func (k *kernel) detail() string {
 		s = fmt.Sprintf("passing by %s; %s", behind, s)
 	}
 	if names != nil {
-		s = fmt.Sprintf("programs at %s and %s; %s", k.deviceName(), strings.Join(names, ", "), s)
+		s = fmt.Sprintf("programs at %s and %s, attached by %s; %s", k.deviceName(), strings.Join(names, ", "), k.path.Hooks(), s)
 	}
 	return s
 }

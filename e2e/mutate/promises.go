@@ -37,6 +37,9 @@ var promises = []promise{
 		{"uplink-change-is-reported", never, "pkg/uplink", "TestFollowSeesChanges", "deadline exceeded"},
 		{"kernel-change-is-repaired", never, "pkg/rtnl", "TestRepair/route_del_.*", "not within"},
 	}},
+	{"A restart loses no packet", []mutation{
+		{"pinned-filter-stays", never, "backend/udp/bpf", "TestRestart/filters", "want none"},
+	}},
 	{"A changed configuration is noticed", []mutation{
 		{"subnet-len-is-compared", skip, "subnet", "TestConfigChanges", "SubnetLen is 25, was 24"},
 	}},

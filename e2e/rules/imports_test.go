@@ -45,7 +45,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/httpd", ""},
 	{"pkg/inet", ""},
 	{"pkg/logpipe", "pkg/printable"},
-	{"pkg/masq", "pkg/hostrules pkg/ratelog pkg/reconcile"},
+	{"pkg/masq", "pkg/hostrules pkg/ratelog pkg/reconcile pkg/xtables"},
 	{"pkg/netdev", ""},
 	{"pkg/netnstest", ""},
 	{"pkg/nodeid", "pkg/atomicfile"},
@@ -62,6 +62,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/tun/virtio", ""},
 	{"pkg/udpsock", ""},
 	{"pkg/uplink", "pkg/inet pkg/netdev pkg/ratelog pkg/reconcile pkg/rtnl"},
+	{"pkg/xtables", ""},
 
 	{"docs", ""},
 	{"Godeps/generate", ""},

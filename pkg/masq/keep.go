@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
+	"github.com/coreos/flannel/pkg/xtables"
 )
 
 const (
@@ -101,9 +102,20 @@ func warnOfDrops(ours *nftables.Table) {
 		return
 	}
 	for _, chain := range drops(chains, ours.Family) {
-		log.Warningf("forwarding blocked table=%q chain=%q policy=drop hint=%q", chain.Table.Name, chain.Name,
-			"accept packets from and to the overlay network there, with Docker in chain DOCKER-USER")
+		warnOfDrop(chain.Table.Name, chain.Name)
 	}
+	legacy, err := xtables.Filter(unix.NF_INET_FORWARD)
+	if err != nil {
+		ratelog.Warningf("%v", err)
+	}
+	if legacy == xtables.Drop {
+		warnOfDrop("filter of legacy iptables", "FORWARD")
+	}
+}
+
+func warnOfDrop(table, chain string) {
+	log.Warningf("forwarding blocked table=%q chain=%q policy=drop hint=%q", table, chain,
+		"accept packets from and to the overlay network there, with Docker in chain DOCKER-USER")
 }
 
 func drops(chains []*nftables.Chain, family nftables.TableFamily) []*nftables.Chain {

@@ -15,20 +15,26 @@ const pinsDir = "/sys/fs/bpf/flannel"
 
 // Pins returns the directories of the host's pinned programs.
 func (h *Host) Pins() ([]string, error) {
-	var cookie uint64
+	var namespace string
 	err := h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		namespace = fmt.Sprintf("netns-%d-", cookie)
+		if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.14
+			var s unix.Stat_t
+			err = unix.Stat("/proc/thread-self/ns/net", &s)
+			namespace = fmt.Sprintf("netns-i%d-", s.Ino)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("identify network namespace %s: %w", h.full, err)
 	}
-	return filepath.Glob(fmt.Sprintf("%s/netns-%d-*", pinsDir, cookie))
+	return filepath.Glob(filepath.Join(pinsDir, namespace+"*"))
 }
 
 // unpin removes the pins of the host's devices.

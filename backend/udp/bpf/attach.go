@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -17,31 +18,50 @@ import (
 
 // attachment is a program at an interface.
 type attachment struct {
-	link.Link
+	hook
 	index int // of the interface
 }
 
-// detachOrder are the names of links, or their beginnings, in the order to detach
+// detachOrder are the names of hooks, or their beginnings, in the order to detach
 // them. encap is first: a packet that is not sent gets no reply that would be lost.
-// Only the tcx programs handle packets that decap_xdp decapsulated, so XDP precedes
-// them.
-var detachOrder = []string{linkEncap, linkXDPPrefix, linkTCPrefix}
+// Only decap handles packets that decap_xdp decapsulated, so XDP precedes it.
+var detachOrder = []string{linkEncap, filterOut, linkXDPPrefix, linkTCPrefix, filterIn}
 
-// linksOf returns those names that are links', in detachOrder.
-func linksOf(names []string) []string {
-	var links []string
+// hooksOf returns those names that are hooks', in detachOrder.
+func hooksOf(names []string) []string {
+	var hooks []string
 	for _, prefix := range detachOrder {
 		for _, name := range names {
 			if strings.HasPrefix(name, prefix) {
-				links = append(links, name)
+				hooks = append(hooks, name)
 			}
 		}
 	}
-	return links
+	return hooks
 }
 
-// linkNames returns the names of our links, in detachOrder.
-func (p *Path) linkNames() []string { return linksOf(slices.Collect(maps.Keys(p.links))) }
+// hookNames returns the names of our hooks, in detachOrder.
+func (p *Path) hookNames() []string { return hooksOf(slices.Collect(maps.Keys(p.hooks))) }
+
+// encapHook returns the name of the hook of encap.
+func (p *Path) encapHook() string {
+	if p.filters {
+		return p.filterKey(p.config.Device, true).name()
+	}
+	return linkEncap
+}
+
+// decapHook returns the name of the hook of decap at an uplink.
+func (p *Path) decapHook(index int) string {
+	if p.filters {
+		return p.filterKey(index, false).name()
+	}
+	return linkTCPrefix + strconv.Itoa(index)
+}
+
+func (p *Path) filterKey(index int, egress bool) filterKey {
+	return filterKey{egress, index, p.config.Device}
+}
 
 // Attach attaches encap to the device, and the decap programs to these uplinks and
 // no others, given by index. decap_xdp is only for those that gain by it; see
@@ -58,7 +78,7 @@ func (p *Path) Attach(uplinks []int) error {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
 		}
 	}
-	if err := p.attachTCX(linkEncap, p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
+	if err := p.attachTC(p.encapHook(), p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
 		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 	}
 	if err := p.detachOthers(uplinks); err != nil {
@@ -72,9 +92,9 @@ func (p *Path) Attach(uplinks []int) error {
 	return nil
 }
 
-// detachOthers ends the links of other uplinks, also those of an earlier process.
+// detachOthers ends the hooks of other uplinks, also those of an earlier process.
 func (p *Path) detachOthers(uplinks []int) error {
-	names := slices.Collect(maps.Keys(p.links))
+	names := slices.Collect(maps.Keys(p.hooks))
 	if p.config.PinDir != "" {
 		pinned, err := entryNames(p.config.PinDir)
 		if err != nil {
@@ -82,11 +102,11 @@ func (p *Path) detachOthers(uplinks []int) error {
 		}
 		names = append(names, pinned...)
 	}
-	keep := []string{linkEncap}
+	keep := []string{p.encapHook()}
 	for _, index := range uplinks {
-		keep = append(keep, tcLink(index), xdpLink(index))
+		keep = append(keep, p.decapHook(index), xdpLink(index))
 	}
-	for _, name := range linksOf(names) {
+	for _, name := range hooksOf(names) {
 		if !slices.Contains(keep, name) {
 			if err := p.detach(name); err != nil {
 				return err
@@ -96,14 +116,14 @@ func (p *Path) detachOthers(uplinks []int) error {
 	return nil
 }
 
-// detach ends a link, also that of an earlier process; no error if there is none.
+// detach ends a hook, also that of an earlier process; no error if there is none.
 func (p *Path) detach(name string) error {
-	l, err := p.link(name)
-	if l == nil || err != nil {
+	h, err := p.hook(name)
+	if h == nil || err != nil {
 		return err
 	}
-	delete(p.links, name)
-	return end(l)
+	delete(p.hooks, name)
+	return h.end()
 }
 
 func (p *Path) attachUplink(index int) error {
@@ -118,7 +138,7 @@ func (p *Path) attachUplink(index int) error {
 	if err != nil {
 		return err
 	}
-	err = p.attachTCX(tcLink(index), index, program, ebpf.AttachTCXIngress)
+	err = p.attachTC(p.decapHook(index), index, program, ebpf.AttachTCXIngress)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
@@ -128,12 +148,16 @@ func (p *Path) attachUplink(index int) error {
 	return p.attachXDP(i.Attrs())
 }
 
-// attachTCX attaches a program before all others of the interface. A program before
+// attachTC attaches a program before all others of the interface. A program before
 // ours that ends the chain (TCX_PASS) would lead datagrams past ours: on virtual
 // links the socket cannot use these.
-func (p *Path) attachTCX(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
-	return p.attach(name, index, program, func() (link.Link, error) {
-		return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to, Anchor: link.Head()})
+func (p *Path) attachTC(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
+	return p.attach(name, index, program, func() (hook, error) {
+		if p.filters {
+			return addFilter(p.tc, p.filterKey(index, to == ebpf.AttachTCXEgress), program)
+		}
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to, Anchor: link.Head()})
+		return linkHook{l}, err
 	})
 }
 
@@ -149,35 +173,35 @@ func (p *Path) programFor(i *netlink.LinkAttrs) (*ebpf.Program, error) {
 	}
 }
 
-// attach attaches a program to an interface if it is not in its place. A link that an
+// attach attaches a program to an interface if it is not in its place. A hook that an
 // earlier process pinned under that name runs this program from the next packet on.
-func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (link.Link, error)) error {
-	_, ours := p.links[name]
-	l, err := p.link(name)
+func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (hook, error)) error {
+	_, ours := p.hooks[name]
+	h, err := p.hook(name)
 	if err != nil {
 		return err
 	}
-	if l != nil {
-		why, err := misplaced(l, index)
+	if h != nil {
+		why, err := h.misplaced(index)
 		if err != nil {
 			return err
 		}
 		if why == nil {
 			if !ours {
-				if err := l.Update(program); err != nil {
-					return errors.Join(fmt.Errorf("replace program: %w", explain(err)), l.Close())
+				if err := h.replace(program); err != nil {
+					return errors.Join(fmt.Errorf("replace program: %w", explain(err)), h.Close())
 				}
-				p.links[name] = attachment{l, index}
+				p.hooks[name] = attachment{h, index}
 			}
 			return nil
 		}
 		p.repair(index, why)
-		delete(p.links, name)
-		if err := end(l); err != nil {
+		delete(p.hooks, name)
+		if err := h.end(); err != nil {
 			return err
 		}
 	}
-	if l, err = open(); err != nil {
+	if h, err = open(); err != nil {
 		return explain(err)
 	}
 	if p.config.PinDir != "" {
@@ -185,38 +209,23 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		// those of a link that a person detached.
 		err := os.MkdirAll(p.config.PinDir, 0o700)
 		if err == nil {
-			err = l.Pin(filepath.Join(p.config.PinDir, name))
+			err = h.pin(filepath.Join(p.config.PinDir, name))
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("pin %s: %w", name, err), l.Close())
+			return errors.Join(fmt.Errorf("pin %s: %w", name, err), h.Close())
 		}
 	}
-	p.links[name] = attachment{l, index}
+	p.hooks[name] = attachment{h, index}
 	return nil
 }
 
-// link returns the link of that name, ours or a pinned one; nil if there is none.
-func (p *Path) link(name string) (link.Link, error) {
-	if a, ours := p.links[name]; ours {
-		return a.Link, nil
+// hook returns the hook of that name, ours or a pinned one; nil if there is none.
+func (p *Path) hook(name string) (hook, error) {
+	if a, ours := p.hooks[name]; ours {
+		return a.hook, nil
 	}
 	if p.config.PinDir == "" {
 		return nil, nil
 	}
-	return pinnedLink(filepath.Join(p.config.PinDir, name))
-}
-
-// interfaceOf returns the index of a link's interface; 0 after that has gone.
-func interfaceOf(l link.Link) (int, error) {
-	info, err := l.Info()
-	if err != nil {
-		return 0, err
-	}
-	if tcx := info.TCX(); tcx != nil {
-		return int(tcx.Ifindex), nil
-	}
-	if xdp := info.XDP(); xdp != nil {
-		return int(xdp.Ifindex), nil
-	}
-	return 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
+	return pinnedHook(p.tc, filepath.Join(p.config.PinDir, name))
 }

@@ -29,8 +29,8 @@ func TestCheck(t *testing.T) {
 	values[0].Addr = inAddr(b.local())
 	a.must(a.path.Peers.Put(key, values))
 	says("")
-	a.must(a.path.links[tcLink(a.link(netnstest.Uplink))].Detach())
+	a.detachByHand(a.path.decapHook(a.link(netnstest.Uplink)))
 	says("is detached")
-	a.must(a.path.links[linkEncap].Detach())
+	a.detachByHand(a.path.encapHook())
 	says("the program on the device is detached")
 }

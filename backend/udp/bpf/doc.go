@@ -7,9 +7,10 @@
 //	container ← bridge ← route ← flannel0 ◄─[decap]◄─ GRO ◄─[decap_xdp]◄─ uplink
 //	                                          └ not handled ► UDP socket
 //
-// encap and decap (decap_l2 or decap_l3) are attached with tcx. decap_xdp is
-// attached with XDP in the driver where it is useful and possible; see
-// [Path.XDPRefusals]. Without it, decap does its work.
+// encap and decap (decap_l2 or decap_l3) are attached with tcx, or by filters of tc on
+// a kernel without tcx (before Linux 6.6). decap_xdp is attached with XDP in the driver
+// where it is useful and possible; see [Path.XDPRefusals]. Without it, decap does its
+// work.
 //
 // Glossary: a peer is a subnet and the host that holds it; an uplink is an
 // interface that datagrams arrive by; a super-packet is a train of TCP segments

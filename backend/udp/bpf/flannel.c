@@ -4,8 +4,8 @@
  * flannel's UDP encapsulation in the kernel: one IPv4 packet is the payload of
  * one UDP datagram.
  *
- *   encap      tcx, egress of the TUN device   encapsulates, sends by the kernel's route
- *   decap_l2,  tcx, ingress of an uplink       check, decapsulate, pass to the TUN device
+ *   encap      tc, egress of the TUN device    encapsulates, sends by the kernel's route
+ *   decap_l2,  tc, ingress of an uplink        check, decapsulate, pass to the TUN device
  *   decap_l3
  *   decap_xdp  XDP, driver of an uplink        checks, decapsulates before GRO
  *   observe    filter of the UDP socket        counts datagrams that passed decap by
@@ -129,6 +129,19 @@ static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
 				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
+/* BPF_FIB_LOOKUP_SKIP_NEIGH, if the kernel has it (Linux 6.3). */
+static __u64 fib_flags = BPF_FIB_LOOKUP_SKIP_NEIGH;
+
+/* Looks the route up. bpf_redirect_neigh resolves the neighbour's address. */
+static __always_inline int find_route(struct __sk_buff *skb, struct bpf_fib_lookup *fib)
+{
+	int err = bpf_fib_lookup(skb, fib, sizeof(*fib), fib_flags);
+
+	if (err == -EINVAL)
+		err = bpf_fib_lookup(skb, fib, sizeof(*fib), fib_flags = 0);
+	return err == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : err;
+}
+
 /* off: bytes of link header. A TUN has none, and data begins with the IP header. */
 static __always_inline int send(struct __sk_buff *skb, __u32 off)
 {
@@ -186,7 +199,7 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 	fib.dport = port;
 	fib.ipv4_src = local;
 	fib.ipv4_dst = p->addr;
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH))
+	if (find_route(skb, &fib))
 		return leave_to_reader(hash);
 
 	/* FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. */
@@ -273,9 +286,9 @@ static __always_inline int whole_datagram(const struct frame *h, __u32 size)
 /* A device drops redirected packets above its MTU. */
 static __always_inline int fits_device(void *ctx, const struct frame *h)
 {
-	__u32 mtu = bpf_ntohs(h->ip.tot_len);
+	__u32 size = bpf_ntohs(h->ip.tot_len);
 
-	return !bpf_check_mtu(ctx, device, &mtu, 0, 0);
+	return check_mtu ? !bpf_check_mtu(ctx, device, &size, 0, 0) : size <= mtu;
 }
 
 /* Returns true if this host's own routes to the peer name the interface. */
@@ -338,15 +351,21 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why)
 SEC("xdp.frags")
 int decap_xdp(struct xdp_md *ctx)
 {
-	struct ethhdr eth;
-	struct frame h;
+	struct ethhdr eth, *at = (void *)(long)ctx->data;
+	struct frame h, *outer = (void *)(at + 1);
+	struct iphdr *inner;
 	struct xdp_meta *m;
 	enum reason why;
+	__u32 size;
 
-	if (bpf_xdp_load_bytes(ctx, 0, &eth, sizeof(eth)) < 0 || eth.h_dest[0] & 1 ||
-	    eth.h_proto != bpf_htons(ETH_P_IP) ||
-	    bpf_xdp_load_bytes(ctx, sizeof(eth), &h, sizeof(h)) < 0 ||
-	    !whole_datagram(&h, bpf_xdp_get_buff_len(ctx) - sizeof(eth)) || !fits_device(ctx, &h) || !admit(&h, &why) ||
+	/* Drivers receive the headers into the first buffer. */
+	if ((void *)(outer + 1) > (void *)(long)ctx->data_end)
+		return XDP_PASS;
+	eth = *at;
+	h = *outer;
+	size = frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
+	if (eth.h_dest[0] & 1 || eth.h_proto != bpf_htons(ETH_P_IP) ||
+	    !whole_datagram(&h, size - sizeof(eth)) || !fits_device(ctx, &h) || !admit(&h, &why) ||
 	    bpf_xdp_adjust_head(ctx, OVERHEAD))
 		return XDP_PASS;
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
@@ -354,11 +373,13 @@ int decap_xdp(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	m = (void *)(long)ctx->data_meta;
-	if ((void *)(m + 1) > (void *)(long)ctx->data)
+	at = (void *)(long)ctx->data;
+	inner = (void *)(at + 1);
+	if ((void *)(m + 1) > (void *)at || (void *)(inner + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
 	*m = (struct xdp_meta){.magic = MAGIC, .device = device};
-	bpf_xdp_store_bytes(ctx, 0, &eth, sizeof(eth));
-	bpf_xdp_store_bytes(ctx, sizeof(eth), &h.ip, sizeof(h.ip));
+	*at = eth;
+	*inner = h.ip;
 	return XDP_PASS;
 }
 

@@ -69,6 +69,8 @@ volatile const __be32 local;	    /* our address on the underlay */
 volatile const __be16 port;	    /* every host's UDP port */
 volatile const __be32 subnet, mask; /* our lease */
 volatile const __u32 mtu;	    /* of the TUN, in bytes */
+volatile const __u8 check_mtu;	    /* the kernel has bpf_check_mtu (Linux 5.12) */
+volatile const __u8 frags;	    /* XDP's frames may have several buffers (Linux 5.18) */
 
 struct key {
 	__be32 mask, subnet;

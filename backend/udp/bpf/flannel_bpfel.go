@@ -64,7 +64,9 @@ const (
 	flannelProgEncap    = "encap"
 	flannelProgEncapL2  = "encap_l2"
 	flannelProgObserve  = "observe"
+	flannelVarCheckMtu  = "check_mtu"
 	flannelVarDevice    = "device"
+	flannelVarFrags     = "frags"
 	flannelVarLocal     = "local"
 	flannelVarMask      = "mask"
 	flannelVarMtu       = "mtu"
@@ -139,12 +141,14 @@ type flannelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelVariableSpecs struct {
-	Device *ebpf.VariableSpec `ebpf:"device"`
-	Local  *ebpf.VariableSpec `ebpf:"local"`
-	Mask   *ebpf.VariableSpec `ebpf:"mask"`
-	Mtu    *ebpf.VariableSpec `ebpf:"mtu"`
-	Port   *ebpf.VariableSpec `ebpf:"port"`
-	Subnet *ebpf.VariableSpec `ebpf:"subnet"`
+	CheckMtu *ebpf.VariableSpec `ebpf:"check_mtu"`
+	Device   *ebpf.VariableSpec `ebpf:"device"`
+	Frags    *ebpf.VariableSpec `ebpf:"frags"`
+	Local    *ebpf.VariableSpec `ebpf:"local"`
+	Mask     *ebpf.VariableSpec `ebpf:"mask"`
+	Mtu      *ebpf.VariableSpec `ebpf:"mtu"`
+	Port     *ebpf.VariableSpec `ebpf:"port"`
+	Subnet   *ebpf.VariableSpec `ebpf:"subnet"`
 }
 
 // flannelObjects contains all objects after they have been loaded into the kernel.
@@ -192,12 +196,14 @@ func (m *flannelMaps) Close() error {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelVariables struct {
-	Device *ebpf.Variable `ebpf:"device"`
-	Local  *ebpf.Variable `ebpf:"local"`
-	Mask   *ebpf.Variable `ebpf:"mask"`
-	Mtu    *ebpf.Variable `ebpf:"mtu"`
-	Port   *ebpf.Variable `ebpf:"port"`
-	Subnet *ebpf.Variable `ebpf:"subnet"`
+	CheckMtu *ebpf.Variable `ebpf:"check_mtu"`
+	Device   *ebpf.Variable `ebpf:"device"`
+	Frags    *ebpf.Variable `ebpf:"frags"`
+	Local    *ebpf.Variable `ebpf:"local"`
+	Mask     *ebpf.Variable `ebpf:"mask"`
+	Mtu      *ebpf.Variable `ebpf:"mtu"`
+	Port     *ebpf.Variable `ebpf:"port"`
+	Subnet   *ebpf.Variable `ebpf:"subnet"`
 }
 
 // flannelPrograms contains all programs after they have been loaded into the kernel.

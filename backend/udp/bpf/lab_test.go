@@ -41,6 +41,8 @@ type host struct {
 	tun    *os.File
 	socket *net.UDPConn
 	path   *Path
+	// old: the path uses only what Linux 5.10 has.
+	old bool
 	// uplinks are those of attachTo.
 	uplinks [MaxUplinks]uint32
 
@@ -81,12 +83,19 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 // newHosts makes hosts a, b, … that know each other, on one switch.
 func newHosts(t *testing.T, kernel ...bool) (*netnstest.Lab, []*host) {
 	t.Helper()
+	return newHostsBy(t, false, kernel...)
+}
+
+// newHostsBy is newHosts, old: with only what Linux 5.10 has.
+func newHostsBy(t *testing.T, old bool, kernel ...bool) (*netnstest.Lab, []*host) {
+	t.Helper()
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	var hosts []*host
 	var peers []Peer
 	for i, k := range kernel {
 		h := newHost(t, lab, string(rune('a'+i)), fmt.Sprintf("10.5.%d.0/24", i+1))
+		h.old = old
 		hosts = append(hosts, h)
 		peers = append(peers, Peer{Subnet: h.subnet, Addr: h.local(), Kernel: k})
 	}
@@ -117,7 +126,7 @@ func (h *host) inner() netip.Addr { return h.subnet.Addr().Next() }
 func (h *host) local() netip.Addr { return h.Addr().Addr() }
 
 func (h *host) config() Config {
-	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384}
+	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384, old: h.old}
 }
 
 func (h *host) link(name string) int {
@@ -144,6 +153,12 @@ func (h *host) load(c Config) {
 	}))
 	p := h.path
 	h.t.Cleanup(func() { h.must(p.Close()) })
+}
+
+// remove removes pins; that of filters is done inside their namespace.
+func (h *host) remove(dir string) {
+	h.t.Helper()
+	h.must(h.Do(func() error { return Remove(dir) }))
 }
 
 // attachTo attaches the path to uplinks, by which all peers' datagrams may arrive.

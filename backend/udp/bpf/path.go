@@ -13,6 +13,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +38,8 @@ type Config struct {
 	// PinDir, if not empty, is the directory on a bpffs that keeps the path after
 	// the process ends; see the function PinDir.
 	PinDir string
+	// old is for tests: use only what Linux 5.10 has.
+	old bool
 }
 
 func (c Config) validate() error {
@@ -63,7 +67,9 @@ type Path struct {
 
 	mu sync.Mutex // guards all below
 	objects
-	links       map[string]attachment // by name of the pin
+	filters     bool                  // attach by filters of tc: the kernel has no tcx
+	tc          *netlink.Handle       // of the device's namespace
+	hooks       map[string]attachment // by name of the pin
 	xdpRefusals map[int]error         // why decap_xdp is not attached, by the uplink's index
 	// table mirrors the map of peers. hosts and lengths count the peers of an
 	// address and of a prefix length.
@@ -113,16 +119,42 @@ func (p *Path) open() error {
 		if err := preparePins(p.config.PinDir); err != nil {
 			return err
 		}
-		if err := p.adopt(); err != nil || p.adopted {
+		if err := p.adopt(); err != nil {
 			return err
 		}
 	}
-	return p.load()
+	if !p.adopted {
+		if err := p.load(); err != nil {
+			return err
+		}
+	}
+	return p.openHooks()
+}
+
+// openHooks chooses the kind of hooks.
+func (p *Path) openHooks() (err error) {
+	if p.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
+	}
+	err = probeTCX(p.Encap)
+	if p.filters = p.config.old || errors.Is(err, ebpf.ErrNotSupported); p.filters {
+		return nil
+	}
+	return err
+}
+
+// Hooks names the kind of hooks that run the programs, with the reason if it is not
+// the best one.
+func (p *Path) Hooks() string {
+	if p.filters {
+		return "filters of tc, since tcx needs Linux 6.6 or newer"
+	}
+	return "tcx"
 }
 
 func newPath(c Config) *Path {
 	return &Path{
-		config: c, links: make(map[string]attachment), xdpRefusals: make(map[int]error),
+		config: c, hooks: make(map[string]attachment), xdpRefusals: make(map[int]error),
 		table: make(map[flannelKey]endpoint), hosts: make(map[uint32]int),
 	}
 }
@@ -131,8 +163,14 @@ func newPath(c Config) *Path {
 func (p *Path) Adopted() bool { return p.adopted }
 
 func (p *Path) load() error {
+	// Before Linux 5.11 maps count against the limit of locked memory. If it cannot
+	// be raised, the load fails with EPERM.
+	_ = rlimit.RemoveMemlock()
 	spec, err := loadFlannel()
 	if err != nil {
+		return err
+	}
+	if err := fit(spec, p.config.old); err != nil {
 		return err
 	}
 	c := p.config
@@ -162,10 +200,14 @@ func (p *Path) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for _, name := range p.linkNames() {
-		errs = append(errs, p.links[name].Close())
+	for _, name := range p.hookNames() {
+		errs = append(errs, p.hooks[name].Close())
 	}
-	clear(p.links)
+	clear(p.hooks)
+	if p.tc != nil {
+		p.tc.Close()
+		p.tc = nil
+	}
 	errs = append(errs, p.flannelPrograms.Close(), p.flannelMaps.Close())
 	p.objects = objects{}
 	return errors.Join(errs...)
@@ -190,7 +232,7 @@ func forward(device int) error {
 // CAP_PERFMON the verifier forbids pointer arithmetic (EACCES).
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON", err)
+		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and CAP_SYS_RESOURCE before Linux 5.11", err)
 	}
 	return err
 }
@@ -211,23 +253,24 @@ func mask(bits int) uint32 {
 	return binary.NativeEndian.Uint32(net.CIDRMask(bits, 32))
 }
 
-// Probe returns nil if this process can use the kernel path on this kernel, else
-// the reason. It loads the programs without attaching them: that needs the
-// capabilities, and the kernel verifies the programs and the helpers they call.
-func Probe() error {
+// Probe returns the kind of hooks if this process can use the kernel path on this
+// kernel, else the reason against it. It loads the programs without attaching them:
+// that needs the capabilities, and the kernel verifies the programs and the helpers
+// they call.
+func Probe() (hooks string, err error) {
 	p := newPath(Config{
 		Device: 1, Port: 1, MaxPeers: 1, MTU: 1,
 		Local:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 0, 0}), 8),
 	})
-	err := p.load()
+	err = p.load()
 	if err == nil {
-		err = probeTCX(p.Encap)
+		err = p.openHooks()
 	}
 	if err := errors.Join(err, p.Close()); err != nil {
-		return fmt.Errorf("probe kernel path: %w", err)
+		return "", fmt.Errorf("probe kernel path: %w", err)
 	}
-	return nil
+	return p.Hooks(), nil
 }
 
 // probeTCX attaches to an interface that never exists. A kernel with tcx (Linux 6.6)

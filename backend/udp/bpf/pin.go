@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/ownfile"
@@ -28,30 +29,7 @@ const (
 	unfinished = "-new"
 )
 
-func tcLink(index int) string  { return linkTCPrefix + strconv.Itoa(index) }
 func xdpLink(index int) string { return linkXDPPrefix + strconv.Itoa(index) }
-
-// PinDir returns the directory for a device of the current network namespace. Its
-// name has the namespace's cookie (SO_NETNS_COOKIE), which is unique until the next
-// boot, so namespaces do not share directories.
-func PinDir(device string) (string, error) {
-	name, err := pinName(device)
-	return filepath.Join(pinRoot(), name), err
-}
-
-// pinName returns the name of a device's directory; for "" its prefix.
-func pinName(device string) (string, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", fmt.Errorf("name directory for pins: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return "", fmt.Errorf("name directory for pins: %w", err)
-	}
-	return fmt.Sprintf("netns-%d-%s", cookie, device), nil
-}
 
 // Pinned returns the devices of the current network namespace that have a PinDir.
 func Pinned() ([]string, error) {
@@ -86,7 +64,7 @@ func entryNames(dir string) ([]string, error) {
 }
 
 // Remove detaches the path that is pinned at dir and removes the pins. It returns
-// nil if there are none.
+// nil if there are none. It must be called in the network namespace of the device.
 func Remove(dir string) (err error) {
 	defer func() {
 		if err != nil {
@@ -100,10 +78,15 @@ func Remove(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range linksOf(names) {
-		l, err := pinnedLink(filepath.Join(dir, name))
-		if err == nil && l != nil {
-			err = end(l)
+	tc, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer tc.Close()
+	for _, name := range hooksOf(names) {
+		h, err := pinnedHook(tc, filepath.Join(dir, name))
+		if err == nil && h != nil {
+			err = h.end()
 		}
 		if err != nil {
 			return err
@@ -119,24 +102,9 @@ func Remove(dir string) (err error) {
 	return nil
 }
 
-// pinnedLink returns the link that is pinned at path; nil if there is none.
-func pinnedLink(path string) (link.Link, error) {
-	l, err := link.LoadPinnedLink(path, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, explain(err)
-	}
-	return l, nil
-}
-
-// end detaches a link. Without Detach, the removal of its pin would detach it later:
-// the kernel defers that (bpf_link_put, kernel/bpf/syscall.c).
-func end(l link.Link) error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
-
 // preparePins creates the directory, and mounts a bpffs if there is none. It removes
-// the directories of devices that have gone: namespaces end without notice.
+// the directories of devices and namespaces that have gone: namespaces end without
+// notice.
 func preparePins(dir string) error {
 	if strings.HasPrefix(dir, bpffs+"/") {
 		if err := mountBPFFS(); err != nil {
@@ -159,19 +127,33 @@ func preparePins(dir string) error {
 	}
 	for _, s := range siblings {
 		other := filepath.Join(filepath.Dir(dir), s.Name())
-		if l, err := link.LoadPinnedLink(filepath.Join(other, linkEncap), nil); err == nil {
-			attached, err := interfaceOf(l)
-			if err := errors.Join(err, l.Close()); err != nil {
-				return fmt.Errorf("look at pins %s: %w", other, err)
-			}
-			if attached == 0 && other != dir {
-				if err := Remove(other); err != nil {
-					return err
-				}
-			}
+		if other == dir {
+			continue
+		}
+		if err := removeGone(other); err != nil {
+			return fmt.Errorf("look at left-over pins %s: %w", other, err)
 		}
 	}
 	return nil
+}
+
+// removeGone removes a directory, maybe of another namespace, if what it is for has
+// gone: with links the device, with filters the network namespace, which took them
+// along.
+func removeGone(dir string) error {
+	l, err := link.LoadPinnedLink(filepath.Join(dir, linkEncap), nil)
+	if err != nil {
+		gone, err := namespaceIsGone(dir)
+		if gone {
+			err = os.RemoveAll(dir)
+		}
+		return err
+	}
+	attached, err := interfaceOf(l)
+	if err := errors.Join(err, l.Close()); err != nil || attached != 0 {
+		return err
+	}
+	return Remove(dir)
 }
 
 // identity is a hash of the programs, with the layout of the maps, and the
@@ -186,7 +168,7 @@ func (c Config) identity() string {
 // objectsPrefix begins the names of the directories of objects.
 const objectsPrefix = "objects-"
 
-// objectsDir holds the pinned programs and maps. Links are pinned beside it, since
+// objectsDir holds the pinned programs and maps. Hooks are pinned beside it, since
 // they outlive their programs.
 func (c Config) objectsDir() string { return filepath.Join(c.PinDir, objectsPrefix+c.identity()) }
 
@@ -230,6 +212,11 @@ func (p *Path) commitPins() error {
 			return err
 		}
 		if err := os.Rename(dir+unfinished, dir); err != nil {
+			return err
+		}
+	}
+	if p.filters {
+		if err := pinNamespace(p.config.PinDir); err != nil {
 			return err
 		}
 	}

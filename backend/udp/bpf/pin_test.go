@@ -34,6 +34,9 @@ func newPinRoot(t *testing.T) string {
 // attached returns the number of programs of a kind on an interface.
 func (h *host) attached(name string, kind ebpf.AttachType) int {
 	h.t.Helper()
+	if h.path.filters {
+		return len(h.filtersAt(name, kind))
+	}
 	var n int
 	h.must(h.Do(func() error {
 		r, err := link.QueryPrograms(link.QueryOptions{Target: h.link(name), Attach: kind})
@@ -48,12 +51,14 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 // TestRestart closes a path and loads it again under a running ping: as it was, with
 // the pins of an earlier release, and for another configuration. Then it removes it.
 func TestRestart(t *testing.T) {
-	t.Run("after GRO", func(t *testing.T) { testRestart(t, "on") })
-	t.Run("before GRO", func(t *testing.T) { testRestart(t, "off") })
+	eachHook(t, func(t *testing.T, old bool) {
+		t.Run("after GRO", func(t *testing.T) { testRestart(t, old, "on") })
+		t.Run("before GRO", func(t *testing.T) { testRestart(t, old, "off") })
+	})
 }
 
-func testRestart(t *testing.T, tso string) {
-	_, hosts := newHosts(t, false, true)
+func testRestart(t *testing.T, old bool, tso string) {
+	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
 	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
 	c := a.config()
@@ -137,8 +142,8 @@ func testRestart(t *testing.T, tso string) {
 	if xdp != a.hasXDP(netnstest.Uplink) {
 		t.Errorf("XDP at the uplink after closing: %v", !xdp)
 	}
-	a.must(Remove(c.PinDir))
-	a.must(Remove(c.PinDir))
+	a.remove(c.PinDir)
+	a.remove(c.PinDir)
 	if a.hasXDP(netnstest.Uplink) {
 		t.Error("XDP at the uplink after removal")
 	}
@@ -181,12 +186,14 @@ func TestNoReader(t *testing.T) {
 	run(t, b.Host, "ping", "-c", "10", "-i", "0.01", "-w", "5", a.inner().String())
 	run(t, a.Host, "ping", "-c", "10", "-i", "0.01", "-w", "5", b.inner().String())
 	iperf(t, a.Host, b.Host, b.inner(), "-n", "20M")
-	a.must(Remove(c.PinDir))
+	a.remove(c.PinDir)
 }
 
 // TestUnpinned: a path without pins leaves nothing after Close.
-func TestUnpinned(t *testing.T) {
-	_, hosts := newHosts(t, true)
+func TestUnpinned(t *testing.T) { eachHook(t, testUnpinned) }
+
+func testUnpinned(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, true)
 	a := hosts[0]
 	if n := a.attached(netnstest.Uplink, ebpf.AttachTCXIngress); n != 1 {
 		t.Errorf("uplink runs %d programs, want 1", n)
@@ -201,9 +208,11 @@ func TestUnpinned(t *testing.T) {
 }
 
 // TestLeftOver: Load removes the pins of a device that has gone, and does not adopt an
-// interrupted pinning.
-func TestLeftOver(t *testing.T) {
-	lab, hosts := newHosts(t, false, false)
+// interrupted pinning. The pins of filters stay as long as their namespace.
+func TestLeftOver(t *testing.T) { eachHook(t, testLeftOver) }
+
+func testLeftOver(t *testing.T, old bool) {
+	lab, hosts := newHostsBy(t, old, false, false)
 	a, b := hosts[0], hosts[1]
 	root := filepath.Join(newPinRoot(t), "flannel")
 	gone := lab.Namespace("gone")
@@ -241,16 +250,22 @@ func TestLeftOver(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "a b" {
-		t.Errorf("pinned are %q, want those of a and b", got)
+	want := "a b"
+	if old {
+		want += " gone"
 	}
-	a.must(Remove(c.PinDir))
-	b.must(Remove(other.PinDir))
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("pinned are %q, want %q", got, want)
+	}
+	a.remove(c.PinDir)
+	b.remove(other.PinDir)
 }
 
 // TestDeviceAgain creates the device again while the pins of the first one exist.
-func TestDeviceAgain(t *testing.T) {
-	_, hosts := newHosts(t, false)
+func TestDeviceAgain(t *testing.T) { eachHook(t, testDeviceAgain) }
+
+func testDeviceAgain(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, false)
 	a := hosts[0]
 	const name = "flannel1"
 	c := a.config()
@@ -268,7 +283,7 @@ func TestDeviceAgain(t *testing.T) {
 		}
 		a.must(errors.Join(a.path.Close(), tun.Close()))
 	}
-	a.must(Remove(c.PinDir))
+	a.remove(c.PinDir)
 }
 
 func TestPinDir(t *testing.T) {

@@ -6,43 +6,12 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	log "github.com/golang/glog"
 )
 
-// errDetached is misplaced's reason for a link without an interface: a person
+// errDetached is misplaced's reason for a hook without an interface: a person
 // detached it, or the interface was deleted.
 var errDetached = errors.New("is detached")
-
-// misplaced returns what is wrong with a link, or nil: its program is not attached
-// to the interface, or runs after another one. XDP has one program.
-func misplaced(l link.Link, index int) (why, err error) {
-	info, err := l.Info()
-	if err != nil {
-		return nil, err
-	}
-	if xdp := info.XDP(); xdp != nil {
-		if int(xdp.Ifindex) != index {
-			return errDetached, nil
-		}
-		return nil, nil
-	}
-	tcx := info.TCX()
-	if tcx == nil {
-		return nil, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
-	}
-	if int(tcx.Ifindex) != index {
-		return errDetached, nil
-	}
-	chain, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachType(tcx.AttachType)})
-	if err != nil {
-		return nil, fmt.Errorf("query programs of interface %d: %w", index, err)
-	}
-	if len(chain.Programs) > 0 && chain.Programs[0].ID != info.Program {
-		return fmt.Errorf("runs after %s", nameOf(chain.Programs[0].ID)), nil
-	}
-	return nil, nil
-}
 
 // nameOf returns a program's name and number. The name needs CAP_SYS_ADMIN.
 func nameOf(id ebpf.ProgramID) string {
@@ -81,18 +50,16 @@ func (p *Path) Behind() (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []string
-	for name, l := range p.links {
-		if !strings.HasPrefix(name, linkTCPrefix) {
+	for name, h := range p.hooks {
+		if name != p.decapHook(h.index) {
 			continue
 		}
-		chain, err := link.QueryPrograms(link.QueryOptions{Target: l.index, Attach: ebpf.AttachTCXIngress})
+		others, err := h.behind()
 		if err != nil {
-			return "", fmt.Errorf("query programs of interface %d: %w", l.index, err)
+			return "", err
 		}
-		for i, other := range chain.Programs {
-			if i > 0 {
-				all = append(all, fmt.Sprintf("%s at interface %d", nameOf(other.ID), l.index))
-			}
+		for _, other := range others {
+			all = append(all, fmt.Sprintf("%s at interface %d", other, h.index))
 		}
 	}
 	return strings.Join(all, ", "), nil

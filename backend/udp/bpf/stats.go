@@ -114,13 +114,13 @@ func (p *Path) checkPeers() error {
 }
 
 func (p *Path) checkLinks() error {
-	for _, name := range p.linkNames() {
-		l := p.links[name]
-		where := fmt.Sprintf("interface %d", l.index)
-		if name == linkEncap {
+	for _, name := range p.hookNames() {
+		h := p.hooks[name]
+		where := fmt.Sprintf("interface %d", h.index)
+		if name == p.encapHook() {
 			where = "the device"
 		}
-		why, err := misplaced(l, l.index)
+		why, err := h.misplaced(h.index)
 		if err != nil {
 			return fmt.Errorf("look at the program on %s: %w", where, err)
 		}

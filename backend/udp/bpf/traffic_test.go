@@ -11,7 +11,7 @@ import (
 
 func TestProbe(t *testing.T) {
 	netnstest.Require(t)
-	if err := Probe(); err != nil {
+	if _, err := Probe(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,11 +2,11 @@ package bpf
 
 import (
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,10 +68,10 @@ func TestTagged(t *testing.T) {
 var onOff = map[bool]string{true: "on", false: "off"}
 
 // pushTag gives all that an interface sends a tag.
-func (h *host) pushTag(name string, tag uint16) link.Link {
+func (h *host) pushTag(name string, tag uint16) io.Closer {
 	h.t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXEgress, License: "GPL",
+		Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R2, int32(htons(unix.ETH_P_8021Q))),
 			asm.Mov.Imm(asm.R3, int32(tag)),
@@ -81,11 +81,8 @@ func (h *host) pushTag(name string, tag uint16) link.Link {
 		},
 	})
 	h.must(err)
-	var l link.Link
-	h.must(h.Do(func() error {
-		l, err = link.AttachTCX(link.TCXOptions{Interface: h.link(name), Program: p, Attach: ebpf.AttachTCXEgress})
-		return err
-	}))
+	f, err := addFilter(h.Netlink(), filterKey{egress: true, index: h.link(name)}, p)
+	h.must(err)
 	h.must(p.Close())
-	return l
+	return f
 }

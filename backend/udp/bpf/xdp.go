@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -20,6 +21,7 @@ var (
 	// (virtnet_xdp_set, drivers/net/virtio_net.c). They gain more than GRO does.
 	errSuperPackets = errors.New("super-packets cross this link whole, and with XDP would not")
 	errNoGRO        = errors.New("GRO is off")
+	errLargeMTU     = errors.New("its MTU is too large for XDP; Linux 5.18 or newer with a driver for several buffers takes it")
 )
 
 // superPackets are drivers whose links carry super-packets whole.
@@ -39,8 +41,12 @@ func (p *Path) XDPRefusals() map[int]error {
 func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	refusal := xdpRefusal(i)
 	if refusal == nil {
-		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (link.Link, error) {
-			return link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
+		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (hook, error) {
+			l, err := link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
+			if errors.Is(err, unix.ERANGE) { // veth and others
+				err = errLargeMTU
+			}
+			return linkHook{l}, err
 		})
 	}
 	if refusal == nil {

@@ -44,8 +44,10 @@ func (h *host) segmented(yes bool) {
 
 // TestGather: TCP segments that arrive one by one leave the device as super-packets,
 // also after a change of the uplink's offloads.
-func TestGather(t *testing.T) {
-	_, hosts := newHosts(t, true, true)
+func TestGather(t *testing.T) { eachHook(t, testGather) }
+
+func testGather(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, true, true)
 	a, b := hosts[0], hosts[1]
 	for _, segmented := range []bool{false, true, false, true} {
 		a.segmented(segmented)
@@ -139,4 +141,18 @@ func TestXDPIsTaken(t *testing.T) {
 	}
 	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
 	a.hasDecapXDP(netnstest.Uplink, true)
+}
+
+// Without XDP for frames of several buffers, an uplink with a large MTU has the reason
+// against XDP in words.
+func TestXDPLargeMTU(t *testing.T) {
+	lab, hosts := newHostsBy(t, true, true, true)
+	a, b := hosts[0], hosts[1]
+	const direct = "direct"
+	lab.Wire(a.Host, direct, b.Host, direct, 9000)
+	run(t, a.Host, "ethtool", "-K", direct, "gro", "on", "tso", "off")
+	a.attachTo(direct)
+	if why := a.path.XDPRefusals()[a.link(direct)]; !errors.Is(why, errLargeMTU) {
+		t.Errorf("the reason is %v, want %v", why, errLargeMTU)
+	}
 }

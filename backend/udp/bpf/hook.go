@@ -1,0 +1,129 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+// hook is a program at an interface: a link of tcx or XDP, or a filter of tc. It
+// stays after Close if it is pinned, and ends otherwise.
+type hook interface {
+	// replace makes the hook run another program from the next packet on.
+	replace(*ebpf.Program) error
+	// misplaced returns what is wrong with the hook, or nil: it is not attached to
+	// the interface, or runs after another program.
+	misplaced(index int) (why, err error)
+	// behind describes the programs that run after the hook's.
+	behind() ([]string, error)
+	// pin keeps the hook after Close, by an entry of a bpffs.
+	pin(path string) error
+	// end detaches the program, removes the pin, and closes the hook.
+	end() error
+	io.Closer
+}
+
+// pinnedHook returns the hook that is pinned at path; nil if there is none. A filter
+// is one of the network namespace of tc.
+func pinnedHook(tc *netlink.Handle, path string) (hook, error) {
+	if strings.HasPrefix(filepath.Base(path), filterPrefix) {
+		return pinnedFilter(tc, path)
+	}
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	return linkHook{l}, nil
+}
+
+// linkHook is a link of tcx (Linux 6.6 and newer) or XDP.
+type linkHook struct{ link.Link }
+
+func (l linkHook) replace(program *ebpf.Program) error { return l.Update(program) }
+
+func (l linkHook) pin(path string) error { return l.Pin(path) }
+
+// end calls Detach: the removal of a pin alone detaches the program some time later
+// (bpf_link_put, kernel/bpf/syscall.c).
+func (l linkHook) end() error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
+
+// misplaced implements hook. XDP has one program.
+func (l linkHook) misplaced(index int) (why, err error) {
+	info, err := l.Info()
+	if err != nil {
+		return nil, err
+	}
+	if xdp := info.XDP(); xdp != nil {
+		if int(xdp.Ifindex) != index {
+			return errDetached, nil
+		}
+		return nil, nil
+	}
+	tcx := info.TCX()
+	if tcx == nil {
+		return nil, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
+	}
+	if int(tcx.Ifindex) != index {
+		return errDetached, nil
+	}
+	chain, err := chainOf(tcx)
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) > 0 && chain[0].ID != info.Program {
+		return fmt.Errorf("runs after %s", nameOf(chain[0].ID)), nil
+	}
+	return nil, nil
+}
+
+// chainOf returns the programs at the interface and in the direction of a link of tcx.
+func chainOf(tcx *link.TCXInfo) ([]link.AttachedProgram, error) {
+	r, err := link.QueryPrograms(link.QueryOptions{Target: int(tcx.Ifindex), Attach: ebpf.AttachType(tcx.AttachType)})
+	if err != nil {
+		return nil, fmt.Errorf("query programs of interface %d: %w", tcx.Ifindex, err)
+	}
+	return r.Programs, nil
+}
+
+// behind implements hook.
+func (l linkHook) behind() (names []string, err error) {
+	info, err := l.Info()
+	if err != nil || info.TCX() == nil {
+		return nil, err
+	}
+	chain, err := chainOf(info.TCX())
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range chain {
+		if other.ID != info.Program {
+			names = append(names, nameOf(other.ID))
+		}
+	}
+	return names, nil
+}
+
+// interfaceOf returns the index of a link's interface; 0 after that has gone.
+func interfaceOf(l link.Link) (int, error) {
+	info, err := l.Info()
+	if err != nil {
+		return 0, err
+	}
+	if tcx := info.TCX(); tcx != nil {
+		return int(tcx.Ifindex), nil
+	}
+	if xdp := info.XDP(); xdp != nil {
+		return int(xdp.Ifindex), nil
+	}
+	return 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
+}

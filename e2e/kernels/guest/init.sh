@@ -1,0 +1,34 @@
+#!/bin/bash
+# The first process of the guest: mounts what the tests need, runs the job, and
+# reports its exit code on the serial port.
+export PATH=/job/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C TERM=dumb
+mount -t ext4 -o ro /dev/vdb /usr/lib/modules
+mount -t ext4 /dev/vdc /job
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mkdir -p /run/netns /run/lock
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup /sys/fs/cgroup
+ln -sfn /proc/self/fd /dev/fd
+for n in 0:stdin 1:stdout 2:stderr; do
+	ln -sfn "/proc/self/fd/${n%:*}" "/dev/${n#*:}"
+done
+hostname guest
+ip link set lo up
+modprobe tun
+cd /job || exit
+mkdir -p out
+bash /job/command </dev/null
+code=$?
+cd /
+umount -l /job
+sync
+echo "GUEST-EXIT $code"
+sync
+echo o >/proc/sysrq-trigger
+sleep 10

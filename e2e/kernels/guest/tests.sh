@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# Runs the test binaries of the job, and gets what docs/kernels.md has of the data path.
+uname -r >out/release
+
+# The data path that auto chooses, with its reason: the status of a real daemon.
+path() {
+	ip link add eth0 type veth peer name far
+	ip link set far up
+	ip link set eth0 up
+	ip addr add 192.168.77.1/24 dev eth0
+	ip route add default via 192.168.77.254
+	etcd --data-dir /tmp/etcd >/tmp/etcd.log 2>&1 &
+	local etcd=$! flannel
+	for _ in $(seq 300); do
+		ETCDCTL_API=3 etcdctl put /coreos.com/network/config '{"Network": "10.5.0.0/16"}' >/dev/null 2>&1 && break
+		sleep 0.2
+	done
+	programs/flannel -etcd-endpoint=http://127.0.0.1:2379 -state-dir=/tmp/state >out/flannel.log 2>&1 &
+	flannel=$!
+	for _ in $(seq 300); do
+		curl -sf http://127.0.0.1:8286/api/v1/status >out/status.json && grep -q '"datapath"' out/status.json && break
+		sleep 0.2
+	done
+	kill $flannel
+	wait $flannel
+	kill $etcd
+	wait $etcd
+	programs/flannel cleanup >>out/flannel.log 2>&1
+	ip link del eth0
+}
+path
+
+while read -r package binary skip; do
+	(
+		cd "tree/$package" || exit
+		"/job/tests/$binary" -test.v -test.timeout=0 -test.run="$(cat /job/run)" -test.skip="$skip" 2>&1 |
+			tee "/job/out/$binary.txt" | grep --line-buffered -E '^--- |^ *--- (FAIL|SKIP)'
+		echo "EXIT ${PIPESTATUS[0]}" >>"/job/out/$binary.txt"
+	)
+	echo "$package: $(tail -n 1 "out/$binary.txt"), $(cut -d ' ' -f 1 /proc/uptime) s since boot"
+done <list
+true

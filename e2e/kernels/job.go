@@ -1,0 +1,138 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	_ "embed"
+)
+
+// packages are those whose tests touch the kernel.
+var packages = []string{
+	"backend/udp/bpf", "backend/udp", "backend/vxlan", "backend/hostgw", "backend/wireguard",
+	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute", "pkg/probe", "e2e",
+}
+
+// skipped are patterns of the tests that need more than a kernel: a compiler, Docker,
+// systemd, the Go tool or hours.
+var skipped = map[string]string{
+	"backend/udp/bpf": "^TestGenerated$",
+	"e2e":             "^Test(Alert|Chaos|Dashboard|Demo|Docker|Package|Systemd|Transcript|CNI|Leak|NothingIsLeftBehind)|^TestWireGuardPeerByHand$",
+}
+
+// programs are those that e2e builds, for which a stand-in for the Go tool copies them
+// in the guest, and bench, for figures with -command.
+var programs = map[string]string{"flannel": ".", "classicpeer": "./e2e/classicpeer", "demo": "./e2e/demo", "bench": "./e2e/bench"}
+
+//go:embed guest/tests.sh
+var testsScript string
+
+// goTool is the stand-in: "go build … -o OUTPUT … PACKAGE".
+const goTool = `#!/bin/sh
+while [ $# -gt 1 ]; do
+	[ "$1" != -o ] || output=$2
+	shift
+done
+exec cp "/job/programs/$(basename "$1")" "$output"
+`
+
+// job is the folder that becomes the disk of a guest, mounted at /job.
+type job struct{ dir string }
+
+// newJob builds the tests and the programs. The tests read files of the source tree,
+// so a copy of it is there, too.
+func newJob(ctx context.Context, o options) (*job, error) {
+	dir, err := os.MkdirTemp(o.dir, "job-")
+	if err != nil {
+		return nil, err
+	}
+	j := &job{dir}
+	if err := j.fill(ctx, o); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return j, nil
+}
+
+func (j *job) fill(ctx context.Context, o options) error {
+	for _, folder := range []string{"tests", "programs", "tools", "tree", "out"} {
+		if err := os.Mkdir(filepath.Join(j.dir, folder), 0o755); err != nil {
+			return err
+		}
+	}
+	var list strings.Builder
+	for _, p := range strings.Split(o.packages, ",") {
+		binary := strings.ReplaceAll(p, "/", "-")
+		if err := goBuild(ctx, "test", "-c", "-vet=off", "-o", filepath.Join(j.dir, "tests", binary), "./"+p); err != nil {
+			return err
+		}
+		fmt.Fprintln(&list, p, binary, cmp.Or(skipped[p], "^$"))
+	}
+	for name, p := range programs {
+		if err := goBuild(ctx, "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(j.dir, "programs", name), p); err != nil {
+			return err
+		}
+	}
+	for file, text := range map[string]string{
+		"tools/go": goTool, "list": list.String(), "run": cmp.Or(o.run, "."), "command": cmp.Or(o.command, testsScript),
+	} {
+		if err := os.WriteFile(filepath.Join(j.dir, file), []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	return copyTree(".", filepath.Join(j.dir, "tree"))
+}
+
+func goBuild(ctx context.Context, args ...string) error {
+	c := exec.CommandContext(ctx, "go", args...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// copyTree copies the files of a source tree that Git would have.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		switch {
+		case e.IsDir() && (rel == ".git" || rel == "bin" || rel == "dist"):
+			return filepath.SkipDir
+		case e.IsDir():
+			return os.MkdirAll(target, 0o755)
+		case !e.Type().IsRegular():
+			return nil
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, text, info.Mode().Perm())
+	})
+}
+
+// disk makes a disk for one guest, with room for its results.
+func (j *job) disk(ctx context.Context) (string, error) {
+	disk := j.dir + ".ext4"
+	return disk, makeDisk(ctx, disk, j.dir, 300)
+}
+
+func (j *job) remove() error { return os.RemoveAll(j.dir) }

@@ -1,0 +1,192 @@
+// Command kernels runs the tests on other kernels. It boots Debian's kernel of each
+// line in a virtual machine, runs the tests that touch the kernel inside, and enters
+// the results into the table of docs/kernels.md.
+//
+//	suites ─► kernel ──┐
+//	suites ─► root ────┼─► guest ─► outcome ─► table
+//	go test -c ─► job ─┘
+//
+// Glossary: a line is a series of releases, such as 6.1, of which Debian serves the
+// newest; a guest is a virtual machine; a job is the disk with the programs that the
+// guest runs and the files that come back.
+//
+// The guest is emulated by QEMU without hardware support. Its clock counts
+// instructions (-icount), so time-outs inside do not depend on the load outside.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// lines are those that users run, and the newest ones.
+var lines = []string{"5.10", "6.1", "6.12", "6.18", "7.2", "7.3", "6.1-cloud", "7.3-cloud"}
+
+// needed are lines whose absence from Debian's suites is a failure.
+var needed = []string{"5.10", "6.1", "6.12"}
+
+type options struct {
+	dir      string // of disks and kernels, kept between runs
+	page     string // with the table
+	run      string // pattern of tests
+	packages string
+	command  string // in place of the tests
+	timeout  time.Duration
+	memory   int // MiB
+	append   string
+	lines    []string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:], os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(ctx, o, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "kernels: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, usage io.Writer) (options, error) {
+	var o options
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	fs := flag.NewFlagSet("kernels", flag.ContinueOnError)
+	fs.SetOutput(usage)
+	fs.StringVar(&o.dir, "dir", filepath.Join(cache, "flannel-kernels"), "`folder` of disks and kernels, kept between runs")
+	fs.StringVar(&o.page, "page", "docs/kernels.md", "`file` whose table gets the results; empty: none")
+	fs.StringVar(&o.run, "run", "", "`pattern` of the tests to run; empty: all")
+	fs.StringVar(&o.packages, "packages", strings.Join(packages, ","), "comma-separated `packages` to test")
+	fs.StringVar(&o.command, "command", "", "shell `text` to run in place of the tests; what it leaves in out/ comes to DIR/out-LINE")
+	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
+	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
+	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
+	fs.Usage = func() {
+		fmt.Fprintf(usage, "Usage: ./test -kernels [flags] [LINE…]\n\nRuns the tests on Debian's kernels %s, or on those of each LINE.\n\nFlags:\n", strings.Join(lines, ", "))
+		fs.PrintDefaults()
+	}
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if o.lines = fs.Args(); len(o.lines) == 0 {
+		o.lines = lines
+	}
+	o.dir, err = filepath.Abs(o.dir)
+	return o, err
+}
+
+// run tests each line in turn. A failure of one does not end the others.
+func run(ctx context.Context, o options, out io.Writer) error {
+	if err := checkTools(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return err
+	}
+	d := &debian{dir: o.dir}
+	root, err := d.root(ctx)
+	if err != nil {
+		return err
+	}
+	j, err := newJob(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer j.remove()
+	var errs []error
+	for _, line := range o.lines {
+		k, err := d.kernel(ctx, line)
+		if errors.Is(err, errNoKernel) && !slices.Contains(needed, line) {
+			fmt.Fprintf(out, "%s: not tested: %v\n", line, err)
+			continue
+		}
+		if err == nil {
+			err = test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append})
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", line, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// test runs the job in a guest, prints its results, and enters them into the page.
+func test(ctx context.Context, o options, out io.Writer, g guest) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	results := filepath.Join(o.dir, "out-"+g.kernel.line)
+	fmt.Fprintf(out, "== %s: Linux %s\n", g.kernel.line, g.kernel.release)
+	if err := g.run(ctx, out, results); err != nil {
+		return err
+	}
+	if o.command != "" {
+		return nil
+	}
+	r, err := readOutcome(results)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped, %d not possible on this kernel\n",
+		g.kernel.line, r.passed, len(r.failed), len(r.skipped), r.lacking)
+	if o.page != "" {
+		if err := enter(o.page, g.kernel, r); err != nil {
+			return err
+		}
+	}
+	return r.err()
+}
+
+// tools are the programs that this one runs, with their Debian packages.
+var tools = [][2]string{
+	{"qemu-system-x86_64", "qemu-system-x86"}, {"mmdebstrap", "mmdebstrap"}, {"busybox", "busybox-static"},
+	{"depmod", "kmod"}, {"xz", "xz-utils"}, {"mke2fs", "e2fsprogs"}, {"debugfs", "e2fsprogs"}, {"apt-get", "apt"},
+}
+
+func checkTools() error {
+	var missing []string
+	for _, t := range tools {
+		if _, err := exec.LookPath(t[0]); err != nil {
+			missing = append(missing, t[1])
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("tools are missing; install: apt-get install --no-install-recommends %s", strings.Join(missing, " "))
+	}
+	return nil
+}
+
+// shell runs a program and returns its output. The error has what it wrote to its
+// standard error.
+func shell(ctx context.Context, dir, name string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir = dir
+	var complaint strings.Builder
+	c.Stderr = &complaint
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, complaint.String())
+	}
+	return string(out), nil
+}
