@@ -38,7 +38,7 @@ func misplaced(l link.Link, index int) (why, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("query programs of interface %d: %w", index, err)
 	}
-	if len(chain.Programs) > 0 && chain.Programs[0].ID != info.Program {
+	if len(chain.Programs) > 0 && chain.Programs[0].ID != info.Program { // promise: our-programs-are-first
 		return fmt.Errorf("runs after %s", nameOf(chain.Programs[0].ID)), nil
 	}
 	return nil, nil
