@@ -4,6 +4,7 @@ package main
 var promises = []promise{
 	{"One owner", []mutation{
 		{"older-overlap-wins", never, "subnet/etcd", "TestAcquireOneOwner", "two hosts hold overlapping subnets"},
+		{"repaired-key-is-verified", never, "subnet/etcd", "TestRenewVerifies", "want ErrLost"},
 		{"one-host-an-address", never, "subnet/etcd", "TestAddressInUse", "want ErrAddressInUse"},
 		{"owner-and-value-are-compared", withoutOperand, "subnet/subnettest", "TestFakeConformance/EqualRevision", "error is"},
 		{"create-only-if-absent", yields(`clientv3.Compare(clientv3.Version(key), ">", -1)`), "subnet/etcdv3", "TestConformance/CreateRace", "both created the lease"},
