@@ -224,6 +224,7 @@ type checkpointWriter struct {
 	state *state
 	peers *peers
 
+	now     func() clock.Timestamp
 	saved   checkpoint
 	version uint64 // of the peers that were saved
 
@@ -241,7 +242,7 @@ func newCheckpointWriter(f *checkpointFile, s *state, p *peers, opened store.Con
 	pauses := backoff.New()
 	pauses.InitialInterval, pauses.MaxInterval = checkpointInterval, maxCheckpointPause
 	saved := checkpoint{API: opened.API, StorePrefix: opened.Prefix, Config: *s.get().config}
-	return &checkpointWriter{file: f, state: s, peers: p, saved: saved, pauses: pauses}
+	return &checkpointWriter{file: f, state: s, peers: p, now: clock.Now, saved: saved, pauses: pauses}
 }
 
 // Run saves changes every checkpointInterval, and when ctx ends. It repeats a failed
@@ -263,7 +264,7 @@ func (w *checkpointWriter) Run(ctx context.Context) error {
 // save saves the checkpoint if the lease or the peers have changed, or the wall
 // clock was set.
 func (w *checkpointWriter) save() {
-	status, now, version := w.state.get().manager.Status(), clock.Now(), w.peers.currentVersion()
+	status, now, version := w.state.get().manager.Status(), w.now(), w.peers.currentVersion()
 	if version == w.version && status.Lease.StoredAs(w.saved.Lease) && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
 		return
 	}

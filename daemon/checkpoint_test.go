@@ -166,6 +166,9 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := newCheckpointWriter(r.checkpoints, r.state, r.peers, m.store.Opened)
+		w.now = func() clock.Timestamp { // the bubble's time: no clock is set meanwhile
+			return clock.Timestamp{Boot: "boot", SinceBoot: time.Duration(time.Now().UnixNano()), Wall: time.Now().Round(0)}
+		}
 		runFor := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +13,8 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// Of two hosts with one address, one has no usable node id. Whichever starts first
-// keeps its lease; the other one fails with the remedy. Nobody overwrites the key.
+// Of two hosts with one address, one or both have no usable node id. Whichever starts
+// first keeps its lease; the other one fails with the remedy. Nobody overwrites the key.
 func TestSameAddressWithoutNodeID(t *testing.T) {
 	spoil := map[string]func(r *rig){
 		"folder cannot be written": func(r *rig) {
@@ -28,34 +29,42 @@ func TestSameAddressWithoutNodeID(t *testing.T) {
 		},
 	}
 	for name, spoil := range spoil {
-		for _, spoiltFirst := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
-				first := newRig(t)
-				second := newRigAt(t, first.store, first.state.get().publicIP.String())
-				if spoiltFirst {
-					spoil(first)
-				} else {
-					spoil(second)
-				}
-				m := first.join()
-				s := first.supervise(m)
-				written := first.stored(m.lease.Subnet).Rev
-				_, err := second.joiner.join(t.Context())
-				if !errors.Is(err, subnet.ErrAddressInUse) || !strings.Contains(err.Error(), "-public-ip") {
-					t.Errorf("%s, first=%v: the second joined with %v", name, spoiltFirst, err)
-				}
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				now := first.stored(m.lease.Subnet)
-				if !now.Attrs.Equal(m.lease.Attrs) || now.Rev > written+2 { // the challenge and its answer
-					t.Errorf("%s, first=%v: the lease was %+v, is %+v", name, spoiltFirst, m.lease, now)
-				}
-				s.stop()
-				if err := <-s.ended; err != nil {
-					t.Errorf("%s, first=%v: the first ended with %v", name, spoiltFirst, err)
-				}
+		for _, spoilt := range []struct{ first, second bool }{{true, false}, {false, true}, {true, true}} {
+			t.Run(fmt.Sprintf("%s, %+v", name, spoilt), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					first := newRig(t)
+					second := newRigAt(t, first.store, first.state.get().publicIP.String())
+					if spoilt.first {
+						spoil(first)
+					}
+					if spoilt.second {
+						spoil(second)
+					}
+					refusesSecond(t, first, second)
+				})
 			})
 		}
+	}
+}
+
+func refusesSecond(t *testing.T, first, second *rig) {
+	t.Helper()
+	m := first.join()
+	s := first.supervise(m)
+	written := first.stored(m.lease.Subnet).Rev
+	_, err := second.joiner.join(t.Context())
+	if !errors.Is(err, subnet.ErrAddressInUse) || !strings.Contains(err.Error(), "-public-ip") {
+		t.Errorf("the second joined with %v", err)
+	}
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	now := first.stored(m.lease.Subnet)
+	if !now.Attrs.Equal(m.lease.Attrs) || now.Rev > written+2 { // the challenge and its answer
+		t.Errorf("the lease was %+v, is %+v", m.lease, now)
+	}
+	s.stop()
+	if err := <-s.ended; err != nil {
+		t.Errorf("the first ended with %v", err)
 	}
 }
 

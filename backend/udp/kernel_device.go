@@ -79,7 +79,7 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 		if !ok || t.Mode != netlink.TUNTAP_MODE_TUN || t.NonPersist || !netdev.IsTUN(t.Name) {
 			continue
 		}
-		if t.Alias != deviceMark && !slices.Contains(pinned, t.Name) {
+		if t.Alias != deviceMark && !slices.Contains(pinned, t.Name) { // promise: device-of-others-is-not-ours
 			continue
 		}
 		addrs, err := rtnl.Addrs(h, l)

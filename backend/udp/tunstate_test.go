@@ -1,9 +1,11 @@
 package udp
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -46,9 +48,9 @@ func TestForeignQueue(t *testing.T) {
 	if err := n.Check(); !errors.Is(err, errForeignQueue) {
 		t.Errorf("with a queue of another process: %v", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(t.Context()) }()
-	if err := <-ended; !errors.Is(err, backend.ErrGone) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := n.Run(ctx); !errors.Is(err, backend.ErrGone) {
 		t.Errorf("Run ended with %v, want %v", err, backend.ErrGone)
 	}
 	if err := n.Close(); err != nil {

@@ -4,6 +4,7 @@ package main
 var promises = []promise{
 	{"One owner", []mutation{
 		{"older-overlap-wins", never, "subnet/etcd", "TestAcquireOneOwner", "two hosts hold overlapping subnets"},
+		{"repaired-key-is-verified", never, "subnet/etcd", "TestRenewVerifies", "want ErrLost"},
 		{"one-host-an-address", never, "subnet/etcd", "TestAddressInUse", "want ErrAddressInUse"},
 		{"owner-and-value-are-compared", withoutOperand, "subnet/subnettest", "TestFakeConformance/EqualRevision", "error is"},
 		{"create-only-if-absent", yields(`clientv3.Compare(clientv3.Version(key), ">", -1)`), "subnet/etcdv3", "TestConformance/CreateRace", "both created the lease"},
@@ -59,5 +60,20 @@ var promises = []promise{
 		{"fragments-have-mf", skip, "backend/udp", "TestFragments", "more fragments: false, want true"},
 		{"copied-options-only", always, "backend/udp", "TestFragments", "want [500 496 80]"},
 		{"search-ends-below-limit", yields("0, size+2*precision"), "pkg/probe", "TestSearchEndsBelowTheLimit", "want the full size again"},
+	}},
+	{"Other users and programs", []mutation{
+		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},
+		{"lock-of-another-user-is-none", always, "pkg/netdev", "TestLockNameOfAnotherUser", "with a name that is nobody's"},
+		{"files-of-others-are-refused", never, "pkg/ownfile", "TestCheck", "want \"belongs to user 65534\""},
+		{"ipsec-is-heeded", withoutOperand, "pkg/hostrules", "TestIPsec", "want \"demands esp\""},
+		{"rule-about-datagrams-is-heeded", never, "pkg/hostrules", "TestNetfilter", "want \"tproxy\""},
+		{"policy-drop-is-heeded", never, "pkg/hostrules", "TestNetfilter", "want \"policy\""},
+		{"our-programs-are-first", never, "backend/udp/bpf", "TestFirst", "with another program before ours Check returns <nil>"},
+		{"same-route-of-others-serves", always, "pkg/rtnl", "TestSameRouteStays", "the kernel has another program's route"},
+		{"device-of-others-is-not-ours", never, "backend/udp", "TestForeignDeviceStays", "want a new flannel2"},
+		{"connections-are-bounded", never, "pkg/httpd", "TestConnectionsAreBounded", "connection is still open"},
+		{"foreign-host-header-is-refused", never, "pkg/httpd", "TestOwnHost", "status 200, want 421"},
+		{"text-of-leases-is-printable", skip, "subnet", "TestTextOfALeaseIsPrintable", "want \"a?[2J??b???\""},
+		{"crash-waits-for-no-reader", skip, "pkg/logpipe", "TestCrashWithStoppedReader", "want exit code 2"},
 	}},
 }

@@ -85,7 +85,7 @@ func (r *Resolver) Peer(subnet netip.Prefix) error {
 		found, err = r.lookup(sample(subnet), 0)
 	}
 	switch {
-	case isRefusal(err):
+	case isRefusal(err), errors.Is(err, unix.EHOSTUNREACH):
 		return r.refused(subnet, err)
 	case errors.Is(err, unix.ENETUNREACH): // it has no route at all
 		return nil
@@ -119,13 +119,21 @@ func (r *Resolver) lookup(dst netip.Addr, behind int) (*netlink.Route, error) {
 }
 
 // isRefusal reports whether err is that of a route or rule that refuses packets:
-// of type prohibit, blackhole or unreachable (fib_props in net/ipv4/fib_semantics.c).
+// of type prohibit or blackhole (fib_props in net/ipv4/fib_semantics.c). The error of
+// type unreachable may have other causes.
 func isRefusal(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL)
 }
 
 func (r *Resolver) refused(subnet netip.Prefix, err error) error {
-	return fmt.Errorf("a route or rule of this host refuses packets for %v: %w (see: ip route get %v; ip rule)", subnet, err, sample(subnet))
+	kind := "unreachable"
+	switch {
+	case errors.Is(err, unix.EACCES):
+		kind = "prohibit"
+	case errors.Is(err, unix.EINVAL):
+		kind = "blackhole"
+	}
+	return fmt.Errorf("a route or rule of type %s takes packets for %v: %w (see: ip route get %v; ip rule)", kind, subnet, err, sample(subnet))
 }
 
 // taken describes a route of another program that gets the packets for subnet.

@@ -47,7 +47,7 @@ func (r *Reader) findNetfilter(d Datagrams) (string, error) {
 		switch {
 		case rule != "":
 			return rule, nil
-		case c.Drops && !ended && !s.spared:
+		case c.Drops && !ended && !s.spared: // promise: policy-drop-is-heeded
 			return fmt.Sprintf("the policy of a chain drops the datagrams (see: nft list chain %v)", c), nil
 		}
 	}
@@ -107,7 +107,7 @@ func (s *search) chain(c *Chain, way route) (found string, ended bool) {
 		if m.never {
 			continue
 		}
-		if m.effect != "" && m.named || m.drops && m.all && !s.spared {
+		if m.effect != "" && m.named || m.drops && m.all && !s.spared { // promise: rule-about-datagrams-is-heeded
 			return fmt.Sprintf("a rule of the firewall is for the datagrams: %s (see: nft list chain %v)", m.effect, c), false
 		}
 		for _, target := range s.rules.Targets(c, m.jump, m.mapped) {

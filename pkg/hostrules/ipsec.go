@@ -138,7 +138,7 @@ func selects(p netlink.XfrmPolicy, port uint16) bool {
 }
 
 func demands(p netlink.XfrmPolicy) bool {
-	return p.Action != netlink.XFRM_POLICY_ALLOW || len(p.Tmpls) > 0
+	return p.Action != netlink.XFRM_POLICY_ALLOW || len(p.Tmpls) > 0 // promise: ipsec-is-heeded
 }
 
 func describe(p netlink.XfrmPolicy) string {

@@ -23,7 +23,7 @@ func OwnHost(next http.Handler, names ...string) http.Handler {
 			name = host
 		}
 		name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
-		if _, err := netip.ParseAddr(name); err != nil && !own[canonical(name)] {
+		if _, err := netip.ParseAddr(name); err != nil && !own[canonical(name)] { // promise: foreign-host-header-is-refused
 			http.Error(w, fmt.Sprintf("%q is not a name of this host: use its IP address, its host name, or the name in -status-addr", r.Host), http.StatusMisdirectedRequest)
 			return
 		}

@@ -55,7 +55,7 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 		delete(c.all, conn)
 	}
 	var victim net.Conn
-	if len(c.all) > maxConns && len(c.waiting) > 0 {
+	if len(c.all) > maxConns && len(c.waiting) > 0 { // promise: connections-are-bounded
 		victim = c.waiting[0]
 		c.waiting = c.waiting[1:]
 		delete(c.all, victim)

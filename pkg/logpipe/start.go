@@ -22,7 +22,7 @@ const lastLines = time.Second
 func Start() (flush func(), lost func() uint64, err error) {
 	// Otherwise a write to a standard error that nobody reads ends the process.
 	signal.Ignore(syscall.SIGPIPE)
-	if err := unblock(int(os.Stderr.Fd())); err != nil {
+	if err := unblock(int(os.Stderr.Fd())); err != nil { // promise: crash-waits-for-no-reader
 		log.V(1).Infof("keep standard error as it is: %v", err)
 	}
 	pipe, err := New(os.Stderr, Size)

@@ -43,7 +43,7 @@ func lock(name string) (io.Closer, error) {
 		if listed != nil {
 			return nil, fmt.Errorf("%w, or the socket @%s is another program's (see: ss -xlp): %w", ErrLocked, name, listed)
 		}
-		if slices.ContainsFunc(others, holder.trusted) {
+		if slices.ContainsFunc(others, holder.trusted) { // promise: lock-of-another-user-is-none
 			return nil, ErrLocked
 		}
 		log.Warningf("pass over the name of another user's socket name=@%s", name)

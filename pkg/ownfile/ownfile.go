@@ -38,7 +38,7 @@ func check(path, kind string, sticky bool) error {
 	if !ok {
 		return fmt.Errorf("check owner of %s: no owner in a %T", path, info.Sys())
 	}
-	if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {
+	if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) { // promise: files-of-others-are-refused
 		return fmt.Errorf("%s %s belongs to user %d, who can change it: remove it, or run chown %d %s if you trust what is in it", kind, path, st.Uid, os.Geteuid(), path)
 	}
 	mode := info.Mode()

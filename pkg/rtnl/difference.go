@@ -105,7 +105,7 @@ func (d *difference) routes(s scope, want table[routeKey, Route], have []kernelR
 			}
 			// A route of the kernel's goes with an address; any other serves if it is
 			// the same.
-			if !f.is(want) || f.protocol == unix.RTPROT_KERNEL {
+			if !f.is(want) || f.protocol == unix.RTPROT_KERNEL { // promise: same-route-of-others-serves
 				d.refused = append(d.refused, &Refusal{w, &foreignRoute{route: *f}})
 			}
 		}

@@ -10,17 +10,14 @@ import (
 	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// setOwner makes the device this process's user's and group's. Without an owner
+// setOwner makes the device this process's user's. Without an owner
 // any local user may attach a queue to a device with IFF_MULTI_QUEUE, as
 // /dev/net/tun has mode 0666: read packets from it, write packets to it, and
 // change its settings (tun_not_capable, drivers/net/tun.c). A process with
 // CAP_NET_ADMIN still may.
 func setOwner(fd int) error {
-	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, os.Geteuid()); err != nil {
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, os.Geteuid()); err != nil { // promise: device-has-an-owner
 		return fmt.Errorf("TUNSETOWNER: %w", err)
-	}
-	if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, os.Getegid()); err != nil {
-		return fmt.Errorf("TUNSETGROUP: %w", err)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, form
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	if err := h.verify(ctx, created); err != nil {
+	if err := h.verify(ctx, created); err != nil { // promise: repaired-key-is-verified
 		return subnet.Lease{}, lostIfYielded(err)
 	}
 	return created, nil

@@ -80,7 +80,7 @@ func (l linkHook) misplaced(index int) (why, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(chain) > 0 && chain[0].ID != info.Program {
+	if len(chain) > 0 && chain[0].ID != info.Program { // promise: our-programs-are-first
 		return fmt.Errorf("runs after %s", nameOf(chain[0].ID)), nil
 	}
 	return nil, nil
