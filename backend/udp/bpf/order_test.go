@@ -1,8 +1,8 @@
 package bpf
 
 import (
-	"errors"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
