@@ -228,12 +228,13 @@ type checkpointWriter struct {
 	saved   checkpoint
 	version uint64 // of the peers that were saved
 
-	// pauses are those after failed writes; there is no write before retry.
-	pauses interface {
-		NextBackOff() time.Duration
-		Reset()
-	}
-	retry time.Time
+	pauses pauses    // after failed writes
+	retry  time.Time // there is no write before
+}
+
+type pauses interface {
+	NextBackOff() time.Duration
+	Reset()
 }
 
 // newCheckpointWriter returns a writer for a member: state has a manager with a

@@ -153,6 +153,17 @@ func TestCheckpointWriter(t *testing.T) {
 	})
 }
 
+// countedPauses counts the pauses.
+type countedPauses struct {
+	pauses
+	n *int
+}
+
+func (c countedPauses) NextBackOff() time.Duration {
+	*c.n++
+	return c.pauses.NextBackOff()
+}
+
 // A checkpoint that could not be written is written later, although nothing else has
 // changed. The attempts become fewer.
 func TestCheckpointIsWrittenAgain(t *testing.T) {
@@ -176,7 +187,12 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		attempts := 0
+		w.pauses = countedPauses{w.pauses, &attempts}
 		runFor(time.Hour)
+		if attempts < 2 || attempts > 30 {
+			t.Errorf("%d attempts in an hour", attempts)
+		}
 		if pause := time.Until(w.retry); pause > 2*maxCheckpointPause || pause < maxCheckpointPause/4 {
 			t.Errorf("the next attempt is in %v", pause)
 		}

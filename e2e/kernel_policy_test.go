@@ -24,6 +24,8 @@ func hostRules(a, b *node) map[string]struct {
 		"IPsec in":  {b, fmt.Sprintf("ip xfrm policy add src %v dst %v dir in %s", from, to, template), "ip xfrm policy flush", true},
 		"firewall in": {b, "nft 'add table ip f; add chain ip f c { type filter hook input priority 0; }; add rule ip f c udp dport 8285 drop'",
 			"nft delete table ip f", true},
+		"chain policy": {b, "nft 'add table ip f; add chain ip f c { type filter hook input priority 0; policy drop; }; add rule ip f c meta l4proto tcp accept'",
+			"nft delete table ip f", true},
 		"firewall out": {a, fmt.Sprintf("nft 'add table ip f; add chain ip f c { type filter hook output priority 0; }; add rule ip f c ip daddr %v drop'", to),
 			"nft delete table ip f", true},
 		"mangle": {a, "nft 'add table ip f; add chain ip f c { type route hook output priority -150; }; add rule ip f c udp dport 8285 meta mark set 7'",
@@ -51,7 +53,7 @@ func TestKernelHeedsHostRules(t *testing.T) {
 			}
 			run(rule.add)
 			eventually(t, "the status and the lease name the rule", func() error {
-				if s := rule.on.status().Backend; s.DataPath != "offload" || !strings.Contains(s.DataPathReason, "the kernel path is suspended: a") {
+				if s := rule.on.status().Backend; s.DataPath != "offload" || !strings.Contains(s.DataPathReason, "the kernel path is suspended: ") {
 					return fmt.Errorf("data path %s: %s", s.DataPath, s.DataPathReason)
 				}
 				if value := c.leases()[rule.on.leaseKey()]; strings.Contains(value, "DataPath") {

@@ -58,6 +58,26 @@ func TestOverlapSeen(t *testing.T) {
 	}
 }
 
+// The value of an older key that overlaps ours becomes readable while we run: the
+// watch sees that, and ours yields at once.
+func TestOverlapBecomesReadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		older := subnet.Lease{Subnet: prefix("10.5.0.0/16")}.Key()
+		fake.Put(older, []byte("?"), 1000*time.Hour)
+		h := startHost(t, fake)
+		time.Sleep(time.Hour)
+		if !h.Holds(t) {
+			t.Fatal("a key without a lease has an effect")
+		}
+		fake.Put(older, value("192.0.2.9"), 1000*time.Hour)
+		began := time.Now()
+		if err := ended(h); !errors.Is(err, subnet.ErrLost) || time.Since(began) > time.Minute {
+			t.Errorf("ended with %v after %v, want ErrLost at once", err, time.Since(began))
+		}
+	})
+}
+
 // Renew creates a vanished key again. Another host has created an overlapping one
 // between Renew's look and its creation.
 func TestRepairVerifies(t *testing.T) {
