@@ -308,3 +308,24 @@ func TestWireGuardPeerByHand(t *testing.T) {
 		t.Errorf("wg show: %q, %v, want a session with %s", out, err, v.BackendData.PublicKey)
 	}
 }
+
+// A host goes from the kernel's WireGuard to the one in user space and back. The device
+// of the one is in the way of the other.
+func TestWireGuardDatapathChanges(t *testing.T) {
+	if !slices.Contains(wireguards(t), "kernel") {
+		return
+	}
+	c := newCluster(t, "3")
+	use := func(datapath string) { c.use(`{"Type": "wireguard", "Datapath": "` + datapath + `"}`) }
+	use("kernel")
+	a, b := c.node("a"), c.node("b")
+	da, _ := c.joinPair(a, b)
+	for _, datapath := range []string{"userspace", "kernel"} {
+		da.stop()
+		use(datapath)
+		da = a.join()
+		da.says("datapath=" + datapath)
+		c.awaitPair(a, b)
+		copyBulk(t, a.container, b.container)
+	}
+}

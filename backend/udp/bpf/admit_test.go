@@ -32,7 +32,7 @@ func testAdmit(t *testing.T, old bool, tso string) {
 	a, b, c := hosts[0], hosts[1], hosts[2]
 	// A direct link: the switch may drop malformed IP packets.
 	const direct = "direct"
-	lab.Wire(a.Host, direct, b.Host, direct, 3000) // one buffer takes it, as XDP needs before Linux 5.18
+	lab.Wire(a.Host, direct, b.Host, direct, 3000) // fits one buffer, as XDP needs before Linux 5.18
 	run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
 	b.attachTo(direct)
 	b.hasDecapXDP(direct, tso == "off")

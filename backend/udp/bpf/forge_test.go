@@ -12,7 +12,7 @@ func TestWrongInterface(t *testing.T) {
 		lab, hosts := newHosts(t, true, true)
 		a, b := hosts[0], hosts[1]
 		const other = "other"
-		lab.Wire(a.Host, other, b.Host, other, 9000)
+		lab.Wire(a.Host, other, b.Host, other, 3000)
 		run(t, b.Host, "ethtool", "-K", other, "gro", "on", "tso", tso)
 		uplinks := b.uplinks
 		b.attachTo(other, "eth0")

@@ -63,12 +63,16 @@ func TestHeader(t *testing.T) {
 // program make longer (BPF_SKB_MAX_LEN, net/core/filter.c: four pages). Every
 // one must be carried by either path.
 func TestLargest(t *testing.T) {
-	lab, hosts := newHosts(t, true, true)
+	lab, hosts := newHosts(t, false, false)
 	a, b := hosts[0], hosts[1]
 	const direct, mtu = "direct", 20000
 	lab.Wire(a.Host, direct, b.Host, direct, mtu)
-	for _, h := range hosts {
+	for i, h := range hosts {
+		peer := hosts[1-i]
 		h.SetMTU(deviceName, mtu-28)
+		c := h.config()
+		c.MTU = mtu - 28
+		h.attach(c, []Peer{{Subnet: peer.subnet, Addr: peer.local(), Kernel: true}})
 		h.attachTo(netnstest.Uplink, direct)
 	}
 	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.Addr{}, direct)
