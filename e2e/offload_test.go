@@ -35,7 +35,7 @@ func offloadPair(t *testing.T, p offloadPath, args ...string) (c *cluster, a, b 
 	t.Helper()
 	c = newCluster(t, "3")
 	c.use(p.backend)
-	args = append(args, "-offload-probe-interval=1s")
+	args = append(args, "-offload-probe-interval=1s", "-vmodule=judge=1")
 	a, b = c.node("a", args...), c.node("b", args...)
 	da, _ = c.joinPair(a, b)
 	return c, a, b, da

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -58,7 +59,9 @@ func judge(ctx context.Context, probe func(shape) outcome) (l Layer, known bool)
 			break
 		}
 	}
-	return t.verdict()
+	l, known = t.verdict()
+	log.V(1).Infof("verdict on offloads layer=%q known=%t tallies=%v", l, known, t)
+	return l, known
 }
 
 // sendRound sends all shapes but the control, side by side, and returns their outcomes.

@@ -51,9 +51,9 @@ func (p *Prober) visit(ctx context.Context, to *peer) {
 	}
 }
 
-// Recheck checks those peers now that have a fault to them, or all peers, and
-// diagnoses them where checks fail. It returns when the results are there or ctx
-// ends.
+// Recheck checks those peers now that have a fault to them, or all peers. It diagnoses
+// peers without a fault where checks fail. It returns when the results are there or
+// ctx ends.
 func (p *Prober) Recheck(ctx context.Context, all bool) {
 	p.mu.Lock()
 	var due []*peer
@@ -69,10 +69,10 @@ func (p *Prober) Recheck(ctx context.Context, all bool) {
 		visits.Go(func() error {
 			to.visiting.Lock()
 			defer to.visiting.Unlock()
-			to.diagnosed, to.pause = time.Time{}, 0
 			if p.faultTo(to) != "" {
 				p.verify(ctx, to)
 			} else {
+				to.diagnosed, to.pause = time.Time{}, 0
 				p.examine(ctx, to, tcpSegments)
 				p.examine(ctx, to, udpCheck)
 			}
@@ -88,22 +88,24 @@ func (p *Prober) faultTo(to *peer) Layer {
 	return to.result.Tx.Layer
 }
 
-// examine makes a check of a peer without a fault, and diagnoses it after several that
-// fail.
-func (p *Prober) examine(ctx context.Context, to *peer, check shape) {
+// check probes a peer until a probe is not lost, suspicion times at most.
+func (p *Prober) check(ctx context.Context, to *peer, s shape) (result outcome) {
 	for range suspicion {
-		switch p.probe(ctx, to, check) {
-		case passed: // a fault ends by verify
-			p.note(to, func(r *Result) { r.Known = true })
-			return
-		case unreachable:
-			return
-		}
-		if ctx.Err() != nil {
-			return
+		if result = p.probe(ctx, to, s); result != lost || ctx.Err() != nil {
+			break
 		}
 	}
-	p.diagnoseIfDue(ctx, to)
+	return result
+}
+
+// examine makes a check of a peer without a fault, and diagnoses it if the check fails.
+func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
+	switch p.check(ctx, to, s) {
+	case passed: // a fault ends by verify
+		p.note(to, func(r *Result) { r.Known = true })
+	case lost:
+		p.diagnoseIfDue(ctx, to)
+	}
 }
 
 // verify ends a fault after both checks have passed twice.
@@ -111,13 +113,11 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 	checks, reachable := 0, true
 	for range 2 {
 		for _, check := range []shape{udpCheck, tcpSegments} {
-			switch p.probe(ctx, to, check) {
+			switch p.check(ctx, to, check) {
 			case passed:
 				checks++
 			case lost:
-				if ctx.Err() == nil {
-					p.diagnoseIfDue(ctx, to)
-				}
+				p.diagnoseIfDue(ctx, to)
 				return
 			case unreachable:
 				reachable = false
@@ -132,6 +132,9 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 
 // diagnoseIfDue diagnoses a peer unless it has just been, with the same result.
 func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
+	if ctx.Err() != nil {
+		return
+	}
 	interval := p.config.Interval
 	if !to.diagnosed.IsZero() && time.Since(to.diagnosed) < time.Duration(to.pause)*interval {
 		return
@@ -143,7 +146,7 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 		return
 	}
 	before := p.faultTo(to)
-	layer, known := diagnose(ctx, func(s shape) outcome { return p.probe(ctx, to, s) })
+	layer, known := diagnose(ctx, func(s shape) outcome { return p.probeInTurn(ctx, to, s) })
 	if ctx.Err() != nil {
 		return
 	}

@@ -2,7 +2,6 @@ package offloadprobe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -48,8 +47,6 @@ type Prober struct {
 	// waits bound the wait for a receipt.
 	least, most time.Duration
 
-	socket     *udpSocket // sends probes and receives receipts; Run's
-	exchanges  exchanges
 	diagnosing chan struct{} // has an element for each diagnosis
 
 	mu        sync.Mutex // guards what follows
@@ -64,7 +61,6 @@ func New(c Config) *Prober {
 	return &Prober{
 		config: c, within: func(f func() error) error { return f() },
 		least: 400 * time.Millisecond, most: 2 * time.Second,
-		exchanges:  exchanges{waiting: make(map[uint64]*exchange)},
 		diagnosing: make(chan struct{}, diagnosesAtOnce),
 		peers:      make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
 	}
@@ -86,13 +82,7 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 func (p *Prober) Run(ctx context.Context) error {
 	var r *responder
 	err := p.within(func() (err error) {
-		if r, err = openResponder(ctx, p.config.Local, p.faultOf); err != nil {
-			return err
-		}
-		p.socket, err = listenUDP(ctx, netip.AddrPortFrom(p.config.Local.Addr(), 0), false)
-		if err != nil {
-			err = errors.Join(err, r.close())
-		}
+		r, err = openResponder(ctx, p.config.Local, p.faultOf)
 		return err
 	})
 	if err != nil {
@@ -100,10 +90,9 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.run(ctx) })
-	g.Go(func() error { return receiveAll(p.socket, p.take) })
 	g.Go(func() error {
 		p.schedule(ctx)
-		return errors.Join(r.close(), p.socket.close()) // the others end
+		return r.close() // run ends
 	})
 	return g.Wait()
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,14 +20,10 @@ const (
 	controlLen = 64
 )
 
-// udpSocket sends shapes and receives datagrams. Send methods are safe for concurrent
-// use; one goroutine receives.
+// udpSocket sends shapes and receives datagrams. One goroutine uses it at a time.
 type udpSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
-	// plain is held between the two parts of a plain datagram, which the kernel joins
-	// per socket.
-	plain sync.Mutex
 }
 
 // datagram is a received datagram.
@@ -74,8 +69,6 @@ func setUDPOptions(fd int, merge bool) error {
 }
 
 func (s *udpSocket) close() error { return s.conn.Close() }
-
-func (s *udpSocket) port() uint16 { return uint16(s.conn.LocalAddr().(*net.UDPAddr).Port) }
 
 // receive waits for datagrams, and calls take for each. Merged ones come apart again.
 func (s *udpSocket) receive(buffer, control []byte, take func(datagram)) error {
@@ -139,8 +132,6 @@ func (s *udpSocket) sendOffloaded(b []byte, to netip.AddrPort, tos byte) error {
 // data may follow the first part of the datagram (__ip_append_data,
 // net/ipv4/ip_output.c).
 func (s *udpSocket) sendPlain(b []byte, to netip.AddrPort, tos byte) error {
-	s.plain.Lock()
-	defer s.plain.Unlock()
 	const first = headerLen / 2
 	if err := s.sendmsg(b[:first], tosControl(tos), to, unix.MSG_MORE); err != nil {
 		return err
