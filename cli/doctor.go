@@ -89,6 +89,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"daemon", checkDaemon(f)},
 		{"peers", o.checkPeers()},
 		{"path MTU", o.checkMTU()},
+		{"offload faults", checkOffloadFaults(f)},
 		{"neighbours", checkNeighbours(f)},
 	} {
 		check.Check = check.name

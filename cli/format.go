@@ -114,6 +114,8 @@ func peerState(peer status.Peer) (text, colour string) {
 		return "unknown", ""
 	case m.Silent:
 		return "silent for " + time.Since(m.Since).Round(time.Second).String(), red
+	case len(peer.OffloadFaults) > 0:
+		return "offload fault: " + peer.OffloadFaults[0].Layer, yellow
 	case m.Loss > lossLimit:
 		return "loses packets", yellow
 	case m.RTTSeconds > slowLimit:

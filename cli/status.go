@@ -91,6 +91,9 @@ func printStatus(w io.Writer, r *status.Report) error {
 		row("backend", "%s, MTU %d, data path %s (%s)", b.Type, b.MTU, orDash(b.DataPath), orDash(b.DataPathReason))
 		row("peers", "%s", summarizePeers(w, b.Peers))
 		row("drops", "%s", formatDrops(b.Drops))
+		if s := b.OffloadSwitch; s != nil {
+			row("offloads", "%s", paint(w, yellow, fmt.Sprintf("%s of %s is off, because of a fault of layer %s", s.Feature, s.Device, s.Layer)))
+		}
 		if f := b.FastPath; f != nil {
 			row("fast path", "%s", formatFastPath(f))
 		}

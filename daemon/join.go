@@ -181,7 +181,7 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 	if _, ends := m.lease.Ends(); ends {
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
-	m.lease.Attrs = j.identity.of(m.backend.Attrs())
+	m.lease.Attrs = j.attrs(m)
 	m.manager.Adopt(m.lease)
 	m.manager.AdoptPeers(last.checkpoint.Peers)
 	return m, nil
@@ -210,7 +210,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) er
 		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
 			m.formerIPs = append(m.formerIPs, ip)
 		}
-		m.lease.Attrs = j.identity.of(m.backend.Attrs())
+		m.lease.Attrs = j.attrs(m)
 	}
 	m.manager.Adopt(m.lease, m.formerIPs...)
 	if m.synced {
@@ -265,8 +265,17 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 		return err
 	}
 	hints.StoreTimeout = timeout
-	m.lease, err = m.manager.Acquire(ctx, j.identity.of(m.backend.Attrs()), hints)
+	m.lease, err = m.manager.Acquire(ctx, j.attrs(m), hints)
 	return err
+}
+
+// attrs returns the attributes of our lease: the backend's, and those of this host.
+func (j *joiner) attrs(m *membership) subnet.Attrs {
+	a := j.identity.of(m.backend.Attrs())
+	if j.options.probesOffloads(m.config) {
+		a.OffloadPort = uint16(j.options.offloadPort)
+	}
+	return a
 }
 
 // hints describes which subnets this host can use beside its own networks. It

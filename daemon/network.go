@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -76,6 +77,7 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 	}
 	return runTogether(ctx, network.Run, m.renew, m.manager.WatchConfig, r.watchUplink,
 		func(ctx context.Context) error { return r.probe(ctx, m, network) },
+		func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) },
 		func(ctx context.Context) error { return r.checkRoutes(ctx, m) },
 		func(ctx context.Context) error {
 			return m.manager.Watch(ctx, m.lease, func(events []subnet.Event) {
@@ -181,6 +183,38 @@ func (r *runner) probe(ctx context.Context, m *membership, network backend.Netwo
 		if err := p.Run(ctx); err != nil {
 			log.Warningf("peers are not probed: %v", err)
 			r.state.update(func(s *progress) { s.prober = nil })
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// probeOffloads probes the offloads on the paths to the peers until ctx ends. A failure
+// to probe is logged, and does not end the network.
+func (r *runner) probeOffloads(ctx context.Context, m *membership, network backend.Network) error {
+	// So far the probes have no IPv6.
+	if r.options.probesOffloads(m.config) && m.lease.Subnet.IsValid() {
+		addr := func(l *subnet.Lease) netip.AddrPort {
+			return netip.AddrPortFrom(all.ProbeAddr(m.config.BackendType, l.Subnet, l.Attrs.PublicIP), l.Attrs.OffloadPort)
+		}
+		err := runOffloads(ctx, r.options, r.state, offloadprobe.Config{
+			Local: addr(&m.lease), MTU: network.MTU(), Interval: r.options.offloadInterval,
+			Peers: func() (peers []offloadprobe.Peer) {
+				for _, l := range r.peers.leases() {
+					if l.Attrs.OffloadPort != 0 && l.Subnet.IsValid() { // without a port: another flannel, which would not answer
+						peers = append(peers, offloadprobe.Peer{Subnet: l.Subnet, Addr: addr(l)})
+					}
+				}
+				return peers
+			},
+			Changed: func(c offloadprobe.Change) {
+				if r.peers.has(c.Peer) {
+					r.observer.offloadChanged(c)
+				}
+			},
+		})
+		if err != nil {
+			log.Warningf("offloads are not probed: %v", err)
 		}
 	}
 	<-ctx.Done()

@@ -12,6 +12,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/status"
 )
 
@@ -29,6 +30,8 @@ type observer struct {
 	events   *status.EventLog
 	joined   transitions // peers that joined (true) or left (false)
 	silent   transitions // peers that fell silent (true) or answer again (false)
+	// offloads has the faults of offloads that appeared (true) or are gone (false).
+	offloads offloadTransitions
 }
 
 func newObserver(r *reporter, events *status.EventLog) *observer {
@@ -41,9 +44,12 @@ func (o *observer) peerJoined(peer netip.Prefix) { o.joined.add(peer, true) }
 func (o *observer) peerLeft(peer netip.Prefix) {
 	o.joined.add(peer, false)
 	o.silent.remove(peer)
+	o.offloads.remove(peer)
 }
 
 func (o *observer) peerSilent(peer netip.Prefix, silent bool) { o.silent.add(peer, silent) }
+
+func (o *observer) offloadChanged(c offloadprobe.Change) { o.offloads.add(c) }
 
 // Run reports changes until ctx ends.
 func (o *observer) Run(ctx context.Context) error {
@@ -75,6 +81,7 @@ func (o *observer) peerChanges() []change {
 	joined, left := o.joined.drain()
 	silent, answering := o.silent.drain()
 	return slices.Concat(
+		o.offloads.drain(),
 		summarizePeers("joined", "joined", joined),
 		summarizePeers("left", "left", left),
 		summarizePeers("does not answer through the overlay", "do not answer through the overlay", silent),
@@ -130,6 +137,62 @@ func changesBetween(before, now status.Snapshot) []change {
 		}
 	}
 	return changes
+}
+
+// offloadFault is a layer and a direction.
+type offloadFault struct {
+	layer   offloadprobe.Layer
+	inbound bool
+}
+
+// offloadTransitions collects changes of faults of offloads. The zero value is empty;
+// it is safe for concurrent use.
+type offloadTransitions struct {
+	mu sync.Mutex
+	of map[offloadFault]*transitions // guarded by mu
+}
+
+func (t *offloadTransitions) add(c offloadprobe.Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = make(map[offloadFault]*transitions)
+	}
+	for layer, to := range map[offloadprobe.Layer]bool{c.Was: false, c.Now: true} {
+		f := offloadFault{layer, c.Inbound}
+		if t.of[f] == nil {
+			t.of[f] = new(transitions)
+		}
+		t.of[f].add(c.Peer, to)
+	}
+}
+
+func (t *offloadTransitions) remove(peer netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, of := range t.of {
+		of.remove(peer)
+	}
+}
+
+// drain returns a change for each fault. The layer "", no fault, is none.
+func (t *offloadTransitions) drain() (all []change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for f, of := range t.of {
+		direction := "to"
+		if f.inbound {
+			direction = "from"
+		}
+		found, gone := of.drain()
+		if f.layer == "" {
+			continue
+		}
+		phrase := fmt.Sprintf("offload fault, layer %s, of packets %s", f.layer, direction)
+		all = append(all, summarizePeers("has an "+phrase+" it", "have an "+phrase+" them", found)...)
+		all = append(all, summarizePeers("no longer has the "+phrase+" it", "no longer have the "+phrase+" them", gone)...)
+	}
+	return all
 }
 
 // transitions collects changes of a state that each peer has, since the last

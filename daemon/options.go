@@ -51,6 +51,10 @@ type Options struct {
 
 	probeInterval time.Duration
 
+	offloadInterval time.Duration
+	offloadPort     int
+	offloadRepair   bool
+
 	statusAddr  string
 	statusPprof bool
 	statusGiven bool // the operator chose the address
@@ -134,6 +138,9 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
 	fs.BoolVar(&o.statusPprof, "status-pprof", false, "also serve /debug/pprof/ at -status-addr")
 	fs.DurationVar(&o.probeInterval, "probe-interval", 2*time.Second, "how often each peer is pinged through the overlay; less often where there are more than 66; 0: never")
+	fs.DurationVar(&o.offloadInterval, "offload-probe-interval", 24*time.Second, "how often the offloads on the path to each peer are checked; less often where there are more than 100, or jumbo frames; 0: never")
+	fs.IntVar(&o.offloadPort, "offload-probe-port", 8287, "`port` of UDP and TCP at which this host answers the offload probes of its peers; UDP also has the next one")
+	fs.BoolVar(&o.offloadRepair, "offload-repair", false, "turn off the switch of a network device that ends a fault of an offload, and on again when the fault is gone")
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")
 	fs.BoolVar(&o.Version, "version", false, "print the version and exit")
@@ -175,6 +182,9 @@ func (o *Options) check(marginGiven bool) error {
 	if p := o.probeInterval; p != 0 && p < 100*time.Millisecond {
 		return fmt.Errorf("-probe-interval %v is shorter than 100ms", p)
 	}
+	if err := o.checkOffloads(); err != nil {
+		return err
+	}
 	if err := all.CheckDataPath(o.dataPath); err != nil {
 		return err
 	}
@@ -201,6 +211,25 @@ func (o *Options) check(marginGiven bool) error {
 		return fmt.Errorf("-subnet-file: %w", err)
 	}
 	return o.store.Complete()
+}
+
+// checkOffloads checks the flags of the offload probes.
+func (o *Options) checkOffloads() error {
+	if i := o.offloadInterval; i != 0 && i < 100*time.Millisecond {
+		return fmt.Errorf("-offload-probe-interval %v is shorter than 100ms", i)
+	}
+	if p := o.offloadPort; p < 1 || p > 65534 {
+		return fmt.Errorf("-offload-probe-port %d is not in 1 to 65534: UDP also has the next port", p)
+	}
+	if o.offloadRepair && o.offloadInterval == 0 {
+		return errors.New("-offload-repair is given with -offload-probe-interval=0: without probes no fault is found; drop one")
+	}
+	return nil
+}
+
+// probesOffloads reports whether this host probes offloads in a network.
+func (o *Options) probesOffloads(c *subnet.Config) bool {
+	return o.offloadInterval > 0 && all.CarriesPackets(c.BackendType)
 }
 
 // checkHealthz refuses a host name, which may resolve to another address at each

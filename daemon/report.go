@@ -174,6 +174,9 @@ func describeBackend(s progress) *status.Backend {
 			Uncounted: p.Uncounted, Problem: p.Problem, Probe: measured,
 		})
 	}
+	if s.offloads != nil {
+		s.offloads.describe(b)
+	}
 	return b
 }
 

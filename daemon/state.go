@@ -34,6 +34,7 @@ type progress struct {
 	applied       bool               // network has its first full set of peers
 	prober        *probe.Prober      // nil while the network's peers are not probed
 	routes        *hostroute.Checker // nil while routes are not checked
+	offloads      *offloads          // nil while offloads are not probed
 	ready         bool               // the daemon has been ready at least once
 }
 
@@ -59,10 +60,10 @@ func (s *state) read(f func(progress)) {
 	f(s.get())
 }
 
-// removeNetwork removes the network and its prober from the state. It waits for
+// removeNetwork removes the network and its probers from the state. It waits for
 // its readers; after that the network may be closed.
 func (s *state) removeNetwork() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	s.update(func(s *progress) { s.network, s.prober, s.applied = nil, nil, false })
+	s.update(func(s *progress) { s.network, s.prober, s.offloads, s.applied = nil, nil, nil, false })
 }

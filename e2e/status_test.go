@@ -83,10 +83,15 @@ type status struct {
 			LongWay    map[string]uint64 `json:"long_way"`
 			Off        []string          `json:"off"`
 		} `json:"fastpath"`
+		OffloadSwitch struct {
+			Device  string `json:"device"`
+			Feature string `json:"feature"`
+		} `json:"offload_switch"`
 		Peers []struct {
-			Subnet   netip.Prefix `json:"subnet"`
-			PublicIP netip.Addr   `json:"public_ip"`
-			Problem  string       `json:"problem"`
+			Subnet        netip.Prefix   `json:"subnet"`
+			PublicIP      netip.Addr     `json:"public_ip"`
+			Problem       string         `json:"problem"`
+			OffloadFaults []offloadFault `json:"offload_faults"`
 		} `json:"peers"`
 	} `json:"backend"`
 }

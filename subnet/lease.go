@@ -44,6 +44,9 @@ type Extras struct {
 	// DataPath is how the host carries packets, if its peers must know; "kernel"
 	// means the udp backend's eBPF programs.
 	DataPath string `json:",omitempty"`
+	// OffloadPort is the port at which the host answers offload probes, of UDP and TCP;
+	// UDP also has the next one. 0: it answers none.
+	OffloadPort uint16 `json:",omitempty"`
 }
 
 // Addr returns the address of a family that receives encapsulated packets; it is

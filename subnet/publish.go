@@ -7,7 +7,7 @@ import (
 
 // Publish sets the attributes that our lease publishes from now on, as after a
 // change of key. Renew writes them as soon as the store accepts them. The public IPs,
-// NodeID and Hostname keep their values: they identify our lease.
+// NodeID, Hostname and OffloadPort keep their values: they are not the network's.
 func (m *Manager) Publish(a Attrs) {
 	m.mu.Lock()
 	a.BackendData, a.BackendV6Data = slices.Clone(a.BackendData), slices.Clone(a.BackendV6Data)
@@ -50,7 +50,7 @@ func (m *Manager) toPublishLocked(acquired Attrs) Attrs {
 	}
 	a := *m.published
 	a.PublicIP, a.PublicIPv6 = acquired.PublicIP, acquired.PublicIPv6
-	a.NodeID, a.Hostname = acquired.NodeID, acquired.Hostname
+	a.NodeID, a.Hostname, a.OffloadPort = acquired.NodeID, acquired.Hostname, acquired.OffloadPort
 	return a
 }
 

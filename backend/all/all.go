@@ -33,6 +33,9 @@ type kind struct {
 	port int
 	// tunnel is true if one route leads all of Network into the backend's device.
 	tunnel bool
+	// direct: packets to peers are not encapsulated, and no device has the first address
+	// of the subnet.
+	direct bool
 	// idle: the backend carries no packets. allocates: it allocates memory for each.
 	idle, allocates bool
 }
@@ -40,7 +43,7 @@ type kind struct {
 // kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
 	"alloc":        {new: alloc.New, idle: true},
-	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove},
+	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove, direct: true},
 	"udp":          {new: udp.New, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
 	vxlan.Type:     {new: vxlan.New, remove: vxlan.Remove, port: vxlan.DefaultPort},
 	wireguard.Type: {new: wireguard.New, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true, allocates: true},
@@ -81,6 +84,15 @@ func Ports() map[string]int {
 
 // CarriesPackets reports whether a backend carries packets.
 func CarriesPackets(name string) bool { return !kinds[name].idle }
+
+// ProbeAddr returns the address of a lease's host that is reached by the path of
+// containers' packets, and that the host itself holds.
+func ProbeAddr(name string, subnet netip.Prefix, publicIP netip.Addr) netip.Addr {
+	if kinds[name].direct {
+		return publicIP
+	}
+	return subnet.Addr()
+}
 
 // AllocatesForPackets reports whether a backend may allocate memory for packets.
 func AllocatesForPackets(name string) bool { return kinds[name].allocates }

@@ -41,41 +41,43 @@ func counter(name, help string, labels ...string) metric {
 }
 
 var (
-	buildInfo  = gauge("build_info", "Always 1; the labels are the versions of the program and of Go.", "version", "goversion")
-	ready      = gauge("ready", "1 if the host's network is complete, as in /readyz.")
-	nodeInfo   = gauge("node_info", "Always 1; the labels are the interface to the other hosts and this host's address.", "iface", "public_ip")
-	leaseInfo  = gauge("lease_info", "Always 1; the label is the subnet that this host has leased. Absent without a lease.", "subnet")
-	leaseEnd   = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not expire.")
-	storeUp    = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
-	storeSince = gauge("store_since_timestamp_seconds", "When flannel_store_reachable last changed. Absent before the first round trip.")
-	badData    = counter("bad_lease_data_total", "Keys and values in the lease store that were ignored, because they did not parse or contradicted another.")
-	refused    = gauge("config_refused", "1 if a changed network configuration is not in force, because it needs a restart or is invalid.")
-	heldPeers  = gauge("held_peers", "Peers that are kept for now although they disappeared from the store in a mass disappearance.")
-	lostLines  = counter("lost_log_lines_total", "Lines of the log that its reader did not take.")
-	dataPath   = gauge("datapath_info", "Always 1; the labels are the backend and its data path.", "backend", "datapath")
-	mtu        = gauge("mtu_bytes", "Largest packet that a container may send.")
-	peers      = gauge("peers", "Number of peers, the other hosts with a subnet.")
-	dropped    = counter("dropped_packets_total", "Dropped packets, by reason.", "reason")
-	fastServed = gauge("fastpath_containers", "Addresses of containers that the fast path serves. Absent without a fast path.")
-	fastTx     = counter("fastpath_transmit_packets_total", "Containers' packets sent by the fast path.")
-	fastRx     = counter("fastpath_receive_packets_total", "Containers' packets received by the fast path.")
-	longWay    = counter("fastpath_long_way_packets_total", "Containers' packets that did not take the fast path, by reason.", "reason")
-	peerInfo   = gauge("peer_info", "Always 1; the labels are a peer's subnet and address.", "subnet", "public_ip")
-	peerTxPkts = counter("peer_transmit_packets_total", "Containers' packets sent to the host of a subnet.", "subnet")
-	peerTx     = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
-	peerRxPkts = counter("peer_receive_packets_total", "Containers' packets received from the host of a subnet.", "subnet")
-	peerRx     = counter("peer_receive_bytes_total", "Bytes of containers' packets received from the host of a subnet.", "subnet")
-	peerRTT    = gauge("peer_probe_round_trip_seconds", "Last round trip of a ping to the host of a subnet, through the overlay.", "subnet")
-	peerLoss   = gauge("peer_probe_loss_ratio", "Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.", "subnet")
-	peerMTU    = gauge("peer_probe_mtu_bytes", "Largest packet that reaches the host of a subnet. Absent until it is known.", "subnet")
-	peerUp     = gauge("peer_probe_answered", "0 while the last three pings to the host of a subnet had no answer.", "subnet")
+	buildInfo   = gauge("build_info", "Always 1; the labels are the versions of the program and of Go.", "version", "goversion")
+	ready       = gauge("ready", "1 if the host's network is complete, as in /readyz.")
+	nodeInfo    = gauge("node_info", "Always 1; the labels are the interface to the other hosts and this host's address.", "iface", "public_ip")
+	leaseInfo   = gauge("lease_info", "Always 1; the label is the subnet that this host has leased. Absent without a lease.", "subnet")
+	leaseEnd    = gauge("lease_expiration_timestamp_seconds", "When the lease of our subnet ends unless it is renewed. Absent for a reservation, which does not expire.")
+	storeUp     = gauge("store_reachable", "1 if the last round trip to the lease store succeeded.", "api")
+	storeSince  = gauge("store_since_timestamp_seconds", "When flannel_store_reachable last changed. Absent before the first round trip.")
+	badData     = counter("bad_lease_data_total", "Keys and values in the lease store that were ignored, because they did not parse or contradicted another.")
+	refused     = gauge("config_refused", "1 if a changed network configuration is not in force, because it needs a restart or is invalid.")
+	heldPeers   = gauge("held_peers", "Peers that are kept for now although they disappeared from the store in a mass disappearance.")
+	lostLines   = counter("lost_log_lines_total", "Lines of the log that its reader did not take.")
+	dataPath    = gauge("datapath_info", "Always 1; the labels are the backend and its data path.", "backend", "datapath")
+	mtu         = gauge("mtu_bytes", "Largest packet that a container may send.")
+	peers       = gauge("peers", "Number of peers, the other hosts with a subnet.")
+	dropped     = counter("dropped_packets_total", "Dropped packets, by reason.", "reason")
+	fastServed  = gauge("fastpath_containers", "Addresses of containers that the fast path serves. Absent without a fast path.")
+	fastTx      = counter("fastpath_transmit_packets_total", "Containers' packets sent by the fast path.")
+	fastRx      = counter("fastpath_receive_packets_total", "Containers' packets received by the fast path.")
+	longWay     = counter("fastpath_long_way_packets_total", "Containers' packets that did not take the fast path, by reason.", "reason")
+	peerInfo    = gauge("peer_info", "Always 1; the labels are a peer's subnet and address.", "subnet", "public_ip")
+	peerTxPkts  = counter("peer_transmit_packets_total", "Containers' packets sent to the host of a subnet.", "subnet")
+	peerTx      = counter("peer_transmit_bytes_total", "Bytes of containers' packets sent to the host of a subnet.", "subnet")
+	peerRxPkts  = counter("peer_receive_packets_total", "Containers' packets received from the host of a subnet.", "subnet")
+	peerRx      = counter("peer_receive_bytes_total", "Bytes of containers' packets received from the host of a subnet.", "subnet")
+	peerRTT     = gauge("peer_probe_round_trip_seconds", "Last round trip of a ping to the host of a subnet, through the overlay.", "subnet")
+	peerLoss    = gauge("peer_probe_loss_ratio", "Share of the last 20 pings to the host of a subnet that had no answer, 0 to 1.", "subnet")
+	peerMTU     = gauge("peer_probe_mtu_bytes", "Largest packet that reaches the host of a subnet. Absent until it is known.", "subnet")
+	peerOffload = gauge("peer_offload_fault", "1 while packets to or from the host of a subnet are lost by a fault of an offload, by direction and layer. Absent without a fault.", "subnet", "direction", "layer")
+	offloadOff  = gauge("offload_switch_off", "1 while flannel keeps a feature of a device off because of a fault of an offload. Absent without one.", "device", "feature", "layer")
+	peerUp      = gauge("peer_probe_answered", "0 while the last three pings to the host of a subnet had no answer.", "subnet")
 )
 
 // all lists every metric of collector.
 var all = []metric{
 	buildInfo, ready, nodeInfo, leaseInfo, leaseEnd, storeUp, storeSince, badData, refused, heldPeers, lostLines, dataPath, mtu, peers, dropped,
 	fastServed, fastTx, fastRx, longWay,
-	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp,
+	peerInfo, peerTxPkts, peerTx, peerRxPkts, peerRx, peerRTT, peerLoss, peerMTU, peerUp, peerOffload, offloadOff,
 }
 
 // collector makes the metrics from a snapshot, at each scrape.
@@ -137,6 +139,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			send(longWay, float64(n), reason)
 		}
 	}
+	s.Backend.sendOffloads(send)
 	for _, p := range s.Backend.Peers {
 		subnet := p.Subnet.String()
 		send(peerInfo, 1, subnet, p.PublicIP.String())

@@ -127,7 +127,9 @@ type Backend struct {
 	Drops map[string]uint64 `json:"drops"`
 	// FastPath is nil if the backend has none.
 	FastPath *FastPath `json:"fastpath,omitempty"`
-	Peers    []Peer    `json:"peers"`
+	// OffloadSwitch is the switch that is off because of a fault of an offload; nil: none.
+	OffloadSwitch *OffloadSwitch `json:"offload_switch,omitempty"`
+	Peers         []Peer         `json:"peers"`
 }
 
 // FastPath counts packets between containers and the tunnel device that pass
@@ -159,6 +161,9 @@ type Peer struct {
 	Problem string `json:"problem,omitempty"`
 	// Probe is nil if the peer is not probed, or not yet.
 	Probe *Probe `json:"probe,omitempty"`
+	// OffloadFaults are the faults of offloads on the path, one for each direction at
+	// most.
+	OffloadFaults []OffloadFault `json:"offload_faults,omitempty"`
 }
 
 // Probe is the result of pings through the overlay.
@@ -214,6 +219,7 @@ func (s Snapshot) warnings() []string {
 			silent = append(silent, p.Subnet.String())
 		}
 	}
+	warnings = append(warnings, s.Backend.offloadWarnings()...)
 	if len(faulty) > 0 {
 		warn("%d of %d peers cannot be reached: %s", len(faulty), len(s.Backend.Peers), join(faulty))
 	}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/coreos/flannel/pkg/status"
+)
+
+// checkOffloadFaults reports what the daemon's probes of offloads have found.
+func checkOffloadFaults(f *facts) finding {
+	if f.report == nil || f.report.Backend == nil || len(f.report.Backend.Peers) == 0 {
+		return finding{} // checkDaemon and checkPeers report it
+	}
+	b := f.report.Backend
+	var faults []string
+	var fix string
+	for _, p := range b.Peers {
+		for _, fault := range p.OffloadFaults {
+			faults = append(faults, describeOffloadFault(p, fault))
+			if fix == "" {
+				fix = fault.Fix
+			}
+		}
+	}
+	switch s := b.OffloadSwitch; {
+	case faults != nil:
+		return failed(fix, "pings pass, but transfers are slow or hang: %s", firstNames(faults))
+	case s != nil:
+		return warn(fmt.Sprintf("replace the driver of %s, or its firmware; flannel turns the switch on when the fault is gone", s.Device),
+			"flannel keeps %s of %s off, because of a fault of layer %s", s.Feature, s.Device, s.Layer)
+	}
+	return okay("the daemon knows no fault of checksums, segmentation or merging on the paths to %d peers", len(b.Peers))
+}
+
+// describeOffloadFault names the direction as the only one if the other has no fault.
+func describeOffloadFault(p status.Peer, f status.OffloadFault) string {
+	direction := "to"
+	if f.Direction == status.FromPeer {
+		direction = "from"
+	}
+	only := ""
+	if len(p.OffloadFaults) == 1 {
+		only = ", in this direction only"
+	}
+	return fmt.Sprintf("%s: %s %s %v at %v%s", f.Layer, f.Effect, direction, p.Subnet, p.PublicIP, only)
+}

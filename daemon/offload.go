@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/offloadprobe"
+	"github.com/coreos/flannel/pkg/offloadrepair"
+	"github.com/coreos/flannel/pkg/status"
+)
+
+// offloads probes the offloads on the paths to the peers, and describes the faults.
+type offloads struct {
+	prober   *offloadprobe.Prober
+	repairer *offloadrepair.Repairer // nil without -offload-repair
+	peers    func() []offloadprobe.Peer
+	uplink   string
+
+	mu       sync.Mutex       // guards what follows
+	features *netdev.Features // nil after close
+}
+
+// runOffloads probes until ctx ends, and repairs with -offload-repair. Meanwhile the
+// state has the offloads.
+func runOffloads(ctx context.Context, options *Options, s *state, c offloadprobe.Config) error {
+	features, err := netdev.OpenFeatures()
+	if err != nil {
+		return err
+	}
+	o := &offloads{peers: c.Peers, uplink: s.get().uplink.Name, features: features}
+	defer o.close()
+	report := c.Changed
+	c.Changed = func(change offloadprobe.Change) {
+		report(change)
+		if o.repairer != nil {
+			o.repairer.Changed()
+		}
+	}
+	o.prober = offloadprobe.New(c)
+	tasks := []task{o.prober.Run}
+	if options.offloadRepair {
+		o.repairer = offloadrepair.New(offloadrepair.Config{
+			Prober: o.prober, Features: features, Devices: o.devices, StateDir: options.stateDir, Interval: c.Interval,
+		})
+		tasks = append(tasks, o.repairer.Run)
+	} else if n, err := offloadrepair.Restore(features, options.stateDir); err != nil {
+		log.Warningf("turn on a switch of a run with -offload-repair: %v", err)
+	} else if n != nil {
+		log.Infof("turn on the switch of a run with -offload-repair command=%q", n.On())
+	}
+	s.update(func(p *progress) { p.offloads = o })
+	err = runTogether(ctx, tasks...)
+	s.update(func(p *progress) { p.offloads = nil })
+	return err
+}
+
+func (o *offloads) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.features.Close()
+	o.features = nil
+}
+
+// devices returns the devices on the path to a peer.
+func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
+	for _, p := range o.peers() {
+		if p.Subnet == peer {
+			device, err := o.features.RouteDevice(p.Addr.Addr())
+			d := offloadrepair.Devices{Encapsulated: device != o.uplink, Uplink: o.uplink}
+			// The kernel data path takes packets off a TUN before its features apply, and
+			// WireGuard needs none of its device's.
+			if netdev.IsVXLAN(device) {
+				d.Tunnel = device
+			}
+			return d, err
+		}
+	}
+	return offloadrepair.Devices{}, fmt.Errorf("the peer %v has left", peer)
+}
+
+// describe adds the faults to the peers of b.
+func (o *offloads) describe(b *status.Backend) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.features == nil {
+		return
+	}
+	if o.repairer != nil {
+		if n := o.repairer.Turned(); n != nil {
+			b.OffloadSwitch = &status.OffloadSwitch{Device: n.Device, Feature: n.Feature, Layer: string(n.Layer), Since: n.Since}
+		}
+	}
+	results := o.prober.Results()
+	commands := make(map[offloadprobe.Layer]string) // the devices of one peer stand for those of all
+	for i := range b.Peers {
+		p := &b.Peers[i]
+		r := results[p.Subnet]
+		for _, f := range []struct {
+			offloadprobe.Fault
+			direction string
+			// here: the switch is this host's.
+			here bool
+		}{
+			{r.Tx, status.ToPeer, !offloadrepair.AtReceiver(r.Tx.Layer)},
+			{r.Rx, status.FromPeer, offloadrepair.AtReceiver(r.Rx.Layer)},
+		} {
+			if f.Layer == "" {
+				continue
+			}
+			if _, known := commands[f.Layer]; f.here && !known {
+				commands[f.Layer] = o.command(f.Layer, p.Subnet)
+			}
+			fix := remedies[f.Layer]
+			switch {
+			case fix != "":
+			case f.here:
+				fix = commands[f.Layer]
+			default:
+				fix = fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
+			}
+			p.OffloadFaults = append(p.OffloadFaults, status.OffloadFault{
+				Direction: f.direction, Layer: string(f.Layer), Since: f.Since, Effect: effects[f.Layer], Fix: fix,
+			})
+		}
+	}
+}
+
+// command returns the command that turns off the first switch that may end a fault.
+func (o *offloads) command(l offloadprobe.Layer, peer netip.Prefix) string {
+	d, err := o.devices(peer)
+	var all []offloadrepair.Switch
+	if err == nil {
+		all, err = offloadrepair.Candidates(o.features, l, d)
+	}
+	if err == nil && len(all) == 0 {
+		err = errors.New("no switch is left that may end the fault: replace the driver, or its firmware")
+	}
+	if err != nil {
+		return fmt.Sprintf("ethtool -k %s (%v)", o.uplink, err)
+	}
+	return all[0].Off()
+}
+
+// effects has the packets that a fault of each layer loses.
+var effects = map[offloadprobe.Layer]string{
+	offloadprobe.Checksum:        "packets whose checksum is left to the device are lost",
+	offloadprobe.Segmentation:    "super-packets, which the device segments, are lost",
+	offloadprobe.TCPSegmentation: "super-packets of TCP, which the device segments, are lost",
+	offloadprobe.UDPSegmentation: "super-packets of UDP, which the device segments, are lost",
+	offloadprobe.ReceiveMerging:  "packets that the receiver merges are lost",
+	offloadprobe.PathMTU:         "packets of the containers' MTU are lost",
+	offloadprobe.ECN:             "packets with an ECN codepoint are lost, or lose the codepoint",
+}
+
+// remedies has what to do about faults that no switch of a device ends.
+var remedies = map[offloadprobe.Layer]string{
+	offloadprobe.PathMTU: "raise the MTU of the path, or lower that of the uplink; flannel doctor has the sizes",
+	offloadprobe.ECN:     "remove the rule on the path that drops or clears ECN, or: sysctl -w net.ipv4.tcp_ecn=0 in the containers",
+}

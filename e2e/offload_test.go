@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest/packetfault"
+)
+
+// offloadFault has the fields of a peer's offload fault that the tests read.
+type offloadFault struct {
+	Direction string `json:"direction"`
+	Layer     string `json:"layer"`
+	Fix       string `json:"fix"`
+}
+
+// offloadPath is a backend, and the offset of the containers' IP header in its frames.
+type offloadPath struct {
+	backend string
+	ip      int32
+}
+
+var offloadPaths = []offloadPath{
+	{`{"Type": "vxlan"}`, 14 + 20 + 8 + 8 + 14},
+	{`{"Type": "host-gw"}`, 14},
+	{`{"Type": "udp"}`, 14 + 20 + 8},
+}
+
+// portOfA is the switch's port to the first host after etcd's.
+const portOfA = "port2"
+
+// offloadPair starts two hosts that probe offloads each second.
+func offloadPair(t *testing.T, p offloadPath, args ...string) (c *cluster, a, b *node, da *daemon) {
+	t.Helper()
+	c = newCluster(t, "3")
+	c.use(p.backend)
+	args = append(args, "-offload-probe-interval=1s", "-vmodule=judge=1")
+	a, b = c.node("a", args...), c.node("b", args...)
+	da, _ = c.joinPair(a, b)
+	return c, a, b, da
+}
+
+// offloadFaults waits until a node's peer has these faults, as "direction layer", and
+// returns the last fix.
+func (n *node) offloadFaults(want ...string) (fix string) {
+	n.t.Helper()
+	eventually(n.t, fmt.Sprintf("%s has the faults %q", n.Name(), want), func() error {
+		s, err := n.readStatus()
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, p := range s.Backend.Peers {
+			for _, f := range p.OffloadFaults {
+				got = append(got, f.Direction+" "+f.Layer)
+				fix = f.Fix
+			}
+		}
+		if strings.Join(got, ", ") != strings.Join(want, ", ") {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+	return fix
+}
+
+// A wire that loses super-packets of one direction is found by both hosts. Status,
+// metrics, events, /readyz and doctor name it, with the command that ends it.
+func TestOffloadFault(t *testing.T) {
+	for _, p := range offloadPaths {
+		t.Run(p.backend, func(t *testing.T) {
+			c, a, b, _ := offloadPair(t, p)
+			remove := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.ChecksumLeft(p.ip), packetfault.Drop())
+			fix := a.offloadFaults("to_peer checksum")
+			b.offloadFaults("from_peer checksum")
+			if got := a.finds(c, "offload faults", "fail", "in this direction only"); got != fix || !strings.HasPrefix(fix, "ethtool -K ") {
+				t.Errorf("doctor has the fix %q, status %q", got, fix)
+			}
+			a.readiness(200, "warning: offload fault (checksum) of packets to 1 of 1 peers")
+			metric := fmt.Sprintf(`flannel_peer_offload_fault{direction="to_peer",layer="checksum",subnet=%q} 1`, b.subnet())
+			if text := a.metrics(); !strings.Contains(text, metric) {
+				t.Errorf("no metric %s", metric)
+			}
+			eventually(t, "events have the fault", func() error {
+				if text := a.statusText(); !strings.Contains(text, "has an offload fault, layer checksum, of packets to it") {
+					return fmt.Errorf("%s", text)
+				}
+				return nil
+			})
+			a.shell(fix)
+			a.offloadFaults()
+			b.offloadFaults()
+			if err := transfer(t, a.container, b.container, b.containerAddr()); err != nil {
+				t.Errorf("after %q: %v", fix, err)
+			}
+			remove()
+		})
+	}
+}
+
+// With -offload-repair the switch that ends the fault is off, and the others are on. A
+// start without the flag turns it on.
+func TestOffloadRepair(t *testing.T) {
+	for _, p := range offloadPaths {
+		t.Run(p.backend, func(t *testing.T) {
+			c, a, b, da := offloadPair(t, p, "-offload-repair")
+			before := a.kernelOffloads(t)
+			packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.SuperPacket(), packetfault.Drop())
+			var off string
+			eventually(t, "a switch is off and the fault is gone", func() error {
+				s, err := a.readStatus()
+				if err != nil {
+					return err
+				}
+				if s.Backend.OffloadSwitch.Feature == "" || len(s.Backend.Peers) != 1 || len(s.Backend.Peers[0].OffloadFaults) > 0 {
+					return fmt.Errorf("%+v", s.Backend)
+				}
+				off = s.Backend.OffloadSwitch.Device + " " + s.Backend.OffloadSwitch.Feature
+				return nil
+			})
+			b.offloadFaults()
+			if err := transfer(t, a.container, b.container, b.containerAddr()); err != nil {
+				t.Errorf("with %s off: %v", off, err)
+			}
+			da.stop()
+			da = a.join("-offload-repair=false")
+			eventually(t, "the switch is on", func() error {
+				if after := a.kernelOffloads(t); after != before {
+					return fmt.Errorf("the offloads are\n%s, were\n%s", after, before)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// kernelOffloads lists the uplink's offloads.
+func (n *node) kernelOffloads(t *testing.T) string {
+	t.Helper()
+	out, err := output(t, n.Host, "ethtool", "-k", "eth0")
+	if err != nil {
+		t.Fatalf("ethtool: %v\n%s", err, out)
+	}
+	return out
+}

@@ -1,0 +1,147 @@
+package offloadprobe
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// path is a simulated path: it loses packets at random, and the shapes of a fault.
+type path struct {
+	mu     sync.Mutex
+	random *rand.Rand
+	loss   float64
+	fault  []shape
+	// noTCP: there is no connection. stall is the share of rounds during which nothing
+	// passes; stalled is what is left of one, in probes.
+	noTCP   bool
+	stall   float64
+	stalled int
+}
+
+func (p *path) probe(s shape) outcome {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := forms[s]
+	if f.tcp && p.noTCP {
+		return unreachable
+	}
+	if p.stalled == 0 && p.random.Float64() < p.stall/float64(udpCheck) {
+		p.stalled = 2 * int(udpCheck)
+	}
+	if p.stalled > 0 {
+		p.stalled--
+		return lost
+	}
+	if slices.Contains(p.fault, s) {
+		return lost
+	}
+	for range 2 * f.packets { // each packet has a receipt
+		if p.random.Float64() < p.loss {
+			return lost
+		}
+	}
+	return passed
+}
+
+// lossOf returns the shapes that a fault of each layer loses.
+var lossOf = map[Layer][]shape{
+	Checksum:        {smallChecksum, fullChecksum, segments, merged, tcpSmall, tcpFull, tcpTrain, tcpSegments},
+	Segmentation:    {segments, merged, tcpSegments},
+	TCPSegmentation: {tcpSegments},
+	UDPSegmentation: {segments, merged},
+	ReceiveMerging:  {merged, tcpTrain, tcpSegments},
+	PathMTU:         {full, fullChecksum, segments, merged, tcpFull, tcpTrain, tcpSegments},
+	ECN:             {smallECN},
+}
+
+func TestDiagnosisNamesTheLayer(t *testing.T) {
+	for layer, shapes := range lossOf {
+		for _, loss := range []float64{0, 0.02, 0.1} {
+			for seed := range uint64(200) {
+				p := &path{random: rand.New(rand.NewPCG(seed, 1)), loss: loss, fault: shapes}
+				if got, known := diagnose(t.Context(), p.probe); !known || got != layer {
+					t.Errorf("%s with loss %.2f, seed %d: %q, known %t", layer, loss, seed, got, known)
+				}
+			}
+		}
+	}
+}
+
+// Large packets alone are lost where a device computes only their checksums wrongly.
+func TestDiagnosisOfLargeChecksums(t *testing.T) {
+	p := &path{random: rand.New(rand.NewPCG(1, 1)), fault: []shape{fullChecksum, segments, merged, tcpFull, tcpTrain, tcpSegments}}
+	if got, known := diagnose(t.Context(), p.probe); !known || got != Checksum {
+		t.Errorf("%q, known %t", got, known)
+	}
+}
+
+// A path that loses any packets, or stalls, has no fault.
+func TestDiagnosisWithoutFault(t *testing.T) {
+	for _, loss := range []float64{0, 0.01, 0.1, 0.2, 0.3} {
+		for _, stall := range []float64{0, 0.3} {
+			for seed := range uint64(1000) {
+				p := &path{random: rand.New(rand.NewPCG(seed, 2)), loss: loss, stall: stall}
+				if got, _ := diagnose(t.Context(), p.probe); got != "" {
+					t.Errorf("loss %.2f, stalls %.1f, seed %d: %q", loss, stall, seed, got)
+				}
+			}
+		}
+	}
+}
+
+// A firewall that lets no connection pass hides the faults of TCP, and no others. One
+// that drops the datagrams for the merging socket is no fault.
+func TestDiagnosisBehindAFirewall(t *testing.T) {
+	for name, tt := range map[string]struct {
+		path  *path
+		layer Layer
+		known bool
+	}{
+		"without TCP":                 {&path{noTCP: true}, "", true},
+		"checksum without TCP":        {&path{noTCP: true, fault: lossOf[Checksum]}, Checksum, true},
+		"segmentation without TCP":    {&path{noTCP: true, fault: lossOf[Segmentation]}, UDPSegmentation, true},
+		"without the port of merging": {&path{fault: []shape{merged, mergedSmall}}, "", true},
+		"without any port":            {&path{noTCP: true, loss: 1}, "", false},
+	} {
+		tt.path.random = rand.New(rand.NewPCG(1, 3))
+		if got, known := diagnose(t.Context(), tt.path.probe); got != tt.layer || known != tt.known {
+			t.Errorf("%s: %q, known %t; want %q, %t", name, got, known, tt.layer, tt.known)
+		}
+	}
+}
+
+func TestAtMost(t *testing.T) {
+	for _, tt := range []struct {
+		k, n    int
+		p, want float64
+	}{{0, 0, 0.5, 1}, {0, 4, 0.5, 1.0 / 16}, {1, 4, 0.5, 5.0 / 16}, {4, 4, 0.9, 1}, {0, 8, 0.81, math.Pow(0.19, 8)}} {
+		if got := atMost(tt.k, tt.n, tt.p); math.Abs(got-tt.want) > 1e-9 {
+			t.Errorf("at most %d of %d with %.2f: %g, want %g", tt.k, tt.n, tt.p, got, tt.want)
+		}
+	}
+}
+
+// The rate of a peer does not grow with its MTU, and that of a host not with more than
+// hostPeers.
+func TestBudget(t *testing.T) {
+	const interval = 24 * time.Second
+	for _, tt := range []struct{ n, mtu int }{{1, 1450}, {1, 1472}, {100, 1450}, {1000, 1450}, {10_000, 1450}, {1, 8950}, {1000, 8950}} {
+		t.Run(fmt.Sprintf("%d peers, MTU %d", tt.n, tt.mtu), func(t *testing.T) {
+			all := round(interval, tt.n, tt.mtu)
+			rate := float64(tt.mtu+tcpOverhead+udpCost) / all.Seconds()
+			if rate >= 125 || rate*float64(tt.n) >= 125*hostPeers {
+				t.Errorf("%.1f bytes a second for a peer, %.0f for the host", rate, rate*float64(tt.n))
+			}
+			group, pause := pace(all, tt.n)
+			took := time.Duration((2*tt.n+group-1)/group) * pause
+			if pause < checkSpacing || took < all*99/100 || took > all+pause {
+				t.Errorf("groups of %d every %v take %v, want %v", group, pause, took, all)
+			}
+		})
+	}
+}

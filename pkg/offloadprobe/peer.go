@@ -1,0 +1,163 @@
+package offloadprobe
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// suspicion is the number of checks that fail in a row before a diagnosis.
+	suspicion = 2
+	// diagnosisPause is the number of intervals after which a peer is diagnosed again.
+	// It doubles with each diagnosis of the same result, up to maxDiagnosisPause.
+	diagnosisPause, maxDiagnosisPause = 10, 160
+)
+
+// peer is a Prober's state of one peer. Prober.mu guards result and rtt.
+type peer struct {
+	subnet netip.Prefix
+	addr   netip.AddrPort
+	result Result
+	rtt    time.Duration
+
+	visiting sync.Mutex // held during a visit; guards what follows
+	checkTCP bool       // the kind of the next check
+	// pause is the number of intervals between two diagnoses. diagnosed is the end of the
+	// last one; zero before the first.
+	pause     int
+	diagnosed time.Time
+}
+
+// visit checks a peer. It does nothing while another visit goes on.
+func (p *Prober) visit(ctx context.Context, to *peer) {
+	if !to.visiting.TryLock() {
+		return
+	}
+	defer to.visiting.Unlock()
+	to.checkTCP = !to.checkTCP
+	switch {
+	case p.faultTo(to) != "":
+		if !to.checkTCP { // this visit has both kinds, so every other one is enough
+			p.verify(ctx, to)
+		}
+	case to.checkTCP:
+		p.examine(ctx, to, tcpSegments)
+	default:
+		p.examine(ctx, to, udpCheck)
+	}
+}
+
+// Recheck checks those peers now that have a fault to them, or all peers. It diagnoses
+// peers without a fault where checks fail. It returns when the results are there or
+// ctx ends.
+func (p *Prober) Recheck(ctx context.Context, all bool) {
+	p.mu.Lock()
+	var due []*peer
+	for _, to := range p.peers {
+		if all || to.result.Tx.Layer != "" {
+			due = append(due, to)
+		}
+	}
+	p.mu.Unlock()
+	var visits errgroup.Group
+	visits.SetLimit(visitsAtOnce)
+	for _, to := range due {
+		visits.Go(func() error {
+			to.visiting.Lock()
+			defer to.visiting.Unlock()
+			if p.faultTo(to) != "" {
+				p.verify(ctx, to)
+			} else {
+				to.diagnosed, to.pause = time.Time{}, 0
+				p.examine(ctx, to, tcpSegments)
+				p.examine(ctx, to, udpCheck)
+			}
+			return nil
+		})
+	}
+	_ = visits.Wait() // visits have no error
+}
+
+func (p *Prober) faultTo(to *peer) Layer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return to.result.Tx.Layer
+}
+
+// check probes a peer until a probe is not lost, suspicion times at most.
+func (p *Prober) check(ctx context.Context, to *peer, s shape) (result outcome) {
+	for range suspicion {
+		if result = p.probe(ctx, to, s); result != lost || ctx.Err() != nil {
+			break
+		}
+	}
+	return result
+}
+
+// examine makes a check of a peer without a fault, and diagnoses it if the check fails.
+func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
+	switch p.check(ctx, to, s) {
+	case passed: // a fault ends by verify
+		p.note(to, func(r *Result) { r.Known = true })
+	case lost:
+		p.diagnoseIfDue(ctx, to)
+	}
+}
+
+// verify ends a fault after both checks have passed twice.
+func (p *Prober) verify(ctx context.Context, to *peer) {
+	checks, reachable := 0, true
+	for range 2 {
+		for _, check := range []shape{udpCheck, tcpSegments} {
+			switch p.check(ctx, to, check) {
+			case passed:
+				checks++
+			case lost:
+				p.diagnoseIfDue(ctx, to)
+				return
+			case unreachable:
+				reachable = false
+			}
+		}
+	}
+	// Without connections, UDP alone says nothing about a fault of TCP.
+	if layer := p.faultTo(to); reachable || checks > 0 && layer != TCPSegmentation && layer != PathMTU {
+		p.setTx(to, "")
+	}
+}
+
+// diagnoseIfDue diagnoses a peer unless it has just been, with the same result.
+func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
+	if ctx.Err() != nil {
+		return
+	}
+	interval := p.config.Interval
+	if !to.diagnosed.IsZero() && time.Since(to.diagnosed) < time.Duration(to.pause)*interval {
+		return
+	}
+	select {
+	case p.diagnosing <- struct{}{}:
+		defer func() { <-p.diagnosing }()
+	case <-ctx.Done():
+		return
+	}
+	before := p.faultTo(to)
+	layer, known := diagnose(ctx, func(s shape) outcome { return p.probeInTurn(ctx, to, s) })
+	if ctx.Err() != nil {
+		return
+	}
+	if known {
+		p.setTx(to, layer)
+	} else {
+		layer = before
+	}
+	if layer != before {
+		to.pause = 0
+	}
+	to.pause = min(max(2*to.pause, diagnosisPause), maxDiagnosisPause)
+	to.diagnosed = time.Now()
+}

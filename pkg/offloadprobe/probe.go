@@ -1,0 +1,155 @@
+package offloadprobe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	log "github.com/golang/glog"
+)
+
+// outcome is that of a probe.
+type outcome int
+
+const (
+	lost outcome = iota
+	passed
+	// unreachable: there was no connection, which says nothing about the shape.
+	unreachable
+)
+
+// receiptBuffer holds a receipt.
+const receiptBuffer = 2 * headerLen
+
+// probe sends a shape to a peer, and waits for the receipts.
+func (p *Prober) probe(ctx context.Context, to *peer, s shape) outcome {
+	if forms[s].tcp {
+		return p.probeTCP(ctx, to, s)
+	}
+	result, err := p.probeUDP(ctx, to, s)
+	if err != nil {
+		log.V(2).Infof("offload probe to=%v shape=%d: %v", to.addr, s, err)
+	}
+	return result
+}
+
+// probeUDP uses a socket, and so a port, of its own: how the path treats one flow must
+// not change what it does to another.
+func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcome, err error) {
+	var socket *udpSocket
+	err = p.within(func() (err error) {
+		socket, err = listenUDP(ctx, netip.AddrPortFrom(p.config.Local.Addr(), 0), false)
+		return err
+	})
+	if err != nil {
+		return lost, err
+	}
+	defer func() { err = errors.Join(err, socket.close()) }()
+	f := forms[s]
+	x := exchange{token: rand.Uint64(), missing: 1<<f.packets - 1, tos: f.tos, to: to.addr}
+	if f.merge {
+		x.to = mergingAddr(to.addr)
+	}
+	messages := make([][]byte, f.packets)
+	for i := range messages {
+		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token}.message(f.size(p.config.MTU))
+	}
+	began := time.Now()
+	if err := socket.conn.SetReadDeadline(began.Add(p.wait(to))); err != nil {
+		return lost, fmt.Errorf("set deadline of offload probe: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = socket.conn.SetReadDeadline(began) })
+	defer stop()
+	if err := socket.send(f, messages, x.to); err != nil {
+		return lost, err // the device is away, or has a smaller MTU
+	}
+	buffer, control := make([]byte, receiptBuffer), make([]byte, controlLen)
+	for x.missing != 0 {
+		if err := socket.receive(buffer, control, x.take); err != nil {
+			break // the deadline, or an ICMP error about a datagram
+		}
+	}
+	if x.last.kind == kindReceipt {
+		p.setRx(to, x.last)
+	}
+	if x.missing != 0 || x.bleached {
+		return lost, nil
+	}
+	p.noteRTT(to, time.Since(began))
+	return passed, nil
+}
+
+// exchange is a probe of UDP that waits for its receipts.
+type exchange struct {
+	to    netip.AddrPort
+	token uint64
+	// missing has a bit for each datagram without a receipt. bleached is true after a
+	// receipt without the ECN codepoint of tos.
+	missing  uint64
+	tos      byte
+	bleached bool
+	last     header // the last receipt
+}
+
+// take notes a receipt.
+func (x *exchange) take(d datagram) {
+	var h header
+	if h.parse(d.data) != nil || h.kind != kindReceipt || h.token != x.token || d.from != x.to {
+		return
+	}
+	x.last = h
+	x.missing &^= 1 << min(h.index, 63)
+	// CE is as good as ECT(0): a router marks packets before its queue is full.
+	x.bleached = x.bleached || (x.tos&ecnMask != 0 && h.tos&ecnMask == 0)
+}
+
+func (p *Prober) probeTCP(ctx context.Context, to *peer, s shape) outcome {
+	t := &tcpProbe{
+		local: p.config.Local.Addr(), to: to.addr, wait: p.wait(to), dial: p.dial,
+		head: header{kind: kindProbe, shape: s, token: rand.Uint64()},
+	}
+	receipt, failed, err := t.run(ctx)
+	switch {
+	case err != nil:
+		if !errors.Is(err, errUnreachable) {
+			log.V(1).Infof("offload probe of TCP to=%v: %v", to.addr, err)
+		}
+		return unreachable
+	case failed:
+		return lost
+	}
+	p.setRx(to, receipt)
+	return passed
+}
+
+// probeInTurn is probe, after a pause that differs for each shape: a data path may send
+// packets that come at once in one super-packet.
+func (p *Prober) probeInTurn(ctx context.Context, to *peer, s shape) outcome {
+	timer := time.NewTimer(time.Duration(s) * shapeSpacing)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return p.probe(ctx, to, s)
+}
+
+// shapeSpacing is the time between two shapes of a round.
+const shapeSpacing = 5 * time.Millisecond
+
+// wait is the time for a receipt: four round trips, within bounds.
+func (p *Prober) wait(of *peer) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(max(4*of.rtt, p.least), p.most)
+}
+
+// noteRTT keeps the largest of the latest round trips.
+func (p *Prober) noteRTT(of *peer, rtt time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of.rtt = max(rtt, of.rtt*7/8)
+}

@@ -1,0 +1,226 @@
+package offloadprobe
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config configures a Prober.
+type Config struct {
+	// Local is the address at which this host answers probes, and the source of its own.
+	// UDP also uses the next port. The kernel need not have the address yet.
+	Local netip.AddrPort
+	// MTU is the largest packet that containers can send, in bytes.
+	MTU int
+	// Interval is the time between two checks of one kind of a peer. It is longer for
+	// many peers and for a large MTU, see package's file budget.go.
+	Interval time.Duration
+	// Peers returns the peers. It is called once for each group of checks, and at most
+	// once a second for addresses that are not known.
+	Peers func() []Peer
+	// Changed, if not nil, is called after each change of a result. It must return soon,
+	// and must not call the Prober.
+	Changed func(Change)
+}
+
+const (
+	// visitsAtOnce and diagnosesAtOnce bound the peers that are checked, and those that
+	// are diagnosed, at one time.
+	visitsAtOnce, diagnosesAtOnce = 16, 2
+	// refreshLimit is the minimum time between two refreshes for unknown addresses.
+	refreshLimit = time.Second
+)
+
+// Prober probes the path to each peer, and answers the peers' probes, while Run runs.
+// Its methods are safe for concurrent use.
+type Prober struct {
+	config Config
+	// within calls a function that opens a socket, in the network namespace of the host.
+	within func(func() error) error
+	// waits bound the wait for a receipt.
+	least, most time.Duration
+
+	diagnosing chan struct{} // has an element for each diagnosis
+
+	mu        sync.Mutex // guards what follows
+	peers     map[netip.Prefix]*peer
+	byAddr    map[netip.Addr]*peer
+	refreshed time.Time
+	queue     []*peer // the rest of the round
+}
+
+// New returns a Prober; Run starts it.
+func New(c Config) *Prober {
+	return &Prober{
+		config: c, within: func(f func() error) error { return f() },
+		least: 400 * time.Millisecond, most: 2 * time.Second,
+		diagnosing: make(chan struct{}, diagnosesAtOnce),
+		peers:      make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
+	}
+}
+
+// Results returns the current results by the peer's subnet.
+func (p *Prober) Results() map[netip.Prefix]Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[netip.Prefix]Result, len(p.peers))
+	for subnet, peer := range p.peers {
+		all[subnet] = peer.result
+	}
+	return all
+}
+
+// Run probes and answers until ctx ends, which returns nil. It returns an error if it
+// cannot open or read its sockets.
+func (p *Prober) Run(ctx context.Context) error {
+	var r *responder
+	err := p.within(func() (err error) {
+		r, err = openResponder(ctx, p.config.Local, p.faultOf)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.run(ctx) })
+	g.Go(func() error {
+		p.schedule(ctx)
+		return r.close() // run ends
+	})
+	return g.Wait()
+}
+
+// schedule checks the peers, evenly over the round, until ctx ends.
+func (p *Prober) schedule(ctx context.Context) {
+	var visits errgroup.Group
+	visits.SetLimit(visitsAtOnce)
+	defer func() { _ = visits.Wait() }() // visits have no error
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			due, pause := p.next()
+			timer.Reset(pause)
+			for _, to := range due {
+				visits.Go(func() error {
+					p.visit(ctx, to)
+					return nil
+				})
+			}
+		}
+	}
+}
+
+// next returns the peers that are due now, and the pause before the next ones.
+func (p *Prober) next() (due []*peer, pause time.Duration) {
+	known := p.refresh()
+	group, pause := pace(round(p.config.Interval, len(known), p.config.MTU), len(known))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		p.queue = known
+	}
+	due = p.queue[:min(group, len(p.queue))]
+	p.queue = p.queue[len(due):]
+	return due, pause
+}
+
+// refresh updates the set of peers, and returns them in order.
+func (p *Prober) refresh() []*peer {
+	listed := p.config.Peers()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refreshed = time.Now()
+	peers, byAddr := make(map[netip.Prefix]*peer, len(listed)), make(map[netip.Addr]*peer, len(listed))
+	all := make([]*peer, 0, len(listed))
+	for _, l := range listed {
+		known := p.peers[l.Subnet]
+		if known == nil || known.addr != l.Addr {
+			known = &peer{subnet: l.Subnet, addr: l.Addr}
+		}
+		peers[l.Subnet], byAddr[l.Addr.Addr()] = known, known
+		all = append(all, known)
+	}
+	p.peers, p.byAddr = peers, byAddr
+	return all
+}
+
+// faultOf returns what our probes to a peer find; ok is false if no peer has the
+// address.
+func (p *Prober) faultOf(from netip.Addr) (l Layer, ok bool) {
+	p.mu.Lock()
+	known, stale := p.byAddr[from], time.Since(p.refreshed) >= refreshLimit
+	p.mu.Unlock()
+	if known == nil && stale { // a peer that joined after the last group of checks
+		p.refresh()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known = p.byAddr[from]; known == nil {
+		return "", false
+	}
+	return known.result.Tx.Layer, true
+}
+
+// note applies change to the result of a peer, and reports the difference.
+func (p *Prober) note(of *peer, change func(*Result)) {
+	p.mu.Lock()
+	was := of.result
+	change(&of.result)
+	now, known := of.result, p.peers[of.subnet] == of
+	p.mu.Unlock()
+	if p.config.Changed == nil || !known {
+		return
+	}
+	if was.Tx.Layer != now.Tx.Layer {
+		p.config.Changed(Change{of.subnet, false, was.Tx.Layer, now.Tx.Layer})
+	}
+	if was.Rx.Layer != now.Rx.Layer {
+		p.config.Changed(Change{of.subnet, true, was.Rx.Layer, now.Rx.Layer})
+	}
+}
+
+func (p *Prober) setTx(of *peer, l Layer) {
+	p.note(of, func(r *Result) {
+		r.Known = true
+		if r.Tx.Layer != l {
+			r.Tx = Fault{l, time.Now()}
+		}
+	})
+}
+
+// setRx takes the fault of the other direction from a receipt.
+func (p *Prober) setRx(of *peer, receipt header) {
+	l, ok := layerOf(receipt.layer)
+	if !ok {
+		log.V(1).Infof("ignore unknown layer of fault peer=%v code=%d", of.subnet, receipt.layer)
+		return
+	}
+	p.note(of, func(r *Result) {
+		if r.Rx.Layer != l {
+			r.Rx = Fault{l, time.Now()}
+		}
+	})
+}
+
+// dial connects in the network namespace of the host.
+func (p *Prober) dial(ctx context.Context, d *net.Dialer, to string) (c net.Conn, err error) {
+	err = p.within(func() error {
+		c, err = d.DialContext(ctx, "tcp4", to)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	}
+	return c, nil
+}

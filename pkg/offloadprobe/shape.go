@@ -1,0 +1,91 @@
+package offloadprobe
+
+// shape is a set of packets that are sent together.
+type shape uint8
+
+const (
+	// small is the control: what it loses has no offload as its cause.
+	small shape = iota
+	smallECN
+	smallChecksum
+	full
+	fullChecksum
+	segments
+	// mergedSmall is the control of merged, which has a port of its own.
+	mergedSmall
+	merged
+	tcpSmall // the control of TCP
+	tcpFull
+	tcpTrain
+	tcpSegments
+	// udpCheck is the check of UDP. tcpSegments is that of TCP.
+	udpCheck
+	shapes // their number
+)
+
+// form describes a shape.
+type form struct {
+	tcp bool
+	// packets is the number of packets on the wire.
+	packets int
+	// full packets have the size of the MTU; others have smallLen bytes of payload.
+	full bool
+	// offload leaves the checksum to the device. segment sends the packets as one
+	// super-packet, which always leaves the checksum to the device.
+	offload, segment bool
+	// merge lets the receiver merge the packets (UDP_GRO, udp(7)).
+	merge bool
+	tos   byte
+}
+
+const (
+	// smallLen is the payload of a small packet in bytes, with the header.
+	smallLen = 64
+	// ect0 is the codepoint ECT(0) of RFC 3168 in the TOS field; ecnMask covers both
+	// bits.
+	ect0, ecnMask = 2, 3
+	// udpHeaders is the length of an IPv4 header without options and of a UDP header.
+	udpHeaders = 20 + 8
+)
+
+// forms has the form of each shape. A super-packet of two full packets is longer than
+// the MTU, as those of containers are. udpCheck is short: tcpSegments checks the size.
+var forms = [shapes]form{
+	small:         {packets: 1},
+	smallECN:      {packets: 1, tos: ect0},
+	smallChecksum: {packets: 1, offload: true},
+	full:          {packets: 1, full: true},
+	fullChecksum:  {packets: 1, full: true, offload: true},
+	segments:      {packets: 2, full: true, segment: true},
+	mergedSmall:   {packets: 1, merge: true},
+	merged:        {packets: 2, full: true, segment: true, merge: true},
+	tcpSmall:      {tcp: true, packets: 1},
+	tcpFull:       {tcp: true, packets: 1, full: true},
+	tcpTrain:      {tcp: true, packets: 3, full: true},
+	tcpSegments:   {tcp: true, packets: 2, full: true, segment: true},
+	udpCheck:      {packets: 2, segment: true, merge: true, tos: ect0},
+}
+
+// size returns the payload of one datagram with its header, in bytes.
+func (f form) size(mtu int) int {
+	if f.full {
+		return max(smallLen, mtu-udpHeaders)
+	}
+	return smallLen
+}
+
+// writes returns the lengths of the writes of a TCP probe. Each write is one packet
+// of at most mss bytes, or one super-packet.
+func (f form) writes(mss int) []int {
+	switch {
+	case !f.full:
+		return []int{smallLen}
+	case f.segment: // as short as it can be
+		return []int{mss + smallLen}
+	}
+	lengths := make([]int, f.packets)
+	for i := range lengths {
+		lengths[i] = mss
+	}
+	return lengths
+}

@@ -1,0 +1,108 @@
+package offloadprobe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tcpProbe sends a shape over a connection of its own and waits for the receipt. TCP
+// repairs what is lost by single segments, so a receipt proves nothing: the probe has
+// passed if no segment was sent again for a loss.
+type tcpProbe struct {
+	local netip.Addr
+	to    netip.AddrPort
+	head  header
+	// wait is the time for the connection, and then for the receipt.
+	wait time.Duration
+	dial func(ctx context.Context, d *net.Dialer, to string) (net.Conn, error)
+}
+
+// errUnreachable means that there is no connection: the probe says nothing about
+// offloads of what is sent.
+var errUnreachable = errors.New("the peer accepts no connection")
+
+// run returns the receipt. lost is true if segments were lost, or the receipt is.
+func (p *tcpProbe) run(ctx context.Context) (receipt header, lost bool, err error) {
+	dialer := &net.Dialer{Timeout: p.wait, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.local, 0))}
+	c, err := p.dial(ctx, dialer, p.to.String())
+	if err != nil {
+		return header{}, false, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	conn := c.(*net.TCPConn)
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	before, err := tcpInfo(conn)
+	if err != nil {
+		return header{}, false, err
+	}
+	// A reset ends the connection with one packet. NODELAY is Go's default.
+	err = errors.Join(conn.SetLinger(0), conn.SetDeadline(time.Now().Add(p.wait)))
+	if err != nil {
+		return header{}, false, fmt.Errorf("prepare TCP probe: %w", err)
+	}
+	lengths := forms[p.head.shape].writes(int(before.Snd_mss))
+	total := 0
+	for _, n := range lengths {
+		total += n
+	}
+	p.head.length = uint32(total)
+	message := p.head.message(total)
+	for _, n := range lengths {
+		if _, err := conn.Write(message[:n]); err != nil {
+			return header{}, true, nil // the deadline, or a reset
+		}
+		message = message[n:]
+	}
+	var b [headerLen]byte
+	_, failed := io.ReadFull(conn, b[:])
+	if failed == nil {
+		failed = receipt.parse(b[:])
+	}
+	if failed != nil || receipt.kind != kindReceipt || receipt.token != p.head.token {
+		return header{}, true, nil
+	}
+	lost, err = p.lostSegments(ctx, conn, before)
+	return receipt, lost, err
+}
+
+// lostSegments reports whether segments were lost since before. A segment that was
+// sent again although the first arrived, as after reordering, is no loss: the peer
+// reports it as a duplicate (RFC 2883).
+func (p *tcpProbe) lostSegments(ctx context.Context, conn *net.TCPConn, before *unix.TCPInfo) (bool, error) {
+	lost := func() (bool, error) {
+		now, err := tcpInfo(conn)
+		if err != nil {
+			return false, err
+		}
+		return now.Total_retrans-before.Total_retrans > now.Dsack_dups-before.Dsack_dups, nil
+	}
+	seen, err := lost()
+	if err != nil || !seen {
+		return false, err
+	}
+	select { // the report of a duplicate may be under way
+	case <-time.After(p.wait / 2):
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return lost()
+}
+
+func tcpInfo(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
+	var raw syscall.RawConn
+	if raw, err = conn.SyscallConn(); err != nil {
+		return nil, err
+	}
+	controlErr := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+	return info, errors.Join(controlErr, os.NewSyscallError("getsockopt TCP_INFO", err))
+}

@@ -1,0 +1,288 @@
+package offloadrepair
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/offloadprobe"
+	"github.com/coreos/flannel/pkg/ratelog"
+)
+
+const (
+	// firstTrial is the time after which a switch is turned on, to find out whether the
+	// fault is gone. It doubles after each trial that finds the fault, up to maxTrial.
+	firstTrial, maxTrial = time.Hour, 24 * time.Hour
+	// verdictIntervals is the number of intervals after which the peers' receipts have
+	// what a switch of the receiver has changed.
+	verdictIntervals = 3
+)
+
+// Prober is an offloadprobe.Prober.
+type Prober interface {
+	Results() map[netip.Prefix]offloadprobe.Result
+	Recheck(ctx context.Context, all bool)
+}
+
+// Config configures a Repairer.
+type Config struct {
+	Prober   Prober
+	Features Features
+	// Devices returns those on the path to a peer.
+	Devices func(peer netip.Prefix) (Devices, error)
+	// StateDir is the folder of the note.
+	StateDir string
+	// Interval is the Prober's.
+	Interval time.Duration
+}
+
+// Repairer turns the switch that ends a fault, while Run runs. Its other methods are
+// safe for concurrent use.
+type Repairer struct {
+	config Config
+	path   string
+	trial  time.Duration // until the next trial
+	wake   chan struct{}
+
+	// These are Run's.
+	state    repairState
+	deadline time.Time          // of the result, or until the trial
+	tried    []Switch           // those that did not end the fault
+	failing  offloadprobe.Layer // the fault that tried is about
+
+	mu   sync.Mutex
+	note *Note // the switch that is off, nil for none; guarded by mu
+}
+
+// repairState is the state of the one switch.
+type repairState int
+
+const (
+	// idle: no switch is turned.
+	idle repairState = iota
+	// turned: the switch is off, and the result is not known yet.
+	turned
+	// kept: the switch is off and has ended the fault.
+	kept
+	// onTrial: the switch is on, and it is not known yet whether the fault is gone.
+	onTrial
+)
+
+// New returns a Repairer; Run starts it.
+func New(c Config) *Repairer {
+	return &Repairer{config: c, path: NotePath(c.StateDir), trial: firstTrial, wake: make(chan struct{}, 1)}
+}
+
+// Changed makes Run look at the Prober's results soon.
+func (r *Repairer) Changed() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // a wake-up is pending
+	}
+}
+
+// Turned returns the switch that is off, nil for none.
+func (r *Repairer) Turned() *Note {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.note == nil {
+		return nil
+	}
+	n := *r.note
+	return &n
+}
+
+// Run repairs until ctx ends, and returns nil. A switch that is off then stays off:
+// the kernel carries packets without this process.
+func (r *Repairer) Run(ctx context.Context) error {
+	n, err := readNote(r.path)
+	if err != nil {
+		log.Warningf("go without the note: %v", err)
+	}
+	if n != nil {
+		r.setNote(n)
+		r.state, r.deadline = kept, time.Now().Add(r.trial)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-time.After(clock.UntilTick(r.config.Interval / 2)):
+		}
+		for again := true; again && ctx.Err() == nil; {
+			again = r.step(ctx)
+		}
+	}
+}
+
+// step makes one change of the state. again is true if the next step is due now.
+func (r *Repairer) step(ctx context.Context) (again bool) {
+	layer, peer := r.problem()
+	if layer != r.failing && r.state == idle {
+		r.failing, r.tried = layer, nil
+	}
+	late := !time.Now().Before(r.deadline)
+	n := r.Turned()
+	switch r.state {
+	case idle:
+		return layer != "" && r.try(ctx, layer, peer)
+	case turned:
+		switch {
+		case layer != n.Layer: // promise: switch-that-helps-is-kept
+			r.state, r.deadline = kept, time.Now().Add(r.trial)
+			log.Warningf("fault of an offload is ended by a switch layer=%s command=%q", n.Layer, n.Off())
+		case late:
+			r.tried = append(r.tried, n.Switch)
+			r.turnBack(n)
+			return true
+		}
+	case kept:
+		switch {
+		case layer == n.Layer && r.isOn(n.Switch): // the device was made anew
+			return r.turn(ctx, n)
+		case late:
+			r.beginTrial(ctx, n)
+			return true
+		}
+	case onTrial:
+		switch {
+		case layer == n.Layer:
+			r.trial = min(2*r.trial, maxTrial)
+			r.turn(ctx, n)
+			return true
+		case late: // promise: switch-is-turned-back
+			log.Infof("fault of an offload is gone, the switch is on again layer=%s command=%q", n.Layer, n.On())
+			r.forget()
+		}
+	}
+	return false
+}
+
+// problem returns the layer of a fault that at least half of the peers share, and one
+// of these. A fault with fewer of them is the peer's or the path's.
+func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
+	count := make(map[offloadprobe.Layer]int)
+	with := make(map[offloadprobe.Layer]netip.Prefix)
+	known := 0
+	for subnet, result := range r.config.Prober.Results() {
+		if result.Known {
+			known++
+		}
+		l := result.Tx.Layer
+		if AtReceiver(l) { // the peer's to repair
+			l = ""
+		}
+		if AtReceiver(result.Rx.Layer) {
+			l = result.Rx.Layer
+		}
+		if len(features[l]) > 0 {
+			count[l]++
+			with[l] = subnet
+		}
+	}
+	for l, n := range count {
+		if 2*n >= known && (worst == "" || n > count[worst] || n == count[worst] && l < worst) {
+			worst = l
+		}
+	}
+	return worst, with[worst]
+}
+
+// try turns the next candidate off.
+func (r *Repairer) try(ctx context.Context, layer offloadprobe.Layer, peer netip.Prefix) (again bool) {
+	devices, err := r.config.Devices(peer)
+	if err != nil {
+		ratelog.Warningf("repair fault of an offload layer=%s: %v", layer, err)
+		return false
+	}
+	all, err := Candidates(r.config.Features, layer, devices)
+	if err != nil {
+		ratelog.Warningf("repair fault of an offload layer=%s: %v", layer, err)
+		return false
+	}
+	for _, s := range all {
+		if !slices.Contains(r.tried, s) {
+			return r.turn(ctx, &Note{Switch: s, Layer: layer, Since: time.Now().Round(0), Boot: clock.Now().Boot})
+		}
+	}
+	if len(r.tried) > 0 {
+		ratelog.Warningf("no switch ends the fault of an offload layer=%s tried=%v", layer, r.tried)
+	}
+	return false
+}
+
+// turn notes a switch and turns it off.
+func (r *Repairer) turn(ctx context.Context, n *Note) (again bool) {
+	err := n.write(r.path)
+	if err == nil {
+		r.setNote(n)
+		err = r.config.Features.Switch(n.Device, n.Feature, false)
+	}
+	if err != nil {
+		ratelog.Warningf("repair fault of an offload layer=%s: %v", n.Layer, err)
+		r.tried = append(r.tried, n.Switch)
+		r.forget()
+		return true
+	}
+	log.Warningf("turn off a switch because of a fault of an offload layer=%s command=%q", n.Layer, n.Off())
+	r.state = turned
+	r.await(ctx, n.Layer, false)
+	return true
+}
+
+// turnBack turns a switch on that did not help.
+func (r *Repairer) turnBack(n *Note) {
+	log.Warningf("turn a switch back that did not end the fault layer=%s command=%q", n.Layer, n.On())
+	if err := r.config.Features.Switch(n.Device, n.Feature, true); err != nil {
+		ratelog.Warningf("turn back: %v", err)
+	}
+	r.forget()
+}
+
+// beginTrial turns the switch on while the note remains.
+func (r *Repairer) beginTrial(ctx context.Context, n *Note) {
+	if err := r.config.Features.Switch(n.Device, n.Feature, true); err != nil {
+		ratelog.Warningf("find out whether the fault is gone: %v", err)
+		r.deadline = time.Now().Add(r.trial)
+		return
+	}
+	r.state = onTrial
+	r.await(ctx, n.Layer, true)
+}
+
+// await sets the deadline of the result, and probes now where this host's probes give
+// it.
+func (r *Repairer) await(ctx context.Context, l offloadprobe.Layer, all bool) {
+	if AtReceiver(l) {
+		r.deadline = time.Now().Add(verdictIntervals * r.config.Interval)
+		return
+	}
+	r.config.Prober.Recheck(ctx, all)
+	r.deadline = time.Now()
+}
+
+func (r *Repairer) isOn(s Switch) bool {
+	on, err := r.config.Features.Switchable(s.Device)
+	return err == nil && on[s.Feature]
+}
+
+// forget ends the state of a switch that is on.
+func (r *Repairer) forget() {
+	r.state = idle
+	r.setNote(nil)
+	if err := removeNote(r.path); err != nil {
+		ratelog.Warningf("%v", err)
+	}
+}
+
+func (r *Repairer) setNote(n *Note) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note = n
+}
