@@ -74,6 +74,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/uplink", "pkg/inet pkg/netdev pkg/ratelog pkg/reconcile pkg/rtnl"},
 	{"pkg/xtables", ""},
 
+	{"contrib/image", ""},
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
