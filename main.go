@@ -3,9 +3,9 @@
 //
 //	main ─► uplink, store, configuration ─► lease ─► network ─► subnet.env, READY=1
 //
-// This package has signals and exit codes, and chooses between the daemon and a
-// command. Package subnet decides which host owns which subnet; the packages
-// below backend move packets.
+// This package has signals and exit codes, and chooses between the daemon, a
+// command and a CNI plugin. Package subnet decides which host owns which subnet;
+// the packages below backend move packets.
 package main
 
 import (
@@ -22,6 +22,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/cli"
+	"github.com/coreos/flannel/cni"
 	"github.com/coreos/flannel/daemon"
 	"github.com/coreos/flannel/pkg/logpipe"
 )
@@ -34,12 +35,15 @@ const (
 )
 
 func main() {
-	// glog registers its flags there, and logs only after this call.
-	if err := flag.CommandLine.Parse(nil); err != nil {
-		panic(err) // unreachable: there are no arguments
+	if cni.IsPlugin(os.Args[0]) {
+		ctx, stop := withSignals()
+		code := cni.Run(ctx, os.Args[0])
+		stop()
+		os.Exit(code)
 	}
+	_ = flag.CommandLine.Parse(nil) // glog registers its flags there, and logs only after this call
 	stdout := &cli.Output{File: os.Stdout}
-	code := run(os.Args[1:], stdout, os.Stderr)
+	code := run(cli.Arguments(os.Args[0], os.Args[1:]), stdout, os.Stderr)
 	if stdout.Err != nil && code == exitOK {
 		fmt.Fprintf(os.Stderr, "flannel: %v\n", stdout.Err)
 		code = exitStart
@@ -50,7 +54,9 @@ func main() {
 // run runs the daemon or a command, and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		return runCommand(args, stdout, stderr)
+		ctx, stop := withSignals()
+		defer stop()
+		return cli.Run(ctx, &cli.Program{Stdout: stdout, Stderr: stderr, Version: Version, DaemonFlags: daemon.Flags}, args)
 	}
 	o, err := daemon.ParseOptions(args, stdout)
 	switch {
@@ -110,10 +116,4 @@ func endingSignals() []os.Signal {
 		}
 	}
 	return signals
-}
-
-func runCommand(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := withSignals()
-	defer stop()
-	return cli.Run(ctx, &cli.Program{Stdout: stdout, Stderr: stderr, Version: Version, DaemonFlags: daemon.Flags}, args)
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/coreos/flannel/pkg/envflag"
@@ -26,8 +27,21 @@ func commands() []command {
 	return []command{
 		statusCommand, peersCommand, leasesCommand, configCommand, reserveCommand, releaseCommand,
 		waitCommand, pingCommand, rekeyCommand, doctorCommand, cleanupCommand, dockerOptsCommand,
-		cniConfCommand, completionCommand, manCommand, versionCommand, helpCommand,
+		cniConfCommand, addressesCommand, installCNICommand, installConfCommand, completionCommand, manCommand, versionCommand, helpCommand,
 	}
+}
+
+// Arguments returns the arguments of a program of this name or path. A name that
+// stands for a command puts the command's name first. The names are those that
+// flannel's image has for the manifests that call them.
+func Arguments(program string, args []string) []string {
+	switch filepath.Base(program) {
+	case "install-conf", "cp":
+		return append([]string{installConfCommand.name}, args...)
+	case "mk-docker-opts.sh":
+		return append([]string{dockerOptsCommand.name}, args...)
+	}
+	return args
 }
 
 // Run runs the command args[0] with the other args, and returns the exit code.

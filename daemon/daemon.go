@@ -63,6 +63,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	reconciles, events := status.NewReconciles(), new(status.EventLog)
 	reporter := newReporter(o, d.state, events)
 	reporter.lostLines = d.lostLines
+	withdrawStale(reporter.cniConf, o)
 	changes := newObserver(reporter, events)
 	peers := newPeers(changes)
 	checkpoints := newCheckpointFile(o)
@@ -75,7 +76,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			g.Go(func() error { return t(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run)
+	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run, reporter.cniConf.Run)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	var firewall *firewall

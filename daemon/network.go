@@ -72,6 +72,7 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 	if err != nil {
 		return err
 	}
+	r.reporter.cniConf.Publish()
 	if a, ok := network.(backend.Announcer); ok {
 		a.Announce(m.manager.Publish)
 	}
@@ -107,11 +108,12 @@ func runTogether(ctx context.Context, tasks ...task) error {
 	return g.Wait()
 }
 
-// removeIfLost returns err. If the lease is lost, it first removes the kernel
-// state that would keep forwarding for a subnet that another host has now.
+// removeIfLost returns err. If the lease is lost, it first withdraws the container
+// engine's configuration, and removes the kernel state that would keep forwarding for
+// a subnet that another host has now.
 func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) error {
 	if errors.Is(err, subnet.ErrLost) {
-		err = errors.Join(err, r.remove(ctx, m.config.BackendType, m.config.Network))
+		err = errors.Join(err, r.reporter.cniConf.Withdraw(), r.remove(ctx, m.config.BackendType, m.config.Network))
 	}
 	return err
 }

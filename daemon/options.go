@@ -42,7 +42,9 @@ type Options struct {
 	fastPath string
 
 	subnetFile string
-	leaseTTL   time.Duration
+	// cniConf is the file to publish in the folder cniConfDir; "" for none.
+	cniConf, cniConfDir string
+	leaseTTL            time.Duration
 	// renewal has the margin of marginMinutes, or half of a short leaseTTL.
 	renewal       subnet.Timing
 	marginMinutes int
@@ -98,7 +100,7 @@ func ParseOptions(args []string, usage io.Writer) (*Options, error) {
 		return nil, err
 	}
 	o.statusGiven = given["status-addr"]
-	if err := o.checkEmbed(given); err != nil {
+	if err := errors.Join(o.checkEmbed(given), o.checkCNIConf(given)); err != nil {
 		return nil, err
 	}
 	return o, o.check(given[flagRenewMargin])
@@ -131,6 +133,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
+	fs.StringVar(&o.cniConf, "cni-conf", "", "`file` with the CNI configuration to publish in -cni-conf-dir as 10-flannel.conflist while this host can connect pods; empty: none")
+	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`folder` of the container engine's CNI configurations, for -cni-conf")
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
 	fs.IntVar(&o.marginMinutes, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade packets that leave the overlay network")
@@ -266,6 +270,17 @@ func (o *Options) checkEmbed(given map[string]bool) error {
 	}
 	if o.store.API == store.API2 {
 		return errors.New("-etcd-embed and -etcd-api=2 are both given: the embedded etcd has the v3 API only; drop one")
+	}
+	return nil
+}
+
+// checkCNIConf checks the flags of the container engine's configuration.
+func (o *Options) checkCNIConf(given map[string]bool) error {
+	switch {
+	case o.cniConf == "" && given["cni-conf-dir"]:
+		return errors.New("-cni-conf-dir is given without -cni-conf: there is no configuration to publish")
+	case o.cniConf != "" && !filepath.IsAbs(o.cniConfDir):
+		return errors.New("-cni-conf-dir is not an absolute path: name the container engine's folder, normally /etc/cni/net.d")
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/cni/conflist"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -30,6 +31,8 @@ type reporter struct {
 	lostLines func() uint64
 	// subnetFile is the runner's to write.
 	subnetFile *subnetfile.Keeper
+	// cniConf is the container engine's configuration, which the runner publishes.
+	cniConf *conflist.Keeper
 }
 
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
@@ -37,7 +40,7 @@ func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
 	if err != nil {
 		log.V(1).Infof("report no endpoints: %v", err) // the start fails soon
 	}
-	return &reporter{options: o, state: s, events: events, endpoints: c.Endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile)}
+	return &reporter{options: o, state: s, events: events, endpoints: c.Endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile), cniConf: conflist.New(o.cniConf, o.cniConfDir)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so

@@ -53,6 +53,16 @@ var promises = []promise{
 		{"renewal-has-jitter", withoutOperand, "subnet", "TestRenewHasJitter", "of them in one minute"},
 		{"renewal-writes-no-key", never, "subnet/etcdv3", "TestConformance/WatchQuietRenewal", "renewal wrote to the key"},
 	}},
+	{"A pod's address is its own until the pod is deleted", []mutation{
+		{"saved-until-deleted", never, "cni", "TestDelIsRepeated", "with a broken bridge"},
+		{"interfaces-have-own-files", never, "cni", "TestAttachments", "the short name has"},
+		{"gc-is-of-one-network", withoutOperand, "cni", "TestGC", "saved is"},
+		{"another-owner-keeps-the-address", never, "cni/reservation", "TestListAndFree", "List = "},
+	}},
+	{"Pods start only where they can be connected", []mutation{
+		{"stale-configuration-is-withdrawn", always, "daemon", "TestCNIConf", "there is a configuration without subnet.env"},
+		{"broken-configuration-stays-away", never, "cni/conflist", "TestBrokenSource", "with the source"},
+	}},
 	{"Only expected packets pass", []mutation{
 		{"inner-source-is-the-senders", withoutOperand, "backend/udp", "TestAdmit", "want 4 (inner_source_mismatch)"},
 		{"inner-destination-is-ours", never, "backend/udp", "TestAdmit", "want 5 (inner_destination_mismatch)"},

@@ -12,9 +12,19 @@ import (
 // import. "x/..." is x and everything below it. A package that no row matches
 // breaks the rule; add a row for a new package. The first row that matches counts.
 var layers = []struct{ from, to string }{
-	{".", "cli daemon pkg/logpipe"},
-	{"cli", "backend backend/all subnet subnet/store pkg/..."},
-	{"daemon", "backend backend/all subnet subnet/embed subnet/store pkg/..."},
+	{".", "cli cni daemon pkg/logpipe"},
+	{"cli", "backend backend/all cni/install cni/reservation subnet subnet/store pkg/..."},
+	{"daemon", "backend backend/all cni/conflist subnet subnet/embed subnet/store pkg/..."},
+
+	{"cni", "cni/bundled cni/bundled/link cni/reservation pkg/subnetfile"},
+	{"cni/flannel", "cni"},
+	{"cni/install", "cni cni/bundled cni/bundled/link pkg/atomicfile"},
+	{"cni/bundled", "cni/bundled/bridge cni/bundled/hostlocal cni/bundled/loopback cni/bundled/portmap"},
+	{"cni/bundled/bridge", "cni/bundled/ipam"},
+	{"cni/bundled/ipam", "cni/bundled/hostlocal cni/bundled/link"},
+	{"cni/bundled/...", ""},
+	{"cni/conflist", "pkg/atomicfile pkg/reconcile"},
+	{"cni/reservation", ""},
 
 	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/masq pkg/netdev pkg/rtnl"},
 	{"backend/udp", "backend backend/fastpath backend/udp/bpf subnet pkg/..."},
@@ -67,6 +77,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/uplink", "pkg/inet pkg/netdev pkg/ratelog pkg/reconcile pkg/rtnl"},
 	{"pkg/xtables", ""},
 
+	{"contrib/image", ""},
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
@@ -155,7 +166,7 @@ func TestLayersAreCurrent(t *testing.T) {
 
 // topFolders are the folders at the root. Names that begin with a dot, and the
 // output of the build script, are not part of the layout.
-var topFolders = []string{"Godeps", "backend", "cli", "contrib", "daemon", "docs", "e2e", "findings", "pkg", "subnet"}
+var topFolders = []string{"Godeps", "backend", "cli", "cni", "contrib", "daemon", "docs", "e2e", "findings", "pkg", "subnet"}
 
 func TestLayout(t *testing.T) {
 	entries := rootEntries(t)

@@ -146,7 +146,7 @@ func noInit(f *file) []string {
 // noBackground allows one use: the lifetime of an object that a constructor
 // makes and that its Close ends.
 func noBackground(f *file) []string {
-	if f.test() || f.program() {
+	if f.test() || f.program() || f.generated() {
 		return nil
 	}
 	lifetimes := make(map[ast.Node]bool)
@@ -164,7 +164,7 @@ func noBackground(f *file) []string {
 }
 
 func noExit(f *file) []string {
-	if f.test() || f.program() {
+	if f.test() || f.program() || f.generated() {
 		return nil
 	}
 	return calls(f, `^(os\.Exit|log\.(Fatal|Exit).*)$`, "returns an error; only main exits")
@@ -178,6 +178,9 @@ func noPanic(f *file) []string {
 }
 
 func noSleep(f *file) []string {
+	if f.generated() {
+		return nil
+	}
 	// In a synctest bubble time is not real, and Sleep synchronises.
 	if f.test() && slices.Contains(f.allImports(), "testing/synctest") {
 		return nil
@@ -191,7 +194,7 @@ func noSleep(f *file) []string {
 
 // glog is the program's log. Package log ignores the flags of glog.
 func glog(f *file) []string {
-	if f.test() || f.program() || !slices.Contains(f.allImports(), "log") {
+	if f.test() || f.program() || f.generated() || !slices.Contains(f.allImports(), "log") {
 		return nil
 	}
 	return []string{f.name + ": logs through package log, not glog"}
@@ -216,6 +219,9 @@ func noCgo(f *file) []string {
 // errorsIs finds comparisons with a named error. They miss a wrapped error.
 func errorsIs(f *file) []string {
 	var bad []string
+	if f.generated() {
+		return nil
+	}
 	ast.Inspect(f.syntax, func(n ast.Node) bool {
 		if cmp, ok := n.(*ast.BinaryExpr); ok && (cmp.Op == token.EQL || cmp.Op == token.NEQ) {
 			for _, side := range []ast.Expr{cmp.X, cmp.Y} {

@@ -4,7 +4,9 @@
 package atomicfile
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,13 +18,27 @@ import (
 // Write replaces the file at path. Its mode is exactly mode: neither the umask nor
 // the old file's mode applies. Missing folders are made, with mode 0755.
 func Write(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, (*renameio.PendingFile).CloseAtomicallyReplace)
+	return write(path, bytes.NewReader(data), mode, (*renameio.PendingFile).CloseAtomicallyReplace)
+}
+
+// Copy is Write with the content and the mode of the file from.
+func Copy(from, path string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return err
+	}
+	return write(path, source, info.Mode().Perm(), (*renameio.PendingFile).CloseAtomicallyReplace)
 }
 
 // Create is like Write, but leaves a file that is at path, and then returns
 // fs.ErrExist: link(2), unlike rename(2), never replaces a file.
 func Create(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, func(f *renameio.PendingFile) error {
+	return write(path, bytes.NewReader(data), mode, func(f *renameio.PendingFile) error {
 		if err := f.Sync(); err != nil {
 			return err
 		}
@@ -31,7 +47,7 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 }
 
 // write calls name, which gives the file with the data its name.
-func write(path string, data []byte, mode fs.FileMode, name func(*renameio.PendingFile) error) error {
+func write(path string, data io.Reader, mode fs.FileMode, name func(*renameio.PendingFile) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -40,7 +56,7 @@ func write(path string, data []byte, mode fs.FileMode, name func(*renameio.Pendi
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(data); err == nil {
+	if _, err = io.Copy(f, data); err == nil {
 		err = name(f)
 	}
 	if err = errors.Join(err, f.Cleanup()); err != nil {

@@ -67,3 +67,24 @@ func TestFailureLeavesNothing(t *testing.T) {
 		t.Error("a file was written below a file")
 	}
 }
+
+func TestCopy(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	from := filepath.Join(t.TempDir(), "from")
+	if err := os.WriteFile(from, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "folder", "file")
+	for _, mode := range []fs.FileMode{0o755, 0o440} {
+		if err := os.Chmod(from, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := Copy(from, path); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, "text", mode)
+	}
+	if err := Copy(from+"none", path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("copy of no file: %v", err)
+	}
+}

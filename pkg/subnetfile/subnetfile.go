@@ -17,13 +17,9 @@ package subnetfile
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // The keys, in the order in which they are written.
@@ -97,17 +93,11 @@ func FirstUsable(p netip.Prefix) netip.Prefix {
 // is mandatory, but any value that does not parse is an error. The
 // error for a missing file is fs.ErrNotExist.
 func Read(path string) (Env, error) {
-	// A named pipe that nobody writes to is empty, and no reason to wait.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	text, err := readText(path)
 	if err != nil {
 		return Env{}, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return Env{}, err
-	}
-	e, err := parse(string(text))
+	e, err := parse(text)
 	if err != nil {
 		return Env{}, fmt.Errorf("read %s: %w", path, err)
 	}
@@ -115,9 +105,6 @@ func Read(path string) (Env, error) {
 }
 
 func parse(text string) (Env, error) {
-	if len(text) > maxSize {
-		return Env{}, fmt.Errorf("longer than %d bytes", maxSize)
-	}
 	vars, err := assignments(text)
 	if err != nil {
 		return Env{}, err

@@ -236,3 +236,14 @@ func TestWriteRefusesWhatIsNoFile(t *testing.T) {
 		t.Errorf("the pipe is now %v, %v", i, err)
 	}
 }
+
+func TestVariables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "subnet.env")
+	if err := os.WriteFile(path, []byte("FLANNEL_NETWORK=10.5.0.0/16,10.6.0.0/16\nOTHER='a b'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vars, err := Variables(path)
+	if err != nil || len(vars) != 2 || vars["FLANNEL_NETWORK"] != "10.5.0.0/16,10.6.0.0/16" || vars["OTHER"] != "a b" {
+		t.Errorf("Variables = %q, %v", vars, err)
+	}
+}

@@ -1,0 +1,169 @@
+// Command generate makes packages of the CNI plugins that the binary brings
+// along. In github.com/containernetworking/plugins each plugin is a program,
+// and no program can be imported.
+//
+//	go run ./cni/bundled/generate          writes the packages
+//	go run ./cni/bundled/generate -check   fails if they are not current
+//
+// A package has the plugin's files of the version in go.mod, with four changes:
+// the package's name, New in place of main, our package ipam in place of theirs, and
+// no init, which would lock the thread of every program that links the package. The
+// user of New locks it.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"go/format"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/google/renameio/v2"
+)
+
+const source = "github.com/containernetworking/plugins"
+
+// plugins are the plugins to bring along: the package's name and the folder in
+// the module.
+var plugins = []struct{ name, folder string }{
+	{"bridge", "plugins/main/bridge"},
+	{"hostlocal", "plugins/ipam/host-local"},
+	{"loopback", "plugins/main/loopback"},
+	{"portmap", "plugins/meta/portmap"},
+}
+
+func main() {
+	check := flag.Bool("check", false, "write nothing, fail if the packages are not current")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *check); err != nil {
+		fmt.Fprintf(os.Stderr, "generate: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, check bool) error {
+	root, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return err
+	}
+	files, err := generate(ctx, root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, text := range files {
+		path := filepath.Join(root, "cni", "bundled", name)
+		if check {
+			errs = append(errs, current(path, text))
+			continue
+		}
+		errs = append(errs, write(path, text))
+	}
+	return errors.Join(errs...)
+}
+
+func current(path string, text []byte) error {
+	got, err := os.ReadFile(path)
+	if err == nil && !bytes.Equal(got, text) {
+		err = fmt.Errorf("%s is not current; run: go run ./cni/bundled/generate", path)
+	}
+	return err
+}
+
+func write(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, text, 0o644)
+}
+
+// generate returns the packages' files: path below cni/bundled to content.
+func generate(ctx context.Context, root string) (map[string][]byte, error) {
+	if _, err := goCommand(ctx, root, "mod", "download", source); err != nil {
+		return nil, err
+	}
+	module, err := goCommand(ctx, root, "list", "-m", "-f", "{{.Version}} {{.Dir}}", source)
+	if err != nil {
+		return nil, err
+	}
+	version, dir, _ := strings.Cut(module, " ")
+	files := make(map[string][]byte)
+	for _, p := range plugins {
+		paths, err := filepath.Glob(filepath.Join(dir, p.folder, "*.go"))
+		if err != nil {
+			return nil, err
+		}
+		mains := 0
+		for _, path := range paths {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			made, isMain := rewrite(string(text), p.name, fmt.Sprintf("%s %s, %s", source, version, p.folder))
+			if isMain {
+				mains++
+			}
+			if files[filepath.Join(p.name, filepath.Base(path))], err = format.Source([]byte(made)); err != nil {
+				return nil, fmt.Errorf("format the package of %s: %w", path, err)
+			}
+		}
+		if mains != 1 {
+			return nil, fmt.Errorf("%s of %s %s has %d functions main of the known form, want 1", p.folder, source, version, mains)
+		}
+	}
+	return files, nil
+}
+
+const (
+	mainHead = "func main() {\n\tskel.PluginMainFuncs("
+	newHead  = "// New returns the plugin's commands, the versions that it supports, and its description.\nfunc New() (skel.CNIFuncs, version.PluginInfo, string) {\n\treturn "
+
+	theirIPAM = "\t\"github.com/containernetworking/plugins/pkg/ipam\"\n"
+	ourIPAM   = "\t\"github.com/coreos/flannel/cni/bundled/ipam\"\n"
+)
+
+var (
+	mainTail = regexp.MustCompile(`(, bv\.BuildString\("[a-z-]+"\))\)\n}\n`)
+	initLock = regexp.MustCompile(`(?s)\nfunc init\(\) {\n(?:\t//[^\n]*\n)*\truntime\.LockOSThread\(\)\n}\n`)
+)
+
+// rewrite makes a file of the package name of a file of a program. It reports
+// whether the file has main.
+func rewrite(text, name, from string) (made string, isMain bool) {
+	if initLock.MatchString(text) {
+		text = initLock.ReplaceAllString(text, "")
+		text = strings.Replace(text, "\t\"runtime\"\n", "", 1) // its only use
+	}
+	text = strings.Replace(text, theirIPAM, ourIPAM, 1)
+	if isMain = strings.Count(text, mainHead) == 1 && mainTail.MatchString(text); isMain {
+		text = strings.Replace(text, mainHead, newHead, 1)
+		text = mainTail.ReplaceAllString(text, "$1\n}\n")
+		text = strings.Replace(text, "\n\npackage main\n", fmt.Sprintf("\n\n// Package %s is a plugin of CNI.\npackage main\n", name), 1)
+	}
+	text = strings.Replace(text, "\npackage main\n", "\npackage "+name+"\n", 1)
+	return fmt.Sprintf("// Code generated by cni/bundled/generate from %s; DO NOT EDIT.\n\n%s", from, text), isMain
+}
+
+// goCommand returns what the go command prints in the folder.
+func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
