@@ -76,6 +76,15 @@ func (c Config) Of(f inet.Family) Side {
 	return Side{c.IPv6Network, c.IPv6SubnetLen, c.IPv6Uplink, c.PublicIPv6}
 }
 
+// Set sets the part of a family.
+func (c *Config) Set(f inet.Family, s Side) {
+	if f == inet.IPv4 {
+		c.Network, c.SubnetLen, c.Uplink, c.PublicIP = s.Network, s.SubnetLen, s.Uplink, s.PublicIP
+	} else {
+		c.IPv6Network, c.IPv6SubnetLen, c.IPv6Uplink, c.PublicIPv6 = s.Network, s.SubnetLen, s.Uplink, s.PublicIP
+	}
+}
+
 // Inside reports whether the network carries packets of the family.
 func (s Side) Inside() bool { return s.Network.IsValid() }
 

@@ -91,7 +91,7 @@ func newDamagedHost(t *testing.T, kind, dataPath, data string) *damagedHost {
 	}
 	up := uplink.Uplink{Index: 2, Name: netnstest.Uplink, MTU: 1500, Addr: h.host.Addr().Addr()}
 	err = h.host.Do(func() error {
-		b, err := newBackend(o, config, up, up.Addr, nil)
+		b, err := newBackend(o, config, progress{sides: [2]side{{uplink: up, publicIP: up.Addr}}}, nil)
 		if err != nil {
 			return err
 		}

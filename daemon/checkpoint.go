@@ -24,6 +24,7 @@ import (
 	"github.com/coreos/flannel/pkg/atomicfile"
 	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
@@ -64,10 +65,10 @@ type checkpoint struct {
 	Ends    time.Duration
 }
 
-// remaining returns the time left on the lease, or <= 0 if the lease is not
-// publicIP's. A nil checkpoint has none.
-func (c *checkpoint) remaining(publicIP netip.Addr, now clock.Timestamp) time.Duration {
-	if c == nil || c.Lease.Attrs.PublicIP != publicIP {
+// remaining returns the time left on the lease, or <= 0 if the lease is not that of
+// the host with these addresses. A nil checkpoint has none.
+func (c *checkpoint) remaining(host subnet.Attrs, now clock.Timestamp) time.Duration {
+	if c == nil || !c.Lease.Attrs.SameAddr(host) {
 		return 0
 	}
 	if _, ends := c.Lease.Ends(); !ends {
@@ -92,7 +93,11 @@ func (c *checkpoint) subnets() []netip.Prefix {
 	}
 	var all []netip.Prefix
 	for _, l := range c.Peers {
-		all = append(all, l.Subnet)
+		for _, f := range inet.Families {
+			if p := l.SubnetOf(f); p.IsValid() {
+				all = append(all, p)
+			}
+		}
 	}
 	return all
 }
@@ -118,7 +123,7 @@ func (f *checkpointFile) load() *checkpoint {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-	case !c.Lease.Subnet.IsValid() || slices.Contains(c.Peers, nil):
+	case !c.Lease.IsValid() || slices.Contains(c.Peers, nil):
 		err = fmt.Errorf("read checkpoint %s: %w", f.path, errDamaged)
 	case !f.matches(&c):
 		err = fmt.Errorf("it is of prefix=%s endpoints=%v api=%s", c.Prefix, c.Endpoints, c.API)
@@ -199,22 +204,26 @@ func readLastRun(o *Options, f *checkpointFile) lastRun {
 	return lastRun{env, f.load()}
 }
 
-// subnet returns the subnet of the last run; zero if it is not known. A reboot
-// often empties the folder of subnet.env; the checkpoint remains.
-func (r lastRun) subnet() netip.Prefix {
-	if r.env.Subnet.IsValid() || r.checkpoint == nil {
-		return r.env.Subnet
+// subnet returns the subnet of the last run of a family; zero if it is not known. A
+// reboot often empties the folder of subnet.env; the checkpoint remains.
+func (r lastRun) subnet(f inet.Family) netip.Prefix {
+	written := subnet.Lease{Subnet: r.env.Subnet, IPv6Subnet: r.env.IPv6Subnet}.SubnetOf(f)
+	if written.IsValid() || r.checkpoint == nil {
+		return written
 	}
-	return r.checkpoint.Lease.Subnet // promise: checkpoint-names-subnet
+	return r.checkpoint.Lease.SubnetOf(f) // promise: checkpoint-names-subnet
 }
 
-// networks returns the known networks of earlier runs other than the present one.
-func (r lastRun) networks(present netip.Prefix) []netip.Prefix {
-	former := []netip.Prefix{r.env.Network}
+// networks returns the known networks of earlier runs that are not those of config.
+func (r lastRun) networks(config *subnet.Config) []netip.Prefix {
+	former := []netip.Prefix{r.env.Network, r.env.IPv6Network}
 	if r.checkpoint != nil {
-		former = append(former, r.checkpoint.Config.Network)
+		former = append(former, r.checkpoint.Config.Network, r.checkpoint.Config.IPv6.Network)
 	}
-	former = slices.DeleteFunc(former, func(p netip.Prefix) bool { return !p.IsValid() || p == present })
+	former = slices.DeleteFunc(former, func(p netip.Prefix) bool {
+		return !p.IsValid() || p == config.Network || p == config.IPv6.Network
+	})
+	slices.SortFunc(former, netip.Prefix.Compare)
 	return slices.Compact(former)
 }
 
@@ -242,7 +251,7 @@ type pauses interface {
 func newCheckpointWriter(f *checkpointFile, s *state, p *peers, opened store.Config) *checkpointWriter {
 	pauses := backoff.New()
 	pauses.InitialInterval, pauses.MaxInterval = checkpointInterval, maxCheckpointPause
-	saved := checkpoint{API: opened.API, StorePrefix: opened.Prefix, Config: *s.get().config}
+	saved := checkpoint{API: opened.API, StorePrefix: opened.Prefix}
 	return &checkpointWriter{file: f, state: s, peers: p, now: clock.Now, saved: saved, pauses: pauses}
 }
 
@@ -265,12 +274,13 @@ func (w *checkpointWriter) Run(ctx context.Context) error {
 // save saves the checkpoint if the lease or the peers have changed, or the wall
 // clock was set.
 func (w *checkpointWriter) save() {
-	status, now, version := w.state.get().manager.Status(), w.now(), w.peers.currentVersion()
+	state, now, version := w.state.get(), w.now(), w.peers.currentVersion()
+	status := state.manager.Status()
 	if version == w.version && status.Lease.StoredAs(w.saved.Lease) && status.Ends == w.saved.Ends && !now.Stepped(w.saved.Written) {
 		return
 	}
 	c := w.saved
-	c.Lease, c.Ends, c.Written = status.Lease, status.Ends, now
+	c.Config, c.Lease, c.Ends, c.Written = *state.config, status.Lease, status.Ends, now
 	next := c
 	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
 	if err := w.file.save(c); err != nil {

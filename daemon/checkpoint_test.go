@@ -32,7 +32,7 @@ func TestCheckpointOfAnotherNetwork(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if left := f.load().remaining(ours, clock.Now()); left <= 59*time.Minute || left > time.Hour {
+	if left := f.load().remaining(subnet.Attrs{PublicIP: ours}, clock.Now()); left <= 59*time.Minute || left > time.Hour {
 		t.Errorf("the same daemon has its lease for %v, want an hour", left)
 	}
 	for name, other := range map[string]*checkpointFile{
@@ -109,11 +109,11 @@ func TestCheckpointRemaining(t *testing.T) {
 		"boots have no name":             {held, timestamp("", 10*time.Hour, noon.Add(20*time.Minute)), 40 * time.Minute},
 		"reserved":                       {reserved, timestamp("another", 0, noon.Add(-time.Hour)), 1<<63 - 1},
 	} {
-		if got := test.last.remaining(ours, test.now); got != test.want {
+		if got := test.last.remaining(subnet.Attrs{PublicIP: ours}, test.now); got != test.want {
 			t.Errorf("%s: %v left, want %v", name, got, test.want)
 		}
 	}
-	if got := held.remaining(netip.MustParseAddr("192.0.2.11"), written); got != 0 {
+	if got := held.remaining(subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.11")}, written); got != 0 {
 		t.Errorf("another address: %v left", got)
 	}
 }

@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/status"
-	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/embed"
 )
@@ -68,7 +67,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	peers := newPeers(changes)
 	checkpoints := newCheckpointFile(o)
 	joiner := newJoiner(o, d.state, checkpoints, peers, reconciles)
-	runner := newRunner(o, d.state, peers, changes, reporter, reconciles)
+	runner := newRunner(o, d.state, joiner, changes, reporter, reconciles)
 
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(tasks ...task) {
@@ -79,9 +78,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run, reporter.cniConf.Run)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
-	var firewall *firewall
+	firewall := newFirewall(o)
 	g.Go(func() (err error) {
-		if err := waitForUplink(ctx, o, joiner); err != nil {
+		if err := joiner.underlay.awaitFirst(ctx); err != nil {
 			return err
 		}
 		if etcd != nil { // it may listen on the uplink's address
@@ -96,12 +95,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if err := removeLeftovers(ctx, m.config, m.formerNetworks); err != nil {
 			return err
 		}
-		firewall = newFirewall(m.config.Network, m.lease.Subnet, o.ipMasq)
-		if err := firewall.apply(); err != nil { // before READY=1
+		if err := firewall.apply(m.config, m.lease); err != nil { // before READY=1
 			return err
 		}
 		start(firewall.Run, newCheckpointWriter(checkpoints, d.state, peers, m.store.Opened).Run,
-			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType).Run, (&supervisor{d.state, joiner, runner, m}).Run)
+			newTrimmer(o.embed, d.state.wasReady, m.config.BackendType).Run, (&supervisor{d.state, joiner, runner, m, func(ctx context.Context, m *membership) error {
+				return errors.Join(removeNetworks(ctx, m.formerNetworks), firewall.apply(m.config, m.lease))
+			}}).Run)
 		return nil
 	})
 	err = g.Wait()
@@ -109,9 +109,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	m.leave(err)
-	if firewall != nil {
-		err = errors.Join(err, firewall.finish()) // after the network is closed
-	}
+	err = errors.Join(err, firewall.finish()) // after the network is closed
 	if errors.Is(err, subnet.ErrLost) {
 		err = errors.Join(err, checkpoints.remove()) // after the writer's last write
 	}
@@ -125,15 +123,6 @@ func newEmbeddedEtcd(o *Options) (*embed.Server, error) {
 		return nil, nil
 	}
 	return embed.New(embed.Config{Dir: filepath.Join(o.stateDir, "etcd"), Listen: o.embedListen})
-}
-
-// waitForUplink waits for an uplink, and joins by it.
-func waitForUplink(ctx context.Context, o *Options, j *joiner) error {
-	up, err := uplink.Wait(ctx, o.iface)
-	if err == nil {
-		j.setUplink(up)
-	}
-	return err
 }
 
 // waitForEtcd waits until etcd serves, or ctx ends (its cause).

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/subnet"
 )
 
 // With -ip-masq the rules are set before Run, kept in Run, and removed after it
@@ -17,6 +18,7 @@ import (
 // removed, and no failure ends the run.
 func TestFirewall(t *testing.T) {
 	network, own := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.7.0/24")
+	config := &subnet.Config{Range: subnet.Range{Network: network}}
 	errNoTables := errors.New("no nftables")
 	for _, tt := range []struct {
 		name    string
@@ -34,7 +36,7 @@ func TestFirewall(t *testing.T) {
 		{"disabled", false, "device", nil, []string{"remove"}, false},
 		{"disabled, without nftables", false, "", errNoTables, []string{"remove"}, false},
 	} {
-		f := newFirewall(network, own, tt.enabled)
+		f := newFirewall(&Options{ipMasq: tt.enabled})
 		var calls []string
 		ctx, cancel := context.WithCancel(t.Context())
 		call := func(name string, r masq.Rules) {
@@ -58,7 +60,7 @@ func TestFirewall(t *testing.T) {
 			}
 			return tt.err
 		}
-		if err := f.apply(); err != nil {
+		if err := f.apply(config, subnet.Lease{Subnet: own}); err != nil {
 			t.Errorf("%s: apply: %v", tt.name, err)
 		}
 		cancel()
@@ -69,9 +71,10 @@ func TestFirewall(t *testing.T) {
 }
 
 func TestFirewallApplyFails(t *testing.T) {
-	f := newFirewall(netip.Prefix{}, netip.Prefix{}, true)
+	f := newFirewall(&Options{ipMasq: true})
 	f.set = func(masq.Rules) error { return errUnusable }
-	if err := f.apply(); !errors.Is(err, errUnusable) {
+	network, own := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.7.0/24")
+	if err := f.apply(&subnet.Config{Range: subnet.Range{Network: network}}, subnet.Lease{Subnet: own}); !errors.Is(err, errUnusable) {
 		t.Errorf("apply = %v", err)
 	}
 }

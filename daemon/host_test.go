@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -39,9 +40,9 @@ func TestJoinBesideNetworksOfTheHost(t *testing.T) {
 					r.host = append(r.host, test.host)
 				}
 				if test.uplink != "" {
-					up := r.state.get().uplink
+					up := r.state.get().sides[inet.IPv4].uplink
 					up.Addr = netip.MustParseAddr(test.uplink)
-					r.joiner.setUplink(up)
+					r.joiner.underlay.set(up)
 				}
 				m, err := r.joiner.join(t.Context())
 				if test.err != "" {

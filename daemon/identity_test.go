@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -33,7 +34,7 @@ func TestSameAddressWithoutNodeID(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %+v", name, spoilt), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					first := newRig(t)
-					second := newRigAt(t, first.store, first.state.get().publicIP.String())
+					second := newRigAt(t, first.store, first.state.get().sides[inet.IPv4].publicIP.String())
 					if spoilt.first {
 						spoil(first)
 					}
@@ -72,7 +73,7 @@ func refusesSecond(t *testing.T, first, second *rig) {
 func TestLeaseOfARunWithoutNodeID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		again := newRigAt(t, r.store, r.state.get().publicIP.String())
+		again := newRigAt(t, r.store, r.state.get().sides[inet.IPv4].publicIP.String())
 		for _, r := range []*rig{r, again} {
 			r.joiner.identity.dir = filepath.Join(os.DevNull, "state")
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/coreos/flannel/pkg/hostroute"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
-	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
@@ -52,7 +51,7 @@ func (m *membership) leave(err error) {
 	m.close()
 	if err == nil || errors.Is(err, context.Canceled) {
 		l := m.manager.Status().Lease
-		log.Infof("leave the lease in the store subnet=%v expires=%s", l.Subnet, l.Expiry())
+		log.Infof("leave the lease in the store subnet=%s expires=%s", l.Subnets(), l.Expiry())
 	}
 }
 
@@ -74,29 +73,19 @@ type joiner struct {
 	checkpoints *checkpointFile
 	peers       *peers
 	identity    *identity
+	underlay    *underlay
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
-	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplink in state
+	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplinks and families in state
 	readHost   func(within netip.Prefix) ([]hostroute.Network, error)
 }
 
 func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *status.Reconciles) *joiner {
-	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, openStore: store.Open, readHost: hostroute.Networks,
+	return &joiner{options: o, state: s, checkpoints: c, peers: p, identity: &identity{dir: o.stateDir}, underlay: newUnderlay(o, s),
+		openStore: store.Open, readHost: hostroute.Networks,
 		newBackend: func(config *subnet.Config) (backend.Backend, error) {
-			p := s.get()
-			return newBackend(o, config, p.uplink, p.publicIP, reconciles.Kernel)
+			return newBackend(o, config, s.get(), reconciles.Kernel)
 		}}
-}
-
-// setUplink sets the uplink to join by. The public IP is the uplink's address,
-// unless the operator chose one.
-func (j *joiner) setUplink(up uplink.Uplink) {
-	publicIP := j.options.publicIP
-	if !publicIP.IsValid() {
-		publicIP = up.Addr
-	}
-	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
-	j.state.update(func(s *progress) { s.uplink, s.publicIP, s.uplinkProblem = up, publicIP, "" })
 }
 
 // join gets a lease from the store, and waits for the store without limit. If the
@@ -106,7 +95,7 @@ func (j *joiner) setUplink(up uplink.Uplink) {
 // on with theirs, too. The caller closes the result.
 func (j *joiner) join(ctx context.Context) (*membership, error) {
 	last := readLastRun(j.options, j.checkpoints)
-	remaining := last.checkpoint.remaining(j.state.get().publicIP, clock.Now())
+	remaining := last.checkpoint.remaining(j.state.get().host(), clock.Now())
 	if remaining <= 0 {
 		return j.joinFromStore(ctx, last, 0)
 	}
@@ -118,8 +107,8 @@ func (j *joiner) join(ctx context.Context) (*membership, error) {
 	if m, err = j.joinFromCheckpoint(ctx, last, remaining); err != nil {
 		return nil, fmt.Errorf("use the checkpoint of the last run, because of %q: %w", reason, err)
 	}
-	log.Warningf("use the checkpoint of the last run subnet=%v peers=%d expires=%s reason=%q",
-		m.lease.Subnet, len(last.checkpoint.Peers), m.lease.Expiry(), reason)
+	log.Warningf("use the checkpoint of the last run subnet=%s peers=%d expires=%s reason=%q",
+		m.lease.Subnets(), len(last.checkpoint.Peers), m.lease.Expiry(), reason)
 	return m, nil
 }
 
@@ -152,7 +141,7 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 		return nil, fmt.Errorf("use network configuration %s/config: %w", j.options.store.Prefix, err)
 	}
 	j.warnIfIgnored(m.config)
-	m.formerNetworks = last.networks(m.config.Network)
+	m.formerNetworks = last.networks(m.config)
 	if err = j.acquire(ctx, m, last, timeout); errors.Is(err, subnet.ErrCloned) {
 		log.Warningf("this host's disk is a copy of another's, take a new identity node_id=%v reason=%q", j.identity.replace(), err)
 		err = j.acquire(ctx, m, last, timeout) // with a new backend: its keys may come from the identity
@@ -171,13 +160,13 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 		return nil, err
 	}
 	m := &membership{store: opened, config: &last.checkpoint.Config}
-	m.formerNetworks = last.networks(m.config.Network)
-	if err := j.prepare(m); err != nil {
+	m.formerNetworks = last.networks(m.config)
+	m.lease = last.checkpoint.Lease
+	if err := j.prepareFor(ctx, m); err != nil {
 		m.close()
 		return nil, err
 	}
 	j.publishState(m)
-	m.lease = last.checkpoint.Lease
 	if _, ends := m.lease.Ends(); ends {
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
@@ -187,40 +176,19 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 	return m, nil
 }
 
-// rejoin rebuilds m for another network, by another uplink or the present one. Lease
-// and peers stay; the store takes the lease's new attributes as soon as it answers.
-// If the backend refuses the uplink (*networkSetupError), the lease keeps its
-// attributes.
-func (j *joiner) rejoin(ctx context.Context, m *membership, to uplink.Uplink) error {
-	before := m.manager.Status()
-	m.lease, m.synced = before.Lease, m.synced || before.Synced
-	if to != j.state.get().uplink {
-		// A connection from an address that the host has lost hangs until it times out.
-		again, err := j.open(ctx, m.store.Opened)
-		if err != nil {
-			return err
+// prepareFor prepares m for the lease that it has: without the families that the
+// lease has no part of.
+func (j *joiner) prepareFor(ctx context.Context, m *membership) error {
+	if err := j.underlay.settle(ctx, m.config, m.store.API, secondPatience); err != nil {
+		return err
+	}
+	for _, f := range j.state.get().inside(m.config) {
+		if !m.lease.SubnetOf(f).IsValid() {
+			j.state.update(func(s *progress) { s.without[f] = "the lease of the last run has no subnet of it" })
 		}
-		m.close()
-		m.store = again
-		j.setUplink(to)
-		j.setManager(m)
 	}
-	var refused error
-	if m.backend, refused = j.newBackend(m.config); refused == nil {
-		if ip := m.lease.Attrs.PublicIP; !slices.Contains(m.formerIPs, ip) {
-			m.formerIPs = append(m.formerIPs, ip)
-		}
-		m.lease.Attrs = j.attrs(m)
-	}
-	m.manager.Adopt(m.lease, m.formerIPs...)
-	if m.synced {
-		m.manager.AdoptPeers(j.peers.leases())
-	}
-	j.publishState(m)
-	if refused != nil {
-		return &networkSetupError{fmt.Errorf("use interface %s: %w", to.Name, refused)}
-	}
-	return nil
+	j.setManager(m)
+	return j.makeBackend(m)
 }
 
 // open opens the store and shows it to the other parts.
@@ -232,14 +200,36 @@ func (j *joiner) open(ctx context.Context, c store.Config) (store.Store, error) 
 	return opened, err
 }
 
-// prepare fills in the manager and the backend for the configuration.
-func (j *joiner) prepare(m *membership) (err error) {
-	if m.config.IPv6.Enabled() {
-		log.Warningf("IPv6 is not carried, the network runs without it ipv6_network=%v", m.config.IPv6.Network)
+// prepare decides which families this host carries, and fills in the manager and the
+// backend for the configuration.
+func (j *joiner) prepare(ctx context.Context, m *membership, patience time.Duration) error {
+	if err := j.underlay.settle(ctx, m.config, m.store.API, patience); err != nil {
+		return err
 	}
 	j.setManager(m)
+	return j.makeBackend(m)
+}
+
+// makeBackend makes m's backend. If a backend for both families is refused, it makes
+// one for IPv4 alone: no fault of IPv6 ends IPv4.
+func (j *joiner) makeBackend(m *membership) (err error) {
+	m.backend, err = j.newBackend(m.config)
+	if err == nil || !j.leaveIPv6Out(m.config, err) {
+		return err
+	}
 	m.backend, err = j.newBackend(m.config)
 	return err
+}
+
+// leaveIPv6Out leaves IPv6 out because of err; false if this host would carry nothing
+// then.
+func (j *joiner) leaveIPv6Out(config *subnet.Config, err error) bool {
+	if len(j.state.get().inside(config)) < len(inet.Families) {
+		return false
+	}
+	log.Warningf("go on without %v reason=%q", inet.IPv6, err)
+	j.state.update(func(s *progress) { s.without[inet.IPv6] = err.Error() })
+	return true
 }
 
 // setManager gives m a manager for its store.
@@ -254,19 +244,41 @@ func (j *joiner) publishState(m *membership) {
 
 // acquire prepares m and gets its lease from the store.
 func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeout time.Duration) error {
-	err := j.prepare(m)
+	err := j.prepare(ctx, m, secondPatience)
 	j.publishState(m)
 	if err != nil {
 		return err
 	}
+	return j.takeLease(ctx, m, last, timeout)
+}
+
+// takeLease gets m's lease from the store. It has a part of each family that this
+// host carries: IPv6 is left out if no subnet of it is free.
+func (j *joiner) takeLease(ctx context.Context, m *membership, last lastRun, timeout time.Duration) error {
 	// A start that the host's own networks refuse must leave no lease behind.
 	hints, err := j.hints(m.config, last)
+	if err != nil && j.leaveIPv6Out(m.config, err) {
+		if err = j.makeBackend(m); err == nil {
+			hints, err = j.hints(m.config, last)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	hints.StoreTimeout = timeout
-	m.lease, err = m.manager.Acquire(ctx, j.attrs(m), hints)
-	return err
+	lease, err := m.manager.Acquire(ctx, j.attrs(m), hints)
+	if err != nil {
+		return err
+	}
+	m.lease = lease
+	if slices.Contains(j.state.get().inside(m.config), inet.IPv6) && !lease.IPv6Subnet.IsValid() {
+		j.leaveIPv6Out(m.config, errNoIPv6Subnet)
+		if err := j.makeBackend(m); err != nil {
+			return err
+		}
+		m.lease.Attrs = j.attrs(m) // the first renewal writes them
+	}
+	return nil
 }
 
 // attrs returns the attributes of our lease: the backend's, and those of this host.
@@ -278,31 +290,41 @@ func (j *joiner) attrs(m *membership) subnet.Attrs {
 	return a
 }
 
+// errNoIPv6Subnet is why a host of a network of both families has no IPv6 subnet.
+var errNoIPv6Subnet = errors.New("no IPv6 subnet is free; release those of hosts that do not come back (flannel release), or hand out more (IPv6SubnetMin, IPv6SubnetMax, IPv6SubnetLen)")
+
 // hints describes which subnets this host can use beside its own networks. It
-// returns an error if it can use none.
+// returns an error if it can use none of a family.
 func (j *joiner) hints(config *subnet.Config, last lastRun) (subnet.Hints, error) {
-	have, err := j.readHost(config.Network)
-	if err != nil {
-		log.Warningf("choose a subnet without regard to the networks of this host: %v", err)
-	}
-	if err := all.CheckHost(config.BackendType, config.Network, have); err != nil {
-		return subnet.Hints{}, err
-	}
 	now := j.state.get()
-	never, final := hostroute.Unusable(have, config.Network, config.SubnetLen, now.uplink.Name)
-	h := subnet.Hints{Previous: last.subnet(), Without: []inet.Family{inet.IPv6}, Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
-	for _, n := range never {
-		h.Unusable[n.Prefix] = cmp.Or(n.Dev, "a route")
-	}
-	for _, n := range final {
-		h.Remembered = append(h.Remembered, n.Prefix)
-	}
-	for _, a := range []netip.Addr{now.uplink.Addr, now.publicIP} {
-		if config.Network.Contains(a) {
-			h.Unusable[netip.PrefixFrom(a, a.BitLen())] = now.uplink.Name
+	h := subnet.Hints{Previous: last.subnet(inet.IPv4), PreviousIPv6: last.subnet(inet.IPv6), Without: now.left(),
+		Remembered: last.checkpoint.subnets(), Unusable: make(map[netip.Prefix]string)}
+	for _, f := range now.inside(config) {
+		r := config.RangeOf(f)
+		have, err := j.readHost(r.Network)
+		if err != nil {
+			log.Warningf("choose a subnet without regard to the networks of this host: %v", err)
 		}
-		if h.Previous.IsValid() && h.Previous.Contains(a) {
-			h.Previous = netip.Prefix{}
+		if err := all.CheckHost(config.BackendType, r.Network, have); err != nil {
+			return subnet.Hints{}, err
+		}
+		s := now.sides[f]
+		never, final := hostroute.Unusable(have, r.Network, r.SubnetLen, s.uplink.Name)
+		for _, n := range never {
+			h.Unusable[n.Prefix] = cmp.Or(n.Dev, "a route")
+		}
+		for _, n := range final {
+			h.Remembered = append(h.Remembered, n.Prefix)
+		}
+		for _, a := range []netip.Addr{s.uplink.Addr, s.publicIP} {
+			if r.Network.Contains(a) {
+				h.Unusable[netip.PrefixFrom(a, a.BitLen())] = s.uplink.Name
+			}
+			for _, previous := range []*netip.Prefix{&h.Previous, &h.PreviousIPv6} {
+				if previous.Contains(a) {
+					*previous = netip.Prefix{}
+				}
+			}
 		}
 	}
 	return h, nil
@@ -333,8 +355,8 @@ func (j *joiner) warnIfIgnored(stored *subnet.Config) {
 	}
 	// Of the backend only the type is compared.
 	if slices.ContainsFunc(ours.Diff(stored), func(d subnet.ConfigDifference) bool { return d.Key != "Backend" }) {
-		log.Warningf("ignore -network network=%v backend=%s reason=%q stored_network=%v stored_backend=%s hint=%q",
-			ours.Network, ours.BackendType, "the store has another configuration, which holds for all hosts",
-			stored.Network, stored.BackendType, "flannel config set changes it")
+		log.Warningf("ignore -network network=%s backend=%s reason=%q stored_network=%s stored_backend=%s hint=%q",
+			ours.Networks(), ours.BackendType, "the store has another configuration, which holds for all hosts",
+			stored.Networks(), stored.BackendType, "flannel config set changes it")
 	}
 }

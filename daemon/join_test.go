@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/nodeid"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
@@ -26,7 +27,7 @@ func (r *rig) saveCheckpoint() checkpoint {
 	}
 	c := checkpoint{
 		API: "3", Config: *config,
-		Lease:   subnet.Lease{Subnet: subnetOf(7), Attrs: subnet.Attrs{PublicIP: r.state.get().publicIP}, Expiration: time.Now().Add(time.Hour)},
+		Lease:   subnet.Lease{Subnet: subnetOf(7), Attrs: subnet.Attrs{PublicIP: r.state.get().sides[inet.IPv4].publicIP}, Expiration: time.Now().Add(time.Hour)},
 		Peers:   []*subnet.Lease{{Subnet: subnetOf(8), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.8"), BackendType: "alloc"}}},
 		Written: clock.Now(), Ends: clock.SinceBoot() + time.Hour,
 	}
@@ -100,7 +101,7 @@ func TestJoinPrefersTheStore(t *testing.T) {
 		r.store.SetDown(errUnusable)
 		time.AfterFunc(storeTimeout/2, func() { r.store.SetDown(nil) })
 		m := r.join()
-		if got := r.stored(subnetOf(7)); m.lease.Subnet != subnetOf(7) || got.Attrs.PublicIP != r.state.get().publicIP {
+		if got := r.stored(subnetOf(7)); m.lease.Subnet != subnetOf(7) || got.Attrs.PublicIP != r.state.get().sides[inet.IPv4].publicIP {
 			t.Errorf("joined as %v, the store has %v", m.lease, got)
 		}
 	})
@@ -113,7 +114,7 @@ func TestJoinWaitsForTheStore(t *testing.T) {
 			r := newRig(t)
 			if other { // a lease of the address that the host had before
 				r.saveCheckpoint()
-				r.joiner.setUplink(eth1)
+				r.joiner.underlay.set(eth1)
 			}
 			r.store.SetDown(errUnusable)
 			began := time.Now()
@@ -222,7 +223,7 @@ func TestRefusedUplinkKeepsThePeers(t *testing.T) {
 				t.Errorf("store away %v: the second network is %+v", away, n)
 			}
 			if r.peers.has(leaves) != away || !r.peers.has(stays) || !r.state.get().applied {
-				t.Errorf("store away %v: the peers are %v", away, r.peers.subnets())
+				t.Errorf("store away %v: the peers are %v", away, r.peers.subnets(inet.IPv4))
 			}
 		})
 	}

@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	log "github.com/golang/glog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
@@ -26,6 +27,7 @@ import (
 type runner struct {
 	options    *Options
 	state      *state
+	joiner     *joiner
 	peers      *peers
 	observer   *observer
 	reporter   *reporter
@@ -34,13 +36,14 @@ type runner struct {
 	// The functions that reach the kernel and systemd.
 	check  func(network, own netip.Prefix, peers func() []netip.Prefix) (*hostroute.Checker, error)
 	follow func(context.Context, uplink.Choice, uplink.Uplink, func(problem error)) (uplink.Uplink, error)
+	appear func(context.Context, uplink.Choice) (uplink.Uplink, error)
 	remove func(ctx context.Context, backendType string, network netip.Prefix) error
 	notify func(message string)
 }
 
-func newRunner(o *Options, s *state, p *peers, ob *observer, r *reporter, reconciles *status.Reconciles) *runner {
-	return &runner{options: o, state: s, peers: p, observer: ob, reporter: r, reconciles: reconciles,
-		check: hostroute.NewChecker, follow: uplink.Follow, remove: all.Remove, notify: notifySystemd}
+func newRunner(o *Options, s *state, j *joiner, ob *observer, r *reporter, reconciles *status.Reconciles) *runner {
+	return &runner{options: o, state: s, joiner: j, peers: j.peers, observer: ob, reporter: r, reconciles: reconciles,
+		check: hostroute.NewChecker, follow: uplink.Follow, appear: uplink.Wait, remove: all.Remove, notify: notifySystemd}
 }
 
 // uplinkChangedError ends a network that was set up for another uplink.
@@ -52,13 +55,23 @@ func (e *uplinkChangedError) Error() string {
 
 // run sets up the network of m for the present uplink, and runs network and lease
 // until one fails or ctx ends. Errors: *networkSetupError, *uplinkChangedError,
-// backend.ErrGone, subnet.ErrLost, or the failure.
+// *adaptedError, backend.ErrGone, subnet.ErrLost, or the failure.
 func (r *runner) run(ctx context.Context, m *membership) error {
 	network, err := m.backend.Up(ctx, m.lease)
-	if err != nil {
-		return &networkSetupError{fmt.Errorf("set up backend %s for %v: %w", m.config.BackendType, m.lease.Subnet, err)}
+	if err != nil && r.joiner.leaveIPv6Out(m.config, err) {
+		if err = r.joiner.makeBackend(m); err == nil {
+			network, err = m.backend.Up(ctx, m.lease)
+		}
 	}
-	r.state.update(func(s *progress) { s.network, s.applied, s.uplinkProblem = network, false, "" })
+	if err != nil {
+		return &networkSetupError{fmt.Errorf("set up backend %s for %s: %w", m.config.BackendType, m.lease.Subnets(), err)}
+	}
+	r.state.update(func(s *progress) {
+		s.network, s.applied = network, false
+		for f := range s.sides {
+			s.sides[f].problem = ""
+		}
+	})
 	err = r.runNetwork(ctx, m, network)
 	r.state.removeNetwork()
 	return r.removeIfLost(ctx, m, errors.Join(err, network.Close()))
@@ -66,46 +79,61 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 
 // runNetwork writes subnet.env, then runs the tasks that end with the network.
 func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.Network) error {
-	err := r.reporter.subnetFile.Put(subnetfile.Env{
-		Network: m.config.Network, Subnet: m.lease.Subnet, MTU: network.MTU(), IPMasq: r.options.ipMasq,
-	})
-	if err != nil {
+	if err := r.writeSubnetFile(m, network.MTU()); err != nil {
 		return err
 	}
 	r.reporter.cniConf.Publish()
 	if a, ok := network.(backend.Announcer); ok {
 		a.Announce(m.manager.Publish)
 	}
-	return runTogether(ctx, network.Run, m.renew, m.manager.WatchConfig, r.watchUplink,
-		func(ctx context.Context) error { return r.probe(ctx, m, network) },
-		func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) },
-		func(ctx context.Context) error { return r.checkRoutes(ctx, m) },
-		func(ctx context.Context) error {
-			return m.manager.Watch(ctx, m.lease, func(events []subnet.Event) {
-				began := time.Now()
-				network.Apply(events)
-				r.reconciles.Store(time.Since(began))
-				r.peers.apply(events)
-				if routes := r.state.get().routes; routes != nil {
-					routes.PeersChanged()
-				}
-				r.noteApplied(m, network)
-			})
-		})
+	// adapt needs that nothing else writes the lease, and that packets flow.
+	return runTogether(ctx, network.Run, func(ctx context.Context) error {
+		return r.joiner.adapt(ctx, m, r.control(ctx, m, network))
+	})
 }
 
-// task runs one part of the daemon. It returns when ctx ends (nil) or the part
-// fails (the error); the goroutines that it started have ended by then.
-type task func(ctx context.Context) error
-
-// runTogether runs tasks side by side until one fails or ctx ends. It returns the
-// first error, after all of them have ended.
-func runTogether(ctx context.Context, tasks ...task) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, task := range tasks {
-		g.Go(func() error { return task(ctx) })
+// control keeps the lease, and follows store and host, until one task ends or ctx
+// does.
+func (r *runner) control(ctx context.Context, m *membership, network backend.Network) error {
+	tasks := []task{m.renew, m.manager.WatchConfig, r.watchUplinks(m),
+		func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) },
+		func(ctx context.Context) error { return r.checkRoutes(ctx, m) },
+		func(ctx context.Context) error { return r.watchPeers(ctx, m, network) }}
+	for _, f := range r.state.get().inside(m.config) {
+		tasks = append(tasks, func(ctx context.Context) error { return r.probe(ctx, m, network, f) })
 	}
-	return g.Wait()
+	return runTogether(ctx, tasks...)
+}
+
+// watchPeers gives the peers to the network until ctx ends. It leaves out those of
+// families that the network does not carry, though the lease has a part of them.
+func (r *runner) watchPeers(ctx context.Context, m *membership, network backend.Network) error {
+	inside := r.state.get().inside(m.config)
+	return m.manager.Watch(ctx, m.lease, func(events []subnet.Event) {
+		events = slices.DeleteFunc(events, func(e subnet.Event) bool { return !slices.Contains(inside, e.Family) })
+		began := time.Now()
+		network.Apply(events)
+		r.reconciles.Store(time.Since(began))
+		r.peers.apply(events)
+		if routes := r.state.get().routes; routes != nil {
+			routes.PeersChanged()
+		}
+		r.noteApplied(m, network)
+	})
+}
+
+// writeSubnetFile writes the subnets of the families that the host carries.
+func (r *runner) writeSubnetFile(m *membership, mtu int) error {
+	env := subnetfile.Env{MTU: mtu, IPMasq: r.options.ipMasq}
+	for _, f := range r.state.get().inside(m.config) {
+		network, own := m.config.RangeOf(f).Network, m.lease.SubnetOf(f)
+		if f == inet.IPv4 {
+			env.Network, env.Subnet = network, own
+		} else {
+			env.IPv6Network, env.IPv6Subnet = network, own
+		}
+	}
+	return r.reporter.subnetFile.Put(env)
 }
 
 // removeIfLost returns err. If the lease is lost, it first withdraws the container
@@ -113,7 +141,10 @@ func runTogether(ctx context.Context, tasks ...task) error {
 // a subnet that another host has now.
 func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) error {
 	if errors.Is(err, subnet.ErrLost) {
-		err = errors.Join(err, r.reporter.cniConf.Withdraw(), r.remove(ctx, m.config.BackendType, m.config.Network))
+		err = errors.Join(err, r.reporter.cniConf.Withdraw())
+		for _, f := range m.config.Families() {
+			err = errors.Join(err, r.remove(ctx, m.config.BackendType, m.config.RangeOf(f).Network))
+		}
 	}
 	return err
 }
@@ -129,32 +160,54 @@ func (r *runner) noteApplied(m *membership, network backend.Network) {
 	}
 }
 
-// watchUplink returns *uplinkChangedError when the uplink is another one or has
-// another address or MTU, and nil when ctx ends.
-func (r *runner) watchUplink(ctx context.Context) error {
-	next, err := r.follow(ctx, r.options.iface, r.state.get().uplink, func(problem error) {
-		r.state.update(func(s *progress) {
-			s.uplinkProblem = ""
-			if problem != nil {
-				s.uplinkProblem = problem.Error()
+// watchUplinks returns a task that ends with *uplinkChangedError when an uplink is
+// another one or has another address or MTU, or when one that is missing appears. It
+// ends with nil when ctx ends.
+func (r *runner) watchUplinks(m *membership) task {
+	now := r.state.get()
+	var tasks []task
+	for _, f := range all.Outside(m.config.BackendType, m.config.Backend, m.config.Families()) {
+		choice, current := r.options.iface.Of(f), now.sides[f].uplink
+		tasks = append(tasks, func(ctx context.Context) error {
+			var next uplink.Uplink
+			var err error
+			if current.Index == 0 {
+				next, err = r.appear(ctx, choice)
+			} else {
+				next, err = r.follow(ctx, choice, current, func(problem error) { r.noteUplink(f, problem) })
 			}
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err != nil && current.Index == 0: // it can never appear
+				<-ctx.Done()
+				return nil
+			case err != nil:
+				return err
+			}
+			return &uplinkChangedError{next}
 		})
-	})
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err != nil:
-		return err
 	}
-	return &uplinkChangedError{next}
+	return func(ctx context.Context) error { return runTogether(ctx, tasks...) }
 }
 
-// checkRoutes checks until ctx ends that no other program's route takes the packets
-// for peers or for our subnet. A failure to check is logged, and does not end the
+// noteUplink notes why the uplink of a family cannot be used at present; nil if it
+// can.
+func (r *runner) noteUplink(f inet.Family, problem error) {
+	r.state.update(func(s *progress) {
+		s.sides[f].problem = ""
+		if problem != nil {
+			s.sides[f].problem = problem.Error()
+		}
+	})
+}
+
+// checkRoutes checks until ctx ends that no other program's route takes the IPv4
+// packets for peers or for our subnet. A failure to check is logged, and does not end the
 // network.
 func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
-	if m.config.BackendType != "alloc" { // alloc has no routes
-		c, err := r.check(m.config.Network, m.lease.Subnet, r.peers.subnets)
+	if m.config.BackendType != "alloc" && slices.Contains(r.state.get().inside(m.config), inet.IPv4) { // alloc has no routes
+		c, err := r.check(m.config.Network, m.lease.Subnet, func() []netip.Prefix { return r.peers.subnets(inet.IPv4) })
 		if err == nil {
 			r.state.update(func(s *progress) { s.routes = c })
 			err = c.Run(ctx)
@@ -169,22 +222,23 @@ func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
 	return nil
 }
 
-// probe probes the peers until ctx ends. A failure to probe is logged, and does
-// not end the network.
-func (r *runner) probe(ctx context.Context, m *membership, network backend.Network) error {
+// probe probes the peers of a family until ctx ends. A failure to probe is logged,
+// and does not end the network.
+func (r *runner) probe(ctx context.Context, m *membership, network backend.Network, f inet.Family) error {
 	if r.options.probeInterval > 0 && all.CarriesPackets(m.config.BackendType) {
 		p := probe.New(probe.Config{
-			Subnet: m.lease.Subnet, MTU: network.MTU(), Interval: r.options.probeInterval, Peers: r.peers.subnets,
+			Subnet: m.lease.SubnetOf(f), MTU: network.MTU(), Interval: r.options.probeInterval,
+			Peers: func() []netip.Prefix { return r.peers.subnets(f) },
 			Changed: func(peer netip.Prefix, silent bool) {
 				if r.peers.has(peer) { // observer reports a peer that left as such
 					r.observer.peerSilent(peer, silent)
 				}
 			},
 		})
-		r.state.update(func(s *progress) { s.prober = p })
+		r.state.update(func(s *progress) { s.probers[f] = p })
 		if err := p.Run(ctx); err != nil {
 			log.Warningf("peers are not probed: %v", err)
-			r.state.update(func(s *progress) { s.prober = nil })
+			r.state.update(func(s *progress) { s.probers[f] = nil })
 		}
 	}
 	<-ctx.Done()

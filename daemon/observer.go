@@ -114,14 +114,22 @@ func summarizePeers(one, several string, subnets []netip.Prefix) []change {
 func changesBetween(before, now status.Snapshot) []change {
 	var changes []change
 	add := func(line, sentence string) { changes = append(changes, change{line, sentence}) }
-	if n := now.Node; n != before.Node && n.Iface != "" {
-		add("", fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", n.Iface, n.MTU, n.PublicIP))
+	reached := func(iface string, mtu int, at netip.Addr) {
+		add("", fmt.Sprintf("Other hosts are reached by interface %s with MTU %d, and reach this one at %v.", iface, mtu, at))
 	}
-	if l := now.Lease; l != nil && (before.Lease == nil || before.Lease.Subnet != l.Subnet) {
-		add("", fmt.Sprintf("This host has the subnet %v.", l.Subnet))
-	} else if l != nil && l.ExpiresAt.After(before.Lease.ExpiresAt) {
-		add("", fmt.Sprintf("The lease of %v is renewed, until %s.", l.Subnet, l.ExpiresAt.UTC().Format("2 January 15:04 MST")))
+	n, m := now.Node, before.Node
+	if n.Iface != "" && (n.Iface != m.Iface || n.MTU != m.MTU || n.PublicIP != m.PublicIP) {
+		reached(n.Iface, n.MTU, n.PublicIP)
 	}
+	if n.IPv6Iface != "" && (n.IPv6Iface != m.IPv6Iface || n.IPv6MTU != m.IPv6MTU || n.PublicIPv6 != m.PublicIPv6) {
+		reached(n.IPv6Iface, n.IPv6MTU, n.PublicIPv6)
+	}
+	for _, problem := range now.FamilyProblems {
+		if !slices.Contains(before.FamilyProblems, problem) {
+			add(fmt.Sprintf("a family cannot be used reason=%q", problem), "One address family cannot be used: "+problem+".")
+		}
+	}
+	changes = append(changes, leaseChanges(before.Lease, now.Lease)...)
 	if now.Store.Since.IsZero() == before.Store.Since.IsZero() && now.Store.Reachable != before.Store.Reachable {
 		if now.Store.Reachable {
 			add("the store answers again", "The store answers again.")
@@ -194,6 +202,27 @@ func (t *offloadTransitions) drain() (all []change) {
 	}
 	return all
 }
+
+// leaseChanges returns the differences of our lease.
+func leaseChanges(before, now *status.Lease) []change {
+	switch {
+	case now == nil:
+		return nil
+	case before == nil:
+		return []change{{"", fmt.Sprintf("This host has the subnet %s.", now.Subnets())}}
+	case before.Subnet != now.Subnet || before.IPv6Subnet != now.IPv6Subnet:
+		return []change{{
+			fmt.Sprintf("subnets changed before=%s now=%s hint=%q", before.Subnets(), now.Subnets(), engineHint),
+			fmt.Sprintf("This host has the subnet %s, it had %s. Containers do not know yet: %s.", now.Subnets(), before.Subnets(), engineHint),
+		}}
+	case now.ExpiresAt.After(before.ExpiresAt):
+		return []change{{"", fmt.Sprintf("The lease of %s is renewed, until %s.", now.Subnets(), now.ExpiresAt.UTC().Format("2 January 15:04 MST"))}}
+	}
+	return nil
+}
+
+// engineHint is what an operator does after a change of the subnets.
+const engineHint = "subnet.env is written; give the container engine its values (flannel docker-opts and a restart of Docker, or flannel cni-conf)"
 
 // transitions collects changes of a state that each peer has, since the last
 // drain. A change and its reversal cancel out. The zero value is empty; it is safe

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -122,7 +123,7 @@ func TestObserverAddsEvents(t *testing.T) {
 		go func() { ended <- r.observer.Run(ctx) }()
 		synctest.Wait()
 		r.peers.apply([]subnet.Event{{Type: subnet.Added, Lease: &subnet.Lease{Subnet: subnetOf(7)}}})
-		r.joiner.setUplink(uplink.Uplink{Index: 3, Name: "eth1", MTU: 1400, Addr: netip.MustParseAddr("192.0.2.20")})
+		r.joiner.underlay.set(uplink.Uplink{Index: 3, Name: "eth1", MTU: 1400, Addr: netip.MustParseAddr("192.0.2.20")})
 		time.Sleep(2 * observeInterval)
 		var texts []string
 		for _, e := range r.events.Recent() {
@@ -168,7 +169,7 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 		m.Adopt(subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Expiration: time.Now().Add(time.Hour)})
 		r.state.update(func(s *progress) {
 			s.store = store.New(r.store, "3")
-			s.uplink.Index, s.manager, s.network, s.ready = 1, m, network, true
+			s.sides[inet.IPv4].uplink.Index, s.manager, s.network, s.ready = 1, m, network, true
 			s.applied = true
 			s.config = &subnet.Config{BackendType: "udp"}
 		})

@@ -33,7 +33,8 @@ func runOffloads(ctx context.Context, options *Options, s *state, c offloadprobe
 	if err != nil {
 		return err
 	}
-	o := &offloads{peers: c.Peers, uplink: s.get().uplink.Name, features: features}
+	now := s.get()
+	o := &offloads{peers: c.Peers, uplink: now.sides[now.outside()[0]].uplink.Name, features: features}
 	defer o.close()
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coreos/flannel/backend"
@@ -35,11 +37,11 @@ type Options struct {
 	networkJSON   []byte
 	networkConfig *subnet.Config
 
-	iface    uplink.Choice
-	publicIP netip.Addr
-	port     int
-	dataPath string
-	fastPath string
+	iface     uplink.Choice
+	publicIPs [len(inet.Families)]netip.Addr // by family
+	port      int
+	dataPath  string
+	fastPath  string
 
 	subnetFile string
 	// cniConf is the file to publish in the folder cniConfDir; "" for none.
@@ -49,6 +51,8 @@ type Options struct {
 	renewal       subnet.Timing
 	marginMinutes int
 	ipMasq        bool
+	ipv6Masq      string // masqAuto, "true" or "false"
+	masqExclude   []netip.Prefix
 	stateDir      string
 
 	probeInterval time.Duration
@@ -118,17 +122,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.Func("iface", "`interface` to the other hosts, by name or IP; may be repeated, the first match wins (default: the default route's)", appendTo(&o.iface.Ifaces))
 	fs.Func("iface-regex", "`regexp` for the name or IP of that interface; may be repeated, tried after -iface", appendTo(&o.iface.Regexes))
 	fs.StringVar(&o.iface.CanReach, "iface-can-reach", "", "`IP` that the kernel reaches by that interface")
-	fs.Func("public-ip", "`IP` that other hosts send to (default: the interface's)", func(s string) (err error) {
-		o.publicIP, err = netip.ParseAddr(s)
-		switch {
-		case err != nil:
-		case !o.publicIP.Is4():
-			err = errors.New("not an IPv4 address")
-		case !subnet.IsHostAddr(inet.IPv4, o.publicIP):
-			err = errors.New("not an address of one host that others can send to")
-		}
-		return err
-	})
+	fs.Func("public-ip", "`IP` that other hosts send to (default: the interface's)", o.setPublicIP(inet.IPv4))
+	fs.Func("public-ipv6", "IPv6 `address` that other hosts send to (default: the interface's)", o.setPublicIP(inet.IPv6))
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
@@ -138,6 +133,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
 	fs.IntVar(&o.marginMinutes, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade packets that leave the overlay network")
+	fs.StringVar(&o.ipv6Masq, "ip-masq-ipv6", masqAuto, "masquerade IPv6 packets that leave the overlay network: auto (as -ip-masq says, if IPv6Network is private, of fc00::/7), true, false")
+	fs.Func("ip-masq-exclude", "`CIDR` to which packets are not masqueraded, of either family; may be repeated, or a list separated by commas", o.addMasqExclude)
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for data that must survive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
 	fs.BoolVar(&o.statusPprof, "status-pprof", false, "also serve /debug/pprof/ at -status-addr")
@@ -154,6 +151,49 @@ func (o *Options) flagSet() *flag.FlagSet {
 		}
 	}
 	return fs
+}
+
+// setPublicIP returns a function that sets the public IP of a family.
+func (o *Options) setPublicIP(f inet.Family) func(string) error {
+	return func(s string) error {
+		ip, err := netip.ParseAddr(s)
+		switch {
+		case err != nil:
+			return err
+		case inet.Of(ip) != f:
+			return fmt.Errorf("not an %v address", f)
+		case !subnet.IsHostAddr(f, ip):
+			return errors.New("not an address of one host that others can send to")
+		}
+		o.publicIPs[f] = ip
+		return nil
+	}
+}
+
+// masqAuto masquerades packets of a private IPv6 network, and not of a global one:
+// other networks can answer its addresses.
+const masqAuto = "auto"
+
+// masquerades reports whether packets that leave network are masqueraded.
+func (o *Options) masquerades(network netip.Prefix) bool {
+	if network.Addr().Is4() {
+		return o.ipMasq
+	}
+	if o.ipv6Masq == masqAuto {
+		return o.ipMasq && network.Addr().IsPrivate()
+	}
+	return o.ipv6Masq == "true"
+}
+
+func (o *Options) addMasqExclude(s string) error {
+	for _, text := range strings.Split(s, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return err
+		}
+		o.masqExclude = append(o.masqExclude, p.Masked())
+	}
+	return nil
 }
 
 // check completes the options, and checks those that no other package checks.
@@ -194,6 +234,9 @@ func (o *Options) check(marginGiven bool) error {
 	}
 	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
 		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
+	}
+	if !slices.Contains([]string{masqAuto, "true", "false"}, o.ipv6Masq) {
+		return fmt.Errorf("-ip-masq-ipv6 %q is none of auto, true, false", o.ipv6Masq)
 	}
 	if err := o.parseNetwork(); err != nil {
 		return err

@@ -4,12 +4,15 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
-// peers is the set of peers that the data plane knows. It is safe for concurrent use.
+// peers is the set of peers that the data plane knows, by the subnets of both
+// families. It is safe for concurrent use.
 type peers struct {
 	observer *observer
 
@@ -54,16 +57,27 @@ func (p *peers) has(peer netip.Prefix) bool {
 	return p.known[peer] != nil
 }
 
-// subnets returns the peers' subnets in order.
-func (p *peers) subnets() []netip.Prefix {
+// subnets returns the peers' subnets of a family in order.
+func (p *peers) subnets(f inet.Family) []netip.Prefix {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(p.known), netip.Prefix.Compare)
+	all := make([]netip.Prefix, 0, len(p.known))
+	for subnet := range p.known {
+		if inet.Of(subnet.Addr()) == f {
+			all = append(all, subnet)
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all
 }
 
-// leases returns the peers' leases in order.
+// leases returns the peers' leases, each once, in order of their keys.
 func (p *peers) leases() []*subnet.Lease {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.SortedFunc(maps.Values(p.known), func(a, b *subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
+	byKey := make(map[string]*subnet.Lease, len(p.known))
+	for _, l := range p.known {
+		byKey[l.Key()] = l
+	}
+	return slices.SortedFunc(maps.Values(byKey), func(a, b *subnet.Lease) int { return strings.Compare(a.Key(), b.Key()) })
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -33,7 +34,7 @@ func TestPeersAnnounceJoiningAndLeaving(t *testing.T) {
 			t.Errorf("%v %v: the version stays", step.event, step.peer)
 		}
 	}
-	if got := p.subnets(); !slices.Equal(got, []netip.Prefix{b}) || p.has(a) || !p.has(b) {
+	if got := p.subnets(inet.IPv4); !slices.Equal(got, []netip.Prefix{b}) || p.has(a) || !p.has(b) {
 		t.Errorf("the peers are %v", got)
 	}
 	if got := p.leases(); len(got) != 1 || got[0].Subnet != b {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/control"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -82,6 +83,7 @@ func replaceKey(s progress) (control.Rekeyed, error) {
 		return control.Rekeyed{}, fmt.Errorf("replace key: %w", err)
 	}
 	s.manager.Publish(attrs)
-	log.Infof("publish new key subnet=%v", before.Lease.Subnet)
-	return control.Rekeyed{Subnet: before.Lease.Subnet, Before: before.Lease.Attrs.BackendData, After: attrs.BackendData}, nil
+	log.Infof("publish new key subnet=%s", before.Lease.Subnets())
+	f := inet.Of(attrs.HostAddr())
+	return control.Rekeyed{Subnet: before.Lease.SubnetOf(before.Lease.FirstFamily()), Before: before.Lease.Attrs.Data(f), After: attrs.Data(f)}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/cni/conflist"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
@@ -82,15 +84,17 @@ func (r *reporter) statusLine() string {
 	case len(s.NotReady) > 0:
 		return s.NotReady[0]
 	case !s.Store.Reachable:
-		return fmt.Sprintf("subnet %v, %d peers; store not reachable since %s", s.Lease.Subnet, s.peers, s.Store.Since.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("subnet %s, %d peers; store not reachable since %s", s.Lease.Subnets(), s.peers, s.Store.Since.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("subnet %v, %d peers, data path %s", s.Lease.Subnet, s.peers, s.dataPath)
+	return fmt.Sprintf("subnet %s, %d peers, data path %s", s.Lease.Subnets(), s.peers, s.dataPath)
 }
 
 // describe returns the part that full and summary share, and the number of peers.
 // factor bounds the network's Check.
 func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers int) {
-	s.Node = status.Node{PublicIP: p.publicIP, Iface: p.uplink.Name, MTU: p.uplink.MTU}
+	v4, v6 := p.sides[inet.IPv4], p.sides[inet.IPv6]
+	s.Node = status.Node{PublicIP: v4.publicIP, Iface: v4.uplink.Name, MTU: v4.uplink.MTU,
+		PublicIPv6: v6.publicIP, IPv6Iface: v6.uplink.Name, IPv6MTU: v6.uplink.MTU}
 	if r.lostLines != nil {
 		s.LostLogLines = r.lostLines()
 	}
@@ -98,12 +102,20 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
 	s.Store.Endpoints, s.Store.Prefix = r.endpoints, r.options.store.Prefix
-	if p.uplink.Index == 0 {
+	outside := p.outside()
+	if len(outside) == 0 {
 		missing("waiting for an interface with an address")
 		return s, peers
 	}
-	if p.uplinkProblem != "" {
-		missing("the interface to the other hosts cannot be used: %s", p.uplinkProblem)
+	for _, f := range outside {
+		if problem := p.sides[f].problem; problem != "" && f == outside[0] {
+			missing("the interface to the other hosts cannot be used: %s", problem)
+		} else if problem != "" { // packets of the other family flow
+			s.FamilyProblems = append(s.FamilyProblems, fmt.Sprintf("the %v interface to the other hosts cannot be used: %s", f, problem))
+		}
+	}
+	for _, f := range p.left() {
+		s.FamilyProblems = append(s.FamilyProblems, fmt.Sprintf("this host carries no %v: %s", f, p.without[f]))
 	}
 	if p.store.Source == nil {
 		missing("waiting for the store %v", r.options.store.Endpoints)
@@ -120,13 +132,13 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 	peers, s.HeldPeers, s.ConfigRefused = control.Peers, control.Held, control.ConfigRefused
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
-	if !l.Subnet.IsValid() {
+	if !l.IsValid() {
 		missing("waiting for a subnet")
 		return s, peers
 	}
-	s.Lease = &status.Lease{Subnet: l.Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
+	s.Lease = &status.Lease{Subnet: l.Subnet, IPv6Subnet: l.IPv6Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
 	if control.Expired {
-		missing("the lease of %v expired at %s and could not be renewed", l.Subnet, l.Expiry())
+		missing("the lease of %s expired at %s and could not be renewed", l.Subnets(), l.Expiry())
 	}
 	if p.network == nil {
 		missing("waiting for the network device")
@@ -157,9 +169,11 @@ func describeBackend(s progress) *status.Backend {
 	if f := stats.FastPath; f != nil {
 		b.FastPath = &status.FastPath{Containers: f.Containers, TxPackets: f.TxPackets, RxPackets: f.RxPackets, LongWay: f.LongWay, Off: f.Off}
 	}
-	var probes map[netip.Prefix]probe.Result
-	if s.prober != nil {
-		probes = s.prober.Results()
+	probes := make(map[netip.Prefix]probe.Result)
+	for _, prober := range s.probers {
+		if prober != nil {
+			maps.Copy(probes, prober.Results())
+		}
 	}
 	for _, p := range stats.Peers {
 		var measured *status.Probe
@@ -188,11 +202,12 @@ func describeBackend(s progress) *status.Backend {
 // have no user in them (etcd.ClientConfig).
 func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network backend.Network) string {
 	o, p, stats := r.options, r.state.get(), network.Stats()
-	return fmt.Sprintf("ready subnet=%v network=%v backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
+	side := p.sides[p.outside()[0]]
+	return fmt.Sprintf("ready subnet=%s network=%s backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
 		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
 		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
-		lease.Subnet, config.Network, config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
-		p.uplink.Name, p.uplink.Reason, p.publicIP, lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
+		lease.Subnets(), config.Networks(), config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
+		side.uplink.Name, side.uplink.Reason, lease.Attrs.HostAddr(), lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
 		strings.Join(o.store.Endpoints, ","), p.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
 )
 
@@ -25,7 +26,7 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 		}{
 			{func(*progress) {}, ""},
 			{func(s *progress) { *s = progress{} }, "waiting for an interface with an address"},
-			{func(s *progress) { s.uplinkProblem = "it is down" }, "the interface to the other hosts cannot be used: it is down"},
+			{func(s *progress) { s.sides[inet.IPv4].problem = "it is down" }, "the interface to the other hosts cannot be used: it is down"},
 			{func(s *progress) { s.store.Source = nil }, "waiting for the store [http://127.0.0.1:4001 http://127.0.0.1:2379]"},
 			{func(s *progress) { s.manager = nil }, "waiting for the network configuration /coreos.com/network/config"},
 			{func(s *progress) { s.manager = m.store.NewManager(m.config, r.options.leaseTTL, r.options.renewal) }, "waiting for a subnet"},

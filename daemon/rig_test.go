@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -44,13 +46,15 @@ type rig struct {
 	uplinks  chan uplink.Uplink // what the host changes to
 	networks chan *fakeNetwork  // those that were set up
 
-	mu       sync.Mutex          // guards what follows
-	host     []hostroute.Network // the host's own networks
-	refuse   error               // what the backend's constructor returns
-	upErr    error               // what Up returns
-	ups      int                 // calls of Up
-	messages []string            // to systemd
-	removed  []string            // backend and network that were removed from the kernel
+	mu       sync.Mutex                    // guards what follows
+	host     []hostroute.Network           // the host's own networks
+	others   map[inet.Family]uplink.Uplink // the uplinks that can be found
+	refuseV6 error                         // what the backend's constructor returns for IPv6
+	refuse   error                         // what the backend's constructor returns
+	upErr    error                         // what Up returns
+	ups      int                           // calls of Up
+	messages []string                      // to systemd
+	removed  []string                      // backend and network that were removed from the kernel
 }
 
 // newRig returns a rig at 192.0.2.10, with a store that has a configuration.
@@ -86,17 +90,41 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 		s.Opened = c
 		return s, nil
 	}
-	r.joiner.newBackend = func(*subnet.Config) (backend.Backend, error) {
+	r.joiner.newBackend = func(config *subnet.Config) (backend.Backend, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return &fakeBackend{r, r.state.get().publicIP}, r.refuse
+		now := r.state.get()
+		if r.refuseV6 != nil && slices.Contains(now.inside(config), inet.IPv6) {
+			return nil, r.refuseV6
+		}
+		return &fakeBackend{r, now.host()}, r.refuse
+	}
+	r.joiner.underlay.find = func(c uplink.Choice) (uplink.Uplink, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if up, ok := r.others[c.Family]; ok {
+			return up, nil
+		}
+		return uplink.Uplink{}, errUnusable
+	}
+	r.joiner.underlay.wait = func(ctx context.Context, c uplink.Choice) (uplink.Uplink, error) {
+		for {
+			if up, err := r.joiner.underlay.find(c); err == nil {
+				return up, nil
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return uplink.Uplink{}, fmt.Errorf("%w (%w)", ctx.Err(), errUnusable)
+			}
+		}
 	}
 	r.joiner.readHost = func(netip.Prefix) ([]hostroute.Network, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.host, nil
 	}
-	r.runner = newRunner(r.options, r.state, r.peers, r.observer, r.reporter, reconciles)
+	r.runner = newRunner(r.options, r.state, r.joiner, r.observer, r.reporter, reconciles)
 	r.runner.follow = func(ctx context.Context, _ uplink.Choice, _ uplink.Uplink, _ func(error)) (uplink.Uplink, error) {
 		select {
 		case to := <-r.uplinks:
@@ -105,12 +133,13 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 			return uplink.Uplink{}, ctx.Err()
 		}
 	}
+	r.runner.appear = r.joiner.underlay.wait
 	r.runner.notify = func(message string) { r.note(&r.messages, message) }
 	r.runner.remove = func(_ context.Context, backendType string, network netip.Prefix) error {
 		r.note(&r.removed, backendType+" "+network.String())
 		return nil
 	}
-	r.joiner.setUplink(uplink.Uplink{Index: 2, Name: "eth0", MTU: 1500, Addr: netip.MustParseAddr(addr)})
+	r.joiner.underlay.set(uplink.Uplink{Index: 2, Name: "eth0", MTU: 1500, Addr: netip.MustParseAddr(addr)})
 	return r
 }
 
@@ -147,7 +176,9 @@ func (r *rig) supervise(m *membership) *supervised {
 	r.Helper()
 	ctx, cancel := context.WithCancel(r.Context())
 	s := &supervised{stop: cancel, ended: make(chan error, 1)}
-	go func() { s.ended <- (&supervisor{r.state, r.joiner, r.runner, m}).Run(ctx) }()
+	go func() {
+		s.ended <- (&supervisor{r.state, r.joiner, r.runner, m, func(context.Context, *membership) error { return nil }}).Run(ctx)
+	}()
 	r.Cleanup(cancel)
 	synctest.Wait()
 	return s
@@ -204,12 +235,13 @@ func (openedStore) Close() error { return nil }
 
 // fakeBackend sets up networks of a rig.
 type fakeBackend struct {
-	rig      *rig
-	publicIP netip.Addr
+	rig  *rig
+	host subnet.Attrs
 }
 
 func (b *fakeBackend) Attrs() subnet.Attrs {
-	return subnet.Attrs{PublicIP: b.publicIP, BackendType: "alloc"}
+	b.host.BackendType = "alloc"
+	return b.host
 }
 
 func (b *fakeBackend) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {

@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/hostroute"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -21,21 +23,59 @@ type state struct {
 	current progress // guarded by mu
 }
 
+// side is the way to the other hosts for packets with outer headers of one family.
+type side struct {
+	uplink   uplink.Uplink // zero without one
+	publicIP netip.Addr
+	// problem is why the uplink cannot be used at present; "" if it can.
+	problem string
+}
+
 // progress is the state at one time. A field that is not reached yet is zero.
 type progress struct {
-	uplink uplink.Uplink
-	// uplinkProblem is why the uplink cannot be used at present; "" if it can.
-	uplinkProblem string
-	publicIP      netip.Addr
-	store         store.Store
-	config        *subnet.Config
-	manager       *subnet.Manager
-	network       backend.Network
-	applied       bool               // network has its first full set of peers
-	prober        *probe.Prober      // nil while the network's peers are not probed
-	routes        *hostroute.Checker // nil while routes are not checked
-	offloads      *offloads          // nil while offloads are not probed
-	ready         bool               // the daemon has been ready at least once
+	sides [len(inet.Families)]side // by family
+	// without are the reasons why this host does not carry a family that the
+	// configuration enables; "" for one that it carries.
+	without  [len(inet.Families)]string
+	store    store.Store
+	config   *subnet.Config
+	manager  *subnet.Manager
+	network  backend.Network
+	applied  bool                              // network has its first full set of peers
+	probers  [len(inet.Families)]*probe.Prober // by family; nil while its peers are not probed
+	routes   *hostroute.Checker                // of IPv4; nil while routes are not checked
+	offloads *offloads                         // nil while offloads are not probed
+	ready    bool                              // the daemon has been ready at least once
+}
+
+// outside returns the families of outer headers that this host can send.
+func (p progress) outside() (families []inet.Family) {
+	for _, f := range inet.Families {
+		if p.sides[f].uplink.Index != 0 {
+			families = append(families, f)
+		}
+	}
+	return families
+}
+
+// inside returns the families of config that this host carries.
+func (p progress) inside(config *subnet.Config) []inet.Family {
+	return slices.DeleteFunc(config.Families(), func(f inet.Family) bool { return p.without[f] != "" })
+}
+
+// left returns the families that this host does not carry.
+func (p progress) left() (families []inet.Family) {
+	for _, f := range inet.Families {
+		if p.without[f] != "" {
+			families = append(families, f)
+		}
+	}
+	return families
+}
+
+// host describes this host by its addresses.
+func (p progress) host() subnet.Attrs {
+	return subnet.Attrs{PublicIP: p.sides[inet.IPv4].publicIP, PublicIPv6: p.sides[inet.IPv6].publicIP}
 }
 
 func (s *state) update(change func(*progress)) {
@@ -65,5 +105,8 @@ func (s *state) read(f func(progress)) {
 func (s *state) removeNetwork() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	s.update(func(s *progress) { s.network, s.prober, s.offloads, s.applied = nil, nil, nil, false })
+	s.update(func(s *progress) {
+		s.network, s.offloads, s.applied = nil, nil, false
+		clear(s.probers[:])
+	})
 }

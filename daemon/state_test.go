@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/uplink"
 )
@@ -13,7 +14,7 @@ import (
 func TestNetworkStaysForItsReaders(t *testing.T) {
 	s := new(state)
 	s.update(func(s *progress) {
-		s.network, s.prober, s.uplink = &fakeNetwork{}, new(probe.Prober), uplink.Uplink{Name: "eth0"}
+		s.network, s.probers[inet.IPv6], s.sides[inet.IPv4].uplink = &fakeNetwork{}, new(probe.Prober), uplink.Uplink{Name: "eth0"}
 	})
 	reading, release := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
@@ -47,7 +48,7 @@ func TestNetworkStaysForItsReaders(t *testing.T) {
 	}
 	close(release)
 	<-removed
-	if now := s.get(); now.network != nil || now.prober != nil || now.uplink.Name != "eth0" {
+	if now := s.get(); now.network != nil || now.probers[inet.IPv6] != nil || now.sides[inet.IPv4].uplink.Name != "eth0" {
 		t.Errorf("the state is %+v", now)
 	}
 }

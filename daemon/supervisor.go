@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/backoff"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/uplink"
 )
 
 // steadyAfter is how long a device must last. One that is deleted earlier is made
@@ -23,6 +24,9 @@ type supervisor struct {
 	joiner *joiner
 	runner *runner
 	member *membership
+	// changed is called before each network but the first: the lease or the
+	// configuration may be another.
+	changed func(ctx context.Context, m *membership) error
 }
 
 // Run runs networks, one after the other, until ctx ends or one fails. If the first
@@ -43,21 +47,26 @@ func (s *supervisor) Run(ctx context.Context) error {
 			err = s.keepLease(ctx, pauses.NextBackOff(), err)
 			gone = false
 		}
-		to := s.state.get().uplink
+		var to []uplink.Uplink
 		change, changed := errors.AsType[*uplinkChangedError](err)
 		switch {
 		case ctx.Err() != nil:
 			return err
 		case changed:
-			to = change.to
+			to = append(to, change.to)
+			pauses.Reset()
+		case isAdapted(err):
 			pauses.Reset()
 		case err != nil && !gone:
 			return err
 		}
 		if err != nil {
-			log.Warningf("make the network anew subnet=%v reason=%q", s.member.lease.Subnet, err)
+			log.Warningf("make the network anew subnet=%s reason=%q", s.member.lease.Subnets(), err)
 		}
-		if err = s.joiner.rejoin(ctx, s.member, to); err == nil {
+		if err = s.joiner.rejoin(ctx, s.member, to...); err != nil {
+			continue
+		}
+		if err = s.changed(ctx, s.member); err == nil {
 			err = s.runner.run(ctx, s.member)
 		}
 	}
@@ -68,15 +77,20 @@ func isSetupError(err error) bool {
 	return ok
 }
 
+func isAdapted(err error) bool {
+	_, ok := errors.AsType[*adaptedError](err)
+	return ok
+}
+
 // keepLease renews the lease without a network: for pause (nil), or until the
 // uplink changes (*uplinkChangedError) or the lease is lost (subnet.ErrLost).
 func (s *supervisor) keepLease(ctx context.Context, pause time.Duration, reason error) error {
 	m := s.member
-	ratelog.Warningf("make the network anew: failed, keep the lease and try again subnet=%v reason=%q", m.lease.Subnet, reason)
+	ratelog.Warningf("make the network anew: failed, keep the lease and try again subnet=%s reason=%q", m.lease.Subnets(), reason)
 	if isSetupError(reason) {
-		s.state.update(func(s *progress) { s.uplinkProblem = reason.Error() })
+		s.runner.noteUplink(s.state.get().outside()[0], reason)
 	}
 	limited, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
-	return s.runner.removeIfLost(ctx, m, runTogether(limited, m.renew, s.runner.watchUplink))
+	return s.runner.removeIfLost(ctx, m, s.joiner.adapt(ctx, m, runTogether(limited, m.renew, s.runner.watchUplinks(m))))
 }

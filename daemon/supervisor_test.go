@@ -11,6 +11,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -50,7 +51,7 @@ func TestUplinkChangeKeepsTheLease(t *testing.T) {
 		if got := r.stored(lease).Attrs.PublicIP; got != eth1.Addr {
 			t.Errorf("the stored lease is of %v, want %v", got, eth1.Addr)
 		}
-		if got := r.state.get(); got.uplink != eth1 || got.publicIP != eth1.Addr || !got.applied {
+		if got := r.state.get(); got.sides[inet.IPv4].uplink != eth1 || got.sides[inet.IPv4].publicIP != eth1.Addr || !got.applied {
 			t.Errorf("the state is %+v", got)
 		}
 		if got := r.noted(&r.messages); !slices.Equal(got, []string{sd.SdNotifyReady}) {
@@ -127,7 +128,7 @@ func TestSetupFailureKeepsTheLease(t *testing.T) {
 				if r.network() != nil {
 					t.Fatal("a network that cannot be")
 				}
-				if got := r.state.get(); got.network != nil || got.uplinkProblem == "" {
+				if got := r.state.get(); got.network != nil || got.sides[inet.IPv4].problem == "" {
 					t.Errorf("the state is %+v", got)
 				}
 				r.mu.Lock()
@@ -141,8 +142,8 @@ func TestSetupFailureKeepsTheLease(t *testing.T) {
 				if n := r.network(); n == nil || n.lease.Subnet != lease {
 					t.Fatalf("the network is %+v, want one for %v", n, lease)
 				}
-				if got := r.state.get(); got.uplinkProblem != "" {
-					t.Errorf("the problem is still %q", got.uplinkProblem)
+				if got := r.state.get(); got.sides[inet.IPv4].problem != "" {
+					t.Errorf("the problem is still %q", got.sides[inet.IPv4].problem)
 				}
 				s.stop()
 				if err := <-s.ended; err != nil {
@@ -202,7 +203,7 @@ func TestFailedClose(t *testing.T) {
 		first.failClose(errUnusable)
 		r.uplinks <- eth1
 		second := r.network()
-		if second == nil || !first.isClosed() || r.state.get().uplink != eth1 {
+		if second == nil || !first.isClosed() || r.state.get().sides[inet.IPv4].uplink != eth1 {
 			t.Fatalf("the second network is %+v", second)
 		}
 		second.failClose(errUnusable)
@@ -218,11 +219,11 @@ func TestDeletedDeviceIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		m := r.join()
-		lease, before := m.lease.Subnet, r.state.get().uplink
+		lease, before := m.lease.Subnet, r.state.get().sides[inet.IPv4].uplink
 		r.supervise(m)
 		first := r.network()
 		first.breaks <- backend.ErrGone
-		if second := r.network(); second == nil || second.lease.Subnet != lease || !first.isClosed() || r.state.get().uplink != before {
+		if second := r.network(); second == nil || second.lease.Subnet != lease || !first.isClosed() || r.state.get().sides[inet.IPv4].uplink != before {
 			t.Errorf("the second network is %+v", second)
 		}
 	})

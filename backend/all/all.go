@@ -36,13 +36,15 @@ type kind struct {
 	// direct: packets to peers are not encapsulated, and no device has the first address
 	// of the subnet.
 	direct bool
+	// ipv6 is how the backend carries IPv6.
+	ipv6 carriage
 	// idle: the backend carries no packets. allocates: it allocates memory for each.
 	idle, allocates bool
 }
 
 // kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
-	"alloc":        {new: alloc.New, idle: true},
+	"alloc":        {new: alloc.New, ipv6: anyFamily, idle: true},
 	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove, direct: true},
 	"udp":          {new: udp.New, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
 	vxlan.Type:     {new: vxlan.New, remove: vxlan.Remove, port: vxlan.DefaultPort},

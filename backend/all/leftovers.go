@@ -113,7 +113,11 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	found, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	family := nftables.TableFamilyIPv4
+	if network.Addr().Is6() {
+		family = nftables.TableFamilyIPv6
+	}
+	found, err := conn.ListTablesOfFamily(family)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil // the kernel has no nftables
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -14,13 +15,24 @@ func New(c backend.Config) (backend.Backend, error) { return allocBackend{c}, ni
 
 type allocBackend struct{ config backend.Config }
 
-func (b allocBackend) Attrs() subnet.Attrs { return subnet.Attrs{PublicIP: b.config.PublicIP} }
-
-func (b allocBackend) Up(context.Context, subnet.Lease) (backend.Network, error) {
-	return network{mtu: b.config.Uplink.MTU}, nil
+func (b allocBackend) Attrs() (a subnet.Attrs) {
+	for _, f := range inet.Families {
+		a.SetFamily(f, b.config.Of(f).PublicIP, nil)
+	}
+	return a
 }
 
-// network has the uplink's MTU, since it encapsulates nothing.
+func (b allocBackend) Up(context.Context, subnet.Lease) (backend.Network, error) {
+	mtu := 0
+	for _, f := range inet.Families {
+		if s := b.config.Of(f); s.Outside() && (mtu == 0 || s.Uplink.MTU < mtu) {
+			mtu = s.Uplink.MTU
+		}
+	}
+	return network{mtu}, nil
+}
+
+// network has the smaller MTU of the uplinks, since it encapsulates nothing.
 type network struct{ mtu int }
 
 func (n network) MTU() int           { return n.mtu }

@@ -40,6 +40,9 @@ type Snapshot struct {
 	// ConfigRefused is why a changed network configuration is not in force; empty
 	// if there is none.
 	ConfigRefused string `json:"config_refused"`
+	// FamilyProblems are the reasons why an address family cannot be used on this host
+	// although the network has it. Packets of the other family flow.
+	FamilyProblems []string `json:"family_problems,omitempty"`
 	// HeldPeers is how many peers are kept for now although they disappeared from
 	// the store in a mass disappearance.
 	HeldPeers int `json:"held_peers"`
@@ -90,14 +93,32 @@ type Node struct {
 	// Iface is the interface to the other hosts. MTU is its MTU in bytes.
 	Iface string `json:"iface"`
 	MTU   int    `json:"mtu"`
+	// PublicIPv6, IPv6Iface and IPv6MTU are those for outer IPv6 headers; absent
+	// without.
+	PublicIPv6 netip.Addr `json:"public_ipv6,omitzero"`
+	IPv6Iface  string     `json:"ipv6_iface,omitempty"`
+	IPv6MTU    int        `json:"ipv6_mtu,omitempty"`
 }
 
-// Lease is the lease of our subnet.
+// Lease is the lease of our subnets.
 type Lease struct {
-	Subnet netip.Prefix `json:"subnet"`
+	// Subnet is the IPv4 subnet, empty without one; IPv6Subnet is absent without one.
+	Subnet     netip.Prefix `json:"subnet"`
+	IPv6Subnet netip.Prefix `json:"ipv6_subnet,omitzero"`
 	// ExpiresAt is absent for a lease that does not expire, such as a reservation.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	Reserved  bool      `json:"reserved"`
+}
+
+// Subnets returns the subnets for logs and messages, separated by a comma.
+func (l Lease) Subnets() string {
+	switch {
+	case !l.IPv6Subnet.IsValid():
+		return l.Subnet.String()
+	case !l.Subnet.IsValid():
+		return l.IPv6Subnet.String()
+	}
+	return l.Subnet.String() + "," + l.IPv6Subnet.String()
 }
 
 // Store is the connection to the lease store.
@@ -206,6 +227,9 @@ func (s Snapshot) warnings() []string {
 	}
 	if s.ConfigRefused != "" {
 		warn("a changed configuration is not in force: %s", s.ConfigRefused)
+	}
+	for _, problem := range s.FamilyProblems {
+		warn("%s", problem)
 	}
 	if s.Backend == nil {
 		return warnings

@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/subnetfile"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet/subnettest"
+)
+
+const rigDual = `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48", "Backend": {"Type": "alloc"}}`
+
+var eth0v6 = uplink.Uplink{Index: 2, Name: "eth0", MTU: 1500, Addr: netip.MustParseAddr("2001:db8::10")}
+
+// findable makes uplinks that the host has.
+func (r *rig) findable(ups ...uplink.Uplink) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.others = make(map[inet.Family]uplink.Uplink)
+	for _, up := range ups {
+		r.others[inet.Of(up.Addr)] = up
+	}
+}
+
+func (r *rig) problems() string {
+	r.Helper()
+	return strings.Join(r.reporter.full().FamilyProblems, "; ")
+}
+
+// IPv6 is turned on while the network runs, and off again: the host keeps its IPv4
+// subnet and its peers, and gets an IPv6 subnet; subnet.env and the store have it.
+func TestIPv6IntoARunningNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.findable(eth0v6)
+		peer := netip.MustParsePrefix("10.5.200.0/24")
+		r.addPeer(peer, "192.0.2.1")
+		m := r.join()
+		own := m.lease.Subnet
+		s := r.supervise(m)
+		first := r.network()
+		for _, dual := range []bool{true, false} {
+			config := rigConfig
+			if dual {
+				config = rigDual
+			}
+			r.store.SetConfig([]byte(config))
+			time.Sleep(2 * time.Minute)
+			second := r.network()
+			if second == nil || second.lease.Subnet != own || second.lease.IPv6Subnet.IsValid() != dual || !second.has(peer) || !first.isClosed() {
+				t.Fatalf("dual %v: the network is %+v, want one for %v with peer %v", dual, second, own, peer)
+			}
+			stored := r.stored(own)
+			if stored.IPv6Subnet != second.lease.IPv6Subnet || stored.Attrs.PublicIPv6.IsValid() != dual {
+				t.Errorf("dual %v: the store has %+v", dual, stored)
+			}
+			if env, err := subnetfile.Read(r.options.subnetFile); err != nil || env.Subnet != own || env.IPv6Subnet != second.lease.IPv6Subnet {
+				t.Errorf("dual %v: subnet.env has %+v, %v", dual, env, err)
+			}
+			if got := r.problems(); got != "" || r.state.get().manager.Status().ConfigRefused != "" {
+				t.Errorf("dual %v: %s", dual, got)
+			}
+			if c := r.checkpoints; c != nil && len(r.store.Leases(t)) != 2 {
+				t.Errorf("dual %v: the store has %v", dual, r.store.Leases(t))
+			}
+			first = second
+		}
+		s.stop()
+		if err := <-s.ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A fault of IPv6 leaves a host its IPv4 subnet, and the status names it. The host
+// takes its IPv6 subnet when the fault is over.
+func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault func(*rig)
+		want  string
+	}{
+		"the backend refuses it": {func(r *rig) { r.refuseV6 = errUnusable }, errUnusable.Error()},
+		"no subnet is free": {func(r *rig) {
+			r.store.SetConfig([]byte(strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)))
+			r.store.Put("10.5.9.0-24&fd00:5:0:1::-64", []byte(`{"PublicIP":"192.0.2.9"}`), time.Hour)
+		}, "no IPv6 subnet is free"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.store.SetConfig([]byte(rigDual))
+				r.findable(eth0v6)
+				test.fault(r)
+				m := r.join()
+				if !m.lease.Subnet.IsValid() || m.lease.IPv6Subnet.IsValid() {
+					t.Fatalf("joined with %v", m.lease)
+				}
+				s := r.supervise(m)
+				n := r.network()
+				if n == nil || n.lease.IPv6Subnet.IsValid() {
+					t.Fatalf("the network is %+v", n)
+				}
+				if got := r.problems(); !strings.Contains(got, "this host carries no IPv6: ") || !strings.Contains(got, test.want) {
+					t.Errorf("problems are %q, want %q", got, test.want)
+				}
+				if report := r.reporter.full(); len(report.NotReady) > 0 {
+					t.Errorf("not ready: %v", report.NotReady)
+				}
+				s.stop()
+				<-s.ended
+			})
+		})
+	}
+}
+
+// A start waits for IPv4 at first, then takes the family that is there; an uplink
+// that appears later is used.
+func TestUplinkOfEitherFamily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		eth0 := r.state.get().sides[inet.IPv4].uplink
+		r.state.update(func(s *progress) { s.sides = [2]side{} })
+		r.store.SetConfig([]byte(rigDual))
+		r.findable(eth0v6)
+		began := time.Now()
+		if err := r.joiner.underlay.awaitFirst(t.Context()); err != nil || time.Since(began) != ipv4Patience {
+			t.Fatalf("%v after %v", err, time.Since(began))
+		}
+		if got := r.state.get().outside(); !slices.Equal(got, []inet.Family{inet.IPv6}) {
+			t.Fatalf("found %v", got)
+		}
+		m := r.join()
+		if m.lease.Attrs.PublicIP.IsValid() || m.lease.Attrs.PublicIPv6 != eth0v6.Addr {
+			t.Errorf("joined as %+v", m.lease)
+		}
+		s := r.supervise(m)
+		r.network()
+		r.findable(eth0v6, eth0)
+		time.Sleep(10 * time.Second)
+		if n := r.network(); n == nil || n.lease.Key() != m.lease.Key() {
+			t.Fatalf("the network is %+v", n)
+		}
+		if got := r.stored(m.lease.Subnet).Attrs; got.PublicIP != eth0.Addr || got.PublicIPv6 != eth0v6.Addr {
+			t.Errorf("the store has %+v", got)
+		}
+		s.stop()
+		<-s.ended
+	})
+}
+
+// Our IPv6 subnet is another host's: the host takes another one.
+func TestLostIPv6PartIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.SetConfig([]byte(rigDual))
+		r.findable(eth0v6)
+		older := r.store.Copy()
+		m := r.join()
+		own := m.lease
+		s := r.supervise(m)
+		r.network()
+		r.store.Restore(older)
+		r.store.SetConfig([]byte(rigDual))
+		r.store.Put("10.5.9.0-24&"+strings.Split(own.Key(), "&")[1], []byte(`{"PublicIP":"192.0.2.9","BackendType":"alloc"}`), time.Hour)
+		time.Sleep(2 * time.Minute)
+		n := r.network()
+		if n == nil || n.lease.Subnet != own.Subnet || n.lease.IPv6Subnet == own.IPv6Subnet || !n.lease.IPv6Subnet.IsValid() {
+			t.Fatalf("the network is %+v, had %v", n, own)
+		}
+		if !n.has(netip.MustParsePrefix("10.5.9.0/24")) || !n.has(own.IPv6Subnet) {
+			t.Error("the other host is no peer")
+		}
+		s.stop()
+		<-s.ended
+	})
+}
+
+// An IPv6-only network has hosts with IPv6 addresses alone.
+func TestIPv6Only(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		fake.SetConfig([]byte(`{"IPv6Network": "fd00:5::/48", "Backend": {"Type": "alloc"}}`))
+		r := newRigAt(t, fake, "2001:db8::10")
+		m := r.join()
+		s := r.supervise(m)
+		n := r.network()
+		if n == nil || n.lease.Subnet.IsValid() || !n.lease.IPv6Subnet.IsValid() || !strings.HasPrefix(n.lease.Key(), "0.0.0.0-0&") {
+			t.Fatalf("the network is %+v", n)
+		}
+		if env, err := subnetfile.Read(r.options.subnetFile); err != nil || env.Subnet.IsValid() || env.IPv6Subnet != n.lease.IPv6Subnet {
+			t.Errorf("subnet.env has %+v, %v", env, err)
+		}
+		if line := r.reporter.statusLine(); !strings.HasPrefix(line, "subnet fd00:5:0:") {
+			t.Errorf("status line %q", line)
+		}
+		s.stop()
+		<-s.ended
+		r.saveCheckpoint()
+		again := newRigAt(t, fake, "2001:db8::10")
+		*again.checkpoints = *r.checkpoints
+		if m := again.join(); m.lease.IPv6Subnet != n.lease.IPv6Subnet {
+			t.Errorf("then got %v, had %v", m.lease, n.lease)
+		}
+	})
+}

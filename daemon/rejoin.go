@@ -1,0 +1,149 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
+)
+
+// rejoin rebuilds m for another network, by other uplinks or the present ones. Lease
+// and peers stay; the store takes the lease's new attributes as soon as it answers.
+// If the backend refuses the uplinks (*networkSetupError), the lease keeps its
+// attributes.
+func (j *joiner) rejoin(ctx context.Context, m *membership, to ...uplink.Uplink) error {
+	before := m.manager.Status()
+	m.lease, m.synced = before.Lease, m.synced || before.Synced
+	now := j.state.get()
+	if slices.ContainsFunc(to, func(up uplink.Uplink) bool { return now.sides[inet.Of(up.Addr)].uplink != up }) {
+		// A connection from an address that the host has lost hangs until it times out.
+		again, err := j.open(ctx, m.store.Opened)
+		if err != nil {
+			return err
+		}
+		m.close()
+		m.store = again
+		for _, up := range to {
+			j.underlay.set(up)
+		}
+		if err := j.underlay.settle(ctx, m.config, m.store.API, 0); err != nil {
+			return &networkSetupError{err}
+		}
+		j.setManager(m)
+	}
+	refused := j.makeBackend(m)
+	if refused == nil {
+		m.rememberAddr()
+		m.lease.Attrs = j.attrs(m)
+		if err := j.fitLease(ctx, m); err != nil {
+			return err
+		}
+	}
+	j.adopt(m)
+	if refused != nil {
+		return &networkSetupError{fmt.Errorf("use interfaces %s: %w", names(to), refused)}
+	}
+	return nil
+}
+
+func names(uplinks []uplink.Uplink) (text string) {
+	for i, up := range uplinks {
+		if i > 0 {
+			text += ", "
+		}
+		text += up.Name
+	}
+	return text
+}
+
+// adopt begins another network with m's lease, and the peers of the one before.
+func (j *joiner) adopt(m *membership) {
+	m.manager.Adopt(m.lease, m.formerIPs...)
+	if m.synced {
+		m.manager.AdoptPeers(j.peers.leases())
+	}
+	j.publishState(m)
+}
+
+// rememberAddr notes the address that the stored lease may still name.
+func (m *membership) rememberAddr() {
+	if ip := m.lease.Attrs.HostAddr(); !slices.Contains(m.formerIPs, ip) {
+		m.formerIPs = append(m.formerIPs, ip)
+	}
+}
+
+// fitLease gets the parts of the lease that it lacks, after a change of the families
+// that this host carries. While the store is away, the host goes on with those that
+// it has.
+func (j *joiner) fitLease(ctx context.Context, m *membership) error {
+	if slices.Equal(j.state.get().inside(m.config), parts(m.lease)) {
+		return nil
+	}
+	attrs := m.lease.Attrs
+	err := j.takeLease(ctx, m, lastRun{checkpoint: &checkpoint{Lease: m.lease}}, storeTimeout)
+	if !errors.Is(err, subnet.ErrStoreTimeout) {
+		return err
+	}
+	m.lease.Attrs = attrs
+	log.Warningf("go on with the lease as it is subnet=%s reason=%q", m.lease.Subnets(), err)
+	for _, f := range j.state.get().inside(m.config) {
+		if !m.lease.SubnetOf(f).IsValid() {
+			j.state.update(func(s *progress) { s.without[f] = err.Error() })
+		}
+	}
+	return j.makeBackend(m)
+}
+
+// parts returns the families of a lease's parts.
+func parts(l subnet.Lease) (families []inet.Family) {
+	for _, f := range inet.Families {
+		if l.SubnetOf(f).IsValid() {
+			families = append(families, f)
+		}
+	}
+	return families
+}
+
+// adaptedError ends a network after a change of the configuration or of the lease,
+// for which the joiner has prepared.
+type adaptedError struct{ reason error }
+
+func (e *adaptedError) Error() string { return e.reason.Error() }
+
+func (e *adaptedError) Unwrap() error { return e.reason }
+
+// adapt prepares m for a changed configuration, or replaces a part of the lease that
+// is lost. The network runs on meanwhile, and nothing keeps the lease; adapt waits
+// for the store. It returns *adaptedError then, and any other reason as it is.
+func (j *joiner) adapt(ctx context.Context, m *membership, reason error) error {
+	change, changed := errors.AsType[*subnet.ConfigChangedError](reason)
+	if !changed && !errors.Is(reason, subnet.ErrPartLost) || ctx.Err() != nil {
+		return reason
+	}
+	log.Infof("adapt to a change subnet=%s reason=%q", m.lease.Subnets(), reason)
+	before := m.manager.Status()
+	m.lease, m.synced = before.Lease, m.synced || before.Synced
+	next := *m
+	if changed {
+		next.config = change.To
+		for _, f := range m.config.Families() {
+			if !change.To.RangeOf(f).Enabled() {
+				next.formerNetworks = append(next.formerNetworks, m.config.RangeOf(f).Network)
+			}
+		}
+	}
+	if err := j.prepare(ctx, &next, secondPatience); err != nil {
+		return fmt.Errorf("adapt to a change: %w", err)
+	}
+	if err := j.takeLease(ctx, &next, lastRun{checkpoint: &checkpoint{Lease: m.lease}}, 0); err != nil {
+		return fmt.Errorf("adapt to a change: %w", err)
+	}
+	*m = next
+	return &adaptedError{reason}
+}
