@@ -86,15 +86,18 @@ func TestKernelTinySubnets(t *testing.T) {
 	c.awaitKernelLease(a)
 	c.awaitKernelLease(b)
 	// Leases of another length, as of an earlier configuration, where no host is.
-	peer := c.lab.Host("peer").Addr().Addr()
+	host := c.lab.Host("peer")
+	peer := host.Addr().Addr()
 	free := netip.MustParsePrefix("10.5.0.0/18")
 	for free.Overlaps(a.subnet()) || free.Overlaps(b.subnet()) {
 		free = netip.PrefixFrom(subnet.LastAddr(free).Next(), free.Bits())
 	}
 	const more = 1024 + 76
 	var keys []string
+	var last netip.Prefix // the programs' table takes the first ones
 	for at := free.Addr(); len(keys) < more; {
 		s := netip.PrefixFrom(at, 30)
+		last = s
 		keys = append(keys, "subnets/"+subnet.Lease{Subnet: s}.Key())
 		c.keys.put(t, keys[len(keys)-1], fmt.Sprintf(`{"PublicIP":"%v"}`, peer), 0)
 		at = subnet.LastAddr(s).Next()
@@ -113,6 +116,14 @@ func TestKernelTinySubnets(t *testing.T) {
 	reason(b, true)
 	c.awaitKernelLease(a)
 	c.awaitKernelPackets(a, b)
+	// The programs do not refuse a datagram of a peer that they do not know.
+	inner := newSender(t, a.container, netip.AddrPortFrom(a.containerAddr(), servicePort))
+	from := newSender(t, host, netip.AddrPortFrom(peer, udpPort))
+	from.setOption(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
+	from.send(a.Addr().Addr(), innerPacket(netip.AddrPortFrom(last.Addr().Next(), 9), netip.AddrPortFrom(a.containerAddr(), servicePort), []byte("from a left-out peer")))
+	if _, got := inner.receive(); string(got) != "from a left-out peer" {
+		t.Errorf("the container received %q", got)
+	}
 	for _, key := range keys {
 		c.keys.del(t, key)
 	}

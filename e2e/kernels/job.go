@@ -20,11 +20,10 @@ var packages = []string{
 	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute", "pkg/probe", "e2e",
 }
 
-// skipped are patterns of the tests that need more than a kernel: a compiler, Docker,
-// systemd, the Go tool or hours.
+// skipped are patterns of the tests that need more than a kernel: Docker, systemd, the
+// Go tool or hours.
 var skipped = map[string]string{
-	"backend/udp/bpf": "^TestGenerated$",
-	"e2e":             "^Test(Alert|Chaos|Dashboard|Demo|Docker|Package|Systemd|Transcript|CNI|Leak|NothingIsLeftBehind)|^TestWireGuardPeerByHand$",
+	"e2e": "^Test(Alert|Chaos|Dashboard|Demo|Docker|Package|Systemd|Transcript|CNI|Leak|NothingIsLeftBehind)|^TestWireGuardPeerByHand$",
 }
 
 // programs are those that e2e builds, for which a stand-in for the Go tool copies them

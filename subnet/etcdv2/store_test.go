@@ -2,7 +2,6 @@ package etcdv2
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -103,23 +102,7 @@ func (c *counter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return c.RoundTripper.RoundTrip(req)
 }
 
-func lease(typ, data string) subnet.Lease {
-	l := subnet.Lease{
-		Subnet: netip.MustParsePrefix("10.5.52.0/24"),
-		Attrs:  subnet.Attrs{PublicIP: netip.MustParseAddr("1.2.3.4"), BackendType: typ},
-	}
-	if data != "" {
-		l.Attrs.BackendData = json.RawMessage(data)
-	}
-	return l
-}
-
-// own is lease with fields that only this program writes.
-func own(typ string) subnet.Lease {
-	l := lease(typ, "")
-	l.Attrs.Extras = subnet.Extras{NodeID: "00ff", Hostname: "one", DataPath: "kernel"}
-	return l
-}
+var lease, own = subnettest.Lease, subnettest.OwnLease
 
 // TestLayout: keys and values are those of the contract, byte for byte.
 func TestLayout(t *testing.T) {

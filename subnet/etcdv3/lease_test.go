@@ -3,7 +3,6 @@ package etcdv3
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
@@ -17,26 +16,11 @@ import (
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
 
-func lease(typ, data string) subnet.Lease {
-	l := subnet.Lease{
-		Subnet: netip.MustParsePrefix("10.5.52.0/24"),
-		Attrs:  subnet.Attrs{PublicIP: netip.MustParseAddr("1.2.3.4"), BackendType: typ},
-	}
-	if data != "" {
-		l.Attrs.BackendData = json.RawMessage(data)
-	}
-	return l
-}
-
-// own is lease with fields that only this program writes.
-func own(typ string) subnet.Lease {
-	l := lease(typ, "")
-	l.Attrs.Extras = subnet.Extras{NodeID: "00ff", Hostname: "one", DataPath: "kernel"}
-	return l
-}
+var lease, own = subnettest.Lease, subnettest.OwnLease
 
 // ipv6 returns l with an IPv6 part.
 func ipv6(l subnet.Lease, data string) subnet.Lease {

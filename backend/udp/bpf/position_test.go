@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -178,4 +179,48 @@ func TestObserve(t *testing.T) {
 	if n := passed(); n != 3 {
 		t.Errorf("%d datagrams passed, want 3", n)
 	}
+}
+
+// Another program that comes and goes meanwhile makes no look at the programs fail.
+func TestLooksWhileOthersCome(t *testing.T) {
+	_, hosts := newHosts(t, true)
+	a := hosts[0]
+	if a.path.filters {
+		t.Skip("needs a kernel with tcx")
+	}
+	uplink := a.link(netnstest.Uplink)
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "foreign", Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	a.must(err)
+	defer p.Close()
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	var failed error
+	wg.Go(func() {
+		failed = a.Do(func() error {
+			for {
+				select {
+				case <-done:
+					return nil
+				default:
+				}
+				l, err := link.AttachTCX(link.TCXOptions{Interface: uplink, Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()})
+				if err != nil {
+					return err
+				}
+				if err := l.Close(); err != nil {
+					return err
+				}
+			}
+		})
+	})
+	for range 3000 {
+		if err := a.Do(a.path.CheckLinks); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+	a.must(failed)
 }
