@@ -49,7 +49,7 @@ func setOffloads(fd int) Features {
 		}
 		return refusal
 	}
-	return Features{
+	f := Features{
 		Checksum: reason(unix.TUN_F_CSUM),
 		TSO4:     reason(unix.TUN_F_TSO4),
 		TSO6:     reason(unix.TUN_F_TSO6),
@@ -57,6 +57,14 @@ func setOffloads(fd int) Features {
 		WriteTSO: probeWrite(fd, virtio.GSOTCPv4),
 		WriteUSO: probeWrite(fd, virtio.GSOUDPL4),
 	}
+	if f.USO != nil && f.WriteUSO != nil {
+		f.USO, f.WriteUSO = needsRelease("6.2", f.USO), needsRelease("6.2", f.WriteUSO)
+	}
+	return f
+}
+
+func needsRelease(release string, err error) error {
+	return fmt.Errorf("needs Linux %s or newer: %w", release, err)
 }
 
 // probeWrite returns nil if the kernel takes super-packets of a GSO type.
