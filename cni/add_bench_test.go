@@ -15,9 +15,7 @@ import (
 // BenchmarkAdd measures an ADD: by the plain plugin bridge; by flannel with the
 // plugins that it brings along; and by flannel with those of a distribution.
 func BenchmarkAdd(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root for network namespaces")
-	}
+	netnstest.Require(b)
 	dir := b.TempDir()
 	plain, bundled, mixed := filepath.Join(dir, "plain"), filepath.Join(dir, "bundled"), filepath.Join(dir, "mixed")
 	const plugins = "github.com/containernetworking/plugins/plugins/"

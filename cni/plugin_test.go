@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -63,9 +64,7 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network namespaces")
-	}
+	netnstest.Require(t)
 	e := &engine{T: t, lab: netnstest.New(t), dir: t.TempDir(), name: "cbr0"}
 	e.host = e.lab.Host("host")
 	e.bin, e.envTo = filepath.Join(e.dir, "bin"), filepath.Join(e.dir, "subnet.env")
@@ -496,4 +495,30 @@ func TestOldVersions(t *testing.T) {
 			t.Errorf("%s: %v, addresses %q", v, err, e.reserved())
 		}
 	}
+}
+
+// The error of an ADD before the daemon is ready has the daemon's reason.
+func TestDaemonsReason(t *testing.T) {
+	e := newEngine(t)
+	listener, err := e.host.Listen(t.Context(), "tcp", "127.0.0.1:8286")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			http.NotFound(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "Node n1 has no podCIDR")
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	defer func() {
+		if err := errors.Join(server.Close(), <-ended); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	_, err = e.add(e.list("1.0.0"), e.runtime(e.lab.Namespace("pod"), "eth0"))
+	wantError(t, err, types.ErrTryAgainLater, "the daemon is not ready: Node n1 has no podCIDR")
 }

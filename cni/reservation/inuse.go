@@ -111,6 +111,9 @@ func addAddrs(used map[netip.Addr]bool, path string) error {
 	}
 	defer ns.Close()
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if errors.Is(err, unix.EINVAL) { // unmounted since: the path is an empty file
+		return nil
+	}
 	if err != nil {
 		return err
 	}

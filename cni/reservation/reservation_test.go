@@ -76,9 +76,7 @@ func TestListAndFree(t *testing.T) {
 
 // An address of a namespace that has no process is in use.
 func TestInUse(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network namespaces")
-	}
+	netnstest.Require(t)
 	lab := netnstest.New(t)
 	pod := lab.Namespace("pod")
 	v4, v6 := netip.MustParsePrefix("10.99.98.97/24"), netip.MustParsePrefix("fd00:98::97/64")
