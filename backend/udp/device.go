@@ -55,5 +55,5 @@ func (n *network) ensureDevice() error {
 	if err != nil {
 		return err
 	}
-	return rtnl.EnsureUp(n.links, link, n.address(), n.MTU())
+	return n.reconciler.EnsureUp(link, n.address(), n.MTU())
 }

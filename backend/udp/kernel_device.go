@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -82,7 +83,7 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 		if t.Alias != deviceMark && !slices.Contains(pinned, t.Name) { // promise: device-of-others-is-not-ours
 			continue
 		}
-		addrs, err := rtnl.Addrs(h, l)
+		addrs, err := rtnl.Addrs(h, l, inet.IPv4)
 		if err != nil {
 			return nil, err
 		}

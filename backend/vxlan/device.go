@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -23,8 +24,8 @@ type device struct {
 	mtu          int
 	options      options
 
-	links *netlink.Handle // the reconciler's
-	made  bool            // by this run
+	reconciler *rtnl.Reconciler
+	made       bool // by this run
 	// offloadOf is the index of the device that setOffload has served.
 	offloadOf int
 }
@@ -33,7 +34,7 @@ type device struct {
 // It replaces the device only if a difference cannot be changed on it: packets in
 // flight would be lost.
 func (d *device) ensure() error {
-	uplink, err := d.links.LinkByName(d.uplink)
+	uplink, err := d.reconciler.Links.LinkByName(d.uplink)
 	if err != nil {
 		return fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
@@ -47,7 +48,7 @@ func (d *device) ensure() error {
 	if err := d.setOffload(link); err != nil {
 		return err
 	}
-	if err := rtnl.EnsureUp(d.links, link, d.address, d.mtu); err != nil {
+	if err := d.reconciler.EnsureUp(link, d.address, d.mtu); err != nil {
 		return d.explainUp(err, uplink.Attrs().MTU)
 	}
 	return nil
@@ -67,10 +68,10 @@ func (d *device) spec(uplink int) *netlink.Vxlan {
 
 // check returns an error if the device is not as ensure makes it.
 func (d *device) check() error {
-	if err := rtnl.CheckUp(d.links, d.name, d.address, d.mtu); err != nil {
+	if err := rtnl.CheckUp(d.reconciler.Links, d.name, d.address, d.mtu); err != nil {
 		return err
 	}
-	link, err := d.links.LinkByName(d.name)
+	link, err := d.reconciler.Links.LinkByName(d.name)
 	if err != nil {
 		return fmt.Errorf("look up device %s: %w", d.name, err)
 	}
@@ -83,7 +84,7 @@ func (d *device) check() error {
 // get returns the device. It adds it if there is none, and replaces it if it
 // differs from want.
 func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
-	have, err := d.links.LinkByName(d.name)
+	have, err := d.reconciler.Links.LinkByName(d.name)
 	if err == nil {
 		vxlan, ok := have.(*netlink.Vxlan)
 		if !ok {
@@ -94,17 +95,17 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 			return have, nil
 		}
 		log.Infof("replace device=%s reason=%q", d.name, differs)
-		if err := d.links.LinkDel(have); err != nil {
+		if err := d.reconciler.Links.LinkDel(have); err != nil {
 			return nil, fmt.Errorf("delete device %s: %w", d.name, err)
 		}
 	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
 	}
-	if err := d.links.LinkAdd(want); err != nil {
+	if err := d.reconciler.Links.LinkAdd(want); err != nil {
 		return nil, fmt.Errorf("add device %s: %w", d.name, explain(err, d.options))
 	}
 	d.made = true
-	made, err := d.links.LinkByName(d.name)
+	made, err := d.reconciler.Links.LinkByName(d.name)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
 	}
@@ -151,7 +152,7 @@ func explain(err error, o options) error {
 func (d *device) setMAC(l netlink.Link) error {
 	if have := l.Attrs().HardwareAddr.String(); have != d.mac.String() {
 		log.Infof("set MAC device=%s from=%s to=%v", d.name, have, d.mac)
-		if err := d.links.LinkSetHardwareAddr(l, net.HardwareAddr(d.mac[:])); err != nil {
+		if err := d.reconciler.Links.LinkSetHardwareAddr(l, net.HardwareAddr(d.mac[:])); err != nil {
 			return fmt.Errorf("set MAC of %s to %v: %w", d.name, d.mac, err)
 		}
 	}
@@ -179,11 +180,11 @@ func (d *device) setOffload(l netlink.Link) error {
 
 // linkPrefixes returns the networks of the uplink's addresses, sorted.
 func (d *device) linkPrefixes() ([]netip.Prefix, error) {
-	uplink, err := d.links.LinkByName(d.uplink)
+	uplink, err := d.reconciler.Links.LinkByName(d.uplink)
 	if err != nil {
 		return nil, fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
-	addrs, err := rtnl.Addrs(d.links, uplink)
+	addrs, err := rtnl.Addrs(d.reconciler.Links, uplink, inet.IPv4)
 	for i := range addrs {
 		addrs[i] = addrs[i].Masked()
 	}

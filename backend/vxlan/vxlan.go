@@ -113,7 +113,7 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 	if err != nil {
 		return nil, err
 	}
-	d.links = n.reconciler.Links
+	d.reconciler = n.reconciler
 	if err := d.ensure(); err != nil {
 		return nil, errors.Join(err, d.removeMade())
 	}

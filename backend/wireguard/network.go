@@ -166,7 +166,7 @@ func (n *network) prepare() error {
 	if err != nil {
 		return fmt.Errorf("look up device %s: %w", deviceName, err)
 	}
-	if err := rtnl.EnsureUp(n.reconciler.Links, link, n.address, n.mtu); err != nil {
+	if err := n.reconciler.EnsureUp(link, n.address, n.mtu); err != nil {
 		return err
 	}
 	if !n.applied {
