@@ -15,8 +15,9 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// device is flannel.<VNI> as it should be.
+// device is flannel.<VNI> or flannel-v6.<VNI> as it should be.
 type device struct {
+	family       inet.Family
 	name, uplink string
 	local        netip.Addr // source address of the datagrams
 	address      netip.Prefix
@@ -159,9 +160,10 @@ func (d *device) setMAC(l netlink.Link) error {
 	return nil
 }
 
-// setOffload works around checksumFault, once for each device.
+// setOffload works around checksumFault, once for each device. Datagrams of IPv6 have
+// a checksum.
 func (d *device) setOffload(l netlink.Link) error {
-	if d.offloadOf == l.Attrs().Index {
+	if d.family == inet.IPv6 || d.offloadOf == l.Attrs().Index {
 		return nil
 	}
 	faulty, err := checksumFault()
@@ -184,7 +186,7 @@ func (d *device) linkPrefixes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
-	addrs, err := rtnl.Addrs(d.reconciler.Links, uplink, inet.IPv4)
+	addrs, err := rtnl.Addrs(d.reconciler.Links, uplink, d.family)
 	for i := range addrs {
 		addrs[i] = addrs[i].Masked()
 	}
