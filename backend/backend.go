@@ -90,7 +90,7 @@ func (s Side) Inside() bool { return s.Network.IsValid() }
 
 // Outside reports whether packets to other hosts can have outer headers of the
 // family.
-func (s Side) Outside() bool { return s.Uplink.Index != 0 }
+func (s Side) Outside() bool { return s.Uplink.Addr.IsValid() }
 
 // Backend makes one kind of network. Its constructor checks the configuration,
 // and changes nothing on the host. One goroutine calls the methods.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -96,7 +97,7 @@ func devices(h *netlink.Handle, links []netlink.Link, network netip.Prefix) (lef
 // routes lists the routes into network that carry rtnl.Protocol.
 func routes(h *netlink.Handle, network netip.Prefix) (left []Leftover, err error) {
 	filter := &netlink.Route{Protocol: rtnl.Protocol, Table: unix.RT_TABLE_UNSPEC}
-	found, err := rtnl.Routes(h, filter, netlink.RT_FILTER_PROTOCOL)
+	found, err := rtnl.Routes(h, inet.Of(network.Addr()), filter, netlink.RT_FILTER_PROTOCOL)
 	for _, r := range found {
 		if r.Dst == nil {
 			continue

@@ -1,13 +1,15 @@
 // Package hostgw is the backend without encapsulation: each host is the gateway
 // to its subnet, for hosts that share a link.
 //
-//	container → bridge → route 10.5.3.0/24 via 192.0.2.3 ─► uplink ─► host 192.0.2.3
+//	container → bridge → route 10.5.3.0/24   via 192.0.2.3   ─► uplink ─► host 192.0.2.3
+//	                     route fd00:5::3/64  via 2001:db8::3
 //
-// There is no device and no lease data. The kernel carries the packets, also while
+// Each family has routes of its own. // There is no device and no lease data. The kernel carries the packets, also while
 // the daemon does not run.
 package hostgw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +19,10 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -28,13 +32,17 @@ const Type = "host-gw"
 // dataPath is the data path's name in the status.
 const dataPath = "routes"
 
-// New checks that the public address is the uplink's own, and in no VRF. There are no options.
+// New checks that the public addresses are the uplinks' own, and in no VRF. There are
+// no options.
 func New(c backend.Config) (backend.Backend, error) {
-	if c.PublicIP != c.Uplink.Addr {
-		return nil, fmt.Errorf("public IP %v is not the address %v of interface %s: host-gw cannot work behind NAT, since the other hosts route to it directly; use vxlan", c.PublicIP, c.Uplink.Addr, c.Uplink.Name)
-	}
-	if c.Uplink.VRF != "" {
-		return nil, fmt.Errorf("interface %s belongs to VRF %s: the kernel routes what arrives there by the VRF's table, which has no containers; host-gw cannot work so; use vxlan", c.Uplink.Name, c.Uplink.VRF)
+	for _, f := range c.Inside() {
+		s := c.Of(f)
+		if s.PublicIP != s.Uplink.Addr {
+			return nil, fmt.Errorf("public IP %v is not the address %v of interface %s: host-gw cannot work behind NAT, since the other hosts route to it directly; use vxlan", s.PublicIP, s.Uplink.Addr, s.Uplink.Name)
+		}
+		if s.Uplink.VRF != "" {
+			return nil, fmt.Errorf("interface %s belongs to VRF %s: the kernel routes what arrives there by the VRF's table, which has no containers; host-gw cannot work so; use vxlan", s.Uplink.Name, s.Uplink.VRF)
+		}
 	}
 	return &gateway{c}, nil
 }
@@ -49,32 +57,59 @@ type gateway struct{ config backend.Config }
 
 // Attrs implements backend.Backend.
 func (g *gateway) Attrs() subnet.Attrs {
-	return subnet.Attrs{PublicIP: g.config.PublicIP, BackendType: Type}
+	a := subnet.Attrs{BackendType: Type}
+	for _, f := range g.config.Inside() {
+		a.SetFamily(f, g.config.Of(f).PublicIP, nil)
+	}
+	return a
 }
 
 // Up implements backend.Backend.
 func (g *gateway) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {
-	if err := g.config.CheckUnderlay("subnet", l.Subnet); err != nil {
+	parts := make(map[inet.Family]backend.Network)
+	for _, f := range g.config.Inside() {
+		n, err := g.open(f, l)
+		if err != nil {
+			for _, p := range parts {
+				err = errors.Join(err, p.Close())
+			}
+			return nil, err
+		}
+		parts[f] = n
+	}
+	return backend.Join(parts), nil
+}
+
+func (g *gateway) open(f inet.Family, l subnet.Lease) (*network, error) {
+	if err := g.config.CheckUnderlay("subnet", l.SubnetOf(f)); err != nil {
 		return nil, err
 	}
-	reconciler, err := rtnl.New(rtnl.Config{Network: g.config.Network, Uplink: g.config.Uplink.Name, Passed: g.config.Reconciled})
+	s := g.config.Of(f)
+	reconciler, err := rtnl.New(rtnl.Config{Network: s.Network, Uplink: s.Uplink.Name, Passed: g.config.Reconciled})
 	if err != nil {
 		return nil, err
 	}
-	return &network{config: g.config, reconciler: reconciler}, nil
+	return &network{family: f, uplink: s.Uplink, reconciler: reconciler}, nil
 }
 
-// network is the backend at work for one lease.
+// network is the backend at work for one family of one lease.
 type network struct {
-	config     backend.Config
+	family     inet.Family
+	uplink     uplink.Uplink
 	reconciler *rtnl.Reconciler
 
-	mu    sync.Mutex                  // guards peers
-	peers map[netip.Prefix]netip.Addr // nil before the first Apply
+	mu    sync.Mutex            // guards peers
+	peers map[netip.Prefix]peer // nil before the first Apply
+}
+
+// peer is the host that a subnet's packets go to.
+type peer struct {
+	host  netip.Addr
+	fault error // for which there is no route
 }
 
 // MTU implements backend.Network.
-func (n *network) MTU() int { return n.config.Uplink.MTU }
+func (n *network) MTU() int { return n.uplink.MTU }
 
 // Apply implements backend.Network. The first events have all peers.
 func (n *network) Apply(events []subnet.Event) {
@@ -91,25 +126,31 @@ func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.S
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if first = n.peers == nil; first {
-		n.peers = make(map[netip.Prefix]netip.Addr, len(events))
+		n.peers = make(map[netip.Prefix]peer, len(events))
 	}
 	changes = make(map[netip.Prefix]rtnl.State, len(events))
 	for _, e := range events {
-		dst, host := e.Subnet(), e.Lease.Attrs.PublicIP
+		dst := e.Subnet()
 		if e.Type == subnet.Removed {
 			delete(n.peers, dst)
 			changes[dst] = rtnl.State{}
 			continue
 		}
-		n.peers[dst] = host
-		changes[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: host, Dev: n.config.Uplink.Name}}}
+		host, fault := backend.PeerAddr(e.Lease, n.family)
+		n.peers[dst] = peer{host, fault}
+		if fault != nil {
+			ratelog.Errorf("skip peer subnet=%v reason=%q", dst, fault)
+			changes[dst] = rtnl.State{}
+			continue
+		}
+		changes[dst] = rtnl.State{Routes: []rtnl.Route{{Dst: dst, Via: host, Dev: n.uplink.Name}}}
 	}
 	return changes, first
 }
 
 // Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
-	log.Infof("carry packets backend=%s iface=%s mtu=%d", Type, n.config.Uplink.Name, n.MTU())
+	log.Infof("carry packets backend=%s family=%v iface=%s mtu=%d", Type, n.family, n.uplink.Name, n.MTU())
 	return n.reconciler.Run(ctx)
 }
 
@@ -126,9 +167,9 @@ func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return backend.Stats{
-		DataPath: dataPath, Reason: "the kernel routes by " + n.config.Uplink.Name,
-		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, host netip.Addr) (netip.Addr, error) {
-			return host, problem(refused[dst])
+		DataPath: dataPath, Reason: "the kernel routes by " + n.uplink.Name,
+		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, p peer) (netip.Addr, error) {
+			return p.host, cmp.Or(p.fault, problem(refused[dst]))
 		}),
 	}
 }

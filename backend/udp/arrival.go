@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -83,8 +84,15 @@ func newRouteFollower(t *table, passed func(time.Duration)) (*routeFollower, err
 		return nil, err
 	}
 	f := &routeFollower{table: t, reach: reach, changed: reconcile.NewSignal(), passed: passed}
-	f.listener, err = reconcile.Listen(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	groups := []int{unix.RTNLGRP_LINK}
+	for _, outer := range t.config.outer {
+		if outer == inet.IPv4 {
+			groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+		} else {
+			groups = append(groups, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE)
+		}
+	}
+	f.listener, err = reconcile.Listen(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		reach.Close()
 		return nil, err
@@ -148,22 +156,22 @@ func (t *table) follow() error {
 		return nil
 	}
 	hosts := make([]netip.Addr, 0, len(t.outer))
-	for _, p := range t.peers {
-		hosts = append(hosts, p.addr.Addr())
+	for a := range t.outer {
+		hosts = append(hosts, a.Addr())
 	}
 	found, err := t.interfacesTo(hosts)
 	if err != nil {
 		return err
 	}
-	for _, host := range hosts {
-		t.outer[be32(host)].set(found[host])
+	for a, host := range t.outer {
+		host.set(found[a.Addr()])
 	}
 	return nil
 }
 
 // learn reads the arrivals of hosts that have no lease yet. The caller holds mu.
 func (t *table) learn(hosts []netip.Addr) map[netip.Addr][]uint32 {
-	hosts = slices.DeleteFunc(hosts, func(a netip.Addr) bool { return t.outer[be32(a)] != nil })
+	hosts = slices.DeleteFunc(hosts, func(a netip.Addr) bool { return t.outer[inet.RawOf(a)] != nil })
 	if len(hosts) == 0 || t.interfacesTo == nil {
 		return nil
 	}
@@ -178,7 +186,7 @@ func (t *table) learn(hosts []netip.Addr) map[netip.Addr][]uint32 {
 func (t *table) arrivalsOf(host netip.Addr) []uint32 {
 	t.outerMu.RLock()
 	defer t.outerMu.RUnlock()
-	if h := t.outer[be32(host)]; h != nil {
+	if h := t.outer[inet.RawOf(host)]; h != nil {
 		return h.list()
 	}
 	return nil

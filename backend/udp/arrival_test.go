@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -26,8 +27,8 @@ func allBy(indexes ...uint32) func([]netip.Addr) (map[netip.Addr][]uint32, error
 // by no other. When the routes change, so do these.
 func TestAdmitByInterface(t *testing.T) {
 	table := testTable()
-	p := packet("10.5.2.7", "10.5.1.7", 17, nil)
-	outer := be32(netip.MustParseAddr("192.0.2.2"))
+	p := newPacket("10.5.2.7", "10.5.1.7", 17, nil)
+	outer := inet.RawOf(netip.MustParseAddr("192.0.2.2"))
 	expect := func(when string, admits ...uint32) {
 		t.Helper()
 		want := map[uint32]bool{}
@@ -61,8 +62,8 @@ func TestAdmitByInterface(t *testing.T) {
 		t.Error("follow returns no error")
 	}
 	expect("after a failure", 4)
-	table.apply([]subnet.Event{added(lease("10.5.9.0/24", "192.0.2.9"))}, DefaultPort)
-	if _, why := table.admit(be32(netip.MustParseAddr("192.0.2.9")), 4, packet("10.5.9.7", "10.5.1.7", 17, nil)); why != wrongInterface {
+	table.apply([]subnet.Event{added(lease("10.5.9.0/24", "192.0.2.9"))})
+	if _, why := table.admit(inet.RawOf(netip.MustParseAddr("192.0.2.9")), 4, newPacket("10.5.9.7", "10.5.1.7", 17, nil)); why != wrongInterface {
 		t.Errorf("a host that came then: %s", reasonNames[why])
 	}
 }

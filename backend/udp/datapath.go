@@ -9,8 +9,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/coreos/flannel/backend"
 )
 
 // dataPath is one way of moving packets between the device and the wire.
@@ -79,21 +77,26 @@ func CheckDataPath(flag string) error {
 
 // pathConfig is what a data path is opened with.
 type pathConfig struct {
-	backend.Config
-	own   netip.Prefix
+	tableConfig
 	links *netlink.Handle
 	// device is the device to open or make, which then outlives the process; empty:
 	// a new one.
 	device string
-	// local is the address and port that we receive at and send from.
-	local netip.AddrPort
-	table *table
-	drops *drops
-	mtus  *pathMTUs
+	// locals are the addresses and the port that we receive at and send from, by
+	// family; not valid for a family that has no datagrams of ours.
+	locals [2]netip.AddrPort
+	table  *table
+	drops  *drops
+	mtus   *pathMTUs
 	// named is true if -udp-datapath names the data path.
 	named bool
 	// announce makes the lease name a data path; "" names none.
 	announce func(dataPath string)
+}
+
+// mtuTo returns the largest packet that the path to a peer takes, in bytes.
+func (p *pathConfig) mtuTo(to *peer) int {
+	return p.mtus.to(to.addr, p.Of(to.outer).Uplink.MTU) - overhead(to.outer)
 }
 
 // socketBuffer is the size of a socket's buffers in bytes, for each direction: at

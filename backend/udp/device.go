@@ -8,38 +8,61 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// openDevice sets the tunnel device up and adds the route that leads all of
-// Network into it. From then on the reconciler keeps both. All of it goes with
-// the device.
-func (n *network) openDevice() (err error) {
-	name := n.path.deviceName()
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: n.Network, Device: name, Prepare: n.ensureDevice, Passed: n.Reconciled})
-	if err != nil {
-		return err
+// openDevice sets the tunnel device up and adds the routes that lead all of
+// each Network into it. From then on the reconcilers keep them. All of it goes with
+// the device. If the kernel takes one family only, Run tries again with the other.
+func (n *network) openDevice() error {
+	var failed []error
+	for _, f := range n.Inside() {
+		r, err := rtnl.New(rtnl.Config{
+			Network: n.Of(f).Network, Device: n.path.deviceName(), Passed: n.Reconciled,
+			Prepare: func() error { return n.ensureDevice(f) },
+		})
+		if err != nil {
+			return err
+		}
+		n.reconcilers[f] = r
+		n.closers = append(n.closers, r.Close)
+		if err := n.openRoute(r, n.Of(f).Network); err != nil {
+			failed = append(failed, err)
+		}
 	}
-	n.closers = append(n.closers, n.reconciler.Close)
-	route := rtnl.Route{Dst: n.Network, Dev: name, Kind: rtnl.Link}
-	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.Network: {Routes: []rtnl.Route{route}}}); err != nil {
+	if len(failed) == len(n.Inside()) {
+		return errors.Join(failed...)
+	}
+	for _, err := range failed {
+		ratelog.Errorf("go on with one family: %v", err)
+	}
+	return nil
+}
+
+// openRoute sets the device up for one family, and adds the route into it.
+func (n *network) openRoute(r *rtnl.Reconciler, network netip.Prefix) error {
+	name := n.path.deviceName()
+	route := rtnl.Route{Dst: network, Dev: name, Kind: rtnl.Link}
+	if err := r.Reset(map[netip.Prefix]rtnl.State{network: {Routes: []rtnl.Route{route}}}); err != nil {
 		return fmt.Errorf("set up tunnel device %s: %w", name, err)
 	}
-	refusal := n.reconciler.Refusals()[n.Network]
+	refusal := r.Refusals()[network]
 	switch {
 	case refusal == nil:
 		return nil
 	case errors.Is(refusal, rtnl.ErrForeign):
-		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v)", n.Network, name, refusal.Err, n.Network)
+		return fmt.Errorf("add route %v dev %s: %w; another device has this network (see: ip route show %v)", network, name, refusal.Err, network)
 	}
 	return fmt.Errorf("add %w", refusal)
 }
 
-// ensureDevice gives the device its address and MTU, and sets it up. It changes
-// nothing that is so already. It cannot make a device that was deleted: the data
+// ensureDevice gives the device its address of a family and its MTU, and sets it up. It
+// changes nothing that is so already. It cannot make a device that was deleted: the data
 // path's queues are gone with that.
-func (n *network) ensureDevice() error {
+func (n *network) ensureDevice(f inet.Family) error {
 	name := n.path.deviceName()
 	link, err := n.links.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -55,5 +78,32 @@ func (n *network) ensureDevice() error {
 	if err != nil {
 		return err
 	}
-	return rtnl.EnsureUp(n.links, link, n.address(), n.MTU())
+	return n.reconcilers[f].EnsureUp(link, n.address(f), n.deviceMTU())
+}
+
+// address is the device's in a family: the subnet's network address.
+func (n *network) address(f inet.Family) netip.Prefix {
+	return netip.PrefixFrom(n.own[f].Addr(), f.Bits())
+}
+
+// MTU implements backend.Network. It suits the datagrams of every family.
+func (n *network) MTU() int {
+	mtu := 0
+	for i, f := range n.outer {
+		if m := n.Of(f).Uplink.MTU - overhead(f); i == 0 || m < mtu {
+			mtu = m
+		}
+	}
+	return mtu
+}
+
+// deviceMTU is the device's: the largest packet that datagrams of some family hold. A
+// container that was started before IPv6 was turned on still has that MTU for IPv4. For
+// the other family an ICMP error reports the lesser one.
+func (n *network) deviceMTU() int {
+	mtu := 0
+	for _, f := range n.outer {
+		mtu = max(mtu, n.Of(f).Uplink.MTU-overhead(f))
+	}
+	return mtu
 }

@@ -11,15 +11,15 @@ const (
 	admitted reason = iota
 	// noRoute: out; no lease covers the destination.
 	noRoute
-	// malformed: not one whole IPv4 packet, by its version and lengths.
+	// malformed: not one whole IP packet, by its version and lengths.
 	malformed
-	// unknownOuterSource: in; no lease has the datagram's source as PublicIP.
+	// unknownOuterSource: in; no lease names the datagram's source.
 	unknownOuterSource
 	// innerSourceMismatch: in; the inner source is not in that host's subnets.
 	innerSourceMismatch
-	// innerDestinationMismatch: in; the inner destination is not in our subnet.
+	// innerDestinationMismatch: in; the inner destination is not in our subnets.
 	innerDestinationMismatch
-	// tooBig: out; exceeds the path's MTU, and DF is set.
+	// tooBig: out; exceeds the path's MTU, and is IPv6 or has DF.
 	tooBig
 	// sendError: out; the kernel refused the datagram with another error.
 	sendError

@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 )
 
@@ -67,7 +68,7 @@ func (k *kernel) openFast(stop context.CancelFunc) (*fastpath.Path, chan struct{
 	pins, err := fastPins(k.deviceName())
 	if err == nil {
 		k.fast.Path, err = fastpath.New(fastpath.Config{
-			Device: k.config.Device, Network: k.Network, Subnet: k.own, Marks: fastpath.DefaultMarks, PinDir: pins,
+			Device: k.config.Device, Network: k.Network, Subnet: k.own[inet.IPv4], Marks: fastpath.DefaultMarks, PinDir: pins,
 			Encap: k.path.EncapL2, Decap: k.path.FastPath,
 		})
 	}

@@ -12,12 +12,12 @@ import (
 // MTU below a header and 8 bytes.
 var errUnfragmentable = errors.New("packet cannot be fragmented")
 
-// fragmenter cuts packets that exceed the path to the peer (RFC 791, section 3.2).
+// fragmenter cuts IPv4 packets that exceed the path to the peer (RFC 791, section 3.2).
 // The outer datagram is never fragmented: the receiver would have to reassemble
 // it before any check, and most networks drop UDP fragments. One goroutine uses
 // it.
 type fragmenter struct {
-	scratch [maxPacket]byte
+	scratch [maxIPv4]byte
 	header  [maxHeader]byte
 }
 
@@ -27,8 +27,8 @@ type datagramSender interface {
 }
 
 // send sends the fragments of p to a peer, and counts them. See each.
-func (f *fragmenter) send(by datagramSender, p ipv4Packet, mtu int, to *peer) error {
-	return f.each(p, mtu, func(fragment ipv4Packet) error {
+func (f *fragmenter) send(by datagramSender, p packet, mtu int, to *peer) error {
+	return f.each(p, mtu, func(fragment packet) error {
 		err := by.Send(fragment, to.addr)
 		if err == nil {
 			to.traffic.tx.add(1, len(fragment))
@@ -40,7 +40,7 @@ func (f *fragmenter) send(by datagramSender, p ipv4Packet, mtu int, to *peer) er
 // each calls send with the fragments of p in order, until a send fails. p is well
 // formed and without DF; a fragment has at most mtu bytes and is valid until send
 // returns. A packet that fits is sent as it is.
-func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) error {
+func (f *fragmenter) each(p packet, mtu int, send func(packet) error) error {
 	if len(p) <= mtu {
 		return send(p)
 	}
@@ -51,7 +51,7 @@ func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) er
 	}
 	payload := p[len(first):]
 	offset := int(p.flags()&offsetMask) * 8
-	if offset+len(payload) > maxPacket {
+	if offset+len(payload) > maxIPv4 {
 		return errUnfragmentable // reassembled, it would exceed the largest packet
 	}
 	for at, header := 0, first; at < len(payload); header = copied {
@@ -59,7 +59,7 @@ func (f *fragmenter) each(p ipv4Packet, mtu int, send func(ipv4Packet) error) er
 		if n <= 0 {
 			return errUnfragmentable
 		}
-		fragment := ipv4Packet(f.scratch[:len(header)+n])
+		fragment := packet(f.scratch[:len(header)+n])
 		copy(fragment, header)
 		copy(fragment[len(header):], payload[at:])
 		flags := p.flags()&^offsetMask | uint16((offset+at)/8)

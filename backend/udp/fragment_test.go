@@ -11,11 +11,11 @@ import (
 )
 
 // withOptions is a packet with a header of these options, padded to words.
-func withOptions(options, payload []byte, flags uint16) ipv4Packet {
+func withOptions(options, payload []byte, flags uint16) packet {
 	for len(options)%4 != 0 {
 		options = append(options, 0)
 	}
-	p := packet("10.5.1.2", "10.5.2.2", 17, nil)[:ipv4HeaderLen]
+	p := newPacket("10.5.1.2", "10.5.2.2", 17, nil)[:ipv4HeaderLen]
 	p = append(append(p, options...), payload...)
 	p[0] = 4<<4 | byte((ipv4HeaderLen+len(options))/4)
 	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
@@ -25,8 +25,8 @@ func withOptions(options, payload []byte, flags uint16) ipv4Packet {
 }
 
 // pieces collects copies of the fragments.
-func pieces(cut *fragmenter, p ipv4Packet, mtu int) (all []ipv4Packet, err error) {
-	err = cut.each(p, mtu, func(f ipv4Packet) error {
+func pieces(cut *fragmenter, p packet, mtu int) (all []packet, err error) {
+	err = cut.each(p, mtu, func(f packet) error {
 		all = append(all, bytes.Clone(f))
 		return nil
 	})
@@ -36,7 +36,7 @@ func pieces(cut *fragmenter, p ipv4Packet, mtu int) (all []ipv4Packet, err error
 // checkFragments holds fragments to RFC 791: each is a packet of the path's size
 // with a good checksum; together they are the payload of p, no byte twice or
 // missing; only the last has p's own "more fragments" bit.
-func checkFragments(t *testing.T, p ipv4Packet, mtu int, all []ipv4Packet) {
+func checkFragments(t *testing.T, p packet, mtu int, all []packet) {
 	t.Helper()
 	at := int(p.flags()&offsetMask) * 8
 	var payload []byte
@@ -121,7 +121,7 @@ func TestFragments(t *testing.T) {
 func TestUnfragmentable(t *testing.T) {
 	payload := make([]byte, 1000)
 	for name, c := range map[string]struct {
-		p   ipv4Packet
+		p   packet
 		mtu int
 	}{
 		"option longer than the header": {withOptions([]byte{7, 9, 4, 0}, payload, 0), 500},
@@ -136,7 +136,7 @@ func TestUnfragmentable(t *testing.T) {
 	}
 	failed := errors.New("failed")
 	calls := 0
-	err := new(fragmenter).each(withOptions(nil, payload, 0), 500, func(ipv4Packet) error { calls++; return failed })
+	err := new(fragmenter).each(withOptions(nil, payload, 0), 500, func(packet) error { calls++; return failed })
 	if !errors.Is(err, failed) || calls != 1 {
 		t.Errorf("a failing send was called %d times: %v", calls, err)
 	}
@@ -157,7 +157,7 @@ func FuzzFragments(f *testing.F) {
 			return
 		}
 		checkFragments(t, p, int(mtu), all)
-		var again []ipv4Packet
+		var again []packet
 		for _, piece := range all {
 			smaller, err := pieces(cut, piece, int(narrower))
 			if err != nil {
@@ -172,7 +172,7 @@ func FuzzFragments(f *testing.F) {
 func TestFragmentingAllocatesNothing(t *testing.T) {
 	p := withOptions([]byte{0x94, 4, 0, 0}, make([]byte, 1400), 0)
 	f := new(fragmenter)
-	send := func(ipv4Packet) error { return nil }
+	send := func(packet) error { return nil }
 	if n := testing.AllocsPerRun(100, func() { f.each(p, 1000, send) }); n != 0 {
 		t.Errorf("%v allocations a packet", n)
 	}

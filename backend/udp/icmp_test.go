@@ -10,14 +10,14 @@ import (
 )
 
 func testICMPErrors(own string) *icmpErrors {
-	return newICMPErrors(netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix(own))
+	return newFamilyErrors(netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix(own))
 }
 
 // The message is what the library of the field reads, checksums included.
 func TestICMPUnreachable(t *testing.T) {
-	offender := packet("10.5.1.7", "10.5.9.9", 17, make([]byte, 1400))
-	m := testICMPErrors("10.5.1.0/24").unreachable(offender, codeFragNeeded, 1372)
-	if len(m) != maxICMPError || !ipv4Packet(m).wellFormed() {
+	offender := newPacket("10.5.1.7", "10.5.9.9", 17, make([]byte, 1400))
+	m := testICMPErrors("10.5.1.0/24").tooBig(offender, 1372)
+	if len(m) != maxICMPError || !packet(m).wellFormed() {
 		t.Fatalf("%d bytes: % x", len(m), m[:min(len(m), 28)])
 	}
 	h, err := ipv4.ParseHeader(m)
@@ -59,33 +59,33 @@ func TestICMPSourceIsNobodys(t *testing.T) {
 }
 
 func TestICMPNotAbout(t *testing.T) {
-	laterFragment := packet("10.5.1.7", "10.5.9.9", 17, nil)
+	laterFragment := newPacket("10.5.1.7", "10.5.9.9", 17, nil)
 	laterFragment[7] = 1
-	firstFragment := packet("10.5.1.7", "10.5.9.9", 17, nil)
+	firstFragment := newPacket("10.5.1.7", "10.5.9.9", 17, nil)
 	firstFragment[6] = 0x20
 	icmpType := func(n byte) []byte { return []byte{n, 0, 0, 0, 0, 0, 0, 0} }
 	for _, test := range []struct {
 		name   string
-		packet ipv4Packet
+		packet packet
 		answer bool
 	}{
-		{"UDP", packet("10.5.1.7", "10.5.9.9", 17, nil), true},
+		{"UDP", newPacket("10.5.1.7", "10.5.9.9", 17, nil), true},
 		{"first fragment", firstFragment, true},
-		{"echo request", packet("10.5.1.7", "10.5.9.9", 1, icmpType(8)), true},
+		{"echo request", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(8)), true},
 		{"later fragment", laterFragment, false},
-		{"unreachable", packet("10.5.1.7", "10.5.9.9", 1, icmpType(3)), false},
-		{"source quench", packet("10.5.1.7", "10.5.9.9", 1, icmpType(4)), false},
-		{"redirect", packet("10.5.1.7", "10.5.9.9", 1, icmpType(5)), false},
-		{"time exceeded", packet("10.5.1.7", "10.5.9.9", 1, icmpType(11)), false},
-		{"parameter problem", packet("10.5.1.7", "10.5.9.9", 1, icmpType(12)), false},
-		{"ICMP without a type", packet("10.5.1.7", "10.5.9.9", 1, nil), false},
-		{"to multicast", packet("10.5.1.7", "224.0.0.9", 17, nil), false},
-		{"to broadcast", packet("10.5.1.7", "255.255.255.255", 17, nil), false},
-		{"from nowhere", packet("0.0.0.0", "10.5.9.9", 17, nil), false},
-		{"from multicast", packet("224.0.0.9", "10.5.9.9", 17, nil), false},
-		{"from loopback", packet("127.0.0.1", "10.5.9.9", 17, nil), false},
+		{"unreachable", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(3)), false},
+		{"source quench", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(4)), false},
+		{"redirect", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(5)), false},
+		{"time exceeded", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(11)), false},
+		{"parameter problem", newPacket("10.5.1.7", "10.5.9.9", 1, icmpType(12)), false},
+		{"ICMP without a type", newPacket("10.5.1.7", "10.5.9.9", 1, nil), false},
+		{"to multicast", newPacket("10.5.1.7", "224.0.0.9", 17, nil), false},
+		{"to broadcast", newPacket("10.5.1.7", "255.255.255.255", 17, nil), false},
+		{"from nowhere", newPacket("0.0.0.0", "10.5.9.9", 17, nil), false},
+		{"from multicast", newPacket("224.0.0.9", "10.5.9.9", 17, nil), false},
+		{"from loopback", newPacket("127.0.0.1", "10.5.9.9", 17, nil), false},
 	} {
-		if got := testICMPErrors("10.5.1.0/24").unreachable(test.packet, codeNetUnreachable, 0); (got != nil) != test.answer {
+		if got := testICMPErrors("10.5.1.0/24").noRoute(test.packet); (got != nil) != test.answer {
 			t.Errorf("%s: answered %v, want %v", test.name, got != nil, test.answer)
 		}
 	}
@@ -94,17 +94,17 @@ func TestICMPNotAbout(t *testing.T) {
 func TestICMPRateLimit(t *testing.T) {
 	errs := testICMPErrors("10.5.1.0/24")
 	errs.limiter.SetLimit(0) // no refill while the test runs
-	p := packet("10.5.1.7", "10.5.9.9", 17, nil)
+	p := newPacket("10.5.1.7", "10.5.9.9", 17, nil)
 	answered := 0
 	for range 10 * icmpBurst {
-		if errs.unreachable(p, codeNetUnreachable, 0) != nil {
+		if errs.noRoute(p) != nil {
 			answered++
 		}
 	}
 	if answered != icmpBurst {
 		t.Errorf("%d answers to %d packets at once, want %d", answered, 10*icmpBurst, icmpBurst)
 	}
-	if n := testing.AllocsPerRun(100, func() { errs.unreachable(p, codeNetUnreachable, 0) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { errs.noRoute(p) }); n != 0 {
 		t.Errorf("%v allocations for a refused answer", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/hostrules"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -55,6 +57,15 @@ type kernel struct {
 	fast    fastPath
 }
 
+// errNotIPv4 is why the programs are of no use to a host that carries no IPv4, or none
+// in datagrams of IPv4.
+var errNotIPv4 = errors.New("the programs carry IPv4 in datagrams of IPv4")
+
+// kernelServes reports whether there are packets for the programs.
+func kernelServes(c backend.Config, outer []inet.Family) bool {
+	return c.Of(inet.IPv4).Inside() && slices.Contains(outer, inet.IPv4)
+}
+
 // errInVRF is why the programs are of no use at an uplink in a VRF.
 func errInVRF(up uplink.Uplink) error {
 	return fmt.Errorf("interface %s belongs to VRF %s: the programs would send by the routes of no VRF", up.Name, up.VRF)
@@ -64,6 +75,9 @@ func errInVRF(up uplink.Uplink) error {
 // carry no packet before the first apply. If a rule of the host forbids the programs,
 // openKernel fails if the user has named this path, and else opens it suspended.
 func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
+	if !kernelServes(p.Config, p.outer) {
+		return nil, errNotIPv4
+	}
 	if p.Uplink.VRF != "" {
 		return nil, errInVRF(p.Uplink)
 	}
@@ -93,8 +107,8 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		return nil, fmt.Errorf("look up tunnel device %s: %w", k.deviceName(), err)
 	}
 	k.config = bpf.Config{
-		Device: link.Attrs().Index, Port: p.local.Port(), Local: p.local.Addr(), Subnet: p.own,
-		MTU: innerMTU(p.Uplink), MaxPeers: k.peers.capacity(),
+		Device: link.Attrs().Index, Port: p.port, Local: p.locals[inet.IPv4].Addr(), Subnet: p.own[inet.IPv4],
+		MTU: p.Uplink.MTU - overhead(inet.IPv4), MaxPeers: k.peers.capacity(),
 	}
 	if k.config.PinDir, err = bpf.PinDir(k.deviceName()); err != nil {
 		return nil, err
@@ -138,7 +152,7 @@ func (k *kernel) load() (err error) {
 
 // observe counts the datagrams that reach the sockets past the programs.
 func (k *kernel) observe() error {
-	for _, c := range k.receiving {
+	for _, c := range k.receiving[inet.IPv4] {
 		if err := k.path.ObserveSocket(c.SyscallConn()); err != nil {
 			return err
 		}
@@ -191,6 +205,9 @@ func (k *kernel) detail() string {
 	s := "beneath it: " + k.offloaded.detail()
 	if k.path == nil {
 		return s
+	}
+	if k.Of(inet.IPv6).Inside() {
+		s = "IPv6 by offload, since the programs carry IPv4; " + s
 	}
 	var names, afterGRO []string
 	for _, index := range k.uplinks {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -82,11 +83,15 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 		if t.Alias != deviceMark && !slices.Contains(pinned, t.Name) { // promise: device-of-others-is-not-ours
 			continue
 		}
-		addrs, err := rtnl.Addrs(h, l)
-		if err != nil {
-			return nil, err
+		var addrs []netip.Prefix
+		for _, f := range inet.Families {
+			of, err := rtnl.Addrs(h, l, f)
+			if err != nil {
+				return nil, err
+			}
+			addrs = append(addrs, of...)
 		}
-		if len(addrs) == 0 || network.Contains(addrs[0].Addr()) {
+		if len(addrs) == 0 || slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return network.Contains(a.Addr()) }) {
 			left = append(left, t.Name)
 		}
 	}

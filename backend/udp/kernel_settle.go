@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/hostrules"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -56,13 +57,17 @@ func (k *kernel) apply(events []subnet.Event) {
 	defer k.mu.Unlock()
 	var changed []netip.Prefix
 	for _, e := range events {
+		if e.Family != inet.IPv4 {
+			continue
+		}
 		s := e.Subnet()
 		changed = append(changed, s)
-		if e.Type == subnet.Removed {
+		p := k.table.peerOf(s)
+		if p == nil || p.outer != inet.IPv4 {
 			k.peers.remove(s)
 			continue
 		}
-		k.peers.add(bpf.Peer{Subnet: s, Addr: e.Lease.Attrs.PublicIP, Kernel: e.Lease.Attrs.DataPath == kernelName})
+		k.peers.add(bpf.Peer{Subnet: s, Addr: p.addr.Addr(), Kernel: e.Lease.Attrs.DataPath == kernelName})
 	}
 	k.policy.stale = true
 	if k.named && !k.attached && k.forbidden() != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,9 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
-	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
-	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -25,9 +22,10 @@ type network struct {
 	path   dataPath
 	reason string // for the choice of path
 	routes *routeFollower
-	// reconciler keeps the device and its route.
-	reconciler *rtnl.Reconciler
-	closers    []func() error // in the order of opening
+	// reconcilers, by family, keep the device and its routes; nil for a family that is
+	// not inside.
+	reconcilers [2]*rtnl.Reconciler
+	closers     []func() error // in the order of opening
 
 	mu        sync.Mutex // guards what follows
 	publish   func(subnet.Attrs)
@@ -41,8 +39,10 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	removed := false
 	for _, k := range kinds {
 		if k.name != kernelName && !removed {
-			if err := Remove(ctx, n.Network); err != nil {
-				return errors.Join(append(errs, err)...)
+			for _, f := range n.Inside() {
+				if err := Remove(ctx, n.Of(f).Network); err != nil {
+					return errors.Join(append(errs, err)...)
+				}
 			}
 			removed = true
 		}
@@ -65,12 +65,6 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 	}
 	return errors.Join(errs...)
 }
-
-// MTU implements backend.Network.
-func (n *network) MTU() int { return innerMTU(n.Uplink) }
-
-// innerMTU returns the MTU of packets within datagrams over an uplink.
-func innerMTU(up uplink.Uplink) int { return up.MTU - encapsulation }
 
 // Announce implements backend.Announcer.
 func (n *network) Announce(publish func(subnet.Attrs)) {
@@ -96,30 +90,23 @@ func (n *network) announceDataPath(name string) {
 
 // Apply implements backend.Network.
 func (n *network) Apply(events []subnet.Event) {
-	usable := make([]subnet.Event, 0, len(events))
-	for _, e := range events {
-		if l := e.Lease; e.Type == subnet.Added && n.Network.Contains(l.Attrs.PublicIP) {
-			// Its datagrams would be routed into the tunnel, and wrapped again.
-			ratelog.Errorf("skip peer subnet=%v reason=%q", l.Subnet, fmt.Sprintf("its PublicIP %v lies in Network %v", l.Attrs.PublicIP, n.Network))
-			e = subnet.Event{Type: subnet.Removed, Lease: &subnet.Lease{Subnet: l.Subnet}}
-		}
-		usable = append(usable, e)
-	}
-	n.table.apply(usable, n.local.Port())
+	n.table.apply(events)
 	if k, ok := n.path.(*kernel); ok {
-		k.apply(usable)
+		k.apply(events)
 	}
 }
 
 // Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	device := n.path.deviceName()
-	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%v mtu=%d",
-		device, n.path.name(), n.reason, n.path.detail(), n.local, n.MTU())
+	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%s mtu=%d",
+		device, n.path.name(), n.reason, n.path.detail(), n.localNames(), n.MTU())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.path.run(ctx) })
 	g.Go(func() error { return n.routes.run(ctx, n.followed) })
-	g.Go(func() error { return n.reconciler.Run(ctx) })
+	for _, f := range n.Inside() {
+		g.Go(func() error { return n.reconcilers[f].Run(ctx) })
+	}
 	err := g.Wait()
 	if err == nil || errors.Is(err, backend.ErrGone) {
 		return err
@@ -164,24 +151,34 @@ func (n *network) Stats() backend.Stats {
 }
 
 // Check implements backend.Checker. Nobody else can change the table in user
-// space. Any program can change the device, its route, and the kernel path's
+// space. Any program can change the device, its routes, and the kernel path's
 // programs and maps.
 func (n *network) Check() error {
-	if err := rtnl.CheckUp(n.links, n.path.deviceName(), n.address(), n.MTU()); err != nil {
-		return err // the route is gone, too
+	var errs []error
+	for _, f := range n.Inside() {
+		if err := rtnl.CheckUp(n.links, n.path.deviceName(), n.address(f), n.deviceMTU()); err != nil {
+			errs = append(errs, err) // the route is gone, too
+			continue
+		}
+		errs = append(errs, n.reconcilers[f].Check())
 	}
 	if err := checkTUN(n.links, n.path); err != nil {
-		n.reconciler.Wake() // older kernels announce no such change
-		return err
+		for _, f := range n.Inside() {
+			n.reconcilers[f].Wake() // older kernels announce no such change
+		}
+		errs = append(errs, err)
 	}
-	err := n.reconciler.Check()
 	if k, ok := n.path.(*kernel); ok {
-		err = errors.Join(err, k.check())
+		errs = append(errs, k.check())
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// address is the device's: the subnet's network address.
-func (n *network) address() netip.Prefix {
-	return netip.PrefixFrom(n.own.Addr(), n.own.Addr().BitLen())
+// localNames lists our addresses for the log.
+func (n *network) localNames() string {
+	var all []string
+	for _, f := range n.outer {
+		all = append(all, n.locals[f].String())
+	}
+	return strings.Join(all, ",")
 }

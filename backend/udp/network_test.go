@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -44,8 +45,11 @@ func newRig(t *testing.T) *rig {
 	r := &rig{T: t, host: netnstest.New(t).Namespace("host")}
 	r.network = &network{
 		pathConfig: &pathConfig{
-			Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16"), Uplink: uplink.Uplink{MTU: 1500}},
-			own:    netip.MustParsePrefix("10.5.1.0/24"), table: testTable(), links: r.host.Netlink(),
+			tableConfig: tableConfig{
+				Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16"), Uplink: uplink.Uplink{MTU: 1500}},
+				own:    [2]netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}, outer: []inet.Family{inet.IPv4},
+			},
+			table: testTable(), links: r.host.Netlink(),
 		},
 		path: wired{},
 	}
@@ -162,7 +166,7 @@ func TestRouteComesBack(t *testing.T) {
 	other, err := r.host.Netlink().LinkByName("other")
 	r.check(err)
 	r.check(r.host.Netlink().RouteReplace(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 5, 0, 0), Mask: net.CIDRMask(16, 32)}, LinkIndex: other.Attrs().Index, Scope: netlink.SCOPE_LINK}))
-	r.eventually("the route is missed", func() bool { return r.network.Check() != nil && len(r.network.reconciler.Refusals()) == 1 })
+	r.eventually("the route is missed", func() bool { return r.network.Check() != nil && len(r.network.reconcilers[inet.IPv4].Refusals()) == 1 })
 	if len(r.protocols()) != 0 {
 		t.Error("our route is there beside the other's")
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/tun"
 	"github.com/coreos/flannel/pkg/udpsock"
@@ -33,7 +34,7 @@ const (
 //	out[i]: queue i ─read: super-packet─► look up peer ─► split ─► one send for all segments
 //	in[i]:  socket i ─receive: many datagrams─► check each ─► merge ─write: super-packet─► queue i
 //
-// Each goroutine owns its side of a queue and its scratch; they share only the
+// Each family of datagrams has sockets of its own. // Each goroutine owns its side of a queue and its scratch; they share only the
 // table and the counters. The packets of a flow stay in order: the kernel keeps a
 // flow on one queue, and a hash of the flow selects its source port.
 //
@@ -45,10 +46,11 @@ const (
 type offloaded struct {
 	*pathConfig
 	device *tun.Device
-	// receiving are the sockets at our port, one for each queue.
-	receiving []*udpsock.Conn
-	// sending are txPorts sockets for each queue, each with its own source port.
-	sending []*udpsock.SendConn
+	// receiving are the sockets at our port, by family, one for each queue.
+	receiving [2][]*udpsock.Conn
+	// sending are, by family, txPorts sockets for each queue, each with its own source
+	// port.
+	sending [2][]*udpsock.SendConn
 	// writeRefused is the error of a super-packet that the kernel refused although
 	// it took the probe's. Then merging ends.
 	writeRefused atomic.Pointer[error]
@@ -99,38 +101,58 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
-	if d.receiving, err = udpsock.Listen(cfg, queues); err != nil {
-		return nil, explainListen(err)
+	for _, f := range p.outer {
+		if err := d.openSockets(f, queues); err != nil {
+			return nil, err
+		}
 	}
-	cfg.Local = netip.AddrPortFrom(p.local.Addr(), 0)
+	return d, nil
+}
+
+// openSockets opens the sockets of a family. The caller closes them after an error.
+func (d *offloaded) openSockets(f inet.Family, queues int) (err error) {
+	cfg := udpsock.Config{Local: d.locals[f], Device: d.Of(f).Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
+	if d.receiving[f], err = udpsock.Listen(cfg, queues); err != nil {
+		return explainListen(err)
+	}
+	cfg.Local = netip.AddrPortFrom(d.locals[f].Addr(), 0)
 	for range queues * txPorts {
 		c, err := udpsock.OpenSend(cfg)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		d.sending = append(d.sending, c)
+		d.sending[f] = append(d.sending[f], c)
 	}
-	return d, nil
+	return nil
 }
 
 func (d *offloaded) deviceName() string { return d.device.Name() }
 
 // detail lists the offloads that are on, and the others with the reason.
 func (d *offloaded) detail() string {
-	t, in, out := d.device.Features(), d.receiving[0].Features(), d.sending[0].Features()
-	if why := d.writeRefused.Load(); why != nil {
-		t.WriteTSO, t.WriteUSO = *why, *why
+	var in, out udpsock.Features
+	for _, f := range d.outer {
+		for _, c := range d.receiving[f] {
+			in.GRO = cmp.Or(in.GRO, c.Features().GRO)
+		}
+		for _, c := range d.sending[f] {
+			out.Segment = cmp.Or(out.Segment, c.Features().Segment)
+		}
 	}
-	for _, c := range d.sending {
-		out.Segment = cmp.Or(out.Segment, c.Features().Segment)
+	t := d.device.Features()
+	read, write := t.TSO4, t.WriteTSO4
+	if d.Of(inet.IPv6).Inside() {
+		read, write = cmp.Or(read, t.TSO6), cmp.Or(write, t.WriteTSO6)
+	}
+	if why := d.writeRefused.Load(); why != nil {
+		write, t.WriteUSO = *why, *why
 	}
 	var on, off []string
 	for _, f := range []struct {
 		name string
 		why  error
 	}{
-		{"TSO", t.TSO4}, {"USO", t.USO}, {"TSO write", t.WriteTSO}, {"USO write", t.WriteUSO},
+		{"TSO", read}, {"USO", t.USO}, {"TSO write", write}, {"USO write", t.WriteUSO},
 		{"UDP_SEGMENT", out.Segment}, {"UDP_GRO", in.GRO},
 	} {
 		if f.why == nil {
@@ -149,8 +171,10 @@ func (d *offloaded) detail() string {
 func (d *offloaded) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i, q := range d.device.Queues() {
-		g.Go(newOutQueue(d, q, d.sending[i*txPorts:][:txPorts]).run)
-		g.Go(newInQueue(d, q, d.receiving[i]).run)
+		g.Go(newOutQueue(d, q, i).run)
+		for _, f := range d.outer {
+			g.Go(newInQueue(d, q, d.receiving[f][i]).run)
+		}
 	}
 	g.Go(func() error {
 		<-ctx.Done()
@@ -167,11 +191,13 @@ type conn interface {
 
 func (d *offloaded) conns() []conn {
 	var all []conn
-	for _, c := range d.sending {
-		all = append(all, c)
-	}
-	for _, c := range d.receiving {
-		all = append(all, c)
+	for f := range d.sending {
+		for _, c := range d.sending[f] {
+			all = append(all, c)
+		}
+		for _, c := range d.receiving[f] {
+			all = append(all, c)
+		}
 	}
 	return all
 }

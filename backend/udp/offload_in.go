@@ -39,7 +39,7 @@ func newInQueue(d *offloaded, q *tun.Queue, c *udpsock.Conn) *inQueue {
 		offloaded: d,
 		conn:      c,
 		receiver:  udpsock.NewReceiver(c, receiveBatch),
-		merger:    offload.NewMerger(offload.MergeConfig{TCP: f.WriteTSO == nil, UDP: f.WriteUSO == nil}),
+		merger:    offload.NewMerger(offload.MergeConfig{TCP: f.WriteTSO4 == nil, TCPv6: f.WriteTSO6 == nil, UDP: f.WriteUSO == nil}),
 		writer:    tun.NewWriter(q),
 	}
 }
@@ -76,7 +76,7 @@ func (in *inQueue) countOverflow() {
 // message checks each packet of a message and merges them.
 func (in *inQueue) message(m udpsock.Message) error {
 	for {
-		p := ipv4Packet(m.Data[:min(m.SegLen, len(m.Data))])
+		p := packet(m.Data[:min(m.SegLen, len(m.Data))])
 		m.Data = m.Data[len(p):]
 		peer, why := in.table.admit(m.From, m.Interface, p)
 		if why != admitted {

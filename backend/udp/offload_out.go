@@ -22,10 +22,10 @@ type outQueue struct {
 	*offloaded
 	queue     *tun.Queue
 	answers   *tun.Writer
-	txSockets [txPorts]txSocket
+	txSockets [2][]txSocket // by the datagrams' family
 	splitter  offload.Splitter
 	train     offload.Train
-	errs      *icmpErrors
+	errs      [2]*icmpErrors
 	fragments fragmenter
 	// arena holds the packets that were read since the last flush.
 	arena []byte
@@ -39,16 +39,19 @@ type txSocket struct {
 	peers [udpsock.MaxMessages]*peer
 }
 
-func newOutQueue(d *offloaded, q *tun.Queue, conns []*udpsock.SendConn) *outQueue {
+// newOutQueue returns the outQueue of the i-th queue.
+func newOutQueue(d *offloaded, q *tun.Queue, i int) *outQueue {
 	o := &outQueue{
 		offloaded: d,
 		queue:     q,
 		answers:   tun.NewWriter(q),
-		errs:      newICMPErrors(d.Network, d.own),
+		errs:      newICMPErrors(d.pathConfig),
 		arena:     make([]byte, tun.MaxRead+burst*2048),
 	}
-	for i, c := range conns {
-		o.txSockets[i].conn, o.txSockets[i].sender = c, udpsock.NewSender(c)
+	for _, f := range d.outer {
+		for _, c := range d.sending[f][i*txPorts:][:txPorts] {
+			o.txSockets[f] = append(o.txSockets[f], txSocket{conn: c, sender: udpsock.NewSender(c)})
+		}
 	}
 	return o
 }
@@ -89,18 +92,19 @@ func (o *outQueue) send(b []byte) error {
 		o.drops.add(malformed)
 		return nil
 	}
-	p := ipv4Packet(b[virtio.HdrLen:])
-	if o.splitter.Reset(&h, p) != nil {
+	p := packet(b[virtio.HdrLen:])
+	if o.splitter.Reset(&h, p) != nil || o.errs[p.family()] == nil {
 		o.drops.add(malformed) // usually IPv6 from the host's own stack
 		return nil
 	}
-	peer := o.table.lookup(p.destination())
+	f := p.family()
+	peer := o.table.lookup(f, p.destination())
 	if peer == nil {
 		o.drops.add(noRoute)
-		o.answer(o.errs.unreachable(p, codeNetUnreachable, 0))
+		o.answer(o.errs[f].noRoute(p))
 		return nil
 	}
-	s := &o.txSockets[p.flowHash()%txPorts]
+	s := &o.txSockets[peer.outer][p.flowHash()%txPorts]
 	super := h.GSOType != virtio.GSONone
 	for o.splitter.Next(&o.train) {
 		if err := o.queueTrain(s, peer); err != nil {
@@ -134,10 +138,12 @@ func (o *outQueue) queueTrain(s *txSocket, p *peer) error {
 }
 
 func (o *outQueue) flush() error {
-	for i := range o.txSockets {
-		if s := &o.txSockets[i]; s.sender.Len() > 0 {
-			if err := o.flushSocket(s); err != nil {
-				return err
+	for _, sockets := range o.txSockets {
+		for i := range sockets {
+			if s := &sockets[i]; s.sender.Len() > 0 {
+				if err := o.flushSocket(s); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -169,20 +175,20 @@ func (o *outQueue) flushSocket(s *txSocket) error {
 // The segments of a super-packet get one ICMP error.
 func (o *outQueue) tooBig(s *txSocket, message int, to *peer) {
 	var answered []byte // source and destination
-	mtu := o.mtus.to(to.addr, o.Uplink.MTU) - encapsulation
+	mtu := o.mtuTo(to)
 	s.sender.Packets(message, func(bufs [][]byte) bool {
-		p := ipv4Packet(bytes.Join(bufs, nil))
+		p := packet(bytes.Join(bufs, nil))
 		switch {
 		case !p.dontFragment():
 			if o.fragments.send(s.conn, p, mtu, to) != nil {
 				o.drops.add(sendError)
 			}
-		case bytes.Equal(answered, p[12:20]):
+		case bytes.Equal(answered, p.addresses()):
 			o.drops.add(tooBig)
 		default:
-			answered = p[12:20]
+			answered = p.addresses()
 			o.drops.add(tooBig)
-			o.answer(o.errs.unreachable(p, codeFragNeeded, mtu))
+			o.answer(o.errs[p.family()].tooBig(p, mtu))
 		}
 		return true
 	})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/offload"
 	"github.com/coreos/flannel/pkg/tun/virtio"
@@ -28,9 +29,10 @@ import (
 // our subnet and another one. Its goroutines do not run; tests call their steps.
 type loop struct {
 	*offloaded
-	host *netnstest.Host
-	out  *outQueue
-	in   *inQueue
+	host    *netnstest.Host
+	network *network
+	out     *outQueue
+	in      *inQueue
 }
 
 var (
@@ -45,33 +47,32 @@ func newLoop(t testing.TB) *loop {
 	netnstest.Require(t)
 	l := &loop{host: netnstest.New(t).Namespace("loop")}
 	overlay := netip.MustParsePrefix("10.5.0.0/16")
+	table := tableFor(overlay, 24, ownSubnet)
 	p := &pathConfig{
-		Config: backend.Config{Network: overlay}, own: ownSubnet,
-		local: netip.AddrPortFrom(itself, DefaultPort),
-		table: newTable(overlay, 24, ownSubnet),
-		drops: new(drops), links: l.host.Netlink(),
+		tableConfig: table.config, table: table,
+		locals: [2]netip.AddrPort{netip.AddrPortFrom(itself, DefaultPort)},
+		drops:  new(drops), links: l.host.Netlink(),
 	}
 	p.Uplink.MTU = 1500
 	p.table.interfacesTo = allBy(1) // lo
-	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))}, DefaultPort)
+	p.table.apply([]subnet.Event{added(lease("10.5.0.0/24", "127.0.0.1")), added(lease("10.5.1.0/24", "127.0.0.1"))})
 	err := l.host.Do(func() (err error) {
 		if l.offloaded, err = openQueues(t.Context(), p, 1); err != nil {
 			return err
 		}
-		n := &network{pathConfig: p, path: l.offloaded}
-		return n.ensureDevice()
+		l.network = &network{pathConfig: p, path: l.offloaded}
+		return l.network.openDevice()
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.host.AddRoute(p.Network, netip.Addr{}, l.deviceName())
 	t.Cleanup(func() {
-		if err := l.close(); err != nil {
+		if err := errors.Join(l.network.Close(), l.close()); err != nil {
 			t.Error(err)
 		}
 	})
-	l.out = newOutQueue(l.offloaded, l.device.Queues()[0], l.sending)
-	l.in = newInQueue(l.offloaded, l.device.Queues()[0], l.receiving[0])
+	l.out = newOutQueue(l.offloaded, l.device.Queues()[0], 0)
+	l.in = newInQueue(l.offloaded, l.device.Queues()[0], l.receiving[inet.IPv4][0])
 	return l
 }
 
@@ -107,9 +108,11 @@ func (l *loop) received() uint64 {
 	return l.peer(farEnd).traffic.rx.packets.Load() + l.drops[deviceWriteError].Load()
 }
 
-func (l *loop) peer(inner netip.AddrPort) *peer { return l.table.lookup(be32(inner.Addr())) }
+func (l *loop) peer(inner netip.AddrPort) *peer {
+	return l.table.lookup(inet.IPv4, inet.RawOf(inner.Addr()))
+}
 
-func (l *loop) conn() *udpsock.Conn { return l.receiving[0] }
+func (l *loop) conn() *udpsock.Conn { return l.receiving[inet.IPv4][0] }
 
 // server returns a socket at the device's address.
 func (l *loop) server(t *testing.T) (net.PacketConn, netip.AddrPort) {
@@ -155,7 +158,7 @@ func udpRead(from, to netip.AddrPort, payload []byte, segment int) []byte {
 	binary.BigEndian.PutUint16(p[20:], from.Port())
 	binary.BigEndian.PutUint16(p[22:], to.Port())
 	binary.BigEndian.PutUint16(p[24:], n)
-	binary.BigEndian.PutUint16(p[26:], checksum.Fold(checksum.Pseudo4(be32(from.Addr()), be32(to.Addr()), unix.IPPROTO_UDP, n)))
+	binary.BigEndian.PutUint16(p[26:], checksum.Fold(checksum.Pseudo4(uint32(inet.RawOf(from.Addr()).Lo), uint32(inet.RawOf(to.Addr()).Lo), unix.IPPROTO_UDP, n)))
 	return slices.Concat(hdr[:], p, payload)
 }
 
@@ -297,8 +300,8 @@ func TestEachDatagramIsAdmitted(t *testing.T) {
 		all = append(all, udpRead(ends[0], ends[1], make([]byte, 100), 0)[virtio.HdrLen:]...)
 	}
 	all = append(all, 0x45, 0) // and a stump
-	err := l.in.message(udpsock.Message{Interface: 1, Data: all, SegLen: 128, From: be32(itself)})
-	if err := errors.Join(err, l.in.write(l.in.merger.Flush()), l.in.message(udpsock.Message{SegLen: 1, From: 1})); err != nil {
+	err := l.in.message(udpsock.Message{Interface: 1, Data: all, SegLen: 128, From: inet.RawOf(itself)})
+	if err := errors.Join(err, l.in.write(l.in.merger.Flush()), l.in.message(udpsock.Message{SegLen: 1, From: inet.Raw4(1)})); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]uint64{"inner_source_mismatch": 1, "inner_destination_mismatch": 1, "malformed": 2}
@@ -328,7 +331,7 @@ func TestMalformedReadsAreDropped(t *testing.T) {
 }
 
 func TestFlowHash(t *testing.T) {
-	a := ipv4Packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[virtio.HdrLen:])
+	a := packet(udpRead(farEnd, nearEnd, make([]byte, 100), 0)[virtio.HdrLen:])
 	b := slices.Clone(a)
 	b[4], b[8], b[40] = 1, 2, 3 // ID, TTL, payload
 	if a.flowHash() != b.flowHash() {
@@ -369,7 +372,7 @@ func TestChoosePaths(t *testing.T) {
 func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	broken := pathKind{"broken", func(context.Context, *pathConfig) (dataPath, error) { return nil, os.ErrPermission }}
 	works := pathKind{"works", func(context.Context, *pathConfig) (dataPath, error) { return &plain{}, nil }}
-	n := &network{pathConfig: &pathConfig{Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}}}
+	n := &network{pathConfig: &pathConfig{tableConfig: tableConfig{Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}}}}
 	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
 		t.Fatal(err)
 	}

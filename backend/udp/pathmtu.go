@@ -1,38 +1,67 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
-// pathMTUs reads the kernel's MTUs of paths to peers. Its socket sends nothing. It
-// fixes the network namespace, so any thread may call to.
+// pathMTUs reads the kernel's MTUs of paths to peers. Its sockets, one for each family
+// of our datagrams, send nothing. They fix the network namespace, so any thread may
+// call to.
 type pathMTUs struct {
-	mu   sync.Mutex // guards the socket's peer
-	sock *os.File
+	mu    sync.Mutex // guards the sockets' peers
+	socks [2]*os.File
 }
 
-func openPathMTUs(local netip.Addr, vrf string) (*pathMTUs, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open socket for path MTUs: %w", err)
-	}
-	m := &pathMTUs{sock: os.NewFile(uintptr(fd), "path MTUs")}
-	if vrf != "" {
-		if err := unix.BindToDevice(fd, vrf); err != nil {
-			m.close()
-			return nil, fmt.Errorf("bind socket for path MTUs to %s: %w", vrf, err)
+// openPathMTUs opens the sockets at these addresses, by family; one that is not valid
+// has none.
+func openPathMTUs(locals [2]netip.AddrPort, uplinks [2]string) (*pathMTUs, error) {
+	m := new(pathMTUs)
+	for f, local := range locals {
+		if !local.IsValid() {
+			continue
+		}
+		if err := m.open(inet.Family(f), local.Addr(), uplinks[f]); err != nil {
+			return nil, errors.Join(err, m.close())
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}); err != nil {
-		m.close()
-		return nil, fmt.Errorf("bind socket for path MTUs to %v: %w", local, err)
-	}
 	return m, nil
+}
+
+func (m *pathMTUs) open(f inet.Family, local netip.Addr, vrf string) error {
+	domain := unix.AF_INET
+	if f == inet.IPv6 {
+		domain = unix.AF_INET6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("open socket for path MTUs: %w", err)
+	}
+	m.socks[f] = os.NewFile(uintptr(fd), "path MTUs")
+	if vrf != "" {
+		if err := unix.BindToDevice(fd, vrf); err != nil {
+			return fmt.Errorf("bind socket for path MTUs to %s: %w", vrf, err)
+		}
+	}
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+		return fmt.Errorf("bind socket for path MTUs to %v: %w", local, err)
+	}
+	return nil
+}
+
+// sockaddr returns an address in the form of package unix.
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // to returns the kernel's MTU of the path to a peer, in bytes: the route's, or
@@ -40,18 +69,22 @@ func openPathMTUs(local netip.Addr, vrf string) (*pathMTUs, error) {
 func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	raw, err := m.sock.SyscallConn()
+	f := inet.Of(peer.Addr())
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if f == inet.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	raw, err := m.socks[f].SyscallConn()
 	if err != nil {
 		return fallback
 	}
 	mtu := fallback
 	err = raw.Control(func(fd uintptr) {
 		// connect looks up the route and sends nothing.
-		to := &unix.SockaddrInet4{Port: int(peer.Port()), Addr: peer.Addr().As4()}
-		if unix.Connect(int(fd), to) != nil {
+		if unix.Connect(int(fd), sockaddr(peer)) != nil {
 			return
 		}
-		if n, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU); err == nil {
+		if n, err := unix.GetsockoptInt(int(fd), level, option); err == nil {
 			mtu = n
 		}
 	})
@@ -61,4 +94,12 @@ func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 	return mtu
 }
 
-func (m *pathMTUs) close() error { return m.sock.Close() }
+func (m *pathMTUs) close() error {
+	var errs []error
+	for _, s := range m.socks {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -25,7 +25,7 @@ type plain struct {
 	*pathConfig
 	device  *os.File
 	devName string
-	socket  *udpsock.Conn
+	sockets [2]*udpsock.Conn // by the datagrams' family; nil: none
 }
 
 // openPlain opens the device and the socket. No packet moves before run.
@@ -39,9 +39,11 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
-	cfg := udpsock.Config{Local: p.local, Device: p.Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
-	if d.socket, err = udpsock.Open(cfg); err != nil {
-		return nil, explainListen(err)
+	for _, f := range p.outer {
+		cfg := udpsock.Config{Local: p.locals[f], Device: p.Of(f).Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
+		if d.sockets[f], err = udpsock.Open(cfg); err != nil {
+			return nil, explainListen(err)
+		}
 	}
 	return d, nil
 }
@@ -75,7 +77,9 @@ func (d *plain) detail() string { return "a packet per system call" }
 func (d *plain) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(d.out)
-	g.Go(d.in)
+	for _, f := range d.outer {
+		g.Go(func() error { return d.in(d.sockets[f]) })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		return d.wake()
@@ -85,7 +89,11 @@ func (d *plain) run(ctx context.Context) error {
 
 // wake ends out and in.
 func (d *plain) wake() error {
-	return errors.Join(d.device.SetDeadline(time.Unix(1, 0)), d.socket.Wake())
+	errs := []error{d.device.SetDeadline(time.Unix(1, 0))}
+	for _, f := range d.outer {
+		errs = append(errs, d.sockets[f].Wake())
+	}
+	return errors.Join(errs...)
 }
 
 func (d *plain) close() error {
@@ -93,8 +101,10 @@ func (d *plain) close() error {
 	if d.device != nil {
 		errs = append(errs, d.device.Close())
 	}
-	if d.socket != nil {
-		errs = append(errs, d.socket.Close())
+	for _, s := range d.sockets {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -102,7 +112,7 @@ func (d *plain) close() error {
 // out moves packets from the device to the peers until wake.
 func (d *plain) out() error {
 	buf := make([]byte, maxPacket)
-	errs := newICMPErrors(d.Network, d.own)
+	errs := newICMPErrors(d.pathConfig)
 	fragments := new(fragmenter)
 	for {
 		n, err := d.device.Read(buf)
@@ -116,26 +126,28 @@ func (d *plain) out() error {
 	}
 }
 
-func (d *plain) send(p ipv4Packet, errs *icmpErrors, fragments *fragmenter) {
-	if !p.wellFormed() {
+func (d *plain) send(p packet, errs [2]*icmpErrors, fragments *fragmenter) {
+	if !p.wellFormed() || errs[p.family()] == nil {
 		d.drops.add(malformed) // usually IPv6 from the host's own stack
 		return
 	}
-	peer := d.table.lookup(p.destination())
+	f := p.family()
+	peer := d.table.lookup(f, p.destination())
 	if peer == nil {
 		d.drops.add(noRoute)
-		d.answer(errs.unreachable(p, codeNetUnreachable, 0))
+		d.answer(errs[f].noRoute(p))
 		return
 	}
-	err := d.socket.Send(p, peer.addr)
+	socket := d.sockets[peer.outer]
+	err := socket.Send(p, peer.addr)
 	if errors.Is(err, unix.EMSGSIZE) {
-		mtu := d.mtus.to(peer.addr, d.Uplink.MTU) - encapsulation
+		mtu := d.mtuTo(peer)
 		if p.dontFragment() {
 			d.drops.add(tooBig)
-			d.answer(errs.unreachable(p, codeFragNeeded, mtu))
+			d.answer(errs[f].tooBig(p, mtu))
 			return
 		}
-		err = fragments.send(d.socket, p, mtu, peer)
+		err = fragments.send(socket, p, mtu, peer)
 	} else if err == nil {
 		peer.traffic.tx.add(1, len(p))
 	}
@@ -154,20 +166,24 @@ func (d *plain) answer(message []byte) {
 	}
 }
 
-// in moves packets from the peers to the device until wake.
-func (d *plain) in() error {
-	receiver := udpsock.NewReceiver(d.socket, 1)
+// in moves packets from a socket to the device until wake.
+func (d *plain) in(socket *udpsock.Conn) error {
+	receiver := udpsock.NewReceiver(socket, 1)
+	overflow := uint64(0) // the part of the socket's Drops that is counted already
 	for {
 		_, err := receiver.Receive()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
-			return fmt.Errorf("receive on udp port %d: %w", d.local.Port(), err)
+			return fmt.Errorf("receive on udp port %d: %w", d.port, err)
 		}
 		m := receiver.Message(0)
-		d.drops[receiveOverflow].Store(d.socket.Drops())
-		p := ipv4Packet(m.Data)
+		if dropped := socket.Drops(); dropped != overflow {
+			d.drops.addAll(receiveOverflow, int(dropped-overflow))
+			overflow = dropped
+		}
+		p := packet(m.Data)
 		peer, why := d.table.admit(m.From, m.Interface, p)
 		if why != admitted {
 			d.drops.add(why)

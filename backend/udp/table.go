@@ -1,58 +1,76 @@
 package udp
 
 import (
-	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/udpsock"
 	"github.com/coreos/flannel/subnet"
 )
 
-// maxSlotBits bounds the table to 2^16 slots (512 KiB) for any ratio of Network to
-// SubnetLen. Subnets of one slot are chained.
-const maxSlotBits = 16
-
-// table finds the peer that holds an address. A slot is a subnet of the
-// configured length, so a look-up is an index, a load and a compare, without a
-// lock. A change copies nothing. A slot has a chain only for leases of another
-// length, left from an earlier configuration.
-//
-//	10.5.0.0/16, SubnetLen 24:   slots[3] ─► {10.5.3.0/24, peer} ─► nil
+// table finds the peer that holds an address. The packet path reads it without a lock.
 type table struct {
-	base  uint32
-	shift uint
-	slots []atomic.Pointer[route]
-	// ownNet and ownMask are our subnet: received packets must be for it.
-	ownNet, ownMask uint32
+	config tableConfig
+	// slots are by family; nil: no packets of the family.
+	slots [2]*slots
+	// own are our subnets: received packets must be for one.
+	own [2]rawPrefix
 
-	// outer has the hosts by public IP. The packet path reads it only for the reason
+	// outer has the hosts by address. The packet path reads it only for the reason
 	// of a refusal.
-	outer   map[uint32]*outerHost
+	outer   map[inet.Raw]*outerHost
 	outerMu sync.RWMutex // guards outer
 
 	// interfacesTo reads the interfaces that the host's routes to others name. nil:
 	// every datagram is refused.
 	interfacesTo func(hosts []netip.Addr) (map[netip.Addr][]uint32, error)
 
-	mu    sync.Mutex // guards peers; apply writes, stats reads
-	peers map[netip.Prefix]*peer
+	mu     sync.Mutex // guards what follows; apply writes, stats reads
+	peers  map[netip.Prefix]*peer
+	faulty map[netip.Prefix]backend.PeerStats // leases without a peer
 }
+
+// tableConfig is what a table is made from.
+type tableConfig struct {
+	backend.Config
+	own   [2]netip.Prefix // by family
+	outer []inet.Family   // of our datagrams
+	port  uint16          // of all hosts
+}
+
+// rawPrefix is a network in the packet path's form.
+type rawPrefix struct{ net, mask inet.Raw }
+
+func rawOf(p netip.Prefix) rawPrefix {
+	return rawPrefix{inet.RawOf(p.Masked().Addr()), inet.MaskOf(p)}
+}
+
+func (p *rawPrefix) contains(a inet.Raw) bool { return a.And(p.mask) == p.net }
 
 // peer is a host that holds a subnet. It is immutable except for its counters.
 // When a lease changes, a new peer takes over the counters.
 type peer struct {
 	subnet netip.Prefix
+	outer  inet.Family // of the datagrams to it
 	// addr is the destination of its packets, dest the same in the kernel's form.
-	// outerSource is the source of packets from it.
-	addr        netip.AddrPort
-	dest        *udpsock.Dest
-	outerSource uint32
-	host        *outerHost
-	traffic     *traffic
+	addr netip.AddrPort
+	dest *udpsock.Dest
+	// sources are the host's addresses, by any of which its datagrams may come. One
+	// address stands here twice.
+	sources [2]source
+	traffic *traffic
+}
+
+// source is an address of a host.
+type source struct {
+	addr inet.Raw
+	host *outerHost
 }
 
 // traffic counts a peer's packets. Each direction has its own cache line, since
@@ -80,180 +98,198 @@ func (p *peer) stats() backend.PeerStats {
 	}
 }
 
-// outerHost is a host that has leases.
+// outerHost is an address of a host that has leases.
 type outerHost struct {
 	leases int
 	arrivals
 }
 
-// route is one link of a slot's chain, longest prefix first. It is immutable once
-// stored.
-type route struct {
-	net, mask uint32
-	peer      *peer
-	next      *route
+func newTable(c tableConfig) *table {
+	t := &table{
+		config: c,
+		outer:  make(map[inet.Raw]*outerHost),
+		peers:  make(map[netip.Prefix]*peer),
+		faulty: make(map[netip.Prefix]backend.PeerStats),
+	}
+	for _, f := range c.Inside() {
+		t.slots[f] = newSlots(c.Of(f).Network, c.Of(f).SubnetLen)
+		t.own[f] = rawOf(c.own[f])
+	}
+	return t
 }
 
-func newTable(network netip.Prefix, subnetLen int, own netip.Prefix) *table {
-	bits := min(subnetLen, network.Bits()+maxSlotBits)
-	return &table{
-		base:    be32(network.Masked().Addr()),
-		shift:   uint(32 - bits),
-		slots:   make([]atomic.Pointer[route], 1<<(bits-network.Bits())),
-		ownNet:  be32(own.Masked().Addr()),
-		ownMask: maskOf(own.Bits()),
-		outer:   make(map[uint32]*outerHost),
-		peers:   make(map[netip.Prefix]*peer),
+// lookup returns the peer whose subnet holds an address of a family, or nil.
+func (t *table) lookup(f inet.Family, a inet.Raw) *peer { return t.slots[f].lookup(a) }
+
+// admit checks a received datagram. Its payload must be one whole IP packet,
+// from a subnet whose lease names the datagram's source outer, to our
+// own subnet, and it must have arrived by an interface that leads to the sender. It
+// returns the sender, or nil and the reason of the refusal.
+func (t *table) admit(outer inet.Raw, arrived uint32, p packet) (*peer, reason) {
+	if !p.wellFormed() {
+		return nil, malformed
+	}
+	f := p.family()
+	from := t.lookup(f, p.source())
+	if from == nil {
+		return nil, t.mismatch(outer)
+	}
+	s := &from.sources[0]
+	if s.addr != outer {
+		s = &from.sources[1]
+	}
+	switch {
+	case s.addr != outer: // promise: inner-source-is-the-senders
+		return nil, t.mismatch(outer)
+	case !t.own[f].contains(p.destination()): // promise: inner-destination-is-ours
+		return nil, innerDestinationMismatch
+	case !s.host.contains(arrived): // promise: arrives-by-the-route
+		return nil, wrongInterface
+	}
+	return from, admitted
+}
+
+// mismatch returns the reason for which a datagram from outer is refused.
+func (t *table) mismatch(outer inet.Raw) reason {
+	t.outerMu.RLock()
+	defer t.outerMu.RUnlock()
+	if _, known := t.outer[outer]; known {
+		return innerSourceMismatch
+	}
+	return unknownOuterSource
+}
+
+// apply changes the table. Packets see each change at once.
+func (t *table) apply(events []subnet.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	interfaces := t.learn(t.addressesOf(events))
+	for _, e := range events {
+		if t.slots[e.Family] == nil {
+			continue
+		}
+		dst := e.Subnet()
+		old := t.peers[dst]
+		delete(t.faulty, dst)
+		var p *peer
+		if e.Type == subnet.Added {
+			p = t.newPeer(e, interfaces)
+		}
+		switch {
+		case p != nil:
+			if old != nil {
+				p.traffic = old.traffic
+			}
+			t.peers[dst] = p
+		case old != nil:
+			delete(t.peers, dst)
+		default:
+			continue
+		}
+		if old != nil {
+			t.release(old)
+		}
+		t.slots[e.Family].relink(dst, t.peers)
 	}
 }
 
-// lookup returns the peer whose subnet holds addr, or nil.
-func (t *table) lookup(addr uint32) *peer {
-	// An address below base wraps around to an index beyond the end.
-	i := t.index(addr)
-	if uint64(i) >= uint64(len(t.slots)) {
+// addressesOf returns the addresses of the hosts that events add.
+func (t *table) addressesOf(events []subnet.Event) (hosts []netip.Addr) {
+	for _, e := range events {
+		if e.Type == subnet.Added {
+			hosts = append(hosts, t.sourcesOf(e.Lease)...)
+		}
+	}
+	return hosts
+}
+
+// sourcesOf returns a host's addresses in the families of our datagrams.
+func (t *table) sourcesOf(l *subnet.Lease) (all []netip.Addr) {
+	for _, f := range t.config.outer {
+		if a := l.Attrs.Addr(f); a.IsValid() {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// newPeer returns the peer of an added lease's part; nil if no packets can be
+// exchanged, which the statistics show.
+func (t *table) newPeer(e subnet.Event, interfaces map[netip.Addr][]uint32) *peer {
+	outer, err := backend.ChooseOuter(e.Family, t.config.outer, e.Lease.Attrs)
+	if err == nil {
+		err = t.checkLoop(e.Lease.Attrs.Addr(outer))
+	}
+	if err != nil {
+		ratelog.Errorf("skip peer subnet=%v reason=%q", e.Subnet(), err)
+		t.faulty[e.Subnet()] = backend.PeerStats{Subnet: e.Subnet(), PublicIP: e.Lease.Attrs.Addr(e.Family), Problem: err.Error()}
 		return nil
 	}
-	for r := t.slots[i].Load(); r != nil; r = r.next {
-		if addr&r.mask == r.net {
-			return r.peer
+	addr := netip.AddrPortFrom(e.Lease.Attrs.Addr(outer), t.config.port)
+	p := &peer{subnet: e.Subnet(), outer: outer, addr: addr, dest: udpsock.NewDest(addr), traffic: &traffic{}}
+	all := t.sourcesOf(e.Lease)
+	for i := range p.sources {
+		a := all[min(i, len(all)-1)]
+		p.sources[i] = source{inet.RawOf(a), t.hold(a, interfaces[a])}
+	}
+	return p
+}
+
+// checkLoop returns an error if a host's address lies in the overlay: its datagrams
+// would be routed into the tunnel, and wrapped again.
+func (t *table) checkLoop(host netip.Addr) error {
+	for _, f := range t.config.Inside() {
+		if n := t.config.Of(f).Network; n.Contains(host) {
+			return fmt.Errorf("its address %v lies in Network %v", host, n)
 		}
 	}
 	return nil
 }
 
-// admit checks a received datagram. Its payload must be one whole IPv4 packet,
-// from a subnet whose lease has the datagram's source outer as public IP, to our
-// own subnet, and it must have arrived by an interface that leads to the sender. It
-// returns the sender, or nil and the reason of the refusal.
-func (t *table) admit(outer, arrived uint32, packet ipv4Packet) (*peer, reason) {
-	if !packet.wellFormed() {
-		return nil, malformed
-	}
-	p := t.lookup(packet.source())
-	switch {
-	case p == nil || p.outerSource != outer: // promise: inner-source-is-the-senders
-		if !t.isOuter(outer) {
-			return nil, unknownOuterSource
-		}
-		return nil, innerSourceMismatch
-	case packet.destination()&t.ownMask != t.ownNet: // promise: inner-destination-is-ours
-		return nil, innerDestinationMismatch
-	case !p.host.contains(arrived): // promise: arrives-by-the-route
-		return nil, wrongInterface
-	}
-	return p, admitted
-}
-
-// apply changes the table. Packets see each change at once. port is the peers'
-// port.
-func (t *table) apply(events []subnet.Event, port uint16) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var hosts []netip.Addr
-	for _, e := range events {
-		if e.Type == subnet.Added {
-			hosts = append(hosts, e.Lease.Attrs.PublicIP)
-		}
-	}
-	interfaces := t.learn(hosts)
-	for _, e := range events {
-		old := t.peers[e.Subnet()]
-		if e.Type == subnet.Removed {
-			if old != nil {
-				delete(t.peers, e.Subnet())
-				t.release(old.outerSource)
-				t.relink(old.subnet)
-			}
-			continue
-		}
-		public := e.Lease.Attrs.PublicIP
-		p := &peer{
-			subnet:      e.Subnet(),
-			addr:        netip.AddrPortFrom(public, port),
-			dest:        udpsock.NewDest(public.As4(), port),
-			outerSource: be32(public),
-			host:        t.hold(public, interfaces[public]),
-			traffic:     &traffic{},
-		}
-		if old != nil {
-			p.traffic = old.traffic
-			t.release(old.outerSource)
-		}
-		t.peers[p.subnet] = p
-		t.relink(p.subnet)
-	}
-}
-
-// hold counts a lease of a host. A host without another lease gets these arrivals.
-func (t *table) hold(public netip.Addr, interfaces []uint32) *outerHost {
+// hold counts a use of a host's address. An address without another use gets these
+// arrivals.
+func (t *table) hold(a netip.Addr, interfaces []uint32) *outerHost {
 	t.outerMu.Lock()
 	defer t.outerMu.Unlock()
-	h := t.outer[be32(public)]
+	key := inet.RawOf(a)
+	h := t.outer[key]
 	if h == nil {
 		h = new(outerHost)
 		h.set(interfaces)
-		t.outer[be32(public)] = h
+		t.outer[key] = h
 	}
 	h.leases++
 	return h
 }
 
-// release undoes one hold.
-func (t *table) release(public uint32) {
+// release undoes the holds of a peer.
+func (t *table) release(p *peer) {
 	t.outerMu.Lock()
 	defer t.outerMu.Unlock()
-	h := t.outer[public]
-	if h.leases--; h.leases == 0 {
-		delete(t.outer, public)
-	}
-}
-
-func (t *table) isOuter(addr uint32) bool {
-	t.outerMu.RLock()
-	defer t.outerMu.RUnlock()
-	_, is := t.outer[addr]
-	return is
-}
-
-// relink rebuilds the chains of p's slots. subnet.Manager delivers only subnets
-// of Network, so each has a slot.
-func (t *table) relink(p netip.Prefix) {
-	first, last := t.index(be32(p.Addr())), t.index(be32(p.Addr())|^maskOf(p.Bits()))
-	for i := first; i <= last; i++ {
-		prefixes := []netip.Prefix{p}
-		for r := t.slots[i].Load(); r != nil; r = r.next {
-			if r.peer.subnet != p {
-				prefixes = append(prefixes, r.peer.subnet)
-			}
-		}
-		t.slots[i].Store(t.chain(prefixes))
-	}
-}
-
-func (t *table) index(addr uint32) uint32 { return (addr - t.base) >> t.shift }
-
-// chain links the prefixes that have peers, longest first.
-func (t *table) chain(prefixes []netip.Prefix) *route {
-	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
-		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Compare(b))
-	})
-	var head *route
-	for _, p := range prefixes {
-		if peer := t.peers[p]; peer != nil {
-			head = &route{net: be32(p.Addr()), mask: maskOf(p.Bits()), peer: peer, next: head}
+	for _, s := range p.sources {
+		if s.host.leases--; s.host.leases == 0 {
+			delete(t.outer, s.addr)
 		}
 	}
-	return head
+}
+
+// peerOf returns the peer that holds a subnet, or nil.
+func (t *table) peerOf(s netip.Prefix) *peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[s]
 }
 
 // stats returns all peers in order of subnet.
 func (t *table) stats() []backend.PeerStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]backend.PeerStats, 0, len(t.peers))
+	all := make([]backend.PeerStats, 0, len(t.peers)+len(t.faulty))
 	for _, p := range t.peers {
 		all = append(all, p.stats())
+	}
+	for _, p := range t.faulty {
+		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b backend.PeerStats) int { return a.Subnet.Compare(b.Subnet) })
 	return all

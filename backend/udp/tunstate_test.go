@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/tun"
 )
@@ -95,7 +96,7 @@ func TestHeaderSizeIsPutRight(t *testing.T) {
 	if err := n.Check(); !errors.Is(err, tun.ErrHeader) {
 		t.Errorf("Check of a device with another header: %v", err)
 	}
-	if err := errors.Join(n.ensureDevice(), n.Check()); err != nil {
+	if err := errors.Join(n.ensureDevice(inet.IPv4), n.Check()); err != nil {
 		t.Errorf("then: %v", err)
 	}
 	if err := n.Close(); err != nil {

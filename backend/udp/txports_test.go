@@ -19,7 +19,8 @@ func TestFlowsSpreadOverSourcePorts(t *testing.T) {
 	}
 	defer server.Close()
 	port := server.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	l.table.apply([]subnet.Event{added(lease("10.5.2.0/24", itself.String()))}, port)
+	l.table.config.port = port
+	l.table.apply([]subnet.Event{added(lease("10.5.2.0/24", itself.String()))})
 
 	const flows, each = 64, 3
 	to := netip.MustParseAddrPort("10.5.2.2:53")

@@ -8,8 +8,13 @@
 // Glossary: the inner packet is the container's, the outer datagram the one
 // that carries it; a peer is a host with a lease; a data path is one way of
 // moving packets between the device and the wire. All data paths share one
-// wire format (one bare IPv4 packet a datagram, no header), one table of
+// wire format (one bare packet a datagram, no header), one table of
 // peers, and the counters.
+//
+// Packets and datagrams are of either family, in any mix. A receiver distinguishes
+// packets by their version field. Datagrams over IPv6 have a UDP checksum. RFC 6935
+// allows a tunnel to omit it, for routers that cannot compute it. Here the kernel or
+// the network card computes it, and it protects the addresses that admit relies on.
 package udp
 
 import (
@@ -19,33 +24,62 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"strings"
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
 // DefaultPort is the UDP port of all generations of flannel if none is configured.
 const DefaultPort = 8285
 
-// New checks the options. There is one: {"Type": "udp", "Port": 8285}.
+// options is the configuration's Backend object: {"Type": "udp", "Port": 8285, "Mode":
+// "auto"}.
+type options struct {
+	Port int
+	// Mode is the family of the datagrams; see backend.Config.Outer.
+	Mode string
+}
+
+func parseOptions(c backend.Config) (options, error) {
+	o := options{Mode: backend.ModeAuto}
+	if err := c.Decode(&o); err != nil {
+		return o, err
+	}
+	if o.Port < 0 || o.Port > math.MaxUint16 {
+		return o, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", o.Port, math.MaxUint16)
+	}
+	if known := []string{backend.ModeAuto, backend.ModeIPv4, backend.ModeIPv6}; !slices.Contains(known, o.Mode) {
+		return o, fmt.Errorf("Backend.Mode %q is not known; known are %s", o.Mode, strings.Join(known, ", "))
+	}
+	o.Port = cmp.Or(c.Port, o.Port, DefaultPort)
+	return o, nil
+}
+
+// New checks the options and the uplinks.
 func New(c backend.Config) (backend.Backend, error) {
-	var options struct{ Port int }
-	if err := c.Decode(&options); err != nil {
+	o, err := parseOptions(c)
+	if err != nil {
 		return nil, err
 	}
-	if options.Port < 0 || options.Port > math.MaxUint16 {
-		return nil, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", options.Port, math.MaxUint16)
-	}
-	if mtu := innerMTU(c.Uplink); mtu < backend.MinMTU {
-		return nil, fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP; IPv4 needs %d", c.Uplink.MTU, c.Uplink.Name, mtu, backend.MinMTU)
-	}
-	// One route leads all of Network into the tunnel.
-	if err := c.CheckUnderlay("Network", c.Network); err != nil {
+	outer, err := c.Outer(o.Mode)
+	if err != nil {
 		return nil, err
+	}
+	for _, f := range c.Inside() {
+		if err := checkMTU(c, f, outer); err != nil {
+			return nil, err
+		}
+		// One route leads all of Network into the tunnel.
+		if err := c.CheckUnderlay("Network", c.Of(f).Network); err != nil {
+			return nil, err
+		}
 	}
 	if c.DataPath == kernelName && c.Uplink.VRF != "" {
 		return nil, fmt.Errorf("-udp-datapath %s: %w; leave the flag out", kernelName, errInVRF(c.Uplink))
@@ -54,11 +88,23 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &udpBackend{config: c, port: uint16(cmp.Or(c.Port, options.Port, DefaultPort)), paths: paths}, nil
+	return &udpBackend{config: c, outer: outer, port: uint16(o.Port), paths: paths}, nil
+}
+
+// checkMTU returns an error if the datagrams do not hold the least packets of a family.
+func checkMTU(c backend.Config, inner inet.Family, outer []inet.Family) error {
+	for _, f := range outer {
+		up := c.Of(f).Uplink
+		if mtu := up.MTU - overhead(f); mtu < inner.MinMTU() {
+			return fmt.Errorf("MTU %d of interface %s leaves %d bytes inside UDP over %v; %v needs %d", up.MTU, up.Name, mtu, f, inner, inner.MinMTU())
+		}
+	}
+	return nil
 }
 
 type udpBackend struct {
 	config backend.Config
+	outer  []inet.Family // of our datagrams
 	port   uint16
 	paths  []pathKind // in the order to try
 }
@@ -67,8 +113,11 @@ type udpBackend struct {
 // earlier run is at work, Attrs names it: until this run is up, other hosts must
 // send to the programs and not to a socket.
 func (b *udpBackend) Attrs() subnet.Attrs {
-	a := subnet.Attrs{PublicIP: b.config.PublicIP}
-	if b.paths[0].name != kernelName {
+	var a subnet.Attrs
+	for _, f := range b.outer {
+		a.SetFamily(f, b.config.Of(f).PublicIP, nil)
+	}
+	if b.paths[0].name != kernelName || !kernelServes(b.config, b.outer) {
 		return a
 	}
 	if at, err := kernelAtWork(b.config.Network); err != nil {
@@ -90,16 +139,21 @@ func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, e
 }
 
 func (b *udpBackend) up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
-	local, err := localAddr(b.config.PublicIP, b.config.Uplink.Addr)
-	if err != nil {
-		return nil, err
-	}
 	p := &pathConfig{
-		Config: b.config, own: l.Subnet,
-		local: netip.AddrPortFrom(local, b.port),
-		table: newTable(b.config.Network, b.config.SubnetLen, l.Subnet),
-		drops: new(drops), named: len(b.paths) == 1,
+		tableConfig: tableConfig{Config: b.config, outer: b.outer, port: b.port},
+		drops:       new(drops), named: len(b.paths) == 1,
 	}
+	for _, f := range b.config.Inside() {
+		p.own[f] = l.SubnetOf(f)
+	}
+	for _, f := range b.outer {
+		local, err := localAddr(b.config.Of(f).PublicIP, b.config.Of(f).Uplink.Addr)
+		if err != nil {
+			return nil, err
+		}
+		p.locals[f] = netip.AddrPortFrom(local, b.port)
+	}
+	p.table = newTable(p.tableConfig)
 	n := &network{pathConfig: p, published: l.Attrs}
 	p.announce = n.announceDataPath
 	if err := n.open(ctx, b.paths); err != nil {
@@ -114,7 +168,7 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 	if publicIP == uplink {
 		return uplink, nil
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("list this host's addresses: %w", err)
 	}
@@ -129,7 +183,7 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 // open opens sockets, data path and device, in the network namespace of the
 // calling thread. The caller closes n after an error.
 func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
-	if n.mtus, err = openPathMTUs(n.local.Addr(), n.Uplink.VRF); err != nil {
+	if n.mtus, err = openPathMTUs(n.locals, [2]string{n.Uplink.VRF, n.IPv6Uplink.VRF}); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.mtus.close)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/uplink"
 )
@@ -21,7 +22,7 @@ func TestUplinkInVRF(t *testing.T) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
-	if _, err := openKernel(t.Context(), &pathConfig{Config: c}); err == nil || !strings.Contains(err.Error(), "VRF red") {
+	if _, err := openKernel(t.Context(), &pathConfig{tableConfig: tableConfig{Config: c, outer: []inet.Family{inet.IPv4}}}); err == nil || !strings.Contains(err.Error(), "VRF red") {
 		t.Errorf("openKernel: %v", err)
 	}
 }

@@ -10,12 +10,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// device is flannel.<VNI> as it should be.
+// device is flannel.<VNI> or flannel-v6.<VNI> as it should be.
 type device struct {
+	family       inet.Family
 	name, uplink string
 	local        netip.Addr // source address of the datagrams
 	address      netip.Prefix
@@ -23,8 +25,8 @@ type device struct {
 	mtu          int
 	options      options
 
-	links *netlink.Handle // the reconciler's
-	made  bool            // by this run
+	reconciler *rtnl.Reconciler
+	made       bool // by this run
 	// offloadOf is the index of the device that setOffload has served.
 	offloadOf int
 }
@@ -33,7 +35,7 @@ type device struct {
 // It replaces the device only if a difference cannot be changed on it: packets in
 // flight would be lost.
 func (d *device) ensure() error {
-	uplink, err := d.links.LinkByName(d.uplink)
+	uplink, err := d.reconciler.Links.LinkByName(d.uplink)
 	if err != nil {
 		return fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
@@ -47,7 +49,7 @@ func (d *device) ensure() error {
 	if err := d.setOffload(link); err != nil {
 		return err
 	}
-	if err := rtnl.EnsureUp(d.links, link, d.address, d.mtu); err != nil {
+	if err := d.reconciler.EnsureUp(link, d.address, d.mtu); err != nil {
 		return d.explainUp(err, uplink.Attrs().MTU)
 	}
 	return nil
@@ -67,10 +69,10 @@ func (d *device) spec(uplink int) *netlink.Vxlan {
 
 // check returns an error if the device is not as ensure makes it.
 func (d *device) check() error {
-	if err := rtnl.CheckUp(d.links, d.name, d.address, d.mtu); err != nil {
+	if err := rtnl.CheckUp(d.reconciler.Links, d.name, d.address, d.mtu); err != nil {
 		return err
 	}
-	link, err := d.links.LinkByName(d.name)
+	link, err := d.reconciler.Links.LinkByName(d.name)
 	if err != nil {
 		return fmt.Errorf("look up device %s: %w", d.name, err)
 	}
@@ -83,7 +85,7 @@ func (d *device) check() error {
 // get returns the device. It adds it if there is none, and replaces it if it
 // differs from want.
 func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
-	have, err := d.links.LinkByName(d.name)
+	have, err := d.reconciler.Links.LinkByName(d.name)
 	if err == nil {
 		vxlan, ok := have.(*netlink.Vxlan)
 		if !ok {
@@ -94,17 +96,17 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 			return have, nil
 		}
 		log.Infof("replace device=%s reason=%q", d.name, differs)
-		if err := d.links.LinkDel(have); err != nil {
+		if err := d.reconciler.Links.LinkDel(have); err != nil {
 			return nil, fmt.Errorf("delete device %s: %w", d.name, err)
 		}
 	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
 	}
-	if err := d.links.LinkAdd(want); err != nil {
+	if err := d.reconciler.Links.LinkAdd(want); err != nil {
 		return nil, fmt.Errorf("add device %s: %w", d.name, explain(err, d.options))
 	}
 	d.made = true
-	made, err := d.links.LinkByName(d.name)
+	made, err := d.reconciler.Links.LinkByName(d.name)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
 	}
@@ -151,16 +153,17 @@ func explain(err error, o options) error {
 func (d *device) setMAC(l netlink.Link) error {
 	if have := l.Attrs().HardwareAddr.String(); have != d.mac.String() {
 		log.Infof("set MAC device=%s from=%s to=%v", d.name, have, d.mac)
-		if err := d.links.LinkSetHardwareAddr(l, net.HardwareAddr(d.mac[:])); err != nil {
+		if err := d.reconciler.Links.LinkSetHardwareAddr(l, net.HardwareAddr(d.mac[:])); err != nil {
 			return fmt.Errorf("set MAC of %s to %v: %w", d.name, d.mac, err)
 		}
 	}
 	return nil
 }
 
-// setOffload works around checksumFault, once for each device.
+// setOffload works around checksumFault, once for each device. Datagrams of IPv6 have
+// a checksum.
 func (d *device) setOffload(l netlink.Link) error {
-	if d.offloadOf == l.Attrs().Index {
+	if d.family == inet.IPv6 || d.offloadOf == l.Attrs().Index {
 		return nil
 	}
 	faulty, err := checksumFault()
@@ -179,11 +182,11 @@ func (d *device) setOffload(l netlink.Link) error {
 
 // linkPrefixes returns the networks of the uplink's addresses, sorted.
 func (d *device) linkPrefixes() ([]netip.Prefix, error) {
-	uplink, err := d.links.LinkByName(d.uplink)
+	uplink, err := d.reconciler.Links.LinkByName(d.uplink)
 	if err != nil {
 		return nil, fmt.Errorf("look up interface %s: %w", d.uplink, err)
 	}
-	addrs, err := rtnl.Addrs(d.links, uplink)
+	addrs, err := rtnl.Addrs(d.reconciler.Links, uplink, d.family)
 	for i := range addrs {
 		addrs[i] = addrs[i].Masked()
 	}

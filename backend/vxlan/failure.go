@@ -16,12 +16,12 @@ func (d *device) removeMade() error {
 	if !d.made {
 		return nil
 	}
-	link, err := d.links.LinkByName(d.name)
+	link, err := d.reconciler.Links.LinkByName(d.name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil
 	}
 	if err == nil {
-		err = d.links.LinkDel(link)
+		err = d.reconciler.Links.LinkDel(link)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete device %s: %w", d.name, err)
@@ -40,7 +40,7 @@ func (d *device) explainUp(err error, uplinkMTU int) error {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return err
 	}
-	links, listed := rtnl.Links(d.links)
+	links, listed := rtnl.Links(d.reconciler.Links)
 	if listed != nil {
 		return fmt.Errorf("%w (%w)", explain(err, d.options), listed)
 	}

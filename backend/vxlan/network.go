@@ -22,7 +22,7 @@ import (
 // dataPath is the data path's name in the status.
 const dataPath = "vxlan"
 
-// network is the backend at work for one lease.
+// network is the backend at work for one family of one lease.
 type network struct {
 	options options
 	device  *device
@@ -148,10 +148,14 @@ func (n *network) drop(dst netip.Prefix, changed map[netip.Prefix]rtnl.State) {
 
 // read decodes a lease.
 func (n *network) read(l *subnet.Lease) *peer {
-	p := &peer{subnet: l.Subnet, publicIP: l.Attrs.PublicIP}
+	f := n.device.family
+	p := &peer{subnet: l.SubnetOf(f)}
+	if p.publicIP, p.fault = backend.PeerAddr(l, f); p.fault != nil {
+		return p
+	}
 	var data leaseData
-	if p.fault = json.Unmarshal(l.Attrs.BackendData, &data); p.fault != nil {
-		p.fault = fmt.Errorf("decode BackendData %q: %w", l.Attrs.BackendData, p.fault)
+	if p.fault = json.Unmarshal(l.Attrs.Data(f), &data); p.fault != nil {
+		p.fault = fmt.Errorf("decode %s %q: %w", backend.DataKey(f), l.Attrs.Data(f), p.fault)
 		return p
 	}
 	if p.mac, p.fault = parseMAC(data.VtepMAC); p.fault != nil {

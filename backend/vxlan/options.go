@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
@@ -14,9 +15,9 @@ const (
 	DefaultPort = 8472
 	// maxVNI is the largest VXLAN network identifier: 24 bits (RFC 7348).
 	maxVNI = 1<<24 - 1
-	// encapsulation is what VXLAN adds to a packet, in bytes: IPv4 20, UDP 8,
-	// VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
-	encapsulation = 50
+	// encapsulation is what VXLAN adds to a packet behind the outer IP header, in
+	// bytes: UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+	encapsulation = 30
 )
 
 // options is the configuration's Backend object.
@@ -35,21 +36,39 @@ type options struct {
 	DirectRouting bool
 }
 
+// mtu returns the MTU of the device that carries a family in datagrams of that family.
+func (o options) mtu(f inet.Family, s backend.Side) int {
+	return cmp.Or(o.MTU, s.Uplink.MTU) - f.HeaderLen() - encapsulation
+}
+
 func parseOptions(c backend.Config) (options, error) {
 	o := options{VNI: 1}
 	if err := c.Decode(&o); err != nil {
 		return o, err
 	}
-	o.Port, o.MTU = cmp.Or(c.Port, o.Port, DefaultPort), cmp.Or(o.MTU, c.Uplink.MTU)
+	o.Port = cmp.Or(c.Port, o.Port, DefaultPort)
 	switch {
 	case o.VNI > maxVNI:
 		return o, fmt.Errorf("Backend.VNI %d is not in 0 to %d", o.VNI, maxVNI)
 	case o.Port < 0 || o.Port > math.MaxUint16:
 		return o, fmt.Errorf("Backend.Port %d is not a port, 1 to %d", o.Port, math.MaxUint16)
-	case o.MTU-encapsulation < backend.MinMTU || o.MTU > math.MaxUint16:
-		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
-	case o.DirectRouting && c.Uplink.VRF != "":
-		return o, fmt.Errorf("Backend.DirectRouting: interface %s belongs to VRF %s, by whose table the kernel would route packets to containers; leave DirectRouting out", c.Uplink.Name, c.Uplink.VRF)
+	}
+	for _, f := range c.Inside() {
+		if err := o.checkUplink(f, c.Of(f)); err != nil {
+			return o, err
+		}
 	}
 	return o, nil
+}
+
+// checkUplink checks what depends on the interface to the other hosts.
+func (o options) checkUplink(f inet.Family, s backend.Side) error {
+	mtu, overhead := cmp.Or(o.MTU, s.Uplink.MTU), f.HeaderLen()+encapsulation
+	switch {
+	case mtu-overhead < f.MinMTU() || mtu > math.MaxUint16:
+		return fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, %v needs %d", mtu, f.MinMTU()+overhead, math.MaxUint16, overhead, f, f.MinMTU())
+	case o.DirectRouting && s.Uplink.VRF != "":
+		return fmt.Errorf("Backend.DirectRouting: interface %s belongs to VRF %s, by whose table the kernel would route packets to containers; leave DirectRouting out", s.Uplink.Name, s.Uplink.VRF)
+	}
+	return nil
 }

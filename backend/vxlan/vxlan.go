@@ -5,6 +5,9 @@
 //	                       neighbour 10.5.3.0 = MAC of the peer's flannel.1
 //	                         forwarding entry MAC → host 192.0.2.3 ─► UDP :8472
 //
+// IPv6 has a device of its own, flannel-v6.<VNI>, whose datagrams are of IPv6, too.
+// Both families share the VNI and the port number.
+//
 // Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>. Its MAC
 // follows from the host's node id, and so stays the same when the device is made
 // again. There are no broadcasts: each peer's lease has all that the kernel needs.
@@ -21,8 +24,10 @@ import (
 	"net/netip"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/nodeid"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -30,7 +35,7 @@ import (
 // Type is the value of the configuration's Backend.Type.
 const Type = "vxlan"
 
-// leaseData is the lease's BackendData. VNI is absent if an old generation of
+// leaseData is the lease's BackendData, or BackendV6Data. VNI is absent if an old generation of
 // flannel wrote it.
 type leaseData struct {
 	VNI     *uint32 `json:",omitempty"`
@@ -47,21 +52,28 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	mac := macOf(id)
-	data, err := json.Marshal(leaseData{VNI: &o.VNI, VtepMAC: mac.String()})
-	if err != nil {
-		return nil, fmt.Errorf("encode lease data: %w", err)
-	}
-	return &vtep{config: c, options: o, mac: mac, data: data}, nil
+	return &vtep{config: c, options: o, id: id}, nil
 }
+
+// salts make the MACs of a host's devices differ, and differ from other ids that
+// follow from the node id.
+var salts = [...]string{inet.IPv4: "flannel vtep ", inet.IPv6: "flannel vtep v6 "}
 
 // macOf is a locally administered unicast address (IEEE 802, bits 1 and 0 of
 // the first byte).
-func macOf(id nodeid.ID) rtnl.MAC {
-	sum := sha256.Sum256(append([]byte("flannel vtep "), id[:]...))
+func macOf(id nodeid.ID, f inet.Family) rtnl.MAC {
+	sum := sha256.Sum256(append([]byte(salts[f]), id[:]...))
 	mac := rtnl.MAC(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// nameOf returns the name of the device that carries a family.
+func nameOf(vni uint32, f inet.Family) string {
+	if f == inet.IPv4 {
+		return netdev.VXLAN(vni)
+	}
+	return netdev.VXLANIPv6(vni)
 }
 
 func parseMAC(s string) (rtnl.MAC, error) {
@@ -76,48 +88,90 @@ func parseMAC(s string) (rtnl.MAC, error) {
 type vtep struct {
 	config  backend.Config
 	options options
-	mac     rtnl.MAC
-	data    json.RawMessage
+	id      nodeid.ID
 }
 
-// Attrs implements backend.Backend.
+// Attrs implements backend.Backend. The data always encode: they are a number and a
+// string.
 func (v *vtep) Attrs() subnet.Attrs {
-	return subnet.Attrs{PublicIP: v.config.PublicIP, BackendType: Type, BackendData: v.data}
+	a := subnet.Attrs{BackendType: Type}
+	for _, f := range v.config.Inside() {
+		data, _ := json.Marshal(leaseData{VNI: &v.options.VNI, VtepMAC: macOf(v.id, f).String()})
+		a.SetFamily(f, v.config.Of(f).PublicIP, data)
+	}
+	return a
 }
 
-// Up implements backend.Backend.
+// Up implements backend.Backend. If the kernel refuses the device of one family only,
+// Run tries again.
 func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err error) {
-	if err := v.config.CheckUnderlay("subnet", l.Subnet); err != nil {
+	parts := make(map[inet.Family]backend.Network)
+	defer func() {
+		if err != nil {
+			for _, p := range parts {
+				err = errors.Join(err, p.Close())
+			}
+		}
+	}()
+	var devices []*device
+	for _, f := range v.config.Inside() {
+		n, err := v.open(f, l)
+		if n != nil {
+			parts[f] = n
+		}
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, n.device)
+	}
+	return backend.Join(parts), ensureAny(devices)
+}
+
+// ensureAny makes the devices. It returns an error if no device is as it should be,
+// and then removes what it made.
+func ensureAny(devices []*device) error {
+	var failed []error
+	for _, d := range devices {
+		if err := d.ensure(); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) < len(devices) {
+		for _, err := range failed {
+			ratelog.Errorf("go on with one family: %v", err)
+		}
+		return nil
+	}
+	for _, d := range devices {
+		failed = append(failed, d.removeMade())
+	}
+	return errors.Join(failed...)
+}
+
+// open returns the network of one family, without its device. With an error the caller
+// closes the network, if there is one.
+func (v *vtep) open(f inet.Family, l subnet.Lease) (*network, error) {
+	own, s := l.SubnetOf(f), v.config.Of(f)
+	if err := v.config.CheckUnderlay("subnet", own); err != nil {
 		return nil, err
 	}
 	d := &device{
-		name: netdev.VXLAN(v.options.VNI), uplink: v.config.Uplink.Name, local: v.config.Uplink.Addr,
-		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
-		mac:     v.mac, mtu: v.options.MTU - encapsulation, options: v.options,
+		family: f, name: nameOf(v.options.VNI, f), uplink: s.Uplink.Name, local: s.Uplink.Addr,
+		address: netip.PrefixFrom(own.Addr(), f.Bits()),
+		mac:     macOf(v.id, f), mtu: v.options.mtu(f, s), options: v.options,
 	}
 	lock, err := netdev.Lock(d.name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: networks on one host need a Backend.VNI each", err)
 	}
 	n := &network{options: v.options, device: d, lock: lock, peers: make(map[netip.Prefix]*peer), macs: make(holders)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.Close())
-		}
-	}()
 	// The device of this VNI is locked, so this removes those of others.
-	if err := removeDevices(v.config.Network); err != nil {
-		return nil, err
+	if err := removeDevices(s.Network); err != nil {
+		return n, err
 	}
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: v.config.Network, Device: d.name, DeviceTypes: []string{"vxlan"}, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
-	if err != nil {
-		return nil, err
-	}
-	d.links = n.reconciler.Links
-	if err := d.ensure(); err != nil {
-		return nil, errors.Join(err, d.removeMade())
-	}
-	return n, nil
+	n.reconciler, err = rtnl.New(rtnl.Config{Network: s.Network, Device: d.name, DeviceTypes: []string{"vxlan"}, Uplink: d.uplink, Prepare: n.prepare, Passed: v.config.Reconciled})
+	d.reconciler = n.reconciler
+	return n, err
 }
 
 // Remove deletes what an earlier run left for network: the device, which its routes

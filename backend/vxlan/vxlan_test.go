@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/nodeid"
@@ -28,11 +30,11 @@ func config(t *testing.T, options string) backend.Config {
 
 func TestOptions(t *testing.T) {
 	for text, want := range map[string]options{
-		`{"Type": "vxlan"}`:                   {VNI: 1, Port: 8472, MTU: 1500},
-		`{"VNI": 0, "Port": 0, "MTU": 0}`:     {VNI: 0, Port: 8472, MTU: 1500},
-		`{"vni": 16777215, "PORT": 4789}`:     {VNI: 16777215, Port: 4789, MTU: 1500},
+		`{"Type": "vxlan"}`:                   {VNI: 1, Port: 8472},
+		`{"VNI": 0, "Port": 0, "MTU": 0}`:     {VNI: 0, Port: 8472},
+		`{"vni": 16777215, "PORT": 4789}`:     {VNI: 16777215, Port: 4789},
 		`{"MTU": 9000, "DirectRouting":true}`: {VNI: 1, Port: 8472, MTU: 9000, DirectRouting: true},
-		`{"GBP": true, "Learning": true}`:     {VNI: 1, Port: 8472, MTU: 1500, GBP: true, Learning: true},
+		`{"GBP": true, "Learning": true}`:     {VNI: 1, Port: 8472, GBP: true, Learning: true},
 	} {
 		if got, err := parseOptions(config(t, text)); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
@@ -55,11 +57,11 @@ func TestOptions(t *testing.T) {
 
 // The MAC is the node id's for ever: a change of this would make peers lose us.
 func TestMAC(t *testing.T) {
-	if got := macOf(nodeid.ID{1, 2, 3}).String(); got != "a2:76:90:3b:ce:23" {
+	if got := macOf(nodeid.ID{1, 2, 3}, inet.IPv4).String(); got != "a2:76:90:3b:ce:23" {
 		t.Errorf("MAC of a known node id is %s", got)
 	}
 	for i := range 256 {
-		if mac := macOf(nodeid.ID{byte(i)}); mac[0]&3 != 2 {
+		if mac := macOf(nodeid.ID{byte(i)}, inet.IPv4); mac[0]&3 != 2 {
 			t.Fatalf("%v is not a local unicast address", mac)
 		}
 	}
@@ -75,7 +77,7 @@ func TestAttrs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf(`{"VNI":5,"VtepMAC":"%v"}`, macOf(id))
+	want := fmt.Sprintf(`{"VNI":5,"VtepMAC":"%v"}`, macOf(id, inet.IPv4))
 	if got := b.Attrs(); string(got.BackendData) != want || got.BackendType != "vxlan" || got.PublicIP != c.PublicIP {
 		t.Errorf("%+v, want data %s", got, want)
 	}
@@ -105,12 +107,9 @@ func newRig(t *testing.T) *rig {
 	c := config(t, `{}`)
 	b, err := New(c)
 	r.check(err)
-	r.check(r.host.Do(func() error {
-		n, err := b.Up(t.Context(), subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: b.Attrs()})
-		if err == nil {
-			r.network = n.(*network)
-		}
-		return err
+	r.check(r.host.Do(func() (err error) {
+		r.network, err = b.(*vtep).open(inet.IPv4, subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), Attrs: b.Attrs()})
+		return errors.Join(err, ensureAny([]*device{r.network.device}))
 	}))
 	t.Cleanup(func() { r.check(r.network.Close()) })
 	return r

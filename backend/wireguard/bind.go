@@ -1,18 +1,19 @@
 package wireguard
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
@@ -27,13 +28,19 @@ const (
 	endpointCache = 256
 )
 
-// bind is the UDP socket of a tunnel in user space. wireguard-go's own copies each
-// outgoing datagram once more and allocates for each incoming one. bind is for
-// IPv4, as are all public addresses.
+// bind are the UDP sockets of a tunnel in user space, one for each family of its
+// datagrams. wireguard-go's own copy each outgoing datagram once more and allocate for
+// each incoming one.
 type bind struct {
-	vrf string // that the socket is bound to; "": none
+	vrf      string // that the sockets are bound to; "": none
+	families []inet.Family
 
-	mu   sync.Mutex // guards conn
+	mu    sync.Mutex // guards socks
+	socks [2]sock    // by family
+}
+
+// sock is an open socket; the zero sock is none.
+type sock struct {
 	conn *udpsock.Conn
 	// senders are idle *udpsock.Sender of conn.
 	senders *sync.Pool
@@ -43,41 +50,55 @@ type bind struct {
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn != nil {
+	if b.socks != [2]sock{} {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
-	c, err := udpsock.Open(udpsock.Config{
-		Local: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Device: b.vrf, Buffer: socketBuffer, Fragment: true, PacketInfo: true,
-	})
-	if err != nil {
-		return nil, 0, err
+	var receive []conn.ReceiveFunc
+	for _, f := range b.families {
+		c, err := udpsock.Open(udpsock.Config{
+			Local: netip.AddrPortFrom(f.Unspecified(), port), Device: b.vrf, Buffer: socketBuffer, Fragment: true, PacketInfo: true,
+		})
+		if err != nil {
+			return nil, 0, errors.Join(err, b.close())
+		}
+		b.socks[f] = sock{c, &sync.Pool{New: func() any { return udpsock.NewSender(c) }}}
+		r := &receiver{socket: udpsock.NewReceiver(c, receiveBatch)}
+		receive = append(receive, r.receive)
+		port = c.LocalAddr().Port() // the families share it
 	}
-	b.conn = c
-	b.senders = &sync.Pool{New: func() any { return udpsock.NewSender(c) }}
-	r := &receiver{socket: udpsock.NewReceiver(c, receiveBatch)}
-	return []conn.ReceiveFunc{r.receive}, c.LocalAddr().Port(), nil
+	return receive, port, nil
 }
 
 // Close implements conn.Bind.
 func (b *bind) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn == nil {
-		return nil
+	return b.close()
+}
+
+// close is Close for callers that hold mu.
+func (b *bind) close() error {
+	var errs []error
+	for _, s := range b.socks {
+		if s.conn != nil {
+			errs = append(errs, s.conn.Close())
+		}
 	}
-	err := b.conn.Close()
-	b.conn = nil
-	return err
+	b.socks = [2]sock{}
+	return errors.Join(errs...)
 }
 
 // SetMark implements conn.Bind.
 func (b *bind) SetMark(mark uint32) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn == nil {
-		return nil
+	var errs []error
+	for _, s := range b.socks {
+		if s.conn != nil {
+			errs = append(errs, s.conn.SetMark(mark))
+		}
 	}
-	return b.conn.SetMark(mark)
+	return errors.Join(errs...)
 }
 
 // BatchSize implements conn.Bind.
@@ -89,8 +110,8 @@ func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !addr.Addr().Is4() {
-		return nil, fmt.Errorf("endpoint %v is not an IPv4 address and port", addr)
+	if f := inet.Of(addr.Addr()); !slices.Contains(b.families, f) {
+		return nil, fmt.Errorf("endpoint %v is of %v, for which the tunnel has no socket", addr, f)
 	}
 	return newEndpoint(addr, netip.Addr{}), nil
 }
@@ -102,15 +123,15 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		return conn.ErrWrongEndpointType
 	}
 	b.mu.Lock()
-	opened, senders := b.conn != nil, b.senders
+	senders := b.socks[inet.Of(e.addr.Addr())].senders
 	b.mu.Unlock()
-	if !opened {
+	if senders == nil {
 		return net.ErrClosed
 	}
 	s := senders.Get().(*udpsock.Sender)
 	err := send(s, bufs, e.dest.Load())
 	// This host may have lost the source address; the route selects another.
-	if errors.Is(err, unix.ENETUNREACH) && !e.srcCleared() {
+	if (errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EINVAL)) && !e.srcCleared() {
 		e.ClearSrc()
 		err = send(s, bufs, e.dest.Load())
 	}
@@ -204,18 +225,12 @@ func (r *receiver) advance() bool {
 
 // endpoint returns the sender of m, from the cache if possible.
 func (r *receiver) endpoint(m *udpsock.Message) *endpoint {
-	e := &r.endpoints[(m.From^uint32(m.FromPort))%endpointCache]
-	from, to := netip.AddrPortFrom(addr4(m.From), m.FromPort), addr4(m.To)
+	e := &r.endpoints[(m.From.Hi^m.From.Lo^uint64(m.FromPort))%endpointCache]
+	from, to := netip.AddrPortFrom(m.From.Addr(), m.FromPort), m.To.Addr()
 	if *e == nil || (*e).addr != from || (*e).local != to || (*e).srcCleared() {
 		*e = newEndpoint(from, to)
 	}
 	return *e
-}
-
-func addr4(a uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], a)
-	return netip.AddrFrom4(b)
 }
 
 // endpoint is a peer's address, and the address of this host that the peer sends
@@ -230,10 +245,10 @@ type endpoint struct {
 }
 
 func newEndpoint(addr netip.AddrPort, local netip.Addr) *endpoint {
-	e := &endpoint{addr: addr, local: local, plain: udpsock.NewDest(addr.Addr().As4(), addr.Port())}
+	e := &endpoint{addr: addr, local: local, plain: udpsock.NewDest(addr)}
 	e.dest.Store(e.plain)
 	if local.IsValid() {
-		e.dest.Store(e.plain.From(local.As4()))
+		e.dest.Store(e.plain.From(local))
 	}
 	return e
 }

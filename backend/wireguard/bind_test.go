@@ -9,11 +9,12 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/udpsock"
 )
 
-// end is a bind that is open, and what it receives.
-type end struct {
+// openBind is a bind that is open, and what it receives.
+type openBind struct {
 	*testing.T
 	*bind
 	port    uint16
@@ -23,9 +24,9 @@ type end struct {
 	eps     []conn.Endpoint
 }
 
-func newEnd(t *testing.T) *end {
+func newEnd(t *testing.T) *openBind {
 	t.Helper()
-	e := &end{T: t, bind: new(bind), sizes: make([]int, conn.IdealBatchSize), eps: make([]conn.Endpoint, conn.IdealBatchSize)}
+	e := &openBind{T: t, bind: &bind{families: []inet.Family{inet.IPv4}}, sizes: make([]int, conn.IdealBatchSize), eps: make([]conn.Endpoint, conn.IdealBatchSize)}
 	for range conn.IdealBatchSize {
 		e.bufs = append(e.bufs, make([]byte, 1<<16))
 	}
@@ -38,7 +39,7 @@ func newEnd(t *testing.T) *end {
 	return e
 }
 
-func (e *end) open() {
+func (e *openBind) open() {
 	e.Helper()
 	fns, port, err := e.Open(0)
 	if err != nil {
@@ -47,7 +48,7 @@ func (e *end) open() {
 	e.receive, e.port = fns[0], port
 }
 
-func (e *end) endpoint(text string) conn.Endpoint {
+func (e *openBind) endpoint(text string) conn.Endpoint {
 	e.Helper()
 	ep, err := e.ParseEndpoint(text)
 	if err != nil {
@@ -56,7 +57,7 @@ func (e *end) endpoint(text string) conn.Endpoint {
 	return ep
 }
 
-func (e *end) send(bufs [][]byte, to conn.Endpoint) {
+func (e *openBind) send(bufs [][]byte, to conn.Endpoint) {
 	e.Helper()
 	if err := e.Send(bufs, to); err != nil {
 		e.Fatal(err)
@@ -64,7 +65,7 @@ func (e *end) send(bufs [][]byte, to conn.Endpoint) {
 }
 
 // take receives n datagrams, and says from where the last one came.
-func (e *end) take(n int) (got [][]byte, from *endpoint) {
+func (e *openBind) take(n int) (got [][]byte, from *endpoint) {
 	e.Helper()
 	for len(got) < n {
 		k, err := e.receive(e.bufs, e.sizes, e.eps)
@@ -197,7 +198,7 @@ func TestBindDoesNotAllocate(t *testing.T) {
 	a, b := newEnd(t), newEnd(t)
 	to := a.endpoint(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), b.port).String())
 	bufs := [][]byte{make([]byte, 1000), make([]byte, 1000), make([]byte, 10)}
-	sender := udpsock.NewSender(a.bind.conn)
+	sender := udpsock.NewSender(a.bind.socks[inet.IPv4].conn)
 	n := testing.AllocsPerRun(100, func() {
 		if err := send(sender, bufs, to.(*endpoint).dest.Load()); err != nil {
 			t.Fatal(err)

@@ -101,7 +101,7 @@ func (n *network) handshake(ctx context.Context, b batch) {
 	}
 	if err := n.dropOldKeys(b.keys); err != nil {
 		ratelog.Warningf("remove old keys of peers: %v", err)
-		n.reconciler.Wake() // prepare repairs it
+		n.wake() // prepare repairs it
 	}
 }
 
@@ -145,7 +145,7 @@ func (n *network) initiateWhere(match func(wgtypes.Peer) bool, force bool) (int,
 	}
 	peers, err := n.tunnel.peers()
 	if err != nil {
-		return 0, fmt.Errorf("list peers of %s: %w", deviceName, err)
+		return 0, fmt.Errorf("list peers of %s: %w", n.end.device, err)
 	}
 	peers = slices.DeleteFunc(peers, func(p wgtypes.Peer) bool { return !match(p) })
 	return len(peers), n.tunnel.initiate(peers, force)

@@ -15,6 +15,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/subnet"
@@ -89,7 +90,7 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 	a.up()
 	a.apply(b.lease, c.lease)
 	a.network.dequeue() // only the next tunnel matters below
-	out, err := a.host.Command(t.Context(), "ip", "link", "del", deviceName).CombinedOutput()
+	out, err := a.host.Command(t.Context(), "ip", "link", "del", netdev.WireGuard).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -159,7 +160,7 @@ func TestRandomLeases(t *testing.T) {
 	s.check(s.network.dropOldKeys(slices.Collect(maps.Values(s.network.replaced))))
 	want := make(map[string]string) // subnet → key and endpoint
 	for dst, l := range leases {
-		p := parsePeer(l, wgtypes.Key{})
+		p := parsePeer(subnet.Event{Lease: &l}, s.network.end, wgtypes.Key{})
 		want[dst.String()] = fmt.Sprintf("%v %v", p.key, netip.AddrPortFrom(p.publicIP, uint16(p.port)))
 	}
 	have := make(map[string]string)

@@ -13,47 +13,50 @@ import (
 )
 
 // kernelTunnel is the kernel's own implementation, which outlives the process.
-type kernelTunnel struct{ client *wgctrl.Client }
+type kernelTunnel struct {
+	client *wgctrl.Client
+	device string
+}
 
-func openKernel(h *netlink.Handle) (tunnel, error) {
-	if err := ensureLink(h); err != nil {
+func openKernel(h *netlink.Handle, device string) (tunnel, error) {
+	if err := ensureLink(h, device); err != nil {
 		return nil, err
 	}
 	client, err := wgctrl.New()
 	if err != nil {
 		return nil, fmt.Errorf("open WireGuard's control socket: %w", err)
 	}
-	return &kernelTunnel{client}, nil
+	return &kernelTunnel{client, device}, nil
 }
 
 // ensureLink makes the kernel's device if there is none.
-func ensureLink(h *netlink.Handle) error {
-	link, err := h.LinkByName(deviceName)
+func ensureLink(h *netlink.Handle, device string) error {
+	link, err := h.LinkByName(device)
 	switch {
 	case err == nil && link.Type() != Type:
-		return fmt.Errorf("interface %s exists and is of type %s, not %s: delete or rename it", deviceName, link.Type(), Type)
+		return fmt.Errorf("interface %s exists and is of type %s, not %s: delete or rename it", device, link.Type(), Type)
 	case err == nil:
 		return nil
 	case !errors.As(err, new(netlink.LinkNotFoundError)):
-		return fmt.Errorf("look up device %s: %w", deviceName, err)
+		return fmt.Errorf("look up device %s: %w", device, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = deviceName
+	attrs.Name = device
 	err = h.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	// The kernel does not know the kind of device (net/core/rtnetlink.c, rtnl_newlink).
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return errNoKernel
 	}
 	if err != nil {
-		return fmt.Errorf("add device %s: %w", deviceName, err)
+		return fmt.Errorf("add device %s: %w", device, err)
 	}
 	return nil
 }
 
 // removeLink deletes the kernel's device of an earlier run, whose name the device of
 // user space needs.
-func removeLink(h *netlink.Handle) error {
-	link, err := h.LinkByName(deviceName)
+func removeLink(h *netlink.Handle, device string) error {
+	link, err := h.LinkByName(device)
 	switch {
 	case errors.As(err, new(netlink.LinkNotFoundError)), err == nil && link.Type() != Type:
 		return nil
@@ -61,17 +64,17 @@ func removeLink(h *netlink.Handle) error {
 		err = h.LinkDel(link)
 	}
 	if err != nil {
-		return fmt.Errorf("delete the kernel's device %s: %w", deviceName, err)
+		return fmt.Errorf("delete the kernel's device %s: %w", device, err)
 	}
 	return nil
 }
 
 func (k *kernelTunnel) configure(c wgtypes.Config) error {
-	return k.client.ConfigureDevice(deviceName, c)
+	return k.client.ConfigureDevice(k.device, c)
 }
 
 func (k *kernelTunnel) peers() ([]wgtypes.Peer, error) {
-	d, err := k.client.Device(deviceName)
+	d, err := k.client.Device(k.device)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -20,21 +21,19 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// network is the data plane of one lease.
+// network is the data plane of one end for one lease.
 type network struct {
-	config  backend.Config
+	end     end
 	options options
 	mtu     int
-	address netip.Prefix // of the device
-	lock    io.Closer    // on the device's name
-	// reconciler calls prepare before each of its passes.
-	reconciler *rtnl.Reconciler
+	lock    io.Closer // on the device's name
+	parts   []*part   // one for each family that the device carries
 	// handshakesDue is set while handshakes holds batches.
 	handshakesDue reconcile.Signal
 
 	mu               sync.Mutex // guards what follows, and the tunnel's configuration
 	key              wgtypes.Key
-	up               bool // the tunnel is desired, not only the prohibit route
+	up               bool // the tunnel is desired, not only the prohibit routes
 	tunnel           tunnel
 	dataPath, reason string
 	peers            map[netip.Prefix]*peer
@@ -43,18 +42,53 @@ type network struct {
 	applied          bool // the first set of peers was applied
 }
 
-// open sets the prohibit route, which applies while there is no other to the
-// network. Then it makes the tunnel and the route into it.
+// part is what a device has for one family.
+type part struct {
+	network, address netip.Prefix
+	// reconciler calls prepare before each of its passes.
+	reconciler *rtnl.Reconciler
+}
+
+// open sets the prohibit routes, which apply while there is no other to a
+// network. Then it makes the tunnel and the routes into it. It fails if no family has
+// its routes; Run tries again with those that have not.
 func (n *network) open() error {
-	routes := []rtnl.Route{{Dst: n.config.Network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}}
-	if err := n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}}); err != nil {
-		return err
+	for _, p := range n.parts {
+		if err := p.route(p.prohibit()); err != nil {
+			return err
+		}
 	}
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	routes = append(routes, rtnl.Route{Dst: n.config.Network, Dev: deviceName, Kind: rtnl.Link})
-	return n.reconciler.Reset(map[netip.Prefix]rtnl.State{n.config.Network: {Routes: routes}})
+	var failed []error
+	for _, p := range n.parts {
+		if err := p.route(p.prohibit(), rtnl.Route{Dst: p.network, Dev: n.end.device, Kind: rtnl.Link}); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == len(n.parts) {
+		return errors.Join(failed...)
+	}
+	for _, err := range failed {
+		ratelog.Errorf("go on with one family: %v", err)
+	}
+	return nil
+}
+
+func (p *part) prohibit() rtnl.Route {
+	return rtnl.Route{Dst: p.network, Kind: rtnl.Prohibit, Metric: math.MaxUint32}
+}
+
+func (p *part) route(routes ...rtnl.Route) error {
+	return p.reconciler.Reset(map[netip.Prefix]rtnl.State{p.network: {Routes: routes}})
+}
+
+// wake makes a pass for each family.
+func (n *network) wake() {
+	for _, p := range n.parts {
+		p.reconciler.Wake()
+	}
 }
 
 // MTU implements backend.Network.
@@ -71,7 +105,7 @@ func (n *network) Apply(events []subnet.Event) {
 		if e.Type == subnet.Removed {
 			continue
 		}
-		p := parsePeer(*e.Lease, n.key.PublicKey())
+		p := parsePeer(e, n.end, n.key.PublicKey())
 		if p.problem != nil {
 			ratelog.Errorf("skip peer subnet=%v public_ip=%v reason=%q", p.subnet, p.publicIP, p.problem)
 		}
@@ -83,7 +117,7 @@ func (n *network) Apply(events []subnet.Event) {
 	}
 	if err := n.apply(before); err != nil {
 		ratelog.Errorf("set peers: %v", err)
-		n.reconciler.Wake() // prepare repairs it
+		n.wake() // prepare repairs it
 	}
 }
 
@@ -91,7 +125,7 @@ func (n *network) Apply(events []subnet.Event) {
 // call compares with what the tunnel has.
 func (n *network) apply(before map[wgtypes.Key]peerConfig) error {
 	if n.tunnel == nil {
-		return fmt.Errorf("device %s has no tunnel", deviceName)
+		return fmt.Errorf("device %s has no tunnel", n.end.device)
 	}
 	if !n.applied {
 		n.applied = true
@@ -117,7 +151,7 @@ func (n *network) reconcile(first bool) error {
 func (n *network) differing(first bool) ([]wgtypes.PeerConfig, error) {
 	peers, err := n.tunnel.peers()
 	if err != nil {
-		return nil, fmt.Errorf("list peers of %s: %w", deviceName, err)
+		return nil, fmt.Errorf("list peers of %s: %w", n.end.device, err)
 	}
 	have, want := decodeConfigs(peers), desiredPeers(n.peers, n.options)
 	for key, c := range have {
@@ -134,39 +168,40 @@ func (n *network) configure(peers []wgtypes.PeerConfig) error {
 		return nil
 	}
 	if err := n.tunnel.configure(wgtypes.Config{Peers: peers}); err != nil {
-		return fmt.Errorf("configure %s: %w", deviceName, err)
+		return fmt.Errorf("configure %s: %w", n.end.device, err)
 	}
 	return nil
 }
 
-// prepare makes device, tunnel and peers as they should be.
-func (n *network) prepare() error {
+// prepare makes device, tunnel and peers as they should be for a family.
+func (n *network) prepare(p *part) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.up {
 		return nil
 	}
-	exists, err := rtnl.LinkExists(n.reconciler.Links, deviceName)
+	links := p.reconciler.Links
+	exists, err := rtnl.LinkExists(links, n.end.device)
 	if err != nil {
 		return err
 	}
 	if n.tunnel != nil && !exists {
-		ratelog.Warningf("recreate tunnel device=%s reason=%q", deviceName, "it was deleted")
+		ratelog.Warningf("recreate tunnel device=%s reason=%q", n.end.device, "it was deleted")
 		if err := n.closeTunnel(); err != nil {
 			ratelog.Warningf("close tunnel: %v", err)
 		}
 	}
 	if n.tunnel == nil {
-		if err := n.makeTunnel(); err != nil {
+		if err := n.makeTunnel(links); err != nil {
 			return err
 		}
 		n.handshakeAll()
 	}
-	link, err := n.reconciler.Links.LinkByName(deviceName)
+	link, err := links.LinkByName(n.end.device)
 	if err != nil {
-		return fmt.Errorf("look up device %s: %w", deviceName, err)
+		return fmt.Errorf("look up device %s: %w", n.end.device, err)
 	}
-	if err := rtnl.EnsureUp(n.reconciler.Links, link, n.address, n.mtu); err != nil {
+	if err := p.reconciler.EnsureUp(link, p.address, n.mtu); err != nil {
 		return err
 	}
 	if !n.applied {
@@ -175,17 +210,17 @@ func (n *network) prepare() error {
 	return n.reconcile(false)
 }
 
-func (n *network) makeTunnel() (err error) {
-	n.tunnel, n.dataPath, n.reason, err = openTunnel(n.reconciler.Links, n.options.dataPath, n.config.Uplink, n.mtu)
+func (n *network) makeTunnel(links *netlink.Handle) (err error) {
+	n.tunnel, n.dataPath, n.reason, err = openTunnel(links, n.end, n.options.dataPath, n.mtu)
 	if err != nil {
 		n.tunnel = nil
 		return err
 	}
-	port := n.options.ListenPort
+	port := n.end.port
 	if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &n.key, ListenPort: &port}); err != nil {
-		return errors.Join(fmt.Errorf("set key and port %d of %s: %w", port, deviceName, err), n.closeTunnel())
+		return errors.Join(fmt.Errorf("set key and port %d of %s: %w", port, n.end.device, err), n.closeTunnel())
 	}
-	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", deviceName, n.dataPath, n.reason, port, n.key.PublicKey(), n.mtu)
+	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", n.end.device, n.dataPath, n.reason, port, n.key.PublicKey(), n.mtu)
 	return nil
 }
 
@@ -200,9 +235,11 @@ func (n *network) closeTunnel() error {
 
 // Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
-	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, deviceName, n.mtu)
+	log.Infof("carry packets backend=%s device=%s mtu=%d", Type, n.end.device, n.mtu)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.reconciler.Run(ctx) })
+	for _, p := range n.parts {
+		g.Go(func() error { return p.reconciler.Run(ctx) })
+	}
 	g.Go(func() error { return n.runHandshakes(ctx) })
 	return g.Wait()
 }
@@ -226,25 +263,25 @@ func (n *network) Stats() backend.Stats {
 
 // Check implements backend.Checker.
 func (n *network) Check() error {
-	err := rtnl.CheckUp(n.reconciler.Links, deviceName, n.address, n.mtu)
-	if err == nil {
-		err = n.checkPeers()
+	var errs []error
+	for _, p := range n.parts {
+		errs = append(errs, rtnl.CheckUp(p.reconciler.Links, n.end.device, p.address, n.mtu), p.reconciler.Check())
 	}
-	return errors.Join(err, n.reconciler.Check())
+	return errors.Join(append(errs, n.checkPeers())...)
 }
 
 func (n *network) checkPeers() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.tunnel == nil {
-		return fmt.Errorf("device %s has no tunnel", deviceName)
+		return fmt.Errorf("device %s has no tunnel", n.end.device)
 	}
 	if !n.applied {
 		return nil
 	}
 	wrong, err := n.differing(false)
 	if err == nil && len(wrong) > 0 {
-		err = fmt.Errorf("%d peers of %s differ from their leases, such as %v", len(wrong), deviceName, wrong[0].PublicKey)
+		err = fmt.Errorf("%d peers of %s differ from their leases, such as %v", len(wrong), n.end.device, wrong[0].PublicKey)
 	}
 	return err
 }
@@ -253,8 +290,8 @@ func (n *network) checkPeers() error {
 // ends. The prohibit route stays in either case.
 func (n *network) Close() error {
 	var errs []error
-	if n.reconciler != nil {
-		errs = append(errs, n.reconciler.Close())
+	for _, p := range n.parts {
+		errs = append(errs, p.reconciler.Close())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -6,16 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
-	// DefaultPort is the UDP port of every generation of flannel.
-	DefaultPort = 51820
+	// DefaultPort is the UDP port of every generation of flannel, DefaultPortV6 that of
+	// the device that carries IPv6 in mode separate.
+	DefaultPort   = 51820
+	DefaultPortV6 = 51821
 	// encapsulation is the most that WireGuard adds to a packet, in bytes: IPv6
 	// 40, UDP 8, its own header and tag 32. IPv4 takes 20 less, but every
 	// generation subtracts 80, and the MTU must be the same on all hosts.
@@ -29,13 +34,21 @@ const (
 	userspace = "userspace"
 )
 
+// separate is a value of the option Mode: each family has a device, a port, and
+// datagrams of its own. The other modes are those of package backend; they have one
+// device for both families.
+const separate = "separate"
+
 // options is the configuration's Backend object.
 type options struct {
-	// ListenPort is our UDP port, which our lease publishes.
-	ListenPort int
+	// ListenPort is the UDP port of flannel-wg, ListenPortV6 that of flannel-wg-v6. Our
+	// lease publishes them.
+	ListenPort, ListenPortV6 int
 	// MTU is that of the network between the hosts, in bytes; the default is the
 	// uplink's.
 	MTU int
+	// mode is separate, or the family of the datagrams; "": see chooseEnds.
+	mode string
 	// psk is the preshared key of all hosts; zero: none.
 	psk wgtypes.Key
 	// keepalive is the interval between keepalives to each peer; 0: none.
@@ -47,8 +60,9 @@ type options struct {
 // parseOptions never quotes the object in an error: it may hold a secret.
 func parseOptions(c backend.Config) (options, error) {
 	raw := struct {
-		ListenPort                  int
+		ListenPort, ListenPortV6    int
 		MTU                         int
+		Mode                        string
 		PSK                         string
 		PersistentKeepaliveInterval int64 // seconds
 		Datapath                    string
@@ -63,7 +77,8 @@ func parseOptions(c backend.Config) (options, error) {
 		}
 	}
 	o := options{
-		ListenPort: cmp.Or(c.Port, raw.ListenPort, DefaultPort), MTU: cmp.Or(raw.MTU, c.Uplink.MTU),
+		ListenPort: cmp.Or(c.Port, raw.ListenPort, DefaultPort), ListenPortV6: cmp.Or(raw.ListenPortV6, DefaultPortV6),
+		MTU: cmp.Or(raw.MTU, uplinkMTU(c)), mode: raw.Mode,
 		keepalive: time.Duration(raw.PersistentKeepaliveInterval) * time.Second, dataPath: raw.Datapath,
 	}
 	if raw.PSK != "" {
@@ -73,17 +88,46 @@ func parseOptions(c backend.Config) (options, error) {
 		}
 		o.psk = psk
 	}
+	if err := o.checkMTU(c); err != nil {
+		return o, err
+	}
+	modes := []string{separate, backend.ModeAuto, backend.ModeIPv4, backend.ModeIPv6}
 	switch {
 	case o.ListenPort < 0 || o.ListenPort > math.MaxUint16:
 		return o, fmt.Errorf("Backend.ListenPort %d is not a port, 1 to %d", o.ListenPort, math.MaxUint16)
-	case o.MTU-encapsulation < backend.MinMTU || o.MTU > math.MaxUint16:
-		return o, fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: WireGuard takes %d bytes, IPv4 needs %d", o.MTU, backend.MinMTU+encapsulation, math.MaxUint16, encapsulation, backend.MinMTU)
+	case o.ListenPortV6 < 0 || o.ListenPortV6 > math.MaxUint16:
+		return o, fmt.Errorf("Backend.ListenPortV6 %d is not a port, 1 to %d", o.ListenPortV6, math.MaxUint16)
+	case o.mode != "" && !slices.Contains(modes, o.mode):
+		return o, fmt.Errorf("Backend.Mode %q is not known; known are %s", o.mode, strings.Join(modes, ", "))
 	case raw.PersistentKeepaliveInterval < 0 || raw.PersistentKeepaliveInterval > math.MaxUint16:
 		return o, fmt.Errorf("Backend.PersistentKeepaliveInterval %d is not in 0 to %d seconds", raw.PersistentKeepaliveInterval, math.MaxUint16)
 	case o.dataPath != auto && o.dataPath != kernel && o.dataPath != userspace:
 		return o, fmt.Errorf("Backend.Datapath %q is not known; known are %s, %s, %s", o.dataPath, auto, kernel, userspace)
-	case o.dataPath == kernel && c.Uplink.VRF != "":
-		return o, fmt.Errorf("Backend.Datapath is %s, but %s; use %s or %s", kernel, vrfReason(c.Uplink), auto, userspace)
+	}
+	for _, f := range inet.Families {
+		if up := c.Of(f).Uplink; o.dataPath == kernel && up.VRF != "" {
+			return o, fmt.Errorf("Backend.Datapath is %s, but %s; use %s or %s", kernel, vrfReason(up), auto, userspace)
+		}
 	}
 	return o, nil
+}
+
+// uplinkMTU returns the least MTU of the interfaces to other hosts.
+func uplinkMTU(c backend.Config) int {
+	mtu := 0
+	for _, f := range inet.Families {
+		if s := c.Of(f); s.Outside() && (mtu == 0 || s.Uplink.MTU < mtu) {
+			mtu = s.Uplink.MTU
+		}
+	}
+	return mtu
+}
+
+func (o options) checkMTU(c backend.Config) error {
+	for _, f := range c.Inside() {
+		if least := f.MinMTU() + encapsulation; o.MTU < least || o.MTU > math.MaxUint16 {
+			return fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: WireGuard takes %d bytes, %v needs %d", o.MTU, least, math.MaxUint16, encapsulation, f, f.MinMTU())
+		}
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/subnet"
 )
@@ -28,20 +29,26 @@ type peer struct {
 	problem error
 }
 
-// parsePeer decodes a lease; own is our public key.
-func parsePeer(l subnet.Lease, own wgtypes.Key) *peer {
-	p := &peer{subnet: l.Subnet, publicIP: l.Attrs.PublicIP}
-	var data leaseData
-	if p.problem = json.Unmarshal(l.Attrs.BackendData, &data); p.problem != nil {
-		p.problem = fmt.Errorf("decode BackendData %q: %w", l.Attrs.BackendData, p.problem)
+// parsePeer decodes an added lease for an end; own is our public key.
+func parsePeer(e subnet.Event, at end, own wgtypes.Key) *peer {
+	a := e.Lease.Attrs
+	p := &peer{subnet: e.Subnet(), publicIP: a.Addr(e.Family)}
+	outer, err := at.choose(a)
+	if err != nil {
+		p.problem = err
 		return p
 	}
-	var err error
+	p.publicIP = a.Addr(outer)
+	var data leaseData
+	if err := json.Unmarshal(a.Data(outer), &data); err != nil {
+		p.problem = fmt.Errorf("decode %s %q: %w", backend.DataKey(outer), a.Data(outer), err)
+		return p
+	}
 	if p.key, err = wgtypes.ParseKey(data.PublicKey); err != nil {
 		p.problem = fmt.Errorf("PublicKey %q is not a key", data.PublicKey)
 		return p
 	}
-	p.port = cmp.Or(data.Port, DefaultPort)
+	p.port = cmp.Or(data.Port, at.port)
 	switch {
 	case p.port < 0 || p.port > math.MaxUint16:
 		p.problem = fmt.Errorf("its Port %d is not a port", data.Port)

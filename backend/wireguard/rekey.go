@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,24 +19,42 @@ import (
 // section 6.1 of the paper).
 const sessionLifetime = 3 * time.Minute
 
-var _ backend.Rekeyer = (*network)(nil)
+var _ backend.Rekeyer = (*tunnels)(nil)
 
 // Rekey replaces the private key by a new one and returns the attributes to
 // publish. Packets in flight still arrive. Later ones wait in the tunnel until
 // the peers know the new public key and have a session; WireGuard's queue takes
 // 128 or 1024 for each peer. Rekey also spends our own initiations, in vain:
 // WireGuard sends none for 5 s after them, so none crosses the peer's.
-func (n *network) Rekey() (subnet.Attrs, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	key, err := makeKey(n.config.RunDir)
+func (t *tunnels) Rekey() (subnet.Attrs, error) {
+	key, err := makeKey(t.runDir)
 	if err != nil {
 		return subnet.Attrs{}, err
 	}
+	var ends []end
+	for i, n := range t.networks {
+		old, err := n.setKey(key)
+		if err != nil {
+			// The lease keeps the old key until the next start, which reads the new.
+			for _, done := range t.networks[:i] {
+				_, undo := done.setKey(old)
+				err = errors.Join(err, undo)
+			}
+			return subnet.Attrs{}, err
+		}
+		ends = append(ends, n.end)
+	}
+	return attrs(ends, key), nil
+}
+
+// setKey makes a key that of the tunnel, and returns the one before.
+func (n *network) setKey(key wgtypes.Key) (old wgtypes.Key, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old = n.key
 	if n.tunnel != nil {
 		if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
-			// The lease keeps the old key until the next start, which reads the new.
-			return subnet.Attrs{}, fmt.Errorf("set key of %s: %w", deviceName, err)
+			return old, fmt.Errorf("set key of %s: %w", n.end.device, err)
 		}
 	}
 	n.key = key
@@ -43,8 +62,8 @@ func (n *network) Rekey() (subnet.Attrs, error) {
 	if _, err := n.initiateWhere(inUse, false); err != nil {
 		ratelog.Warningf("initiate sessions with peers: %v", err)
 	}
-	log.Infof("replaced key device=%s public_key=%v", deviceName, key.PublicKey())
-	return attrs(n.config, n.options, key), nil
+	log.Infof("replaced key device=%s public_key=%v", n.end.device, key.PublicKey())
+	return old, nil
 }
 
 // addKeys returns the changes that add the keys that replace others, without a

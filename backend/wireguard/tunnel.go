@@ -35,12 +35,13 @@ func vrfReason(up uplink.Uplink) string {
 // openTunnel makes the device by the best available implementation, and returns
 // the implementation's name and the reason for the choice. The kernel's sends by
 // the routes of no VRF, and receives only what is sent to addresses of none.
-func openTunnel(h *netlink.Handle, dataPath string, up uplink.Uplink, mtu int) (t tunnel, name, reason string, err error) {
+func openTunnel(h *netlink.Handle, e end, dataPath string, mtu int) (t tunnel, name, reason string, err error) {
+	up := e.uplink
 	reason = "named by Backend.Datapath"
 	if up.VRF != "" {
 		reason = vrfReason(up)
 	} else if dataPath != userspace {
-		if t, err = openKernel(h); err == nil {
+		if t, err = openKernel(h, e.device); err == nil {
 			if dataPath == auto {
 				reason = "the kernel has WireGuard"
 			}
@@ -51,9 +52,9 @@ func openTunnel(h *netlink.Handle, dataPath string, up uplink.Uplink, mtu int) (
 		}
 		reason = errNoKernel.Error()
 	}
-	if err := removeLink(h); err != nil {
+	if err := removeLink(h, e.device); err != nil {
 		return nil, "", "", err
 	}
-	t, err = openUserspace(mtu, up.VRF)
+	t, err = openUserspace(e, mtu)
 	return t, userspace, reason, err
 }

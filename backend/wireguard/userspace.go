@@ -18,13 +18,13 @@ import (
 type userspaceTunnel struct{ device *device.Device }
 
 // openUserspace starts wireguard-go's workers; Close waits for them. No packet
-// moves before the first peer is configured. vrf is that of the uplink; "": none.
-func openUserspace(mtu int, vrf string) (tunnel, error) {
-	t, err := tun.CreateTUN(deviceName, mtu)
+// moves before the first peer is configured.
+func openUserspace(e end, mtu int) (tunnel, error) {
+	t, err := tun.CreateTUN(e.device, mtu)
 	if err != nil {
-		return nil, fmt.Errorf("make device %s: %w", deviceName, flanneltun.Explain(err))
+		return nil, fmt.Errorf("make device %s: %w", e.device, flanneltun.Explain(err))
 	}
-	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, &bind{vrf: vrf}, &device.Logger{
+	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, &bind{vrf: e.uplink.VRF, families: e.outer}, &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if log.V(3) {
 				log.Infof("wireguard: "+format, args...)
@@ -51,7 +51,12 @@ func (u *userspaceTunnel) configure(c wgtypes.Config) error {
 	}
 	// Up binds the port here rather than when the interface comes up, so that a
 	// port in use is an error.
-	return u.device.Up()
+	if err := u.device.Up(); err != nil || c.ListenPort == nil {
+		return err
+	}
+	// The goroutine that follows the interface's state may have called Up before, in
+	// another network namespace. The sockets belong into this thread's.
+	return u.device.BindUpdate()
 }
 
 func (u *userspaceTunnel) peers() ([]wgtypes.Peer, error) {

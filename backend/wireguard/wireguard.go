@@ -4,6 +4,9 @@
 //	container → bridge → route Network dev flannel-wg ─► WireGuard ─► UDP :51820
 //	                     route Network prohibit (without the former)
 //
+// IPv6 has a device of its own, flannel-wg-v6, with datagrams of IPv6. The other modes
+// have one device for both families.
+//
 // Each host has a key of its own and publishes the public half in its lease. The
 // peer's subnet is the key's AllowedIPs. The kernel's implementation is used where
 // there is one, else wireguard-go inside this process.
@@ -28,7 +31,6 @@ package wireguard
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,7 +38,9 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
@@ -45,13 +49,10 @@ import (
 // Type is the value of the configuration's Backend.Type.
 const Type = "wireguard"
 
-// deviceName is the same in every generation of flannel.
-const deviceName = netdev.WireGuard
-
 // deviceTypes are the device's in the kernel and in user space.
 var deviceTypes = []string{"wireguard", "tuntap"}
 
-// leaseData is the lease's BackendData.
+// leaseData is the lease's BackendData, or BackendV6Data.
 type leaseData struct {
 	PublicKey string
 	Port      int
@@ -64,66 +65,118 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	// One route leads all of Network into the tunnel.
-	if err := c.CheckUnderlay("Network", c.Network); err != nil {
+	ends, err := chooseEnds(c, o)
+	if err != nil {
 		return nil, err
+	}
+	// One route leads all of Network into the tunnel.
+	for _, f := range c.Inside() {
+		if err := c.CheckUnderlay("Network", c.Of(f).Network); err != nil {
+			return nil, err
+		}
 	}
 	key, err := loadKey(c.RunDir)
 	if err != nil {
 		return nil, err
 	}
-	return &wgBackend{c, o, key}, nil
+	return &wgBackend{c, o, ends, key}, nil
 }
 
 // wgBackend is the backend before it has a lease.
 type wgBackend struct {
 	config  backend.Config
 	options options
+	ends    []end
 	key     wgtypes.Key
 }
 
 // Attrs implements backend.Backend.
-func (b *wgBackend) Attrs() subnet.Attrs { return attrs(b.config, b.options, b.key) }
+func (b *wgBackend) Attrs() subnet.Attrs { return attrs(b.ends, b.key) }
 
-// attrs returns what peers need to know of the host with that private key. The
-// data always encodes: it is a string and a number.
-func attrs(c backend.Config, o options, key wgtypes.Key) subnet.Attrs {
-	data, _ := json.Marshal(leaseData{key.PublicKey().String(), o.ListenPort})
-	return subnet.Attrs{PublicIP: c.PublicIP, BackendType: Type, BackendData: data}
+// Up implements backend.Backend. The prohibit routes stay in place even if Up
+// fails. If the kernel refuses the device of one family only, Run tries again.
+func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err error) {
+	all := &tunnels{runDir: b.config.RunDir}
+	defer func() {
+		if err != nil {
+			for _, n := range all.networks {
+				err = errors.Join(err, n.Close())
+			}
+		}
+	}()
+	var failed []error
+	for _, e := range b.ends {
+		n, err := b.network(e, l)
+		if n != nil {
+			all.networks = append(all.networks, n)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := n.open(); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == len(b.ends) {
+		return nil, errors.Join(failed...)
+	}
+	for _, err := range failed {
+		ratelog.Errorf("go on with one family: %v", err)
+	}
+	all.join()
+	return all, nil
 }
 
-// Up implements backend.Backend. The prohibit route stays in place even if Up
-// fails.
-func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err error) {
-	lock, err := netdev.Lock(deviceName)
+// network returns the network of one end, which is not open yet. With an error the
+// caller closes the network, if there is one.
+func (b *wgBackend) network(e end, l subnet.Lease) (*network, error) {
+	lock, err := netdev.Lock(e.device)
 	if err != nil {
 		return nil, fmt.Errorf("%w: a host has one network with backend %s", err, Type)
 	}
 	n := &network{
-		config: b.config, options: b.options, mtu: b.options.MTU - encapsulation,
-		address: netip.PrefixFrom(l.Subnet.Addr(), l.Subnet.Addr().BitLen()),
-		lock:    lock, handshakesDue: reconcile.NewSignal(),
+		end: e, options: b.options, mtu: b.options.MTU - encapsulation,
+		lock: lock, handshakesDue: reconcile.NewSignal(),
 		key: b.key, peers: make(map[netip.Prefix]*peer), replaced: make(map[wgtypes.Key]wgtypes.Key),
 	}
-	defer func() {
+	for _, f := range e.inner {
+		p := &part{network: b.config.Of(f).Network, address: netip.PrefixFrom(l.SubnetOf(f).Addr(), f.Bits())}
+		p.reconciler, err = rtnl.New(rtnl.Config{
+			Network: p.network, Device: e.device, DeviceTypes: deviceTypes, Uplink: e.uplink.Name,
+			Prepare: func() error { return n.prepare(p) }, Passed: b.config.Reconciled,
+		})
 		if err != nil {
-			err = errors.Join(err, n.Close())
+			return n, err
 		}
-	}()
-	n.reconciler, err = rtnl.New(rtnl.Config{Network: b.config.Network, Device: deviceName, DeviceTypes: deviceTypes, Uplink: b.config.Uplink.Name, Prepare: n.prepare, Passed: b.config.Reconciled})
-	if err != nil {
-		return nil, err
-	}
-	if err := n.open(); err != nil {
-		return nil, err
+		n.parts = append(n.parts, p)
 	}
 	return n, nil
 }
 
-// Remove deletes what an earlier run for network left: the kernel's device,
-// unless a running flannel uses it, and the prohibit route.
+// tunnels is the network of all ends.
+type tunnels struct {
+	backend.Network
+	networks []*network
+	runDir   string
+}
+
+// join makes one Network of all.
+func (t *tunnels) join() {
+	if len(t.networks) == 1 {
+		t.Network = t.networks[0] // for both families, or the only one
+		return
+	}
+	parts := make(map[inet.Family]backend.Network)
+	for _, n := range t.networks {
+		parts[n.end.inner[0]] = n
+	}
+	t.Network = backend.Join(parts)
+}
+
+// Remove deletes what an earlier run for network left: the kernel's devices,
+// unless a running flannel uses them, and the prohibit route.
 func Remove(_ context.Context, network netip.Prefix) error {
 	return errors.Join(
-		rtnl.RemoveDevices(network, Type, func(name string) bool { return name == deviceName }),
+		rtnl.RemoveDevices(network, Type, netdev.IsWireGuard),
 		rtnl.RemoveRoutes(network, rtnl.Prohibit))
 }

@@ -18,6 +18,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -44,10 +46,10 @@ func key(t *testing.T, text string) wgtypes.Key {
 
 func TestOptions(t *testing.T) {
 	for text, want := range map[string]options{
-		`{"Type": "wireguard"}`: {ListenPort: 51820, MTU: 1500, dataPath: "auto"},
+		`{"Type": "wireguard"}`: {ListenPort: 51820, ListenPortV6: 51821, MTU: 1500, dataPath: "auto"},
 		`{"listenport": 1, "mtu": 9000, "psk": "` + psk + `", "PersistentKeepaliveInterval": 25, "datapath": "userspace"}`: {
-			ListenPort: 1, MTU: 9000, psk: key(t, psk), keepalive: 25 * time.Second, dataPath: "userspace"},
-		`{"ListenPort": 0, "MTU": 0, "PSK": ""}`: {ListenPort: 51820, MTU: 1500, dataPath: "auto"},
+			ListenPort: 1, ListenPortV6: 51821, MTU: 9000, psk: key(t, psk), keepalive: 25 * time.Second, dataPath: "userspace"},
+		`{"ListenPort": 0, "MTU": 0, "PSK": ""}`: {ListenPort: 51820, ListenPortV6: 51821, MTU: 1500, dataPath: "auto"},
 	} {
 		if got, err := parseOptions(config(t, text)); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
@@ -132,6 +134,8 @@ func lease(p, host, key string, port int) subnet.Lease {
 func TestReadPeer(t *testing.T) {
 	own := key(t, psk)
 	const other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
+	at := end{port: DefaultPort, outer: []inet.Family{inet.IPv4}}
+	parsePeer := func(l subnet.Lease, own wgtypes.Key) *peer { return parsePeer(subnet.Event{Lease: &l}, at, own) }
 	if p := parsePeer(lease("10.5.2.0/24", "192.0.2.2", other, 0), own); p.problem != nil || p.port != 51820 {
 		t.Errorf("%+v", p)
 	}
@@ -200,7 +204,8 @@ type site struct {
 	*testing.T
 	host    *netnstest.Host
 	backend backend.Backend
-	network *network
+	tunnels *tunnels
+	network *network // of the first end
 	lease   subnet.Lease
 	addr    netip.Addr
 }
@@ -235,7 +240,8 @@ func (s *site) up() {
 	s.check(s.host.Do(func() error {
 		up, err := s.backend.Up(s.Context(), s.lease)
 		if err == nil {
-			s.network = up.(*network)
+			s.tunnels = up.(*tunnels)
+			s.network = s.tunnels.networks[0]
 		}
 		return err
 	}))
@@ -320,7 +326,7 @@ func TestRekey(t *testing.T) {
 	}
 	before := a.network.key
 	for range 3 {
-		attrs, err := a.network.Rekey()
+		attrs, err := a.tunnels.Rekey()
 		a.check(err)
 		a.lease.Attrs = attrs
 		a.ping(a, "-c", "2", "-i", "0.02") // some time passes
@@ -336,7 +342,7 @@ func TestRekey(t *testing.T) {
 			t.Errorf("packets were lost:\n%s", text[max(0, len(text)-300):])
 		}
 	}
-	kept, err := loadKey(a.network.config.RunDir)
+	kept, err := loadKey(a.tunnels.runDir)
 	if err != nil || kept == before || kept != a.network.key {
 		t.Errorf("the key on disk is not the new one, %v", err)
 	}
@@ -353,8 +359,9 @@ func (refusing) configure(wgtypes.Config) error { return errRefused }
 // does.
 func TestRekeyRefused(t *testing.T) {
 	before := key(t, psk)
-	n := &network{config: config(t, `{}`), key: before, tunnel: refusing{}}
-	if _, err := n.Rekey(); !errors.Is(err, errRefused) {
+	n := &network{key: before, tunnel: refusing{}}
+	all := &tunnels{runDir: t.TempDir(), networks: []*network{n}}
+	if _, err := all.Rekey(); !errors.Is(err, errRefused) {
 		t.Errorf("error %v", err)
 	}
 	if n.key != before {
@@ -400,7 +407,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(out), "prohibit 10.5.0.0/16 ") {
 		t.Errorf("route %q, %v", out, err)
 	}
-	if h.HasLink(deviceName) {
+	if h.HasLink(netdev.WireGuard) {
 		t.Error("the device is left behind")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -53,7 +54,7 @@ func Networks(within netip.Prefix) ([]Network, error) {
 		if netdev.IsFlannel(l.Attrs().Name) {
 			continue
 		}
-		addrs, err := rtnl.Addrs(h, l)
+		addrs, err := rtnl.Addrs(h, l, inet.IPv4)
 		if err != nil {
 			return nil, err
 		}

@@ -19,7 +19,10 @@ func TestNames(t *testing.T) {
 		{"flannel.", false, false, false, true},
 		{"flannel.1x", false, false, false, true},
 		{"flannel0.1", false, false, false, true},
-		{"flannel-v6.1", false, false, false, true},
+		{VXLANIPv6(1), false, true, true, true},
+		{WireGuardIPv6, false, false, true, true},
+		{"flannel-v6", false, false, false, true},
+		{"flannel.ipip", false, false, false, true},
 		{"xflannel0", false, false, false, false},
 		{"eth0", false, false, false, false},
 	} {

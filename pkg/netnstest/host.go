@@ -25,6 +25,8 @@ type Host struct {
 	ns   netns.NsHandle
 	nl   *netlink.Handle
 	addr netip.Prefix
+	// addr6 is that of a DualHost, or of AddIPv6.
+	addr6 netip.Prefix
 }
 
 // Name is the host's name in the lab.
@@ -36,6 +38,9 @@ func (h *Host) Netns() string { return h.full }
 // Addr is the host's address on the lab's switch with its prefix length; zero
 // for a bare namespace.
 func (h *Host) Addr() netip.Prefix { return h.addr }
+
+// IPv6Addr is the host's IPv6 address with its prefix length; zero if it has none.
+func (h *Host) IPv6Addr() netip.Prefix { return h.addr6 }
 
 // Netlink is a route netlink handle inside the host. The lab closes it.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }

@@ -17,11 +17,14 @@ import (
 // names.
 var labs atomic.Uint32
 
-// The network of a lab's hosts: host number n has the n-th address. The switch has
+// The networks of a lab's hosts: host number n has the n-th address. The switch has
 // the last, which is the default gateway.
 var (
 	underlay = netip.MustParsePrefix("192.168.77.0/24")
 	router   = netip.MustParseAddr("192.168.77.254")
+
+	underlay6 = netip.MustParsePrefix("fd00:77::/64")
+	router6   = netip.MustParseAddr("fd00:77::fe")
 )
 
 // Uplink is the name of each host's interface to the switch.
@@ -40,6 +43,7 @@ type Lab struct {
 
 	router *Host // the switch's namespace
 	ports  int
+	dual   bool // the switch has an IPv6 address
 }
 
 // New makes a lab. The end of the scope kills every process in its namespaces and
@@ -78,6 +82,24 @@ func (l *Lab) Host(name string) *Host {
 	h := l.Unwired(name)
 	h.AddAddr(Uplink, h.Addr())
 	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), router, "")
+	return h
+}
+
+// DualHost makes a host that has an IPv6 address and default route as well.
+func (l *Lab) DualHost(name string) *Host {
+	l.scope.Helper()
+	h := l.Host(name)
+	if !l.dual {
+		l.dual = true
+		l.router.AddAddr(switchBridge, netip.PrefixFrom(router6, underlay6.Bits()))
+		l.router.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	}
+	b := underlay6.Addr().As16()
+	b[15] = byte(l.ports)
+	h.addr6 = netip.PrefixFrom(netip.AddrFrom16(b), underlay6.Bits())
+	h.Sysctl("net.ipv6.conf.default.accept_dad", "0") // a bridge's own address is usable at once
+	h.AddAddr(Uplink, h.addr6)
+	h.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), router6, "")
 	return h
 }
 

@@ -26,10 +26,15 @@ func (h *Host) SetMTU(link string, mtu int) {
 	h.check(h.nl.LinkSetMTU(h.link(link), mtu), "set MTU of %s to %d", link, mtu)
 }
 
-// AddAddr adds an address to an interface.
+// AddAddr adds an address to an interface. An IPv6 address is usable at once, without
+// duplicate address detection.
 func (h *Host) AddAddr(link string, addr netip.Prefix) {
 	h.lab.scope.Helper()
-	h.check(h.nl.AddrAdd(h.link(link), &netlink.Addr{IPNet: IPNet(addr)}), "add address %v to %s", addr, link)
+	a := &netlink.Addr{IPNet: IPNet(addr)}
+	if addr.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	h.check(h.nl.AddrAdd(h.link(link), a), "add address %v to %s", addr, link)
 }
 
 // DelAddr deletes an address of an interface.
@@ -92,6 +97,18 @@ func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.A
 	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
 	c.addr = addr
 	return c
+}
+
+// AddIPv6 gives a bridge and a container at it the first two addresses of an IPv6
+// network, and the container a default route. The host forwards.
+func (h *Host) AddIPv6(bridge string, c *Host, network netip.Prefix) {
+	h.lab.scope.Helper()
+	gateway := network.Addr().Next()
+	h.AddAddr(bridge, netip.PrefixFrom(gateway, network.Bits()))
+	h.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	c.addr6 = netip.PrefixFrom(gateway.Next(), network.Bits())
+	c.AddAddr("eth0", c.addr6)
+	c.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), gateway, "")
 }
 
 func (h *Host) enslave(port, bridge string) {

@@ -56,7 +56,7 @@ func TestSplitAllocatesNothing(t *testing.T) {
 
 func TestMergeAllocatesNothing(t *testing.T) {
 	_, _, wire := bulk(t)
-	m := NewMerger(MergeConfig{TCP: true, UDP: true})
+	m := NewMerger(everything)
 	head := slices.Clone(wire[0])
 	if n := testing.AllocsPerRun(100, func() {
 		copy(wire[0], head) // merging rewrites it

@@ -12,9 +12,12 @@ import (
 	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// template is the shape of an IPv4 packet with TCP or UDP in it.
+// everything is what a TUN with all offloads takes.
+var everything = MergeConfig{TCP: true, TCPv6: true, UDP: true}
+
+// template is the shape of an IP packet with TCP or UDP in it.
 type template struct {
-	udp      bool
+	v6, udp  bool
 	tos, ttl byte
 	id       uint16
 	df       bool
@@ -28,27 +31,23 @@ type template struct {
 // build makes the packet with right lengths and checksums. With partial, the
 // transport checksum is left to be completed.
 func (m template) build(partial bool) []byte {
-	headerLen := ipMinLen + udpLen
+	headerLen, proto := m.ipLen()+udpLen, byte(protoUDP)
 	if !m.udp {
-		headerLen = ipMinLen + tcpMinLen + len(m.options)
+		headerLen, proto = m.ipLen()+tcpMinLen+len(m.options), protoTCP
 	}
 	b := make([]byte, headerLen, headerLen+len(m.payload))
 	b = append(b, m.payload...)
-	b[0], b[1], b[8] = 0x45, m.tos, m.ttl
-	putBE16(b, ipTotalLen, uint16(len(b)))
-	putBE16(b, ipID, m.id)
-	if m.df {
-		putBE16(b, ipFrag, ipDontFragment)
+	if m.v6 {
+		m.buildIPv6(b, proto)
+	} else {
+		m.buildIPv4(b, proto)
 	}
-	copy(b[ipSrc:], []byte{10, 5, 72, 2, 10, 5, 9, 3})
-	copy(b[ipMinLen:], []byte{0x12, 0x34, 0x56, 0x78}) // ports
-	l4 := b[ipMinLen:]
+	l4 := b[m.ipLen():]
+	copy(l4, []byte{0x12, 0x34, 0x56, 0x78}) // ports
 	field := udpCsum
 	if m.udp {
-		b[ipProto] = protoUDP
 		putBE16(l4, udpLength, uint16(len(l4)))
 	} else {
-		b[ipProto] = protoTCP
 		putBE32(l4, tcpSeq, m.seq)
 		putBE32(l4, tcpAck, m.ack)
 		l4[tcpOffset] = byte(tcpMinLen+len(m.options)) / 4 << 4
@@ -57,7 +56,6 @@ func (m template) build(partial bool) []byte {
 		copy(l4[tcpMinLen:], m.options)
 		field = tcpCsum
 	}
-	setIPv4Csum(b, ipMinLen)
 	if partial {
 		putBE16(l4, field, checksum.Fold(pseudo(b, len(l4))))
 	} else {
@@ -66,11 +64,61 @@ func (m template) build(partial bool) []byte {
 	return b
 }
 
+// ipLen is the length of the IP header.
+func (m template) ipLen() int {
+	if m.v6 {
+		return ip6Len
+	}
+	return ipMinLen
+}
+
+func (m template) buildIPv4(b []byte, proto byte) {
+	b[0], b[1], b[8], b[ipProto] = 0x45, m.tos, m.ttl, proto
+	putBE16(b, ipTotalLen, uint16(len(b)))
+	putBE16(b, ipID, m.id)
+	if m.df {
+		putBE16(b, ipFrag, ipDontFragment)
+	}
+	copy(b[ipSrc:], []byte{10, 5, 72, 2, 10, 5, 9, 3})
+	setIPv4Csum(b, ipMinLen)
+}
+
+func (m template) buildIPv6(b []byte, proto byte) {
+	putBE32(b, 0, 6<<28|uint32(m.tos)<<20|uint32(m.ack)&0xfffff) // any flow label
+	putBE16(b, ip6PayloadLen, uint16(len(b)-ip6Len))
+	b[ip6Next], b[7] = proto, m.ttl
+	for i := range b[ip6Src:ip6Len] {
+		b[ip6Src+i] = byte(0xf0 + i)
+	}
+}
+
+// headerOf returns the IP header of a packet without options, also of a broken one.
+func headerOf(b []byte) ip {
+	if len(b) >= ip6Len && b[0]>>4 == 6 {
+		return ip{v6: true, len: ip6Len, proto: b[ip6Next]}
+	}
+	return ip{len: ipMinLen, proto: b[ipProto]}
+}
+
+// pseudo returns the sum of b's pseudo header; n is the length of its transport
+// header and payload.
+func pseudo(b []byte, n int) uint64 { return headerOf(b).pseudo(b) + uint64(n) }
+
+// setIPv4Csum writes the checksum of the IPv4 header in the first n bytes of b.
+func setIPv4Csum(b []byte, n int) {
+	putBE16(b, ipCsum, 0)
+	putBE16(b, ipCsum, checksum.Finish(checksum.Add(0, b[:n])))
+}
+
 // fixCsum writes the transport checksum of a whole packet without IP options.
 func fixCsum(b []byte) {
-	l4, field := b[ipMinLen:], udpCsum
-	if b[ipProto] == protoTCP {
+	h := headerOf(b)
+	l4, field := b[h.len:], udpCsum
+	if h.proto == protoTCP {
 		field = tcpCsum
+	}
+	if len(l4) < field+2 {
+		return
 	}
 	putBE16(l4, field, 0)
 	sum := checksum.Finish(checksum.Add(pseudo(b, len(l4)), l4))
@@ -82,12 +130,15 @@ func fixCsum(b []byte) {
 
 // hdr is the vnet header that a kernel sends with the super-packet.
 func (m template) hdr(segment int) virtio.NetHdr {
-	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, CsumStart: ipMinLen, GSOSize: uint16(segment)}
+	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, CsumStart: uint16(m.ipLen()), GSOSize: uint16(segment)}
 	if m.udp {
-		h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOUDPL4, ipMinLen+udpLen, udpCsum
+		h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOUDPL4, uint16(m.ipLen()+udpLen), udpCsum
 		return h
 	}
-	h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOTCPv4, uint16(ipMinLen+tcpMinLen+len(m.options)), tcpCsum
+	h.GSOType, h.HdrLen, h.CsumOffset = virtio.GSOTCPv4, uint16(m.ipLen()+tcpMinLen+len(m.options)), tcpCsum
+	if m.v6 {
+		h.GSOType = virtio.GSOTCPv6
+	}
 	if m.flags&tcpCWR != 0 {
 		h.GSOType |= virtio.GSOECN
 	}
@@ -97,6 +148,7 @@ func (m template) hdr(segment int) virtio.NetHdr {
 // templates draws packets that a kernel could send, without their payload.
 func templates(t *rapid.T) template {
 	return template{
+		v6:      rapid.Bool().Draw(t, "IPv6"),
 		udp:     rapid.Bool().Draw(t, "udp"),
 		tos:     rapid.Byte().Draw(t, "tos"),
 		ttl:     rapid.ByteMin(1).Draw(t, "ttl"),
@@ -174,7 +226,7 @@ func remerge(t testing.TB, packets [][]byte) [][]byte {
 	t.Helper()
 	var out [][]byte
 	splitter := new(Splitter)
-	for _, w := range merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets) {
+	for _, w := range merge(NewMerger(everything), packets) {
 		var h virtio.NetHdr
 		if err := h.Decode(w); err != nil {
 			t.Fatal(err)
@@ -202,7 +254,7 @@ func blurID(packets [][]byte) [][]byte {
 	out := make([][]byte, len(packets))
 	for i, p := range packets {
 		p = slices.Clone(p)
-		if len(p) >= ipMinLen && be16(p, ipFrag)&ipDontFragment != 0 {
+		if len(p) >= ipMinLen && p[0]>>4 != 6 && be16(p, ipFrag)&ipDontFragment != 0 {
 			sum := uint64(be16(p, ipCsum)) + uint64(be16(p, ipID))
 			binary.BigEndian.PutUint16(p[ipCsum:], checksum.Fold(sum))
 			putBE16(p, ipID, 0)

@@ -5,7 +5,7 @@
 //	TUN read ── vnet header + ≤ 64 KiB ──► Splitter ──► trains ──► UDP_SEGMENT
 //	UDP_GRO ── packet, packet, packet … ──► Merger ──► vnet header + ≤ 64 KiB ──► TUN write
 //
-// A super-packet is an IPv4 packet whose payload belongs to several segments of
+// A super-packet is an IP packet whose payload belongs to several segments of
 // one flow. A train is a run of whole packets of equal length; the last one may
 // be shorter. One sendmsg with UDP_SEGMENT carries a train.
 //

@@ -12,11 +12,14 @@ import (
 // linux/virtio_net.h). TCP reaches maxPacket first.
 const maxMerge = 64
 
-// maxPacket is the largest total length of an IPv4 packet.
+// maxPacket is the largest super-packet: the total length of an IPv4 packet. IPv6
+// takes 40 bytes more, the kernel's GSO does not (GSO_LEGACY_MAX_SIZE,
+// linux/netdevice.h).
 const maxPacket = 65535
 
-// MergeConfig selects the flows to merge: those whose super-packets the TUN takes.
-type MergeConfig struct{ TCP, UDP bool }
+// MergeConfig selects the flows to merge: those whose super-packets the TUN takes. UDP
+// is that of both families, TCP that over IPv4.
+type MergeConfig struct{ TCP, TCPv6, UDP bool }
 
 // Merger joins consecutive packets of a flow.
 //
@@ -104,7 +107,7 @@ func (s *super) join(pkt []byte, p *packet) bool {
 	s.len += p.payloadLen
 	s.lastID = p.id
 	if p.ends {
-		head[ipMinLen+tcpFlags] |= pkt[ipMinLen+tcpFlags] & (tcpPSH | tcpFIN)
+		head[p.ip.len+tcpFlags] |= pkt[p.ip.len+tcpFlags] & (tcpPSH | tcpFIN)
 	}
 	s.sealed = p.ends || p.payloadLen < s.first.payloadLen
 	return true
@@ -120,25 +123,18 @@ func (s *super) join(pkt []byte, p *packet) bool {
 // window must be equal too, or a split would not restore it; the kernel does not
 // require that.
 //
-// The IP ID counts up by one. With DF it has no meaning (RFC 6864, section 4.1)
+// IPv4's ID counts up by one. With DF it has no meaning (RFC 6864, section 4.1)
 // and may stay the same, as on Linux's unconnected UDP sockets. A split then
 // makes it count: the only change that merging makes.
 func (s *super) follows(pkt []byte, p *packet) bool {
 	head := s.bufs[1]
-	if be16(pkt, 0) != be16(head, 0) || // version, header length, TOS
-		be32(pkt, ipFrag) != be32(head, ipFrag) || // flags, offset, TTL, protocol
-		be32(pkt, ipSrc) != be32(head, ipSrc) || be32(pkt, ipDst) != be32(head, ipDst) ||
-		be32(pkt, ipMinLen) != be32(head, ipMinLen) { // ports
-		return false
-	}
-	step := p.id - s.lastID
-	if step > 1 || step == 0 && be16(pkt, ipFrag)&ipDontFragment == 0 {
+	if p.ip != s.first.ip || !s.followsIP(pkt, p) || be32(pkt, p.ip.len) != be32(head, p.ip.len) { // ports
 		return false
 	}
 	if !p.tcp {
 		return true
 	}
-	a, b := head[ipMinLen:s.first.headerLen], pkt[ipMinLen:p.headerLen]
+	a, b := head[p.ip.len:s.first.headerLen], pkt[p.ip.len:p.headerLen]
 	return p.seq == s.first.seq+uint32(s.len-s.first.headerLen) &&
 		be32(a, tcpAck) == be32(b, tcpAck) &&
 		a[tcpOffset] == b[tcpOffset] &&
@@ -148,9 +144,26 @@ func (s *super) follows(pkt []byte, p *packet) bool {
 		bytes.Equal(a[tcpMinLen:], b[tcpMinLen:])
 }
 
+// followsIP is follows for the IP header.
+func (s *super) followsIP(pkt []byte, p *packet) bool {
+	head := s.bufs[1]
+	if p.ip.v6 {
+		return be32(pkt, 0) == be32(head, 0) && // version, traffic class, flow label
+			be16(pkt, ip6Next) == be16(head, ip6Next) && // next header, hop limit
+			bytes.Equal(pkt[ip6Src:ip6Len], head[ip6Src:ip6Len])
+	}
+	if be16(pkt, 0) != be16(head, 0) || // version, header length, TOS
+		be32(pkt, ipFrag) != be32(head, ipFrag) || // flags, offset, TTL, protocol
+		be32(pkt, ipSrc) != be32(head, ipSrc) || be32(pkt, ipDst) != be32(head, ipDst) {
+		return false
+	}
+	step := p.id - s.lastID
+	return step == 1 || step == 0 && be16(pkt, ipFrag)&ipDontFragment != 0
+}
+
 // finish writes the headers and returns the buffers. A single packet stays as
 // it is. A merged one gets the headers of a kernel's own super-packet: total
-// lengths, a valid IP checksum, and in the transport checksum's field the sum of
+// lengths, a valid IPv4 checksum, and in the transport checksum's field the sum of
 // the pseudo header, which the kernel or a network card completes.
 func (s *super) finish() [][]byte {
 	var h virtio.NetHdr
@@ -165,21 +178,20 @@ func (s *super) finish() [][]byte {
 			GSOType:    virtio.GSOUDPL4,
 			HdrLen:     uint16(s.first.headerLen),
 			GSOSize:    uint16(s.first.payloadLen),
-			CsumStart:  ipMinLen,
+			CsumStart:  uint16(s.first.ip.len),
 			CsumOffset: uint16(field),
 		}
-		n := s.len - ipMinLen
+		l4, n := head[s.first.ip.len:], s.len-s.first.ip.len
 		switch {
 		case !s.first.tcp:
-			putBE16(head, ipMinLen+udpLength, uint16(n))
-		case head[ipMinLen+tcpFlags]&tcpCWR != 0:
-			h.GSOType = virtio.GSOTCPv4 | virtio.GSOECN
+			putBE16(l4, udpLength, uint16(n))
+		case l4[tcpFlags]&tcpCWR != 0:
+			h.GSOType = tcpGSO(s.first.ip) | virtio.GSOECN
 		default:
-			h.GSOType = virtio.GSOTCPv4
+			h.GSOType = tcpGSO(s.first.ip)
 		}
-		putBE16(head, ipTotalLen, uint16(s.len))
-		setIPv4Csum(head, ipMinLen)
-		putBE16(head, ipMinLen+field, checksum.Fold(pseudo(head, n)))
+		s.first.ip.setLength(head, s.len)
+		putBE16(l4, field, checksum.Fold(s.first.ip.pseudo(head)+uint64(n)))
 	}
 	h.Encode(&s.hdr)
 	return s.bufs[:s.n]
@@ -187,10 +199,11 @@ func (s *super) finish() [][]byte {
 
 // packet holds the header fields that the Merger compares.
 type packet struct {
+	ip         ip
 	tcp        bool
 	headerLen  int
 	payloadLen int
-	id         uint16
+	id         uint16 // IPv4's
 	seq        uint32
 	ends       bool // TCP: PSH or FIN, after which no packet is joined
 }
@@ -199,19 +212,21 @@ type packet struct {
 // super-packet, one that a Splitter restores exactly. It leaves checksums to
 // intact: most packets are never joined.
 //
-// Excluded are IPv4 options, fragments, trailing bytes, packets without
-// payload, UDP without a checksum, and TCP flags other than ACK, PSH, FIN, ECE
-// and CWR.
+// Excluded are IPv4 options, IPv6 extension headers, fragments, trailing bytes,
+// packets without payload, UDP without a checksum, and TCP flags other than ACK, PSH,
+// FIN, ECE and CWR.
 func (p *packet) parse(b []byte, cfg MergeConfig) bool {
-	if len(b) < ipMinLen+udpLen || b[0] != 4<<4|ipMinLen/4 ||
-		int(be16(b, ipTotalLen)) != len(b) || be16(b, ipFrag)&^ipDontFragment != 0 {
+	if !p.parseIP(b) {
 		return false
 	}
-	l4 := b[ipMinLen:]
-	p.id = be16(b, ipID)
-	switch b[ipProto] {
+	tcp := cfg.TCP
+	if p.ip.v6 {
+		tcp = cfg.TCPv6
+	}
+	l4 := b[p.ip.len:]
+	switch p.ip.proto {
 	case protoTCP:
-		if !cfg.TCP || len(l4) < tcpMinLen {
+		if !tcp || len(l4) < tcpMinLen {
 			return false
 		}
 		flags := l4[tcpFlags]
@@ -220,14 +235,14 @@ func (p *packet) parse(b []byte, cfg MergeConfig) bool {
 			flags&(tcpACK|tcpSYN|tcpRST|tcpURG) != tcpACK {
 			return false
 		}
-		p.tcp, p.headerLen = true, ipMinLen+headerLen
+		p.tcp, p.headerLen = true, p.ip.len+headerLen
 		p.seq = be32(l4, tcpSeq)
 		p.ends = flags&(tcpPSH|tcpFIN) != 0
 	case protoUDP:
 		if !cfg.UDP || len(l4) == udpLen || int(be16(l4, udpLength)) != len(l4) || be16(l4, udpCsum) == 0 {
 			return false
 		}
-		p.tcp, p.headerLen, p.ends = false, ipMinLen+udpLen, false
+		p.tcp, p.headerLen, p.ends = false, p.ip.len+udpLen, false
 	default:
 		return false
 	}
@@ -235,13 +250,28 @@ func (p *packet) parse(b []byte, cfg MergeConfig) bool {
 	return true
 }
 
-// intact verifies both checksums of b, and their form: 0xffff and 0 are the same
+// parseIP is parse for the IP header.
+func (p *packet) parseIP(b []byte) bool {
+	switch {
+	case len(b) >= ipMinLen+udpLen && b[0] == 4<<4|ipMinLen/4:
+		p.ip, p.id = ip{len: ipMinLen, proto: b[ipProto]}, be16(b, ipID)
+		return int(be16(b, ipTotalLen)) == len(b) && be16(b, ipFrag)&^ipDontFragment == 0
+	case len(b) >= ip6Len+udpLen && b[0]>>4 == 6:
+		p.ip, p.id = ip{v6: true, len: ip6Len, proto: b[ip6Next]}, 0
+		return ip6Len+int(be16(b, ip6PayloadLen)) == len(b)
+	}
+	return false
+}
+
+// intact verifies the checksums of b, and their form: 0xffff and 0 are the same
 // sum, and a Splitter writes only one of them.
 func (p *packet) intact(b []byte) bool {
-	l4 := b[ipMinLen:]
-	if p.tcp && be16(l4, tcpCsum) == 0xffff || be16(b, ipCsum) == 0xffff {
+	l4 := b[p.ip.len:]
+	if p.tcp && be16(l4, tcpCsum) == 0xffff {
 		return false
 	}
-	return checksum.Valid(checksum.Add(0, b[:ipMinLen])) &&
-		checksum.Valid(checksum.Add(pseudo(b, len(l4)), l4))
+	if !p.ip.v6 && (be16(b, ipCsum) == 0xffff || !checksum.Valid(checksum.Add(0, b[:ipMinLen]))) {
+		return false
+	}
+	return checksum.Valid(checksum.Add(p.ip.pseudo(b)+uint64(len(l4)), l4))
 }

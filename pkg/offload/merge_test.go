@@ -14,9 +14,25 @@ func pair(udp bool) (a, b template) {
 		udp: udp, ttl: 63, id: 0xffff, df: true, seq: 0xffffff00, ack: 9, window: 500,
 		flags: tcpACK, options: []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2}, payload: make([]byte, 0x200),
 	}
-	b = a
-	b.id, b.seq = 0, 0x100 // both wrap around
-	return a, b
+	return a, second(a)
+}
+
+// second returns the segment after that of pair.
+func second(a template) template {
+	a.id, a.seq = 0, 0x100 // both wrap around
+	return a
+}
+
+// kinds returns the first segments of pairs: TCP and UDP over both families.
+func kinds() (all []template) {
+	for _, v6 := range []bool{false, true} {
+		for _, udp := range []bool{false, true} {
+			m, _ := pair(udp)
+			m.v6 = v6
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // Each case changes the second of two packets that would merge; the merger must
@@ -25,6 +41,7 @@ func TestMergeRules(t *testing.T) {
 	type edit func(a, b *template)
 	for _, c := range []struct {
 		name   string
+		v6     bool
 		udp    bool
 		edit   edit
 		raw    func(p []byte) // changes the finished second packet
@@ -90,9 +107,22 @@ func TestMergeRules(t *testing.T) {
 		{name: "IP zero", edit: zeroIP, merged: true},
 		{name: "IP's other zero", edit: zeroIP, both: func(p []byte) { putBE16(p, ipCsum, 0xffff) }},
 		{name: "damaged payload", raw: func(p []byte) { p[len(p)-1]++ }},
+		{name: "TCP over IPv6 control", v6: true, merged: true},
+		{name: "UDP over IPv6 control", v6: true, udp: true, merged: true},
+		{name: "IPv6 payload", v6: true, raw: func(p []byte) { p[len(p)-1]++ }},
+		{name: "traffic class", v6: true, edit: func(_, b *template) { b.tos = 1 }},
+		{name: "flow label", v6: true, raw: func(p []byte) { p[3]++ }},
+		{name: "hop limit", v6: true, edit: func(_, b *template) { b.ttl-- }},
+		{name: "IPv6 source", v6: true, raw: func(p []byte) { p[ip6Src+15]++; fixCsum(p) }},
+		{name: "IPv6 destination", v6: true, raw: func(p []byte) { p[ip6Len-16]++; fixCsum(p) }},
+		{name: "IPv6 port", v6: true, udp: true, raw: func(p []byte) { p[ip6Len+1]++; fixCsum(p) }},
+		{name: "IPv6 gap", v6: true, edit: func(_, b *template) { b.seq++ }},
+		{name: "extension header", v6: true, both: func(p []byte) { p[ip6Next] = protoDstOpts; p[ip6Len], p[ip6Len+1] = protoTCP, 0 }},
+		{name: "IPv6 length", v6: true, raw: func(p []byte) { p[ip6PayloadLen+1]++ }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := pair(c.udp)
+			a.v6, b.v6 = c.v6, c.v6
 			if c.edit != nil {
 				c.edit(&a, &b)
 			}
@@ -104,7 +134,7 @@ func TestMergeRules(t *testing.T) {
 			if c.raw != nil {
 				c.raw(packets[1])
 			}
-			out := merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets)
+			out := merge(NewMerger(everything), packets)
 			if merged := len(out) == 1; merged != c.merged {
 				t.Errorf("merged: %v, want %v", merged, c.merged)
 			}
@@ -169,7 +199,7 @@ func TestMergeLeavesTrailingBytes(t *testing.T) {
 			p := packets[which]
 			putBE16(p, ipTotalLen, uint16(len(p)-1))
 			setIPv4Csum(p, ipMinLen)
-			out := merge(NewMerger(MergeConfig{TCP: true, UDP: true}), packets)
+			out := merge(NewMerger(everything), packets)
 			if len(out) != 2 || len(out[which]) != virtio.HdrLen+len(p) {
 				t.Errorf("UDP %v: a packet with a byte behind it was merged", udp)
 			}
@@ -178,11 +208,11 @@ func TestMergeLeavesTrailingBytes(t *testing.T) {
 }
 
 func TestMergeHonoursItsConfig(t *testing.T) {
-	for _, udp := range []bool{false, true} {
-		a, b := pair(udp)
-		packets := [][]byte{a.build(false), b.build(false)}
-		if out := merge(NewMerger(MergeConfig{TCP: udp, UDP: !udp}), packets); len(out) != 2 {
-			t.Errorf("UDP %v is merged, though it is switched off", udp)
+	for _, a := range kinds() {
+		packets := [][]byte{a.build(false), second(a).build(false)}
+		off := MergeConfig{TCP: a.udp || a.v6, TCPv6: a.udp || !a.v6, UDP: !a.udp}
+		if out := merge(NewMerger(off), packets); len(out) != 2 {
+			t.Errorf("IPv6 %v, UDP %v is merged, though it is switched off", a.v6, a.udp)
 		}
 	}
 }
@@ -208,7 +238,7 @@ func TestMergeKeepsWithinAPacket(t *testing.T) {
 }
 
 func TestFlushOfNothing(t *testing.T) {
-	m := NewMerger(MergeConfig{TCP: true, UDP: true})
+	m := NewMerger(everything)
 	if m.Flush() != nil {
 		t.Error("an empty merger returned something")
 	}

@@ -9,8 +9,8 @@ import (
 
 // Reasons for which Splitter.Reset refuses a packet.
 var (
-	// ErrNotIPv4 reports bytes that are not a whole IPv4 packet.
-	ErrNotIPv4 = errors.New("not an IPv4 packet")
+	// ErrNotIP reports bytes that are not a whole IP packet.
+	ErrNotIP = errors.New("not an IP packet")
 	// ErrChecksumRange reports a vnet header whose checksum lies outside of the
 	// packet's payload.
 	ErrChecksumRange = errors.New("checksum lies outside of the packet")
@@ -44,8 +44,9 @@ type Splitter struct {
 	// pkt is the super-packet; nil after its last train.
 	pkt       []byte
 	payload   []byte // of the trains that follow
-	ipLen     int
-	headerLen int // IP and transport
+	ip        ip
+	pseudo    uint64 // sum of the pseudo header but for the length
+	headerLen int    // IP and transport
 	tcp       bool
 	segSize   int
 	sent      int    // segments before payload
@@ -61,53 +62,64 @@ type Splitter struct {
 // train is sent. After an error there are no trains.
 func (s *Splitter) Reset(h *virtio.NetHdr, pkt []byte) error {
 	s.pkt = nil
-	ipLen, total, ok := ipv4Lengths(pkt)
+	header, total, ok := parseIP(pkt)
 	if !ok {
-		return ErrNotIPv4
+		return ErrNotIP
 	}
 	pkt = pkt[:total] // the rest is padding
 	if h.GSOType == virtio.GSONone {
 		if h.Flags&virtio.FlagNeedsCsum != 0 {
-			if err := completeCsum(h, pkt, ipLen); err != nil {
+			if err := completeCsum(h, pkt, header); err != nil {
 				return err
 			}
 		}
 		s.pkt, s.segSize = pkt, 0
 		return nil
 	}
-	s.tcp = h.GSOType&^virtio.GSOECN == virtio.GSOTCPv4
-	headerLen := ipLen + udpLen
+	s.tcp = h.GSOType&^virtio.GSOECN == tcpGSO(header)
+	headerLen := header.len + udpLen
 	switch {
-	case s.tcp && pkt[ipProto] == protoTCP && total >= ipLen+tcpMinLen:
-		headerLen = ipLen + int(pkt[ipLen+tcpOffset]>>4)*4
-		if headerLen < ipLen+tcpMinLen {
+	case s.tcp && header.proto == protoTCP && total >= header.len+tcpMinLen:
+		headerLen = header.len + int(pkt[header.len+tcpOffset]>>4)*4
+		if headerLen < header.len+tcpMinLen {
 			return ErrGSO
 		}
-		s.seq = be32(pkt, ipLen+tcpSeq)
-	case h.GSOType == virtio.GSOUDPL4 && pkt[ipProto] == protoUDP:
+		s.seq = be32(pkt, header.len+tcpSeq)
+	case h.GSOType == virtio.GSOUDPL4 && header.proto == protoUDP:
 	default:
 		return ErrGSO
 	}
-	if h.GSOSize == 0 || headerLen > total || be16(pkt, ipFrag)&ipFragMask != 0 ||
-		headerLen+int(h.GSOSize) > maxDatagram {
+	if h.GSOSize == 0 || headerLen > min(total, maxHeaders) || headerLen+int(h.GSOSize) > maxDatagram ||
+		!header.v6 && be16(pkt, ipFrag)&ipFragMask != 0 {
 		return ErrGSO
 	}
 	s.pkt, s.payload = pkt, pkt[headerLen:]
-	s.ipLen, s.headerLen, s.segSize, s.sent = ipLen, headerLen, int(h.GSOSize), 0
-	s.id = be16(pkt, ipID)
+	s.ip, s.headerLen, s.segSize, s.sent = header, headerLen, int(h.GSOSize), 0
+	s.pseudo = header.pseudo(pkt)
+	if !header.v6 {
+		s.id = be16(pkt, ipID)
+	}
 	return nil
+}
+
+// tcpGSO returns the GSO type of TCP super-packets behind an IP header.
+func tcpGSO(h ip) uint8 {
+	if h.v6 {
+		return virtio.GSOTCPv6
+	}
+	return virtio.GSOTCPv4
 }
 
 // completeCsum carries out VIRTIO_NET_HDR_F_NEEDS_CSUM: the field holds the sum
 // of the pseudo header, and gets the checksum from CsumStart to the end.
-func completeCsum(h *virtio.NetHdr, pkt []byte, ipLen int) error {
+func completeCsum(h *virtio.NetHdr, pkt []byte, header ip) error {
 	start := int(h.CsumStart)
 	field := start + int(h.CsumOffset)
-	if start < ipLen || field+2 > len(pkt) {
+	if start < header.len || field+2 > len(pkt) {
 		return ErrChecksumRange
 	}
 	sum := checksum.Finish(checksum.Add(0, pkt[start:]))
-	if sum == 0 && pkt[ipProto] == protoUDP {
+	if sum == 0 && header.proto == protoUDP {
 		sum = 0xffff // RFC 768: zero would mean that there is no checksum
 	}
 	putBE16(pkt, field, sum)
@@ -154,15 +166,16 @@ func (s *Splitter) Next(t *Train) bool {
 }
 
 // writeHeader writes the headers of the next segment, as the kernel does
-// (inet_gso_segment, tcp_gso_segment, __udp_gso_segment): the IP ID counts up,
+// (inet_gso_segment, tcp_gso_segment, __udp_gso_segment): IPv4's ID counts up,
 // FIN and PSH go to the last segment, CWR to the first.
 func (s *Splitter) writeHeader(h, payload []byte, last bool) {
 	copy(h, s.pkt)
-	putBE16(h, ipTotalLen, uint16(len(h)+len(payload)))
-	putBE16(h, ipID, s.id+uint16(s.sent))
-	setIPv4Csum(h, s.ipLen)
+	if !s.ip.v6 {
+		putBE16(h, ipID, s.id+uint16(s.sent))
+	}
+	s.ip.setLength(h, len(h)+len(payload))
 
-	l4, field := h[s.ipLen:], udpCsum
+	l4, field := h[s.ip.len:], udpCsum
 	n := len(l4) + len(payload)
 	if s.tcp {
 		field = tcpCsum
@@ -177,7 +190,7 @@ func (s *Splitter) writeHeader(h, payload []byte, last bool) {
 		putBE16(l4, udpLength, uint16(n))
 	}
 	putBE16(l4, field, 0)
-	sum := checksum.Finish(checksum.Add(checksum.Add(pseudo(h, n), l4), payload))
+	sum := checksum.Finish(checksum.Add(checksum.Add(s.pseudo+uint64(n), l4), payload))
 	if sum == 0 && !s.tcp {
 		sum = 0xffff
 	}

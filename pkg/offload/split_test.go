@@ -10,11 +10,8 @@ import (
 	"github.com/coreos/flannel/pkg/tun/virtio"
 )
 
-// Types of linux/virtio_net.h that the Splitter refuses: UFO, and TCP over IPv6.
-const (
-	gsoUDP   = 3
-	gsoTCPv6 = 4
-)
+// gsoUDP is a type of linux/virtio_net.h that the Splitter refuses: UFO.
+const gsoUDP = 3
 
 func TestSplitPassesWholePackets(t *testing.T) {
 	a, _ := pair(false)
@@ -27,13 +24,12 @@ func TestSplitPassesWholePackets(t *testing.T) {
 }
 
 func TestSplitCompletesChecksums(t *testing.T) {
-	for _, udp := range []bool{false, true} {
-		m, _ := pair(udp)
+	for _, m := range kinds() {
 		h := m.hdr(0)
 		h.GSOType = virtio.GSONone
 		out, err := split(t, new(Splitter), h, m.build(true))
 		if err != nil || !equal(out, [][]byte{m.build(false)}) {
-			t.Errorf("UDP %v: %v, or a wrong checksum", udp, err)
+			t.Errorf("IPv6 %v, UDP %v: %v, or a wrong checksum", m.v6, m.udp, err)
 		}
 	}
 }
@@ -87,6 +83,39 @@ func TestSplitKeepsIPOptions(t *testing.T) {
 	}
 }
 
+// Extension headers that hold options go to each segment.
+func TestSplitKeepsExtensionHeaders(t *testing.T) {
+	m, _ := pair(false)
+	m.v6 = true
+	m.payload = bytes.Repeat([]byte("flannel "), 100)
+	plain := m.build(true)
+	options := []byte{protoDstOpts, 0, 1, 4, 0, 0, 0, 0, protoTCP, 0, 1, 4, 0, 0, 0, 0} // padding
+	pkt := slices.Concat(plain[:ip6Len], options, plain[ip6Len:])
+	pkt[ip6Next] = protoHop
+	putBE16(pkt, ip6PayloadLen, uint16(len(pkt)-ip6Len))
+	h := m.hdr(300)
+	h.CsumStart, h.HdrLen = h.CsumStart+uint16(len(options)), h.HdrLen+uint16(len(options))
+	out, err := split(t, new(Splitter), h, pkt)
+	if err != nil || len(out) != 3 {
+		t.Fatalf("%d packets, %v; want 3", len(out), err)
+	}
+	var payload []byte
+	for _, p := range out {
+		header, total, ok := parseIP(p)
+		if !ok || total != len(p) || !bytes.Equal(p[ip6Len:ip6Len+len(options)], options) {
+			t.Fatalf("packet of %d bytes states %d, or lost its options", len(p), total)
+		}
+		l4 := p[header.len:]
+		if !checksum.Valid(checksum.Add(header.pseudo(p)+uint64(len(l4)), l4)) {
+			t.Error("wrong checksum")
+		}
+		payload = append(payload, l4[tcpMinLen+len(m.options):]...)
+	}
+	if !bytes.Equal(payload, m.payload) {
+		t.Error("payload changed")
+	}
+}
+
 func TestSplitOfHeadersAlone(t *testing.T) {
 	m, _ := pair(false)
 	m.payload = nil
@@ -119,20 +148,35 @@ func TestSplitFillsTrains(t *testing.T) {
 func TestSplitRefuses(t *testing.T) {
 	m, _ := pair(false)
 	u, _ := pair(true)
+	v6 := m
+	v6.v6 = true
 	for name, c := range map[string]struct {
 		m    template
 		edit func(h *virtio.NetHdr, p []byte) []byte
 		want error
 	}{
-		"no packet":     {m, func(_ *virtio.NetHdr, p []byte) []byte { return nil }, ErrNotIPv4},
-		"IPv6":          {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x65; return p }, ErrNotIPv4},
-		"short header":  {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x44; return p }, ErrNotIPv4},
-		"long header":   {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x4f; return p[:40] }, ErrNotIPv4},
-		"cut":           {m, func(_ *virtio.NetHdr, p []byte) []byte { return p[:len(p)-1] }, ErrNotIPv4},
+		"no packet":      {m, func(_ *virtio.NetHdr, p []byte) []byte { return nil }, ErrNotIP},
+		"IPv6":           {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x65; return p }, ErrNotIP},
+		"short header":   {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x44; return p }, ErrNotIP},
+		"long header":    {m, func(_ *virtio.NetHdr, p []byte) []byte { p[0] = 0x4f; return p[:40] }, ErrNotIP},
+		"cut":            {m, func(_ *virtio.NetHdr, p []byte) []byte { return p[:len(p)-1] }, ErrNotIP},
+		"IPv6 jumbogram": {v6, func(_ *virtio.NetHdr, p []byte) []byte { p[ip6Next] = protoHop; putBE16(p, ip6PayloadLen, 0); return p }, ErrNotIP},
+		"IPv6 cut":       {v6, func(_ *virtio.NetHdr, p []byte) []byte { return p[:len(p)-1] }, ErrNotIP},
+		"IPv6 header":    {v6, func(_ *virtio.NetHdr, p []byte) []byte { return p[:39] }, ErrNotIP},
+		"IPv6 fragment":  {v6, func(_ *virtio.NetHdr, p []byte) []byte { p[ip6Next] = 44; return p }, ErrGSO},
+		"long options": {v6, func(_ *virtio.NetHdr, p []byte) []byte {
+			p[ip6Next], p[ip6Len], p[ip6Len+1] = protoDstOpts, protoTCP, 8
+			return p
+		}, ErrGSO},
+		"cut options": {v6, func(_ *virtio.NetHdr, p []byte) []byte {
+			p[ip6Next], p[ip6Len], p[ip6Len+1] = protoDstOpts, protoTCP, 255
+			return p
+		}, ErrGSO},
+		"TCP over IPv4": {v6, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOTCPv4; return p }, ErrGSO},
 		"no size":       {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOSize = 0; return p }, ErrGSO},
 		"size":          {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOSize = 65500; return p }, ErrGSO},
 		"type":          {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = gsoUDP; return p }, ErrGSO},
-		"TCP over IPv6": {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = gsoTCPv6; return p }, ErrGSO},
+		"TCP over IPv6": {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOTCPv6; return p }, ErrGSO},
 		"UDP as TCP":    {u, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOTCPv4; return p }, ErrGSO},
 		"TCP as UDP":    {m, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType = virtio.GSOUDPL4; return p }, ErrGSO},
 		"UDP with ECN":  {u, func(h *virtio.NetHdr, p []byte) []byte { h.GSOType |= virtio.GSOECN; return p }, ErrGSO},

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -26,14 +27,16 @@ var network = netip.MustParsePrefix("10.5.0.0/16")
 // bench is a host with an uplink in 192.168.77.0/24 and, as most tests need it,
 // a VXLAN device.
 type bench struct {
-	t    testing.TB
-	host *netnstest.Host
+	t      testing.TB
+	host   *netnstest.Host
+	family inet.Family
+	device string
 }
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	netnstest.Require(t)
-	b := &bench{t, netnstest.New(t).Host("a")}
+	b := &bench{t, netnstest.New(t).Host("a"), inet.IPv4, device}
 	b.addDevice()
 	return b
 }
@@ -157,13 +160,16 @@ func join(a, b State) State {
 func (b *bench) kernel() (State, error) {
 	var s State
 	h := b.host.Netlink()
-	routes, err := h.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := h.RouteListFiltered(int(kernelFamily(b.family)), &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return s, err
 	}
 	for _, r := range routes {
 		out := Route{Dst: prefixOf(r.Dst), Metric: uint32(r.Priority), Kind: Link}
-		out.Via, _ = netip.AddrFromSlice(r.Gw.To4())
+		out.Via = addrOf(r.Gw)
+		if b.family == inet.IPv6 && out.Metric == ipv6Metric {
+			out.Metric = 0
+		}
 		switch {
 		case r.Type == unix.RTN_PROHIBIT:
 			out.Kind = Prohibit
@@ -181,11 +187,11 @@ func (b *bench) kernel() (State, error) {
 		}
 		s.Routes = append(s.Routes, out)
 	}
-	l, err := h.LinkByName(device)
+	l, err := h.LinkByName(b.device)
 	if err != nil {
 		return s, err
 	}
-	for _, family := range []int{unix.AF_INET, unix.AF_BRIDGE} {
+	for _, family := range []int{int(kernelFamily(b.family)), unix.AF_BRIDGE} {
 		entries, err := h.NeighList(l.Attrs().Index, family)
 		if err != nil {
 			return s, err
@@ -194,8 +200,7 @@ func (b *bench) kernel() (State, error) {
 			if e.State&netlink.NUD_PERMANENT == 0 {
 				continue
 			}
-			ip, _ := netip.AddrFromSlice(e.IP.To4())
-			s.Neighs = append(s.Neighs, Neigh{ip, MAC(e.HardwareAddr), family == unix.AF_BRIDGE})
+			s.Neighs = append(s.Neighs, Neigh{addrOf(e.IP), MAC(e.HardwareAddr), family == unix.AF_BRIDGE})
 		}
 	}
 	return s, nil
@@ -205,9 +210,14 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	}
-	a, _ := netip.AddrFromSlice(n.IP.To4())
 	ones, _ := n.Mask.Size()
-	return netip.PrefixFrom(a, ones)
+	return netip.PrefixFrom(addrOf(n.IP), ones)
+}
+
+// addrOf is the zero Addr for no address.
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }
 
 // sorted makes a State comparable.

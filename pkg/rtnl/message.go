@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Messages are laid out as in netlink(7) and rtnetlink(7): a header of 16
@@ -52,11 +54,22 @@ func appendAddr(b []byte, kind uint16, a netip.Addr) []byte {
 	return appendAttr(b, kind, a.AsSlice()...)
 }
 
-func addrFamily(a netip.Addr) uint8 {
-	if a.Is4() {
+// kernelFamily returns the kernel's number of a family.
+func kernelFamily(f inet.Family) uint8 {
+	if f == inet.IPv4 {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
+}
+
+func addrFamily(a netip.Addr) uint8 { return kernelFamily(inet.Of(a)) }
+
+// unspecified returns the zero address of a family.
+func unspecified(family uint8) netip.Addr {
+	if family == unix.AF_INET6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
 }
 
 func uint32Of(b []byte) uint32 {

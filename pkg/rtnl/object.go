@@ -29,7 +29,8 @@ type Route struct {
 	Via netip.Addr
 	// Dev is the interface's name; empty for Prohibit.
 	Dev string
-	// Metric orders routes to one destination: the lowest wins.
+	// Metric orders routes to one destination: the lowest wins. With 0 the kernel
+	// gives an IPv6 route the metric 1024.
 	Metric uint32
 	Kind   Kind
 }

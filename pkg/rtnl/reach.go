@@ -43,8 +43,8 @@ type nextHops struct {
 	links []uint32
 }
 
-// Interfaces returns, for each IPv4 address, the indexes of the interfaces that
-// routes to it name, sorted. In each routing table but "local" these are the
+// Interfaces returns, for each address, the indexes of the interfaces that routes to
+// it name, sorted. In each routing table but "local" these are the
 // routes with the longest matching prefix: of any metric, with all their next hops.
 // So both ways count of a host that has several, and of one that sends by one
 // interface and receives by another. An address without a route is absent.
@@ -78,7 +78,12 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 	}
 	_, err := RetryDump("routes", func() ([]struct{}, error) {
 		best = make(map[place]nextHops)
-		return nil, r.conn.dump(unix.RTM_GETROUTE, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...), consider)
+		var errs []error
+		for _, family := range families(sorted) {
+			request := [unix.SizeofRtMsg]byte{family}
+			errs = append(errs, r.conn.dump(unix.RTM_GETROUTE, request[:], consider))
+		}
+		return nil, errors.Join(errs...)
 	})
 	if err != nil {
 		return nil, err
@@ -90,7 +95,7 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 	for _, a := range sorted {
 		if len(found[a]) == 0 {
 			// A next hop object that the kernel does not expand
-			// (net.ipv4.nexthop_compat_mode 0), or no route.
+			// (net.ipv4.nexthop_compat_mode 0, for both families), or no route.
 			if routes, err := r.links.RouteGet(a.AsSlice()); err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_UNICAST {
 				found[a] = []uint32{uint32(routes[0].LinkIndex)}
 			}
@@ -103,19 +108,27 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 	return found, nil
 }
 
+// families returns the address families of addrs, each once.
+func families(sorted []netip.Addr) (all []uint8) {
+	for _, a := range sorted {
+		if f := addrFamily(a); !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // parseNextHops decodes a unicast route of any table but "local".
 func parseNextHops(body []byte) (nextHops, bool) {
-	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET || body[7] != unix.RTN_UNICAST {
+	if len(body) < unix.SizeofRtMsg || body[7] != unix.RTN_UNICAST {
 		return nextHops{}, false
 	}
 	r := nextHops{table: uint32(body[4])}
-	dst := netip.IPv4Unspecified()
+	dst := unspecified(body[0])
 	for kind, value := range attributes(body, unix.SizeofRtMsg) {
 		switch kind {
 		case unix.RTA_DST:
-			if len(value) == 4 {
-				dst = netip.AddrFrom4([4]byte(value))
-			}
+			dst, _ = netip.AddrFromSlice(value)
 		case unix.RTA_TABLE:
 			r.table = uint32Of(value)
 		case unix.RTA_OIF:

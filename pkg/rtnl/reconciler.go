@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
@@ -27,7 +28,8 @@ const (
 
 // Config describes the network that a Reconciler works for.
 type Config struct {
-	// Network is the range that our routes lead into.
+	// Network is the range that our routes lead into. Its family is that of all
+	// routes and neighbours.
 	Network netip.Prefix
 	// Device is the backend's own interface. All permanent entries on it are
 	// ours. Empty: the backend has none.
@@ -53,6 +55,7 @@ type Reconciler struct {
 	Links *netlink.Handle
 
 	config   Config
+	ipv6     *netdev.IPv6Settings // nil for an IPv4 network
 	listener *reconcile.Listener
 	changed  reconcile.Signal
 
@@ -81,7 +84,10 @@ func New(c Config) (*Reconciler, error) {
 	// Listen from here on: a change between Reset and Run must not be missed.
 	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}
 	if c.Network.Addr().Is6() {
-		groups = append(groups, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
+		groups = []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE}
+		if r.ipv6, err = netdev.OpenIPv6Settings(); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
 	}
 	if r.listener, err = reconcile.Listen(unix.NETLINK_ROUTE, groups...); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -100,6 +106,9 @@ func (r *Reconciler) Close() error {
 	}
 	if r.listener != nil {
 		errs = append(errs, r.listener.Close())
+	}
+	if r.ipv6 != nil {
+		errs = append(errs, r.ipv6.Close())
 	}
 	r.Links.Close()
 	return errors.Join(errs...)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -262,7 +263,7 @@ func TestRoutesBesideOurs(t *testing.T) {
 // that is on it.
 func TestForeignDeviceStays(t *testing.T) {
 	netnstest.Require(t)
-	b := &bench{t, netnstest.New(t).Host("a")}
+	b := &bench{t, netnstest.New(t).Host("a"), inet.IPv4, device}
 	b.host.Bridge(device, netip.MustParsePrefix("10.5.1.1/24"), 0)
 	b.ip("neigh add 10.5.1.9 lladdr 0e:00:00:00:77:09 nud permanent dev " + device)
 	b.ip("route add 10.5.200.0/24 dev " + device + " proto 42")

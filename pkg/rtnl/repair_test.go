@@ -47,7 +47,7 @@ func TestRepair(t *testing.T) {
 		"link set " + device + " down",
 	} {
 		t.Run(harm, func(t *testing.T) {
-			inner := &bench{t, b.host}
+			inner := &bench{t, b.host, b.family, b.device}
 			inner.ip(harm)
 			if err := inner.difference(want); err != nil {
 				t.Logf("harm is done")

@@ -6,9 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rtaNextHopID is RTA_NH_ID (linux/rtnetlink.h), which package unix lacks: a next
-// hop by reference.
-const rtaNextHopID = 30
+const (
+	// rtaNextHopID is RTA_NH_ID (linux/rtnetlink.h), which package unix lacks: a next
+	// hop by reference.
+	rtaNextHopID = 30
+	// ipv6Metric is the metric of an IPv6 route that names none (IP6_RT_PRIO_USER,
+	// linux/ipv6_route.h).
+	ipv6Metric = 1024
+)
 
 // kernelRoute is a route as the kernel has it.
 type kernelRoute struct {
@@ -64,8 +69,11 @@ func (s scope) parseRoute(body []byte) (kernelRoute, bool) {
 	}
 	r := kernelRoute{protocol: body[5], scope: body[6], kind: body[7], odd: body[3] != 0}
 	flags := native.Uint32(body[8:])
+	if flags&unix.RTM_F_CLONED != 0 {
+		return kernelRoute{}, false // an older kernel lists cached IPv6 routes, too
+	}
 	table := uint32(body[4])
-	var dst netip.Addr
+	dst := unspecified(body[0]) // the default route has no RTA_DST
 	for kind, value := range attributes(body, unix.SizeofRtMsg) {
 		switch kind {
 		case unix.RTA_DST:
@@ -82,11 +90,8 @@ func (s scope) parseRoute(body []byte) (kernelRoute, bool) {
 			r.odd = true
 		}
 	}
-	if !dst.IsValid() { // the default route
-		dst = netip.IPv4Unspecified()
-		if body[0] == unix.AF_INET6 {
-			dst = netip.IPv6Unspecified()
-		}
+	if dst.Is6() && r.Metric == ipv6Metric {
+		r.Metric = 0
 	}
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
 	r.Dev = s.name(r.link)

@@ -16,8 +16,8 @@ type Features struct {
 	Checksum error
 	// TSO4, TSO6, USO: reads return TCP and UDP super-packets.
 	TSO4, TSO6, USO error
-	// WriteTSO, WriteUSO: the kernel takes TCP and UDP super-packets.
-	WriteTSO, WriteUSO error
+	// WriteTSO4, WriteTSO6, WriteUSO: the kernel takes TCP and UDP super-packets.
+	WriteTSO4, WriteTSO6, WriteUSO error
 }
 
 // offloadSets are the sets of offloads to try, the largest first. The kernel
@@ -49,6 +49,7 @@ func setOffloads(fd int) Features {
 		}
 		return refusal
 	}
+<<<<<<< HEAD
 	f := Features{
 		Checksum: reason(unix.TUN_F_CSUM),
 		TSO4:     reason(unix.TUN_F_TSO4),
@@ -56,6 +57,16 @@ func setOffloads(fd int) Features {
 		USO:      reason(unix.TUN_F_USO4),
 		WriteTSO: probeWrite(fd, virtio.GSOTCPv4),
 		WriteUSO: probeWrite(fd, virtio.GSOUDPL4),
+=======
+	return Features{
+		Checksum:  reason(unix.TUN_F_CSUM),
+		TSO4:      reason(unix.TUN_F_TSO4),
+		TSO6:      reason(unix.TUN_F_TSO6),
+		USO:       reason(unix.TUN_F_USO4),
+		WriteTSO4: probeWrite(fd, virtio.GSOTCPv4),
+		WriteTSO6: probeWrite(fd, virtio.GSOTCPv6),
+		WriteUSO:  probeWrite(fd, virtio.GSOUDPL4),
+>>>>>>> w-v6back
 	}
 	if f.USO != nil && f.WriteUSO != nil {
 		f.USO, f.WriteUSO = needsRelease("6.2", f.USO), needsRelease("6.2", f.WriteUSO)
@@ -79,29 +90,42 @@ func needsRelease(release string, err error) error {
 // if the header is good. The packet goes nowhere. If the device persisted and is
 // up, the kernel drops the packet for its martian source.
 func probeWrite(fd int, gsoType uint8) error {
-	const payload, segment = 32, 16
-	pkt := make([]byte, virtio.HdrLen+20+20+payload)
-	ip := pkt[virtio.HdrLen:]
-	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, GSOType: gsoType, GSOSize: segment, CsumStart: 20}
-	ip[0] = 4<<4 | 5
-	switch gsoType {
-	case virtio.GSOTCPv4:
-		h.HdrLen, h.CsumOffset = 40, 16
-		ip[9] = unix.IPPROTO_TCP
-		ip[20+12] = 5 << 4
-		ip[20+13] = 0x10 // ACK
-	case virtio.GSOUDPL4:
-		pkt = pkt[:len(pkt)-12]
-		h.HdrLen, h.CsumOffset = 28, 6
-		ip[9] = unix.IPPROTO_UDP
-		ip[20+5] = 8 + payload // length
-	}
-	ip[3] = byte(len(pkt) - virtio.HdrLen)
-	copy(ip[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+	h, ip := probePacket(gsoType)
+	pkt := append(make([]byte, virtio.HdrLen), ip...)
 	h.Encode((*[virtio.HdrLen]byte)(pkt))
 	_, err := unix.Write(fd, pkt)
 	if err == nil || errors.Is(err, unix.EIO) {
 		return nil
 	}
 	return fmt.Errorf("write super-packet of GSO type %d: %w", gsoType, err)
+}
+
+// probePacket returns a super-packet of two segments between loopback addresses.
+func probePacket(gsoType uint8) (virtio.NetHdr, []byte) {
+	const payload, segment = 32, 16
+	h := virtio.NetHdr{Flags: virtio.FlagNeedsCsum, GSOType: gsoType, GSOSize: segment}
+	l4, proto := make([]byte, 20, 20+payload), byte(unix.IPPROTO_TCP)
+	l4[12] = 5 << 4
+	l4[13] = 0x10 // ACK
+	h.CsumOffset = 16
+	if gsoType == virtio.GSOUDPL4 {
+		l4, proto = l4[:8], unix.IPPROTO_UDP
+		clear(l4)
+		l4[5] = 8 + payload // length
+		h.CsumOffset = 6
+	}
+	headers := len(l4)
+	l4 = l4[:headers+payload]
+	var ip []byte
+	if gsoType == virtio.GSOTCPv6 {
+		ip = make([]byte, 40)
+		ip[0], ip[5], ip[6] = 6<<4, byte(len(l4)), proto
+		ip[8+15], ip[24+15] = 1, 1
+	} else {
+		ip = make([]byte, 20)
+		ip[0], ip[3], ip[9] = 4<<4|5, byte(20+len(l4)), proto
+		copy(ip[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+	}
+	h.CsumStart, h.HdrLen = uint16(len(ip)), uint16(len(ip)+headers)
+	return h, append(ip, l4...)
 }

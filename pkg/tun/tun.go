@@ -23,8 +23,8 @@ import (
 const clonePath = "/dev/net/tun"
 
 // MaxRead is the most bytes that a read returns: a vnet header and the largest
-// IPv4 packet. A smaller buffer cuts super-packets silently.
-const MaxRead = virtio.HdrLen + 65535
+// IPv6 packet that is no jumbogram. A smaller buffer cuts super-packets silently.
+const MaxRead = virtio.HdrLen + 40 + 65535
 
 // Config describes the device to open.
 type Config struct {

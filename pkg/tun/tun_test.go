@@ -101,7 +101,7 @@ func TestOpenReportsFeatures(t *testing.T) {
 	d, _ := open(t, Config{Name: "full"})
 	f := d.Features()
 	for name, reason := range map[string]error{
-		"Checksum": f.Checksum, "TSO4": f.TSO4, "TSO6": f.TSO6, "WriteTSO": f.WriteTSO,
+		"Checksum": f.Checksum, "TSO4": f.TSO4, "TSO6": f.TSO6, "WriteTSO4": f.WriteTSO4, "WriteTSO6": f.WriteTSO6,
 	} {
 		if reason != nil {
 			t.Errorf("%s is off: %v", name, reason)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Conn is an unconnected UDP socket that receives and sends. Its methods are
@@ -64,15 +66,15 @@ func Open(cfg Config) (*Conn, error) { return open(cfg, 0) }
 // open opens a socket with SO_REUSEPORT or without. net.ListenConfig would do, but
 // takes a context for a bind that does not wait.
 func open(cfg Config, reuse int) (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(domain(cfg.Local.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "udp")
 	defer f.Close() // FilePacketConn duplicates it
-	if err := errors.Join(cfg.bindDevice(fd),
+	if err := errors.Join(
 		os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse)),
-		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()})),
+		cfg.bind(fd),
 	); err != nil {
 		return nil, fmt.Errorf("listen on udp %v: %w", cfg.Local, err)
 	}
@@ -85,7 +87,7 @@ func open(cfg Config, reuse int) (*Conn, error) {
 
 // newConn takes over udp, also if it fails.
 func newConn(udp *net.UDPConn, cfg Config) (_ *Conn, err error) {
-	c := &Conn{udp: udp}
+	c := &Conn{udp: udp, socket: socket{family: inet.Of(cfg.Local.Addr())}}
 	if c.raw, err = udp.SyscallConn(); err == nil {
 		err = c.setOptions(cfg)
 	}
@@ -96,13 +98,16 @@ func newConn(udp *net.UDPConn, cfg Config) (_ *Conn, err error) {
 }
 
 func (c *Conn) setOptions(cfg Config) error {
-	packetInfo := 0
+	packetInfo, level, name := 0, unix.IPPROTO_IP, unix.IP_PKTINFO
 	if cfg.PacketInfo {
 		packetInfo = 1
 	}
+	if c.family == inet.IPv6 {
+		level, name = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
 	err := errors.Join(
 		c.setSendOptions(cfg),
-		os.NewSyscallError("setsockopt IP_PKTINFO", c.setsockopt(unix.IPPROTO_IP, unix.IP_PKTINFO, packetInfo)),
+		os.NewSyscallError("setsockopt IP_PKTINFO", c.setsockopt(level, name, packetInfo)),
 		os.NewSyscallError("setsockopt SO_RCVBUF", c.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.Buffer)),
 		os.NewSyscallError("setsockopt SO_RXQ_OVFL", c.setsockopt(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)),
 	)

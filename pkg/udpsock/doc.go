@@ -1,4 +1,4 @@
-// Package udpsock sends and receives UDP datagrams over IPv4 in batches, without
+// Package udpsock sends and receives UDP datagrams over IPv4 or IPv6 in batches, without
 // allocating.
 //
 //	Sender:    datagrams ─► messages, up to 64 datagrams to one peer each (UDP_SEGMENT)

@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
@@ -13,8 +15,8 @@ const (
 	// stride spreads the buffers' beginnings over cache sets. Small datagrams
 	// touch only these.
 	stride = 1<<16 + 17*64
-	// receiveControlLen is space for UDP_GRO (int), SO_RXQ_OVFL (uint32) and
-	// IP_PKTINFO (three words).
+	// receiveControlLen is space for UDP_GRO (int), SO_RXQ_OVFL (uint32), and
+	// IP_PKTINFO (three words) or IPV6_PKTINFO (five words).
 	receiveControlLen = 96
 )
 
@@ -25,13 +27,12 @@ type Message struct {
 	Data []byte
 	// SegLen is the length of each payload but the last, in bytes; at least 1.
 	SegLen int
-	// From is the sender's IPv4 address as a big-endian number.
-	From uint32
+	// From is the sender's address.
+	From inet.Raw
 	// FromPort is the sender's port.
 	FromPort uint16
-	// To is the local address that it was sent to, like From; 0 without
-	// Config.PacketInfo.
-	To uint32
+	// To is the local address that it was sent to; zero without Config.PacketInfo.
+	To inet.Raw
 	// Interface is the index of the interface that it arrived by; 0 without
 	// Config.PacketInfo.
 	Interface uint32
@@ -42,7 +43,7 @@ type Receiver struct {
 	conn     *Conn
 	msgs     []mmsghdr
 	iovs     []unix.Iovec
-	names    []unix.RawSockaddrInet4
+	names    []name
 	controls [][receiveControlLen]byte
 	buffers  []byte
 
@@ -52,7 +53,7 @@ type Receiver struct {
 	do      func(fd uintptr) bool
 	control func(level, kind int32, data []byte)
 	segLen  int
-	to      uint32
+	to      inet.Raw
 	arrived uint32
 }
 
@@ -64,7 +65,7 @@ func NewReceiver(c *Conn, batch int) *Receiver {
 		conn:     c,
 		msgs:     make([]mmsghdr, batch),
 		iovs:     make([]unix.Iovec, batch),
-		names:    make([]unix.RawSockaddrInet4, batch),
+		names:    make([]name, batch),
 		controls: make([][receiveControlLen]byte, batch),
 		buffers:  make([]byte, batch*stride),
 	}
@@ -88,7 +89,7 @@ func NewReceiver(c *Conn, batch int) *Receiver {
 // errno.
 func (r *Receiver) Receive() (int, error) {
 	// The kernel has overwritten these lengths. It writes the same length for
-	// every IPv4 address.
+	// every address of a family.
 	for i := range r.msgs[:r.n] {
 		r.msgs[i].hdr.SetControllen(receiveControlLen)
 	}
@@ -126,13 +127,18 @@ func (r *Receiver) receiveOnce(fd uintptr) bool {
 func (r *Receiver) Message(i int) Message {
 	m := &r.msgs[i]
 	data := r.buffers[i*stride:][:m.len]
-	r.segLen, r.to, r.arrived = 0, 0, 0
+	r.segLen, r.to, r.arrived = 0, inet.Raw{}, 0
 	eachControl(r.controls[i][:min(int(m.hdr.Controllen), receiveControlLen)], r.control)
 	if r.segLen <= 0 || r.segLen > len(data) {
 		r.segLen = max(len(data), 1)
 	}
-	name := &r.names[i]
-	return Message{Data: data, SegLen: r.segLen, From: binary.BigEndian.Uint32(name.Addr[:]), FromPort: port(name), To: r.to, Interface: r.arrived}
+	out := Message{Data: data, SegLen: r.segLen, To: r.to, Interface: r.arrived}
+	if n := &r.names[i]; r.conn.family == inet.IPv4 {
+		out.From, out.FromPort = inet.Raw4(binary.BigEndian.Uint32(n.v4().Addr[:])), swapped(n.v4().Port)
+	} else {
+		out.From, out.FromPort = inet.Raw6(n.Addr[:]), swapped(n.Port)
+	}
+	return out
 }
 
 func (r *Receiver) readControl(level, kind int32, data []byte) {
@@ -150,6 +156,10 @@ func (r *Receiver) readControl(level, kind int32, data []byte) {
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 		// ipi_ifindex, then ipi_spec_dst: this host's address, also for a broadcast.
 		r.arrived = v
-		r.to = binary.BigEndian.Uint32(data[4:])
+		r.to = inet.Raw4(binary.BigEndian.Uint32(data[4:]))
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		// ipi6_addr, then ipi6_ifindex.
+		r.to = inet.Raw6(data)
+		r.arrived = binary.NativeEndian.Uint32(data[16:])
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // roomCheck is how often a send that waits for room checks for Wake and Close,
@@ -32,15 +34,12 @@ type SendConn struct {
 func OpenSend(cfg Config) (*SendConn, error) {
 	// os.NewFile leaves a blocking descriptor out of the poller. Sends pass
 	// MSG_DONTWAIT.
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(domain(cfg.Local.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open udp socket: %w", err)
 	}
-	c := &SendConn{file: os.NewFile(uintptr(fd), "udp")}
-	if err := cfg.bindDevice(fd); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(cfg.Local.Port()), Addr: cfg.Local.Addr().As4()}); err != nil {
+	c := &SendConn{file: os.NewFile(uintptr(fd), "udp"), socket: socket{family: inet.Of(cfg.Local.Addr())}}
+	if err := cfg.bind(fd); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind udp socket to %v: %w", cfg.Local, err), c.Close())
 	}
 	if c.raw, err = c.file.SyscallConn(); err == nil {
@@ -101,7 +100,7 @@ func (c *SendConn) awaitRoom(fd uintptr) bool {
 // Send sends one datagram. It waits while the send buffer is full. For many
 // datagrams use a Sender.
 func (c *SendConn) Send(b []byte, to netip.AddrPort) error {
-	sa := &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	sa := sockaddr(to)
 	var result error
 	err := c.write(func(fd uintptr) bool {
 		for {

@@ -77,7 +77,7 @@ func TestSendConnWaitsForRoom(t *testing.T) {
 		"SendConn": func(c *SendConn, to netip.AddrPort) error { return c.Send(make([]byte, 10), to) },
 		"Sender": func(c *SendConn, to netip.AddrPort) error {
 			s := NewSender(c)
-			s.Add(NewDest(to.Addr().As4(), to.Port()), [][]byte{make([]byte, 10)}, 10, 1)
+			s.Add(NewDest(to), [][]byte{make([]byte, 10)}, 10, 1)
 			results, err := s.Send()
 			if err != nil {
 				return err

@@ -16,7 +16,7 @@ const (
 	// with a header and a payload for each datagram.
 	maxBuffers = 4 * MaxSegments
 	// MaxBytes is the most bytes of one message: 65535 less the IPv4 and UDP
-	// headers.
+	// headers. IPv6, whose length field does not include its header, takes more.
 	MaxBytes = 65507
 )
 
@@ -118,7 +118,7 @@ func (s *Sender) joins(to *Dest, segLen, count, bytes int) bool {
 func (s *Sender) open(to *Dest, n, segLen, packets, bytes int) {
 	s.info[s.n] = message{dest: to, firstIov: s.nIov, segLen: segLen, packets: packets, bytes: bytes}
 	m := &s.msgs[s.n]
-	m.setName(&to.sockaddr)
+	m.setDest(to)
 	m.hdr.Iov = &s.iovs[s.nIov]
 	m.hdr.SetIovlen(n)
 	s.n++
@@ -179,7 +179,7 @@ func (s *Sender) Send() ([]Result, error) {
 func (s *Sender) setControl(i int, segment bool) {
 	m, h := &s.info[i], &s.msgs[i].hdr
 	control, n := s.controls[i*sendControlLen:][:sendControlLen], 0
-	if m.dest.source != [4]byte{} {
+	if m.dest.source.IsValid() {
 		n += putSource(control, m.dest.source)
 	}
 	if segment {

@@ -1,7 +1,6 @@
 package udpsock
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,11 +9,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Config configures a socket.
 type Config struct {
-	// Local is the IPv4 address and port; for port 0 the kernel chooses.
+	// Local is the address and port; for port 0 the kernel chooses. A socket with an
+	// IPv6 address carries no IPv4.
 	Local netip.AddrPort
 	// Device binds the socket to an interface or a VRF (SO_BINDTODEVICE,
 	// socket(7)); empty: to none.
@@ -25,26 +27,32 @@ type Config struct {
 	// NoSegment turns UDP_SEGMENT off.
 	NoSegment bool
 	// Fragment makes the kernel split a datagram that is larger than the path's
-	// MTU (IP_PMTUDISC_WANT, ip(7)). Otherwise datagrams carry DF
-	// (IP_PMTUDISC_DO), and the send of a larger one fails with EMSGSIZE.
+	// MTU (IP_PMTUDISC_WANT, ip(7)). Otherwise no host splits it (IP_PMTUDISC_DO, with
+	// DF in IPv4), and the send of a larger one fails with EMSGSIZE.
 	Fragment bool
 
 	// NoGRO turns UDP_GRO off. A SendConn has none.
 	NoGRO bool
-	// PacketInfo sets Message.To and Message.Interface (IP_PKTINFO, ip(7)). A SendConn ignores it.
+	// PacketInfo sets Message.To and Message.Interface (IP_PKTINFO, ip(7);
+	// IPV6_RECVPKTINFO, ipv6(7)). A SendConn ignores it.
 	PacketInfo bool
 }
 
-// bindDevice binds a socket to Device, before it is bound to Local: an address of an
-// interface in a VRF belongs to that VRF alone.
-func (cfg Config) bindDevice(fd int) error {
-	if cfg.Device == "" {
-		return nil
+// bind binds a socket to Device and then to Local: an address of an interface in a VRF
+// belongs to that VRF alone.
+func (cfg Config) bind(fd int) error {
+	if cfg.Device != "" {
+		if err := unix.BindToDevice(fd, cfg.Device); err != nil {
+			return fmt.Errorf("bind udp socket to %s: %w", cfg.Device, err)
+		}
 	}
-	if err := unix.BindToDevice(fd, cfg.Device); err != nil {
-		return fmt.Errorf("bind udp socket to %s: %w", cfg.Device, err)
+	if cfg.Local.Addr().Is6() {
+		// IPv4 has a socket of its own at the same port.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		}
 	}
-	return nil
+	return os.NewSyscallError("bind", unix.Bind(fd, sockaddr(cfg.Local)))
 }
 
 // Socket is what a Sender sends by: a Conn or a SendConn.
@@ -60,6 +68,7 @@ type Socket interface {
 
 // socket is what Conn and SendConn have in common.
 type socket struct {
+	family     inet.Family
 	raw        syscall.RawConn
 	features   Features
 	fragment   bool
@@ -75,9 +84,13 @@ func (s *socket) setSendOptions(cfg Config) error {
 	if cfg.Fragment {
 		discover = unix.IP_PMTUDISC_WANT
 	}
+	level, name := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+	if s.family == inet.IPv6 { // with the same values (linux/in6.h)
+		level, name = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+	}
 	s.features = Features{Segment: s.probeSegment(cfg), GRO: ErrSwitchedOff}
 	return errors.Join(
-		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", s.setsockopt(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover)),
+		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", s.setsockopt(level, name, discover)),
 		os.NewSyscallError("setsockopt SO_SNDBUF", s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer)),
 	)
 }
@@ -108,35 +121,3 @@ func (s *socket) control(f func(fd int) error) error {
 	}
 	return ferr
 }
-
-// Dest is a destination of datagrams, in the kernel's form. It is immutable. A
-// Sender compares destinations by their pointers.
-type Dest struct {
-	sockaddr unix.RawSockaddrInet4
-	// source is the local address to send from; all zero: the route's.
-	source [4]byte
-}
-
-// NewDest returns the Dest of an IPv4 address and a port.
-func NewDest(addr [4]byte, port uint16) *Dest {
-	// The port is big-endian on every machine.
-	var be [2]byte
-	binary.BigEndian.PutUint16(be[:], port)
-	return &Dest{sockaddr: unix.RawSockaddrInet4{
-		Family: unix.AF_INET,
-		Port:   binary.NativeEndian.Uint16(be[:]),
-		Addr:   addr,
-	}}
-}
-
-// port returns the port of an address in the kernel's form.
-func port(sa *unix.RawSockaddrInet4) uint16 {
-	var be [2]byte
-	binary.NativeEndian.PutUint16(be[:], sa.Port)
-	return binary.BigEndian.Uint16(be[:])
-}
-
-// From returns the same destination for datagrams from source. If this host does
-// not have that address, their sends fail with ENETUNREACH
-// (ip_route_output_key_hash_rcu, net/ipv4/route.c).
-func (d *Dest) From(source [4]byte) *Dest { return &Dest{d.sockaddr, source} }

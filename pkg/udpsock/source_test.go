@@ -8,17 +8,48 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // An answer leaves from the address that the question was sent to, as one datagram
 // and as several.
 func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
-	asker := listen1(t, Config{Local: netip.MustParseAddrPort("127.0.0.1:0"), PacketInfo: true})
-	answerer := listen1(t, Config{Local: netip.MustParseAddrPort("0.0.0.0:0"), PacketInfo: true})
+	netnstest.Require(t)
+	h := netnstest.New(t).Host("a")
+	for _, test := range []struct{ asker, answerer, unspecified string }{
+		{"127.0.0.1", "127.0.0.2", "0.0.0.0"}, {"fd00::1", "fd00::2", "::"},
+	} {
+		asker, answerer := netip.MustParseAddr(test.asker), netip.MustParseAddr(test.answerer)
+		if asker.Is6() {
+			for _, a := range []netip.Addr{asker, answerer} {
+				h.AddAddr("lo", netip.PrefixFrom(a, 128))
+			}
+		}
+		t.Run(inet.Of(asker).String(), func(t *testing.T) {
+			listen := func(a netip.Addr) (c *Conn) {
+				err := h.Do(func() (err error) {
+					c, err = Open(Config{Local: netip.AddrPortFrom(a, 0), PacketInfo: true})
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				return c
+			}
+			answerComesFrom(t, listen(asker), listen(netip.MustParseAddr(test.unspecified)), answerer)
+		})
+	}
+}
+
+func answerComesFrom(t *testing.T, asker, answerer *Conn, from netip.Addr) {
+	own, port := asker.LocalAddr(), answerer.LocalAddr().Port()
 	for _, count := range []int{1, 5} {
 		question, answer := NewSender(asker), NewSender(answerer)
 		in, back := NewReceiver(answerer, 8), NewReceiver(asker, 8)
-		to := NewDest([4]byte{127, 0, 0, 2}, answerer.LocalAddr().Port())
+		to := NewDest(netip.AddrPortFrom(from, port))
 		if _, ok := question.Add(to, [][]byte{{1}}, 1, 1); !ok {
 			t.Fatal("no room")
 		}
@@ -27,10 +58,10 @@ func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
 			t.Fatalf("%d messages, %v", n, err)
 		}
 		m := in.Message(0)
-		if m.From != 0x7f000001 || m.FromPort != asker.LocalAddr().Port() || m.To != 0x7f000002 {
-			t.Errorf("from %#x:%d to %#x", m.From, m.FromPort, m.To)
+		if netip.AddrPortFrom(m.From.Addr(), m.FromPort) != own || m.To.Addr() != from || m.Interface == 0 {
+			t.Errorf("from %v port %d to %v by interface %d", m.From.Addr(), m.FromPort, m.To.Addr(), m.Interface)
 		}
-		home := NewDest([4]byte{127, 0, 0, 1}, m.FromPort).From([4]byte{127, 0, 0, 2})
+		home := NewDest(own).From(from)
 		if _, ok := answer.Add(home, train('a', 100, count, 0), 100, count); !ok {
 			t.Fatal("no room")
 		}
@@ -46,8 +77,8 @@ func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
 			}
 			for i := range n {
 				m := back.Message(i)
-				if m.From != 0x7f000002 || m.FromPort != answerer.LocalAddr().Port() || m.To != 0x7f000001 {
-					t.Errorf("answer from %#x:%d to %#x", m.From, m.FromPort, m.To)
+				if m.From.Addr() != from || m.FromPort != port || m.To.Addr() != own.Addr() {
+					t.Errorf("answer from %v port %d to %v", m.From.Addr(), m.FromPort, m.To.Addr())
 				}
 				got += len(m.Data) / 100
 			}
@@ -58,7 +89,7 @@ func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
 func TestAnotherHostsSourceIsRefused(t *testing.T) {
 	in, out := listen1(t, Config{}), listen1(t, Config{})
 	s := NewSender(out)
-	foreign := dest(t, in.LocalAddr()).From([4]byte{192, 0, 2, 1})
+	foreign := dest(t, in.LocalAddr()).From(netip.MustParseAddr("192.0.2.1"))
 	for _, count := range []int{1, 3} {
 		s.Add(foreign, train('x', 10, count, 0), 10, count)
 		if res := send(t, s); !errors.Is(res[0].Err, unix.ENETUNREACH) {

@@ -2,10 +2,13 @@ package udpsock
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // This file holds the package's unsafe code: pointers between structures of the
@@ -18,11 +21,25 @@ type mmsghdr struct {
 	len uint32 // bytes received or sent
 }
 
-// setName makes sa the message's address.
-func (m *mmsghdr) setName(sa *unix.RawSockaddrInet4) {
-	m.hdr.Name = (*byte)(unsafe.Pointer(sa))
-	m.hdr.Namelen = unix.SizeofSockaddrInet4
+// setDest makes d the message's address.
+func (m *mmsghdr) setDest(d *Dest) {
+	if d.family == inet.IPv4 {
+		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&d.v4)), unix.SizeofSockaddrInet4
+	} else {
+		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&d.v6)), unix.SizeofSockaddrInet6
+	}
 }
+
+// name has room for a sender's address of either family.
+type name unix.RawSockaddrInet6
+
+// setName makes the kernel write the sender's address to n.
+func (m *mmsghdr) setName(n *name) {
+	m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(n)), unix.SizeofSockaddrInet6
+}
+
+// v4 returns the address that a socket for IPv4 has received from.
+func (n *name) v4() *unix.RawSockaddrInet4 { return (*unix.RawSockaddrInet4)(unsafe.Pointer(n)) }
 
 // The calls below never block, so they skip runtime.entersyscall. That would
 // wake the runtime's monitor, which then polls every 20 µs on a processor that
@@ -44,8 +61,8 @@ func sendTo(fd uintptr, h *unix.Msghdr) syscall.Errno {
 }
 
 // sendControlLen is the space of a send's control messages: one with a uint16,
-// one with a struct in_pktinfo.
-var sendControlLen = unix.CmsgSpace(2) + unix.CmsgSpace(unix.SizeofInet4Pktinfo)
+// one with a struct in_pktinfo or the longer in6_pktinfo.
+var sendControlLen = unix.CmsgSpace(2) + unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 
 // putControl writes the header of a control message with n bytes of data to b.
 // It returns where the data go, and the space of the whole message.
@@ -64,12 +81,20 @@ func putSegmentSize(b []byte, size uint16) (space int) {
 }
 
 // putSource writes the control message of the source address: ipi_spec_dst in
-// the middle of struct in_pktinfo (ip(7)). Its interface stays 0: the route
-// selects it.
-func putSource(b []byte, source [4]byte) (space int) {
-	data, space := putControl(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+// the middle of struct in_pktinfo (ip(7)), or ipi6_addr at the beginning of struct
+// in6_pktinfo (ipv6(7)). The interface stays 0: the route selects it.
+func putSource(b []byte, source netip.Addr) (space int) {
+	if source.Is4() {
+		data, space := putControl(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+		clear(data)
+		a := source.As4()
+		copy(data[4:], a[:])
+		return space
+	}
+	data, space := putControl(b, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
 	clear(data)
-	copy(data[4:], source[:])
+	a := source.As16()
+	copy(data, a[:])
 	return space
 }
 

@@ -18,6 +18,7 @@ const FlagNeedsCsum = 1
 const (
 	GSONone  = 0
 	GSOTCPv4 = 1
+	GSOTCPv6 = 4
 	GSOUDPL4 = 5 // datagrams of equal length, except for the last (USO)
 	// GSOECN is a bit beside the type: the first segment carries CWR.
 	GSOECN = 0x80
