@@ -24,6 +24,9 @@ var (
 // VXLAN returns the name of the vxlan backend's device for a VNI.
 func VXLAN(vni uint32) string { return fmt.Sprintf("flannel.%d", vni) }
 
+// Segmenter returns the names of the veth pair that cuts packets for a TUN device.
+func Segmenter(tun string) (in, out string) { return tun + "-seg", tun + "-enc" }
+
 // IsTUN reports whether TUNPattern yields the name.
 func IsTUN(name string) bool { return tunName.MatchString(name) }
 
