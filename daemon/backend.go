@@ -22,7 +22,7 @@ import (
 func newBackend(o *Options, config *subnet.Config, up uplink.Uplink, publicIP netip.Addr, reconciled func(time.Duration)) (backend.Backend, error) {
 	return all.New(config.BackendType, backend.Config{
 		Network: config.Network, SubnetLen: config.SubnetLen, Options: config.Backend,
-		Uplink: up, PublicIP: publicIP, Port: o.port, DataPath: o.dataPath, FastPath: o.fastPath,
+		Uplink: up, PublicIP: publicIP, Port: o.port, DataPath: o.dataPath, FastPath: o.fastPath, FastPathMark: o.fastPathMark,
 		StateDir: o.stateDir, RunDir: filepath.Dir(o.subnetFile),
 		Reconciled: reconciled,
 	})

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/bits"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -40,6 +41,9 @@ type Options struct {
 	port     int
 	dataPath string
 	fastPath string
+	// fastPathBits is the flag -fastpath-mark, fastPathMark its value.
+	fastPathBits string
+	fastPathMark uint32
 
 	subnetFile string
 	leaseTTL   time.Duration
@@ -130,6 +134,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
 	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
+	fs.StringVar(&o.fastPathBits, "fastpath-mark", "0x30000000", "the two `bits` of conntrack marks that the fast path uses; no other program may use them")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
 	fs.IntVar(&o.marginMinutes, flagRenewMargin, 60, "`minutes` before its end at which the lease is renewed, 1 to 1439")
@@ -188,8 +193,8 @@ func (o *Options) check(marginGiven bool) error {
 	if err := all.CheckDataPath(o.dataPath); err != nil {
 		return err
 	}
-	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
-		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
+	if err := o.checkFastPath(); err != nil {
+		return err
 	}
 	if err := o.parseNetwork(); err != nil {
 		return err
@@ -230,6 +235,18 @@ func (o *Options) checkOffloads() error {
 // probesOffloads reports whether this host probes offloads in a network.
 func (o *Options) probesOffloads(c *subnet.Config) bool {
 	return o.offloadInterval > 0 && all.CarriesPackets(c.BackendType)
+}
+
+func (o *Options) checkFastPath() error {
+	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
+		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
+	}
+	mark, err := strconv.ParseUint(o.fastPathBits, 0, 32)
+	if err != nil || bits.OnesCount64(mark) != 2 {
+		return fmt.Errorf("-fastpath-mark %q is not a number with two bits, such as 0x30000000", o.fastPathBits)
+	}
+	o.fastPathMark = uint32(mark)
+	return nil
 }
 
 // checkHealthz refuses a host name, which may resolve to another address at each

@@ -8,6 +8,9 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestExchange sees both directions of a TCP flow take the fast path at both
@@ -97,7 +100,13 @@ func silent(t *testing.T, c net.Conn) {
 	if n, err := c.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d bytes arrived (%v); want none", n, err)
 	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
+	limit(t, c)
+}
+
+// limit has the test fail, not hang, if a packet is lost.
+func limit(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -175,6 +184,7 @@ func datagramsAt(t *testing.T, a, b *host, port uint16) stream {
 			return err
 		}))
 		t.Cleanup(func() { c.Close() })
+		limit(t, c)
 		return c
 	}
 	return stream{t, open(a, b), open(b, a)}
@@ -227,4 +237,32 @@ func TestFIN(t *testing.T) {
 	if _, err := io.ReadFull(s.from, make([]byte, 11)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestManyContainers gives a bridge the stations of 500 containers, and takes one
+// away.
+func TestManyContainers(t *testing.T) {
+	const many = 500
+	_, a, b := newHostsWith(t, "10.5.2.0/23", "10.5.4.0/23")
+	a.run()
+	b.run()
+	for i := range many - 1 {
+		mac := net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}
+		ip := a.addr()
+		for range i + 1 {
+			ip = ip.Next()
+		}
+		a.must(a.Netlink().NeighAppend(&netlink.Neigh{
+			LinkIndex: a.index("veth-" + a.container.Name()), Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,
+			State: netlink.NUD_NOARP, HardwareAddr: mac,
+		}))
+		a.must(a.Netlink().NeighSet(&netlink.Neigh{
+			LinkIndex: a.index(bridgeName), Family: unix.AF_INET, State: netlink.NUD_NOARP, IP: ip.AsSlice(), HardwareAddr: mac,
+		}))
+	}
+	a.greet(a.container, a.addr())
+	a.serves(many)
+	warm(t, a, b).exchange(100)
+	a.must(a.Netlink().NeighDel(&netlink.Neigh{LinkIndex: a.index(bridgeName), IP: a.addr().Next().AsSlice()}))
+	a.serves(many - 1)
 }
