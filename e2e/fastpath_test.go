@@ -103,6 +103,9 @@ func TestFastPathRestart(t *testing.T) {
 		}
 		return nil
 	})
+	if n := b.status().Backend.Peers[0].TxFast; n == 0 {
+		t.Error("no packet to the peer counts as sent by the fast path")
+	}
 	before := b.status().Backend.FastPath
 	stream := startStream(t, a.container, b.container)
 	const rounds = 1000
