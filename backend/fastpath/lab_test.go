@@ -357,6 +357,21 @@ func (h *host) forget() {
 	}))
 }
 
+// marked returns the number of entries with a mark.
+func (h *host) marked() (n int) {
+	h.t.Helper()
+	h.must(h.Do(func() error {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range flows {
+			if f.Mark&(h.marks.Sent|h.marks.Received) != 0 {
+				n++
+			}
+		}
+		return err
+	}))
+	return n
+}
+
 type allFlows struct{}
 
 func (allFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {

@@ -45,6 +45,10 @@ type Path struct {
 	known  topology   // as of the last look
 	looks  bool       // a look is under way: known is of before
 	status Status
+	// stale: rules have changed since the last look. suspendErr is why the programs
+	// could not be suspended then.
+	stale      bool
+	suspendErr error
 }
 
 // Status says what the fast path serves.
@@ -74,6 +78,7 @@ func New(c Config) (_ *Path, err error) {
 	if p.programs, p.adopted, err = open(c); err != nil {
 		return nil, err
 	}
+	p.stale = p.adopted // nobody has watched the rules
 	device, err := net.InterfaceByIndex(c.Device)
 	if err != nil {
 		return nil, fmt.Errorf("find tunnel device: %w", err)
@@ -150,6 +155,9 @@ func (p *Path) reconcile() error {
 	p.mu.Lock()
 	p.looks = true
 	p.mu.Unlock()
+	if err := p.beginJudgement(); err != nil {
+		return err
+	}
 	t, err := discover(p.links, p.config.Subnet)
 	if err != nil {
 		return err
@@ -178,7 +186,7 @@ func (p *Path) reconcile() error {
 	if err := p.refresh(serve); err != nil {
 		return err
 	}
-	if err := p.programs.renew(len(f.replyless) > 0); err != nil {
+	if err := p.endJudgement(len(f.replyless) > 0); err != nil {
 		return err
 	}
 	p.note(t, Status{len(serve), f.reasons(t)})

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -61,22 +62,36 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRuleAdded adds a rule that drops a flow on the fast path. With the flow's
-// entry deleted not one packet more arrives.
+// TestRuleAdded adds a rule that drops a flow on the fast path, or an element to the
+// set of a rule. With the flow's entry deleted not one packet more arrives. Without
+// that, none does after the rules have been looked at.
 func TestRuleAdded(t *testing.T) {
-	for _, way := range []string{"sent", "received"} {
-		t.Run(way, func(t *testing.T) {
+	const before = "add table ip user; add chain ip user forward { type filter hook forward priority filter; }; " +
+		"add set ip user blocked { type ipv4_addr; }; add rule ip user forward ip saddr @blocked drop"
+	for _, test := range []struct {
+		way, add string
+		forget   bool
+	}{
+		{"sent", "add rule ip user forward oifname flannel0 drop", true},
+		{"received", "add rule ip user forward iifname flannel0 drop", true},
+		{"sent", "add rule ip user forward oifname flannel0 drop", false},
+		{"received", "add rule ip user forward iifname flannel0 drop", false},
+		{"sent", "add element ip user blocked { 10.5.1.2 }", false},
+		{"received", "add element ip user blocked { 10.5.2.2 }", false},
+	} {
+		t.Run(fmt.Sprintf("%s %s forget=%v", test.way, test.add, test.forget), func(t *testing.T) {
 			a, b := newRunning(t)
+			a.nft(before)
 			s := warm(t, a, b)
-			rule := "table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }"
-			if way == "received" {
-				rule = "table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 drop; }; }"
-			}
-			a.nft(rule)
-			a.forget()
 			from, to := s.from, s.to
-			if way == "received" {
+			if test.way == "received" {
 				from, to = to, from
+			}
+			a.nft(test.add)
+			if test.forget {
+				a.forget()
+			} else {
+				a.until("the flow has no mark", func() bool { return a.marked() == 0 })
 			}
 			if _, err := from.Write([]byte("too late")); err != nil {
 				t.Fatal(err)

@@ -28,7 +28,9 @@ func (p *Path) runWatches(ctx context.Context, changed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.windows.run(ctx) })
 	g.Go(func() error { return p.listener.Run(ctx, p.concernsLinks, changed) })
-	g.Go(func() error { return p.rules.Run(ctx, hostrules.ChangesRules, changed) })
+	g.Go(func() error {
+		return p.rules.Run(ctx, hostrules.ChangesVerdicts, func() { p.rulesChanged(); changed() })
+	})
 	return g.Wait()
 }
 
