@@ -133,7 +133,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	})
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
-	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
+	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathAuto, "how packets of containers pass the host with the kernel data path: auto (past bridge and rules, where the rules have passed the flow and need not see each packet), off")
 	fs.StringVar(&o.fastPathBits, "fastpath-mark", "0x30000000", "the two `bits` of conntrack marks that the fast path uses; no other program may use them")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.DurationVar(&o.leaseTTL, "subnet-lease-ttl", 24*time.Hour, "how long the subnet's lease lasts")
