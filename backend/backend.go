@@ -52,6 +52,9 @@ type Config struct {
 	DataPath string
 	// FastPath is the -fastpath flag: FastPathAuto or FastPathOff.
 	FastPath string
+	// FastPathMark is the -fastpath-mark flag: the two bits of conntrack marks that
+	// the fast path uses.
+	FastPathMark uint32
 	// StateDir is a folder for state that outlives a reboot, RunDir for state that
 	// does not. A backend makes them if they do not exist.
 	StateDir, RunDir string
@@ -197,6 +200,8 @@ type PeerStats struct {
 	PublicIP           netip.Addr
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
+	// TxFast is the number of TxPackets that took the fast path.
+	TxFast uint64
 	// Uncounted is true if the counters are not available. The kernel has none for
 	// a route or a forwarding entry; WireGuard's include the bytes of its own
 	// headers and handshakes.

@@ -83,6 +83,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"firewall", checkFirewall(f)},
 		{"kernel data path", checkKernelPath()},
 		{"host rules", checkHostRules(f)},
+		{"fast path", checkFastPath(f)},
 		{"etcd", checkStore(f)},
 		{"network", checkNetwork(f)},
 		{"clock", checkClock(ctx, f)},

@@ -26,7 +26,7 @@ var peersCommand = command{
 			if p.json {
 				return printJSON(p.Stdout, peers)
 			}
-			rows := [][]string{{"SUBNET", "HOST", "RTT", "LOSS", "MTU", "SENT", "RECEIVED", "STATE"}}
+			rows := [][]string{{"SUBNET", "HOST", "RTT", "LOSS", "MTU", "SENT", "RECEIVED", "FAST", "STATE"}}
 			for _, peer := range peers {
 				rtt, loss, mtu := probeCells(peer.Probe)
 				text, colour := peerState(peer)
@@ -35,11 +35,20 @@ var peersCommand = command{
 					sent, received = "", ""
 				}
 				rows = append(rows, []string{peer.Subnet.String(), peer.PublicIP.String(), rtt, loss, mtu,
-					sent, received, paint(p.Stdout, colour, text)})
+					sent, received, fastShare(peer), paint(p.Stdout, colour, text)})
 			}
 			return table(p.Stdout, rows)
 		}
 	},
+}
+
+// fastShare is the share of packets to the peer that took the fast path; empty if
+// none did.
+func fastShare(p status.Peer) string {
+	if p.TxFast == 0 || p.TxPackets == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d%%", 100*p.TxFast/p.TxPackets)
 }
 
 // probeCells formats the results of probes; a cell is empty if it is unknown.

@@ -57,7 +57,7 @@ func TestStatus(t *testing.T) {
 	if strings.Contains(out, "other") || strings.Contains(out, "\x1b") {
 		t.Errorf("a zero or a colour in\n%s", out)
 	}
-	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != exitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   -     -      -     2 KiB   0 B        gone") {
+	if code, out, _ := call(t, "peers", "-status-addr="+addr); code != exitOK || !strings.Contains(out, "10.5.2.0/24   192.0.2.2   -     -      -     2 KiB   0 B        -      gone") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	if code, _, errs := call(t, "wait", "-status-addr="+addr); code != exitOK {
@@ -127,21 +127,23 @@ func TestPeersAsProbed(t *testing.T) {
 		peer("10.5.4.0/24", &status.Probe{RTTSeconds: 0.0123, Loss: 0.1, MTU: 1400, Since: since}),
 		peer("10.5.5.0/24", &status.Probe{RTTSeconds: 0.25, Since: since}),
 		peer("10.5.6.0/24", nil),
+		{Subnet: netip.MustParsePrefix("10.5.7.0/24"), PublicIP: netip.MustParseAddr("192.0.2.7"), TxPackets: 200, TxFast: 150},
 	}}})
 	_, out, _ := call(t, "peers", "-status-addr="+addr)
 	for _, want := range []string{
-		"SUBNET        HOST        RTT      LOSS   MTU    SENT   RECEIVED   STATE",
-		"10.5.2.0/24   192.0.2.2   250µs    0%     1472   0 B    0 B        answers",
-		"10.5.3.0/24   192.0.2.2   12.3ms   100%   -      0 B    0 B        silent for 1h0m0s",
-		"10.5.4.0/24   192.0.2.2   12.3ms   10%    1400   0 B    0 B        loses packets",
-		"10.5.5.0/24   192.0.2.2   250ms    0%     -      0 B    0 B        slow",
-		"10.5.6.0/24   192.0.2.2   -        -      -      0 B    0 B        unknown",
+		"SUBNET        HOST        RTT      LOSS   MTU    SENT   RECEIVED   FAST   STATE",
+		"10.5.2.0/24   192.0.2.2   250µs    0%     1472   0 B    0 B        -      answers",
+		"10.5.3.0/24   192.0.2.2   12.3ms   100%   -      0 B    0 B        -      silent for 1h0m0s",
+		"10.5.4.0/24   192.0.2.2   12.3ms   10%    1400   0 B    0 B        -      loses packets",
+		"10.5.5.0/24   192.0.2.2   250ms    0%     -      0 B    0 B        -      slow",
+		"10.5.6.0/24   192.0.2.2   -        -      -      0 B    0 B        -      unknown",
+		"10.5.7.0/24   192.0.2.7   -        -      -      0 B    0 B        75%    unknown",
 	} {
 		if !strings.Contains(out, want+"\n") {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	if _, out, _ := call(t, "status", "-status-addr="+addr); !strings.Contains(out, "5, 3 answering, 1 silent (10.5.3.0/24 silent for 1h0m0s)") {
+	if _, out, _ := call(t, "status", "-status-addr="+addr); !strings.Contains(out, "6, 3 answering, 1 silent (10.5.3.0/24 silent for 1h0m0s)") {
 		t.Errorf("status\n%s", out)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/bits"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -42,6 +43,9 @@ type Options struct {
 	port      int
 	dataPath  string
 	fastPath  string
+	// fastPathBits is the flag -fastpath-mark, fastPathMark its value.
+	fastPathBits string
+	fastPathMark uint32
 
 	subnetFile string
 	// cniConf is the file to publish in the folder cniConfDir; "" for none.
@@ -126,7 +130,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.Func("public-ipv6", "IPv6 `address` that other hosts send to (default: the interface's)", o.setPublicIP(inet.IPv6))
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
-	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathOff, "how packets of containers pass the host with the kernel data path: off (by bridge and rules), auto (past them, where the rules have passed the flow and need not see each packet)")
+	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathAuto, "how packets of containers pass the host with the kernel data path: auto (past bridge and rules, where the rules have passed the flow and need not see each packet), off")
+	fs.StringVar(&o.fastPathBits, "fastpath-mark", "0x30000000", "the two `bits` of conntrack marks that the fast path uses; no other program may use them")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.StringVar(&o.cniConf, "cni-conf", "", "`file` with the CNI configuration to publish in -cni-conf-dir as 10-flannel.conflist while this host can connect pods; empty: none")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`folder` of the container engine's CNI configurations, for -cni-conf")
@@ -232,8 +237,8 @@ func (o *Options) check(marginGiven bool) error {
 	if err := all.CheckDataPath(o.dataPath); err != nil {
 		return err
 	}
-	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
-		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
+	if err := o.checkFastPath(); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{masqAuto, "true", "false"}, o.ipv6Masq) {
 		return fmt.Errorf("-ip-masq-ipv6 %q is none of auto, true, false", o.ipv6Masq)
@@ -277,6 +282,18 @@ func (o *Options) checkOffloads() error {
 // probesOffloads reports whether this host probes offloads in a network.
 func (o *Options) probesOffloads(c *subnet.Config) bool {
 	return o.offloadInterval > 0 && all.CarriesPackets(c.BackendType)
+}
+
+func (o *Options) checkFastPath() error {
+	if o.fastPath != backend.FastPathAuto && o.fastPath != backend.FastPathOff {
+		return fmt.Errorf("-fastpath %q is not known; known are %s, %s", o.fastPath, backend.FastPathAuto, backend.FastPathOff)
+	}
+	mark, err := strconv.ParseUint(o.fastPathBits, 0, 32)
+	if err != nil || bits.OnesCount64(mark) != 2 {
+		return fmt.Errorf("-fastpath-mark %q is not a number with two bits, such as 0x30000000", o.fastPathBits)
+	}
+	o.fastPathMark = uint32(mark)
+	return nil
 }
 
 // checkHealthz refuses a host name, which may resolve to another address at each

@@ -187,7 +187,7 @@ func describeBackend(s progress) *status.Backend {
 		}
 		b.Peers = append(b.Peers, status.Peer{
 			Subnet: p.Subnet, PublicIP: p.PublicIP,
-			TxPackets: p.TxPackets, TxBytes: p.TxBytes, RxPackets: p.RxPackets, RxBytes: p.RxBytes,
+			TxPackets: p.TxPackets, TxBytes: p.TxBytes, RxPackets: p.RxPackets, RxBytes: p.RxBytes, TxFast: p.TxFast,
 			Uncounted: p.Uncounted, Problem: p.Problem, Probe: measured,
 		})
 	}

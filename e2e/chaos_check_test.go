@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,6 +81,31 @@ func (h *faultHost) foreign() error {
 		return fmt.Errorf("host %s: the foreign table is, %v\n%s", h.Name(), err, rules)
 	}
 	return nil
+}
+
+// fast waits until the flows of every host's container take the fast path, both
+// ways, if the host has one.
+func (r *faultRig) fast(after string) {
+	r.t.Helper()
+	for _, h := range r.hosts {
+		before := h.status().Backend.FastPath
+		if before == nil {
+			continue
+		}
+		eventually(r.t, fmt.Sprintf("after %q containers of %s use the fast path", after, h.Name()), func() error {
+			s, err := h.readStatus()
+			if err != nil {
+				return err
+			}
+			if s.Backend.FastPath == nil {
+				return errors.New("there is none")
+			}
+			if now := s.Backend.FastPath; now.TxPackets <= before.TxPackets || now.RxPackets <= before.RxPackets {
+				return fmt.Errorf("it went from %+v to %+v", before, now)
+			}
+			return nil
+		})
+	}
 }
 
 // zombies finds dead children that a daemon has not waited for.

@@ -76,7 +76,7 @@ type status struct {
 		DataPath       string            `json:"datapath"`
 		DataPathReason string            `json:"datapath_reason"`
 		Drops          map[string]uint64 `json:"drops"`
-		FastPath       struct {
+		FastPath       *struct {
 			Containers int               `json:"containers"`
 			TxPackets  uint64            `json:"tx_packets"`
 			RxPackets  uint64            `json:"rx_packets"`
@@ -90,6 +90,7 @@ type status struct {
 		Peers []struct {
 			Subnet        netip.Prefix   `json:"subnet"`
 			PublicIP      netip.Addr     `json:"public_ip"`
+			TxFast        uint64         `json:"tx_fast_packets"`
 			Problem       string         `json:"problem"`
 			OffloadFaults []offloadFault `json:"offload_faults"`
 		} `json:"peers"`

@@ -97,7 +97,7 @@ func (p *programs) pinned(h hook) (link.Link, error) {
 // hooks lists the pinned links.
 func (p *programs) hooks() ([]hook, error) {
 	entries, err := os.ReadDir(p.config.PinDir)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("list links of fast path: %w", err)
 	}
 	var hooks []hook

@@ -21,8 +21,11 @@ type Marks struct {
 	Sent, Received uint32
 }
 
-// DefaultMarks are high bits that Docker, kube-proxy and Calico do not use.
-var DefaultMarks = Marks{Sent: 1 << 28, Received: 1 << 29}
+// MarksOf returns the marks of two bits. The lower one is that of packets sent.
+func MarksOf(bits uint32) Marks {
+	sent := bits & -bits
+	return Marks{Sent: sent, Received: bits &^ sent}
+}
 
 // Config is constant in the loaded programs.
 type Config struct {
@@ -32,15 +35,19 @@ type Config struct {
 	// host's. Both are IPv4.
 	Network, Subnet netip.Prefix
 	Marks           Marks
-	// Encap, if not nil, is the tunnel's own program that wraps an Ethernet packet
-	// and sends it. Decap, if not nil, is a program array whose entry 0 the tunnel's
-	// own program calls for an Ethernet packet that it has unwrapped. Without them,
-	// packets pass the tunnel device.
-	Encap *ebpf.Program
-	Decap *ebpf.Map
 	// PinDir is a directory on a bpffs. The programs in it stay at work when the
-	// process ends. Its parent must exist.
+	// process ends. Its parent must exist when Join is called.
 	PinDir string
+}
+
+// Tunnel has the tunnel's own programs that the fast path works with. Without them,
+// packets pass the tunnel device.
+type Tunnel struct {
+	// Encap, if not nil, wraps an Ethernet packet and sends it.
+	Encap *ebpf.Program
+	// Decap, if not nil, is a program array. The tunnel's own program calls its
+	// entry 0 for an Ethernet packet that it has unwrapped.
+	Decap *ebpf.Map
 }
 
 func (c Config) validate() error {

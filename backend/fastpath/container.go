@@ -99,7 +99,7 @@ func (p *programs) set(containers []Container) error {
 
 // attachDecap has the tunnel's own program call ours, or not.
 func (p *programs) attachDecap(on bool) error {
-	m := p.config.Decap
+	m := p.tunnel.Decap
 	if m == nil {
 		return nil
 	}

@@ -48,6 +48,7 @@ func dial(t *testing.T, from *netnstest.Host, source, target netip.AddrPort) *ne
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	limit(t, c)
 	return c
 }
 
@@ -73,33 +74,6 @@ func relay(t *testing.T, from, to net.Conn) {
 	}
 	if _, err := to.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestForged has a container send with the address and the ports of another's
-// flow that is on the fast path.
-func TestForged(t *testing.T) {
-	a, b := newRunning(t)
-	forger := a.second()
-	a.greet(forger, forger.Addr().Addr())
-	a.greet(a.container, a.addr())
-	a.serves(2)
-	s := datagrams(t, a, b)
-	flood(t, s, a, b)
-
-	forger.AddAddr("lo", netip.PrefixFrom(a.addr(), 32))
-	c := dial(t, forger, netip.AddrPortFrom(a.addr(), 7000), netip.AddrPortFrom(b.addr(), 7000))
-	before := a.stats()
-	sent, _ := a.fast(func() {
-		for range 100 {
-			relay(t, c, s.to) // the long way lets it pass
-		}
-	})
-	if sent > 0 {
-		t.Errorf("%d forged packets took the fast path", sent)
-	}
-	if n := a.stats().LongWay["unknown_container"].Packets - before.LongWay["unknown_container"].Packets; n != 100 {
-		t.Errorf("%d packets are counted as of an unknown container, want 100", n)
 	}
 }
 
@@ -184,19 +158,24 @@ func TestNeighbour(t *testing.T) {
 }
 
 // TestShaper puts shapers and filters of others where the fast path passes them
-// by.
+// by, and closes the container's port.
 func TestShaper(t *testing.T) {
 	for _, test := range []struct{ name, add, remove, want string }{
 		{"shaper at the port", "qdisc add dev veth-a1 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev veth-a1 root", "qdisc tbf at veth-a1"},
 		{"filter at the port", "filter add dev veth-a1 ingress bpf direct-action object-pinned " + passing(t), "qdisc del dev veth-a1 clsact", "tc filter at veth-a1"},
+		{"locked port", "link set dev veth-a1 type bridge_slave locked on", "link set dev veth-a1 type bridge_slave locked off", "locked port at veth-a1"},
 		{"shaper at the bridge", "qdisc add dev docker0 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev docker0 root", "qdisc tbf at docker0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, _ := newRunning(t)
 			tc := func(args string) {
 				t.Helper()
-				if out, err := a.Command(t.Context(), "tc", strings.Fields(args)...).CombinedOutput(); err != nil {
-					t.Fatalf("tc %s: %v\n%s", args, err, out)
+				tool := "tc"
+				if strings.HasPrefix(args, "link") {
+					tool = "ip"
+				}
+				if out, err := a.Command(t.Context(), tool, strings.Fields(args)...).CombinedOutput(); err != nil {
+					t.Fatalf("%s %s: %v\n%s", tool, args, err, out)
 				}
 			}
 			if strings.HasPrefix(test.add, "filter") {
@@ -213,6 +192,27 @@ func TestShaper(t *testing.T) {
 			a.until("the status is clear", func() bool { return len(a.path.Status().Off) == 0 })
 		})
 	}
+}
+
+// TestClosedPort finds a port that the spanning tree has not opened yet.
+func TestClosedPort(t *testing.T) {
+	_, a, _ := newHosts(t)
+	closed := func() (found map[int]string) {
+		t.Helper()
+		a.must(a.Do(func() (err error) {
+			found, err = closedPorts()
+			return err
+		}))
+		return found
+	}
+	if found := closed(); len(found) > 0 {
+		t.Errorf("closed ports without a spanning tree: %v", found)
+	}
+	if out, err := a.Command(t.Context(), "ip", "link", "set", bridgeName, "type", "bridge", "forward_delay", "3000", "stp_state", "1").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	port := "veth-" + a.second().Name()
+	a.until("the new port is closed", func() bool { return closed()[a.index(port)] == "spanning tree" })
 }
 
 // TestRuleJudgesEachPacket adds a rule that must see each packet.

@@ -20,9 +20,9 @@
 // A packet of TCP or UDP takes it if its flow has an entry, and the mark of
 // the entry has the bit of the packet's direction ([Marks]). A rule of our own
 // table, behind all others, sets that bit. A packet that a rule drops sets no
-// bit. An entry that is deleted takes its bits along. Rules of the bridge come
-// behind that rule; so the last packet of the long way must have left by the
-// port (left).
+// bit. An entry that is deleted takes its bits along, and a change of the rules has
+// the bits of all entries taken away. Rules of the bridge come behind that rule; so
+// the last packet of the long way must have left by the port (left).
 //
 // All other packets take the long way: the first packets of a flow, TCP's SYN,
 // FIN and RST, fragments, IP options, a TTL of 1, packets that are larger than

@@ -158,17 +158,10 @@ static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct 
 	return bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));
 }
 
-#define HAS(ext, id)                                                \
-	(bpf_core_enum_value_exists(enum nf_ct_ext_id, id) &&      \
-	 extends(ext, bpf_core_enum_value(enum nf_ct_ext_id, id)))
-
-static __always_inline int extends(struct nf_ct_ext *ext, __u64 id)
-{
-	__u8 offset = 0;
-
-	bpf_probe_read_kernel(&offset, sizeof(offset), (void *)__builtin_preserve_access_index(&ext->offset) + id);
-	return offset;
-}
+/* Whether the entry has an extension (nf_ct_ext_exist in net/netfilter/nf_conntrack_extend.h). */
+#define HAS(ext, id)                                           \
+	(bpf_core_enum_value_exists(enum nf_ct_ext_id, id) && \
+	 *((__u8 *)&(ext)->offset + bpf_core_enum_value(enum nf_ct_ext_id, id)))
 
 /* An entry that needs more of the kernel than to let packets pass. */
 static __always_inline enum outcome special(struct nf_conn *ct)

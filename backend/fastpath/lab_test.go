@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -47,16 +46,21 @@ type host struct {
 	others    []*Path
 	stop      func()
 	marks     Marks
-	encap     *ebpf.Program
-	decap     *ebpf.Map
+	tunnel    Tunnel
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
 func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 	t.Helper()
+	return newHostsWith(t, "10.5.1.0/24", "10.5.2.0/24")
+}
+
+// newHostsWith makes two hosts with these subnets.
+func newHostsWith(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
+	t.Helper()
 	netnstest.Require(t)
 	lab := netnstest.New(t)
-	a, b := newHost(t, lab, "a", "10.5.1.0/24"), newHost(t, lab, "b", "10.5.2.0/24")
+	a, b := newHost(t, lab, "a", ofA), newHost(t, lab, "b", ofB)
 	a.carry(b)
 	b.carry(a)
 	return lab, a, b
@@ -64,7 +68,7 @@ func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 
 func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	t.Helper()
-	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: DefaultMarks}
+	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: MarksOf(0x30000000)}
 	h.must(h.Do(func() (err error) {
 		if h.tun, err = openTUN(deviceName); err != nil {
 			return err
@@ -153,7 +157,7 @@ func (h *host) carry(peer *host) {
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
 	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, Encap: h.encap, Decap: h.decap,
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
 }
@@ -175,7 +179,9 @@ func (h *host) runPath(c Config) {
 func (h *host) begin(c Config) (path *Path, stop func()) {
 	h.t.Helper()
 	h.must(h.Do(func() (err error) {
-		path, err = New(c)
+		if path, err = New(c); err == nil {
+			err = path.Join(h.tunnel)
+		}
 		return err
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -225,6 +231,9 @@ func (h *host) start(containers ...Container) {
 			return err
 		}
 		if h.programs, _, err = open(c); err != nil {
+			return err
+		}
+		if err := h.programs.join(h.tunnel); err != nil {
 			return err
 		}
 		if err := h.programs.renew(false); err != nil {
@@ -308,6 +317,8 @@ func connect(t *testing.T, a, b *host) stream {
 	to, err := l.Accept()
 	b.must(err)
 	t.Cleanup(func() { from.Close(); to.Close() })
+	limit(t, from)
+	limit(t, to)
 	return stream{t, from, to}
 }
 
@@ -344,6 +355,21 @@ func (h *host) forget() {
 		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, allFlows{})
 		return err
 	}))
+}
+
+// marked returns the number of entries with a mark.
+func (h *host) marked() (n int) {
+	h.t.Helper()
+	h.must(h.Do(func() error {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range flows {
+			if f.Mark&(h.marks.Sent|h.marks.Received) != 0 {
+				n++
+			}
+		}
+		return err
+	}))
+	return n
 }
 
 type allFlows struct{}

@@ -56,6 +56,7 @@ func (p *Path) inspect(t topology) (findings, error) {
 			f.all = append(f.all, fmt.Sprintf("table %s of legacy iptables", table))
 		}
 	}
+	f.all = append(f.all, ebtables()...)
 	policies, err := p.rules.IPsecWithin(p.config.Network)
 	if err != nil {
 		return f, err

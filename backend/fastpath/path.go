@@ -24,22 +24,31 @@ const (
 	burst    = 5
 )
 
-// Path is the fast path of one network. Its methods may be called concurrently,
-// but for Run and Close.
+// Path is the fast path of one network. It serves containers between Join and
+// Suspend. Its methods may be called concurrently, but for Run and Close.
 type Path struct {
 	config   Config
 	device   string // its name
 	adopted  bool
-	programs *programs
 	windows  *windows
 	links    *netlink.Handle
 	listener *reconcile.Listener // of links, neighbours and addresses
 	rules    *hostrules.Reader
+	changed  reconcile.Signal
+
+	// work is held by each change of the programs. It guards joined.
+	work     sync.Mutex
+	programs *programs
+	joined   bool
 
 	mu     sync.Mutex // guards what follows
 	known  topology   // as of the last look
 	looks  bool       // a look is under way: known is of before
 	status Status
+	// stale: rules have changed since the last look. suspendErr is why the programs
+	// could not be suspended then.
+	stale      bool
+	suspendErr error
 }
 
 // Status says what the fast path serves.
@@ -50,13 +59,17 @@ type Status struct {
 	Off []string
 }
 
+// notJoined is the reason before Join and after Suspend.
+const notJoined = "the tunnel's programs are suspended"
+
 // New loads the programs, or adopts those of an earlier process, which stay at
-// work meanwhile. It runs in the network namespace of the device; so does Run.
+// work meanwhile. It runs in the network namespace of the device; so do the other
+// methods.
 //
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c}
+	p := &Path{config: c, changed: reconcile.NewSignal(), status: Status{Off: []string{notJoined}}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -65,6 +78,7 @@ func New(c Config) (_ *Path, err error) {
 	if p.programs, p.adopted, err = open(c); err != nil {
 		return nil, err
 	}
+	p.stale = p.adopted // nobody has watched the rules
 	device, err := net.InterfaceByIndex(c.Device)
 	if err != nil {
 		return nil, fmt.Errorf("find tunnel device: %w", err)
@@ -82,16 +96,37 @@ func New(c Config) (_ *Path, err error) {
 // Adopted reports whether the programs were left by an earlier process.
 func (p *Path) Adopted() bool { return p.adopted }
 
+// Join has the path serve containers by the tunnel's programs. Those of an earlier
+// Join are replaced between two packets.
+func (p *Path) Join(t Tunnel) error {
+	p.work.Lock()
+	defer p.work.Unlock()
+	if err := p.programs.join(t); err != nil {
+		return err
+	}
+	p.joined = true
+	p.changed.Set()
+	return nil
+}
+
+// Suspend detaches the programs until the next Join. All packets take the long way
+// when it returns.
+func (p *Path) Suspend() error {
+	p.work.Lock()
+	defer p.work.Unlock()
+	p.joined = false
+	p.note(topology{}, Status{Off: []string{notJoined}})
+	return errors.Join(p.programs.leave(), unmark(p.device))
+}
+
 // Run keeps the programs up to date with containers and rules, until ctx ends
 // (nil) or it fails. It is called once at most. When it returns, all goroutines
 // that it started have ended. After ctx ends the programs stay at work for
 // [lifetime]; after an error all packets take the long way.
 func (p *Path) Run(ctx context.Context) error {
-	changed := reconcile.NewSignal()
-	changed.Set()
 	err := reconcile.Loop{
 		Task:     "reconcile fast path device=" + p.device,
-		Changed:  changed,
+		Changed:  p.changed,
 		Interval: interval,
 		Burst:    burst,
 		Every:    renewEvery,
@@ -112,9 +147,17 @@ func (p *Path) Run(ctx context.Context) error {
 
 // reconcile makes the programs serve what the kernel has now.
 func (p *Path) reconcile() error {
+	p.work.Lock()
+	defer p.work.Unlock()
+	if !p.joined {
+		return nil
+	}
 	p.mu.Lock()
 	p.looks = true
 	p.mu.Unlock()
+	if err := p.beginJudgement(); err != nil {
+		return err
+	}
 	t, err := discover(p.links, p.config.Subnet)
 	if err != nil {
 		return err
@@ -143,7 +186,7 @@ func (p *Path) reconcile() error {
 	if err := p.refresh(serve); err != nil {
 		return err
 	}
-	if err := p.programs.renew(len(f.replyless) > 0); err != nil {
+	if err := p.endJudgement(len(f.replyless) > 0); err != nil {
 		return err
 	}
 	p.note(t, Status{len(serve), f.reasons(t)})

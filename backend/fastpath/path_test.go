@@ -2,12 +2,16 @@ package fastpath
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestExchange sees both directions of a TCP flow take the fast path at both
@@ -58,22 +62,36 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRuleAdded adds a rule that drops a flow on the fast path. With the flow's
-// entry deleted not one packet more arrives.
+// TestRuleAdded adds a rule that drops a flow on the fast path, or an element to the
+// set of a rule. With the flow's entry deleted not one packet more arrives. Without
+// that, none does after the rules have been looked at.
 func TestRuleAdded(t *testing.T) {
-	for _, way := range []string{"sent", "received"} {
-		t.Run(way, func(t *testing.T) {
+	const before = "add table ip user; add chain ip user forward { type filter hook forward priority filter; }; " +
+		"add set ip user blocked { type ipv4_addr; }; add rule ip user forward ip saddr @blocked drop"
+	for _, test := range []struct {
+		way, add string
+		forget   bool
+	}{
+		{"sent", "add rule ip user forward oifname flannel0 drop", true},
+		{"received", "add rule ip user forward iifname flannel0 drop", true},
+		{"sent", "add rule ip user forward oifname flannel0 drop", false},
+		{"received", "add rule ip user forward iifname flannel0 drop", false},
+		{"sent", "add element ip user blocked { 10.5.1.2 }", false},
+		{"received", "add element ip user blocked { 10.5.2.2 }", false},
+	} {
+		t.Run(fmt.Sprintf("%s %s forget=%v", test.way, test.add, test.forget), func(t *testing.T) {
 			a, b := newRunning(t)
+			a.nft(before)
 			s := warm(t, a, b)
-			rule := "table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }"
-			if way == "received" {
-				rule = "table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 drop; }; }"
-			}
-			a.nft(rule)
-			a.forget()
 			from, to := s.from, s.to
-			if way == "received" {
+			if test.way == "received" {
 				from, to = to, from
+			}
+			a.nft(test.add)
+			if test.forget {
+				a.forget()
+			} else {
+				a.until("the flow has no mark", func() bool { return a.marked() == 0 })
 			}
 			if _, err := from.Write([]byte("too late")); err != nil {
 				t.Fatal(err)
@@ -97,7 +115,13 @@ func silent(t *testing.T, c net.Conn) {
 	if n, err := c.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d bytes arrived (%v); want none", n, err)
 	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
+	limit(t, c)
+}
+
+// limit has the test fail, not hang, if a packet is lost.
+func limit(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -175,6 +199,7 @@ func datagramsAt(t *testing.T, a, b *host, port uint16) stream {
 			return err
 		}))
 		t.Cleanup(func() { c.Close() })
+		limit(t, c)
 		return c
 	}
 	return stream{t, open(a, b), open(b, a)}
@@ -227,4 +252,32 @@ func TestFIN(t *testing.T) {
 	if _, err := io.ReadFull(s.from, make([]byte, 11)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestManyContainers gives a bridge the stations of 500 containers, and takes one
+// away.
+func TestManyContainers(t *testing.T) {
+	const many = 500
+	_, a, b := newHostsWith(t, "10.5.2.0/23", "10.5.4.0/23")
+	a.run()
+	b.run()
+	for i := range many - 1 {
+		mac := net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}
+		ip := a.addr()
+		for range i + 1 {
+			ip = ip.Next()
+		}
+		a.must(a.Netlink().NeighAppend(&netlink.Neigh{
+			LinkIndex: a.index("veth-" + a.container.Name()), Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,
+			State: netlink.NUD_NOARP, HardwareAddr: mac,
+		}))
+		a.must(a.Netlink().NeighSet(&netlink.Neigh{
+			LinkIndex: a.index(bridgeName), Family: unix.AF_INET, State: netlink.NUD_NOARP, IP: ip.AsSlice(), HardwareAddr: mac,
+		}))
+	}
+	a.greet(a.container, a.addr())
+	a.serves(many)
+	warm(t, a, b).exchange(100)
+	a.must(a.Netlink().NeighDel(&netlink.Neigh{LinkIndex: a.index(bridgeName), IP: a.addr().Next().AsSlice()}))
+	a.serves(many - 1)
 }

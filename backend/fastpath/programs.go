@@ -18,6 +18,7 @@ const unfinished = "-new"
 // programs are the kernel's objects: loaded, or adopted from an earlier process.
 type programs struct {
 	config   Config
+	tunnel   Tunnel            // see join
 	attached map[hook]struct{} // since open
 	epoch    uint32            // see refresh
 
@@ -41,20 +42,43 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	if err := c.validate(); err != nil {
 		return nil, false, fmt.Errorf("load fast path: %w", err)
 	}
-	if err := os.Mkdir(c.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, false, fmt.Errorf("load fast path: make directory for pins: %w", err)
-	}
 	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		err = p.load()
-	}
-	if err == nil && c.Encap != nil {
-		err = p.Encap.Put(uint32(0), c.Encap)
 	}
 	if err != nil {
 		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())
 	}
 	return p, adopted, nil
+}
+
+// join makes the programs call those of the tunnel.
+func (p *programs) join(t Tunnel) error {
+	if err := os.Mkdir(p.config.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make directory for pins of fast path: %w", err)
+	}
+	if t.Encap != nil {
+		if err := p.Encap.Put(uint32(0), t.Encap); err != nil {
+			return fmt.Errorf("join fast path to the tunnel's program: %w", err)
+		}
+	}
+	p.tunnel = t
+	return nil
+}
+
+// leave detaches the programs and removes their pins.
+func (p *programs) leave() error {
+	if err := p.set(nil); err != nil {
+		return err
+	}
+	if err := p.Encap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("separate fast path from the tunnel's program: %w", err)
+	}
+	p.tunnel = Tunnel{}
+	if err := os.RemoveAll(p.config.PinDir); err != nil {
+		return fmt.Errorf("remove pins of fast path: %w", err)
+	}
+	return nil
 }
 
 func (p *programs) load() error {

@@ -14,9 +14,6 @@ import (
 func Remove(dir, device string) error {
 	p := &programs{config: Config{PinDir: dir}}
 	hooks, err := p.hooks()
-	if errors.Is(err, os.ErrNotExist) {
-		return unmark(device)
-	}
 	if err != nil {
 		return err
 	}
@@ -31,7 +28,7 @@ func Remove(dir, device string) error {
 	return unmark(device)
 }
 
-// Detach removes a fast path from Config.Decap.
+// Detach removes a fast path from [Tunnel].Decap.
 func Detach(decap *ebpf.Map) error {
 	if err := decap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("detach fast path from the tunnel's program: %w", err)

@@ -12,9 +12,10 @@ import (
 )
 
 // linkInspector finds what packets of the fast path pass by at an interface: a
-// shaper, a filter or a program of others.
+// shaper, a filter, a program of others, or a port that is closed.
 type linkInspector struct {
 	links  *netlink.Handle
+	closed map[int]string
 	qdiscs map[int][]netlink.Qdisc
 	ours   []ebpf.ProgramID
 }
@@ -29,6 +30,9 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 		index := q.Attrs().LinkIndex
 		l.qdiscs[index] = append(l.qdiscs[index], q)
 	}
+	if l.closed, err = closedPorts(); err != nil {
+		return nil, err
+	}
 	l.ours, err = p.programs.ids()
 	return l, err
 }
@@ -36,6 +40,9 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 // inspect returns what it finds; empty: nothing. It runs in the network
 // namespace of the device.
 func (l *linkInspector) inspect(index int) (string, error) {
+	if reason := l.closed[index]; reason != "" {
+		return reason, nil
+	}
 	for _, q := range l.qdiscs[index] {
 		switch kind := q.Type(); kind {
 		case "noqueue":

@@ -28,7 +28,9 @@ func (p *Path) runWatches(ctx context.Context, changed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.windows.run(ctx) })
 	g.Go(func() error { return p.listener.Run(ctx, p.concernsLinks, changed) })
-	g.Go(func() error { return p.rules.Run(ctx, hostrules.ChangesRules, changed) })
+	g.Go(func() error {
+		return p.rules.Run(ctx, hostrules.ChangesVerdicts, func() { p.rulesChanged(); changed() })
+	})
 	return g.Wait()
 }
 
@@ -56,13 +58,14 @@ func (t topology) concerns(n *netlink.Neigh, deleted bool) bool {
 	if _, ours := t.names[n.LinkIndex]; !ours {
 		return false
 	}
-	known := slices.ContainsFunc(t.containers, func(c Container) bool {
-		if n.Family == unix.AF_BRIDGE {
-			return c.Port == n.LinkIndex && slices.Equal(c.MAC[:], n.HardwareAddr)
-		}
-		return c.Bridge == n.LinkIndex && c.Addr.AsSlice() != nil && slices.Equal(c.Addr.AsSlice(), n.IP.To4()) &&
-			slices.Equal(c.MAC[:], n.HardwareAddr)
-	})
 	valid := !deleted && (n.Family == unix.AF_BRIDGE || n.State&usable != 0)
+	known := slices.ContainsFunc(t.containers, func(c Container) bool {
+		same := slices.Equal(c.MAC[:], n.HardwareAddr)
+		if n.Family == unix.AF_BRIDGE {
+			return c.Port == n.LinkIndex && same
+		}
+		// A neighbour that is no longer valid comes without its hardware address.
+		return c.Bridge == n.LinkIndex && slices.Equal(c.Addr.AsSlice(), n.IP.To4()) && (same || !valid)
+	})
 	return known != valid
 }

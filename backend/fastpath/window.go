@@ -99,41 +99,30 @@ const (
 // (nlattr_to_tcp in net/netfilter/nf_conntrack_proto_tcp.c). The kernel finds the
 // entry by the tuple of either direction.
 func (w *windows) ignore(f flow) error {
-	a := netlink.NewAttributeEncoder()
-	a.ByteOrder = binary.BigEndian
-	a.Nested(ctaTupleOrig, func(a *netlink.AttributeEncoder) error {
-		a.Nested(ctaTupleIP, func(a *netlink.AttributeEncoder) error {
-			a.Bytes(ctaIPv4Source, f.source.Addr().AsSlice())
-			a.Bytes(ctaIPv4Target, f.target.Addr().AsSlice())
+	_, err := conntrackRequest(w.conn, ctnlMsgNew, netlink.Acknowledge, func(a *netlink.AttributeEncoder) {
+		a.Nested(ctaTupleOrig, func(a *netlink.AttributeEncoder) error {
+			a.Nested(ctaTupleIP, func(a *netlink.AttributeEncoder) error {
+				a.Bytes(ctaIPv4Source, f.source.Addr().AsSlice())
+				a.Bytes(ctaIPv4Target, f.target.Addr().AsSlice())
+				return nil
+			})
+			a.Nested(ctaTupleProto, func(a *netlink.AttributeEncoder) error {
+				a.Uint8(ctaProtoNumber, unix.IPPROTO_TCP)
+				a.Uint16(ctaProtoSourcePort, f.source.Port())
+				a.Uint16(ctaProtoTargetPort, f.target.Port())
+				return nil
+			})
 			return nil
 		})
-		a.Nested(ctaTupleProto, func(a *netlink.AttributeEncoder) error {
-			a.Uint8(ctaProtoNumber, unix.IPPROTO_TCP)
-			a.Uint16(ctaProtoSourcePort, f.source.Port())
-			a.Uint16(ctaProtoTargetPort, f.target.Port())
+		a.Nested(ctaProtoInfo, func(a *netlink.AttributeEncoder) error {
+			a.Nested(ctaProtoInfoTCP, func(a *netlink.AttributeEncoder) error {
+				flags := []byte{flagBeLiberal, flagBeLiberal} // struct nf_ct_tcp_flags: flags, mask
+				a.Bytes(ctaTCPFlagsOriginal, flags)
+				a.Bytes(ctaTCPFlagsReply, flags)
+				return nil
+			})
 			return nil
 		})
-		return nil
-	})
-	a.Nested(ctaProtoInfo, func(a *netlink.AttributeEncoder) error {
-		a.Nested(ctaProtoInfoTCP, func(a *netlink.AttributeEncoder) error {
-			flags := []byte{flagBeLiberal, flagBeLiberal} // struct nf_ct_tcp_flags: flags, mask
-			a.Bytes(ctaTCPFlagsOriginal, flags)
-			a.Bytes(ctaTCPFlagsReply, flags)
-			return nil
-		})
-		return nil
-	})
-	attributes, err := a.Encode()
-	if err != nil {
-		return fmt.Errorf("encode conntrack entry: %w", err)
-	}
-	_, err = w.conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  unix.NFNL_SUBSYS_CTNETLINK<<nfnlSubsystemShift | ctnlMsgNew,
-			Flags: netlink.Request | netlink.Acknowledge,
-		},
-		Data: append([]byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0}, attributes...), // struct nfgenmsg
 	})
 	if err != nil {
 		return fmt.Errorf("change conntrack entry: %w", err)

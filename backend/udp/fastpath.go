@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	log "github.com/golang/glog"
 
@@ -21,104 +22,83 @@ func fastPins(device string) (string, error) {
 	return filepath.Join(pins, "fastpath"), err
 }
 
-// fastPath is the fast path of a kernel data path. The mutex of kernel guards it.
+// fastPath is the fast path of a kernel data path: it serves containers while the
+// programs of that are loaded.
 type fastPath struct {
-	*fastpath.Path // nil while there is none
-	// reason is why there is none, or why it failed.
-	reason string
-	stop   context.CancelFunc // ends Run
-	ended  chan struct{}      // closed when Run has returned
+	*fastpath.Path // nil if there is none
+
+	mu     sync.Mutex // guards reason
+	reason string     // why there is none, or why it has failed
 }
 
-// runFast runs a fast path while the programs are loaded, until ctx ends. A failure
-// of it ends no data path.
-func (k *kernel) runFast(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-k.loaded:
-		}
-		running, stop := context.WithCancel(ctx)
-		path, ended := k.openFast(stop)
-		if path != nil {
-			err := path.Run(running)
-			close(ended)
-			k.failFast(err)
-		}
-		stop()
+// openFast opens the fast path. A failure of it ends no data path.
+func (k *kernel) openFast() {
+	if k.FastPath != backend.FastPathAuto {
+		k.fast.reason = "switched off by -fastpath"
+		return
 	}
-}
-
-// switchOffFast removes the fast path of an earlier run. The caller holds mu, or the
-// data path does not run yet.
-func (k *kernel) switchOffFast() error {
-	k.fast.reason = "switched off by -fastpath"
-	return errors.Join(fastpath.Detach(k.path.FastPath), removeFast(k.deviceName()))
-}
-
-// openFast loads the fast path. It returns nil if none is to run.
-func (k *kernel) openFast(stop context.CancelFunc) (*fastpath.Path, chan struct{}) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.path == nil || k.fast.Path != nil {
-		return nil, nil
-	}
-	k.fast = fastPath{stop: stop, ended: make(chan struct{})}
 	pins, err := fastPins(k.deviceName())
 	if err == nil {
 		k.fast.Path, err = fastpath.New(fastpath.Config{
-			Device: k.config.Device, Network: k.Network, Subnet: k.own[inet.IPv4], Marks: fastpath.DefaultMarks, PinDir: pins,
-			Encap: k.path.EncapL2, Decap: k.path.FastPath,
+			Device: k.config.Device, Network: k.Network, Subnet: k.own[inet.IPv4], Marks: fastpath.MarksOf(k.FastPathMark), PinDir: pins,
 		})
 	}
 	if err != nil {
-		k.fast.reason = err.Error()
-		log.Warningf("go on without fast path device=%s reason=%q", k.deviceName(), err)
+		k.failFast(err)
 	}
-	return k.fast.Path, k.fast.ended
 }
 
-// failFast records why Run of the fast path has failed, if it has.
-func (k *kernel) failFast(err error) {
-	if err == nil {
+// joinFast has the fast path use the programs that were loaded, or removes what an
+// earlier run has left of one.
+func (k *kernel) joinFast() error {
+	if k.fast.Path == nil {
+		return errors.Join(fastpath.Detach(k.path.FastPath), removeFast(k.deviceName()))
+	}
+	return k.fast.Join(fastpath.Tunnel{Encap: k.path.EncapL2, Decap: k.path.FastPath})
+}
+
+// runFast runs the fast path until ctx ends.
+func (k *kernel) runFast(ctx context.Context) {
+	if k.fast.Path == nil {
 		return
 	}
+	if err := k.fast.Run(ctx); err != nil {
+		k.failFast(err)
+	}
+}
+
+// failFast records why there is no fast path.
+func (k *kernel) failFast(err error) {
 	log.Errorf("go on without fast path device=%s reason=%q", k.deviceName(), err)
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.fast.mu.Lock()
+	defer k.fast.mu.Unlock()
 	k.fast.reason = err.Error()
 }
 
-// removeFast ends the fast path and removes its programs: it wraps packets by the
-// programs that are about to be removed. The caller holds mu.
-func (k *kernel) removeFast() error {
-	if k.fast.Path != nil {
-		k.fast.stop()
-		<-k.fast.ended
-	}
-	err := k.closeFast()
-	return errors.Join(err, removeFast(k.deviceName()))
-}
-
-// closeFast closes the fast path after its Run has ended. Its programs stay.
-func (k *kernel) closeFast() error {
-	if k.fast.Path == nil {
+// suspend ends the fast path before the programs that it calls.
+func (f *fastPath) suspend() error {
+	if f.Path == nil {
 		return nil
 	}
-	err := k.fast.Close()
-	k.fast = fastPath{}
-	return err
+	return f.Suspend()
+}
+
+// close closes the fast path after runFast. Its programs stay.
+func (f *fastPath) close() error {
+	if f.Path == nil {
+		return nil
+	}
+	return f.Close()
 }
 
 // fastStats returns what the status shows of the fast path.
 func (k *kernel) fastStats() *backend.FastPath {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	s := &backend.FastPath{LongWay: map[string]uint64{}}
+	k.fast.mu.Lock()
 	if k.fast.reason != "" {
 		s.Off = append(s.Off, k.fast.reason)
 	}
+	k.fast.mu.Unlock()
 	if k.fast.Path == nil {
 		return s
 	}

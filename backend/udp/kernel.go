@@ -36,7 +36,7 @@ type kernel struct {
 	config  bpf.Config
 	found   bool // the device is an earlier run's
 	changed reconcile.Signal
-	loaded  reconcile.Signal // load has set path
+	fast    fastPath
 
 	mu    sync.Mutex // guards what follows
 	peers kernelPeers
@@ -54,7 +54,6 @@ type kernel struct {
 	// counted and refused are the programs' counts when they were last read.
 	counted []bpf.PeerStats
 	refused map[string]uint64
-	fast    fastPath
 }
 
 // errNotIPv4 is why the programs are of no use to a host that carries no IPv4, or none
@@ -84,7 +83,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if _, err := bpf.Probe(); err != nil {
 		return nil, err
 	}
-	k := &kernel{changed: reconcile.NewSignal(), loaded: reconcile.NewSignal(), peers: newKernelPeers(p)}
+	k := &kernel{changed: reconcile.NewSignal(), peers: newKernelPeers(p)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
@@ -113,6 +112,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if k.config.PinDir, err = bpf.PinDir(k.deviceName()); err != nil {
 		return nil, err
 	}
+	k.openFast()
 	k.policy.stale = true
 	switch rule := k.forbidden(); {
 	case rule == nil:
@@ -121,19 +121,15 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		return nil, rule
 	default:
 		k.suspended = rule
-		return k, bpf.Remove(k.config.PinDir)
+		return k, errors.Join(k.fast.suspend(), bpf.Remove(k.config.PinDir))
 	}
 }
 
 // load takes over the programs of an earlier run, or loads new ones.
 func (k *kernel) load() (err error) {
 	defer func() {
-		switch {
-		case err != nil:
-		case k.FastPath == backend.FastPathAuto:
-			k.loaded.Set()
-		default:
-			err = k.switchOffFast()
+		if err == nil {
+			err = k.joinFast()
 		}
 	}()
 	k.path, err = bpf.Load(k.config)
@@ -176,7 +172,7 @@ func (k *kernel) name() string {
 func (k *kernel) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.offloaded.run(ctx) })
-	g.Go(func() error { return k.runFast(ctx) })
+	g.Go(func() error { k.runFast(ctx); return nil })
 	g.Go(func() error {
 		return reconcile.Loop{
 			Task:     "keep kernel data path device=" + k.deviceName(),
@@ -273,6 +269,7 @@ func (k *kernel) addTo(s *backend.Stats) {
 		p, more := &s.Peers[i], bySubnet[s.Peers[i].Subnet]
 		p.TxPackets, p.TxBytes = p.TxPackets+more.TxPackets, p.TxBytes+more.TxBytes
 		p.RxPackets, p.RxBytes = p.RxPackets+more.RxPackets, p.RxBytes+more.RxBytes
+		p.TxFast = more.TxFast
 	}
 }
 
@@ -297,7 +294,7 @@ func (k *kernel) close() error {
 		name = k.deviceName()
 		errs = append(errs, k.offloaded.close())
 	}
-	errs = append(errs, k.closeFast())
+	errs = append(errs, k.fast.close())
 	if k.path != nil {
 		errs = append(errs, k.path.Close())
 	}

@@ -135,7 +135,7 @@ func removePath(h *netlink.Handle, device string) error {
 	err := removeFast(device)
 	pins, pinErr := bpf.PinDir(device)
 	if err = errors.Join(err, pinErr); err == nil {
-		err = bpf.Remove(pins)
+		err = errors.Join(bpf.Remove(pins), bpf.RemoveSegmenter(h, device))
 	}
 	if err != nil {
 		return err

@@ -206,6 +206,30 @@ func TestLongSuperPacketArrives(t *testing.T) {
 	}
 }
 
+// The device's queue holds what a container's own tunnel makes of a window of TCP
+// until the reader runs.
+func TestQueueHoldsWindow(t *testing.T) {
+	l := newLoop(t)
+	c, err := l.host.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(ownSubnet.Addr(), 6000).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const window = 6 << 20 // bytes
+	for range window / 1472 {
+		if _, err := c.WriteTo(make([]byte, 1400), net.UDPAddrFromAddrPort(farEnd)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link, err := l.host.Netlink().LinkByName(l.deviceName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := link.Attrs().Statistics.TxDropped; n > 0 {
+		t.Errorf("the device has dropped %d packets", n)
+	}
+}
+
 func TestOverflowIsCounted(t *testing.T) {
 	l := newLoop(t)
 	const packets = 44 // in a message, which the kernel counts as one drop

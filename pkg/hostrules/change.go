@@ -6,18 +6,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Change is an announcement of nftables: a table, a chain or a rule was added or
-// deleted.
+// Change is an announcement of nftables: a table, a chain, a rule, or an element of a
+// set was added or deleted.
 type Change struct {
 	Table string
+	// Element is true for an element. It changes what a rule decides, and no rule.
+	Element bool
 	// Socket is the port of the socket that requested the change (nlmsg_pid,
 	// netlink(7)).
 	Socket uint32
 }
 
-// Changes decodes a datagram of announcements. Those of sets and their elements are
-// left out, which change no rule. The monitor of google/nftables ends when its
-// receive buffer overflows, and decodes the rules of all tables.
+// Changes decodes a datagram of announcements. The monitor of google/nftables ends
+// when its receive buffer overflows, and decodes the rules of all tables.
 func Changes(datagram []byte) (changes []Change, err error) {
 	messages, err := syscall.ParseNetlinkMessage(datagram)
 	for _, m := range messages {
@@ -27,15 +28,18 @@ func Changes(datagram []byte) (changes []Change, err error) {
 		switch m.Header.Type & 0xff {
 		case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
 			unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-			changes = append(changes, Change{tableOf(m.Data), m.Header.Pid})
+			changes = append(changes, Change{Table: tableOf(m.Data), Socket: m.Header.Pid})
+		case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+			changes = append(changes, Change{Table: tableOf(m.Data), Socket: m.Header.Pid, Element: true})
 		}
 	}
 	return changes, err
 }
 
 // tableOf returns the name of the table that an announcement is about, or "". The
-// name is attribute 1 of tables, chains and rules (NFTA_TABLE_NAME,
-// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE in linux/netfilter/nf_tables.h).
+// name is attribute 1 of tables, chains, rules and lists of elements (NFTA_TABLE_NAME,
+// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_TABLE in
+// linux/netfilter/nf_tables.h).
 func tableOf(data []byte) string {
 	a, err := attributes(data)
 	if err != nil {
@@ -49,9 +53,9 @@ func tableOf(data []byte) string {
 	return ""
 }
 
-// ChangesRules reports whether a datagram announces a change of a table, a chain or a
-// rule, or cannot be decoded.
-func ChangesRules(datagram []byte) bool {
+// ChangesVerdicts reports whether a datagram announces a change of what rules decide,
+// or cannot be decoded.
+func ChangesVerdicts(datagram []byte) bool {
 	changes, err := Changes(datagram)
 	return err != nil || len(changes) > 0
 }

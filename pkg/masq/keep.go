@@ -86,7 +86,7 @@ func (r Rules) connectLasting() (c *nftables.Conn, port uint32, err error) {
 // chains or its rules by another socket than own, or cannot be decoded.
 func concerns(datagram []byte, table string, own uint32) bool {
 	changes, err := hostrules.Changes(datagram)
-	return err != nil || slices.ContainsFunc(changes, func(c hostrules.Change) bool { return c.Table == table && c.Socket != own })
+	return err != nil || slices.ContainsFunc(changes, func(c hostrules.Change) bool { return c.Table == table && c.Socket != own && !c.Element })
 }
 
 // warnOfDrops logs the chains of other tables whose policy drops forwarded

@@ -29,6 +29,9 @@ func VXLAN(vni uint32) string { return fmt.Sprintf("flannel.%d", vni) }
 // VXLANIPv6 returns the name of the vxlan backend's device that carries IPv6.
 func VXLANIPv6(vni uint32) string { return fmt.Sprintf("flannel-v6.%d", vni) }
 
+// Segmenter returns the names of the veth pair that cuts packets for a TUN device.
+func Segmenter(tun string) (in, out string) { return tun + "-seg", tun + "-enc" }
+
 // IsTUN reports whether TUNPattern yields the name.
 func IsTUN(name string) bool { return tunName.MatchString(name) }
 

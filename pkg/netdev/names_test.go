@@ -26,6 +26,9 @@ func TestNames(t *testing.T) {
 		{"xflannel0", false, false, false, false},
 		{"eth0", false, false, false, false},
 	} {
+		if in, out := Segmenter(test.name); test.tun && (IsBackend(in) || IsBackend(out) || !IsFlannel(in) || !IsFlannel(out)) {
+			t.Errorf("Segmenter(%q) is %q, %q", test.name, in, out)
+		}
 		if got := IsTUN(test.name); got != test.tun {
 			t.Errorf("IsTUN(%q) is %v", test.name, got)
 		}

@@ -175,6 +175,8 @@ type Peer struct {
 	TxBytes   uint64       `json:"tx_bytes"`
 	RxPackets uint64       `json:"rx_packets"`
 	RxBytes   uint64       `json:"rx_bytes"`
+	// TxFast is the number of TxPackets that took the fast path.
+	TxFast uint64 `json:"tx_fast_packets,omitempty"`
 	// Uncounted is true if the backend does not count; the four above are zero then.
 	Uncounted bool `json:"uncounted,omitempty"`
 	// Problem is why packets cannot be exchanged with this peer; empty if no reason

@@ -78,10 +78,14 @@ func (p *Path) Attach(uplinks []int) error {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
 		}
 	}
+	segmenter, err := p.attachSegmenter()
+	if err != nil {
+		return fmt.Errorf("attach kernel path: %w", err)
+	}
 	if err := p.attachTC(p.encapHook(), p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
 		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 	}
-	if err := p.detachOthers(uplinks); err != nil {
+	if err := p.detachOthers(append(slices.Clone(uplinks), segmenter)); err != nil {
 		return fmt.Errorf("detach kernel path: %w", err)
 	}
 	if p.config.PinDir != "" {
@@ -92,7 +96,7 @@ func (p *Path) Attach(uplinks []int) error {
 	return nil
 }
 
-// detachOthers ends the hooks of other uplinks, also those of an earlier process.
+// detachOthers ends the hooks at other interfaces, also those of an earlier process.
 func (p *Path) detachOthers(uplinks []int) error {
 	names := slices.Collect(maps.Keys(p.hooks))
 	if p.config.PinDir != "" {

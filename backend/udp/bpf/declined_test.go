@@ -11,6 +11,7 @@ import (
 func TestOthersFlowsStay(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
+	a.withoutSegmenter()
 	in := listenInner(b)
 	var declined int // guarded by a.mu
 	a.mu.Lock()

@@ -4,6 +4,7 @@
 //
 //	container → bridge → route → flannel0 ─►[encap]─► kernel's route to the peer
 //	                                          └ not handled ► reader of the TUN
+//	                                          └ super-packet to be cut ► segmenter ►[encap_l2]
 //	container ← bridge ← route ← flannel0 ◄─[decap]◄─ GRO ◄─[decap_xdp]◄─ uplink
 //	                                          └ not handled ► UDP socket
 //
@@ -18,8 +19,13 @@
 //
 // The path serves hosts that run it too ([Peer].Kernel), for two reasons that
 // flannel.c explains at encap. Traffic from and to other hosts goes through TUN and
-// socket as a whole, so that no flow is reordered. Every packet is sent by the
-// kernel's current routes and neighbours.
+// socket as a whole, so that no flow is reordered. Packets are sent by the
+// kernel's routes and neighbours, looked up again in each jiffy.
+//
+// The segmenter is a veth pair beside the TUN device, such as flannel0-seg and
+// flannel0-enc. The programs wrap super-packets of TCP whole. They cannot wrap others
+// whole, as those of UDP or of a container's own tunnel, so the kernel cuts these at
+// the segmenter first. Unlike the TUN's reader, it keeps the sending socket waiting.
 //
 // With [Config].PinDir the kernel keeps programs, peers and counters after the
 // process ends. The next process takes them over without losing a packet ([Load]).

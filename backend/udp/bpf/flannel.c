@@ -4,7 +4,8 @@
  * flannel's UDP encapsulation in the kernel: one IPv4 packet is the payload of
  * one UDP datagram.
  *
- *   encap      tc, egress of the TUN device    encapsulates, sends by the kernel's route
+ *   encap,     tc, egress of the TUN device,   encapsulate, send by the kernel's route
+ *   encap_l2   ingress of the segmenter
  *   decap_l2,  tc, ingress of an uplink        check, decapsulate, pass to the TUN device
  *   decap_l3
  *   decap_xdp  XDP, driver of an uplink        checks, decapsulates before GRO
@@ -93,34 +94,73 @@ static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const 
 /* Time of the last packet of any flow in declined; 0: no look-up is needed. */
 static __u64 last_declined;
 
-/* Returns true if a packet of the flow was left to the TUN's reader a moment ago. */
-static __always_inline int recently_declined(__u32 flow)
+/* Returns the way of the flow's last packet if that was not sent at once a moment ago. */
+static __always_inline enum way recent_way(__u32 flow)
 {
-	__u64 now, *t;
+	struct declined *d;
+	__u64 now;
 
 	if (!last_declined)
-		return 0;
+		return DIRECT;
 	now = bpf_ktime_get_ns();
 	/* Signed: another CPU may have written a later time. */
 	if ((__s64)(now - last_declined) > SECOND) {
 		last_declined = 0;
-		return 0;
+		return DIRECT;
 	}
-	t = bpf_map_lookup_elem(&declined, &flow);
-	return t && (__s64)(now - *t) < SECOND;
+	d = bpf_map_lookup_elem(&declined, &flow);
+	return d && (__s64)(now - d->time) < SECOND ? d->way : DIRECT;
 }
 
-/* Leaves the flow to the TUN's reader for a while, so that it is not reordered. */
-static __always_inline int leave_to_reader(__u32 flow)
+/* Has the flow's packets take the way for a while, so that they are not reordered. */
+static __always_inline void note_way(__u32 flow, enum way way)
 {
-	__u64 now = bpf_ktime_get_ns(), *t = bpf_map_lookup_elem(&declined, &flow);
+	struct declined now = {.time = bpf_ktime_get_ns(), .way = way}, *d = bpf_map_lookup_elem(&declined, &flow);
 
-	if (t)
-		*t = now;
+	if (d)
+		*d = now;
 	else
 		bpf_map_update_elem(&declined, &flow, &now, BPF_ANY);
-	last_declined = now;
+	last_declined = now.time;
+}
+
+static __always_inline int leave_to_reader(__u32 flow)
+{
+	note_way(flow, READER);
 	return NEXT;
+}
+
+/* Returns the segmenter if there is one and the packet does not come from it. */
+static __always_inline struct segmenter *find_segmenter(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct segmenter *s = bpf_map_lookup_elem(&segmenter, &zero);
+
+	return s && s->in && s->out != skb->ingress_ifindex ? s : NULL;
+}
+
+/*
+ * Sends a packet through the segmenter, which completes its checksums and cuts it.
+ * encap_l2 gets the parts. Unlike the TUN's reader, it keeps the sender's socket
+ * waiting. off: bytes of link header.
+ */
+static __always_inline int segment(struct __sk_buff *skb, __u32 off, __u32 flow, int note)
+{
+	struct segmenter *s = find_segmenter(skb);
+	struct ethhdr eth = {.h_proto = bpf_htons(ETH_P_IP)};
+
+	if (!s || (!off && bpf_skb_change_head(skb, ETH_HLEN, 0)))
+		return leave_to_reader(flow);
+	if (!off)
+		bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
+	if (note)
+		note_way(flow, SEGMENTER);
+	return bpf_redirect(s->in, 0);
+}
+
+static __always_inline int add_outer(struct __sk_buff *skb, __u64 flags)
+{
+	return bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
 static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
@@ -129,17 +169,53 @@ static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
 				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
-/* BPF_FIB_LOOKUP_SKIP_NEIGH, if the kernel has it (Linux 6.3). */
-static __u64 fib_flags = BPF_FIB_LOOKUP_SKIP_NEIGH;
-
-/* Looks the route up. bpf_redirect_neigh resolves the neighbour's address. */
-static __always_inline int find_route(struct __sk_buff *skb, struct bpf_fib_lookup *fib)
+static __always_inline struct route *route_of(const struct frame *h)
 {
-	int err = bpf_fib_lookup(skb, fib, sizeof(*fib), fib_flags);
+	__u32 slot = bpf_ntohs(h->udp.source) & (ROUTES - 1);
 
-	if (err == -EINVAL)
-		err = bpf_fib_lookup(skb, fib, sizeof(*fib), fib_flags = 0);
-	return err == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : err;
+	return bpf_map_lookup_elem(&routes, &slot);
+}
+
+/*
+ * A look-up in each jiffy follows every change of routes and neighbours before user
+ * space could. `r` is of this processor, which runs one program at a time.
+ */
+static __always_inline int fresh(const struct route *r, const struct frame *h, __u32 largest)
+{
+	return r->jiffy == (__u32)bpf_jiffies64() && r->daddr == h->outer.daddr && r->sport == h->udp.source &&
+	       r->tos == (h->outer.tos & ~ECN_MASK) && largest <= r->largest;
+}
+
+/*
+ * Looks up the kernel's route. It includes the path's MTU. Returns 0, or
+ * BPF_FIB_LKUP_RET_NO_NEIGH if the kernel has to find the neighbour first, or
+ * another value if the route does not carry the datagram.
+ */
+static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct frame *h,
+				   __u32 largest)
+{
+	fib->ifindex = device;
+	fib->tos = h->outer.tos & ~ECN_MASK;
+	fib->tot_len = largest;
+	fib->l4_protocol = IPPROTO_UDP;
+	fib->sport = h->udp.source;
+	fib->dport = port;
+	fib->ipv4_src = local;
+	fib->ipv4_dst = h->outer.daddr;
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+}
+
+static __always_inline void remember(struct route *r, const struct bpf_fib_lookup *fib, const struct frame *h,
+				     __u32 largest)
+{
+	r->daddr = h->outer.daddr;
+	r->sport = h->udp.source;
+	r->tos = h->outer.tos & ~ECN_MASK;
+	r->largest = largest;
+	r->uplink = fib->ifindex;
+	__builtin_memcpy(r->dmac, fib->dmac, ETH_ALEN);
+	__builtin_memcpy(r->smac, fib->smac, ETH_ALEN);
+	r->jiffy = bpf_jiffies64();
 }
 
 /* off: bytes of link header. A TUN has none, and data begins with the IP header. */
@@ -149,8 +225,12 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	__u32 len = skb->len - off, hash;
 	struct frame h = {};
+	struct ethhdr eth;
+	struct route *r;
 	struct peer *p;
 	struct wire w;
+	enum way way;
+	int neighbour, err;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) ||
 	    bpf_skb_load_bytes(skb, off, &h.ip, sizeof(h.ip)) < 0)
@@ -166,11 +246,15 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 		return NEXT;
 
 	hash = bpf_get_hash_recalc(skb);
-	if (recently_declined(hash))
+	way = recent_way(hash);
+	if (way == READER)
 		return NEXT;
-
-	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff || measure_wire(skb, off, &h.ip, &w))
+	if (way == SEGMENTER && find_segmenter(skb))
+		return segment(skb, off, hash, 0);
+	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff)
 		return leave_to_reader(hash);
+	if (measure_wire(skb, off, &h.ip, &w))
+		return segment(skb, off, hash, 1);
 
 	h.outer.version = 4;
 	h.outer.ihl = 5;
@@ -186,46 +270,57 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 	h.udp.dest = port;
 	h.udp.len = bpf_htons(len + sizeof(h.udp));
 
-	/*
-	 * A route look-up for every packet follows every change. It includes the
-	 * path's MTU; for a larger packet (tot_len) the TUN's reader answers with
-	 * ICMP.
-	 */
-	fib.ifindex = device;
-	fib.tos = h.ip.tos & ~ECN_MASK;
-	fib.tot_len = w.largest + OVERHEAD;
-	fib.l4_protocol = IPPROTO_UDP;
-	fib.sport = h.udp.source;
-	fib.dport = port;
-	fib.ipv4_src = local;
-	fib.ipv4_dst = p->addr;
-	if (find_route(skb, &fib))
-		return leave_to_reader(hash);
-
-	/* FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. */
-	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-				BPF_F_ADJ_ROOM_FIXED_GSO))
-		return leave_to_reader(hash);
+	/* For a datagram that is too large for the path, the TUN's reader answers with ICMP. */
+	r = route_of(&h);
+	if (!r || !fresh(r, &h, w.largest + OVERHEAD)) {
+		neighbour = look_up(skb, &fib, &h, w.largest + OVERHEAD);
+		if (neighbour && neighbour != BPF_FIB_LKUP_RET_NO_NEIGH)
+			return leave_to_reader(hash);
+		if (r && !neighbour)
+			remember(r, &fib, &h, w.largest + OVERHEAD);
+		r = NULL;
+	}
 
 	/*
-	 * bpf_redirect_neigh replaces an Ethernet header by its own. A packet that
-	 * is too large for one (BPF_SKB_MAX_LEN) is restored.
+	 * FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. The kernel
+	 * marks a packet as a tunnel's only once: one of a tunnel within the container,
+	 * or one that this host forwards, has the mark. What comes from the segmenter
+	 * does without.
 	 */
+	err = add_outer(skb, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP);
+	if (err == -EALREADY && find_segmenter(skb))
+		return segment(skb, off, hash, 1);
+	if (err == -EALREADY && !skb->gso_size)
+		err = add_outer(skb, 0);
+	if (err)
+		return leave_to_reader(hash);
+
+	/* A packet that is too large for an Ethernet header (BPF_SKB_MAX_LEN) is restored. */
 	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return remove_outer(skb, 0) ? DROP : leave_to_reader(hash);
 	bpf_skb_store_bytes(skb, ETH_HLEN, &h, OVERHEAD, 0); /* there is room */
 
 	p->tx_packets += w.packets;
 	p->tx_bytes += w.bytes;
+	if (off)
+		p->tx_fast += w.packets;
 
 	/* The mark is the inner packet's. A datagram of the socket has none. */
 	skb->mark = 0;
 
+	if (r) {
+		__builtin_memcpy(eth.h_dest, r->dmac, ETH_ALEN);
+		__builtin_memcpy(eth.h_source, r->smac, ETH_ALEN);
+		eth.h_proto = bpf_htons(ETH_P_IP);
+		bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
+		return bpf_redirect(r->uplink, 0);
+	}
+
 	/*
-	 * A packet at the TUN has the inner route, which waits with it for the
-	 * neighbour's address. Without a next hop as argument, the kernel replaces it
-	 * by the outer one, at the price of another look-up.
+	 * The first packet of a jiffy goes by the kernel's neighbour, which so stays in
+	 * use. A packet at the TUN has the inner route, which would wait with it for the
+	 * neighbour's address. Without a next hop as argument, the kernel replaces it by
+	 * the outer one, at the price of another look-up.
 	 */
 	next.ipv4_nh = fib.ipv4_dst;
 	if (off && fib.family == AF_INET)
@@ -239,12 +334,15 @@ int encap(struct __sk_buff *skb)
 	return send(skb, 0);
 }
 
-/* For an Ethernet packet of the fast path. Its long way begins at the TUN. */
+/* For an Ethernet packet of the fast path or of the segmenter. Its long way begins at the TUN. */
 SEC("tcx/ingress")
 int encap_l2(struct __sk_buff *skb)
 {
-	int action = send(skb, ETH_HLEN);
+	int action;
 
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		return DROP;
+	action = send(skb, ETH_HLEN);
 	return action == NEXT ? bpf_redirect(device, 0) : action;
 }
 

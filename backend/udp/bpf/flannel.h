@@ -18,6 +18,7 @@
 
 #define AF_INET 2
 #define EINVAL 22
+#define EALREADY 114
 #define IP_DF 0x4000
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
@@ -84,6 +85,7 @@ struct peer {
 	/* ifindexes that this host's routes to addr name, ended by 0. */
 	__u32 uplinks[UPLINKS];
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner, as on the wire */
+	__u64 tx_fast; /* packets, of tx_packets */
 };
 
 /* One look-up returns the peer and this CPU's counters. */
@@ -136,19 +138,31 @@ struct {
 	__type(value, __u64);
 } drops SEC(".maps");
 
+/* How a packet leaves: encapsulated at once, by the TUN's reader, or by the segmenter. */
+enum way {
+	DIRECT,
+	READER,
+	SEGMENTER,
+};
+
 /*
- * Time of a flow's last packet that was left to the TUN's reader, by flow hash. A
+ * Time and way of a flow's last packet that was not sent at once, by flow hash. A
  * flow has an entry for its own packets only: the packets of others cannot push it
  * off the kernel path. They can evict its entry, and then its next packets may
- * overtake those that the reader has.
+ * overtake those that the reader or the segmenter has.
  */
 #define DECLINED_FLOWS 16384
+
+struct declined {
+	__u64 time; /* of bpf_ktime_get_ns */
+	__u32 way, unused;
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, DECLINED_FLOWS);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct declined);
 } declined SEC(".maps");
 
 /* Datagrams of peers that reached the socket although decap handles their kind. */
@@ -158,6 +172,44 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } passed SEC(".maps");
+
+/*
+ * The kernel's route and neighbour for the datagrams of a source port, as one
+ * processor has looked them up.
+ */
+struct route {
+	__be32 daddr;
+	__be16 sport;
+	__u16 tos;
+	__u32 jiffy;   /* in which; it is looked up again in the next */
+	__u32 largest; /* datagram that it is known to carry, in bytes */
+	__u32 uplink;  /* ifindex */
+	__u8 dmac[ETH_ALEN], smac[ETH_ALEN];
+};
+
+#define ROUTES 1024 /* a power of two */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ROUTES);
+	__type(key, __u32);
+	__type(value, struct route);
+} routes SEC(".maps");
+
+/*
+ * The veth pair that segments super-packets: they enter at `in`, which has no
+ * offloads, and leave at `out` as single packets. 0: there is none.
+ */
+struct segmenter {
+	__u32 in, out; /* ifindexes */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct segmenter);
+} segmenter SEC(".maps");
 
 /* The program of the fast path (backend/fastpath) for packets with an Ethernet header, if there is one. */
 struct {

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type flannelDeclined struct {
+	_      structs.HostLayout
+	Time   uint64
+	Way    uint32
+	Unused uint32
+}
+
 type flannelKey struct {
 	_      structs.HostLayout
 	Mask   uint32
@@ -34,6 +41,7 @@ type flannelPeer struct {
 	TxBytes   uint64
 	RxPackets uint64
 	RxBytes   uint64
+	TxFast    uint64
 }
 
 type flannelReason uint32
@@ -47,6 +55,24 @@ const (
 	flannelReasonREASONS                    flannelReason = 5
 )
 
+type flannelRoute struct {
+	_       structs.HostLayout
+	Daddr   uint32
+	Sport   uint16
+	Tos     uint16
+	Jiffy   uint32
+	Largest uint32
+	Uplink  uint32
+	Dmac    [6]uint8
+	Smac    [6]uint8
+}
+
+type flannelSegmenter struct {
+	_   structs.HostLayout
+	In  uint32
+	Out uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -58,6 +84,8 @@ const (
 	flannelMapLengths   = "lengths"
 	flannelMapPassed    = "passed"
 	flannelMapPeers     = "peers"
+	flannelMapRoutes    = "routes"
+	flannelMapSegmenter = "segmenter"
 	flannelProgDecapL2  = "decap_l2"
 	flannelProgDecapL3  = "decap_l3"
 	flannelProgDecapXdp = "decap_xdp"
@@ -128,13 +156,15 @@ type flannelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelMapSpecs struct {
-	Declined *ebpf.MapSpec `ebpf:"declined"`
-	Drops    *ebpf.MapSpec `ebpf:"drops"`
-	FastPath *ebpf.MapSpec `ebpf:"fast_path"`
-	Hosts    *ebpf.MapSpec `ebpf:"hosts"`
-	Lengths  *ebpf.MapSpec `ebpf:"lengths"`
-	Passed   *ebpf.MapSpec `ebpf:"passed"`
-	Peers    *ebpf.MapSpec `ebpf:"peers"`
+	Declined  *ebpf.MapSpec `ebpf:"declined"`
+	Drops     *ebpf.MapSpec `ebpf:"drops"`
+	FastPath  *ebpf.MapSpec `ebpf:"fast_path"`
+	Hosts     *ebpf.MapSpec `ebpf:"hosts"`
+	Lengths   *ebpf.MapSpec `ebpf:"lengths"`
+	Passed    *ebpf.MapSpec `ebpf:"passed"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
+	Routes    *ebpf.MapSpec `ebpf:"routes"`
+	Segmenter *ebpf.MapSpec `ebpf:"segmenter"`
 }
 
 // flannelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -171,13 +201,15 @@ func (o *flannelObjects) Close() error {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelMaps struct {
-	Declined *ebpf.Map `ebpf:"declined"`
-	Drops    *ebpf.Map `ebpf:"drops"`
-	FastPath *ebpf.Map `ebpf:"fast_path"`
-	Hosts    *ebpf.Map `ebpf:"hosts"`
-	Lengths  *ebpf.Map `ebpf:"lengths"`
-	Passed   *ebpf.Map `ebpf:"passed"`
-	Peers    *ebpf.Map `ebpf:"peers"`
+	Declined  *ebpf.Map `ebpf:"declined"`
+	Drops     *ebpf.Map `ebpf:"drops"`
+	FastPath  *ebpf.Map `ebpf:"fast_path"`
+	Hosts     *ebpf.Map `ebpf:"hosts"`
+	Lengths   *ebpf.Map `ebpf:"lengths"`
+	Passed    *ebpf.Map `ebpf:"passed"`
+	Peers     *ebpf.Map `ebpf:"peers"`
+	Routes    *ebpf.Map `ebpf:"routes"`
+	Segmenter *ebpf.Map `ebpf:"segmenter"`
 }
 
 func (m *flannelMaps) Close() error {
@@ -189,6 +221,8 @@ func (m *flannelMaps) Close() error {
 		m.Lengths,
 		m.Passed,
 		m.Peers,
+		m.Routes,
+		m.Segmenter,
 	)
 }
 

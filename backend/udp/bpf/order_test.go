@@ -10,12 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOrder sends one flow of single datagrams and trains (UDP_SEGMENT); the kernel path
-// leaves trains to user space. If the flow used both paths at once, packets would
-// overtake each other.
+// TestOrder sends one flow of single datagrams and trains (UDP_SEGMENT). Trains go
+// through the segmenter, or without one to user space. If the flow used two ways at
+// once, packets would overtake each other.
 func TestOrder(t *testing.T) {
+	t.Run("segmenter", func(t *testing.T) { testOrder(t, true) })
+	t.Run("reader", func(t *testing.T) { testOrder(t, false) })
+}
+
+func testOrder(t *testing.T, segmenter bool) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
+	if !segmenter {
+		a.withoutSegmenter()
+	}
 	in, write := listenInner(b), senderInner(a, b)
 	const size, train, rounds, alone = 1000, 3, 300, 50
 	var next uint64
@@ -50,6 +58,10 @@ func TestOrder(t *testing.T) {
 		send(train, control)
 		send(1, nil)
 		receive(train + 1)
+	}
+	if segmenter {
+		untouched(t, a, b)
+		return
 	}
 	if n := a.statsOf(b.subnet).TxPackets; n < alone || n > alone+rounds/10 {
 		// A few more if the machine paused for a second.

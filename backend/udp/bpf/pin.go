@@ -272,7 +272,7 @@ func (p *Path) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
 		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops, flannelMapPassed: &p.flannelMaps.Passed,
-		flannelMapFastPath: &p.FastPath,
+		flannelMapFastPath: &p.FastPath, flannelMapSegmenter: &p.Segmenter,
 	}
 }
 

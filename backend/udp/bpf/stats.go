@@ -25,6 +25,8 @@ var reasonNames = [flannelReasonREASONS]string{
 type PeerStats struct {
 	Peer
 	TxPackets, TxBytes, RxPackets, RxBytes uint64
+	// TxFast is the number of TxPackets that did not pass the TUN device.
+	TxFast uint64
 }
 
 // Stats reads the peers' counters, in no order, and the refused packets by reason.
@@ -32,7 +34,7 @@ func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err = p.readPeers(func(k flannelKey, v flannelPeer) {
-		peers = append(peers, PeerStats{peerOf(k, v.endpoint()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes})
+		peers = append(peers, PeerStats{peerOf(k, v.endpoint()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes, v.TxFast})
 	})
 	if err != nil {
 		return nil, nil, err

@@ -1,0 +1,117 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/checksum"
+)
+
+// TestForged has a container send with the address and the ports of another's
+// flow that is on the fast path.
+func TestForged(t *testing.T) {
+	a, b := newRunning(t)
+	forger := a.second()
+	a.greet(forger, forger.Addr().Addr())
+	a.greet(a.container, a.addr())
+	a.serves(2)
+	s := datagrams(t, a, b)
+	flood(t, s, a, b)
+
+	forger.AddAddr("lo", netip.PrefixFrom(a.addr(), 32))
+	c := dial(t, forger, netip.AddrPortFrom(a.addr(), 7000), netip.AddrPortFrom(b.addr(), 7000))
+	before := a.stats()
+	sent, _ := a.fast(func() {
+		for range 100 {
+			relay(t, c, s.to) // the long way lets it pass
+		}
+	})
+	if sent > 0 {
+		t.Errorf("%d forged packets took the fast path", sent)
+	}
+	if n := a.stats().LongWay["unknown_container"].Packets - before.LongWay["unknown_container"].Packets; n != 100 {
+		t.Errorf("%d packets are counted as of an unknown container, want 100", n)
+	}
+}
+
+// TestForgedFrame has a container send frames of its flow with other hardware
+// addresses. The bridge would judge them by these, so none takes the fast path.
+func TestForgedFrame(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, a, b)
+	flood(t, s, a, b)
+	own, gateway, other := a.mac(a.container, "eth0"), a.mac(a.Host, bridgeName), MAC{2, 0, 0, 0, 0, 1}
+	inject := a.injector()
+	for _, test := range []struct {
+		name      string
+		to, from  MAC
+		delivered bool
+	}{
+		{"its own", gateway, own, true},
+		{"another source", gateway, other, true},
+		{"another destination", other, own, false},
+	} {
+		frame := a.frameTo(b, test.to, test.from)
+		sent, _ := a.fast(func() {
+			for range 20 {
+				inject(frame)
+				if !test.delivered {
+					continue
+				}
+				if _, err := s.to.Read(make([]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !test.delivered {
+				silent(t, s.to)
+			}
+		})
+		want := uint64(0)
+		if test.name == "its own" {
+			want = 20
+		}
+		if sent != want {
+			t.Errorf("hardware addresses: %s: %d frames of 20 took the fast path, want %d", test.name, sent, want)
+		}
+	}
+}
+
+// injector sends frames by the container's interface.
+func (h *host) injector() func(frame []byte) {
+	h.t.Helper()
+	var fd int
+	h.must(h.container.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		link, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index})
+	}))
+	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	return func(frame []byte) {
+		h.t.Helper()
+		_, err := unix.Write(fd, frame)
+		h.must(err)
+	}
+}
+
+// frameTo is a datagram of the flow of [datagrams] to the peer's container.
+func (h *host) frameTo(peer *host, to, from MAC) []byte {
+	const data = "message"
+	ip := []byte{0x45, 0, 0, byte(20 + 8 + len(data)), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	ip = append(append(ip, h.addr().AsSlice()...), peer.addr().AsSlice()...)
+	binary.BigEndian.PutUint16(ip[10:], checksum.Finish(checksum.Add(0, ip)))
+	frame := append(append(slices.Concat(to[:], from[:]), 0x08, 0x00), ip...)
+	for _, v := range []uint16{7000, 7000, uint16(8 + len(data)), 0} {
+		frame = binary.BigEndian.AppendUint16(frame, v)
+	}
+	return append(frame, data...)
+}

@@ -1,0 +1,124 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A changed rule must judge the flows that earlier rules have passed. So the
+// programs are suspended at once, and the entries of all flows lose their marks
+// before the programs go on. The next packet of each flow takes the long way.
+
+// Attributes of linux/netfilter/nfnetlink_conntrack.h.
+const (
+	ctnlMsgGet  = 1 // IPCTNL_MSG_CT_GET
+	ctaMark     = 8
+	ctaMarkMask = 21
+)
+
+// rulesChanged suspends the programs until the next look at the rules. An error
+// of it is that of the next look.
+func (p *Path) rulesChanged() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+	p.suspendErr = p.programs.suspend()
+}
+
+// beginJudgement takes the marks away if rules have changed since the last call.
+// It runs in the network namespace of the device.
+func (p *Path) beginJudgement() error {
+	p.mu.Lock()
+	stale, err := p.stale, p.suspendErr
+	p.stale, p.suspendErr = false, nil
+	p.mu.Unlock()
+	if err != nil || !stale {
+		return err
+	}
+	for _, mark := range []uint32{p.config.Marks.Sent, p.config.Marks.Received} {
+		if err := unmarkEntries(mark); err != nil {
+			p.rulesChanged() // try again
+			return err
+		}
+	}
+	return nil
+}
+
+// endJudgement lets the programs go on if no rule has changed meanwhile.
+func (p *Path) endJudgement(replied bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stale {
+		return nil // another look is due
+	}
+	return p.programs.renew(replied)
+}
+
+// unmarkEntries takes a bit from the marks of all entries.
+func unmarkEntries(mark uint32) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Strict: true})
+	if err != nil {
+		return fmt.Errorf("open conntrack netlink: %w", err)
+	}
+	defer conn.Close()
+	entries, err := conntrackRequest(conn, ctnlMsgGet, netlink.Dump, func(a *netlink.AttributeEncoder) {
+		a.Uint32(ctaMark, mark)
+		a.Uint32(ctaMarkMask, mark)
+	})
+	if err != nil {
+		return fmt.Errorf("list conntrack entries: %w", err)
+	}
+	for _, m := range entries {
+		tuple, err := originalTuple(m)
+		if err != nil {
+			return fmt.Errorf("decode conntrack entry: %w", err)
+		}
+		_, err = conntrackRequest(conn, ctnlMsgNew, netlink.Acknowledge, func(a *netlink.AttributeEncoder) {
+			a.Bytes(ctaTupleOrig|netlink.Nested, tuple)
+			a.Uint32(ctaMark, 0)
+			a.Uint32(ctaMarkMask, mark)
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: the flow has ended
+			return fmt.Errorf("change mark of conntrack entry: %w", err)
+		}
+	}
+	return nil
+}
+
+func originalTuple(m netlink.Message) (tuple []byte, err error) {
+	if len(m.Data) < nfgenmsgLen {
+		return nil, errors.New("it is too short")
+	}
+	a, err := netlink.NewAttributeDecoder(m.Data[nfgenmsgLen:])
+	if err != nil {
+		return nil, err
+	}
+	for a.Next() {
+		if a.Type() == ctaTupleOrig {
+			tuple = a.Bytes()
+		}
+	}
+	return tuple, a.Err()
+}
+
+// conntrackRequest makes a request about IPv4 entries.
+func conntrackRequest(conn *netlink.Conn, kind int, flags netlink.HeaderFlags, add func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
+	a := netlink.NewAttributeEncoder()
+	a.ByteOrder = binary.BigEndian
+	add(a)
+	attributes, err := a.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<nfnlSubsystemShift | kind),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0}, attributes...), // struct nfgenmsg
+	})
+}
