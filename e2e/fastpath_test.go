@@ -134,7 +134,7 @@ func TestFastPathIsOff(t *testing.T) {
 		t.Fatal(out)
 	}
 	eventually(t, "the status names the rule", func() error {
-		if f := a.status().Backend.FastPath; f.Containers > 0 || !strings.Contains(strings.Join(f.Off, ""), `"limit" in chain forward of table ip user`) {
+		if f := a.status().Backend.FastPath; f.Containers > 0 || !strings.Contains(strings.Join(f.Off, ""), `rule "limit" in chain ip user forward`) {
 			return fmt.Errorf("it is %+v", f)
 		}
 		return nil
