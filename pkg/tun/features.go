@@ -49,16 +49,7 @@ func setOffloads(fd int) Features {
 		}
 		return refusal
 	}
-<<<<<<< HEAD
 	f := Features{
-		Checksum: reason(unix.TUN_F_CSUM),
-		TSO4:     reason(unix.TUN_F_TSO4),
-		TSO6:     reason(unix.TUN_F_TSO6),
-		USO:      reason(unix.TUN_F_USO4),
-		WriteTSO: probeWrite(fd, virtio.GSOTCPv4),
-		WriteUSO: probeWrite(fd, virtio.GSOUDPL4),
-=======
-	return Features{
 		Checksum:  reason(unix.TUN_F_CSUM),
 		TSO4:      reason(unix.TUN_F_TSO4),
 		TSO6:      reason(unix.TUN_F_TSO6),
@@ -66,7 +57,6 @@ func setOffloads(fd int) Features {
 		WriteTSO4: probeWrite(fd, virtio.GSOTCPv4),
 		WriteTSO6: probeWrite(fd, virtio.GSOTCPv6),
 		WriteUSO:  probeWrite(fd, virtio.GSOUDPL4),
->>>>>>> w-v6back
 	}
 	if f.USO != nil && f.WriteUSO != nil {
 		f.USO, f.WriteUSO = needsRelease("6.2", f.USO), needsRelease("6.2", f.WriteUSO)
