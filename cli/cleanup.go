@@ -23,11 +23,11 @@ var cleanupCommand = command{
 		dryRun := fs.Bool("dry-run", false, "print what would be removed, and remove nothing")
 		force := fs.Bool("force", false, "run although a daemon runs; its devices stay")
 		return func(ctx context.Context, _ []string) error {
-			network, err := cleanupNetwork(*given, *file)
+			networks, err := cleanupNetworks(*given, *file)
 			if err != nil {
 				return err
 			}
-			left, err := all.Leftovers(network)
+			left, err := leftovers(networks)
 			if err != nil {
 				return err
 			}
@@ -37,7 +37,7 @@ var cleanupCommand = command{
 						return err
 					}
 				}
-				if left, err = removeLeftovers(ctx, network, left, *force); err != nil {
+				if left, err = removeLeftovers(ctx, networks, left, *force); err != nil {
 					return err
 				}
 			}
@@ -46,23 +46,45 @@ var cleanupCommand = command{
 	},
 }
 
-// cleanupNetwork returns -network, or the network in the subnet file.
-func cleanupNetwork(given, file string) (netip.Prefix, error) {
+// cleanupNetworks returns -network, or the networks of both families in the subnet
+// file.
+func cleanupNetworks(given, file string) (networks []netip.Prefix, err error) {
 	if given != "" {
 		n, err := netip.ParsePrefix(given)
 		if err != nil {
-			return n, fmt.Errorf("-network: %w", err)
+			return nil, fmt.Errorf("-network: %w", err)
 		}
-		return n.Masked(), nil
+		return []netip.Prefix{n.Masked()}, nil
 	}
 	env, err := subnetfile.Read(file)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("find the network: %w; use -network", err)
-	case !env.Network.IsValid():
-		return netip.Prefix{}, fmt.Errorf("%s has no network; use -network", file)
+	if err != nil {
+		return nil, fmt.Errorf("find the network: %w; use -network", err)
 	}
-	return env.Network, nil
+	for _, n := range []netip.Prefix{env.Network, env.IPv6Network} {
+		if n.IsValid() {
+			networks = append(networks, n)
+		}
+	}
+	if networks == nil {
+		return nil, fmt.Errorf("%s has no network; use -network", file)
+	}
+	return networks, nil
+}
+
+// leftovers lists the kernel state of networks. What several have is listed once.
+func leftovers(networks []netip.Prefix) (left []all.Leftover, err error) {
+	for _, n := range networks {
+		of, err := all.Leftovers(n)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range of {
+			if !slices.Contains(left, l) {
+				left = append(left, l)
+			}
+		}
+	}
+	return left, nil
 }
 
 // refuseRunning returns an error if a daemon answers or has locked a device.
@@ -80,11 +102,13 @@ func refuseRunning(ctx context.Context, s *statusClient, left []all.Leftover) er
 
 // removeLeftovers returns those of left that it has removed. Without force it is
 // an error if one stays.
-func removeLeftovers(ctx context.Context, network netip.Prefix, left []all.Leftover, force bool) ([]all.Leftover, error) {
-	if err := all.RemoveLeftovers(ctx, network); err != nil {
-		return nil, err
+func removeLeftovers(ctx context.Context, networks []netip.Prefix, left []all.Leftover, force bool) ([]all.Leftover, error) {
+	for _, n := range networks {
+		if err := all.RemoveLeftovers(ctx, n); err != nil {
+			return nil, err
+		}
 	}
-	stay, err := all.Leftovers(network)
+	stay, err := leftovers(networks)
 	if err != nil {
 		return nil, err
 	}

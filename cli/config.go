@@ -81,8 +81,12 @@ func checkConfig(p *Program, text []byte) error {
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
-	return p.print(c, "ok: network %v, subnets /%d from %v to %v, backend %s\n",
-		c.Network, c.SubnetLen, c.SubnetMin, c.SubnetMax, c.BackendType)
+	var ranges []string
+	for _, f := range c.Families() {
+		r := c.RangeOf(f)
+		ranges = append(ranges, fmt.Sprintf("network %v, subnets /%d from %v to %v", r.Network, r.SubnetLen, r.SubnetMin, r.SubnetMax))
+	}
+	return p.print(c, "ok: %s, backend %s\n", strings.Join(ranges, "; "), c.BackendType)
 }
 
 // configChange is the output of "config set -json".
@@ -122,5 +126,5 @@ func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *
 	if len(change.Changes) > 0 {
 		effect = strings.Join(change.Changes, "\n")
 	}
-	return p.print(change, "%s\nwritten; running daemons apply SubnetMin and SubnetMax now, and the other keys at their next start\n", effect)
+	return p.print(change, "%s\nwritten; running daemons apply SubnetMin, SubnetMax and a family that is turned on or off now, and the other keys at their next start\n", effect)
 }

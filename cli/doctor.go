@@ -78,6 +78,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"uplink", checkUplink(f)},
 		{"offloads", checkOffloads(f)},
 		{"ip_forward", checkForwarding(f)},
+		{"IPv6", checkIPv6(f)},
 		{"rp_filter", checkReversePath()},
 		{"br_netfilter", checkBridgeFilter()},
 		{"firewall", checkFirewall(f)},

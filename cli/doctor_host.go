@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/tun"
 )
@@ -164,21 +165,33 @@ func checkNeighbours(f *facts) finding {
 	if f.report == nil || f.report.Backend == nil {
 		return finding{} // checkDaemon reports it
 	}
-	text, err := sysctl("net.ipv4.neigh.default.gc_thresh3")
-	if err != nil {
-		return finding{}
+	peers := make(map[inet.Family]int)
+	for _, p := range f.report.Backend.Peers {
+		peers[inet.Of(p.Subnet.Addr())]++
 	}
-	limit, err := strconv.Atoi(text)
-	if err != nil {
-		return warn("sysctl net.ipv4.neigh.default.gc_thresh3", "the kernel's limit %q is not a number", text)
+	var found finding
+	for _, family := range inet.Families {
+		// Each family has a table of its own.
+		text, err := sysctl("net." + strings.ToLower(family.String()) + ".neigh.default.gc_thresh3")
+		if err != nil || peers[family] == 0 && family == inet.IPv6 {
+			continue
+		}
+		limit, err := strconv.Atoi(text)
+		if err != nil {
+			return warn("sysctl net.ipv4.neigh.default.gc_thresh3", "the kernel's limit %q is not a number", text)
+		}
+		if now := checkNeighbourLimit(family, peers[family], limit); found.Verdict != verdictWarn {
+			found = now
+		}
 	}
-	return checkNeighbourLimit(len(f.report.Backend.Peers), limit)
+	return found
 }
 
 // checkNeighbourLimit leaves half of the table to neighbours that are not peers.
-func checkNeighbourLimit(peers, limit int) finding {
+func checkNeighbourLimit(family inet.Family, peers, limit int) finding {
 	if peers > limit/2 {
-		return warn("sysctl -w net.ipv4.neigh.default.gc_thresh2="+strconv.Itoa(4*peers)+" net.ipv4.neigh.default.gc_thresh3="+strconv.Itoa(8*peers),
+		key := "net." + strings.ToLower(family.String()) + ".neigh.default.gc_thresh"
+		return warn("sysctl -w "+key+"2="+strconv.Itoa(4*peers)+" "+key+"3="+strconv.Itoa(8*peers),
 			"the kernel's table has %d neighbours at most; with %d peers on one link it may be full, and the kernel drops packets to the others", limit, peers)
 	}
 	return okay("%d peers, and the kernel's table has room for %d", peers, limit)

@@ -11,7 +11,7 @@ import (
 // echoAddrs returns the addresses of a subnet that may answer pings: the first
 // is flannel's device, the second the container bridge.
 func echoAddrs(s netip.Prefix) []netip.Addr {
-	if s.Bits() == 32 {
+	if s.IsSingleIP() {
 		return []netip.Addr{s.Addr()}
 	}
 	return []netip.Addr{s.Addr(), s.Addr().Next()}

@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"flag"
+	"strings"
 
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
 
@@ -22,8 +24,8 @@ var leasesCommand = command{
 				for _, lease := range leases {
 					l := newLeaseJSON(lease)
 					list = append(list, l)
-					rows = append(rows, []string{l.Subnet.String(), l.PublicIP.String(), l.Hostname,
-						formatExpiry(l.ExpiresAt, l.Reserved), l.BackendType, string(l.BackendData)})
+					rows = append(rows, []string{lease.Subnets(), addresses(lease.Attrs), l.Hostname,
+						formatExpiry(l.ExpiresAt, l.Reserved), l.BackendType, strings.TrimSpace(string(l.BackendData) + " " + string(l.BackendV6Data))})
 				}
 				if p.json {
 					return printJSON(p.Stdout, list)
@@ -32,4 +34,12 @@ var leasesCommand = command{
 			})
 		}
 	},
+}
+
+// addresses returns the addresses of a host, separated by a comma.
+func addresses(a subnet.Attrs) string {
+	if a.PublicIP.IsValid() && a.PublicIPv6.IsValid() {
+		return a.PublicIP.String() + "," + a.PublicIPv6.String()
+	}
+	return a.HostAddr().String()
 }

@@ -19,8 +19,8 @@ func parseMixed(fs *flag.FlagSet, line []string) (args []string, err error) {
 
 func parseSubnet(s string) (netip.Prefix, error) {
 	n, err := netip.ParsePrefix(s)
-	if err != nil || !n.Addr().Is4() || n != n.Masked() {
-		return n, fmt.Errorf("%q is not a subnet such as 10.5.72.0/24", s)
+	if err != nil || n != n.Masked() {
+		return n, fmt.Errorf("%q is not a subnet such as 10.5.72.0/24 or fd00:5:0:48::/64", s)
 	}
 	return n, nil
 }

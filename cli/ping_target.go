@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/subnetfile"
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
 
@@ -55,17 +57,17 @@ func newResolver(fs *flag.FlagSet) *resolver {
 
 // membership is this host's part of the overlay.
 type membership struct {
-	subnet   netip.Prefix
-	publicIP netip.Addr // zero: unknown
-	mtu      int
-	peers    []destination
+	lease subnet.Lease // the addresses are zero if unknown
+	mtu   int
+	peers []destination
 }
 
 // membership reads the daemon's status, or subnet.env if no daemon answers.
 func (r *resolver) membership(ctx context.Context) (membership, error) {
 	report, _, err := r.status.report(ctx)
 	if err == nil && report.Lease != nil && report.Backend != nil {
-		m := membership{subnet: report.Lease.Subnet, publicIP: report.Node.PublicIP, mtu: report.Backend.MTU}
+		m := membership{mtu: report.Backend.MTU, lease: subnet.Lease{Subnet: report.Lease.Subnet, IPv6Subnet: report.Lease.IPv6Subnet,
+			Attrs: subnet.Attrs{PublicIP: report.Node.PublicIP, PublicIPv6: report.Node.PublicIPv6}}}
 		for _, p := range report.Backend.Peers {
 			m.peers = append(m.peers, destination{Subnet: p.Subnet, PublicIP: p.PublicIP})
 		}
@@ -75,7 +77,7 @@ func (r *resolver) membership(ctx context.Context) (membership, error) {
 	if failed != nil {
 		return membership{}, errors.Join(errors.New("this host has no subnet: is the daemon running?"), err, failed)
 	}
-	return membership{subnet: env.Subnet, mtu: env.MTU}, nil
+	return membership{lease: subnet.Lease{Subnet: env.Subnet, IPv6Subnet: env.IPv6Subnet}, mtu: env.MTU}, nil
 }
 
 // resolve returns the target for a host's name, its public IP, its subnet or an
@@ -89,7 +91,7 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	t := target{source: self.subnet.Addr(), mtu: self.mtu}
+	t := target{mtu: self.mtu}
 	isName, hosts := match == nil, self.peers
 	var failed error
 	if isName || !slices.ContainsFunc(hosts, match) {
@@ -106,8 +108,13 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 		failed = errors.Join(failed, unknown)
 	}
 	// Another host may have the same name as this one.
-	others := slices.DeleteFunc(slices.Clone(hosts), func(d destination) bool { return d.Subnet == self.subnet })
+	others := slices.DeleteFunc(slices.Clone(hosts), func(d destination) bool { return d.Subnet == self.lease.SubnetOf(inet.Of(d.Subnet.Addr())) })
 	if i := slices.IndexFunc(others, match); i >= 0 {
+		f := inet.Of(others[i].Subnet.Addr())
+		if !self.lease.SubnetOf(f).IsValid() {
+			return target{}, fmt.Errorf("this host has no %v subnet to ping %v from", f, others[i].Subnet)
+		}
+		t.source = self.lease.SubnetOf(f).Addr()
 		return t.at(others[i], name), nil
 	}
 	if slices.ContainsFunc(hosts, match) {
@@ -129,7 +136,7 @@ func (t target) at(d destination, name string) target {
 func addressMatcher(name string, self membership) (func(destination) bool, error) {
 	if strings.Contains(name, "/") {
 		want, err := parseSubnet(name)
-		if err == nil && want == self.subnet {
+		if err == nil && want == self.lease.SubnetOf(inet.Of(want.Addr())) {
 			err = fmt.Errorf("%v is the subnet of this host: the overlay does not carry its packets", want)
 		}
 		return func(d destination) bool { return d.Subnet == want }, err
@@ -138,9 +145,7 @@ func addressMatcher(name string, self membership) (func(destination) bool, error
 	switch {
 	case err != nil:
 		return nil, nil
-	case !addr.Is4():
-		return nil, fmt.Errorf("%q is not an IPv4 address", name)
-	case self.subnet.Contains(addr), addr == self.publicIP:
+	case self.lease.SubnetOf(inet.Of(addr)).Contains(addr), addr == self.lease.Attrs.Addr(inet.Of(addr)):
 		return nil, fmt.Errorf("%v is an address of this host: the overlay does not carry its packets", addr)
 	}
 	return func(d destination) bool { return d.PublicIP == addr || d.Subnet.Contains(addr) }, nil
@@ -149,8 +154,12 @@ func addressMatcher(name string, self membership) (func(destination) bool, error
 func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
 	err = r.store.do(ctx, nil, func(ctx context.Context, st store.Store) error {
 		leases, _, err := st.List(ctx)
-		for _, l := range leases {
-			all = append(all, destination{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname})
+		for _, f := range inet.Families { // of a host's subnets, the IPv4 one is found first
+			for _, l := range leases {
+				if p := l.SubnetOf(f); p.IsValid() {
+					all = append(all, destination{p, l.Attrs.HostAddr(), l.Attrs.Hostname})
+				}
+			}
 		}
 		return err
 	})
@@ -162,7 +171,7 @@ func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
 func dnsMatcher(ctx context.Context, name string) (func(destination) bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
 	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	return func(d destination) bool {
 		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == d.PublicIP })
 	}, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
@@ -30,7 +31,7 @@ var releaseCommand = command{
 				if err != nil {
 					return err
 				}
-				i := slices.IndexFunc(leases, func(l subnet.Lease) bool { return l.Subnet == want })
+				i := slices.IndexFunc(leases, func(l subnet.Lease) bool { return l.SubnetOf(inet.Of(want.Addr())) == want })
 				switch {
 				case i < 0:
 					return fmt.Errorf("no lease for %v", want)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/store"
 )
@@ -26,8 +27,8 @@ var reserveCommand = command{
 			}
 			var ip netip.Addr
 			if len(args) == 2 {
-				if ip, err = netip.ParseAddr(args[1]); err != nil || !ip.Is4() {
-					return fmt.Errorf("%q is not the IPv4 address of a host", args[1])
+				if ip, err = netip.ParseAddr(args[1]); err != nil || !subnet.IsHostAddr(inet.Of(ip), ip) {
+					return fmt.Errorf("%q is not the address of a host", args[1])
 				}
 			}
 			return s.do(ctx, nil, func(ctx context.Context, st store.Store) error {
@@ -39,7 +40,7 @@ var reserveCommand = command{
 				if !changed {
 					already = " already"
 				}
-				return p.print(leaseChange{changed, newLeaseJSON(l)}, "%v is reserved for %v%s\n", want, l.Attrs.PublicIP, already)
+				return p.print(leaseChange{changed, newLeaseJSON(l)}, "%v is reserved for %v%s\n", want, l.Attrs.HostAddr(), already)
 			})
 		}
 	},
@@ -55,27 +56,36 @@ func reserve(ctx context.Context, st store.Store, want netip.Prefix, ip netip.Ad
 	if err != nil {
 		return l, false, fmt.Errorf("use network configuration: %w", err)
 	}
-	if want.Bits() != config.SubnetLen || !config.Network.Contains(want.Addr()) {
-		return l, false, fmt.Errorf("%v is not a /%d of the network %v", want, config.SubnetLen, config.Network)
+	f := inet.Of(want.Addr())
+	r := config.RangeOf(f)
+	switch {
+	case !r.Enabled():
+		return l, false, fmt.Errorf("%v is a subnet of %v, which the network does not carry", want, f)
+	case want.Bits() != r.SubnetLen || !r.Network.Contains(want.Addr()):
+		return l, false, fmt.Errorf("%v is not a /%d of the network %v", want, r.SubnetLen, r.Network)
 	}
 	leases, _, err := st.List(ctx)
 	if err != nil {
 		return l, false, err
 	}
-	l = subnet.Lease{Subnet: want, Attrs: subnet.Attrs{PublicIP: ip}}
+	l = subnet.Lease{}.WithSubnet(want)
+	if ip.IsValid() {
+		l.Attrs.SetFamily(inet.Of(ip), ip, nil)
+	}
 	for _, have := range leases {
+		p := have.SubnetOf(f)
 		switch {
-		case have.Subnet == want && ip.IsValid() && have.Attrs.PublicIP != ip:
+		case p == want && ip.IsValid() && have.Attrs.Addr(inet.Of(ip)) != ip:
 			return l, false, fmt.Errorf("subnet is taken: %v; stop flannel on that host and use \"flannel release\" first", have)
-		case have.Subnet == want && have.Reserved:
+		case p == want && have.Reserved:
 			return have, false, nil
-		case have.Subnet == want:
+		case p == want: // with both subnets of the host
 			l = have
-		case have.Subnet.Overlaps(want):
+		case p.Overlaps(want):
 			return l, false, fmt.Errorf("%v overlaps %v", want, have)
 		}
 	}
-	if !l.Attrs.PublicIP.IsValid() {
+	if !l.Attrs.HostAddr().IsValid() {
 		return l, false, fmt.Errorf("no lease for %v: add the public IP of the host to reserve it for", want)
 	}
 	l, err = st.Reserve(ctx, l)

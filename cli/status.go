@@ -77,8 +77,14 @@ func printStatus(w io.Writer, r *status.Report) error {
 	if r.Node.PublicIP.IsValid() {
 		row("host", "%v, interface %s, MTU %d", r.Node.PublicIP, r.Node.Iface, r.Node.MTU)
 	}
+	if r.Node.PublicIPv6.IsValid() {
+		row("host, IPv6", "%v, interface %s, MTU %d", r.Node.PublicIPv6, r.Node.IPv6Iface, r.Node.IPv6MTU)
+	}
 	if l := r.Lease; l != nil {
-		row("subnet", "%v, %s", l.Subnet, formatOwnExpiry(l))
+		row("subnet", "%s, %s", l.Subnets(), formatOwnExpiry(l))
+	}
+	for _, problem := range r.FamilyProblems {
+		row("family", "%s", paint(w, yellow, problem))
 	}
 	if s := r.Store; s.API != "" && !s.Since.IsZero() {
 		state := paint(w, green, "reachable")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -88,7 +89,9 @@ func listLeases(ctx context.Context, st store.Store) ([]subnet.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(leases, func(a, b subnet.Lease) int { return a.Subnet.Compare(b.Subnet) })
+	slices.SortFunc(leases, func(a, b subnet.Lease) int {
+		return cmp.Or(a.Subnet.Compare(b.Subnet), a.IPv6Subnet.Compare(b.IPv6Subnet))
+	})
 	// etcd's v3 API lists keys without their expirations; the v2 API with them.
 	if r, ok := st.Source.(subnet.Expirer); ok {
 		err = r.FillExpirations(ctx, leases)
@@ -97,19 +100,23 @@ func listLeases(ctx context.Context, st store.Store) ([]subnet.Lease, error) {
 }
 
 type leaseJSON struct {
-	Subnet      netip.Prefix    `json:"subnet"`
-	PublicIP    netip.Addr      `json:"public_ip"`
-	Hostname    string          `json:"hostname,omitempty"`
-	NodeID      string          `json:"node_id,omitempty"`
-	ExpiresAt   time.Time       `json:"expires_at,omitzero"`
-	Reserved    bool            `json:"reserved"`
-	BackendType string          `json:"backend_type,omitempty"`
-	BackendData json.RawMessage `json:"backend_data,omitempty"`
+	Subnet        netip.Prefix    `json:"subnet"` // "" without an IPv4 subnet
+	IPv6Subnet    netip.Prefix    `json:"ipv6_subnet,omitzero"`
+	PublicIP      netip.Addr      `json:"public_ip"` // "" without an IPv4 address
+	PublicIPv6    netip.Addr      `json:"public_ipv6,omitzero"`
+	Hostname      string          `json:"hostname,omitempty"`
+	NodeID        string          `json:"node_id,omitempty"`
+	ExpiresAt     time.Time       `json:"expires_at,omitzero"`
+	Reserved      bool            `json:"reserved"`
+	BackendType   string          `json:"backend_type,omitempty"`
+	BackendData   json.RawMessage `json:"backend_data,omitempty"`
+	BackendV6Data json.RawMessage `json:"backend_v6_data,omitempty"`
 }
 
 func newLeaseJSON(l subnet.Lease) leaseJSON {
-	return leaseJSON{l.Subnet, l.Attrs.PublicIP, l.Attrs.Hostname, l.Attrs.NodeID,
-		l.Expiration, l.Reserved, l.Attrs.BackendType, l.Attrs.BackendData}
+	a := l.Attrs
+	return leaseJSON{l.Subnet, l.IPv6Subnet, a.PublicIP, a.PublicIPv6, a.Hostname, a.NodeID,
+		l.Expiration, l.Reserved, a.BackendType, a.BackendData, a.BackendV6Data}
 }
 
 // leaseChange is the output of "reserve -json" and "release -json": the lease

@@ -45,10 +45,10 @@ type kind struct {
 // kinds are the backends by the configuration's Backend.Type.
 var kinds = map[string]kind{
 	"alloc":        {new: alloc.New, ipv6: anyFamily, idle: true},
-	hostgw.Type:    {new: hostgw.New, remove: hostgw.Remove, direct: true},
-	"udp":          {new: udp.New, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
-	vxlan.Type:     {new: vxlan.New, remove: vxlan.Remove, port: vxlan.DefaultPort},
-	wireguard.Type: {new: wireguard.New, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true, allocates: true},
+	hostgw.Type:    {new: hostgw.New, ipv6: sameFamily, remove: hostgw.Remove, direct: true},
+	"udp":          {new: udp.New, ipv6: anyFamily, remove: udp.Remove, port: udp.DefaultPort, tunnel: true},
+	vxlan.Type:     {new: vxlan.New, ipv6: sameFamily, remove: vxlan.Remove, port: vxlan.DefaultPort},
+	wireguard.Type: {new: wireguard.New, ipv6: anyFamily, remove: wireguard.Remove, port: wireguard.DefaultPort, tunnel: true, allocates: true},
 }
 
 // New returns the backend of a type. Errors: the type is unknown, or the backend

@@ -2,6 +2,7 @@ package status
 
 import (
 	"net/http"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -114,10 +115,19 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(heldPeers, float64(s.HeldPeers))
 	send(lostLines, float64(s.LostLogLines))
 	if s.Node.Iface != "" {
-		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
+		if s.Node.PublicIP.IsValid() || !s.Node.PublicIPv6.IsValid() {
+			send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
+		}
+		if s.Node.PublicIPv6.IsValid() {
+			send(nodeInfo, 1, s.Node.IPv6Iface, s.Node.PublicIPv6.String())
+		}
 	}
 	if l := s.Lease; l != nil {
-		send(leaseInfo, 1, l.Subnet.String())
+		for _, subnet := range []netip.Prefix{l.Subnet, l.IPv6Subnet} {
+			if subnet.IsValid() {
+				send(leaseInfo, 1, subnet.String())
+			}
+		}
 		if !l.Reserved && !l.ExpiresAt.IsZero() {
 			send(leaseEnd, float64(l.ExpiresAt.UnixMilli())/1000)
 		}

@@ -223,15 +223,19 @@ function show(s) {
     document.querySelectorAll('.stale').forEach(e => e.classList.remove('stale'));
   }
   badge(!s.ready ? 'not ready' : bad ? `ready, ${bad} of ${peers.length} peers not reached` : 'ready', !s.ready ? 'bad' : bad ? 'warn' : 'ok');
-  $('missing').hidden = s.ready;
-  if ($('missing').dataset.key !== s.not_ready.join('\n')) { // a screen reader reads each change aloud
-    $('missing').dataset.key = s.not_ready.join('\n');
-    $('missing').replaceChildren(...s.not_ready.map(t => newElement('li', t)));
+  const missing = [...s.not_ready, ...(s.family_problems || [])];
+  $('missing').hidden = missing.length === 0;
+  if ($('missing').dataset.key !== missing.join('\n')) { // a screen reader reads each change aloud
+    $('missing').dataset.key = missing.join('\n');
+    $('missing').replaceChildren(...missing.map(t => newElement('li', t)));
   }
-  setText('subnet', s.lease ? s.lease.subnet : '');
-  document.title = `flannel ${s.lease ? s.lease.subnet : ''}${s.ready ? '' : ', not ready'}`;
-  setText('host', s.node.public_ip || 'no address yet');
-  setText('iface', s.node.iface ? `interface ${s.node.iface}, MTU ${s.node.mtu}` : '');
+  const subnets = s.lease ? [s.lease.subnet, s.lease.ipv6_subnet].filter(Boolean).join(', ') : '';
+  setText('subnet', subnets);
+  document.title = `flannel ${subnets}${s.ready ? '' : ', not ready'}`;
+  setText('host', [s.node.public_ip, s.node.public_ipv6].filter(Boolean).join(', ') || 'no address yet');
+  setText('iface', [[s.node.iface, s.node.mtu], [s.node.ipv6_iface, s.node.ipv6_mtu]]
+    .filter(([name]) => name).map(([name, mtu]) => `interface ${name}, MTU ${mtu}`)
+    .filter((text, i, all) => all.indexOf(text) === i).join('; '));
   setText('count', String(peers.length));
   setText('answering', !peers.some(p => p.probe) ? 'not probed' : `${peers.filter(p => ['ok', 'warn'].includes(peerStatus(p)[0])).length} answer, ${bad} do not`);
   setText('store', s.store.reachable ? 'reachable' : 'not reachable');
