@@ -3,6 +3,7 @@ package udpsock
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -25,6 +26,15 @@ func TestAnswerComesFromWhereTheQuestionWentTo(t *testing.T) {
 		if asker.Is6() {
 			for _, a := range []netip.Addr{asker, answerer} {
 				h.AddAddr("lo", netip.PrefixFrom(a, 128))
+				// The kernel adds the address's route later (addrconf_dad_work,
+				// net/ipv6/addrconf.c).
+				netnstest.Eventually(t, "the address is local", func() error {
+					routes, err := h.Netlink().RouteGet(a.AsSlice())
+					if err == nil && routes[0].Type != unix.RTN_LOCAL {
+						err = fmt.Errorf("route %v", routes[0])
+					}
+					return err
+				})
 			}
 		}
 		t.Run(inet.Of(asker).String(), func(t *testing.T) {
@@ -53,7 +63,9 @@ func answerComesFrom(t *testing.T, asker, answerer *Conn, from netip.Addr) {
 		if _, ok := question.Add(to, [][]byte{{1}}, 1, 1); !ok {
 			t.Fatal("no room")
 		}
-		send(t, question)
+		if r := send(t, question)[0]; r.Err != nil {
+			t.Fatal(r.Err)
+		}
 		if n, err := in.Receive(); n != 1 || err != nil {
 			t.Fatalf("%d messages, %v", n, err)
 		}
