@@ -87,7 +87,7 @@ var promises = []promise{
 		{"crash-waits-for-no-reader", skip, "pkg/logpipe", "TestCrashWithStoppedReader", "want exit code 2"},
 	}},
 	{"Faults of offloads are named", []mutation{
-		{"fault-needs-two-verdicts", withoutOperand, "pkg/offloadprobe", "TestDiagnosisWithoutFault", "stalls"},
+		{"fault-needs-two-verdicts", withoutOperand, "pkg/offloadprobe", "TestDiagnosisOfLossesOnce", "two verdicts that differ"},
 		{"pause-is-no-fault", always, "pkg/offloadprobe", "TestDiagnosisWithoutFault", "stalls"},
 		{"probe-of-a-peer-is-answered", yields("receipt, true"), "pkg/offloadprobe", "TestStrangersGetNoAnswer", "want false"},
 		{"switch-that-helps-is-kept", never, "pkg/offloadrepair", "TestRepair/first", "turned"},

@@ -107,6 +107,28 @@ func TestDiagnosisWithoutFault(t *testing.T) {
 	}
 }
 
+// Losses that do not come again are no fault.
+func TestDiagnosisOfLossesOnce(t *testing.T) {
+	var mu sync.Mutex
+	left := 6
+	probe := func(s shape) outcome {
+		mu.Lock()
+		defer mu.Unlock()
+		if s == smallECN && left > 0 {
+			left--
+			return lost
+		}
+		return passed
+	}
+	if first, known := judge(t.Context(), probe); !known || first != ECN {
+		t.Fatalf("the first verdict is %q, known %t", first, known)
+	}
+	left = 6
+	if got, known := diagnose(t.Context(), probe); known {
+		t.Errorf("two verdicts that differ are %q", got)
+	}
+}
+
 // A firewall that lets no connection pass hides the faults of TCP, and no others. One
 // that drops the datagrams for the merging socket is no fault.
 func TestDiagnosisBehindAFirewall(t *testing.T) {
