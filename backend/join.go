@@ -20,7 +20,7 @@ func Join(parts map[inet.Family]Network) Network {
 			j = append(j, part{f, n})
 		}
 	}
-	return j
+	return &j // callers compare Networks; slices cannot be compared
 }
 
 // joined is in the order of families, and not empty.

@@ -47,6 +47,9 @@ func TestJoin(t *testing.T) {
 	failed := errors.New("failed")
 	v4, v6 := &half{mtu: 1450}, &half{mtu: 1430}
 	n := Join(map[inet.Family]Network{inet.IPv6: v6, inet.IPv4: v4})
+	if other := Join(map[inet.Family]Network{inet.IPv4: v4}); n == other { // the daemon compares them
+		t.Error("two networks are equal")
+	}
 	n.Apply([]subnet.Event{{Family: inet.IPv6}, {Family: inet.IPv4}, {Family: inet.IPv6}})
 	n.Apply(nil)
 	if got := fmt.Sprint(v4.applied, v6.applied); got != "[1 IPv4 0] [2 IPv6 IPv6 0]" {

@@ -253,11 +253,13 @@ func (r *runner) probeOffloads(ctx context.Context, m *membership, network backe
 		addr := func(l *subnet.Lease) netip.AddrPort {
 			return netip.AddrPortFrom(all.ProbeAddr(m.config.BackendType, l.Subnet, l.Attrs.PublicIP), l.Attrs.OffloadPort)
 		}
-		err := runOffloads(ctx, r.options, r.state, offloadprobe.Config{
+		now := r.state.get()
+		o, err := newOffloads(r.options, now.sides[now.outside()[0]].uplink.Name, offloadprobe.Config{
 			Local: addr(&m.lease), MTU: network.MTU(), Interval: r.options.offloadInterval,
 			Peers: func() (peers []offloadprobe.Peer) {
 				for _, l := range r.peers.leases() {
-					if l.Attrs.OffloadPort != 0 && l.Subnet.IsValid() { // without a port: another flannel, which would not answer
+					// Without a port it runs another flannel, which would not answer.
+					if l.Attrs.OffloadPort != 0 && l.Subnet.IsValid() && addr(l).IsValid() {
 						peers = append(peers, offloadprobe.Peer{Subnet: l.Subnet, Addr: addr(l)})
 					}
 				}
@@ -269,6 +271,12 @@ func (r *runner) probeOffloads(ctx context.Context, m *membership, network backe
 				}
 			},
 		})
+		if err == nil {
+			r.state.update(func(s *progress) { s.offloads = o })
+			err = o.Run(ctx)
+			r.state.update(func(s *progress) { s.offloads = nil })
+			o.close()
+		}
 		if err != nil {
 			log.Warningf("offloads are not probed: %v", err)
 		}

@@ -5,12 +5,14 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -196,4 +198,41 @@ func TestIdleDaemonReadsNoPeers(t *testing.T) {
 			t.Error("a full report does not read the peers") // and this test proves nothing
 		}
 	})
+}
+
+// A fault of an offload is one line for all peers that have it, and so is its end. A
+// fault that comes and goes between two looks is none.
+func TestOffloadChangesInWords(t *testing.T) {
+	var o observer
+	becomes := func(peer byte, inbound bool, was, now offloadprobe.Layer) {
+		o.offloadChanged(offloadprobe.Change{Peer: subnetOf(peer), Inbound: inbound, Was: was, Now: now})
+	}
+	expect := func(want ...change) {
+		t.Helper()
+		got := o.peerChanges()
+		slices.SortFunc(got, func(a, b change) int { return strings.Compare(a.sentence, b.sentence) })
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	becomes(1, false, "", offloadprobe.Checksum)
+	becomes(2, false, "", offloadprobe.Checksum)
+	becomes(1, true, "", offloadprobe.ReceiveMerging)
+	becomes(3, false, "", offloadprobe.ECN)
+	becomes(3, false, offloadprobe.ECN, "")
+	expect(
+		change{"peers have an offload fault, layer checksum, of packets to them count=2 subnets=[10.5.1.0/24 10.5.2.0/24]",
+			"2 peers have an offload fault, layer checksum, of packets to them: 10.5.1.0/24, 10.5.2.0/24."},
+		change{"peers have an offload fault, layer receive-merging, of packets from them count=1 subnets=[10.5.1.0/24]",
+			"Peer 10.5.1.0/24 has an offload fault, layer receive-merging, of packets from it."})
+	becomes(1, false, offloadprobe.Checksum, offloadprobe.PathMTU)
+	becomes(2, false, offloadprobe.Checksum, "")
+	o.peerLeft(subnetOf(2))
+	expect(
+		change{"peers have an offload fault, layer path-mtu, of packets to them count=1 subnets=[10.5.1.0/24]",
+			"Peer 10.5.1.0/24 has an offload fault, layer path-mtu, of packets to it."},
+		change{"peers no longer have the offload fault, layer checksum, of packets to them count=1 subnets=[10.5.1.0/24]",
+			"Peer 10.5.1.0/24 no longer has the offload fault, layer checksum, of packets to it."},
+		change{"peers left count=1 subnets=[10.5.2.0/24]", "Peer 10.5.2.0/24 left."})
+	expect()
 }

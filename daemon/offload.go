@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/offloadprobe"
@@ -26,16 +27,13 @@ type offloads struct {
 	features *netdev.Features // nil after close
 }
 
-// runOffloads probes until ctx ends, and repairs with -offload-repair. Meanwhile the
-// state has the offloads.
-func runOffloads(ctx context.Context, options *Options, s *state, c offloadprobe.Config) error {
+// newOffloads returns offloads that do not probe yet. The caller closes them.
+func newOffloads(options *Options, uplink string, c offloadprobe.Config) (*offloads, error) {
 	features, err := netdev.OpenFeatures()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	now := s.get()
-	o := &offloads{peers: c.Peers, uplink: now.sides[now.outside()[0]].uplink.Name, features: features}
-	defer o.close()
+	o := &offloads{peers: c.Peers, uplink: uplink, features: features}
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {
 		report(change)
@@ -44,21 +42,29 @@ func runOffloads(ctx context.Context, options *Options, s *state, c offloadprobe
 		}
 	}
 	o.prober = offloadprobe.New(c)
-	tasks := []task{o.prober.Run}
 	if options.offloadRepair {
 		o.repairer = offloadrepair.New(offloadrepair.Config{
 			Prober: o.prober, Features: features, Devices: o.devices, StateDir: options.stateDir, Interval: c.Interval,
 		})
-		tasks = append(tasks, o.repairer.Run)
-	} else if n, err := offloadrepair.Restore(features, options.stateDir); err != nil {
+		return o, nil
+	}
+	n, err := offloadrepair.Restore(features, options.stateDir)
+	if err != nil {
 		log.Warningf("turn on a switch of a run with -offload-repair: %v", err)
 	} else if n != nil {
 		log.Infof("turn on the switch of a run with -offload-repair command=%q", n.On())
 	}
-	s.update(func(p *progress) { p.offloads = o })
-	err = runTogether(ctx, tasks...)
-	s.update(func(p *progress) { p.offloads = nil })
-	return err
+	return o, nil
+}
+
+// Run probes, and repairs with -offload-repair, until ctx ends.
+func (o *offloads) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return o.prober.Run(ctx) })
+	if o.repairer != nil {
+		g.Go(func() error { return o.repairer.Run(ctx) })
+	}
+	return g.Wait()
 }
 
 func (o *offloads) close() {

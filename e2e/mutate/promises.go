@@ -86,4 +86,11 @@ var promises = []promise{
 		{"text-of-leases-is-printable", skip, "subnet", "TestTextOfALeaseIsPrintable", "want \"a?[2J??b???\""},
 		{"crash-waits-for-no-reader", skip, "pkg/logpipe", "TestCrashWithStoppedReader", "want exit code 2"},
 	}},
+	{"Faults of offloads are named", []mutation{
+		{"fault-needs-two-verdicts", withoutOperand, "pkg/offloadprobe", "TestDiagnosisOfLossesOnce", "two verdicts that differ"},
+		{"pause-is-no-fault", always, "pkg/offloadprobe", "TestDiagnosisWithoutFault", "stalls"},
+		{"probe-of-a-peer-is-answered", yields("receipt, true"), "pkg/offloadprobe", "TestStrangersGetNoAnswer", "want false"},
+		{"switch-that-helps-is-kept", never, "pkg/offloadrepair", "TestRepair/first", "turned"},
+		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "is off"},
+	}},
 }

@@ -61,7 +61,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/netnstest/packetfault", "pkg/netnstest"},
 	{"pkg/nodeid", "pkg/atomicfile"},
 	{"pkg/offload", "pkg/checksum pkg/tun/virtio"},
-	{"pkg/offloadprobe", ""},
+	{"pkg/offloadprobe", "pkg/clock"},
 	{"pkg/offloadrepair", "pkg/atomicfile pkg/clock pkg/offloadprobe pkg/ratelog"},
 	{"pkg/ownfile", ""},
 	{"pkg/printable", ""},

@@ -27,7 +27,7 @@ func diagnose(ctx context.Context, probe func(shape) outcome) (l Layer, known bo
 		return "", known
 	}
 	second, known := judge(ctx, probe)
-	return second, known && second == first // promise: fault-needs-two-verdicts
+	return first, known && second == first // promise: fault-needs-two-verdicts
 }
 
 // judge sends all shapes by probe, in rounds, until the verdict is clear. A round
@@ -146,7 +146,7 @@ func (t *tallies) verdict() (l Layer, known bool) {
 		return PathMTU, true
 	case t.bad(fullChecksum), tcp && t.bad(tcpFull):
 		return Checksum, true
-	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain): // promise: merging-is-told-from-segmentation
+	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain):
 		return ReceiveMerging, true
 	case udpSuper && tcpSuper:
 		return Segmentation, true

@@ -10,6 +10,8 @@ import (
 
 	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/coreos/flannel/pkg/clock"
 )
 
 // Config configures a Prober.
@@ -110,7 +112,7 @@ func (p *Prober) schedule(ctx context.Context) {
 			return
 		case <-timer.C:
 			due, pause := p.next()
-			timer.Reset(pause)
+			timer.Reset(clock.UntilTick(pause))
 			for _, to := range due {
 				visits.Go(func() error {
 					p.visit(ctx, to)

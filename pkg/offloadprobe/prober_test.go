@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	patience = 40 * time.Second
+	patience = 90 * time.Second
 	port     = 8287
 	uplink   = "eth0"
 	tunnel   = "flannel.1"

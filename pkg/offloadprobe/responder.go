@@ -131,7 +131,7 @@ func (r *responder) receipt(message []byte, from netip.Addr) (receipt header, ok
 	}
 	layer, ok := r.fault(from)
 	receipt.kind, receipt.layer, receipt.tos = kindReceipt, layer.code(), 0
-	return receipt, ok
+	return receipt, ok // promise: probe-of-a-peer-is-answered
 }
 
 func (r *responder) accept(ctx context.Context) error {

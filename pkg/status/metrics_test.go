@@ -54,9 +54,15 @@ flannel_mtu_bytes 1472
 # HELP flannel_node_info Always 1; the labels are the interface to the other hosts and this host's address.
 # TYPE flannel_node_info gauge
 flannel_node_info{iface="eth0",public_ip="192.0.2.10"} 1
+# HELP flannel_offload_switch_off 1 while flannel keeps a feature of a device off because of a fault of an offload. Absent without one.
+# TYPE flannel_offload_switch_off gauge
+flannel_offload_switch_off{device="eth0",feature="rx-gro",layer="receive-merging"} 1
 # HELP flannel_peer_info Always 1; the labels are a peer's subnet and address.
 # TYPE flannel_peer_info gauge
 flannel_peer_info{public_ip="192.0.2.11",subnet="10.5.9.0/24"} 1
+# HELP flannel_peer_offload_fault 1 while packets to or from the host of a subnet are lost by a fault of an offload, by direction and layer. Absent without a fault.
+# TYPE flannel_peer_offload_fault gauge
+flannel_peer_offload_fault{direction="to_peer",layer="checksum",subnet="10.5.9.0/24"} 1
 # HELP flannel_peer_probe_answered 0 while the last three pings to the host of a subnet had no answer.
 # TYPE flannel_peer_probe_answered gauge
 flannel_peer_probe_answered{subnet="10.5.9.0/24"} 1
@@ -116,7 +122,7 @@ flannel_store_since_timestamp_seconds 1.714979289e+09
 `
 
 func TestMetrics(t *testing.T) {
-	c := config(working())
+	c := config(faulty())
 	c.Reconciles = NewReconciles()
 	c.Reconciles.Store(3 * time.Millisecond)
 	_, body := get(t, New(c).handler, "/metrics")
