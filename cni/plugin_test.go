@@ -522,3 +522,61 @@ func TestDaemonsReason(t *testing.T) {
 	_, err = e.add(e.list("1.0.0"), e.runtime(e.lab.Namespace("pod"), "eth0"))
 	wantError(t, err, types.ErrTryAgainLater, "the daemon is not ready: Node n1 has no podCIDR")
 }
+
+// The bundled portmap publishes a pod's port on the host, by iptables or nftables.
+func TestPortmap(t *testing.T) {
+	e := newEngine(t)
+	e.ready(envIPv4)
+	list, pod, client := e.list("1.0.0"), e.lab.Namespace("pod"), e.lab.Host("client")
+	rt := e.runtime(pod, "eth0")
+	rt.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+	e.mustAdd(list, rt)
+	listener, err := pod.Listen(t.Context(), "tcp", "10.1.17.2:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			c.Close()
+		}
+	}()
+	port := e.host.Addr().Addr().String() + ":8080"
+	c, err := client.Dial(t.Context(), "tcp", port)
+	if err != nil {
+		t.Fatalf("connect to the pod's port on the host: %v", err)
+	}
+	c.Close()
+	if err := e.do(func(ctx context.Context) error { return e.cni.CheckNetworkList(ctx, list, rt) }); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	if err := e.del(list, rt); err != nil {
+		t.Errorf("DEL: %v", err)
+	}
+	if c, err := client.Dial(t.Context(), "tcp", port); err == nil {
+		c.Close()
+		t.Error("the port is published after DEL")
+	}
+}
+
+// The bundled loopback turns a container's loopback on.
+func TestLoopback(t *testing.T) {
+	e := newEngine(t)
+	pod := e.lab.Namespace("pod")
+	pod.Down("lo")
+	conf, err := libcni.ConfFromBytes([]byte(`{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = e.do(func(ctx context.Context) error {
+		_, err := e.cni.AddNetwork(ctx, conf, e.runtime(pod, "lo"))
+		return err
+	})
+	if got := addrsOf(t, pod, "lo"); err != nil || !slices.Equal(got, []string{"127.0.0.1/8"}) {
+		t.Errorf("loopback: %v, %q", err, got)
+	}
+}
