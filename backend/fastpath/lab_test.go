@@ -358,12 +358,12 @@ func (h *host) forget() {
 }
 
 // marked returns the number of entries with a mark.
-func (h *host) marked() (n int) {
+func (h *host) marked(mark uint32) (n int) {
 	h.t.Helper()
 	h.must(h.Do(func() error {
 		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 		for _, f := range flows {
-			if f.Mark&(h.marks.Sent|h.marks.Received) != 0 {
+			if f.Mark&mark != 0 {
 				n++
 			}
 		}

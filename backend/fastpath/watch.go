@@ -29,9 +29,16 @@ func (p *Path) runWatches(ctx context.Context, changed func()) error {
 	g.Go(func() error { return p.windows.run(ctx) })
 	g.Go(func() error { return p.listener.Run(ctx, p.concernsLinks, changed) })
 	g.Go(func() error {
-		return p.rules.Run(ctx, hostrules.ChangesVerdicts, func() { p.rulesChanged(); changed() })
+		return p.rules.Run(ctx, concernsRules, func() { p.rulesChanged(); changed() })
 	})
 	return g.Wait()
+}
+
+// concernsRules excludes changes of our own tables: the next periodic look restores
+// one that is gone.
+func concernsRules(datagram []byte) bool {
+	changes, err := hostrules.Changes(datagram)
+	return err != nil || slices.ContainsFunc(changes, func(c hostrules.Change) bool { return !ourTable(c.Table) })
 }
 
 // concernsLinks excludes announcements of neighbours and forwarding entries

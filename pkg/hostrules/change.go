@@ -52,10 +52,3 @@ func tableOf(data []byte) string {
 	}
 	return ""
 }
-
-// ChangesVerdicts reports whether a datagram announces a change of what rules decide,
-// or cannot be decoded.
-func ChangesVerdicts(datagram []byte) bool {
-	changes, err := Changes(datagram)
-	return err != nil || len(changes) > 0
-}
