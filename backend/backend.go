@@ -58,6 +58,9 @@ type Config struct {
 	// StateDir is a folder for state that outlives a reboot, RunDir for state that
 	// does not. A backend makes them if they do not exist.
 	StateDir, RunDir string
+	// Previous are the attributes of this host's lease in the store; zero if they are
+	// not known. A backend that can stay as the other hosts know it should do so.
+	Previous subnet.Attrs
 	// Reconciled, if not nil, is called after each comparison and repair of the
 	// kernel's devices and routes, with its duration. It must not block.
 	Reconciled func(time.Duration)

@@ -53,12 +53,24 @@ type facts struct {
 	}
 }
 
+// inKubernetes reports whether the store is a Kubernetes cluster.
+func (f *facts) inKubernetes() bool { return f.flags.store.flags.Kube.Enabled }
+
+// storeName is the name of the check of the store.
+func (f *facts) storeName() string {
+	if f.inKubernetes() {
+		return "kubernetes"
+	}
+	return "etcd"
+}
+
 func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
 	f := &facts{flags: flags}
 	f.uplink, f.uplinkErr = uplink.Find(flags.uplink)
 	if flags.store.status.addr != "" {
 		f.report, _, f.reportErr = flags.store.status.report(ctx)
 	}
+	flags.store.followDaemon(ctx)
 	if flags.etcd {
 		f.store.err = flags.store.do(ctx, nil, f.readStore)
 	}

@@ -25,6 +25,8 @@ func checkStore(f *facts) finding {
 	switch s := f.store; {
 	case !f.flags.etcd:
 		return finding{}
+	case f.inKubernetes():
+		return checkCluster(f)
 	case errors.Is(s.err, subnet.ErrNoConfig):
 		return failed("flannel config set 10.5.0.0/16", "answers, but has no network configuration, so no host gets a subnet")
 	case s.err != nil:
@@ -44,7 +46,7 @@ func checkStore(f *facts) finding {
 // checkClock compares our clock with etcd's, and reads from the kernel whether it
 // is synchronized (adjtimex(2)). Leases do not depend on the wall clock.
 func checkClock(ctx context.Context, f *facts) finding {
-	if f.config != nil {
+	if f.config != nil && !f.inKubernetes() {
 		offset, endpoint, known := clockOffset(ctx, f.flags.store)
 		if known && offset.Abs() > clockLimit {
 			return warn("timedatectl set-ntp true, on this host or on etcd's",

@@ -10,7 +10,7 @@ import (
 )
 
 var leasesCommand = command{
-	name: "leases", summary: "list the subnets in etcd and their hosts", json: "print JSON",
+	name: "leases", summary: "list the subnets in the store and their hosts", json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		s := newStoreFlags(fs)
 		return func(ctx context.Context, _ []string) error {

@@ -40,15 +40,21 @@ func newStoreFlagsLimited(fs *flag.FlagSet, timeout time.Duration) *storeFlags {
 }
 
 // followDaemon takes endpoints, prefix and API from the daemon, unless a flag or
-// variable of etcd is given. The flags keep their defaults if no daemon answers.
+// variable of the store is given. The flags keep their defaults if no daemon answers.
 func (s *storeFlags) followDaemon(ctx context.Context) {
 	given := false
-	s.set.Visit(func(f *flag.Flag) { given = given || strings.HasPrefix(f.Name, "etcd-") })
+	s.set.Visit(func(f *flag.Flag) {
+		given = given || strings.HasPrefix(f.Name, "etcd-") || strings.HasPrefix(f.Name, "kube")
+	})
 	if given {
 		return
 	}
 	report, _, err := s.status.report(ctx)
 	if err != nil || len(report.Store.Endpoints) == 0 {
+		return
+	}
+	if report.Store.API == store.APIKubernetes {
+		s.flags.Kube.Enabled = true // with the credentials of the pod, or a kubeconfig flag
 		return
 	}
 	s.flags.Endpoints, s.flags.Prefix = report.Store.Endpoints, report.Store.Prefix

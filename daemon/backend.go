@@ -21,7 +21,7 @@ import (
 // p. reconciled is backend.Config's.
 func newBackend(o *Options, config *subnet.Config, p progress, reconciled func(time.Duration)) (backend.Backend, error) {
 	c := backend.Config{
-		Options: config.Backend, Port: o.port, DataPath: o.dataPath, FastPath: o.fastPath, FastPathMark: o.fastPathMark,
+		Options: config.Backend, Previous: p.store.Previous(), Port: o.port, DataPath: o.dataPath, FastPath: o.fastPath, FastPathMark: o.fastPathMark,
 		StateDir: o.stateDir, RunDir: filepath.Dir(o.subnetFile),
 		Reconciled: reconciled,
 	}

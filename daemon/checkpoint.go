@@ -66,9 +66,10 @@ type checkpoint struct {
 }
 
 // remaining returns the time left on the lease, or <= 0 if the lease is not that of
-// the host with these addresses. A nil checkpoint has none.
+// the host with these addresses. A nil checkpoint has none. In Kubernetes the Node is
+// the host's, whatever its addresses are.
 func (c *checkpoint) remaining(host subnet.Attrs, now clock.Timestamp) time.Duration {
-	if c == nil || !c.Lease.Attrs.SameAddr(host) {
+	if c == nil || c.API != store.APIKubernetes && !c.Lease.Attrs.SameAddr(host) {
 		return 0
 	}
 	if _, ends := c.Lease.Ends(); !ends {
@@ -112,7 +113,7 @@ type checkpointFile struct {
 // newCheckpointFile names the file after the prefix: a host may be in several
 // networks, with a daemon for each.
 func newCheckpointFile(o *Options) *checkpointFile {
-	return &checkpointFile{filepath.Join(o.stateDir, "network-"+url.PathEscape(o.store.Prefix)), o.store.Config()}
+	return &checkpointFile{filepath.Join(o.stateDir, "network-"+url.PathEscape(o.store.Config().Network())), o.store.Config()}
 }
 
 // load returns the last run's checkpoint. It returns nil without one, and for one
@@ -137,13 +138,13 @@ func (f *checkpointFile) load() *checkpoint {
 // matches reports whether c is of the network and the store that the flags name. A
 // cluster that has grown or lost a member is the same store.
 func (f *checkpointFile) matches(c *checkpoint) bool {
-	common := slices.ContainsFunc(c.Endpoints, func(e string) bool { return slices.Contains(f.store.Endpoints, e) })
-	return c.Prefix == f.store.Prefix && common && (f.store.API == store.APIAuto || f.store.API == c.API)
+	common := slices.ContainsFunc(c.Endpoints, func(e string) bool { return slices.Contains(f.store.Servers(), e) })
+	return c.Prefix == f.store.Network() && common && (f.store.API == store.APIAuto || f.store.API == c.API)
 }
 
 // save fills in the store that c is of, and replaces the file by c.
 func (f *checkpointFile) save(c checkpoint) error {
-	c.Prefix, c.Endpoints = f.store.Prefix, f.store.Endpoints
+	c.Prefix, c.Endpoints = f.store.Network(), f.store.Servers()
 	return writeCheckpoint(f.path, c)
 }
 

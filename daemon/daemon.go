@@ -65,6 +65,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	withdrawStale(reporter.cniConf, o)
 	changes := newObserver(reporter, events)
 	peers := newPeers(changes)
+	node := newNodeReporter(o, d.state, changes)
 	checkpoints := newCheckpointFile(o)
 	joiner := newJoiner(o, d.state, checkpoints, peers, reconciles)
 	runner := newRunner(o, d.state, joiner, changes, reporter, reconciles)
@@ -75,11 +76,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 			g.Go(func() error { return t(ctx) })
 		}
 	}
-	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run, reporter.cniConf.Run)
+	start(newSystemd(reporter.statusLine, d.state.wasReady).Run, changes.Run, node.Run, newRekeyer(o, d.state).Run, reporter.subnetFile.Run, reporter.cniConf.Run)
 	start(d.statusServers(reporter, reconciles)...)
 	var m *membership
 	firewall := newFirewall(o)
 	g.Go(func() (err error) {
+		chooseByNode(ctx, o)
 		if err := joiner.underlay.awaitFirst(ctx); err != nil {
 			return err
 		}

@@ -137,8 +137,11 @@ func (j *joiner) joinFromStore(ctx context.Context, last lastRun, timeout time.D
 			m.close()
 		}
 	}()
-	if m.config, err = subnet.WaitConfig(opening, m.store); err != nil {
-		return nil, fmt.Errorf("use network configuration %s/config: %w", j.options.store.Prefix, err)
+	m.config, err = subnet.WaitConfig(opening, m.store, func(err error) {
+		j.state.update(func(s *progress) { s.configError = err })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("use network configuration %s: %w", c.ConfigName(), err)
 	}
 	j.warnIfIgnored(m.config)
 	m.formerNetworks = last.networks(m.config)
@@ -171,7 +174,7 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 		m.lease.Expiration = time.Now().Add(remaining)
 	}
 	m.lease.Attrs = j.attrs(m)
-	m.manager.Adopt(m.lease)
+	m.manager.Adopt(m.lease, last.checkpoint.Lease.Attrs.HostAddr()) // the Node may have another address in place of ours
 	m.manager.AdoptPeers(last.checkpoint.Peers)
 	return m, nil
 }

@@ -32,6 +32,8 @@ type observer struct {
 	silent   transitions // peers that fell silent (true) or answer again (false)
 	// offloads has the faults of offloads that appeared (true) or are gone (false).
 	offloads offloadTransitions
+	// note, if not nil, gets each summary.
+	note func(status.Snapshot)
 }
 
 func newObserver(r *reporter, events *status.EventLog) *observer {
@@ -60,6 +62,9 @@ func (o *observer) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(clock.UntilTick(observeInterval)):
 			now := o.reporter.summary()
+			if o.note != nil {
+				o.note(now.Snapshot)
+			}
 			for _, c := range append(changesBetween(before.Snapshot, now.Snapshot), o.peerChanges()...) {
 				if c.line != "" {
 					log.Info(c.line)

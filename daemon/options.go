@@ -71,6 +71,9 @@ type Options struct {
 	healthzIP   string
 	healthzPort int
 
+	// nodeCondition is -set-node-network-unavailable.
+	nodeCondition bool
+
 	// Version is -version: print the version and exit.
 	Version bool
 }
@@ -149,6 +152,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.BoolVar(&o.offloadRepair, "offload-repair", false, "turn off the switch of a network device that ends a fault of an offload, and on again when the fault is gone")
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")
+	fs.BoolVar(&o.nodeCondition, "set-node-network-unavailable", true, "with -kube-subnet-mgr, keep the condition NetworkUnavailable of this host's Node")
+	fs.Int("iptables-resync", 0, "has no effect; it exists so that a manifest for another flannel starts: the kernel announces each change of the rules")
 	fs.BoolVar(&o.Version, "version", false, "print the version and exit")
 	for _, name := range glogFlags {
 		if f := flag.CommandLine.Lookup(name); f != nil {
@@ -244,6 +249,9 @@ func (o *Options) check(marginGiven bool) error {
 		return fmt.Errorf("-ip-masq-ipv6 %q is none of auto, true, false", o.ipv6Masq)
 	}
 	if err := o.parseNetwork(); err != nil {
+		return err
+	}
+	if err := o.checkCluster(); err != nil {
 		return err
 	}
 	if o.subnetFile == "" {
@@ -343,6 +351,20 @@ func (o *Options) checkCNIConf(given map[string]bool) error {
 		return errors.New("-cni-conf-dir is not an absolute path: name the container engine's folder, normally /etc/cni/net.d")
 	}
 	return nil
+}
+
+// checkCluster refuses flags that -kube-subnet-mgr would ignore, and finds out which
+// Node is this host's.
+func (o *Options) checkCluster() error {
+	switch {
+	case !o.store.Kube.Enabled:
+		return nil
+	case o.embed:
+		return errors.New("-kube-subnet-mgr and -etcd-embed are both given: the store is either Kubernetes or the embedded etcd; drop one")
+	case o.networkText != "":
+		return errors.New("-kube-subnet-mgr and -network are both given: the network configuration is the file of -net-config-path; drop -network")
+	}
+	return o.store.Kube.Join()
 }
 
 // useStore makes the embedded etcd's endpoint that of the store.

@@ -38,11 +38,11 @@ type reporter struct {
 }
 
 func newReporter(o *Options, s *state, events *status.EventLog) *reporter {
-	c, err := o.store.Validate()
+	endpoints, err := o.store.Servers()
 	if err != nil {
 		log.V(1).Infof("report no endpoints: %v", err) // the start fails soon
 	}
-	return &reporter{options: o, state: s, events: events, endpoints: c.Endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile), cniConf: conflist.New(o.cniConf, o.cniConfDir)}
+	return &reporter{options: o, state: s, events: events, endpoints: endpoints, subnetFile: subnetfile.NewKeeper(o.subnetFile), cniConf: conflist.New(o.cniConf, o.cniConfDir)}
 }
 
 // full returns the whole report. Its cost grows with the number of peers, so
@@ -101,7 +101,7 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 	missing := func(format string, args ...any) {
 		s.NotReady = append(s.NotReady, fmt.Sprintf(format, args...))
 	}
-	s.Store.Endpoints, s.Store.Prefix = r.endpoints, r.options.store.Prefix
+	s.Store.Endpoints, s.Store.Prefix = r.endpoints, r.options.store.Config().Network()
 	outside := p.outside()
 	if len(outside) == 0 {
 		missing("waiting for an interface with an address")
@@ -118,13 +118,13 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		s.FamilyProblems = append(s.FamilyProblems, fmt.Sprintf("this host carries no %v: %s", f, p.without[f]))
 	}
 	if p.store.Source == nil {
-		missing("waiting for the store %v", r.options.store.Endpoints)
+		missing("waiting for the store %v", r.options.store.Config().Servers())
 		return s, peers
 	}
 	s.BadLeaseData = p.store.BadCount()
 	s.Store.API = p.store.API
 	if p.manager == nil {
-		missing("waiting for the network configuration %s/config", r.options.store.Prefix)
+		missing("waiting for the network configuration %s%s", r.options.store.Config().ConfigName(), because(p.configError))
 		return s, peers
 	}
 	s.BadLeaseData += p.manager.BadCount()
@@ -133,7 +133,7 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 	s.Store.Reachable, s.Store.Since = control.StoreError == nil, control.Since
 	l := control.Lease
 	if !l.IsValid() {
-		missing("waiting for a subnet")
+		missing("waiting for a subnet%s", because(control.AcquireError))
 		return s, peers
 	}
 	s.Lease = &status.Lease{Subnet: l.Subnet, IPv6Subnet: l.IPv6Subnet, ExpiresAt: l.Expiration, Reserved: l.Reserved}
@@ -156,6 +156,14 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		s.NotReady = append(s.NotReady, lines(p.routes.Check())...)
 	}
 	return s, peers
+}
+
+// because returns err as the end of a sentence; nothing for nil.
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
 }
 
 // describeBackend describes the network of s, which is not nil.

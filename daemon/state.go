@@ -36,16 +36,18 @@ type progress struct {
 	sides [len(inet.Families)]side // by family
 	// without are the reasons why this host does not carry a family that the
 	// configuration enables; "" for one that it carries.
-	without  [len(inet.Families)]string
-	store    store.Store
-	config   *subnet.Config
-	manager  *subnet.Manager
-	network  backend.Network
-	applied  bool                              // network has its first full set of peers
-	probers  [len(inet.Families)]*probe.Prober // by family; nil while its peers are not probed
-	routes   *hostroute.Checker                // of IPv4; nil while routes are not checked
-	offloads *offloads                         // nil while offloads are not probed
-	ready    bool                              // the daemon has been ready at least once
+	without [len(inet.Families)]string
+	store   store.Store
+	// configError is why the configuration is not known yet.
+	configError error
+	config      *subnet.Config
+	manager     *subnet.Manager
+	network     backend.Network
+	applied     bool                              // network has its first full set of peers
+	probers     [len(inet.Families)]*probe.Prober // by family; nil while its peers are not probed
+	routes      *hostroute.Checker                // of IPv4; nil while routes are not checked
+	offloads    *offloads                         // nil while offloads are not probed
+	ready       bool                              // the daemon has been ready at least once
 }
 
 // outside returns the families of outer headers that this host can send.

@@ -22,10 +22,13 @@ const configInterval = time.Minute
 
 // WaitConfig returns the network configuration. It waits for the store and for
 // the configuration as long as ctx allows. A configuration that breaks a rule is
-// an error at once. Errors: a *ConfigError or a JSON error, or ctx's.
-func WaitConfig(ctx context.Context, s Source) (*Config, error) {
+// an error at once. report receives the outcome of each attempt. Errors: a
+// *ConfigError or a JSON error, or ctx's.
+func WaitConfig(ctx context.Context, s Source, report func(error)) (*Config, error) {
 	data, err := backoff.Retry(ctx, "wait for network configuration", func() ([]byte, error) {
-		return s.Config(ctx)
+		data, err := s.Config(ctx)
+		report(err)
+		return data, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("wait for network configuration: %w", err)

@@ -105,13 +105,13 @@ func TestWaitConfig(t *testing.T) {
 		fake.SetDown(errors.New("store is down"))
 		time.AfterFunc(time.Minute, func() { fake.SetDown(nil) })
 		time.AfterFunc(2*time.Minute, func() { fake.SetConfig([]byte(network16)) })
-		c, err := subnet.WaitConfig(t.Context(), fake)
+		c, err := subnet.WaitConfig(t.Context(), fake, func(error) {})
 		if err != nil || c.Network != prefix("10.5.0.0/16") {
 			t.Errorf("got %+v, %v", c, err)
 		}
 		fake.SetConfig([]byte(`{"Network": "10.5.0.0/31"}`))
 		var refused *subnet.ConfigError
-		if _, err := subnet.WaitConfig(t.Context(), fake); !errors.As(err, &refused) {
+		if _, err := subnet.WaitConfig(t.Context(), fake, func(error) {}); !errors.As(err, &refused) {
 			t.Errorf("got %v, want a *ConfigError at once", err)
 		}
 	})

@@ -26,6 +26,9 @@ var (
 	// ErrCompacted: the store has discarded the history after the requested
 	// revision (etcd v3: compaction; etcd v2: error 401). The caller lists again.
 	ErrCompacted = errors.New("history was compacted")
+	// ErrUnassigned: a store that assigns subnets has none for this host, or one
+	// that it cannot use.
+	ErrUnassigned = errors.New("no subnet is assigned to this host")
 )
 
 // Rev is a position in a store's history: etcd v3's revision, etcd v2's
@@ -41,6 +44,9 @@ type Position struct {
 	// store has another history after it was wiped or restored from a copy. 0 is
 	// any history.
 	History uint64
+	// Resumes: after a failure other than ErrCompacted, Watch may begin again at the
+	// last revision that it delivered. Otherwise the caller lists again.
+	Resumes bool
 }
 
 // Source is a store of leases, as every host reads it. subnettest.Source is the
@@ -72,7 +78,7 @@ type Source interface {
 	// store may have another history than p's: some answer, to any call, came from
 	// another cluster, from a later term, or from an earlier term or revision than
 	// one before. After a failure the store may have another history too, although
-	// no answer shows it: the caller lists again.
+	// no answer shows it: the caller lists again, unless p resumes.
 	//
 	// The Lease of a Removed event holds the subnets of the key, and Rev.
 	Watch(ctx context.Context, p Position, fn func(Rev, []Event)) error
@@ -171,7 +177,7 @@ func IsAnswer(err error) bool {
 	if err == nil {
 		return true
 	}
-	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrUnreadable, ErrCompacted, ErrLost, ErrPartLost} {
+	for _, answer := range []error{ErrNoConfig, ErrExists, ErrConflict, ErrUnreadable, ErrCompacted, ErrUnassigned, ErrLost, ErrPartLost} {
 		if errors.Is(err, answer) {
 			return true
 		}

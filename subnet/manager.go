@@ -79,6 +79,8 @@ type Status struct {
 	// ConfigRefused is why the store's present configuration is not in use; ""
 	// if it is.
 	ConfigRefused string
+	// AcquireError is why Acquire still waits; nil if it does not.
+	AcquireError error
 	// StoreError is the last failure to reach the store, nil while it answers;
 	// Since is when that began.
 	StoreError error
@@ -119,7 +121,10 @@ func (m *Manager) BadCount() uint64 { return m.bad.Count() }
 // Acquire obtains the lease from the Holder; see Holder.Acquire.
 func (m *Manager) Acquire(ctx context.Context, a Attrs, h Hints) (Lease, error) {
 	began := m.begin()
-	l, err := m.holder.Acquire(ctx, a, h, func(err error) { m.record(err) })
+	l, err := m.holder.Acquire(ctx, a, h, func(err error) {
+		m.record(err)
+		m.setAcquireError(err)
+	})
 	if err == nil {
 		m.setLease(l, began.suspended())
 	}
@@ -175,6 +180,12 @@ func (m *Manager) setLease(l Lease, suspended time.Duration) {
 		close(m.stored)
 		m.stored = nil
 	}
+}
+
+func (m *Manager) setAcquireError(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.AcquireError = err
 }
 
 func (m *Manager) setPeers(n, held int) {

@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -177,25 +178,25 @@ func (w *watcher) classify(l *Lease, f inet.Family) (peer bool, fault error) {
 }
 
 // read follows the store until ctx ends. Each time the watch ends it lists again:
-// the store may have been restored meanwhile, and no answer may show it.
+// the store may have been restored meanwhile, and no answer may show it. It does
+// not if the store's position resumes.
 func (w *watcher) read(ctx context.Context) {
 	pauses := backoff.New()
-	for {
-		at, err := backoff.Retry(ctx, "list leases", func() (Position, error) {
-			leases, at, err := w.manager.source.List(ctx)
-			if w.manager.record(err) == nil {
-				w.send(ctx, fullUpdate(leases))
+	var at Position
+	for listed := false; ; {
+		if !listed {
+			var err error
+			if at, err = w.list(ctx); err != nil {
+				return // only ctx ends a retry without a permanent error
 			}
-			return at, err
-		})
-		if err != nil {
-			return // only ctx ends a retry without a permanent error
 		}
-		err = w.manager.source.Watch(ctx, at, func(rev Rev, events []Event) {
+		last := at.Rev
+		err := w.manager.source.Watch(ctx, at, func(rev Rev, events []Event) {
 			w.manager.record(nil)
 			if rev > at.Rev { // a watch that breaks after its start is no success
 				pauses.Reset()
 			}
+			last = rev
 			if len(events) > 0 {
 				w.send(ctx, update{events: events})
 			}
@@ -204,13 +205,28 @@ func (w *watcher) read(ctx context.Context) {
 			return
 		}
 		w.manager.record(err)
-		ratelog.Warningf("watch leases: ended, list again reason=%q", err)
+		at.Rev, listed = last, false
+		if at.Resumes && !errors.Is(err, ErrCompacted) { // promise: watch-resumes
+			listed = true
+		}
+		ratelog.Warningf("watch leases: ended, go on resume=%t reason=%q", listed, err)
 		select {
 		case <-time.After(pauses.NextBackOff()):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// list sends all leases, and returns the position to watch from.
+func (w *watcher) list(ctx context.Context) (Position, error) {
+	return backoff.Retry(ctx, "list leases", func() (Position, error) {
+		leases, at, err := w.manager.source.List(ctx)
+		if w.manager.record(err) == nil {
+			w.send(ctx, fullUpdate(leases))
+		}
+		return at, err
+	})
 }
 
 func (w *watcher) send(ctx context.Context, u update) {

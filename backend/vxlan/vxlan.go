@@ -9,8 +9,9 @@
 // Both families share the VNI and the port number.
 //
 // Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>. Its MAC
-// follows from the host's node id, and so stays the same when the device is made
-// again. There are no broadcasts: each peer's lease has all that the kernel needs.
+// is that of the lease in the store, if the store keeps leases of hosts that are
+// down. Else it follows from the host's node id. So it stays the same when the device
+// is made again. There are no broadcasts: each peer's lease has all that the kernel needs.
 // The kernel carries packets on while the daemon does not run.
 package vxlan
 
@@ -76,6 +77,17 @@ func nameOf(vni uint32, f inet.Family) string {
 	return netdev.VXLANIPv6(vni)
 }
 
+// macIn returns the MAC of an earlier lease of this host; ok is false if data has
+// none.
+func macIn(data json.RawMessage) (mac rtnl.MAC, ok bool) {
+	var d leaseData
+	if json.Unmarshal(data, &d) != nil {
+		return mac, false
+	}
+	mac, err := parseMAC(d.VtepMAC)
+	return mac, err == nil
+}
+
 func parseMAC(s string) (rtnl.MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
@@ -91,12 +103,20 @@ type vtep struct {
 	id      nodeid.ID
 }
 
+// mac returns the MAC of a family's device.
+func (v *vtep) mac(f inet.Family) rtnl.MAC {
+	if previous, ok := macIn(v.config.Previous.Data(f)); ok { // promise: known-mac-stays
+		return previous
+	}
+	return macOf(v.id, f)
+}
+
 // Attrs implements backend.Backend. The data always encode: they are a number and a
 // string.
 func (v *vtep) Attrs() subnet.Attrs {
 	a := subnet.Attrs{BackendType: Type}
 	for _, f := range v.config.Inside() {
-		data, _ := json.Marshal(leaseData{VNI: &v.options.VNI, VtepMAC: macOf(v.id, f).String()})
+		data, _ := json.Marshal(leaseData{VNI: &v.options.VNI, VtepMAC: v.mac(f).String()})
 		a.SetFamily(f, v.config.Of(f).PublicIP, data)
 	}
 	return a
@@ -158,7 +178,7 @@ func (v *vtep) open(f inet.Family, l subnet.Lease) (*network, error) {
 	d := &device{
 		family: f, name: nameOf(v.options.VNI, f), uplink: s.Uplink.Name, local: s.Uplink.Addr,
 		address: netip.PrefixFrom(own.Addr(), f.Bits()),
-		mac:     macOf(v.id, f), mtu: v.options.mtu(f, s), options: v.options,
+		mac:     v.mac(f), mtu: v.options.mtu(f, s), options: v.options,
 	}
 	lock, err := netdev.Lock(d.name)
 	if err != nil {

@@ -55,6 +55,25 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// A host that has a lease in the store keeps its MAC, whatever its node id is.
+func TestKnownMAC(t *testing.T) {
+	c := config(t, `{"VNI": 1}`)
+	c.Previous.BackendData = json.RawMessage(`{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}`)
+	b, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have := string(b.Attrs().BackendData); have != string(c.Previous.BackendData) {
+		t.Errorf("backend data %s, want the MAC of the lease %s", have, c.Previous.BackendData)
+	}
+	for _, damaged := range []string{"", "null", "{", `{"VtepMAC":"x"}`, `{"VtepMAC":"01:00:5e:00:00:01"}`} {
+		c.Previous.BackendData = json.RawMessage(damaged)
+		if _, err := New(c); err != nil {
+			t.Errorf("previous data %q: %v", damaged, err)
+		}
+	}
+}
+
 // The MAC is the node id's for ever: a change of this would make peers lose us.
 func TestMAC(t *testing.T) {
 	if got := macOf(nodeid.ID{1, 2, 3}, inet.IPv4).String(); got != "a2:76:90:3b:ce:23" {

@@ -63,6 +63,11 @@ var promises = []promise{
 		{"stale-configuration-is-withdrawn", always, "daemon", "TestCNIConf", "there is a configuration without subnet.env"},
 		{"broken-configuration-stays-away", never, "cni/conflist", "TestBrokenSource", "with the source"},
 	}},
+	{"A cluster's API server is asked for little", []mutation{
+		{"watch-resumes", never, "subnet/kube", "TestBrokenWatchResumes", "more lists"},
+		{"known-mac-stays", never, "backend/vxlan", "TestKnownMAC", "the MAC of the lease"},
+		{"short-fault-is-no-taint", never, "daemon", "TestNodeReporter", "a start that waits"},
+	}},
 	{"Only expected packets pass", []mutation{
 		{"inner-source-is-the-senders", withoutOperand, "backend/udp", "TestAdmit", "want 4 (inner_source_mismatch)"},
 		{"inner-destination-is-ours", never, "backend/udp", "TestAdmit", "want 5 (inner_destination_mismatch)"},

@@ -14,7 +14,7 @@ import (
 var layers = []struct{ from, to string }{
 	{".", "cli cni daemon pkg/logpipe"},
 	{"cli", "backend backend/all cni/install cni/reservation subnet subnet/store pkg/..."},
-	{"daemon", "backend backend/all cni/conflist subnet subnet/embed subnet/store pkg/..."},
+	{"daemon", "backend backend/all cni/conflist subnet subnet/embed subnet/kube subnet/store pkg/..."},
 
 	{"cni", "cni/bundled cni/bundled/link cni/reservation pkg/subnetfile"},
 	{"cni/flannel", "cni"},
@@ -36,10 +36,11 @@ var layers = []struct{ from, to string }{
 	{"backend/wireguard", "backend subnet pkg/..."},
 	{"backend", "subnet pkg/inet pkg/uplink"},
 
-	{"subnet/store", "subnet subnet/etcd subnet/etcdv2 subnet/etcdv3 pkg/backoff"},
+	{"subnet/store", "subnet subnet/etcd subnet/etcdv2 subnet/etcdv3 subnet/kube pkg/backoff"},
 	{"subnet/etcdv2", "subnet subnet/etcd"},
 	{"subnet/etcdv3", "subnet subnet/etcd pkg/backoff pkg/inet"},
 	{"subnet/etcd", "subnet pkg/backoff pkg/clock pkg/inet"},
+	{"subnet/kube", "subnet pkg/backoff pkg/clock pkg/inet"},
 	{"subnet/embed", "pkg/backoff"},
 	{"subnet/subnettest/...", "subnet subnet/etcd"},
 	{"subnet", "pkg/backoff pkg/clock pkg/inet pkg/printable pkg/ratelog"},
@@ -82,7 +83,7 @@ var layers = []struct{ from, to string }{
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
 	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
-	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/subnettest/faultproxy"},
+	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/kube subnet/subnettest/faultproxy"},
 }
 
 // testLayers lists the packages that tests may import as well.

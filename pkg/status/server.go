@@ -57,11 +57,12 @@ func ownNames(addr string) []string {
 	return names
 }
 
-// NewHealthz returns a server of /healthz alone, for -healthz-ip and -healthz-port.
-// Other hosts may reach it.
+// NewHealthz returns a server of /healthz and /readyz alone, for -healthz-ip and
+// -healthz-port, the probes of a pod. Other hosts may reach it.
 func NewHealthz(addr string, source Source) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", source.healthz)
+	mux.HandleFunc("GET /readyz", source.readyz)
 	return &Server{flag: "-healthz-ip, -healthz-port", addr: addr, handler: mux}
 }
 

@@ -112,7 +112,7 @@ func TestHealthAndReadiness(t *testing.T) {
 
 func TestHealthzListenerHasNothingElse(t *testing.T) {
 	h := NewHealthz("", config(working()).Source).handler
-	for _, path := range []string{"/", "/readyz", "/metrics", "/api/v1/status"} {
+	for _, path := range []string{"/", "/metrics", "/api/v1/status"} {
 		if code, _ := get(t, h, path); code != http.StatusNotFound {
 			t.Errorf("%s: %d, want 404", path, code)
 		}

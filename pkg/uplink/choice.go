@@ -61,9 +61,12 @@ func (c Choice) Of(f inet.Family) Choice {
 	return c
 }
 
+// IsZero reports whether c leaves the choice to the default route.
+func (c Choice) IsZero() bool { return len(c.Ifaces) == 0 && len(c.Regexes) == 0 && c.CanReach == "" }
+
 // pick applies c to the state of the host.
 func (c Choice) pick(h host, r routes) (Uplink, error) {
-	if len(c.Ifaces) == 0 && len(c.Regexes) == 0 && c.CanReach == "" {
+	if c.IsZero() {
 		return h.byDefaultRoute(r)
 	}
 	exprs, err := c.compile()

@@ -1,5 +1,5 @@
-// Package store opens the store of a network. The two etcd APIs have separate
-// keyspaces in the same server. The flag -etcd-api selects one; "auto" selects it
+// Package store opens the store of a network: etcd, or with -kube-subnet-mgr a
+// Kubernetes cluster. The two etcd APIs have separate keyspaces in the same server. The flag -etcd-api selects one; "auto" selects it
 // by the contents:
 //
 //	v3 has <prefix>/config                        → v3
@@ -27,6 +27,7 @@ import (
 	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/etcdv2"
 	"github.com/coreos/flannel/subnet/etcdv3"
+	"github.com/coreos/flannel/subnet/kube"
 )
 
 // The values of the flag -etcd-api.
@@ -36,6 +37,9 @@ const (
 	API3    = "3"
 )
 
+// APIKubernetes is the API of a Store in a Kubernetes cluster.
+const APIKubernetes = "kubernetes"
+
 // FlagAliases are flags of Flags with the same meaning.
 var FlagAliases = etcd.FlagAliases
 
@@ -44,17 +48,23 @@ var FlagAliases = etcd.FlagAliases
 type Flags struct {
 	etcd.Flags
 	API string
+	// Kube has the flags of a Kubernetes cluster.
+	Kube kube.Flags
 }
 
 // Register adds the flags to fs, with their defaults.
 func (f *Flags) Register(fs *flag.FlagSet) {
 	f.Flags.Register(fs)
+	f.Kube.Register(fs)
 	fs.StringVar(&f.API, "etcd-api", APIAuto, "etcd API: 3, 2, or auto: the one whose keyspace holds <prefix>/config, 3 where both do")
 }
 
 // Complete reads the password file and checks all flags. It does not use the
 // network.
 func (f *Flags) Complete() error {
+	if f.Kube.Enabled {
+		return f.Kube.Complete()
+	}
 	if !slices.Contains([]string{APIAuto, API2, API3}, f.API) {
 		return fmt.Errorf("-etcd-api %q is none of %s, %s, %s", f.API, APIAuto, API3, API2)
 	}
@@ -62,14 +72,20 @@ func (f *Flags) Complete() error {
 }
 
 // Config returns the configuration for Open, which publishes nothing.
-func (f *Flags) Config() Config { return Config{ClientConfig: f.ClientConfig, API: f.API} }
+func (f *Flags) Config() Config {
+	if f.Kube.Enabled {
+		return Config{API: APIKubernetes, Kube: f.Kube.Config()}
+	}
+	return Config{ClientConfig: f.ClientConfig, API: f.API}
+}
 
 // Config selects the store to open.
 type Config struct {
 	etcd.ClientConfig
 	// API is "3", "2" or "auto": the one whose keyspace holds <prefix>/config, 3
-	// if both do.
-	API string
+	// if both do. With "kubernetes", Kube counts and ClientConfig does not.
+	API  string
+	Kube kube.Config
 	// Publish, if not nil, is the network configuration to write if there is
 	// none; in the v3 keyspace if API leaves the choice.
 	Publish []byte
@@ -81,6 +97,9 @@ type Config struct {
 // Remembered returns c for a store that an earlier run has opened, which may not
 // answer now. Prefix is that of the Store's Opened.
 func (c Config) Remembered(api, prefix string) Config {
+	if c.API == APIKubernetes {
+		return c
+	}
 	c.API, c.Prefix, c.Verbatim, c.Known = api, prefix, api == API3, true
 	return c
 }
@@ -90,8 +109,10 @@ type Store struct {
 	subnet.Source
 	// Admin is nil for a store that commands cannot write.
 	subnet.Admin
-	// API is the etcd API in use, "3" or "2".
+	// API is the etcd API in use, "3" or "2", or "kubernetes".
 	API string
+	// Cluster is the Kubernetes cluster; nil in etcd.
+	Cluster *kube.Store
 	// Opened opens the same store again.
 	Opened Config
 	// Warning is a fault of the configuration that the store works in spite of.
@@ -123,6 +144,9 @@ func New(s Etcd, api string) Store {
 // Open has to find out the API or to publish, it waits for the store as long as
 // ctx allows, and logs what it waits for.
 func Open(ctx context.Context, c Config) (Store, error) {
+	if c.API == APIKubernetes {
+		return openCluster(c), nil
+	}
 	written := c.Prefix
 	cfg, err := c.ClientConfig.Validate()
 	if err != nil {

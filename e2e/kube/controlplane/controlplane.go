@@ -1,0 +1,265 @@
+// Package controlplane runs a Kubernetes control plane for tests: etcd, API server
+// and controller manager, on a host of a lab. All of them are the real programs
+// (e2e/kube/parts). They end with the test.
+package controlplane
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+const (
+	// startLimit bounds the wait for a program to answer. Under load the API server
+	// takes ten seconds.
+	startLimit = 2 * time.Minute
+	// port is the API server's.
+	port = "6443"
+)
+
+// Tokens of the users.
+const (
+	adminToken   = "admin-token"
+	managerToken = "manager-token"
+	// FlannelToken is that of a user with the rights of the ClusterRole flannel.
+	FlannelToken = "flannel-token"
+)
+
+// Options are the options of a ControlPlane.
+type Options struct {
+	// ClusterCIDR are the ranges of podCIDRs; empty: none are assigned.
+	ClusterCIDR string
+	// Etcd is the etcd program; empty: the one that Kubernetes names.
+	Etcd string
+}
+
+// ControlPlane is a running control plane. Its methods are for the test's own
+// goroutine.
+type ControlPlane struct {
+	t       testing.TB
+	host    *netnstest.Host
+	options Options
+	bin     string // folder of the programs
+	dir     string
+	running map[string]*process
+	client  *http.Client
+}
+
+// process is one running program.
+type process struct {
+	cmd *netnstest.Cmd
+	log string
+}
+
+// parts builds the programs and returns their folder. A folder that is there is used
+// again.
+func parts(ctx context.Context) (string, error) {
+	script, err := filepath.Abs("parts/build")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, script).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+	}
+	if err != nil {
+		return "", fmt.Errorf("build Kubernetes: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Start starts a control plane on h, and waits until it answers. The folder of the
+// test has the folder parts.
+func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
+	t.Helper()
+	bin, err := parts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &ControlPlane{t: t, host: h, options: o, bin: bin, dir: t.TempDir(), running: make(map[string]*process)}
+	c.client = h.HTTP()
+	transport, ok := c.client.Transport.(*http.Transport)
+	if !ok {
+		t.Fatalf("the host's HTTP client has a transport of type %T", c.client.Transport)
+	}
+	// The API server makes its own certificate, which the daemons check.
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		for name := range c.running {
+			c.Kill(name)
+		}
+	})
+	c.SetToken(FlannelToken)
+	c.makeKeys()
+	c.write("manager.conf", c.Kubeconfig(managerToken))
+	c.StartEtcd()
+	c.StartAPIServer()
+	c.grant()
+	if o.ClusterCIDR != "" {
+		c.StartManager()
+	}
+	return c
+}
+
+// SetToken makes token the only one of the user of FlannelToken. The API server
+// reads it when it starts.
+func (c *ControlPlane) SetToken(token string) {
+	c.t.Helper()
+	c.write("tokens.csv", strings.Join([]string{
+		adminToken + ",admin,admin,system:masters",
+		managerToken + ",manager,manager,system:masters",
+		token + ",flannel,flannel",
+	}, "\n")+"\n")
+}
+
+// RemoveCertificate makes the API server make another certificate when it starts,
+// which no client trusts yet.
+func (c *ControlPlane) RemoveCertificate() {
+	c.t.Helper()
+	if err := os.RemoveAll(c.path("certs")); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// URL returns the URL of the API server.
+func (c *ControlPlane) URL() string { return "https://" + c.host.Addr().Addr().String() + ":" + port }
+
+// makeKeys makes the key pair of service accounts.
+func (c *ControlPlane) makeKeys() {
+	c.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.write("sa.key", string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})))
+	c.write("sa.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
+}
+
+// StartEtcd starts etcd, with the data of before.
+func (c *ControlPlane) StartEtcd() {
+	c.t.Helper()
+	program := c.options.Etcd
+	if program == "" {
+		program = filepath.Join(c.bin, "etcd")
+	}
+	c.start("etcd", program, "--data-dir="+c.path("etcd"), "--unsafe-no-fsync",
+		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380")
+}
+
+// StartAPIServer starts the API server, and waits until it is ready.
+func (c *ControlPlane) StartAPIServer() {
+	c.t.Helper()
+	addr := c.host.Addr().Addr().String()
+	c.start("kube-apiserver", filepath.Join(c.bin, "kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--cert-dir="+c.path("certs"),
+		"--bind-address="+addr, "--advertise-address="+addr, "--secure-port="+port, "--service-cluster-ip-range=10.96.0.0/16",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.pub"),
+		"--service-account-signing-key-file="+c.path("sa.key"), "--authorization-mode=Node,RBAC", "--token-auth-file="+c.path("tokens.csv"))
+	c.await("kube-apiserver", func() error {
+		code, text, err := c.request(http.MethodGet, "/readyz", "", nil)
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("/readyz answers %d: %s", code, text)
+		}
+		return err
+	})
+}
+
+// StartManager starts the controller manager, which assigns podCIDRs and keeps the
+// taint of the network.
+func (c *ControlPlane) StartManager() {
+	c.t.Helper()
+	c.start("kube-controller-manager", filepath.Join(c.bin, "kube-controller-manager"), "--kubeconfig="+c.path("manager.conf"),
+		"--leader-elect=false", "--bind-address=127.0.0.1", "--cert-dir="+c.path("manager"), "--service-account-private-key-file="+c.path("sa.key"),
+		"--allocate-node-cidrs", "--cluster-cidr="+c.options.ClusterCIDR,
+		"--controllers=node-ipam-controller,node-lifecycle-controller")
+}
+
+// Kill ends a program as a power cut does. By SIGTERM an API server stays while its
+// etcd is away.
+func (c *ControlPlane) Kill(name string) {
+	p := c.running[name]
+	if p == nil {
+		return
+	}
+	delete(c.running, name)
+	_ = p.cmd.Process.Kill() // it may have ended
+	_ = p.cmd.Wait()         // its exit is no news
+	if text, err := os.ReadFile(p.log); err == nil && c.t.Failed() {
+		c.t.Logf("the end of the log of %s:\n%s", name, text[max(0, len(text)-1000):])
+	}
+}
+
+func (c *ControlPlane) start(name, program string, args ...string) {
+	c.t.Helper()
+	p := &process{cmd: c.host.Command(c.t.Context(), program, args...), log: c.path(name + ".log")}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		c.t.Fatalf("start %s: %v", name, err)
+	}
+	c.running[name] = p
+}
+
+// await waits until ok returns nil.
+func (c *ControlPlane) await(what string, ok func() error) {
+	c.t.Helper()
+	deadline := time.After(startLimit)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			c.t.Fatalf("wait for %s: not within %v: %v", what, startLimit, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (c *ControlPlane) path(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *ControlPlane) write(name, text string) {
+	c.t.Helper()
+	if err := os.WriteFile(c.path(name), []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Kubeconfig returns the text of a kubeconfig for the user of a token.
+func (c *ControlPlane) Kubeconfig(token string) string {
+	return fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: u, user: {token: %q}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`, c.URL(), c.path("certs/apiserver.crt"), token)
+}

@@ -1,0 +1,134 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/e2e/kube/controlplane"
+)
+
+// prefix begins the annotations that all flannels share.
+const prefix = "flannel.alpha.coreos.com/"
+
+// A host that starts before everything else waits, says for what, and goes on as
+// soon as it comes. Then the Node shows what the cluster needs to know.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, controlplane.Options{})
+	n := r.node("n1")
+	n.configure(`{"Network":"10.9.0.0/16","Backend":{"Type":"vxlan"}}`)
+	r.control.Kill("kube-apiserver")
+	d := n.launch()
+	d.waits("connection refused")
+	r.control.StartAPIServer()
+	d.waits("Node object does not exist")
+	r.control.AddNode("n1")
+	d.waits("has no podCIDR")
+	r.control.Patch("/api/v1/nodes/n1", map[string]any{"spec": map[string]any{"podCIDR": "10.5.3.0/24", "podCIDRs": []string{"10.5.3.0/24"}}})
+	d.waits("podCIDR 10.5.3.0/24, and Network is 10.9.0.0/16")
+	n.configure(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`)
+	d.ready()
+
+	if env := n.env(); env["FLANNEL_NETWORK"] != "10.5.0.0/16" || env["FLANNEL_SUBNET"] != "10.5.3.1/24" || env["FLANNEL_IPMASQ"] != "true" {
+		t.Errorf("subnet.env is %v", env)
+	}
+	r.eventually("condition and event of the Node", func() error {
+		o, _ := r.control.Node("n1")
+		for _, c := range o.Status.Conditions {
+			if c.Type == "NetworkUnavailable" && c.Status == "False" && c.Reason == "FlannelIsUp" {
+				if strings.Contains(strings.Join(r.control.Events("n1"), "\n"), "FlannelReady") {
+					return nil
+				}
+				return errors.New("no event")
+			}
+		}
+		return fmt.Errorf("conditions are %v", o.Status.Conditions)
+	})
+	o, _ := r.control.Node("n1")
+	for suffix, want := range map[string]string{"kube-subnet-manager": "true", "backend-type": "vxlan", "public-ip": n.Addr().Addr().String()} {
+		if have := o.Metadata.Annotations[prefix+suffix]; have != want {
+			t.Errorf("annotation %s is %q, want %q", suffix, have, want)
+		}
+	}
+	if data := o.Metadata.Annotations[prefix+"backend-data"]; !strings.HasPrefix(data, `{"VNI":1,"VtepMAC":"`) {
+		t.Errorf("backend-data is %s", data)
+	}
+}
+
+// A daemon that is killed and replaced loses no packet, also in a container with
+// an empty state folder: the device and its MAC stay.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, controlplane.Options{ClusterCIDR: "10.5.0.0/16"})
+	nodes, daemons := r.join("n1", "n2")
+	before, _ := r.control.Node("n1")
+	f := r.startFlow(nodes[1], nodes[0])
+	for i := range 3 {
+		daemons[0].kill()
+		daemons[0] = nodes[0].launch(fmt.Sprintf("--state-dir=%s/state-%d", nodes[0].dir, i)).ready()
+	}
+	r.connected(nodes...)
+	if lost, sent := f.lost(); lost > 0 {
+		t.Errorf("%d of %d packets are lost", lost, sent)
+	}
+	after, _ := r.control.Node("n1")
+	if a, b := before.Metadata.Annotations[prefix+"backend-data"], after.Metadata.Annotations[prefix+"backend-data"]; a != b {
+		t.Errorf("backend-data was %s, and is %s", a, b)
+	}
+}
+
+// Annotations that another controller removes are back at once. A Node that is
+// deleted leaves the mesh; with a new one, the host is back.
+func TestNodeObject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, controlplane.Options{})
+	nodes := []*node{r.node("n1"), r.node("n2")}
+	var daemons []*daemon
+	for i, n := range nodes {
+		r.control.AddNode(n.name, fmt.Sprintf("10.5.%d.0/24", i+1))
+		daemons = append(daemons, n.launch())
+	}
+	for i, n := range nodes {
+		daemons[i].ready()
+		n.addPod()
+	}
+	r.connected(nodes...)
+
+	f := r.startFlow(nodes[1], nodes[0])
+	r.control.Annotate("n1", map[string]any{prefix + "backend-data": nil})
+	r.eventually("the annotation", func() error { return annotated(r, "n1", "backend-data") })
+	if lost, sent := f.lost(); lost > 0 {
+		t.Errorf("%d of %d packets are lost while the annotation is gone", lost, sent)
+	}
+
+	r.control.Delete("/api/v1/nodes/n1")
+	r.eventually("n2 without a route to n1", func() error {
+		if routes := nodes[1].run("ip", "route"); strings.Contains(routes, "10.5.1.0/24") {
+			return errors.New(routes)
+		}
+		return nil
+	})
+	r.control.AddNode("n1", "10.5.1.0/24")
+	r.eventually("the annotations of the new Node", func() error { return annotated(r, "n1", "backend-data") })
+	r.connected(nodes...)
+
+	// With another podCIDR the host has another subnet: the daemon ends, and its pod's
+	// successor takes it.
+	r.control.Delete("/api/v1/nodes/n1")
+	r.control.AddNode("n1", "10.5.7.0/24")
+	<-daemons[0].ended
+	daemons[0] = nodes[0].launch().ready()
+	if env := nodes[0].env(); env["FLANNEL_SUBNET"] != "10.5.7.1/24" {
+		t.Errorf("subnet.env is %v", env)
+	}
+}
+
+func annotated(r *rig, name, suffix string) error {
+	o, ok := r.control.Node(name)
+	if !ok || o.Metadata.Annotations[prefix+suffix] == "" {
+		return fmt.Errorf("annotations are %v", o.Metadata.Annotations)
+	}
+	return nil
+}

@@ -1,0 +1,370 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/e2e/kube/controlplane"
+	"github.com/coreos/flannel/pkg/netnstest"
+)
+
+// patience bounds every wait for a condition; no test waits for a time to pass.
+// It is long, because a machine may be slow.
+const patience = 90 * time.Second
+
+// flannel is the program under test, built once.
+var flannel = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "flannel-kube-")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "flannel")
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", name, "github.com/coreos/flannel").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build flannel: %w\n%s", err, out)
+	}
+	return name, nil
+})
+
+// TestMain removes the program.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if name, err := flannel(); err == nil {
+		os.RemoveAll(filepath.Dir(name))
+	}
+	os.Exit(code)
+}
+
+// rig is a cluster whose hosts are network namespaces.
+type rig struct {
+	t       *testing.T
+	lab     *netnstest.Lab
+	control *controlplane.ControlPlane
+	assigns bool // the controller manager runs
+}
+
+// newRig makes a cluster without nodes.
+func newRig(t *testing.T, o controlplane.Options) *rig {
+	t.Helper()
+	netnstest.Require(t)
+	lab := netnstest.New(t)
+	return &rig{t: t, lab: lab, control: controlplane.Start(t, lab.Host("api"), o), assigns: o.ClusterCIDR != ""}
+}
+
+// node is a host of the cluster, with the folders of its daemon.
+type node struct {
+	*netnstest.Host
+	rig       *rig
+	name      string
+	dir       string
+	container *netnstest.Host
+}
+
+// node makes a host. It has neither a Node object nor a daemon yet.
+func (r *rig) node(name string) *node {
+	r.t.Helper()
+	n := &node{Host: r.lab.Host(name), rig: r, name: name, dir: r.t.TempDir()}
+	n.configure(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`)
+	n.write("kubeconfig", r.control.Kubeconfig(controlplane.FlannelToken))
+	return n
+}
+
+func (n *node) configure(text string) { n.write("net-conf.json", text) }
+
+func (n *node) write(name, text string) {
+	n.rig.t.Helper()
+	if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
+		n.rig.t.Fatal(err)
+	}
+}
+
+// daemon is one run of the program.
+type daemon struct {
+	node  *node
+	cmd   *netnstest.Cmd
+	log   *buffer
+	ended chan struct{}
+}
+
+// launch starts the daemon as the container of a DaemonSet has it.
+func (n *node) launch(args ...string) *daemon {
+	n.rig.t.Helper()
+	name, err := flannel()
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	all := append([]string{"--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081", "--kubeconfig-file=" + filepath.Join(n.dir, "kubeconfig"),
+		"--net-config-path=" + filepath.Join(n.dir, "net-conf.json"), "--subnet-file=" + n.envFile(),
+		"--state-dir=" + filepath.Join(n.dir, "state")}, args...)
+	d := &daemon{node: n, cmd: n.Command(context.Background(), name, all...), log: &buffer{}, ended: make(chan struct{})}
+	d.cmd.Env = append(os.Environ(), "NODE_NAME="+n.name, "FLANNELD_IFACE=")
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		n.rig.t.Fatal(err)
+	}
+	go func() {
+		_ = d.cmd.Wait() // exit codes are read from ProcessState
+		close(d.ended)
+	}()
+	n.rig.t.Cleanup(func() {
+		d.signal(syscall.SIGKILL)
+		<-d.ended
+		text := d.log.String()
+		if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
+			n.rig.t.Errorf("node %s: the daemon crashed", n.name)
+		}
+		if n.rig.t.Failed() {
+			n.rig.t.Logf("log of flannel on %s:\n%s", n.name, text)
+		}
+	})
+	return d
+}
+
+func (n *node) envFile() string { return filepath.Join(n.dir, "run", "subnet.env") }
+
+func (d *daemon) signal(sig syscall.Signal) {
+	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		d.node.rig.t.Errorf("signal daemon: %v", err)
+	}
+}
+
+// kill ends the daemon as the kernel does when it is out of memory.
+func (d *daemon) kill() {
+	d.signal(syscall.SIGKILL)
+	<-d.ended
+}
+
+// ready waits until the probe of the pod succeeds.
+func (d *daemon) ready() *daemon {
+	d.node.rig.t.Helper()
+	d.node.rig.eventually("readyz of "+d.node.name, func() error {
+		code, text := d.node.get("http://127.0.0.1:8081/readyz")
+		if code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
+	return d
+}
+
+// waits waits until the probe of the pod has a reason with text.
+func (d *daemon) waits(text string) {
+	d.node.rig.t.Helper()
+	d.node.rig.eventually("reason of "+d.node.name, func() error {
+		if code, answer := d.node.get("http://127.0.0.1:8081/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(answer, text) {
+			return fmt.Errorf("%d %s, want %q", code, answer, text)
+		}
+		return nil
+	})
+	if code, _ := d.node.get("http://127.0.0.1:8081/healthz"); code != http.StatusOK {
+		d.node.rig.t.Errorf("healthz of %s is %d while it waits", d.node.name, code)
+	}
+}
+
+// get sends a request on the host.
+func (n *node) get(url string) (int, string) {
+	req, err := http.NewRequestWithContext(n.rig.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	resp, err := n.HTTP().Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// env reads subnet.env.
+func (n *node) env() map[string]string {
+	n.rig.t.Helper()
+	text, err := os.ReadFile(n.envFile())
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	values := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[key] = value
+	}
+	return values
+}
+
+// gateway is FLANNEL_SUBNET.
+func (n *node) gateway() netip.Prefix {
+	n.rig.t.Helper()
+	p, err := netip.ParsePrefix(n.env()["FLANNEL_SUBNET"])
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	return p
+}
+
+// addPod makes a bridge and one container behind it, as a CNI plugin does.
+func (n *node) addPod() {
+	n.rig.t.Helper()
+	mtu, err := strconv.Atoi(n.env()["FLANNEL_MTU"])
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	gateway := n.gateway()
+	n.Bridge("cni0", gateway, mtu)
+	n.container = n.Container(n.name+"-pod", "cni0", netip.PrefixFrom(n.podAddr(), gateway.Bits()), gateway.Addr(), mtu)
+}
+
+func (n *node) podAddr() netip.Addr { return n.gateway().Addr().Next() }
+
+// join makes hosts with daemons, Nodes and pods that reach each other. The controller
+// manager assigns the podCIDRs if it runs.
+func (r *rig) join(names ...string) (nodes []*node, daemons []*daemon) {
+	r.t.Helper()
+	for _, name := range names {
+		n := r.node(name)
+		var podCIDRs []string
+		if !r.assigns {
+			podCIDRs = []string{fmt.Sprintf("10.5.%d.0/24", len(nodes)+1)}
+		}
+		r.control.AddNode(name, podCIDRs...)
+		nodes, daemons = append(nodes, n), append(daemons, n.launch())
+	}
+	for i, n := range nodes {
+		daemons[i].ready()
+		n.addPod()
+	}
+	r.connected(nodes...)
+	return nodes, daemons
+}
+
+// connected waits until the pods of all nodes reach each other.
+func (r *rig) connected(nodes ...*node) {
+	r.t.Helper()
+	for _, a := range nodes {
+		for _, b := range nodes {
+			if a != b {
+				r.eventually("ping from "+a.name+" to "+b.name, func() error { return r.ping(a.container, b.podAddr()) })
+			}
+		}
+	}
+}
+
+func (r *rig) ping(from *netnstest.Host, to netip.Addr) error {
+	out, err := from.Command(r.t.Context(), "ping", "-n", "-c", "1", "-W", "1", to.String()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// run runs a command on the host.
+func (n *node) run(name string, args ...string) string {
+	n.rig.t.Helper()
+	out, err := n.Command(n.rig.t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		n.rig.t.Fatalf("%s %q on %s: %v\n%s", name, args, n.name, err, out)
+	}
+	return string(out)
+}
+
+// eventually waits until ok returns nil.
+func (r *rig) eventually(what string, ok func() error) {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			r.t.Fatalf("%s: not within %v: %v", what, patience, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// flow is a stream of pings.
+type flow struct {
+	t   *testing.T
+	cmd *netnstest.Cmd
+	out *buffer
+}
+
+// startFlow sends 50 packets a second from one pod to another.
+func (r *rig) startFlow(from, to *node) *flow {
+	r.t.Helper()
+	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String()), out: &buffer{}}
+	f.cmd.Stdout, f.cmd.Stderr = f.out, f.out
+	if err := f.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	return f
+}
+
+var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+
+// lost ends the flow and returns how many packets were not answered, and how many
+// were sent. One may be under way at the end.
+func (f *flow) lost() (lost, sent int) {
+	f.t.Helper()
+	if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+		f.t.Fatal(err)
+	}
+	_ = f.cmd.Wait() // exit code 1 is that of loss
+	found := pingSummary.FindStringSubmatch(f.out.String())
+	if found == nil {
+		f.t.Fatalf("ping printed %q", f.out.String())
+	}
+	sent, _ = strconv.Atoi(found[1])
+	received, _ := strconv.Atoi(found[2])
+	return max(0, sent-received-1), sent
+}
+
+// buffer is an output that is read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// hasTaint reports whether a Node has the taint of a network that is not there.
+func hasTaint(n controlplane.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t struct {
+		Key    string `json:"key"`
+		Effect string `json:"effect"`
+	}) bool {
+		return t.Key == "node.kubernetes.io/network-unavailable"
+	})
+}
+
+func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -1,0 +1,216 @@
+package kube
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/subnettest/kubeapi"
+)
+
+// run runs the Manager's Watch over k, and returns the peers' subnets as they are
+// now.
+func run(t *testing.T, k *Store) (peers func() []string, m *subnet.Manager) {
+	t.Helper()
+	h := holder(t, k)
+	l, err := h.Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = subnet.NewManager(k, h, h.config, subnet.Timing{})
+	known := make(map[string]bool)
+	changes := make(chan []subnet.Event)
+	ended := make(chan struct{})
+	ctx := t.Context()
+	go func() {
+		defer close(ended)
+		if err := m.Watch(ctx, l, func(e []subnet.Event) { changes <- e }); err != nil {
+			t.Errorf("Watch: %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		for {
+			select {
+			case <-changes:
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() []string {
+		select {
+		case events := <-changes:
+			for _, e := range events {
+				if e.Type == subnet.Added {
+					known[e.Subnet().String()] = true
+				} else {
+					delete(known, e.Subnet().String())
+				}
+			}
+		case <-time.After(10 * time.Millisecond):
+		}
+		var all []string
+		for p := range known {
+			all = append(all, p)
+		}
+		slices.Sort(all)
+		return all
+	}, m
+}
+
+func peer(n byte) subnet.Lease {
+	l := subnet.Lease{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n, 0}), 24), Attrs: attrs()}
+	l.Attrs.PublicIP = netip.AddrFrom4([4]byte{192, 0, 2, 100 + n})
+	return l
+}
+
+// put creates or changes the Nodes of peers.
+func put(t *testing.T, s *kubeapi.Server, numbers ...byte) {
+	t.Helper()
+	for _, n := range numbers {
+		l := peer(n)
+		s.PutNode(nodeOf(l), published(t, l), l.Subnet.String())
+	}
+}
+
+func lists(s *kubeapi.Server) (n int) {
+	for _, r := range s.Requests() {
+		if strings.Contains(r, "sendInitialEvents") {
+			n++
+		}
+	}
+	return n
+}
+
+// A watch that breaks goes on without another list, and misses nothing.
+func TestBrokenWatchResumes(t *testing.T) {
+	s := kubeapi.Start(t)
+	s.PutNode(self, nil, "10.5.200.0/24")
+	put(t, s, 1, 2, 3)
+	k, _ := open(t, s)
+	peers, m := run(t, k)
+	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	before := lists(s)
+	for range 3 {
+		s.Refuse(503)
+		s.Break()
+		eventually(t, "the store away", func() bool { peers(); return m.Status().StoreError != nil })
+		s.DeleteNode(nodeOf(peer(2)))
+		put(t, s, 4)
+		s.Refuse(0)
+		eventually(t, "the change", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24"}) })
+		put(t, s, 2)
+		s.DeleteNode(nodeOf(peer(4)))
+		eventually(t, "the change back", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24"}) })
+	}
+	if n := lists(s) - before; n != 0 {
+		t.Errorf("%d more lists", n)
+	}
+}
+
+// If the API server has forgotten the version, a list gives the difference.
+func TestForgottenVersion(t *testing.T) {
+	s := kubeapi.Start(t)
+	s.PutNode(self, nil, "10.5.200.0/24")
+	put(t, s, 1, 2, 3)
+	k, _ := open(t, s)
+	peers, m := run(t, k)
+	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	s.Refuse(503)
+	s.Break()
+	eventually(t, "the store away", func() bool { peers(); return m.Status().StoreError != nil })
+	s.DeleteNode(nodeOf(peer(2)))
+	put(t, s, 4)
+	s.Forget()
+	s.Refuse(0)
+	eventually(t, "the difference", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24"}) })
+}
+
+// A Node that loses its annotations is no peer any more.
+func TestAnnotationsRemoved(t *testing.T) {
+	s := kubeapi.Start(t)
+	s.PutNode(self, nil, "10.5.200.0/24")
+	put(t, s, 1, 2, 3)
+	k, _ := open(t, s)
+	peers, _ := run(t, k)
+	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	s.PutNode(nodeOf(peer(2)), nil, peer(2).Subnet.String())
+	eventually(t, "two peers", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24"}) })
+}
+
+// A change that is no change of a lease, as a kubelet makes it every few minutes,
+// gives no event to the data plane.
+func TestHeartbeatIsNoChange(t *testing.T) {
+	s := kubeapi.Start(t)
+	s.PutNode(self, nil, "10.5.200.0/24")
+	put(t, s, 1, 2, 3)
+	k, requests := open(t, s)
+	peers, _ := run(t, k)
+	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	before := requests.Load()
+	for range 50 {
+		put(t, s, 1, 2, 3)
+	}
+	put(t, s, 4) // arrives after them
+	eventually(t, "four peers", func() bool { return len(peers()) == 4 })
+	if n := requests.Load() - before; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestListFallsBackToPages(t *testing.T) {
+	for name, old := range map[string]func(*kubeapi.Server){
+		"old API server": func(s *kubeapi.Server) { s.NoInitialEvents = true },
+		"old etcd":       func(s *kubeapi.Server) { s.NoProgress = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := kubeapi.Start(t)
+			old(s)
+			s.PageSize = 3
+			s.PutNode(self, nil, "10.5.200.0/24")
+			put(t, s, 1, 2, 3, 4, 5, 6, 7)
+			k, _ := open(t, s)
+			leases, at, err := k.List(t.Context())
+			if err != nil || len(leases) != 7 || at.Rev == 0 {
+				t.Fatalf("List = %v at %v, %v", leases, at, err)
+			}
+			pages := 0
+			for _, r := range s.Requests() {
+				if strings.Contains(r, "limit=500") {
+					pages++
+				}
+			}
+			if pages != 3 {
+				t.Errorf("%d pages, want 3: %q", pages, s.Requests())
+			}
+		})
+	}
+}
+
+// A refusal is no empty list, and its error has the remedy.
+func TestRefusals(t *testing.T) {
+	for code, want := range map[int]string{401: "token or certificate is not valid", 403: "ClusterRole flannel", 500: "500"} {
+		s := kubeapi.Start(t)
+		put(t, s, 1)
+		k, _ := open(t, s)
+		s.Refuse(code)
+		leases, _, err := k.List(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) || subnet.IsAnswer(err) {
+			t.Errorf("%d: List = %v, %v; want an error with %q", code, leases, err, want)
+		}
+	}
+}
+
+// A version of the future is one of another history, as after a restore of etcd.
+func TestFutureVersion(t *testing.T) {
+	s := kubeapi.Start(t)
+	k, _ := open(t, s)
+	err := k.Watch(t.Context(), subnet.Position{Rev: 1 << 40}, func(subnet.Rev, []subnet.Event) {})
+	if !errors.Is(err, subnet.ErrCompacted) {
+		t.Errorf("Watch = %v, want %v", err, subnet.ErrCompacted)
+	}
+}
