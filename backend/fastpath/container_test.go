@@ -421,9 +421,24 @@ func TestAdopt(t *testing.T) {
 	}
 	a.serves(1)
 	s.exchange(100)
-	if n := a.stats().Sent.Packets - before.Sent.Packets; n < 200 {
+	// The rules judge the flow again.
+	if n := a.stats().Sent.Packets - before.Sent.Packets; n < 190 {
 		t.Errorf("%d packets of 200 took the fast path over the restart", n)
 	}
+}
+
+// TestRuleAddedMeanwhile adds a rule while user space is away.
+func TestRuleAddedMeanwhile(t *testing.T) {
+	a, b := newRunning(t)
+	s := warm(t, a, b)
+	a.stop()
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }")
+	a.run()
+	a.until("the flow has no mark", func() bool { return a.marked(a.marks.Sent) == 0 })
+	if _, err := s.from.Write([]byte("too late")); err != nil {
+		t.Fatal(err)
+	}
+	silent(t, s.to)
 }
 
 // TestReplaced adopts from a version with other constants.
