@@ -94,6 +94,7 @@ var promises = []promise{
 	{"Faults of offloads are named", []mutation{
 		{"fault-needs-two-verdicts", withoutOperand, "pkg/offloadprobe", "TestDiagnosisOfLossesOnce", "two verdicts that differ"},
 		{"pause-is-no-fault", always, "pkg/offloadprobe", "TestDiagnosisWithoutFault", "stalls"},
+		{"silence-is-no-diagnosis", never, "pkg/offloadprobe", "TestFaultOfALatePeer", "not found"},
 		{"probe-of-a-peer-is-answered", yields("receipt, true"), "pkg/offloadprobe", "TestStrangersGetNoAnswer", "want false"},
 		{"switch-that-helps-is-kept", never, "pkg/offloadrepair", "TestRepair/first", "turned"},
 		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "is off"},

@@ -14,7 +14,7 @@ const (
 	suspicion = 2
 	// diagnosisPause is the number of intervals after which a peer is diagnosed again.
 	// It doubles with each diagnosis of the same result, up to maxDiagnosisPause.
-	diagnosisPause, maxDiagnosisPause = 10, 160
+	diagnosisPause, maxDiagnosisPause = 10, 40
 )
 
 // peer is a Prober's state of one peer. Prober.mu guards result and rtt.
@@ -130,7 +130,8 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 	}
 }
 
-// diagnoseIfDue diagnoses a peer unless it has just been, with the same result.
+// diagnoseIfDue diagnoses a peer unless it has just been, with the same result. A peer
+// that does not answer, as before its start, is not diagnosed.
 func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 	if ctx.Err() != nil {
 		return
@@ -143,6 +144,9 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 	case p.diagnosing <- struct{}{}:
 		defer func() { <-p.diagnosing }()
 	case <-ctx.Done():
+		return
+	}
+	if p.check(ctx, to, small) != passed { // promise: silence-is-no-diagnosis
 		return
 	}
 	before := p.faultTo(to)

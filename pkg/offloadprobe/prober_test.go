@@ -299,6 +299,31 @@ func TestSilentPeer(t *testing.T) {
 	}
 }
 
+// A peer that starts later is diagnosed at once: its silence was no diagnosis.
+func TestFaultOfALatePeer(t *testing.T) {
+	a, b := newSides(t, true)
+	fault.Plant(t, b.Host, uplink, fault.SuperPacket(), fault.Drop())
+	a.start(t, b, time.Minute)
+	late := func() *peer {
+		a.prober.mu.Lock()
+		defer a.prober.mu.Unlock()
+		return a.prober.peers[b.subnet]
+	}
+	until(t, "known as a peer", func() bool { return late() != nil })
+	examine := func() {
+		to := late()
+		to.visiting.Lock()
+		defer to.visiting.Unlock()
+		a.prober.examine(t.Context(), to, udpCheck)
+	}
+	examine()
+	b.start(t, a, time.Hour)
+	until(t, "found", func() bool {
+		examine()
+		return a.prober.Results()[b.subnet].Tx.Layer == Segmentation
+	})
+}
+
 // The responder answers the addresses of peers only, and whole probes only.
 func TestStrangersGetNoAnswer(t *testing.T) {
 	a, b := newSides(t, false)
