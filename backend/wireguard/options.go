@@ -19,7 +19,7 @@ import (
 const (
 	// DefaultPort is the UDP port of every generation of flannel.
 	DefaultPort = 51820
-	// DefaultPortV6 is that of the device that carries IPv6 in mode separate.
+	// DefaultPortV6 is the port of the device that carries IPv6 in mode separate.
 	DefaultPortV6 = 51821
 	// encapsulation is the most that WireGuard adds to a packet, in bytes: IPv6
 	// 40, UDP 8, its own header and tag 32. IPv4 takes 20 less, but every

@@ -114,24 +114,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(refused, boolToFloat(s.ConfigRefused != ""))
 	send(heldPeers, float64(s.HeldPeers))
 	send(lostLines, float64(s.LostLogLines))
-	if s.Node.Iface != "" {
-		if s.Node.PublicIP.IsValid() || !s.Node.PublicIPv6.IsValid() {
-			send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
-		}
-		if s.Node.PublicIPv6.IsValid() {
-			send(nodeInfo, 1, s.Node.IPv6Iface, s.Node.PublicIPv6.String())
-		}
-	}
-	if l := s.Lease; l != nil {
-		for _, subnet := range []netip.Prefix{l.Subnet, l.IPv6Subnet} {
-			if subnet.IsValid() {
-				send(leaseInfo, 1, subnet.String())
-			}
-		}
-		if !l.Reserved && !l.ExpiresAt.IsZero() {
-			send(leaseEnd, float64(l.ExpiresAt.UnixMilli())/1000)
-		}
-	}
+	s.sendHost(send)
 	if s.Backend == nil {
 		return
 	}
@@ -168,6 +151,28 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			if r.MTU > 0 {
 				send(peerMTU, float64(r.MTU), subnet)
 			}
+		}
+	}
+}
+
+// sendHost sends the metrics of the host's addresses and lease.
+func (s Snapshot) sendHost(send func(metric, float64, ...string)) {
+	if s.Node.Iface != "" {
+		if s.Node.PublicIP.IsValid() || !s.Node.PublicIPv6.IsValid() {
+			send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
+		}
+		if s.Node.PublicIPv6.IsValid() {
+			send(nodeInfo, 1, s.Node.IPv6Iface, s.Node.PublicIPv6.String())
+		}
+	}
+	if l := s.Lease; l != nil {
+		for _, subnet := range []netip.Prefix{l.Subnet, l.IPv6Subnet} {
+			if subnet.IsValid() {
+				send(leaseInfo, 1, subnet.String())
+			}
+		}
+		if !l.Reserved && !l.ExpiresAt.IsZero() {
+			send(leaseEnd, float64(l.ExpiresAt.UnixMilli())/1000)
 		}
 	}
 }
