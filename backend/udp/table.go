@@ -67,6 +67,18 @@ type peer struct {
 	traffic *traffic
 }
 
+// sourceAt returns the source with that address, or another one if there is none; nil
+// of no peer.
+func (p *peer) sourceAt(a inet.Raw) *source {
+	switch {
+	case p == nil:
+		return nil
+	case p.sources[0].addr == a:
+		return &p.sources[0]
+	}
+	return &p.sources[1]
+}
+
 // source is an address of a host.
 type source struct {
 	addr inet.Raw
@@ -131,15 +143,9 @@ func (t *table) admit(outer inet.Raw, arrived uint32, p packet) (*peer, reason) 
 	}
 	f := p.family()
 	from := t.lookup(f, p.source())
-	if from == nil {
-		return nil, t.mismatch(outer)
-	}
-	s := &from.sources[0]
-	if s.addr != outer {
-		s = &from.sources[1]
-	}
+	s := from.sourceAt(outer)
 	switch {
-	case s.addr != outer: // promise: inner-source-is-the-senders
+	case from == nil || s.addr != outer: // promise: inner-source-is-the-senders
 		return nil, t.mismatch(outer)
 	case !t.own[f].contains(p.destination()): // promise: inner-destination-is-ours
 		return nil, innerDestinationMismatch
