@@ -185,6 +185,21 @@ func TestNetfilter(t *testing.T) {
 	}
 }
 
+// Addresses of IPv6, and those that a peer has not, are passed over.
+func TestOtherFamily(t *testing.T) {
+	r, run := reader(t)
+	run("nft 'add table ip f; add chain ip f in { type filter hook input priority 0; }; add rule ip f in ip saddr 192.168.77.2 drop'")
+	for _, test := range []struct {
+		local netip.Addr
+		found bool
+	}{{local, true}, {netip.IPv6Loopback(), false}, {netip.Addr{}, false}} {
+		rule, err := r.Find(Datagrams{Local: test.local, Port: 8285, Peers: []netip.Addr{{}, netip.IPv6Loopback(), peer}})
+		if err != nil || (rule != "") != test.found {
+			t.Errorf("from %v: found %q, %v", test.local, rule, err)
+		}
+	}
+}
+
 // Each table of legacy iptables is named that the namespace has.
 func TestLegacyTables(t *testing.T) {
 	netnstest.Require(t)
