@@ -82,6 +82,14 @@ func TestDoctorFindsFaults(t *testing.T) {
 		a.finds(c, fault.check, "ok", "")
 	}
 	a.run("nft", "delete", "table", "inet", "fw")
+	if out, err := output(t, a.Host, "iptables-legacy", "-t", "mangle", "-L"); err != nil {
+		t.Logf("a kernel without legacy iptables: %v\n%s", err, out)
+	} else {
+		a.finds(c, "host rules", "warn", "mangle of legacy iptables")
+		if reason := a.status().Backend.DataPathReason; !strings.Contains(reason, "passing by legacy iptables (mangle)") {
+			t.Errorf("the status does not name the table: %s", reason)
+		}
+	}
 
 	a.finds(c, "capabilities", "warn", "CAP_PERFMON is missing", "setpriv", "--bounding-set=-perfmon,-sys_admin")
 	a.finds(c, "capabilities", "fail", "CAP_NET_ADMIN is missing", "setpriv", "--bounding-set=-net_admin")

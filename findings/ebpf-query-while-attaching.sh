@@ -8,8 +8,8 @@
 # Seen:     the first call returns the number, the second the programs. If another program was
 #           attached in between, the second returns ENOSPC ("no space left on device"), and
 #           QueryPrograms returns that.
-# For us:   backend/udp/bpf repeats the query; its TestLooksWhileOthersCome attaches another
-#           program all the time.
+# For us:   pkg/netdev repeats the query; TestLooksWhileOthersCome of backend/udp/bpf attaches
+#           another program all the time.
 #
 # Exit code 0: as seen. 1: the behaviour has changed.
 set -eu

@@ -6,9 +6,10 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // linkInspector finds what packets of the fast path pass by at an interface: a
@@ -76,14 +77,14 @@ func filtered(h *netlink.Handle, index int) (bool, error) {
 // foreignProgram looks for tcx programs that are not ours.
 func (l *linkInspector) foreignProgram(index int) (string, error) {
 	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-		result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
+		attached, err := netdev.Programs(index, at)
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
-			return "", fmt.Errorf("list programs of interface %d: %w", index, err)
+			return "", err
 		}
-		for _, program := range result.Programs {
+		for _, program := range attached {
 			if !slices.Contains(l.ours, program.ID) {
 				return "tcx program", nil
 			}

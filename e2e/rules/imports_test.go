@@ -28,7 +28,7 @@ var layers = []struct{ from, to string }{
 
 	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/inet pkg/masq pkg/netdev pkg/rtnl"},
 	{"backend/udp", "backend backend/fastpath backend/udp/bpf subnet pkg/..."},
-	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/ratelog pkg/reconcile"},
+	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/netdev pkg/ratelog pkg/reconcile"},
 	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/ratelog pkg/rtnl"},
 	{"backend/alloc", "backend subnet pkg/inet"},
 	{"backend/hostgw", "backend subnet pkg/..."},

@@ -3,12 +3,14 @@ package hostrules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
-// Datagrams are those between this host and its peers: UDP, to Port.
+// Datagrams are those between this host and its peers over IPv4: UDP, to Port.
+// Addresses of another family do not count.
 type Datagrams struct {
 	Local netip.Addr
 	Port  uint16
@@ -18,6 +20,10 @@ type Datagrams struct {
 // Find returns a rule that concerns the datagrams as text, "" if there is none. The
 // error is that of reading.
 func (r *Reader) Find(d Datagrams) (rule string, err error) {
+	if !d.Local.Is4() {
+		return "", nil
+	}
+	d.Peers = slices.DeleteFunc(slices.Clone(d.Peers), func(a netip.Addr) bool { return !a.Is4() })
 	if rule, err = r.findIPsec(d); rule != "" || err != nil {
 		return rule, err
 	}

@@ -1,5 +1,6 @@
 // Package netdev holds what a network device needs beside rtnetlink: the lock that
-// keeps two flannels off one device, and ethtool's offload switches.
+// keeps two flannels off one device, ethtool's offload switches, and its programs of
+// tcx.
 package netdev
 
 import (

@@ -11,7 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // hook is a program at an interface: a link of tcx or XDP, or a filter of tc. It
@@ -77,7 +78,7 @@ func (l linkHook) misplaced(index int) (why, err error) {
 	if int(tcx.Ifindex) != index {
 		return errDetached, nil
 	}
-	chain, err := chainOf(tcx)
+	chain, err := netdev.Programs(int(tcx.Ifindex), ebpf.AttachType(tcx.AttachType))
 	if err != nil {
 		return nil, err
 	}
@@ -87,33 +88,17 @@ func (l linkHook) misplaced(index int) (why, err error) {
 	return nil, nil
 }
 
-// queryTries bounds the repetitions of a query while other programs come.
-const queryTries = 10
-
-// chainOf returns the programs at the interface and in the direction of a link of tcx.
-func chainOf(tcx *link.TCXInfo) (chain []link.AttachedProgram, err error) {
-	for range queryTries {
-		var r *link.QueryResult
-		r, err = link.QueryPrograms(link.QueryOptions{Target: int(tcx.Ifindex), Attach: ebpf.AttachType(tcx.AttachType)})
-		if err == nil {
-			return r.Programs, nil
-		}
-		// The library requests the number of programs, then the programs. One that
-		// comes in between does not fit.
-		if !errors.Is(err, unix.ENOSPC) {
-			break
-		}
-	}
-	return nil, fmt.Errorf("query programs of interface %d: %w", tcx.Ifindex, err)
-}
-
 // behind implements hook.
 func (l linkHook) behind() (names []string, err error) {
 	info, err := l.Info()
-	if err != nil || info.TCX() == nil {
+	if err != nil {
 		return nil, err
 	}
-	chain, err := chainOf(info.TCX())
+	tcx := info.TCX()
+	if tcx == nil {
+		return nil, nil
+	}
+	chain, err := netdev.Programs(int(tcx.Ifindex), ebpf.AttachType(tcx.AttachType))
 	if err != nil {
 		return nil, err
 	}

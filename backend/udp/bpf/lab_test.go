@@ -174,6 +174,17 @@ func (h *host) attachTo(uplinks ...string) {
 	h.must(h.Do(func() error { return h.path.Attach(indexes) }))
 }
 
+// known returns the table of Set and Apply, in no order.
+func (p *Path) known() []Peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Peer, 0, len(p.table))
+	for k, h := range p.table {
+		all = append(all, peerOf(k, h))
+	}
+	return all
+}
+
 // set sets the path's peers.
 func (h *host) set(peers ...Peer) {
 	h.t.Helper()

@@ -73,17 +73,6 @@ func peerOf(k flannelKey, o endpoint) Peer {
 	return Peer{Subnet: netip.PrefixFrom(fromInAddr(k.Subnet), k.length()), Addr: fromInAddr(o.addr), Kernel: o.kernel, Uplinks: o.uplinks}
 }
 
-// known returns the table of Set and Apply, in no order.
-func (p *Path) known() []Peer {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := make([]Peer, 0, len(p.table))
-	for k, h := range p.table {
-		all = append(all, peerOf(k, h))
-	}
-	return all
-}
-
 // Set replaces the table. Peers that stay keep their counters.
 //
 // After an error of Set or Apply the path must be removed: the table may be
