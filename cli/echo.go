@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/probe"
 )
 
@@ -30,7 +31,7 @@ func firstReply(ctx context.Context, p *probe.Pinger, addrs []netip.Addr) (from 
 	replies := make(chan reply, len(addrs))
 	for _, addr := range addrs {
 		go func() {
-			rtt, err := p.Ping(ctx, addr, probe.SmallSize)
+			rtt, err := p.Ping(ctx, addr, probe.SmallSize(inet.Of(addr)))
 			replies <- reply{addr, rtt, err}
 		}()
 	}

@@ -6,52 +6,76 @@ import (
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
-	// headersLen is the length of an IPv4 header without options and an ICMP header.
-	headersLen = 20 + 8
-	cookieLen  = 8
-	// SmallSize is the size of a small probe, and of the smallest packet that Ping
-	// sends, in bytes: both headers and the cookie.
-	SmallSize = headersLen + cookieLen
-	// protocolICMP is IPv4's ICMP, for icmp.ParseMessage (RFC 1700).
-	protocolICMP = 1
+	cookieLen = 8
+	// echoHeaderLen is the length of the header of an echo message (RFC 792, RFC 4443).
+	echoHeaderLen = 8
+	// protocolICMP and protocolICMPv6 are for icmp.ParseMessage.
+	protocolICMP, protocolICMPv6 = 1, 58
+	echoReplyV6                  = 129 // RFC 4443, section 4.2
 )
+
+// headersLen returns the length of an IP header without options and an ICMP header.
+func headersLen(f inet.Family) int {
+	if f == inet.IPv4 {
+		return ipv4.HeaderLen + echoHeaderLen
+	}
+	return ipv6.HeaderLen + echoHeaderLen
+}
+
+// SmallSize returns the size of a small probe, and of the smallest packet that Ping
+// sends, in bytes: both headers and the cookie.
+func SmallSize(f inet.Family) int { return headersLen(f) + cookieLen }
 
 // stamp identifies our echo requests. On a ping socket the kernel sets the
 // identifier itself. A raw socket receives replies to others' requests too, which
 // have another cookie.
 type stamp struct {
+	family inet.Family
 	id     uint16
 	cookie [cookieLen]byte
 }
 
-func newStamp() (s stamp) {
+func newStamp(f inet.Family) (s stamp) {
+	s.family = f
 	s.id = uint16(rand.Uint32())
 	binary.BigEndian.PutUint64(s.cookie[:], rand.Uint64())
 	return s
 }
 
-// request returns an ICMP echo request for a packet of size bytes with the IPv4
-// header; SmallSize at least.
+// request returns an ICMP echo request for a packet of size bytes with the IP header;
+// SmallSize at least. The kernel adds the checksum of ICMPv6.
 func (s stamp) request(seq uint16, size int) ([]byte, error) {
-	data := make([]byte, max(size, SmallSize)-headersLen)
+	data := make([]byte, max(size, SmallSize(s.family))-headersLen(s.family))
 	copy(data, s.cookie[:])
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(s.id), Seq: int(seq), Data: data}}
+	var echo icmp.Type = ipv4.ICMPTypeEcho
+	if s.family == inet.IPv6 {
+		echo = ipv6.ICMPTypeEchoRequest
+	}
+	m := icmp.Message{Type: echo, Body: &icmp.Echo{ID: int(s.id), Seq: int(seq), Data: data}}
 	return m.Marshal(nil)
 }
 
 // reply parses an ICMP message. ok is false if it does not answer our request.
-// size is that of its packet with the IPv4 header.
+// size is that of its packet with the IP header.
 func (s stamp) reply(message []byte) (seq uint16, size int, ok bool) {
-	m, err := icmp.ParseMessage(protocolICMP, message)
-	if err != nil || m.Type != ipv4.ICMPTypeEchoReply {
+	protocol := protocolICMP
+	var reply icmp.Type = ipv4.ICMPTypeEchoReply
+	if s.family == inet.IPv6 {
+		protocol, reply = protocolICMPv6, ipv6.ICMPTypeEchoReply
+	}
+	m, err := icmp.ParseMessage(protocol, message)
+	if err != nil || m.Type != reply {
 		return 0, 0, false
 	}
 	echo, ok := m.Body.(*icmp.Echo)
 	if !ok || len(echo.Data) < cookieLen || [cookieLen]byte(echo.Data) != s.cookie {
 		return 0, 0, false
 	}
-	return uint16(echo.Seq), len(message) + 20, true
+	return uint16(echo.Seq), len(message) + headersLen(s.family) - echoHeaderLen, true
 }

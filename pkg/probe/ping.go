@@ -11,6 +11,8 @@ import (
 
 	log "github.com/golang/glog"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Pinger sends pings on demand. Run must run for replies to be received. Its
@@ -35,7 +37,7 @@ type ping struct {
 // Dial opens a socket for pings from source, or from an address that the kernel
 // chooses if this host does not have source. The caller closes the Pinger.
 func Dial(source netip.Addr) (*Pinger, error) {
-	stamp := newStamp()
+	stamp := newStamp(inet.Of(source))
 	s, err := openSocket(source, stamp.id)
 	if err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func (p *Pinger) take(d datagram) {
 // its reply. Errors: ctx's if it ends before the reply, or that of the send, such
 // as EMSGSIZE or ENETUNREACH.
 func (p *Pinger) Ping(ctx context.Context, to netip.Addr, size int) (rtt time.Duration, err error) {
-	request := ping{to: to, size: max(size, SmallSize), answered: make(chan time.Time, 1)}
+	request := ping{to: to, size: max(size, SmallSize(p.stamp.family)), answered: make(chan time.Time, 1)}
 	p.mu.Lock()
 	p.seq++
 	seq := p.seq

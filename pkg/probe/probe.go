@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Config configures a Prober.
@@ -61,7 +62,7 @@ type outstanding struct {
 // New returns a Prober; Run starts it.
 func New(c Config) *Prober {
 	return &Prober{
-		config: c, stamp: newStamp(),
+		config: c, stamp: newStamp(inet.Of(c.Subnet.Addr())),
 		open:  func(source netip.Addr, id uint16) (socket, error) { return openSocket(source, id) },
 		peers: make(map[netip.Prefix]*peer), sent: make(map[uint16]outstanding),
 	}
@@ -240,7 +241,7 @@ func (p *Prober) send(s socket, o outstanding) {
 		err = s.send(packet, o.to)
 	}
 	if err != nil { // no route, device down: it counts as lost after timeout
-		log.V(2).Infof("send probe to=%v size=%d: %v", o.to, max(o.size, SmallSize), err)
+		log.V(2).Infof("send probe to=%v size=%d: %v", o.to, max(o.size, SmallSize(p.stamp.family)), err)
 	}
 	p.sent[p.seq] = o
 }
@@ -252,7 +253,7 @@ func (p *Prober) answer(d datagram, now time.Time) {
 		return
 	}
 	o, ok := p.sent[seq]
-	if !ok || d.from != o.to || size != max(o.size, SmallSize) {
+	if !ok || d.from != o.to || size != max(o.size, SmallSize(p.stamp.family)) {
 		return
 	}
 	rtt, ok := o.roundTrip(d.at, now)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -180,7 +181,7 @@ func (w *wire) send(b []byte, to netip.Addr) error {
 	defer w.mu.Unlock()
 	w.packets++
 	w.bytes += len(b) + 20 + encapsulation
-	if len(b)+20 == SmallSize {
+	if len(b)+20 == SmallSize(inet.IPv4) {
 		if last, ok := w.last[to]; ok {
 			w.least = min(w.least, time.Since(last))
 		}
@@ -403,7 +404,7 @@ func TestFloodOfOthers(t *testing.T) {
 		}
 		defer other.Close()
 		for range 2000 { // a socket's buffer holds some 270
-			packet, err := stamp{id: 8}.request(1, SmallSize)
+			packet, err := stamp{id: 8}.request(1, SmallSize(inet.IPv4))
 			if err != nil {
 				return err
 			}
@@ -411,7 +412,7 @@ func TestFloodOfOthers(t *testing.T) {
 				return err
 			}
 		}
-		packet, err := stamp{id: 7}.request(1, SmallSize)
+		packet, err := stamp{id: 7}.request(1, SmallSize(inet.IPv4))
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // awaitTimeout is the longest wait of await, in milliseconds.
@@ -24,9 +26,10 @@ const awaitTimeout = 50
 // ping(8). For that it reads its clock for every packet that arrives at the host;
 // at 500,000 packets a second the cost is not measurable.
 type icmpSocket struct {
-	file *os.File
-	conn syscall.RawConn
-	raw  bool // SOCK_RAW: a message has its IP header
+	file   *os.File
+	conn   syscall.RawConn
+	family inet.Family
+	raw    bool // SOCK_RAW: an IPv4 message has its IP header
 	// message and oob hold the last message and its control messages.
 	message, oob []byte
 }
@@ -61,19 +64,24 @@ func openSocket(source netip.Addr, id uint16) (*icmpSocket, error) {
 func openKind(kind int, source netip.Addr, id uint16) (*icmpSocket, error) {
 	// os.NewFile leaves a blocking descriptor out of the poller. All calls pass
 	// MSG_DONTWAIT.
-	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	family := inet.Of(source)
+	domain, protocol := unix.AF_INET, unix.IPPROTO_ICMP
+	if family == inet.IPv6 {
+		domain, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &icmpSocket{
-		file: os.NewFile(uintptr(fd), "icmp"), raw: kind == unix.SOCK_RAW,
+		file: os.NewFile(uintptr(fd), "icmp"), family: family, raw: kind == unix.SOCK_RAW,
 		message: make([]byte, 1<<16), oob: make([]byte, 256),
 	}
 	if s.conn, err = s.file.SyscallConn(); err == nil {
 		err = s.setOptions(fd, id)
 	}
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: source.As4()})
+		err = unix.Bind(fd, sockaddr(source))
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			err = nil
 		}
@@ -85,7 +93,17 @@ func openKind(kind int, source netip.Addr, id uint16) (*icmpSocket, error) {
 	return s, nil
 }
 
+func sockaddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
+}
+
 func (s *icmpSocket) setOptions(fd int, id uint16) error {
+	if s.family == inet.IPv6 {
+		return s.setIPv6Options(fd, id)
+	}
 	// PROBE sets DF and ignores the kernel's MTU of the path (ip(7)).
 	err := errors.Join(
 		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)),
@@ -94,21 +112,43 @@ func (s *icmpSocket) setOptions(fd int, id uint16) error {
 		// ICMP_FILTER, option 1 of SOL_RAW, is a mask of the types to drop: all but
 		// the echo reply, type 0 (include/uapi/linux/icmp.h).
 		filtered := os.NewSyscallError("setsockopt ICMP_FILTER", unix.SetsockoptInt(fd, unix.SOL_RAW, 1, ^1))
-		err = errors.Join(err, filtered, filterID(fd, id))
+		err = errors.Join(err, filtered, filterID(fd, id,
+			unix.SockFilter{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH},       // the length of the IP header
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: 4})) // the identifier behind it
 	}
 	return err
 }
 
-// filterID drops replies to other identifiers. A raw socket receives the replies
-// to every process, and a flood of them would fill its buffer.
-func filterID(fd int, id uint16) error {
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH},      // the length of the IP header
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: 4}, // the identifier behind it
+// setIPv6Options is setOptions for ICMPv6.
+func (s *icmpSocket) setIPv6Options(fd int, id uint16) error {
+	// PROBE ignores the kernel's MTU of the path, and DONTFRAG keeps the kernel from
+	// fragmenting at the sender (ipv6(7), RFC 3542, section 11.2).
+	err := errors.Join(
+		os.NewSyscallError("setsockopt IPV6_MTU_DISCOVER", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)),
+		os.NewSyscallError("setsockopt IPV6_DONTFRAG", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1)),
+		os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)))
+	if s.raw {
+		// A bit of the filter drops a type (RFC 3542, section 3.2): all but the echo
+		// reply.
+		var types unix.ICMPv6Filter
+		for i := range types.Data {
+			types.Data[i] = ^uint32(0)
+		}
+		types.Data[echoReplyV6/32] &^= 1 << (echoReplyV6 % 32)
+		filtered := os.NewSyscallError("setsockopt ICMPV6_FILTER", unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &types))
+		err = errors.Join(err, filtered, filterID(fd, id, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}))
+	}
+	return err
+}
+
+// filterID drops replies to other identifiers than that which load reads. A raw socket
+// receives the replies to every process, and a flood of them would fill its buffer.
+func filterID(fd int, id uint16, load ...unix.SockFilter) error {
+	filter := append(load, []unix.SockFilter{
 		{Code: unix.BPF_JMP | unix.BPF_JEQ, K: uint32(id), Jt: 1},
 		{Code: unix.BPF_RET},
 		{Code: unix.BPF_RET, K: 1 << 16}, // the bytes to keep
-	}
+	}...)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
@@ -127,7 +167,7 @@ func (s *icmpSocket) control(f func(fd int) error) error {
 
 func (s *icmpSocket) send(message []byte, to netip.Addr) error {
 	return s.control(func(fd int) error {
-		return os.NewSyscallError("sendto", unix.Sendto(fd, message, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()}))
+		return os.NewSyscallError("sendto", unix.Sendto(fd, message, unix.MSG_DONTWAIT, sockaddr(to)))
 	})
 }
 
@@ -155,10 +195,13 @@ func (s *icmpSocket) receive() (datagram, error) {
 		return datagram{}, err
 	}
 	d := datagram{message: s.message[:n], at: arrival(s.oob[:controls])}
-	if a, ok := from.(*syscall.SockaddrInet4); ok {
+	switch a := from.(type) {
+	case *syscall.SockaddrInet4:
 		d.from = netip.AddrFrom4(a.Addr)
+	case *syscall.SockaddrInet6:
+		d.from = netip.AddrFrom16(a.Addr)
 	}
-	if s.raw {
+	if s.raw && s.family == inet.IPv4 {
 		h, err := ipv4.ParseHeader(d.message)
 		if err != nil || h.Len > n {
 			return datagram{from: d.from}, nil // no ICMP message, so not a reply to us
