@@ -44,6 +44,12 @@ var promises = []promise{
 	{"A changed configuration is noticed", []mutation{
 		{"subnet-len-is-compared", skip, "subnet", "TestConfigChanges", "SubnetLen is 25, was 24"},
 	}},
+	{"The families are independent", []mutation{
+		{"ipv4-subnet-stays", yields("a.keyspace.Create(ctx, next, a.ttl)"), "subnet/etcd", "TestAcquireMovesLease", "the store has"},
+		{"full-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestAcquireWithFullIPv6", "no free subnet is left"},
+		{"lost-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestIPv6PartIsLost", "the lost part is not noticed"},
+		{"family-is-turned-on-at-once", never, "subnet", "TestConfigTurnsFamilyOn", "ended with"},
+	}},
 	{"A reservation stays one", []mutation{
 		{"reservation-gets-no-ttl", never, "subnet/etcdv3", "TestConformance", "eserv"},
 		{"remembered-subnets-come-last", yields("pick(a.config.RangeOf(f), taken, newRand())"), "subnet/etcd", "TestAcquireRememberedLast", "want 10.5.2.0/24"},

@@ -51,6 +51,29 @@ func TestNetworksAndConflicts(t *testing.T) {
 	}
 }
 
+// The networks of IPv6 are found in the same way.
+func TestIPv6Networks(t *testing.T) {
+	h := newHost(t)
+	for _, line := range []string{
+		"ip link add docker0 type bridge", "ip addr add fd00:17::1/64 dev docker0 nodad", "ip link set docker0 up",
+		"ip -6 route add fd00:19::/48 dev docker0", "ip -6 route add unreachable fd00:21::/48 metric 5",
+	} {
+		h.run(line)
+	}
+	if err := h.Do(func() error {
+		have, err := Networks(netip.MustParsePrefix("fd00::/16"))
+		if got, want := fmt.Sprint(have), "[fd00:17::/64 of docker0 fd00:19::/48 of docker0 fd00:21::/48 of lo]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if err := Conflict(have, netip.MustParsePrefix("fd00:17::/80")); err == nil || !strings.Contains(err.Error(), "fd00:17::1, the address of docker0") {
+			t.Errorf("Conflict: %v", err)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Subnets of the host's own networks are never handed out; a bridge of a subnet's
 // size is the last choice.
 func TestUnusable(t *testing.T) {
