@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,8 +12,10 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -208,4 +213,87 @@ func TestIPv6Only(t *testing.T) {
 			t.Errorf("then got %v, had %v", m.lease, n.lease)
 		}
 	})
+}
+
+// Each family has its public IP, and its rule of masquerading: by default that of
+// -ip-masq, for private networks.
+func TestOptionsOfFamilies(t *testing.T) {
+	o := parse(t, "-public-ipv6=2001:db8::1", "-public-ip=192.0.2.1", "-ip-masq-exclude=10.0.0.0/8, fd00::/8", "-ip-masq-exclude=192.0.2.0/24")
+	if o.publicIPs[inet.IPv4] != netip.MustParseAddr("192.0.2.1") || o.publicIPs[inet.IPv6] != netip.MustParseAddr("2001:db8::1") {
+		t.Errorf("public IPs %v", o.publicIPs)
+	}
+	if got := fmt.Sprint(o.masqExclude); got != "[10.0.0.0/8 fd00::/8 192.0.2.0/24]" {
+		t.Errorf("excluded: %s", got)
+	}
+	for _, args := range [][]string{{"-public-ipv6=192.0.2.1"}, {"-public-ip=2001:db8::1"}, {"-public-ipv6=ff02::1"}, {"-public-ipv6=::ffff:192.0.2.1"},
+		{"-ip-masq-ipv6=yes"}, {"-ip-masq-exclude=10.0.0.0"}} {
+		if _, err := ParseOptions(args, io.Discard); err == nil {
+			t.Errorf("%q are accepted", args)
+		}
+	}
+	v4, ula, global := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:5::/48"), netip.MustParsePrefix("2001:db8:5::/48")
+	for _, test := range []struct {
+		args            []string
+		v4, ula, global bool
+	}{
+		{nil, false, false, false},
+		{[]string{"-ip-masq"}, true, true, false},
+		{[]string{"-ip-masq", "-ip-masq-ipv6=false"}, true, false, false},
+		{[]string{"-ip-masq", "-ip-masq-ipv6=true"}, true, true, true},
+		{[]string{"-ip-masq-ipv6=true"}, false, true, true},
+	} {
+		o := parse(t, test.args...)
+		if o.masquerades(v4) != test.v4 || o.masquerades(ula) != test.ula || o.masquerades(global) != test.global {
+			t.Errorf("%q: IPv4 %v, private IPv6 %v, global IPv6 %v", test.args, o.masquerades(v4), o.masquerades(ula), o.masquerades(global))
+		}
+	}
+}
+
+// Each family has a table, with the excluded destinations of that family. A lease that
+// gets or loses its IPv6 part changes the tables. A failure of IPv6 does not end IPv4.
+func TestFirewallOfFamilies(t *testing.T) {
+	config, err := subnet.ParseConfig([]byte(rigDual))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.7.0/24"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:7::/64")}
+	f := newFirewall(parse(t, "-ip-masq", "-ip-masq-exclude=192.0.2.0/24,2001:db8::/32"))
+	var set []string
+	f.set = func(r masq.Rules) error {
+		set = append(set, fmt.Sprintf("%v %v %v", r.Network, r.Subnet, r.Exclude))
+		if r.Network.Addr().Is6() {
+			return errUnusable
+		}
+		return nil
+	}
+	if err := f.apply(config, own); err != nil {
+		t.Errorf("apply: %v", err)
+	}
+	want := []string{"10.5.0.0/16 10.5.7.0/24 [192.0.2.0/24]", "fd00:5::/48 fd00:5:0:7::/64 [2001:db8::/32]"}
+	if !slices.Equal(set, want) {
+		t.Errorf("set %q, want %q", set, want)
+	}
+	kept := make(chan string, 10)
+	f.keep = func(ctx context.Context, r masq.Rules) error {
+		kept <- r.Network.String()
+		<-ctx.Done()
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- f.Run(ctx) }()
+	if got := []string{<-kept, <-kept}; !slices.Contains(got, "10.5.0.0/16") || !slices.Contains(got, "fd00:5::/48") {
+		t.Errorf("kept %q", got)
+	}
+	own.IPv6Subnet = netip.Prefix{}
+	if err := f.apply(config, own); err != nil {
+		t.Errorf("apply: %v", err)
+	}
+	if got := <-kept; got != "10.5.0.0/16" {
+		t.Errorf("then kept %q", got)
+	}
+	cancel()
+	if err := <-ended; err != nil || len(kept) > 0 {
+		t.Errorf("Run: %v; kept %d more", err, len(kept))
+	}
 }

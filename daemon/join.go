@@ -291,7 +291,7 @@ func (j *joiner) attrs(m *membership) subnet.Attrs {
 }
 
 // errNoIPv6Subnet is why a host of a network of both families has no IPv6 subnet.
-var errNoIPv6Subnet = errors.New("no IPv6 subnet is free; release those of hosts that do not come back (flannel release), or hand out more (IPv6SubnetMin, IPv6SubnetMax, IPv6SubnetLen)")
+var errNoIPv6Subnet = errors.New("no IPv6 subnet is free; release those of hosts that do not come back (flannel release), or hand out more (IPv6SubnetMin, IPv6SubnetMax, IPv6SubnetLen), then restart flannel on this host")
 
 // hints describes which subnets this host can use beside its own networks. It
 // returns an error if it can use none of a family.

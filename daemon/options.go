@@ -122,7 +122,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	o.store.Register(fs)
 	fs.BoolVar(&o.embed, "etcd-embed", false, "run an etcd server inside this process and use it, with its data below -state-dir")
 	fs.StringVar(&o.embedListen, "etcd-embed-listen", "127.0.0.1:2379", "`address` that the embedded etcd serves clients at; name one of this host's to let other hosts use it")
-	fs.StringVar(&o.networkText, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, or the whole JSON object")
+	fs.StringVar(&o.networkText, "network", "", "network configuration to publish if there is none: a `CIDR` such as 10.5.0.0/16, one of IPv4 and one of IPv6 separated by a comma, or the whole JSON object")
 	fs.Func("iface", "`interface` to the other hosts, by name or IP; may be repeated, the first match wins (default: the default route's)", appendTo(&o.iface.Ifaces))
 	fs.Func("iface-regex", "`regexp` for the name or IP of that interface; may be repeated, tried after -iface", appendTo(&o.iface.Regexes))
 	fs.StringVar(&o.iface.CanReach, "iface-can-reach", "", "`IP` that the kernel reaches by that interface")

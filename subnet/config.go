@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/coreos/flannel/pkg/inet"
@@ -88,10 +89,18 @@ type rawConfig struct {
 type rawRange struct{ network, length, first, last json.RawMessage }
 
 // ConfigText returns the JSON of a network configuration for arg, which is that
-// JSON itself or the CIDR of a Network alone. ParseConfig checks the result.
+// JSON itself, or the CIDR of a Network or an IPv6Network alone, or both, separated by
+// a comma. ParseConfig checks the result.
 func ConfigText(arg string) []byte {
 	if strings.HasPrefix(strings.TrimSpace(arg), "{") {
 		return []byte(arg)
+	}
+	v4, v6, both := strings.Cut(arg, ",")
+	if p, err := netip.ParsePrefix(arg); err == nil && p.Addr().Is6() {
+		return fmt.Appendf(nil, `{"IPv6Network": %q}`, arg)
+	}
+	if both {
+		return fmt.Appendf(nil, `{"Network": %q, "IPv6Network": %q}`, v4, v6)
 	}
 	return fmt.Appendf(nil, `{"Network": %q}`, arg)
 }

@@ -7,9 +7,12 @@ import (
 
 func TestConfigText(t *testing.T) {
 	for arg, want := range map[string]string{
-		"10.5.0.0/16":                  `{"Network": "10.5.0.0/16"}`,
-		` {"Network":"10.5.0.0/16"} `:  ` {"Network":"10.5.0.0/16"} `,
-		`10.5.0.0/16", "SubnetLen": "`: `{"Network": "10.5.0.0/16\", \"SubnetLen\": \""}`,
+		"10.5.0.0/16":                 `{"Network": "10.5.0.0/16"}`,
+		` {"Network":"10.5.0.0/16"} `: ` {"Network":"10.5.0.0/16"} `,
+		`10.5.0.0/16" "SubnetLen": "`: `{"Network": "10.5.0.0/16\" \"SubnetLen\": \""}`,
+		"fd00:5::/48":                 `{"IPv6Network": "fd00:5::/48"}`,
+		"10.5.0.0/16,fd00:5::/48":     `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48"}`,
+		`10.5.0.0/16,", "Network": "`: `{"Network": "10.5.0.0/16", "IPv6Network": "\", \"Network\": \""}`,
 	} {
 		if got := string(ConfigText(arg)); got != want {
 			t.Errorf("ConfigText(%q) = %s, want %s", arg, got, want)
