@@ -80,7 +80,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var m *membership
 	firewall := newFirewall(o)
 	g.Go(func() (err error) {
-		if err := joiner.underlay.awaitFirst(ctx); err != nil {
+		if err := joiner.awaitUplink(ctx); err != nil {
 			return err
 		}
 		if etcd != nil { // it may listen on the uplink's address
