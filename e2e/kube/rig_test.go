@@ -357,14 +357,4 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// hasTaint reports whether a Node has the taint of a network that is not there.
-func hasTaint(n controlplane.Node) bool {
-	return slices.ContainsFunc(n.Spec.Taints, func(t struct {
-		Key    string `json:"key"`
-		Effect string `json:"effect"`
-	}) bool {
-		return t.Key == "node.kubernetes.io/network-unavailable"
-	})
-}
-
 func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }
