@@ -568,7 +568,7 @@ func TestLoopback(t *testing.T) {
 	e := newEngine(t)
 	pod := e.lab.Namespace("pod")
 	pod.Down("lo")
-	conf, err := libcni.ConfFromBytes([]byte(`{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}`))
+	conf, err := libcni.NetworkPluginConfFromBytes([]byte(`{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	firewall := newFirewall(o)
 	g.Go(func() (err error) {
 		chooseByNode(ctx, o)
-		if err := joiner.underlay.awaitFirst(ctx); err != nil {
+		if err := joiner.awaitUplink(ctx); err != nil {
 			return err
 		}
 		if etcd != nil { // it may listen on the uplink's address

@@ -134,7 +134,7 @@ func TestUplinkOfEitherFamily(t *testing.T) {
 		r.store.SetConfig([]byte(rigDual))
 		r.findable(eth0v6)
 		began := time.Now()
-		if err := r.joiner.underlay.awaitFirst(t.Context()); err != nil || time.Since(began) != ipv4Patience {
+		if err := r.joiner.awaitUplink(t.Context()); err != nil || time.Since(began) != ipv4Patience {
 			t.Fatalf("%v after %v", err, time.Since(began))
 		}
 		if got := r.state.get().outside(); !slices.Equal(got, []inet.Family{inet.IPv6}) {
@@ -156,6 +156,26 @@ func TestUplinkOfEitherFamily(t *testing.T) {
 		}
 		s.stop()
 		<-s.ended
+	})
+}
+
+// A host whose last network was one of IPv4 alone waits for IPv4: its checkpoint is of
+// use then.
+func TestUplinkOfAnIPv4Network(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.saveCheckpoint()
+		eth0 := r.state.get().sides[inet.IPv4].uplink
+		r.state.update(func(s *progress) { s.sides = [2]side{} })
+		r.findable(eth0v6)
+		time.AfterFunc(time.Minute, func() { r.findable(eth0v6, eth0) })
+		if err := r.joiner.awaitUplink(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.store.SetDown(errUnusable)
+		if m := r.join(); m.lease.Subnet != subnetOf(7) || m.lease.Attrs.PublicIP != eth0.Addr {
+			t.Errorf("joined with %v", m.lease)
+		}
 	})
 }
 

@@ -74,6 +74,7 @@ type joiner struct {
 	peers       *peers
 	identity    *identity
 	underlay    *underlay
+	last        *lastRun // what awaitUplink has read for join; nil otherwise
 
 	openStore  func(context.Context, store.Config) (store.Store, error)
 	newBackend func(*subnet.Config) (backend.Backend, error) // for the uplinks and families in state
@@ -88,13 +89,25 @@ func newJoiner(o *Options, s *state, c *checkpointFile, p *peers, reconciles *st
 		}}
 }
 
+// awaitUplink waits for an interface to the other hosts. Without IPv6 in the network
+// of the last run, IPv6 does not count: the checkpoint is of use by IPv4 only.
+func (j *joiner) awaitUplink(ctx context.Context) error {
+	j.last = new(readLastRun(j.options, j.checkpoints))
+	c := j.last.checkpoint
+	return j.underlay.awaitFirst(ctx, c != nil && slices.Equal(c.Config.Families(), []inet.Family{inet.IPv4}))
+}
+
 // join gets a lease from the store, and waits for the store without limit. If the
 // last run's lease has not ended, each wait is limited to storeTimeout. After that
 // join uses the lease, peers and configuration of the checkpoint. It does the same
 // if the store has no configuration, as after a loss of its data: running hosts go
 // on with theirs, too. The caller closes the result.
 func (j *joiner) join(ctx context.Context) (*membership, error) {
-	last := readLastRun(j.options, j.checkpoints)
+	if j.last == nil {
+		j.last = new(readLastRun(j.options, j.checkpoints))
+	}
+	last := *j.last
+	j.last = nil
 	remaining := last.checkpoint.remaining(j.state.get().host(), clock.Now())
 	if remaining <= 0 {
 		return j.joinFromStore(ctx, last, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -52,14 +53,22 @@ func (u *underlay) set(up uplink.Uplink) {
 	u.state.update(func(s *progress) { s.sides[f] = side{uplink: up, publicIP: publicIP} })
 }
 
-// awaitFirst waits for the uplink of one family, preferably IPv4.
-func (u *underlay) awaitFirst(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, ipv4Patience)
+// awaitFirst waits for the uplink of one family, preferably IPv4; for that alone if the
+// network is known to carry nothing else.
+func (u *underlay) awaitFirst(ctx context.Context, ipv4Only bool) error {
+	patience := ipv4Patience
+	if ipv4Only {
+		patience = time.Duration(math.MaxInt64)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
 	up, err := u.wait(limited, u.options.iface)
 	cancel()
 	if err == nil {
 		u.set(up)
 		return nil
+	}
+	if ipv4Only {
+		return err
 	}
 	if up, e := u.find(u.options.iface.Of(inet.IPv6)); e == nil && ctx.Err() == nil {
 		u.set(up)

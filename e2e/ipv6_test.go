@@ -49,22 +49,31 @@ func (n *node) awaitIPv6(has bool) {
 func (n *node) ipv6ContainerAddr() netip.Addr { return n.ipv6Subnet().Addr().Next().Next() }
 
 // IPv6 is turned on in a network with running daemons, and off again. Each host
-// keeps its IPv4 subnet, and no IPv4 packet between containers is lost.
+// keeps its IPv4 subnet. No IPv4 packet between containers is lost if the kernel
+// carries them; a data path in the daemon pauses.
 func TestIPv6IntoARunningNetwork(t *testing.T) {
-	for name, backend := range map[string]string{
-		"vxlan": `{"Type": "vxlan"}`, "host-gw": `{"Type": "host-gw"}`, "wireguard": `{"Type": "wireguard"}`,
+	for name, test := range map[string]struct {
+		backend string
+		args    []string
+		pauses  bool
+	}{
+		"vxlan":       {backend: `{"Type": "vxlan"}`},
+		"host-gw":     {backend: `{"Type": "host-gw"}`},
+		"udp kernel":  {backend: `{"Type": "udp"}`, args: []string{dataPathFlag + "kernel"}},
+		"udp offload": {backend: `{"Type": "udp"}`, args: []string{dataPathFlag + "offload"}, pauses: true},
+		"wireguard":   {backend: `{"Type": "wireguard"}`, pauses: true}, // in user space, where the kernel has none
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, "3")
-			before := strings.Replace(dualConfig(backend), fmt.Sprintf(`"IPv6Network": %q, `, ipv6Network), "", 1)
+			before := strings.Replace(dualConfig(test.backend), fmt.Sprintf(`"IPv6Network": %q, `, ipv6Network), "", 1)
 			c.configure(before)
-			a, b := c.dualNode("a"), c.dualNode("b")
+			a, b := c.dualNode("a", test.args...), c.dualNode("b", test.args...)
 			c.joinPair(a, b)
 			subnets := [2]netip.Prefix{a.subnet(), b.subnet()}
 
 			pings := startRestlessPing(t, a, b)
 			pings.goesOn()
-			c.configure(dualConfig(backend))
+			c.configure(dualConfig(test.backend))
 			a.awaitIPv6(true)
 			b.awaitIPv6(true)
 			for _, n := range []*node{a, b} {
@@ -75,10 +84,15 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 					return ping(t, way[0].container, way[1].ipv6ContainerAddr())
 				})
 			}
+			pings.goesOn()
 			c.configure(before)
 			a.awaitIPv6(false)
 			b.awaitIPv6(false)
-			pings.end()
+			if test.pauses {
+				pings.goesOn()
+			} else {
+				pings.end()
+			}
 			if now := [2]netip.Prefix{a.subnet(), b.subnet()}; now != subnets {
 				t.Errorf("the IPv4 subnets were %v, are %v", subnets, now)
 			}
@@ -89,4 +103,34 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A host whose interface has no IPv6 address carries IPv4, and names the reason and
+// the remedy; as soon as there is one, it carries both.
+func TestFamilyWithoutAnAddress(t *testing.T) {
+	c := newCluster(t, "3")
+	c.configure(dualConfig(`{"Type": "vxlan"}`))
+	a := c.dualNode("a")
+	a.Sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")
+	d := a.join()
+	d.says("go on without IPv6")
+	s := a.status()
+	if problems := strings.Join(s.FamilyProblems, "; "); !s.Ready || !strings.Contains(problems, "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0") {
+		t.Errorf("ready %v, problems %q", s.Ready, problems)
+	}
+	before := a.subnet()
+	a.awaitIPv6(false)
+	a.Sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")
+	a.AddAddr("eth0", a.IPv6Addr())
+	a.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), netip.MustParseAddr("fd00:77::fe"), "")
+	a.awaitIPv6(true)
+	if a.subnet() != before {
+		t.Errorf("the IPv4 subnet was %v, is %v", before, a.subnet())
+	}
+	eventually(t, "no problem", func() error {
+		if s := a.status(); len(s.FamilyProblems) > 0 || !s.Ready {
+			return fmt.Errorf("ready %v, problems %q", s.Ready, s.FamilyProblems)
+		}
+		return nil
+	})
 }

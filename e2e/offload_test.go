@@ -124,7 +124,7 @@ func TestOffloadRepair(t *testing.T) {
 				t.Errorf("with %s off: %v", off, err)
 			}
 			da.stop()
-			da = a.join("-offload-repair=false")
+			a.join("-offload-repair=false")
 			eventually(t, "the switch is on", func() error {
 				if after := a.kernelOffloads(t); after != before {
 					return fmt.Errorf("the offloads are\n%s, were\n%s", after, before)

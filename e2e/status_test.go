@@ -64,8 +64,9 @@ func (n *node) readiness(code int, text string) {
 
 // status has the fields of the status report that the tests read.
 type status struct {
-	Ready bool `json:"ready"`
-	Node  struct {
+	FamilyProblems []string `json:"family_problems"`
+	Ready          bool     `json:"ready"`
+	Node           struct {
 		PublicIP netip.Addr `json:"public_ip"`
 		Iface    string     `json:"iface"`
 	} `json:"node"`

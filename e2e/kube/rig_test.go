@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -355,16 +354,6 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// hasTaint reports whether a Node has the taint of a network that is not there.
-func hasTaint(n controlplane.Node) bool {
-	return slices.ContainsFunc(n.Spec.Taints, func(t struct {
-		Key    string `json:"key"`
-		Effect string `json:"effect"`
-	}) bool {
-		return t.Key == "node.kubernetes.io/network-unavailable"
-	})
 }
 
 func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -65,7 +65,7 @@ func (h host) byDefaultRoute(r routes) (Uplink, error) {
 	if err != nil {
 		return Uplink{}, err
 	}
-	err = notReady("no %sdefault route; name an interface with -iface (%s)", h.qualifier(), h)
+	err = h.withoutDefaultRoute()
 	for i, d := range defaults {
 		l := h.byIndex(d.index)
 		if l == nil || l.ours() {
@@ -80,6 +80,20 @@ func (h host) byDefaultRoute(r routes) (Uplink, error) {
 		}
 	}
 	return Uplink{}, err
+}
+
+// withoutDefaultRoute is the error for a host without a default route. If IPv6 cannot
+// work on an interface that has IPv4, that is the likely cause.
+func (h host) withoutDefaultRoute() error {
+	for _, l := range h.links {
+		if !l.up || l.ours() || l.loopback() || len(l.other) == 0 {
+			continue
+		}
+		if obstacle := h.obstacle(l); obstacle != nil {
+			return fmt.Errorf("no %sdefault route: %w", h.qualifier(), obstacle)
+		}
+	}
+	return notReady("no %sdefault route; name an interface with -iface (%s)", h.qualifier(), h)
 }
 
 // byNameOrAddr chooses the interface of one -iface.

@@ -88,6 +88,9 @@ func TestObstaclesOfIPv6(t *testing.T) {
 		if _, err := Find(name); err == nil || !strings.Contains(err.Error(), test.want) || !errors.Is(err, errNotReady) {
 			t.Errorf("%s: %v, want %q", test.make, err, test.want)
 		}
+		if _, err := Find(six); err == nil || strings.Contains(test.want, "eth0;") && !strings.Contains(err.Error(), "no IPv6 default route: "+test.want) {
+			t.Errorf("%s: by default route: %v", test.make, err)
+		}
 		if _, err := Find(Choice{Ifaces: []string{"eth0"}}); err != nil {
 			t.Errorf("%s: IPv4: %v", test.make, err)
 		}
