@@ -20,13 +20,14 @@ const maxSlotBits = 16
 //
 //	10.5.0.0/16, SubnetLen 24:   slots[3] ─► {10.5.3.0/24, peer} ─► nil
 type slots struct {
-	network netip.Prefix
 	// base and mask are the network's.
 	base, mask inet.Raw
-	// The bits of an address behind those of the network are, from the highest bit on,
-	// Hi<<highLeft | Lo>>lowRight | Lo<<lowLeft. The index are those above indexShift.
-	highLeft, lowRight, lowLeft, indexShift uint
-	slots                                   []atomic.Pointer[route]
+	// The index are the highest bits of an address behind the network's. These begin in
+	// Hi, if high is true, or in Lo, after left bits. All but 1+right bits of 64 belong
+	// to the index.
+	high        bool
+	left, right uint
+	slots       []atomic.Pointer[route]
 }
 
 // route is one link of a slot's chain, longest prefix first. It is immutable once
@@ -41,16 +42,11 @@ func newSlots(network netip.Prefix, subnetLen int) *slots {
 	network = network.Masked()
 	bits := min(subnetLen-network.Bits(), maxSlotBits)
 	behind := uint(network.Bits() + 128 - network.Addr().BitLen())
-	s := &slots{
-		network: network, base: inet.RawOf(network.Addr()), mask: inet.MaskOf(network),
-		// A shift by 64 gives 0.
-		highLeft: behind, lowRight: 64 - behind, lowLeft: 64, indexShift: uint(64 - bits),
+	return &slots{
+		base: inet.RawOf(network.Addr()), mask: inet.MaskOf(network),
+		high: behind < 64, left: behind % 64, right: uint(63 - bits),
 		slots: make([]atomic.Pointer[route], 1<<bits),
 	}
-	if behind >= 64 {
-		s.highLeft, s.lowRight, s.lowLeft = 64, 64, behind-64
-	}
-	return s
 }
 
 // lookup returns the peer whose subnet holds a, or nil.
@@ -68,7 +64,13 @@ func (s *slots) lookup(a inet.Raw) *peer {
 
 // index returns the slot of an address in network.
 func (s *slots) index(a inet.Raw) uint64 {
-	return (a.Hi<<s.highLeft | a.Lo>>s.lowRight | a.Lo<<s.lowLeft) >> s.indexShift
+	// Masks of 63 spare the compiler's test for longer shifts.
+	left := s.left & 63
+	bits := a.Lo << left
+	if s.high {
+		bits = a.Hi<<left | a.Lo>>1>>(63-left)
+	}
+	return bits >> 1 >> (s.right & 63)
 }
 
 // relink rebuilds the chains of p's slots from all peers. subnet.Manager delivers only

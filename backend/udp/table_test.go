@@ -223,7 +223,8 @@ func BenchmarkLookup(b *testing.B) {
 			table := tableFor(netip.MustParsePrefix("10.0.0.0/8"), 24, netip.MustParsePrefix("10.255.255.0/24"))
 			for i := range n {
 				a := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0})
-				table.apply([]subnet.Event{added(subnet.Lease{Subnet: netip.PrefixFrom(a, 24), Attrs: subnet.Attrs{PublicIP: a}})})
+				host := netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})
+				table.apply([]subnet.Event{added(subnet.Lease{Subnet: netip.PrefixFrom(a, 24), Attrs: subnet.Attrs{PublicIP: host}})})
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {

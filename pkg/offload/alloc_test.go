@@ -8,8 +8,9 @@ import (
 )
 
 // bulk is a TCP super-packet of 45 segments, and its wire packets.
-func bulk(t testing.TB) (h virtio.NetHdr, pkt []byte, wire [][]byte) {
+func bulk(t testing.TB, v6 bool) (h virtio.NetHdr, pkt []byte, wire [][]byte) {
 	m, _ := pair(false)
+	m.v6 = v6
 	m.payload = make([]byte, 45*1400)
 	h, pkt = m.hdr(1400), m.build(true)
 	wire, err := split(t, new(Splitter), h, slices.Clone(pkt))
@@ -43,33 +44,45 @@ func mergeAll(m *Merger, wire [][]byte) (results int) {
 }
 
 func TestSplitAllocatesNothing(t *testing.T) {
-	h, pkt, _ := bulk(t)
-	s := new(Splitter)
-	if n := testing.AllocsPerRun(100, func() {
-		if splitAll(s, &h, pkt) != 45 {
-			t.Fatal("not split")
+	for _, v6 := range []bool{false, true} {
+		h, pkt, _ := bulk(t, v6)
+		s := new(Splitter)
+		if n := testing.AllocsPerRun(100, func() {
+			if splitAll(s, &h, pkt) != 45 {
+				t.Fatal("not split")
+			}
+		}); n != 0 {
+			t.Errorf("IPv6 %v: %v allocations per super-packet", v6, n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations per super-packet", n)
 	}
 }
 
 func TestMergeAllocatesNothing(t *testing.T) {
-	_, _, wire := bulk(t)
-	m := NewMerger(everything)
-	head := slices.Clone(wire[0])
-	if n := testing.AllocsPerRun(100, func() {
-		copy(wire[0], head) // merging rewrites it
-		if mergeAll(m, wire) != 1 {
-			t.Fatal("not merged")
+	for _, v6 := range []bool{false, true} {
+		_, _, wire := bulk(t, v6)
+		m := NewMerger(everything)
+		head := slices.Clone(wire[0])
+		if n := testing.AllocsPerRun(100, func() {
+			copy(wire[0], head) // merging rewrites it
+			if mergeAll(m, wire) != 1 {
+				t.Fatal("not merged")
+			}
+		}); n != 0 {
+			t.Errorf("IPv6 %v: %v allocations per super-packet", v6, n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations per super-packet", n)
 	}
 }
 
-func BenchmarkSplit(b *testing.B) {
-	h, pkt, _ := bulk(b)
+// forFamilies runs a benchmark with packets of each family.
+func forFamilies(b *testing.B, f func(b *testing.B, v6 bool)) {
+	b.Run("IPv4", func(b *testing.B) { f(b, false) })
+	b.Run("IPv6", func(b *testing.B) { f(b, true) })
+}
+
+func BenchmarkSplit(b *testing.B) { forFamilies(b, benchmarkSplit) }
+
+func benchmarkSplit(b *testing.B, v6 bool) {
+	h, pkt, _ := bulk(b, v6)
 	s := new(Splitter)
 	b.SetBytes(int64(len(pkt)))
 	b.ReportAllocs()
@@ -78,9 +91,11 @@ func BenchmarkSplit(b *testing.B) {
 	}
 }
 
-func BenchmarkMerge(b *testing.B) {
-	_, pkt, wire := bulk(b)
-	m := NewMerger(MergeConfig{TCP: true})
+func BenchmarkMerge(b *testing.B) { forFamilies(b, benchmarkMerge) }
+
+func benchmarkMerge(b *testing.B, v6 bool) {
+	_, pkt, wire := bulk(b, v6)
+	m := NewMerger(everything)
 	head := slices.Clone(wire[0])
 	b.SetBytes(int64(len(pkt)))
 	b.ReportAllocs()
