@@ -256,15 +256,15 @@ func (r *runner) probeOffloads(ctx context.Context, m *membership, network backe
 		now := r.state.get()
 		o, err := newOffloads(r.options, now.sides[now.outside()[0]].uplink.Name, offloadprobe.Config{
 			Local: addr(&m.lease), MTU: network.MTU(), Interval: r.options.offloadInterval,
-			Peers: func() (peers []offloadprobe.Peer) {
-				for _, l := range r.peers.leases() {
+			Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
+				for _, l := range leases {
 					// Without a port it runs another flannel, which would not answer.
 					if l.Attrs.OffloadPort != 0 && l.Subnet.IsValid() && addr(l).IsValid() {
 						peers = append(peers, offloadprobe.Peer{Subnet: l.Subnet, Addr: addr(l)})
 					}
 				}
 				return peers
-			},
+			}),
 			Changed: func(c offloadprobe.Change) {
 				if r.peers.has(c.Peer) {
 					r.observer.offloadChanged(c)

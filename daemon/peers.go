@@ -1,10 +1,9 @@
 package daemon
 
 import (
-	"maps"
+	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/coreos/flannel/pkg/inet"
@@ -71,13 +70,35 @@ func (p *peers) subnets(f inet.Family) []netip.Prefix {
 	return all
 }
 
-// leases returns the peers' leases, each once, in order of their keys.
+// leases returns the peers' leases, each once, in order of their subnets.
 func (p *peers) leases() []*subnet.Lease {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	byKey := make(map[string]*subnet.Lease, len(p.known))
+	all := make([]*subnet.Lease, 0, len(p.known))
 	for _, l := range p.known {
-		byKey[l.Key()] = l
+		all = append(all, l)
 	}
-	return slices.SortedFunc(maps.Values(byKey), func(a, b *subnet.Lease) int { return strings.Compare(a.Key(), b.Key()) })
+	order := func(a, b *subnet.Lease) int {
+		return cmp.Or(a.Subnet.Compare(b.Subnet), a.IPv6Subnet.Compare(b.IPv6Subnet))
+	}
+	slices.SortFunc(all, order)
+	return slices.CompactFunc(all, func(a, b *subnet.Lease) bool { return order(a, b) == 0 })
+}
+
+// listPeers returns a function that returns list of p's leases. The function calls
+// list only after a change, and is safe for concurrent use.
+func listPeers[T any](p *peers, list func([]*subnet.Lease) []T) func() []T {
+	var mu sync.Mutex
+	var listed []T
+	never := true
+	var version uint64
+	return func() []T {
+		mu.Lock()
+		defer mu.Unlock()
+		if v := p.currentVersion(); never || v != version {
+			never, version = false, v
+			listed = list(p.leases())
+		}
+		return listed
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +56,8 @@ type Prober struct {
 	peers     map[netip.Prefix]*peer
 	byAddr    map[netip.Addr]*peer
 	refreshed time.Time
+	listed    []Peer  // by Config.Peers at the last refresh
+	inOrder   []*peer // the same peers
 	queue     []*peer // the rest of the round
 }
 
@@ -143,6 +146,9 @@ func (p *Prober) refresh() []*peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refreshed = time.Now()
+	if slices.Equal(listed, p.listed) {
+		return p.inOrder
+	}
 	peers, byAddr := make(map[netip.Prefix]*peer, len(listed)), make(map[netip.Addr]*peer, len(listed))
 	all := make([]*peer, 0, len(listed))
 	for _, l := range listed {
@@ -153,7 +159,7 @@ func (p *Prober) refresh() []*peer {
 		peers[l.Subnet], byAddr[l.Addr.Addr()] = known, known
 		all = append(all, known)
 	}
-	p.peers, p.byAddr = peers, byAddr
+	p.peers, p.byAddr, p.listed, p.inOrder = peers, byAddr, listed, all
 	return all
 }
 
