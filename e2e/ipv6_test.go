@@ -71,7 +71,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			c.joinPair(a, b)
 			subnets := [2]netip.Prefix{a.subnet(), b.subnet()}
 
-			pings := startRestlessPing(t, a, b)
+			pings := startPing(t, a, b, "0.01")
 			pings.goesOn()
 			c.configure(dualConfig(test.backend))
 			a.awaitIPv6(true)
@@ -152,7 +152,7 @@ func TestIPv6AddressIsRenumbered(t *testing.T) {
 	}
 	reach("IPv6 before")
 	before := a.ipv6Subnet()
-	pings := startRestlessPing(t, a, b)
+	pings := startPing(t, a, b, "0.01")
 	pings.goesOn()
 	renumbered := netip.MustParsePrefix("fd00:77::77/64")
 	a.AddAddr("eth0", renumbered)
