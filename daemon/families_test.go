@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -91,6 +92,7 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 		want  string
 	}{
 		"the backend refuses it": {func(r *rig) { r.refuseV6 = errUnusable }, errUnusable.Error()},
+		"etcd's v2 API":          {func(r *rig) { r.options.store.API = store.API2 }, "etcd's v2 API holds IPv4 leases only"},
 		"no subnet is free": {func(r *rig) {
 			r.store.SetConfig([]byte(strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)))
 			r.store.Put("10.5.9.0-24&fd00:5:0:1::-64", []byte(`{"PublicIP":"192.0.2.9"}`), time.Hour)

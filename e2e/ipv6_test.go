@@ -71,7 +71,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			c.joinPair(a, b)
 			subnets := [2]netip.Prefix{a.subnet(), b.subnet()}
 
-			pings := startRestlessPing(t, a, b)
+			pings := startPing(t, a, b, "0.01")
 			pings.goesOn()
 			c.configure(dualConfig(test.backend))
 			a.awaitIPv6(true)
@@ -133,4 +133,41 @@ func TestFamilyWithoutAnAddress(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The IPv6 address of a host is renumbered: the lease has the new one, and IPv6 goes
+// on. No IPv4 packet is lost meanwhile.
+func TestIPv6AddressIsRenumbered(t *testing.T) {
+	c := newCluster(t, "3")
+	c.configure(dualConfig(`{"Type": "vxlan"}`))
+	a, b := c.dualNode("a"), c.dualNode("b")
+	c.joinPair(a, b)
+	for _, n := range []*node{a, b} {
+		n.awaitIPv6(true)
+		n.AddIPv6("docker0", n.container, n.ipv6Subnet())
+	}
+	reach := func(what string) {
+		t.Helper()
+		eventually(t, what, func() error { return ping(t, b.container, a.ipv6ContainerAddr()) })
+	}
+	reach("IPv6 before")
+	before := a.ipv6Subnet()
+	pings := startPing(t, a, b, "0.01")
+	pings.goesOn()
+	renumbered := netip.MustParsePrefix("fd00:77::77/64")
+	a.AddAddr("eth0", renumbered)
+	a.DelAddr("eth0", a.IPv6Addr())
+	eventually(t, "the lease has the new address", func() error {
+		for key, value := range c.leases() {
+			if strings.HasPrefix(key, a.leaseKey()+"&") && strings.Contains(value, `"PublicIPv6":"fd00:77::77"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the leases are %v", c.leases())
+	})
+	reach("IPv6 after")
+	pings.end()
+	if a.ipv6Subnet() != before {
+		t.Errorf("the IPv6 subnet was %v, is %v", before, a.ipv6Subnet())
+	}
 }

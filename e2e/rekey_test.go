@@ -37,8 +37,15 @@ type restlessPing struct {
 
 func startRestlessPing(t *testing.T, from, to *node) *restlessPing {
 	t.Helper()
+	return startPing(t, from, to, pingPause())
+}
+
+// startPing pings with a pause in seconds. Its sequence numbers wrap after 65,536 of
+// these.
+func startPing(t *testing.T, from, to *node, pause string) *restlessPing {
+	t.Helper()
 	p := &restlessPing{t: t, from: from, to: to, log: &logBuffer{}}
-	p.cmd = from.container.Command(t.Context(), "ping", "-n", "-i", pingPause(), "-W", "10", to.containerAddr().String())
+	p.cmd = from.container.Command(t.Context(), "ping", "-n", "-i", pause, "-W", "10", to.containerAddr().String())
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,8 @@ package uplink
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -74,6 +76,17 @@ func TestFindIPv6(t *testing.T) {
 	}
 }
 
+// change runs a command of iproute2, or sets a parameter of eth0's IPv6.
+func change(t *testing.T, line string) {
+	t.Helper()
+	name, value, _ := strings.Cut(line, " ")
+	if name == "ip" {
+		run(t, line)
+		return
+	}
+	check(t, os.WriteFile(filepath.Join(ipv6Conf, "eth0", name), []byte(value), 0o644))
+}
+
 // What keeps an interface from IPv6 is named with the remedy, and may go away.
 func TestObstaclesOfIPv6(t *testing.T) {
 	h := enterNetns(t)
@@ -82,9 +95,9 @@ func TestObstaclesOfIPv6(t *testing.T) {
 	for _, test := range []struct{ make, undo, want string }{
 		{"ip link set eth0 up", "ip -6 addr add 2001:db8::1/64 dev eth0 nodad", "interface eth0 has no IPv6 address that other hosts can reach"}, // link-local only
 		{"ip link set eth0 mtu 1279", "ip link set eth0 mtu 1500", "MTU 1279 of interface eth0 is below 1280, the minimum of IPv6 (RFC 8200, section 5); raise it: ip link set eth0 mtu 1280"},
-		{"sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1", "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0", "IPv6 is off on interface eth0; turn it on: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0"},
+		{"disable_ipv6 1", "disable_ipv6 0", "IPv6 is off on interface eth0; turn it on: sysctl -w net.ipv6.conf.eth0.disable_ipv6=0"},
 	} {
-		run(t, test.make)
+		change(t, test.make)
 		if _, err := Find(name); err == nil || !strings.Contains(err.Error(), test.want) || !errors.Is(err, errNotReady) {
 			t.Errorf("%s: %v, want %q", test.make, err, test.want)
 		}
@@ -94,7 +107,7 @@ func TestObstaclesOfIPv6(t *testing.T) {
 		if _, err := Find(Choice{Ifaces: []string{"eth0"}}); err != nil {
 			t.Errorf("%s: IPv4: %v", test.make, err)
 		}
-		run(t, test.undo)
+		change(t, test.undo)
 	}
 	run(t, "ip -6 addr replace 2001:db8::1/64 dev eth0 nodad") // an MTU below 1280 takes it away
 	if u, err := Find(name); err != nil || u.Index != l.Attrs().Index || u.Addr != ip("2001:db8::1") {
