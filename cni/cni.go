@@ -31,10 +31,11 @@ import (
 // Name is the plugin's name, which is that of its program.
 const Name = "flannel"
 
-// IsPlugin reports whether a program of this name or path is to run as a plugin. A
-// plugin has its command in the environment.
+// IsPlugin reports whether a program of this name or path is to run as a plugin.
+// The name flannel is the daemon's as well: then it is a plugin if it has a command
+// in the environment.
 func IsPlugin(program string) bool {
-	return os.Getenv("CNI_COMMAND") != "" && (filepath.Base(program) == Name || bundled.Find(program) != nil)
+	return bundled.Find(program) != nil || filepath.Base(program) == Name && os.Getenv("CNI_COMMAND") != ""
 }
 
 // Run runs the plugin that a program of this name or path is, for the command in the

@@ -580,3 +580,36 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("loopback: %v, %q", err, got)
 	}
 }
+
+// Only the name flannel may mean the daemon: the names of other plugins never do.
+func TestIsPlugin(t *testing.T) {
+	for _, c := range []struct {
+		program, command string
+		want             bool
+	}{
+		{"/opt/cni/bin/flannel", "ADD", true},
+		{"/opt/cni/bin/flannel", "", false},
+		{"/opt/bin/flanneld", "ADD", false},
+		{"/opt/cni/bin/bridge", "ADD", true},
+		{"/opt/cni/bin/host-local", "", true},
+	} {
+		t.Setenv("CNI_COMMAND", c.command)
+		if got := IsPlugin(c.program); got != c.want {
+			t.Errorf("%s with the command %q is a plugin: %v", c.program, c.command, got)
+		}
+	}
+}
+
+// Without a command a plugin describes itself.
+func TestAbout(t *testing.T) {
+	for _, name := range []string{Name, "bridge"} {
+		link := filepath.Join(t.TempDir(), name)
+		if err := os.Symlink(program, link); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), link).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), name+" plugin") && !strings.Contains(string(out), "plugin "+name) {
+			t.Errorf("%s without a command: %v\n%s", name, err, out)
+		}
+	}
+}

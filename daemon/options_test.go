@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/flannel/subnet"
 )
 
 func parse(t *testing.T, args ...string) *Options {
@@ -103,6 +105,30 @@ func TestOptionsHealthz(t *testing.T) {
 		_, err := ParseOptions(tt.args, io.Discard)
 		if got := fmt.Sprint(err); (err != nil) != (tt.says != "") || !strings.Contains(got, tt.says) && tt.says != "" {
 			t.Errorf("%q: %v, want %q", tt.args, err, tt.says)
+		}
+	}
+}
+
+// Probes of offloads are on unless they are turned off, and for backends that carry
+// packets.
+func TestOptionsOffloads(t *testing.T) {
+	for _, tt := range []struct {
+		args    []string
+		backend string
+		want    bool
+	}{{nil, "udp", true}, {nil, "alloc", false}, {[]string{"-offload-probe-interval=0"}, "udp", false}} {
+		if got := parse(t, tt.args...).probesOffloads(&subnet.Config{BackendType: tt.backend}); got != tt.want {
+			t.Errorf("%q with %s: %t, want %t", tt.args, tt.backend, got, tt.want)
+		}
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"-offload-probe-interval=99ms", "shorter than 100ms"},
+		{"-offload-probe-port=0", "not in 1 to 65534"},
+		{"-offload-probe-port=65535", "UDP also has the next port"},
+		{"-offload-repair -offload-probe-interval=0", "drop one"},
+	} {
+		if _, err := ParseOptions(strings.Fields(tt.args), io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.args, err, tt.want)
 		}
 	}
 }

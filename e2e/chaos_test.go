@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -43,8 +44,8 @@ var (
 // The test raises one random fault at a time, under load. After each fault,
 // each subnet had one owner in all of the history, and every table equals the
 // store. No packet was lost except by hosts with the fault, the flows of all
-// containers take the fast path, nothing leaked, and the state of other programs is
-// unchanged.
+// containers take the fast path, nothing leaked, no fault of offloads is named, and the
+// state of other programs is unchanged.
 func TestChaos(t *testing.T) {
 	seed := *chaosSeed
 	if seed == 0 {
@@ -60,7 +61,7 @@ func TestChaos(t *testing.T) {
 		t.Fatalf("-chaos-faults %q chooses no fault", *chaosFaults)
 	}
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	r := newFaultRig(t, chaosHosts, "-ip-masq")
+	r := newFaultRig(t, chaosHosts, "-ip-masq", "-offload-probe-interval=1s")
 	r.askDaemons()
 	began, count := time.Now(), make(map[string]int)
 	var slowest time.Duration
@@ -123,6 +124,9 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 		eventually(r.t, "the daemon uses what it used", h.leaks)
 		if err := h.foreign(); err != nil {
 			r.t.Errorf("%s: %v", f.name, err)
+		}
+		if strings.Contains(h.daemon.log.String(), "offload fault") {
+			r.t.Errorf("%s: host %s has found a fault of offloads", f.name, h.Name())
 		}
 	}
 	if err := r.zombies(); err != nil {

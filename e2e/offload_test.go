@@ -35,7 +35,7 @@ func offloadPair(t *testing.T, p offloadPath, args ...string) (c *cluster, a, b 
 	t.Helper()
 	c = newCluster(t, "3")
 	c.use(p.backend)
-	args = append(args, "-offload-probe-interval=1s", "-vmodule=judge=1")
+	args = append(args, "-offload-probe-interval=1s")
 	a, b = c.node("a", args...), c.node("b", args...)
 	da, _ = c.joinPair(a, b)
 	return c, a, b, da
@@ -131,6 +131,28 @@ func TestOffloadRepair(t *testing.T) {
 				}
 				return nil
 			})
+		})
+	}
+}
+
+// A host without the probes has no port in its lease, and listens at none.
+func TestOffloadProbesOff(t *testing.T) {
+	c := newCluster(t, "3")
+	c.use(`{"Type": "vxlan"}`)
+	for _, tt := range []struct {
+		node *node
+		want bool
+	}{{c.node("a"), true}, {c.node("b", "-offload-probe-interval=0"), false}} {
+		tt.node.join()
+		if value := c.leases()[tt.node.leaseKey()]; strings.Contains(value, `"OffloadPort":8287`) != tt.want {
+			t.Errorf("the lease of %s is %s", tt.node.Name(), value)
+		}
+		eventually(t, "sockets are as wanted", func() error {
+			out, err := output(t, tt.node.Host, "ss", "-Hlntu")
+			if err == nil && (strings.Count(out, ":8287 ") == 2 && strings.Contains(out, ":8288 ")) != tt.want {
+				err = fmt.Errorf("%s listens at\n%s", tt.node.Name(), out)
+			}
+			return err
 		})
 	}
 }

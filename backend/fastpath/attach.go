@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,6 +40,19 @@ func (p *programs) deviceHook() hook { return hook{fastpathProgToContainer, p.co
 
 func portHooks(index int) []hook {
 	return []hook{{fastpathProgLeft, index}, {fastpathProgFromContainer, index}}
+}
+
+// probeTCX attaches a program to an interface that never exists. A kernel with tcx
+// (Linux 6.6) returns ENODEV.
+func probeTCX(program *ebpf.Program) error {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXIngress})
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return nil
+	case err != nil:
+		return fmt.Errorf("attach with tcx, which needs Linux 6.6 or newer: %w", explain(err))
+	}
+	return l.Close()
 }
 
 // attach attaches a program, or has the link of an earlier process run it from

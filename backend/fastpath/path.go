@@ -78,7 +78,7 @@ func New(c Config) (_ *Path, err error) {
 	if p.programs, p.adopted, err = open(c); err != nil {
 		return nil, err
 	}
-	p.stale = p.adopted // nobody has watched the rules
+	p.stale = p.adopted // promise: rules-changed-meanwhile
 	device, err := net.InterfaceByIndex(c.Device)
 	if err != nil {
 		return nil, fmt.Errorf("find tunnel device: %w", err)

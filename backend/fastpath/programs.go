@@ -44,7 +44,9 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	}
 	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
 	if adopted, err = p.adopt(); err == nil && !adopted {
-		err = p.load()
+		if err = p.load(); err == nil {
+			err = probeTCX(p.FromContainer)
+		}
 	}
 	if err != nil {
 		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())

@@ -25,7 +25,7 @@ const (
 func (p *Path) rulesChanged() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stale = true
+	p.stale = true // promise: changed-rules-judge-again
 	p.suspendErr = p.programs.suspend()
 }
 

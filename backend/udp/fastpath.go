@@ -44,7 +44,8 @@ func (k *kernel) openFast() {
 		})
 	}
 	if err != nil {
-		k.failFast(err)
+		k.fast.reason = err.Error()
+		log.Infof("go on without fast path device=%s reason=%q", k.deviceName(), err)
 	}
 }
 

@@ -36,7 +36,7 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 		return err
 	}
 	for _, device := range slices.Concat(devices, lost) {
-		if err := removeDevice(h, device); err != nil {
+		if err := removeDevice(h, device, network); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -118,8 +118,9 @@ func lostDevices(h *netlink.Handle) ([]string, error) {
 }
 
 // removeDevice removes the programs of a device, and then the device, unless
-// another process has locked it.
-func removeDevice(h *netlink.Handle, name string) error {
+// another process has locked it. A device that serves another network as well stays
+// without the addresses and routes of this one.
+func removeDevice(h *netlink.Handle, name string, network netip.Prefix) error {
 	lock, err := netdev.Lock(name)
 	if errors.Is(err, netdev.ErrLocked) {
 		return nil
@@ -127,8 +128,15 @@ func removeDevice(h *netlink.Handle, name string) error {
 	if err != nil {
 		return err
 	}
-	log.Infof("remove kernel data path of an earlier run device=%s", name)
-	return errors.Join(removePath(h, name), lock.Close())
+	shared := false
+	if l, e := h.LinkByName(name); e == nil { // programs may have outlived their device
+		shared, err = rtnl.Release(h, l, network)
+	}
+	if !shared && err == nil {
+		log.Infof("remove kernel data path of an earlier run device=%s", name)
+		err = removePath(h, name)
+	}
+	return errors.Join(err, lock.Close())
 }
 
 func removePath(h *netlink.Handle, device string) error {
@@ -169,7 +177,7 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 			return "", false, nil, err
 		}
 		for _, other := range left[i+1:] {
-			err = errors.Join(err, removeDevice(h, other))
+			err = errors.Join(err, removeDevice(h, other, network))
 		}
 		return device, true, lock, err
 	}

@@ -51,8 +51,7 @@ func InUse() (map[netip.Addr]bool, error) {
 }
 
 // namespaces returns a path to each network namespace, except that of the host's
-// first process alone. Only a process with all of its capabilities may see it
-// (ptrace(2)), and no pod is in it.
+// first process alone: even root may be forbidden to see it, and no pod is in it.
 func namespaces() ([]string, error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	if err != nil {

@@ -26,6 +26,7 @@ type guest struct {
 	job    *job
 	memory int    // MiB
 	append string // arguments of the kernel
+	cards  string // model of two network cards that are joined; "": none
 }
 
 // emulation has the processor's features but those with which some kernels boot
@@ -51,6 +52,11 @@ func (g guest) run(ctx context.Context, out io.Writer, results string) error {
 	args := append([]string{"-m", strconv.Itoa(g.memory), "-kernel", g.kernel.vmlinuz(), "-initrd", g.kernel.initrd(), "-append", arguments + g.append}, emulation...)
 	for _, drive := range []string{g.root + ",snapshot=on", g.kernel.modules() + ",snapshot=on", disk} {
 		args = append(args, "-drive", "format=raw,if=virtio,cache=unsafe,file="+drive)
+	}
+	for _, id := range []string{"1", "2"} {
+		if g.cards != "" {
+			args = append(args, "-netdev", "hubport,hubid=0,id=hub"+id, "-device", g.cards+",netdev=hub"+id+",mac=52:54:00:00:00:0"+id)
+		}
 	}
 	qemu := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "qemu-system-x86_64"}, args...)...)
 	qemu.Stderr = os.Stderr

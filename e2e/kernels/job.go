@@ -17,7 +17,7 @@ import (
 // packages are those whose tests touch the kernel.
 var packages = []string{
 	"backend/udp/bpf", "backend/udp", "backend/vxlan", "backend/hostgw", "backend/wireguard",
-	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute", "pkg/probe", "e2e",
+	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute", "pkg/probe", "pkg/offloadprobe", "e2e",
 }
 
 // skipped are patterns of the tests that need more than a kernel: Docker, systemd, the

@@ -45,6 +45,7 @@ type options struct {
 	timeout  time.Duration
 	memory   int // MiB
 	append   string
+	cards    string
 	lines    []string
 }
 
@@ -80,6 +81,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
 	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
 	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
+	fs.StringVar(&o.cards, "cards", "", "QEMU's `model` of two network cards that are joined, eth0 and eth1, such as virtio-net-pci; empty: none")
 	fs.Usage = func() {
 		fmt.Fprintf(usage, "Usage: ./test -kernels [flags] [LINE…]\n\nRuns the tests on Debian's kernels %s, or on those of each LINE.\n\nFlags:\n", strings.Join(lines, ", "))
 		fs.PrintDefaults()
@@ -120,7 +122,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			continue
 		}
 		if err == nil {
-			err = test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append})
+			err = test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append, cards: o.cards})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", line, err))

@@ -74,6 +74,11 @@ func TestReplace(t *testing.T) {
 		t.Errorf("%d of %d packets are lost", lost, sent)
 	}
 	after, _ := r.control.Node("n1")
+	for _, taint := range after.Spec.Taints {
+		if taint.Key == "node.kubernetes.io/network-unavailable" {
+			t.Error("the Node has the taint of a network that is not there")
+		}
+	}
 	if a, b := before.Metadata.Annotations[prefix+"backend-data"], after.Metadata.Annotations[prefix+"backend-data"]; a != b {
 		t.Errorf("backend-data was %s, and is %s", a, b)
 	}

@@ -82,6 +82,10 @@ var promises = []promise{
 		{"copied-options-only", always, "backend/udp", "TestFragments", "want [500 496 80]"},
 		{"search-ends-below-limit", yields("0, size+2*precision"), "pkg/probe", "TestSearchEndsBelowTheLimit", "want the full size again"},
 	}},
+	{"The host's rules hold on the fast path", []mutation{
+		{"changed-rules-judge-again", skip, "backend/fastpath", "TestRuleAdded", "the flow has no mark"},
+		{"rules-changed-meanwhile", skip, "backend/fastpath", "TestRuleAddedMeanwhile", "the flow has no mark"},
+	}},
 	{"Other users and programs", []mutation{
 		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},
 		{"lock-of-another-user-is-none", always, "pkg/netdev", "TestLockNameOfAnotherUser", "with a name that is nobody's"},

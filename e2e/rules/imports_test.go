@@ -79,6 +79,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/xtables", ""},
 
 	{"contrib/image", ""},
+	{"contrib/kubernetes", ""},
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
@@ -88,6 +89,7 @@ var layers = []struct{ from, to string }{
 
 // testLayers lists the packages that tests may import as well.
 var testLayers = []struct{ from, to string }{
+	{"contrib/kubernetes", "daemon"},
 	{"cli", "subnet/etcdv3"},
 	{"subnet/embed", "subnet subnet/etcd subnet/etcdv3"},
 	{"subnet/etcdv3", "subnet/embed"},

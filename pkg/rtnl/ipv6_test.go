@@ -280,3 +280,30 @@ func TestReachBothFamilies(t *testing.T) {
 		return err
 	}))
 }
+
+// A device that serves networks of both families outlives the end of one: that one's
+// addresses and routes go, and the device with the last one.
+func TestRemoveDeviceOfBothFamilies(t *testing.T) {
+	b := newBench(t)
+	protocol := fmt.Sprint(int(Protocol))
+	b.ip("addr add " + address6.String() + " dev " + device + " nodad")
+	b.ip("-6 route add " + network6.String() + " dev " + device + " proto " + protocol)
+	b.ip("-6 route add fd00:99::/64 dev " + device + " proto " + protocol)
+	remove := func(network netip.Prefix) {
+		b.check(b.host.Do(func() error { return RemoveDevices(network, "vxlan", func(name string) bool { return name == device }) }))
+	}
+	remove(network6)
+	if text := b.ip("-6 addr show dev " + device); strings.Contains(text, "fd00:5:") {
+		t.Errorf("the address stays: %s", text)
+	}
+	if text := b.ip("-6 route show dev " + device); strings.Contains(text, "fd00:5:") || !strings.Contains(text, "fd00:99::/64") {
+		t.Errorf("the routes are %s", text)
+	}
+	if text := b.ip("addr show dev " + device); !strings.Contains(text, "10.5.255.0/32") {
+		t.Errorf("the other network's address is gone: %s", text)
+	}
+	remove(network)
+	if b.host.HasLink(device) {
+		t.Error("the device is still there")
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 )
 
@@ -47,11 +48,56 @@ func removeDevice(h *netlink.Handle, l netlink.Link, network netip.Prefix) error
 	if err != nil {
 		return err
 	}
-	log.Infof("remove device of an earlier run device=%s", name)
-	if err = h.LinkDel(l); err != nil {
-		err = fmt.Errorf("delete device %s: %w", name, err)
+	shared, err := Release(h, l, network)
+	if !shared && err == nil {
+		log.Infof("remove device of an earlier run device=%s", name)
+		if err = h.LinkDel(l); err != nil {
+			err = fmt.Errorf("delete device %s: %w", name, err)
+		}
 	}
 	return errors.Join(err, lock.Close())
+}
+
+// Release takes the addresses and our routes of network off a device that serves
+// another network as well, as one device may serve those of both families. shared is
+// false for a device that serves no other: the caller may delete it.
+func Release(h *netlink.Handle, l netlink.Link, network netip.Prefix) (shared bool, err error) {
+	var within []netip.Prefix
+	for _, f := range inet.Families {
+		addrs, err := Addrs(h, l, f)
+		if err != nil {
+			return false, err
+		}
+		for _, a := range addrs {
+			if network.Contains(a.Addr()) {
+				within = append(within, a)
+			} else {
+				shared = true
+			}
+		}
+	}
+	if !shared {
+		return false, nil
+	}
+	name := l.Attrs().Name
+	log.Infof("take a network of an earlier run off device=%s network=%v", name, network)
+	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Protocol: Protocol}
+	routes, err := Routes(h, inet.Of(network.Addr()), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	errs := []error{err}
+	for _, r := range routes {
+		if r.Dst == nil || !network.Contains(netdev.Prefix(*r.Dst).Addr()) {
+			continue
+		}
+		if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("delete route %v of %s: %w", r.Dst, name, err))
+		}
+	}
+	for _, a := range within {
+		if err := h.AddrDel(l, &netlink.Addr{IPNet: netdev.IPNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, fmt.Errorf("delete address %v of %s: %w", a, name, err))
+		}
+	}
+	return true, errors.Join(errs...)
 }
 
 // RemoveRoutes deletes the routes of a kind into network that an earlier run left.

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/subnet/subnettest/kubeapi"
 )
@@ -43,8 +44,15 @@ func TestSetCondition(t *testing.T) {
 	if down["status"] != "True" || down["message"] != "no route" || down["reason"] != "FlannelIsNotReady" {
 		t.Errorf("condition is %v", down)
 	}
-	if still := set(Condition{Unavailable: true, Message: "no device"}); still["lastTransitionTime"] != down["lastTransitionTime"] || still["message"] != "no device" {
-		t.Errorf("condition is %v, was %v", still, down)
+	old := condition{Type: conditionType, Status: "True", LastTransitionTime: time.Unix(0, 0).UTC()}
+	if err := k.patchOwn(t.Context(), strategicPatch, map[string]any{"status": map[string]any{"conditions": []condition{old}}}); err != nil {
+		t.Fatal(err)
+	}
+	if still := set(Condition{Unavailable: true, Message: "no device"}); still["lastTransitionTime"] != "1970-01-01T00:00:00Z" || still["message"] != "no device" {
+		t.Errorf("condition is %v: the status is as it was", still)
+	}
+	if again := set(Condition{}); again["lastTransitionTime"] == "1970-01-01T00:00:00Z" {
+		t.Errorf("condition is %v: the status is another", again)
 	}
 }
 

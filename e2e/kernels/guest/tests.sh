@@ -18,7 +18,8 @@ path() {
 	programs/flannel -etcd-endpoint=http://127.0.0.1:2379 -state-dir=/tmp/state >out/flannel.log 2>&1 &
 	flannel=$!
 	for _ in $(seq 300); do
-		curl -sf http://127.0.0.1:8286/api/v1/status >out/status.json && grep -q '"datapath"' out/status.json && break
+		curl -sf http://127.0.0.1:8286/api/v1/status >out/status.json &&
+			grep -qE 'attached by|"datapath": *"(offload|plain)"' out/status.json && break
 		sleep 0.2
 	done
 	kill $flannel

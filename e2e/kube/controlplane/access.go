@@ -1,0 +1,45 @@
+package controlplane
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"path/filepath"
+)
+
+// Kubectl runs kubectl as the administrator and returns what it prints.
+func (c *ControlPlane) Kubectl(args ...string) string {
+	c.t.Helper()
+	c.write("admin.conf", c.Kubeconfig(adminToken))
+	cmd := c.host.Command(c.t.Context(), filepath.Join(c.bin, "kubectl"), append([]string{"--kubeconfig=" + c.path("admin.conf")}, args...)...)
+	var errors bytes.Buffer
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("kubectl %q: %v\n%s", args, err, &errors)
+	}
+	return string(out)
+}
+
+// PatchAs applies a strategic merge patch with the rights of a token. It returns the
+// API server's status code and answer.
+func (c *ControlPlane) PatchAs(token, path string, patch any) (int, string, error) {
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return 0, "", err
+	}
+	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPatch, c.URL()+path, bytes.NewReader(text))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/strategic-merge-patch+json")
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(answer), err
+}
