@@ -32,9 +32,6 @@ type mix struct {
 
 var both = inet.Families[:]
 
-// patience bounds every wait for what must happen.
-const patience = 20 * time.Second
-
 func (m mix) String() string { return fmt.Sprintf("%v in %s", m.inside, m.mode) }
 
 // dualNode is newNode on a host with addresses of both families.
@@ -160,10 +157,13 @@ func TestFamiliesInside(t *testing.T) {
 
 func ping(t *testing.T, from, to *node, f inet.Family, size int) {
 	t.Helper()
-	out, err := from.container.Command(t.Context(), "ping", "-n", "-c", "2", "-i", "0.01", "-W", "10", "-s", fmt.Sprint(size), to.innerAddr(f).String()).CombinedOutput()
-	if err != nil {
-		t.Errorf("ping of %d bytes over %v: %v\n%s", size, f, err, out)
-	}
+	netnstest.Eventually(t, fmt.Sprintf("ping of %d bytes over %v", size, f), func() error {
+		out, err := from.container.Command(t.Context(), "ping", "-n", "-c", "1", "-W", "2", "-s", fmt.Sprint(size), to.innerAddr(f).String()).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		return err
+	})
 }
 
 // bulk echoes data by TCP.
@@ -190,7 +190,7 @@ func bulk(t *testing.T, from, to *node, f inet.Family) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(netnstest.Patience)); err != nil {
 		t.Error(err)
 	}
 	data := make([]byte, 2<<20)

@@ -167,15 +167,20 @@ func (s *site) runAll() {
 	})
 }
 
-// reach pings in both families, with the largest packets that containers send.
+// reach waits until pings arrive in both families, with the largest packets that
+// containers send. Crossing initiations may leave wireguard-go with a session that only
+// sends, for 15 s; see handshakeAll.
 func (s *site) reach(to *site) {
 	s.Helper()
 	for from, dst := range map[netip.Addr]netip.Addr{s.addr: to.addr, s.addr6(): to.addr6()} {
 		size := fmt.Sprint(s.tunnels.MTU() - inet.Of(from).HeaderLen() - 8)
-		out, err := s.host.Command(s.Context(), "ping", "-n", "-M", "do", "-c", "2", "-i", "0.1", "-W", "10", "-s", size, "-I", from.String(), dst.String()).CombinedOutput()
-		if err != nil {
-			s.Errorf("ping: %v\n%s", err, out)
-		}
+		netnstest.Eventually(s, fmt.Sprintf("ping from %v to %v", from, dst), func() error {
+			out, err := s.host.Command(s.Context(), "ping", "-n", "-M", "do", "-c", "1", "-W", "1", "-s", size, "-I", from.String(), dst.String()).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w\n%s", err, out)
+			}
+			return err
+		})
 	}
 }
 
