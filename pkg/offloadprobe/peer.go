@@ -103,19 +103,18 @@ func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 	switch p.check(ctx, to, s) {
 	case passed: // a fault ends by verify
 		p.note(to, func(r *Result) { r.Known = true })
-	case lost:
+	case lost, unreachable: // a broken checksum lets no connection through
 		p.diagnoseIfDue(ctx, to)
 	}
 }
 
-// verify ends a fault after both checks have passed twice.
+// verify ends a fault after both checks have passed twice, and shapes of UDP that stand
+// for TCP where there is no connection.
 func (p *Prober) verify(ctx context.Context, to *peer) {
-	checks, reachable := 0, true
+	reachable := true
 	for range 2 {
-		for _, check := range []shape{udpCheck, tcpSegments} {
+		for _, check := range []shape{udpCheck, smallChecksum, segments, tcpSegments} {
 			switch p.check(ctx, to, check) {
-			case passed:
-				checks++
 			case lost:
 				p.diagnoseIfDue(ctx, to)
 				return
@@ -124,8 +123,7 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 			}
 		}
 	}
-	// Without connections, UDP alone says nothing about a fault of TCP.
-	if layer := p.faultTo(to); reachable || checks > 0 && layer != TCPSegmentation && layer != PathMTU {
+	if reachable || p.faultTo(to) != TCPSegmentation {
 		p.setTx(to, "")
 	}
 }
