@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -55,21 +56,21 @@ func (n *node) before(t *testing.T) {
 // firstProgram returns the first program for frames that arrive at an interface.
 func (n *node) firstProgram(t *testing.T, index int) ebpf.ProgramID {
 	t.Helper()
-	var chain *link.QueryResult
+	var chain []link.AttachedProgram
 	err := n.Do(func() (err error) {
-		chain, err = link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+		chain, err = netdev.Programs(index, ebpf.AttachTCXIngress)
 		return err
 	})
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.6
 		return n.firstFilter(t, index)
 	}
 	if err != nil {
-		t.Fatalf("programs of interface %d: %v, %v", index, chain, err)
+		t.Fatalf("programs of interface %d: %v", index, err)
 	}
-	if len(chain.Programs) == 0 {
+	if len(chain) == 0 {
 		return 0
 	}
-	return chain.Programs[0].ID
+	return chain[0].ID
 }
 
 // firstFilter is firstProgram on a kernel without tcx.

@@ -218,7 +218,8 @@ static __always_inline enum outcome judge(struct nf_conn *ct, const struct packe
 		if (!(ct->proto.tcp.seen[0].flags & ct->proto.tcp.seen[1].flags & IP_CT_TCP_FLAG_BE_LIBERAL))
 			return WINDOW;
 	} else if ((status & (IPS_SEEN_REPLY | IPS_ASSURED)) == IPS_SEEN_REPLY &&
-		   (__s64)(bpf_jiffies64() - ct->proto.udp.stream_ts) > 0) {
+		   /* The verifier of older kernels takes the union for its first member. */
+		   (__s64)(bpf_jiffies64() - BPF_CORE_READ(ct, proto.udp.stream_ts)) > 0) {
 		return NOT_ESTABLISHED; /* the kernel gives it the longer timeout now */
 	}
 	if (!(ct->mark & mark))
