@@ -98,7 +98,7 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 		t.Fatalf("the host's HTTP client has a transport of type %T", c.client.Transport)
 	}
 	// The API server makes its own certificate, which the daemons check.
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	transport.TLSClientConfig, transport.DisableKeepAlives = &tls.Config{InsecureSkipVerify: true}, false
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		for name := range c.running {
