@@ -44,7 +44,7 @@ type watch struct {
 
 // once watches until the API server ends the watch in order (nil) or it fails.
 func (w *watch) once(ctx context.Context, c *client) error {
-	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", query: url.Values{
+	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", many: true, query: url.Values{
 		"watch": {"1"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {strconv.FormatInt(int64(w.rev), 10)},
 		"timeoutSeconds": {strconv.Itoa(watchSeconds())},
 	}}, w.silence)
