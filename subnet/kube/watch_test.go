@@ -181,6 +181,11 @@ func TestHeartbeatIsNoChange(t *testing.T) {
 	k, requests := open(t, s)
 	peers, _ := run(t, k)
 	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	eventually(t, "the watch", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.watches > 0
+	})
 	before := requests.Load()
 	for range 50 {
 		put(t, s, 1, 2, 3)
