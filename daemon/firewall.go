@@ -81,7 +81,8 @@ func (t table) tolerate(err error) error {
 }
 
 func (t table) equal(u table) bool {
-	return t.enabled == u.enabled && t.Network == u.Network && t.Subnet == u.Subnet && slices.Equal(t.Exclude, u.Exclude)
+	return t.enabled == u.enabled && t.Network == u.Network && t.Subnet == u.Subnet &&
+		t.NoForward == u.NoForward && t.OrderedPorts == u.OrderedPorts && slices.Equal(t.Exclude, u.Exclude)
 }
 
 func (f *firewall) tablesFor(config *subnet.Config, l subnet.Lease) (tables []table) {
@@ -92,6 +93,7 @@ func (f *firewall) tablesFor(config *subnet.Config, l subnet.Lease) (tables []ta
 		}
 		t := table{Rules: masq.Rules{Network: config.RangeOf(family).Network, Subnet: own}, second: len(tables) > 0}
 		t.enabled = f.options.masquerades(t.Network)
+		t.NoForward, t.OrderedPorts = !f.options.forwardRules, f.options.orderedPorts
 		for _, p := range f.options.masqExclude {
 			if inet.Of(p.Addr()) == family {
 				t.Exclude = append(t.Exclude, p)

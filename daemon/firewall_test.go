@@ -36,7 +36,7 @@ func TestFirewall(t *testing.T) {
 		{"disabled", false, "device", nil, []string{"remove"}, false},
 		{"disabled, without nftables", false, "", errNoTables, []string{"remove"}, false},
 	} {
-		f := newFirewall(&Options{ipMasq: tt.enabled})
+		f := newFirewall(&Options{forwardRules: true, ipMasq: tt.enabled})
 		var calls []string
 		ctx, cancel := context.WithCancel(t.Context())
 		call := func(name string, r masq.Rules) {
@@ -71,7 +71,7 @@ func TestFirewall(t *testing.T) {
 }
 
 func TestFirewallApplyFails(t *testing.T) {
-	f := newFirewall(&Options{ipMasq: true})
+	f := newFirewall(&Options{forwardRules: true, ipMasq: true})
 	f.set = func(masq.Rules) error { return errUnusable }
 	network, own := netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("10.5.7.0/24")
 	if err := f.apply(&subnet.Config{Range: subnet.Range{Network: network}}, subnet.Lease{Subnet: own}); !errors.Is(err, errUnusable) {

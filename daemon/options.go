@@ -57,6 +57,8 @@ type Options struct {
 	ipMasq        bool
 	ipv6Masq      string // masqAuto, "true" or "false"
 	masqExclude   []netip.Prefix
+	forwardRules  bool
+	orderedPorts  bool
 	stateDir      string
 
 	probeInterval time.Duration
@@ -143,6 +145,8 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade packets that leave the overlay network")
 	fs.StringVar(&o.ipv6Masq, "ip-masq-ipv6", masqAuto, "masquerade IPv6 packets that leave the overlay network: auto (as -ip-masq says, if IPv6Network is private, of fc00::/7), true, false")
 	fs.Func("ip-masq-exclude", "`CIDR` to which packets are not masqueraded, of either family; may be repeated, or a list separated by commas", o.addMasqExclude)
+	fs.BoolVar(&o.orderedPorts, "ip-masq-fully-random-disable", false, "masquerade without random ports")
+	fs.BoolVar(&o.forwardRules, "iptables-forward-rules", true, "with -ip-masq, accept packets of the overlay network for forwarding")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for data that must survive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
 	fs.BoolVar(&o.statusPprof, "status-pprof", false, "also serve /debug/pprof/ at -status-addr")

@@ -74,6 +74,16 @@ func TestReplace(t *testing.T) {
 		t.Errorf("%d of %d packets are lost", lost, sent)
 	}
 	after, _ := r.control.Node("n1")
+	name, err := flannel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leases := nodes[0].run(name, "leases", "-kube-subnet-mgr", "-kubeconfig-file="+nodes[0].dir+"/kubeconfig")
+	for _, n := range nodes {
+		if !strings.Contains(leases, n.gateway().Masked().String()) || !strings.Contains(leases, n.name) {
+			t.Errorf("flannel leases lacks %s:\n%s", n.name, leases)
+		}
+	}
 	for _, taint := range after.Spec.Taints {
 		if taint.Key == "node.kubernetes.io/network-unavailable" {
 			t.Error("the Node has the taint of a network that is not there")

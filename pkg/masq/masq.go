@@ -32,6 +32,9 @@ type Rules struct {
 	// Exclude are destinations, of the network's family, to which packets keep the
 	// source of their container.
 	Exclude []netip.Prefix
+	// NoForward leaves out the forward chain. OrderedPorts masquerades without random
+	// ports.
+	NoForward, OrderedPorts bool
 }
 
 // Apply makes the table for r in the network namespace of the calling thread, or

@@ -52,6 +52,20 @@ const golden6 = `table ip6 flannel-fd00__-48 {
 }
 `
 
+// A table without forwarding and random ports lacks these alone.
+func TestReducedRules(t *testing.T) {
+	h := newNamespace(t)
+	r := sample()
+	r.NoForward, r.OrderedPorts = true, true
+	check(t, h.Do(func() error { return Apply(r) }))
+	before, rest, _ := strings.Cut(golden, "	chain forward {")
+	_, after, _ := strings.Cut(rest, "\n\n")
+	want := before + strings.ReplaceAll(after, " fully-random", "")
+	if have := nft(t, h, "list", "table", "ip", "flannel-10.5.0.0-16"); have != want {
+		t.Errorf("table is\n%s\nwant\n%s", have, want)
+	}
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -39,12 +39,14 @@ func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	accept := nftables.ChainPolicyAccept
 	p, n := r.Subnet.Masked(), r.Network.Masked()
 
-	forward := c.AddChain(&nftables.Chain{
-		Name: "forward", Table: t, Type: nftables.ChainTypeFilter, Policy: &accept,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1),
-	})
-	add(c, forward, saddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
-	add(c, forward, daddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
+	if !r.NoForward {
+		forward := c.AddChain(&nftables.Chain{
+			Name: "forward", Table: t, Type: nftables.ChainTypeFilter, Policy: &accept,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1),
+		})
+		add(c, forward, saddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
+		add(c, forward, daddr(n, is), counted(&expr.Verdict{Kind: expr.VerdictAccept}))
+	}
 
 	postrouting := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
@@ -53,7 +55,7 @@ func (r Rules) addChains(c *nftables.Conn, t *nftables.Table) {
 	leave := []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 	// Without random ports, two connections to one target can race for the same
 	// conntrack tuple (iptables' --random-fully).
-	hide := counted(&expr.Masq{FullyRandom: true})
+	hide := counted(&expr.Masq{FullyRandom: !r.OrderedPorts})
 	add(c, postrouting, marked(foreignMark), leave)
 	add(c, postrouting, saddr(n, isNot), daddr(p, is), leave)
 	for _, excluded := range r.Exclude {

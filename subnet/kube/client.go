@@ -135,7 +135,12 @@ type request struct {
 	query        url.Values
 	contentType  string
 	body         any // encoded as JSON; nil: none
+	// many: the answer is of all Nodes. A busy API server lets such a request wait.
+	many bool
 }
+
+// manyFactor is how much longer than others a request for all Nodes may wait: 30 s.
+const manyFactor = 6
 
 // stream sends r and returns the body of the answer. A read of it fails after a
 // pause of silence. The caller closes it.
@@ -151,13 +156,17 @@ func (c *client) stream(ctx context.Context, r request, silence time.Duration) (
 		}
 		body = bytes.NewReader(text)
 	}
+	limit := c.answer
+	if r.many {
+		limit *= manyFactor
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	watchdog := time.AfterFunc(c.answer, func() { cancel(errSilent) })
+	watchdog := time.AfterFunc(limit, func() { cancel(errSilent) })
 	resp, err := c.send(ctx, r, target.String(), body)
 	if err != nil {
 		watchdog.Stop()
 		if errors.Is(context.Cause(ctx), errSilent) {
-			err = fmt.Errorf("%w within %v", errSilent, c.answer)
+			err = fmt.Errorf("%w within %v", errSilent, limit)
 		}
 		cancel(nil)
 		return nil, fmt.Errorf("%s %s: %w", r.method, target.String(), err)

@@ -28,7 +28,7 @@ import (
 
 const (
 	// answerLimit bounds the time until the API server's answer begins, and the
-	// pauses within an answer.
+	// pauses within an answer, for a request of one object.
 	answerLimit = 5 * time.Second
 	// watchLimit bounds the pauses of a watch. The API server sends a bookmark each
 	// minute (k8s.io/apiserver, storage/cacher).

@@ -79,10 +79,10 @@ func refusesInitialEvents(err error) bool {
 // listByWatch lists by a watch that begins with all Nodes. The API server sends
 // them one by one, so neither side holds the whole list.
 func listByWatch(ctx context.Context, c *client, each func(*node)) (subnet.Rev, error) {
-	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", query: url.Values{
+	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", many: true, query: url.Values{
 		"watch": {"1"}, "sendInitialEvents": {"true"}, "resourceVersionMatch": {"NotOlderThan"}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(watchSeconds())},
-	}}, c.answer)
+	}}, manyFactor*c.answer)
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +112,7 @@ func listByPages(ctx context.Context, c *client, each func(*node)) (subnet.Rev, 
 			} `json:"metadata"`
 			Items []node `json:"items"`
 		}
-		body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", query: query}, c.answer)
+		body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", many: true, query: query}, manyFactor*c.answer)
 		if err != nil {
 			return 0, err
 		}

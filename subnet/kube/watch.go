@@ -44,7 +44,7 @@ type watch struct {
 
 // once watches until the API server ends the watch in order (nil) or it fails.
 func (w *watch) once(ctx context.Context, c *client) error {
-	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", query: url.Values{
+	body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", many: true, query: url.Values{
 		"watch": {"1"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {strconv.FormatInt(int64(w.rev), 10)},
 		"timeoutSeconds": {strconv.Itoa(watchSeconds())},
 	}}, w.silence)
@@ -102,30 +102,35 @@ func (w *watch) events(e *event) []subnet.Event {
 	if e.Type == eventBookmark {
 		return nil
 	}
-	w.noteOwn(e)
+	own := w.noteOwn(e)
 	l, ok, err := w.config.Annotations.lease(n)
+	if err != nil {
+		w.bad.Skip(n.Metadata.Name, err)
+	}
 	switch {
-	case e.Type == eventDeleted || err == nil && !ok:
+	// Our own annotations, if they are damaged, are to be written again.
+	case e.Type == eventDeleted || err == nil && !ok || err != nil && own:
 		if l, err = n.key(); err != nil {
 			return nil // it never was a lease
 		}
 		return []subnet.Event{{Type: subnet.Removed, Lease: &l}}
 	case err != nil:
 		// What the peer published before stays in force: a mistake must not disconnect it.
-		w.bad.Skip(n.Metadata.Name, err)
 		return nil
 	}
 	return []subnet.Event{{Type: subnet.Added, Lease: &l}}
 }
 
-// noteOwn keeps our own Node as the watch delivers it.
-func (w *watch) noteOwn(e *event) {
+// noteOwn keeps our own Node as the watch delivers it, and reports whether e is of it.
+func (w *watch) noteOwn(e *event) bool {
 	name := w.knownName()
-	switch {
-	case name == "" || e.Object.Metadata.Name != name:
-	case e.Type == eventDeleted:
+	if name == "" || e.Object.Metadata.Name != name {
+		return false
+	}
+	if e.Type == eventDeleted {
 		w.setOwn(nil)
-	default:
+	} else {
 		w.setOwn(&e.Object)
 	}
+	return true
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 	"github.com/coreos/flannel/subnet/subnettest/kubeapi"
 )
@@ -22,6 +24,7 @@ func run(t *testing.T, k *Store) (peers func() []string, m *subnet.Manager) {
 		t.Fatal(err)
 	}
 	m = subnet.NewManager(k, h, h.config, subnet.Timing{})
+	m.Adopt(l)
 	known := make(map[string]bool)
 	changes := make(chan []subnet.Event)
 	ended := make(chan struct{})
@@ -142,6 +145,33 @@ func TestAnnotationsRemoved(t *testing.T) {
 	eventually(t, "two peers", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24"}) })
 }
 
+// Annotations of our own that another party damages are written again at once.
+func TestDamagedOwnAnnotations(t *testing.T) {
+	s := kubeapi.Start(t)
+	s.PutNode(self, nil, "10.5.200.0/24")
+	put(t, s, 1)
+	k, _ := open(t, s)
+	peers, m := run(t, k)
+	eventually(t, "a peer", func() bool { return len(peers()) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	renewed := make(chan error, 1)
+	go func() { renewed <- m.Renew(ctx, m.Status().Lease) }()
+	defer func() {
+		cancel()
+		<-renewed
+	}()
+	want := s.Annotations(self)
+	for suffix, damage := range map[string]string{suffixData[inet.IPv4]: "{", suffixPublicIP[inet.IPv4]: "x", suffixManaged: "false"} {
+		damaged := s.Annotations(self)
+		damaged[names.prefix+suffix] = damage
+		s.PutNode(self, damaged, "10.5.200.0/24")
+		eventually(t, "the annotation "+suffix, func() bool {
+			peers()
+			return s.Annotations(self)[names.prefix+suffix] == want[names.prefix+suffix]
+		})
+	}
+}
+
 // A change that is no change of a lease, as a kubelet makes it every few minutes,
 // gives no event to the data plane.
 func TestHeartbeatIsNoChange(t *testing.T) {
@@ -151,6 +181,11 @@ func TestHeartbeatIsNoChange(t *testing.T) {
 	k, requests := open(t, s)
 	peers, _ := run(t, k)
 	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	eventually(t, "the watch", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.watches > 0
+	})
 	before := requests.Load()
 	for range 50 {
 		put(t, s, 1, 2, 3)

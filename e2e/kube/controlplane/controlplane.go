@@ -98,7 +98,7 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 		t.Fatalf("the host's HTTP client has a transport of type %T", c.client.Transport)
 	}
 	// The API server makes its own certificate, which the daemons check.
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	transport.TLSClientConfig, transport.DisableKeepAlives = &tls.Config{InsecureSkipVerify: true}, false
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		for name := range c.running {
@@ -178,6 +178,12 @@ func (c *ControlPlane) StartAPIServer() {
 		"--bind-address="+addr, "--advertise-address="+addr, "--secure-port="+port, "--service-cluster-ip-range=10.96.0.0/16",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.pub"),
 		"--service-account-signing-key-file="+c.path("sa.key"), "--authorization-mode=Node,RBAC", "--token-auth-file="+c.path("tokens.csv"))
+	c.AwaitReady()
+}
+
+// AwaitReady waits until the API server is ready: it answers, and reaches etcd.
+func (c *ControlPlane) AwaitReady() {
+	c.t.Helper()
 	c.await("kube-apiserver", func() error {
 		code, text, err := c.request(http.MethodGet, "/readyz", "", nil)
 		if err == nil && code != http.StatusOK {
