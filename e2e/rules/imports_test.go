@@ -96,7 +96,7 @@ var testLayers = []struct{ from, to string }{
 	{"backend/...", "pkg/uplink"},
 	{"pkg/offload", "pkg/tun"},
 	{"pkg/tun", "pkg/checksum"},
-	{"e2e", "pkg/checksum pkg/control"},
+	{"e2e", "pkg/checksum pkg/control pkg/netdev"},
 }
 
 // forTests are the packages that any test may import and the program may not.
