@@ -113,7 +113,9 @@ func guardPeers(n *node) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		peers[fields[3]] = "at " + endpoint.Addr().String()
+		for subnet := range strings.SplitSeq(fields[3], ",") { // a peer may have several
+			peers[subnet] = "at " + endpoint.Addr().String()
+		}
 	}
 	return peers, nil
 }
