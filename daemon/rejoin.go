@@ -47,19 +47,9 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to ...uplink.Uplink)
 	}
 	j.adopt(m)
 	if refused != nil {
-		return &networkSetupError{fmt.Errorf("use interfaces %s: %w", names(to), refused)}
+		return &networkSetupError{fmt.Errorf("use interface %s: %w", j.state.get().interfaces(), refused)}
 	}
 	return nil
-}
-
-func names(uplinks []uplink.Uplink) (text string) {
-	for i, up := range uplinks {
-		if i > 0 {
-			text += ", "
-		}
-		text += up.Name
-	}
-	return text
 }
 
 // adopt begins another network with m's lease, and the peers of the one before.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/coreos/flannel/backend"
@@ -58,6 +59,17 @@ func (p progress) outside() (families []inet.Family) {
 		}
 	}
 	return families
+}
+
+// interfaces returns the names of the uplinks, each once.
+func (p progress) interfaces() string {
+	var names []string
+	for _, f := range p.outside() {
+		if name := p.sides[f].uplink.Name; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // inside returns the families of config that this host carries.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -97,13 +98,17 @@ func TestEveryChange(t *testing.T) {
 	}
 }
 
+// segmenterMAC matches the random addresses of the kernel data path's veth pair.
+var segmenterMAC = regexp.MustCompile(`(flannel\d+-(?:seg|enc)@\S+ +\S+ +)[0-9a-f:]+`)
+
 // allState is the kernel's state as kernelState has it, with neighbours and
 // forwarding entries, and the files beside subnet.env.
 func allState(t *testing.T, n *node) string {
 	t.Helper()
 	var all strings.Builder
 	// A bridge has no state before its first port is up.
-	all.WriteString(strings.ReplaceAll(kernelState(t, n.Host), "UNKNOWN", "UP     "))
+	state := strings.ReplaceAll(kernelState(t, n.Host), "UNKNOWN", "UP     ")
+	all.WriteString(segmenterMAC.ReplaceAllString(state, "$1"))
 	for _, command := range []string{"ip neigh show nud permanent", "bridge fdb show"} {
 		words := strings.Fields(command)
 		out, err := output(t, n.Host, words[0], words[1:]...)

@@ -103,9 +103,12 @@ func TestFastPathRestart(t *testing.T) {
 		}
 		return nil
 	})
-	if n := b.status().Backend.Peers[0].TxFast; n == 0 {
-		t.Error("no packet to the peer counts as sent by the fast path")
-	}
+	eventually(t, "packets to the peer count as sent by the fast path", func() error {
+		if peers := b.status().Backend.Peers; len(peers) != 1 || peers[0].TxFast == 0 {
+			return fmt.Errorf("the peers are %+v", peers)
+		}
+		return nil
+	})
 	before := b.status().Backend.FastPath
 	stream := startStream(t, a.container, b.container)
 	const rounds = 1000

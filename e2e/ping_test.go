@@ -45,7 +45,7 @@ func TestPing(t *testing.T) {
 		a.Addr().Addr().String():   "an address of this host",
 		"10.5.250.3":               "no host of the overlay",
 		"10.5.1.0/33":              "is not a subnet",
-		"::1":                      "is not an IPv4 address",
+		"::1":                      "no host of the overlay",
 		"no-such-host.invalid":     "no host of the overlay",
 	} {
 		a.pings(c, 1, why, who)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ type programs struct {
 	config   Config
 	tunnel   Tunnel            // see join
 	attached map[hook]struct{} // since open
-	epoch    uint32            // see refresh
+	epoch    atomic.Uint32     // see refresh
 
 	objects
 }
@@ -42,7 +43,8 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	if err := c.validate(); err != nil {
 		return nil, false, fmt.Errorf("load fast path: %w", err)
 	}
-	p := &programs{config: c, attached: make(map[hook]struct{}), epoch: 1}
+	p := &programs{config: c, attached: make(map[hook]struct{})}
+	p.epoch.Store(1)
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		if err = p.load(); err == nil {
 			err = probeTCX(p.FromContainer)

@@ -36,12 +36,12 @@ func (p *Path) refresh(containers []Container) error {
 // used returns the stations whose packets took the fast path since the last
 // call.
 func (p *programs) used() (map[fastpathStation]bool, error) {
-	used := make(map[fastpathStation]bool)
+	used, epoch := make(map[fastpathStation]bool), p.epoch.Load()
 	var address fastpathAddress
 	var c fastpathContainer
 	containers := p.Containers.Iterate()
 	for containers.Next(&address, &c) {
-		if c.Used == p.epoch {
+		if c.Used == epoch {
 			used[fastpathStation{Bridge: c.Bridge, Mac: c.Mac}] = true
 		}
 	}
@@ -49,13 +49,13 @@ func (p *programs) used() (map[fastpathStation]bool, error) {
 	var port fastpathPort
 	ports := p.Ports.Iterate()
 	for ports.Next(&station, &port) {
-		if port.Used == p.epoch {
+		if port.Used == epoch {
 			used[station] = true
 		}
 	}
 	if err := errors.Join(containers.Err(), ports.Err()); err != nil {
 		return nil, fmt.Errorf("read containers of fast path: %w", err)
 	}
-	p.epoch++
+	p.epoch.Add(1)
 	return used, nil
 }

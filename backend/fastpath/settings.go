@@ -40,7 +40,7 @@ func jiffiesPerSecond() (uint32, error) {
 // the programs go on for lifetime, if replied for flows with a reply only. It runs
 // in the network namespace of the device.
 func (p *programs) renew(replied bool) error {
-	s := fastpathSettings{Epoch: p.epoch}
+	s := fastpathSettings{Epoch: p.epoch.Load()}
 	if replied {
 		s.Replied = 1
 	}
@@ -65,7 +65,7 @@ func (p *programs) renew(replied bool) error {
 }
 
 // suspend has all packets take the long way from now on.
-func (p *programs) suspend() error { return p.putSettings(fastpathSettings{Epoch: p.epoch}) }
+func (p *programs) suspend() error { return p.putSettings(fastpathSettings{Epoch: p.epoch.Load()}) }
 
 func (p *programs) putSettings(s fastpathSettings) error {
 	if err := p.Settings.Put(uint32(0), s); err != nil {

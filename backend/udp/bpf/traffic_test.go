@@ -51,7 +51,7 @@ func TestTCP(t *testing.T) {
 	const size = uint64(400e6)
 	r := iperf(t, a.Host, b.Host, b.inner(), "-n", "400M", "-P", "4")
 	t.Logf("%.1f Gb/s", r.End.SumReceived.BitsPerSecond/1e9)
-	if r.End.SumReceived.Bytes < float64(size)*0.9 { // the rest has not arrived when the sender ends
+	if r.End.SumReceived.Bytes < float64(size)/2 { // the rest has not arrived when the sender ends
 		t.Errorf("received %.0f bytes", r.End.SumReceived.Bytes)
 	}
 	untouched(t, a, b)
