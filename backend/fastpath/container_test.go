@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -93,8 +94,27 @@ func TestAddressMoves(t *testing.T) {
 	// The bridge's neighbour has the old address for up to base_reachable_time.
 	a.must(a.Netlink().NeighDel(&netlink.Neigh{LinkIndex: a.index(bridgeName), IP: a.addr().AsSlice()}))
 	a.greet(heir, a.addr())
+	a.awaitMAC(heir) // until then the former container receives
 	flood(t, stream{t, s.from, c}, b, a)
 	silent(t, s.to)
+}
+
+// awaitMAC waits until an address of the programs leads to a container.
+func (h *host) awaitMAC(c *netnstest.Host) {
+	h.t.Helper()
+	eth0, err := c.Netlink().LinkByName("eth0")
+	h.must(err)
+	h.until("an address leads to "+c.Name(), func() bool {
+		var address fastpathAddress
+		var container fastpathContainer
+		all := h.programs.Containers.Iterate()
+		for all.Next(&address, &container) {
+			if bytes.Equal(container.Mac[:], eth0.Attrs().HardwareAddr) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // TestContainerGone deletes a container with a flow on the fast path.
