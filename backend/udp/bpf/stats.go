@@ -73,6 +73,7 @@ func (p *Path) readPeers(f func(flannelKey, flannelPeer)) error {
 			sum := values[i*cpus]
 			for _, v := range values[i*cpus+1 : (i+1)*cpus] {
 				sum.TxPackets += v.TxPackets
+				sum.TxFast += v.TxFast
 				sum.TxBytes += v.TxBytes
 				sum.RxPackets += v.RxPackets
 				sum.RxBytes += v.RxBytes
