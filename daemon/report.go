@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 // reporter describes the state: to the status page, systemd and the log.
@@ -212,11 +213,19 @@ func (r *reporter) readyLine(config *subnet.Config, lease subnet.Lease, network 
 	o, p, stats := r.options, r.state.get(), network.Stats()
 	side := p.sides[p.outside()[0]]
 	return fmt.Sprintf("ready subnet=%s network=%s backend=%s datapath=%s mtu=%d peers=%d subnet_file=%s datapath_reason=%q "+
-		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t "+
-		"etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q status_addr=%s state_dir=%s probe_interval=%v",
+		"iface=%s iface_reason=%q public_ip=%v expires=%s node_id=%s ip_masq=%t %s status_addr=%s state_dir=%s probe_interval=%v",
 		lease.Subnets(), config.Networks(), config.BackendType, stats.DataPath, network.MTU(), len(stats.Peers), o.subnetFile, stats.Reason,
 		side.uplink.Name, side.uplink.Reason, lease.Attrs.HostAddr(), lease.Expiry(), lease.Attrs.NodeID, o.ipMasq,
-		strings.Join(o.store.Endpoints, ","), p.store.API, o.store.Prefix, o.store.Username, o.statusAddr, o.stateDir, o.probeInterval)
+		storeChoices(o.store.Config(), p.store.API), o.statusAddr, o.stateDir, o.probeInterval)
+}
+
+// storeChoices is the store's part of the line "ready".
+func storeChoices(c store.Config, api string) string {
+	servers := strings.Join(c.Servers(), ",")
+	if api == store.APIKubernetes {
+		return "kubernetes=" + servers
+	}
+	return fmt.Sprintf("etcd=%s etcd_api=%s etcd_prefix=%s etcd_user=%q", servers, api, c.Prefix, c.Username)
 }
 
 // statusServer serves reports over HTTP.

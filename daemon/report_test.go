@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/subnet/store"
 )
 
 // At each step of a start, the report names what is missing.
@@ -58,6 +59,14 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 			t.Errorf("not ready: %q, want %q", got, want)
 		}
 	})
+}
+
+func TestReadyLineInKubernetes(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "6443")
+	if got := storeChoices(store.Config{API: store.APIKubernetes}, store.APIKubernetes); got != "kubernetes=https://192.0.2.1:6443" {
+		t.Errorf("the store is %q", got)
+	}
 }
 
 // The line "ready" has every choice, and no password.
