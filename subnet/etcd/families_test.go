@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,7 +157,7 @@ func TestAcquireWithFullIPv6(t *testing.T) {
 		}
 		_, err := newManager(t, fake, `{"IPv6Network": "fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"}`).
 			Acquire(t.Context(), attrs("192.0.2.3"), subnet.Hints{})
-		if !errors.Is(err, subnet.ErrFull) {
+		if !errors.Is(err, subnet.ErrFull) || !strings.Contains(err.Error(), "hand out more (IPv6SubnetMin, ") {
 			t.Errorf("IPv6 alone: %v, want ErrFull", err)
 		}
 	})
