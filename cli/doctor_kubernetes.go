@@ -38,14 +38,14 @@ func checkCluster(f *facts) finding {
 	case f.configErr != nil:
 		return failed(edit, "the network configuration is not valid: %v", f.configErr)
 	default:
-		return okay("network %v, backend %s", f.config.Network, f.config.BackendType)
+		return okay("network %s, backend %s", f.config.Networks(), f.config.BackendType)
 	}
 }
 
 // checkPodBridge compares the address of cni0 with the subnet. It keeps a former
 // one after the Node was given another podCIDR, and pods then get no address.
 func checkPodBridge(f *facts) finding {
-	if !f.inKubernetes() || f.report == nil || f.report.Lease == nil {
+	if !f.inKubernetes() || f.report == nil || f.report.Lease == nil || !f.report.Lease.Subnet.IsValid() {
 		return finding{}
 	}
 	bridge, err := net.InterfaceByName(podBridge)
