@@ -104,12 +104,17 @@ func TestAcquireMovesLease(t *testing.T) {
 		if leases := fake.Leases(t); len(leases) != 2 {
 			t.Errorf("the store has %v", leases)
 		}
+		told := 0
 		for range len(peer.Events) {
 			for _, e := range <-peer.Events {
+				told++
 				if e.Type == subnet.Removed || e.Subnet() != before.Subnet {
 					t.Errorf("a peer was told of %v %v", e.Type, e.Subnet())
 				}
 			}
+		}
+		if told == 0 {
+			t.Error("the peer was told of no lease")
 		}
 	})
 }
@@ -227,7 +232,7 @@ func TestAcquireMovesTogether(t *testing.T) {
 	})
 }
 
-// Hosts of an IPv6-only network are told apart by their IPv6 address.
+// The IPv6 address identifies a host of an IPv6-only network.
 func TestAcquireOnlyIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
