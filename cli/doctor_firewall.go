@@ -33,7 +33,7 @@ func checkFirewall(f *facts) finding {
 		case c.Hook == unix.NF_INET_LOCAL_IN && port != 0:
 			packets, fix = fmt.Sprintf("UDP port %d", port), fmt.Sprintf("nft %s udp dport %d accept", rule, port)
 			key = ruleKey{expr.PayloadBaseTransportHeader, binary.BigEndian.AppendUint16(nil, uint16(port))}
-		case c.Hook == unix.NF_INET_FORWARD && f.config != nil:
+		case c.Hook == unix.NF_INET_FORWARD && f.config != nil && f.config.Enabled():
 			n := f.config.Network
 			packets, fix = fmt.Sprintf("the network %v", n), fmt.Sprintf("nft '%s ip saddr %v accept; %s ip daddr %v accept'", rule, n, rule, n)
 			key = ruleKey{expr.PayloadBaseNetworkHeader, n.Addr().AsSlice()}

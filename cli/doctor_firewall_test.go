@@ -37,6 +37,8 @@ func (h firewallHost) check(c *subnet.Config) (f finding) {
 
 var udpConfig = &subnet.Config{Range: subnet.Range{Network: netip.MustParsePrefix("10.5.0.0/16")}, BackendType: "udp"}
 
+var onlyIPv6Config = &subnet.Config{IPv6: subnet.Range{Network: netip.MustParsePrefix("fd00:5::/48"), SubnetLen: 64}, BackendType: "host-gw"}
+
 // finds expects a warning with these words, none if words is empty, and that the
 // warning's fix ends it.
 func (h firewallHost) finds(rules, words string) {
@@ -117,20 +119,24 @@ func TestFirewallPoliciesOfIPTables(t *testing.T) {
 	}
 }
 
-// A backend without a port needs no rule at input, and an unknown network none at
-// forward.
+// A backend without a port needs no rule at input. An unknown network, and one of IPv6
+// alone, needs none of IPv4 at forward. The last configuration of a hook needs one.
 func TestFirewallWithoutPortOrNetwork(t *testing.T) {
 	h := newFirewallHost(t)
-	for hook, configs := range map[string][2]*subnet.Config{
-		"input":   {{Range: udpConfig.Range, BackendType: "host-gw"}, udpConfig},
-		"forward": {nil, {Range: udpConfig.Range, BackendType: "host-gw"}},
+	routed := &subnet.Config{Range: udpConfig.Range, BackendType: "host-gw"}
+	for hook, configs := range map[string][]*subnet.Config{
+		"input":   {routed, udpConfig},
+		"forward": {nil, onlyIPv6Config, routed},
 	} {
 		h.run("nft", "add table ip t; add chain ip t base { type filter hook "+hook+" priority 0; policy drop; }")
-		if f := h.check(configs[0]); f.Verdict != verdictOK {
-			t.Errorf("%s: %+v", hook, f)
-		}
-		if f := h.check(configs[1]); f.Verdict != verdictWarn {
-			t.Errorf("%s: %+v, want a warning", hook, f)
+		for i, c := range configs {
+			want := verdictOK
+			if i == len(configs)-1 {
+				want = verdictWarn
+			}
+			if f := h.check(c); f.Verdict != want {
+				t.Errorf("%s, configuration %d: %+v, want %s", hook, i, f, want)
+			}
 		}
 		h.run("nft", "delete table ip t")
 	}

@@ -172,13 +172,14 @@ func checkNeighbours(f *facts) finding {
 	var found finding
 	for _, family := range inet.Families {
 		// Each family has a table of its own.
-		text, err := sysctl("net." + strings.ToLower(family.String()) + ".neigh.default.gc_thresh3")
+		key := neighbourKey(family) + "3"
+		text, err := sysctl(key)
 		if err != nil || peers[family] == 0 && family == inet.IPv6 {
 			continue
 		}
 		limit, err := strconv.Atoi(text)
 		if err != nil {
-			return warn("sysctl net.ipv4.neigh.default.gc_thresh3", "the kernel's limit %q is not a number", text)
+			return warn("sysctl "+key, "the kernel's limit %q is not a number", text)
 		}
 		if now := checkNeighbourLimit(family, peers[family], limit); found.Verdict != verdictWarn {
 			found = now
@@ -187,10 +188,15 @@ func checkNeighbours(f *facts) finding {
 	return found
 }
 
+// neighbourKey is the start of the keys of a family's limits.
+func neighbourKey(family inet.Family) string {
+	return "net." + strings.ToLower(family.String()) + ".neigh.default.gc_thresh"
+}
+
 // checkNeighbourLimit leaves half of the table to neighbours that are not peers.
 func checkNeighbourLimit(family inet.Family, peers, limit int) finding {
 	if peers > limit/2 {
-		key := "net." + strings.ToLower(family.String()) + ".neigh.default.gc_thresh"
+		key := neighbourKey(family)
 		return warn("sysctl -w "+key+"2="+strconv.Itoa(4*peers)+" "+key+"3="+strconv.Itoa(8*peers),
 			"the kernel's table has %d neighbours at most; with %d peers on one link it may be full, and the kernel drops packets to the others", limit, peers)
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/flannel/cni/conflist"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -37,14 +38,14 @@ func checkCluster(f *facts) finding {
 	case f.configErr != nil:
 		return failed(edit, "the network configuration is not valid: %v", f.configErr)
 	default:
-		return okay("network %v, backend %s", f.config.Network, f.config.BackendType)
+		return okay("network %s, backend %s", f.config.Networks(), f.config.BackendType)
 	}
 }
 
 // checkPodBridge compares the address of cni0 with the subnet. It keeps a former
 // one after the Node was given another podCIDR, and pods then get no address.
 func checkPodBridge(f *facts) finding {
-	if !f.inKubernetes() || f.report == nil || f.report.Lease == nil {
+	if !f.inKubernetes() || f.report == nil || f.report.Lease == nil || !f.report.Lease.Subnet.IsValid() {
 		return finding{}
 	}
 	bridge, err := net.InterfaceByName(podBridge)
@@ -79,27 +80,21 @@ func checkCNIFiles(f *facts, folder string) finding {
 	if !f.inKubernetes() {
 		return finding{}
 	}
-	entries, err := os.ReadDir(folder)
+	files, err := conflist.Files(folder)
 	if err != nil {
 		return warn("ls "+folder, "cannot be read: %v", err)
 	}
-	var names []string
-	for _, e := range entries {
-		if slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
-			names = append(names, e.Name()) // ReadDir sorts as the runtime does
-		}
-	}
-	flannel := slices.IndexFunc(names, func(name string) bool {
-		text, err := os.ReadFile(filepath.Join(folder, name))
+	flannel := slices.IndexFunc(files, func(path string) bool {
+		text, err := os.ReadFile(path)
 		return err == nil && strings.Contains(string(text), `"flannel"`)
 	})
 	switch {
 	case flannel < 0:
 		return warn("kubectl -n kube-flannel rollout restart ds kube-flannel-ds", "no file in %s uses flannel, so pods get no network or another one", folder)
 	case flannel > 0:
-		return failed(fmt.Sprintf("mv %s/%s /root/", folder, names[0]), "%s comes before %s, so pods get another network", names[0], names[flannel])
+		return failed(fmt.Sprintf("mv %s /root/", files[0]), "%s comes before %s, so pods get another network", filepath.Base(files[0]), filepath.Base(files[flannel]))
 	}
-	return okay("%s is the first in %s", names[0], folder)
+	return okay("%s is the first in %s", filepath.Base(files[0]), folder)
 }
 
 // checkProxy reports the mode of kube-proxy, which changes the same traffic.

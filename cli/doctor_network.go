@@ -11,8 +11,8 @@ import (
 // checkNetwork compares Network with the networks that this host has beside the
 // overlay. The daemon itself finds which peers a route of these concerns.
 func checkNetwork(f *facts) finding {
-	if f.config == nil {
-		return finding{} // checkStore reports it
+	if f.config == nil || !f.config.Enabled() {
+		return finding{} // checkStore reports it, or the network is of IPv6 alone
 	}
 	network := f.config.Network
 	have, err := hostroute.Networks(network)

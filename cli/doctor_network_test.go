@@ -39,4 +39,7 @@ func TestDoctorComparesNetworkWithTheHost(t *testing.T) {
 			t.Errorf("%+v: %+v", test, got)
 		}
 	}
+	if got := checkNetwork(&facts{config: onlyIPv6Config}); got.Verdict != "" {
+		t.Errorf("a network of IPv6 alone: %+v", got)
+	}
 }

@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/probe"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/subnet"
 )
 
 const (
@@ -65,27 +67,38 @@ func measureOverlay(ctx context.Context, f *facts) *overlay {
 	return o
 }
 
-func (o *overlay) measure(ctx context.Context) (err error) {
-	inside, err := probe.Dial(o.facts.report.Lease.Subnet.Addr())
-	if err != nil {
-		return err
-	}
-	outside, err := probe.Dial(netip.IPv4Unspecified())
-	if err != nil {
-		return errors.Join(err, inside.Close())
-	}
+func (o *overlay) measure(ctx context.Context) error {
 	running, stop := context.WithCancel(ctx)
-	var pingers errgroup.Group
-	pingers.Go(func() error { return inside.Run(running) })
-	pingers.Go(func() error { return outside.Run(running) })
-	var g errgroup.Group
-	g.SetLimit(pingsAtOnce)
-	for i := range o.peers {
-		g.Go(func() error { return o.peers[i].measure(ctx, inside, outside, o.facts.report.Backend.MTU) })
+	defer stop()
+	var receivers, pings errgroup.Group
+	pings.SetLimit(pingsAtOnce)
+	opened := make(map[netip.Addr]*probe.Pinger)
+	open := func(source netip.Addr) (p *probe.Pinger, err error) {
+		if p = opened[source]; p != nil {
+			return p, nil
+		}
+		if p, err = probe.Dial(source); err == nil {
+			opened[source] = p
+			receivers.Go(func() error { return errors.Join(p.Run(running), p.Close()) })
+		}
+		return p, err
 	}
-	err = g.Wait()
+	lease, mtu := o.facts.report.Lease, o.facts.report.Backend.MTU
+	own := subnet.Lease{Subnet: lease.Subnet, IPv6Subnet: lease.IPv6Subnet}
+	var errs []error
+	for i := range o.peers {
+		p := &o.peers[i]
+		inside, err := open(own.SubnetOf(inet.Of(p.Subnet.Addr())).Addr())
+		outside, failed := open(inet.Of(p.PublicIP).Unspecified())
+		if err = errors.Join(err, failed); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		pings.Go(func() error { return p.measure(ctx, inside, outside, mtu) })
+	}
+	errs = append(errs, pings.Wait())
 	stop()
-	return errors.Join(err, pingers.Wait(), inside.Close(), outside.Close())
+	return errors.Join(append(errs, receivers.Wait())...)
 }
 
 // measure pings one peer. A ping that the kernel does not send counts as one

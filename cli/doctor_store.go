@@ -39,7 +39,7 @@ func checkStore(f *facts) finding {
 	case s.latency > slowStore:
 		return warn("etcdctl endpoint status, and look at its disk", "answers after %v, which is slow: leases are renewed late, and new peers are known late", s.latency)
 	default:
-		return okay("API %s answers after %v; network %v, backend %s", s.api, s.latency, f.config.Network, f.config.BackendType)
+		return okay("API %s answers after %v; network %s, backend %s", s.api, s.latency, f.config.Networks(), f.config.BackendType)
 	}
 }
 

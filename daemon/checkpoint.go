@@ -94,11 +94,7 @@ func (c *checkpoint) subnets() []netip.Prefix {
 	}
 	var all []netip.Prefix
 	for _, l := range c.Peers {
-		for _, f := range inet.Families {
-			if p := l.SubnetOf(f); p.IsValid() {
-				all = append(all, p)
-			}
-		}
+		all = append(all, l.Parts()...)
 	}
 	return all
 }

@@ -72,7 +72,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			if got := r.problems(); got != "" || r.state.get().manager.Status().ConfigRefused != "" {
 				t.Errorf("dual %v: %s", dual, got)
 			}
-			if c := r.checkpoints; c != nil && len(r.store.Leases(t)) != 2 {
+			if len(r.store.Leases(t)) != 2 {
 				t.Errorf("dual %v: the store has %v", dual, r.store.Leases(t))
 			}
 			first = second
@@ -177,6 +177,26 @@ func TestUplinkOfAnIPv4Network(t *testing.T) {
 		r.store.SetDown(errUnusable)
 		if m := r.join(); m.lease.Subnet != subnetOf(7) || m.lease.Attrs.PublicIP != eth0.Addr {
 			t.Errorf("joined with %v", m.lease)
+		}
+	})
+}
+
+// A host that has got IPv6 goes on without it while its checkpoint has no subnet of it.
+func TestCheckpointWithoutIPv6Subnet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.saveCheckpoint()
+		c.Config = *subnettest.ParseConfig(t, rigDual)
+		if err := r.checkpoints.save(c); err != nil {
+			t.Fatal(err)
+		}
+		r.findable(eth0v6)
+		r.store.SetDown(errUnusable)
+		if m := r.join(); m.lease.Subnet != subnetOf(7) || m.lease.IPv6Subnet.IsValid() {
+			t.Errorf("joined with %v", m.lease)
+		}
+		if got := r.problems(); !strings.Contains(got, "the lease of the last run has no subnet of it") {
+			t.Errorf("problems are %q", got)
 		}
 	})
 }
@@ -288,8 +308,10 @@ func TestFirewallOfFamilies(t *testing.T) {
 		}
 		return nil
 	}
-	if err := f.apply(config, own); err != nil {
-		t.Errorf("apply: %v", err)
+	for range 2 { // the second time nothing has changed
+		if err := f.apply(config, own); err != nil {
+			t.Errorf("apply: %v", err)
+		}
 	}
 	want := []string{"10.5.0.0/16 10.5.7.0/24 [192.0.2.0/24]", "fd00:5::/48 fd00:5:0:7::/64 [2001:db8::/32]"}
 	if !slices.Equal(set, want) {

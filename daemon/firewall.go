@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -51,7 +52,7 @@ func (f *firewall) apply(config *subnet.Config, l subnet.Lease) error {
 	before := f.tables
 	f.tables = tables
 	f.mu.Unlock()
-	if slices.EqualFunc(before, tables, table.equal) {
+	if reflect.DeepEqual(before, tables) {
 		return nil
 	}
 	for _, t := range tables {
@@ -78,11 +79,6 @@ func (t table) tolerate(err error) error {
 		return nil
 	}
 	return err
-}
-
-func (t table) equal(u table) bool {
-	return t.enabled == u.enabled && t.Network == u.Network && t.Subnet == u.Subnet &&
-		t.NoForward == u.NoForward && t.OrderedPorts == u.OrderedPorts && slices.Equal(t.Exclude, u.Exclude)
 }
 
 func (f *firewall) tablesFor(config *subnet.Config, l subnet.Lease) (tables []table) {

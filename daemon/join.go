@@ -195,16 +195,20 @@ func (j *joiner) joinFromCheckpoint(ctx context.Context, last lastRun, remaining
 // prepareFor prepares m for the lease that it has: without the families that the
 // lease has no part of.
 func (j *joiner) prepareFor(ctx context.Context, m *membership) error {
-	if err := j.underlay.settle(ctx, m.config, m.store.API, secondPatience); err != nil {
+	if err := j.settle(ctx, m, secondPatience); err != nil {
 		return err
 	}
+	j.leaveMissingOut(m, "the lease of the last run has no subnet of it")
+	return j.makeBackend(m)
+}
+
+// leaveMissingOut leaves out the families of which m's lease has no part.
+func (j *joiner) leaveMissingOut(m *membership, reason string) {
 	for _, f := range j.state.get().inside(m.config) {
 		if !m.lease.SubnetOf(f).IsValid() {
-			j.state.update(func(s *progress) { s.without[f] = "the lease of the last run has no subnet of it" })
+			j.state.update(func(s *progress) { s.without[f] = reason })
 		}
 	}
-	j.setManager(m)
-	return j.makeBackend(m)
 }
 
 // open opens the store and shows it to the other parts.
@@ -219,11 +223,20 @@ func (j *joiner) open(ctx context.Context, c store.Config) (store.Store, error) 
 // prepare decides which families this host carries, and fills in the manager and the
 // backend for the configuration.
 func (j *joiner) prepare(ctx context.Context, m *membership, patience time.Duration) error {
+	if err := j.settle(ctx, m, patience); err != nil {
+		return err
+	}
+	return j.makeBackend(m)
+}
+
+// settle decides which families this host carries, and gives m a manager for its
+// store.
+func (j *joiner) settle(ctx context.Context, m *membership, patience time.Duration) error {
 	if err := j.underlay.settle(ctx, m.config, m.store.API, patience); err != nil {
 		return err
 	}
-	j.setManager(m)
-	return j.makeBackend(m)
+	m.manager = m.store.NewManager(m.config, j.options.leaseTTL, j.options.renewal)
+	return nil
 }
 
 // makeBackend makes m's backend. If a backend for both families is refused, it makes
@@ -246,11 +259,6 @@ func (j *joiner) leaveIPv6Out(config *subnet.Config, err error) bool {
 	log.Warningf("go on without %v reason=%q", inet.IPv6, err)
 	j.state.update(func(s *progress) { s.without[inet.IPv6] = err.Error() })
 	return true
-}
-
-// setManager gives m a manager for its store.
-func (j *joiner) setManager(m *membership) {
-	m.manager = m.store.NewManager(m.config, j.options.leaseTTL, j.options.renewal)
 }
 
 // publishState shows configuration and manager to the other parts.

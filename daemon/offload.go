@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/offloadprobe"
@@ -59,12 +58,11 @@ func newOffloads(options *Options, uplink string, c offloadprobe.Config) (*offlo
 
 // Run probes, and repairs with -offload-repair, until ctx ends.
 func (o *offloads) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return o.prober.Run(ctx) })
+	tasks := []task{o.prober.Run}
 	if o.repairer != nil {
-		g.Go(func() error { return o.repairer.Run(ctx) })
+		tasks = append(tasks, o.repairer.Run)
 	}
-	return g.Wait()
+	return runTogether(ctx, tasks...)
 }
 
 func (o *offloads) close() {

@@ -32,10 +32,9 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to ...uplink.Uplink)
 		for _, up := range to {
 			j.underlay.set(up)
 		}
-		if err := j.underlay.settle(ctx, m.config, m.store.API, 0); err != nil {
+		if err := j.settle(ctx, m, 0); err != nil {
 			return &networkSetupError{err}
 		}
-		j.setManager(m)
 	}
 	refused := j.makeBackend(m)
 	if refused == nil {
@@ -82,11 +81,7 @@ func (j *joiner) fitLease(ctx context.Context, m *membership) error {
 	}
 	m.lease.Attrs = attrs
 	log.Warningf("go on with the lease as it is subnet=%s reason=%q", m.lease.Subnets(), err)
-	for _, f := range j.state.get().inside(m.config) {
-		if !m.lease.SubnetOf(f).IsValid() {
-			j.state.update(func(s *progress) { s.without[f] = err.Error() })
-		}
-	}
+	j.leaveMissingOut(m, err.Error())
 	return j.makeBackend(m)
 }
 

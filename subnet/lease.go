@@ -201,6 +201,16 @@ func (l Lease) FirstFamily() inet.Family {
 // first returns the part that stands for the lease where leases are counted.
 func (l *Lease) first() netip.Prefix { return l.SubnetOf(l.FirstFamily()) }
 
+// Parts returns the subnets of the lease, the IPv4 one first.
+func (l Lease) Parts() (parts []netip.Prefix) {
+	for _, f := range inet.Families {
+		if p := l.SubnetOf(f); p.IsValid() {
+			parts = append(parts, p)
+		}
+	}
+	return parts
+}
+
 // Subnets returns the parts for logs and messages, separated by a comma.
 func (l Lease) Subnets() string {
 	if l.Subnet.IsValid() && l.IPv6Subnet.IsValid() {

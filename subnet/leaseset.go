@@ -116,11 +116,9 @@ func (s *leaseSet) put(l *Lease, f inet.Family, changed []netip.Prefix) []netip.
 
 // drop removes the lease of l's key, and appends its parts to changed.
 func (s *leaseSet) drop(l *Lease, changed []netip.Prefix) []netip.Prefix {
-	for _, f := range inet.Families {
-		if p := l.SubnetOf(f); p.IsValid() {
-			s.dropPart(l, p)
-			changed = append(changed, p)
-		}
+	for _, p := range l.Parts() {
+		s.dropPart(l, p)
+		changed = append(changed, p)
 	}
 	return changed
 }

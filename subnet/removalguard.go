@@ -7,8 +7,6 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
-
-	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
@@ -45,13 +43,7 @@ type removalGuard struct {
 }
 
 func newRemovalGuard(self Lease) *removalGuard {
-	g := &removalGuard{gone: make(map[netip.Prefix]Event)}
-	for _, f := range inet.Families {
-		if self.SubnetOf(f).IsValid() {
-			g.own++
-		}
-	}
-	return g
+	return &removalGuard{gone: make(map[netip.Prefix]Event), own: len(self.Parts())}
 }
 
 // filter returns the events, of a leaseSet, that take effect now. It keeps the

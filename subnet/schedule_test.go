@@ -146,14 +146,19 @@ func TestRenewReservation(t *testing.T) {
 	})
 }
 
+// suspendable returns timing with a clock that also counts the time in suspend.
+func suspendable() (timing subnet.Timing, suspended *atomic.Int64) {
+	timing, suspended = options, new(atomic.Int64)
+	timing.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
+	return timing, suspended
+}
+
 // A machine that was suspended beyond the end of its lease renews at once,
 // although no timer of Go's has counted that time.
 func TestRenewAfterSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var suspended atomic.Int64
 		fake := subnettest.NewFake()
-		slept := options
-		slept.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
+		slept, suspended := suspendable()
 		m := fake.NewManager(parseConfig(t, network16), ttl, slept)
 		l, err := m.Acquire(t.Context(), us, subnet.Hints{})
 		if err != nil {
@@ -207,10 +212,8 @@ func TestRenewHasJitter(t *testing.T) {
 // well as after a change of uplink, and if the suspend is within Acquire.
 func TestEndAfterSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var suspended atomic.Int64
 		fake := subnettest.NewFake()
-		slept := options
-		slept.Clock = func() time.Duration { return bubbleClock() + time.Duration(suspended.Load()) }
+		slept, suspended := suspendable()
 		m := fake.NewManager(parseConfig(t, network16), ttl, slept)
 		created, leave := make(chan struct{}), make(chan struct{})
 		fake.Inject(subnettest.OpOverlapping, subnettest.Fault{Entered: created, Wait: leave})

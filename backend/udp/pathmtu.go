@@ -36,11 +36,7 @@ func openPathMTUs(locals [2]netip.AddrPort, uplinks [2]string) (*pathMTUs, error
 }
 
 func (m *pathMTUs) open(f inet.Family, local netip.Addr, vrf string) error {
-	domain := unix.AF_INET
-	if f == inet.IPv6 {
-		domain = unix.AF_INET6
-	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(f.AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open socket for path MTUs: %w", err)
 	}

@@ -131,7 +131,7 @@ func (k *Keeper) publish() error {
 
 // warnOfOthers logs the files that the engine prefers, when they change.
 func (k *Keeper) warnOfOthers() {
-	others := Before(k.path)
+	others := before(k.path)
 	if slices.Equal(others, k.warned) {
 		return
 	}
@@ -141,10 +141,16 @@ func (k *Keeper) warnOfOthers() {
 	}
 }
 
-// Before returns the files that an engine prefers to the file at path: those of
+// Files returns the files of CNI in a folder, by name: an engine takes the first. There
+// are none if there is no folder.
+func Files(folder string) ([]string, error) {
+	return libcni.ConfFiles(folder, []string{".conf", ".conflist", ".json"}) // os.ReadDir sorts
+}
+
+// before returns the files that an engine prefers to the file at path: those of
 // CNI in its folder that sort before it.
-func Before(path string) (others []string) {
-	files, err := libcni.ConfFiles(filepath.Dir(path), []string{".conf", ".conflist", ".json"})
+func before(path string) (others []string) {
+	files, err := Files(filepath.Dir(path))
 	if err != nil {
 		return nil
 	}
@@ -153,6 +159,5 @@ func Before(path string) (others []string) {
 			others = append(others, f)
 		}
 	}
-	slices.Sort(others)
 	return others
 }

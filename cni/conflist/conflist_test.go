@@ -141,13 +141,13 @@ func TestBefore(t *testing.T) {
 		}
 	}
 	var names []string
-	for _, path := range Before(filepath.Join(dir, FileName)) {
+	for _, path := range before(filepath.Join(dir, FileName)) {
 		names = append(names, filepath.Base(path))
 	}
 	if want := []string{".1.conf", "05-cilium.conflist", "10-calico.conf"}; !slices.Equal(names, want) {
 		t.Errorf("before ours are %q, want %q", names, want)
 	}
-	if others := Before(filepath.Join(dir, "none", FileName)); others != nil {
+	if others := before(filepath.Join(dir, "none", FileName)); others != nil {
 		t.Errorf("without a folder: %q", others)
 	}
 }

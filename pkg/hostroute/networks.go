@@ -38,10 +38,7 @@ func (n Network) String() string {
 // and overlap within, in the network namespace of the calling thread. A router may
 // have a million other routes.
 func Networks(within netip.Prefix) ([]Network, error) {
-	family, af := inet.Of(within.Addr()), unix.AF_INET
-	if family == inet.IPv6 {
-		af = unix.AF_INET6
-	}
+	family := inet.Of(within.Addr())
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
@@ -70,7 +67,7 @@ func Networks(within netip.Prefix) ([]Network, error) {
 	}
 	// A table of 0 in the filter is every table.
 	routes, err := rtnl.RetryDump("routes", func() (found []Network, err error) {
-		err = h.RouteListFilteredIter(af, &netlink.Route{}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		err = h.RouteListFilteredIter(family.AF(), &netlink.Route{}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 			if n, ok := routed(r, byIndex); ok && n.Prefix.Overlaps(within) {
 				found = append(found, n)
 			}

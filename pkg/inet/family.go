@@ -2,7 +2,11 @@
 // for code that treats both alike.
 package inet
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
 
 // Family is an address family. The zero Family is IPv4.
 type Family uint8
@@ -33,6 +37,14 @@ func (f Family) Bits() int {
 		return 32
 	}
 	return 128
+}
+
+// AF returns the kernel's number of the family (address_families(7)).
+func (f Family) AF() int {
+	if f == IPv4 {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 // MinMTU is the smallest MTU, in bytes, of a link that carries the family (RFC

@@ -2,8 +2,9 @@
 // that leave or enter the overlay, and accept those from and to it for forwarding.
 //
 // The rules are in one nftables table for each overlay network, such as
-// "flannel-10.5.0.0-16" for 10.5.0.0/16, or "flannel-fd00_5__-48" for fd00:5::/48. No chain of another program is changed.
-// Each change replaces the table in one transaction: no packet meets a part of it.
+// "flannel-10.5.0.0-16" for 10.5.0.0/16, or "flannel-fd00_5__-48" for fd00:5::/48. No
+// chain of another program is changed. Each change replaces the table in one
+// transaction: no packet meets a part of it.
 // "nft list table ip flannel-10.5.0.0-16" shows the table with counters.
 //
 // # Limits of an accept

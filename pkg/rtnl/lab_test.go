@@ -160,7 +160,7 @@ func join(a, b State) State {
 func (b *bench) kernel() (State, error) {
 	var s State
 	h := b.host.Netlink()
-	routes, err := h.RouteListFiltered(int(kernelFamily(b.family)), &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := h.RouteListFiltered(b.family.AF(), &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return s, err
 	}
@@ -191,7 +191,7 @@ func (b *bench) kernel() (State, error) {
 	if err != nil {
 		return s, err
 	}
-	for _, family := range []int{int(kernelFamily(b.family)), unix.AF_BRIDGE} {
+	for _, family := range []int{b.family.AF(), unix.AF_BRIDGE} {
 		entries, err := h.NeighList(l.Attrs().Index, family)
 		if err != nil {
 			return s, err

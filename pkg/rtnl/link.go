@@ -47,13 +47,13 @@ func Links(h *netlink.Handle) ([]netlink.Link, error) { return RetryDump("interf
 // Routes returns the routes of a family that match filter in the fields of mask
 // (netlink.RT_FILTER_…).
 func Routes(h *netlink.Handle, family inet.Family, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
-	return RetryDump("routes", func() ([]netlink.Route, error) { return h.RouteListFiltered(int(kernelFamily(family)), filter, mask) })
+	return RetryDump("routes", func() ([]netlink.Route, error) { return h.RouteListFiltered(family.AF(), filter, mask) })
 }
 
 // Addrs returns the addresses of an interface in a family with their prefix lengths,
 // sorted. It leaves out IPv6's link-local addresses, which the kernel manages.
 func Addrs(h *netlink.Handle, l netlink.Link, family inet.Family) ([]netip.Prefix, error) {
-	have, err := RetryDump("addresses of "+l.Attrs().Name, func() ([]netlink.Addr, error) { return h.AddrList(l, int(kernelFamily(family))) })
+	have, err := RetryDump("addresses of "+l.Attrs().Name, func() ([]netlink.Addr, error) { return h.AddrList(l, family.AF()) })
 	if err != nil {
 		return nil, err
 	}

@@ -54,15 +54,7 @@ func appendAddr(b []byte, kind uint16, a netip.Addr) []byte {
 	return appendAttr(b, kind, a.AsSlice()...)
 }
 
-// kernelFamily returns the kernel's number of a family.
-func kernelFamily(f inet.Family) uint8 {
-	if f == inet.IPv4 {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
-func addrFamily(a netip.Addr) uint8 { return kernelFamily(inet.Of(a)) }
+func addrFamily(a netip.Addr) uint8 { return uint8(inet.Of(a).AF()) }
 
 // unspecified returns the zero address of a family.
 func unspecified(family uint8) netip.Addr {

@@ -90,8 +90,8 @@ func FirstUsable(p netip.Prefix) netip.Prefix {
 }
 
 // Read returns the content of the file at path. It ignores other keys. Only a subnet
-// is mandatory, but any value that does not parse is an error. The
-// error for a missing file is fs.ErrNotExist.
+// is mandatory, but any value that does not parse is an error. The error for a missing
+// file is fs.ErrNotExist.
 func Read(path string) (Env, error) {
 	text, err := readText(path)
 	if err != nil {

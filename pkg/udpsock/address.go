@@ -49,14 +49,6 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// domain returns the address family of a socket for a.
-func domain(a netip.Addr) int {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 // swapped converts a port from or to the kernel's form, which is big-endian on every
 // machine.
 func swapped(port uint16) uint16 {

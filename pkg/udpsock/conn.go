@@ -66,7 +66,7 @@ func Open(cfg Config) (*Conn, error) { return open(cfg, 0) }
 // open opens a socket with SO_REUSEPORT or without. net.ListenConfig would do, but
 // takes a context for a bind that does not wait.
 func open(cfg Config, reuse int) (*Conn, error) {
-	fd, err := unix.Socket(domain(cfg.Local.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(inet.Of(cfg.Local.Addr()).AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}

@@ -34,7 +34,7 @@ type SendConn struct {
 func OpenSend(cfg Config) (*SendConn, error) {
 	// os.NewFile leaves a blocking descriptor out of the poller. Sends pass
 	// MSG_DONTWAIT.
-	fd, err := unix.Socket(domain(cfg.Local.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(inet.Of(cfg.Local.Addr()).AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open udp socket: %w", err)
 	}

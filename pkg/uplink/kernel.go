@@ -12,9 +12,6 @@ import (
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
-// afs are the kernel's numbers of the families.
-var afs = [...]int{inet.IPv4: unix.AF_INET, inet.IPv6: unix.AF_INET6}
-
 // readHost reads the interfaces and addresses of the calling thread's network
 // namespace.
 func readHost(f inet.Family) (host, error) {
@@ -106,7 +103,7 @@ func (k kernel) defaults() ([]hop, error) {
 	// A nil Dst in the filter is 0.0.0.0/0 or ::/0. The kernel returns all routes,
 	// and the library filters them.
 	routes, err := rtnl.RetryDump("routes", func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(afs[k.family], &netlink.Route{}, netlink.RT_FILTER_DST)
+		return netlink.RouteListFiltered(k.family.AF(), &netlink.Route{}, netlink.RT_FILTER_DST)
 	})
 	if err != nil {
 		return nil, err

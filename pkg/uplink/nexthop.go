@@ -30,7 +30,7 @@ const (
 // the object's id alone, which the netlink library passes over.
 func nexthopLinks(f inet.Family, metric int) ([]int, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
-	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(afs[f])}})
+	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(f.AF())}})
 	routes, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("list next hops of routes: %w", err)

@@ -257,11 +257,7 @@ func (a *acquisition) previousIsFree(leases []subnet.Lease) bool {
 func (a *acquisition) taken(leases []subnet.Lease) []netip.Prefix {
 	taken := slices.Clone(a.occupied)
 	for _, l := range leases {
-		for _, f := range inet.Families {
-			if p := l.SubnetOf(f); p.IsValid() {
-				taken = append(taken, p)
-			}
-		}
+		taken = append(taken, l.Parts()...)
 	}
 	return taken
 }
@@ -299,7 +295,7 @@ func (a *acquisition) create(ctx context.Context, leases []subnet.Lease) (subnet
 
 // occupy notes that the key of l's subnets exists.
 func (a *acquisition) occupy(l subnet.Lease) {
-	a.occupied = append(a.occupied, a.taken([]subnet.Lease{l})...)
+	a.occupied = append(a.occupied, l.Parts()...)
 }
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }

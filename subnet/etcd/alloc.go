@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"cmp"
-	"encoding/binary"
 	"math/bits"
 	"math/rand/v2"
 	"net/netip"
@@ -83,10 +82,9 @@ func takenBlocks(r subnet.Range, taken []netip.Prefix) []blockRange {
 // blockNumber returns the number of the block that contains a, which is not before
 // SubnetMin, counted from there; maxBlocks at most.
 func blockNumber(r subnet.Range, a netip.Addr) uint64 {
-	hi, lo := halves(a)
-	firstHi, firstLo := halves(r.SubnetMin)
-	lo, borrow := bits.Sub64(lo, firstLo, 0)
-	hi, _ = bits.Sub64(hi, firstHi, borrow)
+	at, first := inet.RawOf(a), inet.RawOf(r.SubnetMin)
+	lo, borrow := bits.Sub64(at.Lo, first.Lo, 0)
+	hi, _ := bits.Sub64(at.Hi, first.Hi, borrow)
 	hi, lo = shift(hi, lo, -blockBits(r))
 	if hi > 0 {
 		return maxBlocks
@@ -97,28 +95,14 @@ func blockNumber(r subnet.Range, a netip.Addr) uint64 {
 // block is the inverse of blockNumber.
 func block(r subnet.Range, n uint64) netip.Prefix {
 	hi, lo := shift(0, n, blockBits(r))
-	firstHi, firstLo := halves(r.SubnetMin)
-	lo, carry := bits.Add64(lo, firstLo, 0)
-	hi, _ = bits.Add64(hi, firstHi, carry)
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], hi)
-	binary.BigEndian.PutUint64(b[8:], lo)
-	a := netip.AddrFrom16(b)
-	if r.SubnetMin.Is4() {
-		a = a.Unmap()
-	}
-	return netip.PrefixFrom(a, r.SubnetLen)
+	first := inet.RawOf(r.SubnetMin)
+	lo, carry := bits.Add64(lo, first.Lo, 0)
+	hi, _ = bits.Add64(hi, first.Hi, carry)
+	return netip.PrefixFrom(inet.Raw{Hi: hi, Lo: lo}.Addr(), r.SubnetLen)
 }
 
 // blockBits returns the number of bits of an address within a block.
 func blockBits(r subnet.Range) int { return r.SubnetMin.BitLen() - r.SubnetLen }
-
-// halves returns an address as a number of 128 bits. That of an IPv4 address is its
-// IPv4-mapped form's.
-func halves(a netip.Addr) (hi, lo uint64) {
-	b := a.As16()
-	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-}
 
 // shift shifts a number of 128 bits to the left by n, to the right if n < 0.
 func shift(hi, lo uint64, n int) (uint64, uint64) {

@@ -83,3 +83,15 @@ func TestPickFromManySubnets(t *testing.T) {
 		}
 	}
 }
+
+// A lost race occupies the subnets of its key once, however many there were before.
+func TestOccupy(t *testing.T) {
+	var a acquisition
+	l := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:1::/64")}
+	for range 3 {
+		a.occupy(l)
+	}
+	if len(a.occupied) != 6 {
+		t.Errorf("three keys of two subnets occupy %v", a.occupied)
+	}
+}

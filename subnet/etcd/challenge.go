@@ -22,8 +22,8 @@ const addressRemedy = "give this host another address, or name one with -public-
 
 // ours returns the leases that are ours, those with our public IP first: of one
 // with our NodeID and another address, a copy of our disk may be the holder.
-// A reservation is for the
-// address that the operator wrote, unless the host with our NodeID took it.
+// A reservation is for the address that the operator wrote, unless the host with our
+// NodeID took it.
 func (a *acquisition) ours(leases []subnet.Lease) (ours []subnet.Lease) {
 	first := 0
 	for _, l := range leases {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,12 +104,17 @@ func TestAcquireMovesLease(t *testing.T) {
 		if leases := fake.Leases(t); len(leases) != 2 {
 			t.Errorf("the store has %v", leases)
 		}
+		told := 0
 		for range len(peer.Events) {
 			for _, e := range <-peer.Events {
+				told++
 				if e.Type == subnet.Removed || e.Subnet() != before.Subnet {
 					t.Errorf("a peer was told of %v %v", e.Type, e.Subnet())
 				}
 			}
+		}
+		if told == 0 {
+			t.Error("the peer was told of no lease")
 		}
 	})
 }
@@ -156,7 +162,7 @@ func TestAcquireWithFullIPv6(t *testing.T) {
 		}
 		_, err := newManager(t, fake, `{"IPv6Network": "fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"}`).
 			Acquire(t.Context(), attrs("192.0.2.3"), subnet.Hints{})
-		if !errors.Is(err, subnet.ErrFull) {
+		if !errors.Is(err, subnet.ErrFull) || !strings.Contains(err.Error(), "hand out more (IPv6SubnetMin, ") {
 			t.Errorf("IPv6 alone: %v, want ErrFull", err)
 		}
 	})
@@ -226,7 +232,7 @@ func TestAcquireMovesTogether(t *testing.T) {
 	})
 }
 
-// Hosts of an IPv6-only network are told apart by their IPv6 address.
+// The IPv6 address identifies a host of an IPv6-only network.
 func TestAcquireOnlyIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()

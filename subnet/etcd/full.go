@@ -51,9 +51,13 @@ func (a *acquisition) fullError(ctx context.Context, f inet.Family, leases []sub
 		next = fmt.Sprintf("; the next lease to end, unless its host renews it, is that of %v (hostname %q), at %s",
 			l, l.Attrs.Hostname, l.Expiration.UTC().Format(time.RFC3339))
 	}
+	keys := "SubnetMin, SubnetMax, SubnetLen, Network"
+	if f == inet.IPv6 {
+		keys = "IPv6SubnetMin, IPv6SubnetMax, IPv6SubnetLen, IPv6Network"
+	}
 	return fmt.Errorf("choose a subnet for %v: %w: the network hands out %s of /%d, %v to %v, all taken: %s%s; "+
-		`end those of hosts that do not come back ("flannel leases", "flannel release -lease SUBNET"), or hand out more (SubnetMin, SubnetMax, SubnetLen, Network)`,
-		a.attrs.HostAddr(), subnet.ErrFull, counted(int(blockCount(r)), "subnet"), r.SubnetLen, r.SubnetMin, r.SubnetMax, strings.Join(by, ", "), next)
+		`end those of hosts that do not come back ("flannel leases", "flannel release -lease SUBNET"), or hand out more (%s)`,
+		a.attrs.HostAddr(), subnet.ErrFull, counted(int(blockCount(r)), "subnet"), r.SubnetLen, r.SubnetMin, r.SubnetMax, strings.Join(by, ", "), next, keys)
 }
 
 // nextToEnd returns the lease that ends first; known is false if the store gives

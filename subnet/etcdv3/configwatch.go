@@ -19,14 +19,9 @@ func (s *Store) NotifyConfig(ctx context.Context, changed func()) error {
 }
 
 func (s *Store) notifyConfig(ctx context.Context, changed func()) error {
-	c, err := s.connection()
+	c, err := s.watchClient(ctx)
 	if err != nil {
 		return err
-	}
-	if s.login.user != "" { // see watch
-		if err := s.call(ctx, "log in", s.login.renew); err != nil {
-			return err
-		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	responses := c.Watch(ctx, s.cfg.ConfigKey(), clientv3.WithCreatedNotify())

@@ -47,16 +47,9 @@ func (s *Store) watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev
 	if p.History != 0 && p.History != number {
 		return errHistory
 	}
-	c, err := s.connection()
+	c, err := s.watchClient(ctx)
 	if err != nil {
 		return err
-	}
-	if s.login.user != "" {
-		// etcd refuses a watch with an old token by "permission denied", without
-		// mentioning the token.
-		if err := s.call(ctx, "log in", s.login.renew); err != nil {
-			return err
-		}
 	}
 	// Without this, a member without a leader keeps the watch and delivers
 	// nothing.
@@ -106,6 +99,16 @@ func (s *Store) watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev
 		return cause
 	}
 	return errors.New("etcd ended the watch")
+}
+
+// watchClient returns a client with a new token, if there is a user: etcd refuses a
+// watch with an old one by "permission denied", without mentioning the token.
+func (s *Store) watchClient(ctx context.Context) (*clientv3.Client, error) {
+	c, err := s.connection()
+	if err == nil && s.login.user != "" {
+		err = s.call(ctx, "log in", s.login.renew)
+	}
+	return c, err
 }
 
 // read returns the events in resp and the revision to resume at. That is the last

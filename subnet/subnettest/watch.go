@@ -91,14 +91,14 @@ func wantErr(t *testing.T, call string, got, want error) {
 	}
 }
 
-// wantEvent checks type and subnet, and the attributes of an Added. A store may
+// wantEvent checks type and subnets, and the attributes of an Added. A store may
 // know the host's name.
 func wantEvent(t *testing.T, got subnet.Event, typ subnet.EventType, l subnet.Lease) {
 	t.Helper()
 	if l.Attrs.Hostname == "" {
 		l.Attrs.Hostname = got.Lease.Attrs.Hostname
 	}
-	if got.Type != typ || got.Lease.Subnet != l.Subnet || typ == subnet.Added && !got.Lease.Attrs.Equal(l.Attrs) {
+	if got.Type != typ || got.Lease.Key() != l.Key() || typ == subnet.Added && !got.Lease.Attrs.Equal(l.Attrs) {
 		t.Fatalf("event is %v %v %+v, want %v %v %+v", got.Type, got.Lease, got.Lease.Attrs, typ, l, l.Attrs)
 	}
 }
