@@ -97,7 +97,6 @@ func (n *node) write(name, text string) {
 type daemon struct {
 	*netnstest.Process
 	node *node
-	log  *buffer
 }
 
 // launch starts the daemon as the container of a DaemonSet has it.
@@ -111,15 +110,16 @@ func (n *node) launch(args ...string) *daemon {
 		"--net-config-path=" + filepath.Join(n.dir, "net-conf.json"), "--subnet-file=" + n.envFile(),
 		"--state-dir=" + filepath.Join(n.dir, "state")}, args...)
 	cmd := n.Command(context.Background(), name, all...)
-	d := &daemon{node: n, log: &buffer{}}
+	var log bytes.Buffer // to be read after the end
+	d := &daemon{node: n}
 	cmd.Env = append(os.Environ(), "NODE_NAME="+n.name, "FLANNELD_IFACE=")
-	cmd.Stderr = d.log
+	cmd.Stderr = &log
 	if d.Process, err = cmd.Launch(); err != nil {
 		n.rig.t.Fatal(err)
 	}
 	n.rig.t.Cleanup(func() {
 		d.kill()
-		text := d.log.String()
+		text := log.String()
 		if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
 			n.rig.t.Errorf("node %s: the daemon crashed", n.name)
 		}
@@ -280,14 +280,14 @@ func (r *rig) eventually(what string, ok func() error) {
 type flow struct {
 	t   *testing.T
 	cmd *netnstest.Cmd
-	out *buffer
+	out bytes.Buffer // to be read after the end
 }
 
 // startFlow sends 50 packets a second from one pod to another.
 func (r *rig) startFlow(from, to *node) *flow {
 	r.t.Helper()
-	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String()), out: &buffer{}}
-	f.cmd.Stdout, f.cmd.Stderr = f.out, f.out
+	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String())}
+	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.out
 	if err := f.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -311,24 +311,6 @@ func (f *flow) lost() (lost, sent int) {
 	sent, _ = strconv.Atoi(found[1])
 	received, _ := strconv.Atoi(found[2])
 	return max(0, sent-received-1), sent
-}
-
-// buffer is an output that is read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }
