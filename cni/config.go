@@ -3,6 +3,7 @@ package cni
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -58,9 +59,7 @@ func (c *config) delegate(env *subnetEnv) (*delegate, error) {
 		return nil, err
 	}
 	conf := make(map[string]any)
-	for key, value := range c.Delegate {
-		conf[key] = value
-	}
+	maps.Copy(conf, c.Delegate)
 	setDefault := func(key string, value any) {
 		if _, given := conf[key]; !given {
 			conf[key] = value
@@ -87,9 +86,7 @@ func (c *config) delegate(env *subnetEnv) (*delegate, error) {
 // subnets, and the configured routes with one to each network.
 func (c *config) delegateIPAM(env *subnetEnv) (map[string]any, error) {
 	ipam := map[string]any{"type": "host-local"}
-	for key, value := range c.IPAM {
-		ipam[key] = value
-	}
+	maps.Copy(ipam, c.IPAM)
 	routes := []types.Route{}
 	if given := c.IPAM["routes"]; given != nil {
 		text, err := json.Marshal(given)
@@ -113,12 +110,8 @@ func (c *config) delegateIPAM(env *subnetEnv) (map[string]any, error) {
 
 // with returns the delegate with another value of a key.
 func (d *delegate) with(key string, value any) *delegate {
-	conf := map[string]any{key: value}
-	for k, v := range d.conf {
-		if k != key {
-			conf[k] = v
-		}
-	}
+	conf := maps.Clone(d.conf)
+	conf[key] = value
 	return &delegate{d.plugin, conf}
 }
 

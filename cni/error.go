@@ -31,15 +31,15 @@ func explain(err error, what string) error {
 	if !errors.As(err, &e) {
 		e = types.NewError(types.ErrInternal, err.Error(), "")
 	}
-	told := *e
-	if told.Code == 0 { // the delegate ended without an error object
-		told.Code = types.ErrInternal
+	explained := *e
+	if explained.Code == 0 { // the delegate ended without an error object
+		explained.Code = types.ErrInternal
 	}
-	told.Msg = fmt.Sprintf("%s: %s", what, e.Msg)
+	explained.Msg = fmt.Sprintf("%s: %s", what, e.Msg)
 	for _, k := range known {
 		if strings.Contains(e.Msg, k.message) {
-			told.Details = strings.TrimPrefix(e.Details+"; "+k.remedy, "; ")
+			explained.Details = strings.TrimPrefix(e.Details+"; "+k.remedy, "; ")
 		}
 	}
-	return &told
+	return &explained
 }

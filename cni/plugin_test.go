@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -131,9 +132,7 @@ func (e *engine) ready(env string) {
 func (e *engine) list(cniVersion string) *libcni.NetworkConfigList {
 	e.Helper()
 	delegate := map[string]any{"hairpinMode": true, "isDefaultGateway": true}
-	for key, value := range e.forces {
-		delegate[key] = value
-	}
+	maps.Copy(delegate, e.forces)
 	text, err := json.Marshal(map[string]any{"cniVersion": cniVersion, "name": e.name, "plugins": []any{
 		map[string]any{"type": Name, "subnetFile": e.envTo, "dataDir": filepath.Join(e.dir, "flannel"), "delegate": delegate,
 			"ipam": map[string]any{"dataDir": filepath.Join(e.dir, "networks")}},

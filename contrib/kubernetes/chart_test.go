@@ -224,7 +224,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// Every value that the templates use is in values.yaml, with a default.
+// Each value of flannel in values.yaml is in a template. A template that uses a value
+// without a default is an error of render.
 func TestValuesAreUsed(t *testing.T) {
 	templates, err := filepath.Glob("chart/templates/*")
 	if err != nil {

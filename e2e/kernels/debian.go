@@ -146,7 +146,8 @@ func (d *debian) root(ctx context.Context) (string, error) {
 	return disk, os.WriteFile(disk+".stamp", []byte(stamp), 0o644)
 }
 
-// makeDisk makes a file system with the content of a folder, and some MiB of room.
+// makeDisk makes a file system with the content of a folder, and some MiB of room. An
+// interrupted one leaves no disk.
 func makeDisk(ctx context.Context, disk, tree string, room int) error {
 	size, err := shell(ctx, "", "du", "-sm", tree)
 	if err != nil {
@@ -156,9 +157,10 @@ func makeDisk(ctx context.Context, disk, tree string, room int) error {
 	if _, err := fmt.Sscan(size, &used); err != nil {
 		return fmt.Errorf("read size of %s: %w", tree, err)
 	}
-	if err := os.RemoveAll(disk); err != nil {
+	unfinished := disk + ".unfinished"
+	defer os.Remove(unfinished)
+	if _, err := shell(ctx, "", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, unfinished, fmt.Sprintf("%dM", used*11/10+room)); err != nil {
 		return err
 	}
-	_, err = shell(ctx, "", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, disk, fmt.Sprintf("%dM", used*11/10+room))
-	return err
+	return os.Rename(unfinished, disk)
 }

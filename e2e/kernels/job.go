@@ -97,7 +97,7 @@ func goBuild(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// copyTree copies the files of a source tree that Git would have.
+// copyTree copies the regular files of a source tree, except those of Git and of builds.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {

@@ -2,19 +2,22 @@ package kube
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/coreos/flannel/e2e/kube/controlplane"
 )
 
 var (
-	faultRounds = flag.Int("fault-rounds", 6, "TestFaults: how many")
+	faultRounds = flag.Int("fault-rounds", 12, "TestFaults: how many; the default has each fault")
 	faultSeed   = flag.Uint64("fault-seed", 1, "TestFaults: of the order of faults")
 )
 
 // After each of many faults, the pods of all nodes reach each other, and the Nodes
-// have their annotations.
+// have the annotations of before.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, controlplane.Options{})
@@ -49,13 +52,23 @@ func TestFaults(t *testing.T) {
 		{"device deleted", func(i int) { nodes[i].run("ip", "link", "del", "flannel.1") }},
 		{"route deleted", func(i int) { nodes[i].run("ip", "route", "del", nodes[1-i].gateway().Masked().String()) }},
 	}
+	annotations := func(n *node) map[string]string {
+		o, _ := r.control.Node(n.name)
+		return o.Metadata.Annotations
+	}
+	want := map[*node]map[string]string{nodes[0]: annotations(nodes[0]), nodes[1]: annotations(nodes[1])}
 	random := rand.New(rand.NewPCG(*faultSeed, 0))
 	for round := range *faultRounds {
 		f, victim := faults[random.IntN(len(faults))], random.IntN(len(nodes))
 		t.Logf("round %d: %s, node %s", round+1, f.name, nodes[victim].name)
 		f.raise(victim)
 		for _, n := range nodes {
-			r.eventually("annotations of "+n.name, func() error { return annotated(r, n.name, "public-ip") })
+			r.eventually("annotations of "+n.name, func() error {
+				if diff := cmp.Diff(want[n], annotations(n)); diff != "" {
+					return fmt.Errorf("annotations (-want +have):\n%s", diff)
+				}
+				return nil
+			})
 		}
 		r.connected(nodes...)
 	}

@@ -99,18 +99,7 @@ func TestReplace(t *testing.T) {
 func TestNodeObject(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, controlplane.Options{})
-	nodes := []*node{r.node("n1"), r.node("n2")}
-	var daemons []*daemon
-	for i, n := range nodes {
-		r.control.AddNode(n.name, fmt.Sprintf("10.5.%d.0/24", i+1))
-		daemons = append(daemons, n.launch())
-	}
-	for i, n := range nodes {
-		daemons[i].ready()
-		n.addPod()
-	}
-	r.connected(nodes...)
-
+	nodes, daemons := r.join("n1", "n2")
 	f := r.startFlow(nodes[1], nodes[0])
 	r.control.Annotate("n1", map[string]any{prefix + "backend-data": nil})
 	r.eventually("the annotation", func() error { return annotated(r, "n1", "backend-data") })
@@ -133,7 +122,7 @@ func TestNodeObject(t *testing.T) {
 	// successor takes it.
 	r.control.Delete("/api/v1/nodes/n1")
 	r.control.AddNode("n1", "10.5.7.0/24")
-	<-daemons[0].ended
+	<-daemons[0].Ended()
 	daemons[0] = nodes[0].launch().ready()
 	if env := nodes[0].env(); env["FLANNEL_SUBNET"] != "10.5.7.1/24" {
 		t.Errorf("subnet.env is %v", env)

@@ -15,16 +15,16 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coreos/flannel/e2e/kube/controlplane"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
-// patience bounds every wait for a condition; no test waits for a time to pass.
-// It is long, because a machine may be slow.
+// patience bounds every wait for a condition. It is long, because a machine may be
+// slow.
 const patience = 90 * time.Second
 
 // flannel is the program under test, built once.
@@ -95,10 +95,8 @@ func (n *node) write(name, text string) {
 
 // daemon is one run of the program.
 type daemon struct {
-	node  *node
-	cmd   *netnstest.Cmd
-	log   *buffer
-	ended chan struct{}
+	*netnstest.Process
+	node *node
 }
 
 // launch starts the daemon as the container of a DaemonSet has it.
@@ -111,20 +109,17 @@ func (n *node) launch(args ...string) *daemon {
 	all := append([]string{"--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081", "--kubeconfig-file=" + filepath.Join(n.dir, "kubeconfig"),
 		"--net-config-path=" + filepath.Join(n.dir, "net-conf.json"), "--subnet-file=" + n.envFile(),
 		"--state-dir=" + filepath.Join(n.dir, "state")}, args...)
-	d := &daemon{node: n, cmd: n.Command(context.Background(), name, all...), log: &buffer{}, ended: make(chan struct{})}
-	d.cmd.Env = append(os.Environ(), "NODE_NAME="+n.name, "FLANNELD_IFACE=")
-	d.cmd.Stderr = d.log
-	if err := d.cmd.Start(); err != nil {
+	cmd := n.Command(context.Background(), name, all...)
+	var log bytes.Buffer // to be read after the end
+	d := &daemon{node: n}
+	cmd.Env = append(os.Environ(), "NODE_NAME="+n.name, "FLANNELD_IFACE=")
+	cmd.Stderr = &log
+	if d.Process, err = cmd.Launch(); err != nil {
 		n.rig.t.Fatal(err)
 	}
-	go func() {
-		_ = d.cmd.Wait() // exit codes are read from ProcessState
-		close(d.ended)
-	}()
 	n.rig.t.Cleanup(func() {
-		d.signal(syscall.SIGKILL)
-		<-d.ended
-		text := d.log.String()
+		d.kill()
+		text := log.String()
 		if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
 			n.rig.t.Errorf("node %s: the daemon crashed", n.name)
 		}
@@ -137,16 +132,12 @@ func (n *node) launch(args ...string) *daemon {
 
 func (n *node) envFile() string { return filepath.Join(n.dir, "run", "subnet.env") }
 
-func (d *daemon) signal(sig syscall.Signal) {
-	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		d.node.rig.t.Errorf("signal daemon: %v", err)
-	}
-}
-
 // kill ends the daemon as the kernel does when it is out of memory.
 func (d *daemon) kill() {
-	d.signal(syscall.SIGKILL)
-	<-d.ended
+	if err := d.Cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		d.node.rig.t.Errorf("kill the daemon: %v", err)
+	}
+	<-d.Ended()
 }
 
 // ready waits until the probe of the pod succeeds.
@@ -197,14 +188,9 @@ func (n *node) get(url string) (int, string) {
 // env reads subnet.env.
 func (n *node) env() map[string]string {
 	n.rig.t.Helper()
-	text, err := os.ReadFile(n.envFile())
+	values, err := subnetfile.Variables(n.envFile())
 	if err != nil {
 		n.rig.t.Fatal(err)
-	}
-	values := make(map[string]string)
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		values[key] = value
 	}
 	return values
 }
@@ -287,32 +273,21 @@ func (n *node) run(name string, args ...string) string {
 // eventually waits until ok returns nil.
 func (r *rig) eventually(what string, ok func() error) {
 	r.t.Helper()
-	deadline := time.After(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			r.t.Fatalf("%s: not within %v: %v", what, patience, err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	netnstest.EventuallyWithin(r.t, patience, what, ok)
 }
 
 // flow is a stream of pings.
 type flow struct {
 	t   *testing.T
 	cmd *netnstest.Cmd
-	out *buffer
+	out bytes.Buffer // to be read after the end
 }
 
 // startFlow sends 50 packets a second from one pod to another.
 func (r *rig) startFlow(from, to *node) *flow {
 	r.t.Helper()
-	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String()), out: &buffer{}}
-	f.cmd.Stdout, f.cmd.Stderr = f.out, f.out
+	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String())}
+	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.out
 	if err := f.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -336,24 +311,6 @@ func (f *flow) lost() (lost, sent int) {
 	sent, _ = strconv.Atoi(found[1])
 	received, _ := strconv.Atoi(found[2])
 	return max(0, sent-received-1), sent
-}
-
-// buffer is an output that is read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }

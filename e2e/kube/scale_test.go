@@ -48,7 +48,7 @@ func TestManyNodes(t *testing.T) {
 		}
 		return nil
 	})
-	resident := residentOf(t, d.cmd.Process.Pid)
+	resident := residentOf(t, d.Cmd.Process.Pid)
 	t.Logf("%d nodes: ready after %v, %d MB resident", *manyNodes, ready.Round(time.Millisecond), resident>>20)
 	if resident > maxResident {
 		t.Errorf("%d MB resident", resident>>20)

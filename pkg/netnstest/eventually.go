@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Patience bounds every wait of Eventually. No test waits for a time to pass.
+// Patience bounds a wait of Eventually. No test waits for a time to pass.
 const Patience = 30 * time.Second
 
 // Waiter is the part of [testing.TB] that [Eventually] needs.
@@ -15,11 +15,17 @@ type Waiter interface {
 	Context() context.Context
 }
 
-// Eventually calls check every 10 ms until it returns nil. It fails the test with
-// the last error if that takes longer than Patience.
+// Eventually is EventuallyWithin for Patience.
 func Eventually(t Waiter, what string, check func() error) {
 	t.Helper()
-	deadline := time.NewTimer(Patience)
+	EventuallyWithin(t, Patience, what, check)
+}
+
+// EventuallyWithin calls check every 10 ms until it returns nil. It fails the test
+// with the last error if that takes longer than limit.
+func EventuallyWithin(t Waiter, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -31,7 +37,7 @@ func Eventually(t Waiter, what string, check func() error) {
 		select {
 		case <-poll.C:
 		case <-deadline.C:
-			t.Fatalf("%s: not within %v: %v", what, Patience, err)
+			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		case <-t.Context().Done():
 			t.Fatalf("%s: %v: %v", what, t.Context().Err(), err)
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -297,15 +298,7 @@ func (e *apiError) Is(target error) bool {
 // hasCode reports whether err is a refusal with one of codes.
 func hasCode(err error, codes ...int) bool {
 	e, ok := errors.AsType[*apiError](err)
-	if !ok {
-		return false
-	}
-	for _, code := range codes {
-		if e.Code == code {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(codes, e.Code)
 }
 
 // isUntrusted reports whether the API server's certificate has an unknown issuer.

@@ -63,6 +63,16 @@ func holder(t *testing.T, k *Store) *Holder {
 	return k.Holder(c)
 }
 
+// acquire returns the lease of a vxlan host, after h has published it.
+func acquire(t *testing.T, h *Holder) subnet.Lease {
+	t.Helper()
+	l, err := h.Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // configure writes the network configuration of k.
 func configure(t *testing.T, k *Store, text string) {
 	t.Helper()

@@ -43,6 +43,16 @@ func (h *Holder) key(n *node) (subnet.Lease, error) {
 	return l, nil
 }
 
+// readKey reads our Node, and the lease that key returns of it.
+func (h *Holder) readKey(ctx context.Context) (*node, subnet.Lease, error) {
+	n, err := h.readOwn(ctx)
+	if err != nil {
+		return nil, subnet.Lease{}, err
+	}
+	l, err := h.key(n)
+	return n, l, err
+}
+
 // Acquire implements subnet.Holder: it waits for our Node and its podCIDR, and
 // writes the annotations. The API server is asked again after each failure, so a
 // Node or a podCIDR that comes late only delays the return. Of the hints, StoreTimeout
@@ -75,25 +85,27 @@ func isAnswer(err error) bool {
 // publish writes the attributes a to our Node if they are not there, and returns
 // the lease.
 func (h *Holder) publish(ctx context.Context, a subnet.Attrs) (subnet.Lease, error) {
-	n, err := h.readOwn(ctx)
-	if err != nil {
-		return subnet.Lease{}, err
-	}
-	l, err := h.key(n)
+	n, l, err := h.readKey(ctx)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
 	return h.publishAt(ctx, n, l, a)
 }
 
-// publishAt writes the attributes a to n, which has the subnets of l.
-func (h *Holder) publishAt(ctx context.Context, n *node, l subnet.Lease, a subnet.Attrs) (subnet.Lease, error) {
+// unpublished returns l with the attributes a as n is to have them, and the
+// annotations that n lacks for that.
+func (h *Holder) unpublished(n *node, l subnet.Lease, a subnet.Attrs) (subnet.Lease, map[string]*string, error) {
 	l.Attrs = h.advertised(n, a)
 	set, err := h.Store.config.Annotations.encode(l)
+	return l, h.Store.config.Annotations.changes(n, set), err
+}
+
+// publishAt writes the attributes a to n, which has the subnets of l.
+func (h *Holder) publishAt(ctx context.Context, n *node, l subnet.Lease, a subnet.Attrs) (subnet.Lease, error) {
+	l, changed, err := h.unpublished(n, l, a)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	changed := h.Store.config.Annotations.changes(n, set)
 	if len(changed) == 0 {
 		return l, nil
 	}
@@ -138,11 +150,7 @@ func (s *Store) advertised(n *node, a subnet.Attrs) subnet.Attrs {
 // Renew implements subnet.Holder: it writes the attributes again if they are not
 // there. A Node that was created anew with another podCIDR has another lease.
 func (h *Holder) Renew(ctx context.Context, l subnet.Lease, a subnet.Attrs, _ []netip.Addr) (subnet.Lease, error) {
-	n, err := h.readOwn(ctx)
-	if err != nil {
-		return subnet.Lease{}, err
-	}
-	now, err := h.key(n)
+	n, now, err := h.readKey(ctx)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
@@ -162,12 +170,11 @@ func (h *Holder) Check(ctx context.Context, l subnet.Lease) error {
 	if err != nil {
 		return err
 	}
-	now.Attrs = h.advertised(n, l.Attrs)
-	set, err := h.Store.config.Annotations.encode(now)
+	now, changed, err := h.unpublished(n, now, l.Attrs)
 	if err != nil {
 		return err
 	}
-	if now.Key() != l.Key() || len(h.Store.config.Annotations.changes(n, set)) > 0 {
+	if now.Key() != l.Key() || len(changed) > 0 {
 		return fmt.Errorf("check node %s: its podCIDRs %v and annotations are not those of %v: %w", n.Metadata.Name, n.Spec.PodCIDRs, l, subnet.ErrConflict)
 	}
 	return nil

@@ -196,9 +196,9 @@ func TestOverwrite(t *testing.T) {
 	overwrite := map[string]string{names.prefix + suffixOverwrite[inet.IPv4]: "198.51.100.7"}
 	s.PutNode(self, overwrite, "10.5.3.0/24")
 	k, _ := open(t, s)
-	l, err := holder(t, k).Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
-	if err != nil || l.Attrs.PublicIP.String() != "198.51.100.7" || s.Annotations(self)[names.prefix+suffixPublicIP[inet.IPv4]] != "198.51.100.7" {
-		t.Fatalf("Acquire = %+v, %v; annotations %v", l, err, s.Annotations(self))
+	l := acquire(t, holder(t, k))
+	if l.Attrs.PublicIP.String() != "198.51.100.7" || s.Annotations(self)[names.prefix+suffixPublicIP[inet.IPv4]] != "198.51.100.7" {
+		t.Fatalf("Acquire = %+v; annotations %v", l, s.Annotations(self))
 	}
 	if err := holder(t, k).Check(t.Context(), l); err != nil {
 		t.Errorf("Check: %v", err)
@@ -209,7 +209,7 @@ func TestOverwrite(t *testing.T) {
 	if err := holder(t, k).Check(t.Context(), l); !errors.Is(err, subnet.ErrConflict) {
 		t.Errorf("Check after the annotation is gone: %v", err)
 	}
-	l, err = holder(t, k).Renew(t.Context(), l, l.Attrs, nil)
+	l, err := holder(t, k).Renew(t.Context(), l, l.Attrs, nil)
 	if err != nil || l.Attrs.PublicIP != attrs().PublicIP || s.Annotations(self)[names.prefix+suffixPublicIP[inet.IPv4]] != "192.0.2.1" {
 		t.Errorf("Renew = %+v, %v; annotations %v", l, err, s.Annotations(self))
 	}
@@ -219,10 +219,7 @@ func TestRenewRestores(t *testing.T) {
 	s := kubeapi.Start(t)
 	s.PutNode(self, nil, "10.5.3.0/24")
 	k, _ := open(t, s)
-	l, err := holder(t, k).Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := acquire(t, holder(t, k))
 	want := s.Annotations(self)
 
 	s.PutNode(self, nil, "10.5.3.0/24") // another controller has removed them
@@ -278,10 +275,7 @@ func TestCheckCostsNothing(t *testing.T) {
 	s := kubeapi.Start(t)
 	s.PutNode(self, nil, "10.5.3.0/24")
 	k, requests := open(t, s)
-	l, err := holder(t, k).Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := acquire(t, holder(t, k))
 	_, at, err := k.List(t.Context())
 	if err != nil {
 		t.Fatal(err)

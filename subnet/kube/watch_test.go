@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,24 +15,34 @@ import (
 	"github.com/coreos/flannel/subnet/subnettest/kubeapi"
 )
 
-// run runs the Manager's Watch over k, and returns the peers' subnets as they are
-// now.
-func run(t *testing.T, k *Store) (peers func() []string, m *subnet.Manager) {
+// watching is an API server whose Nodes a Manager watches: ours, and those of peers.
+type watching struct {
+	*testing.T
+	server   *kubeapi.Server
+	store    *Store
+	requests *atomic.Int64
+	manager  *subnet.Manager
+	peers    func() []string // their subnets as they are now
+}
+
+// watchPeers runs the Manager's Watch until it has the peers 1, 2 and 3.
+func watchPeers(t *testing.T) *watching {
 	t.Helper()
-	h := holder(t, k)
-	l, err := h.Acquire(t.Context(), attrs(), subnet.Hints{}, func(error) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m = subnet.NewManager(k, h, h.config, subnet.Timing{})
-	m.Adopt(l)
+	w := &watching{T: t, server: kubeapi.Start(t)}
+	w.server.PutNode(self, nil, "10.5.200.0/24")
+	put(t, w.server, 1, 2, 3)
+	w.store, w.requests = open(t, w.server)
+	h := holder(t, w.store)
+	l := acquire(t, h)
+	w.manager = subnet.NewManager(w.store, h, h.config, subnet.Timing{})
+	w.manager.Adopt(l)
 	known := make(map[string]bool)
 	changes := make(chan []subnet.Event)
 	ended := make(chan struct{})
 	ctx := t.Context()
 	go func() {
 		defer close(ended)
-		if err := m.Watch(ctx, l, func(e []subnet.Event) { changes <- e }); err != nil {
+		if err := w.manager.Watch(ctx, l, func(e []subnet.Event) { changes <- e }); err != nil {
 			t.Errorf("Watch: %v", err)
 		}
 	}()
@@ -44,7 +55,7 @@ func run(t *testing.T, k *Store) (peers func() []string, m *subnet.Manager) {
 			}
 		}
 	})
-	return func() []string {
+	w.peers = func() []string {
 		select {
 		case events := <-changes:
 			for _, e := range events {
@@ -62,7 +73,23 @@ func run(t *testing.T, k *Store) (peers func() []string, m *subnet.Manager) {
 		}
 		slices.Sort(all)
 		return all
-	}, m
+	}
+	eventually(t, "three peers", func() bool { return len(w.peers()) == 3 })
+	return w
+}
+
+// have waits until the peers have the subnets.
+func (w *watching) have(what string, subnets ...string) {
+	w.Helper()
+	eventually(w.T, what, func() bool { return slices.Equal(w.peers(), subnets) })
+}
+
+// cutOff makes the API server refuse the Manager, until Refuse(0).
+func (w *watching) cutOff() {
+	w.Helper()
+	w.server.Refuse(503)
+	w.server.Break()
+	eventually(w.T, "the store away", func() bool { w.peers(); return w.manager.Status().StoreError != nil })
 }
 
 func peer(n byte) subnet.Lease {
@@ -91,24 +118,18 @@ func lists(s *kubeapi.Server) (n int) {
 
 // A watch that breaks goes on without another list, and misses nothing.
 func TestBrokenWatchResumes(t *testing.T) {
-	s := kubeapi.Start(t)
-	s.PutNode(self, nil, "10.5.200.0/24")
-	put(t, s, 1, 2, 3)
-	k, _ := open(t, s)
-	peers, m := run(t, k)
-	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	w := watchPeers(t)
+	s := w.server
 	before := lists(s)
 	for range 3 {
-		s.Refuse(503)
-		s.Break()
-		eventually(t, "the store away", func() bool { peers(); return m.Status().StoreError != nil })
+		w.cutOff()
 		s.DeleteNode(nodeOf(peer(2)))
 		put(t, s, 4)
 		s.Refuse(0)
-		eventually(t, "the change", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24"}) })
+		w.have("the change", "10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24")
 		put(t, s, 2)
 		s.DeleteNode(nodeOf(peer(4)))
-		eventually(t, "the change back", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24"}) })
+		w.have("the change back", "10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24")
 	}
 	if n := lists(s) - before; n != 0 {
 		t.Errorf("%d more lists", n)
@@ -117,42 +138,27 @@ func TestBrokenWatchResumes(t *testing.T) {
 
 // If the API server has forgotten the version, a list gives the difference.
 func TestForgottenVersion(t *testing.T) {
-	s := kubeapi.Start(t)
-	s.PutNode(self, nil, "10.5.200.0/24")
-	put(t, s, 1, 2, 3)
-	k, _ := open(t, s)
-	peers, m := run(t, k)
-	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
-	s.Refuse(503)
-	s.Break()
-	eventually(t, "the store away", func() bool { peers(); return m.Status().StoreError != nil })
+	w := watchPeers(t)
+	s := w.server
+	w.cutOff()
 	s.DeleteNode(nodeOf(peer(2)))
 	put(t, s, 4)
 	s.Forget()
 	s.Refuse(0)
-	eventually(t, "the difference", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24"}) })
+	w.have("the difference", "10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24")
 }
 
 // A Node that loses its annotations is no peer any more.
 func TestAnnotationsRemoved(t *testing.T) {
-	s := kubeapi.Start(t)
-	s.PutNode(self, nil, "10.5.200.0/24")
-	put(t, s, 1, 2, 3)
-	k, _ := open(t, s)
-	peers, _ := run(t, k)
-	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
-	s.PutNode(nodeOf(peer(2)), nil, peer(2).Subnet.String())
-	eventually(t, "two peers", func() bool { return slices.Equal(peers(), []string{"10.5.1.0/24", "10.5.3.0/24"}) })
+	w := watchPeers(t)
+	w.server.PutNode(nodeOf(peer(2)), nil, peer(2).Subnet.String())
+	w.have("two peers", "10.5.1.0/24", "10.5.3.0/24")
 }
 
 // Annotations of our own that another party damages are written again at once.
 func TestDamagedOwnAnnotations(t *testing.T) {
-	s := kubeapi.Start(t)
-	s.PutNode(self, nil, "10.5.200.0/24")
-	put(t, s, 1)
-	k, _ := open(t, s)
-	peers, m := run(t, k)
-	eventually(t, "a peer", func() bool { return len(peers()) == 1 })
+	w := watchPeers(t)
+	s, m := w.server, w.manager
 	ctx, cancel := context.WithCancel(t.Context())
 	renewed := make(chan error, 1)
 	go func() { renewed <- m.Renew(ctx, m.Status().Lease) }()
@@ -166,7 +172,7 @@ func TestDamagedOwnAnnotations(t *testing.T) {
 		damaged[names.prefix+suffix] = damage
 		s.PutNode(self, damaged, "10.5.200.0/24")
 		eventually(t, "the annotation "+suffix, func() bool {
-			peers()
+			w.peers()
 			return s.Annotations(self)[names.prefix+suffix] == want[names.prefix+suffix]
 		})
 	}
@@ -175,24 +181,19 @@ func TestDamagedOwnAnnotations(t *testing.T) {
 // A change that is no change of a lease, as a kubelet makes it every few minutes,
 // gives no event to the data plane.
 func TestHeartbeatIsNoChange(t *testing.T) {
-	s := kubeapi.Start(t)
-	s.PutNode(self, nil, "10.5.200.0/24")
-	put(t, s, 1, 2, 3)
-	k, requests := open(t, s)
-	peers, _ := run(t, k)
-	eventually(t, "three peers", func() bool { return len(peers()) == 3 })
+	w := watchPeers(t)
 	eventually(t, "the watch", func() bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.watches > 0
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		return w.store.watches > 0
 	})
-	before := requests.Load()
+	before := w.requests.Load()
 	for range 50 {
-		put(t, s, 1, 2, 3)
+		put(t, w.server, 1, 2, 3)
 	}
-	put(t, s, 4) // arrives after them
-	eventually(t, "four peers", func() bool { return len(peers()) == 4 })
-	if n := requests.Load() - before; n != 0 {
+	put(t, w.server, 4) // arrives after them
+	eventually(t, "four peers", func() bool { return len(w.peers()) == 4 })
+	if n := w.requests.Load() - before; n != 0 {
 		t.Errorf("%d requests", n)
 	}
 }

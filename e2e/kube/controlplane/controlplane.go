@@ -184,7 +184,7 @@ func (c *ControlPlane) StartAPIServer() {
 // AwaitReady waits until the API server is ready: it answers, and reaches etcd.
 func (c *ControlPlane) AwaitReady() {
 	c.t.Helper()
-	c.await("kube-apiserver", func() error {
+	netnstest.EventuallyWithin(c.t, startLimit, "wait for kube-apiserver", func() error {
 		code, text, err := c.request(http.MethodGet, "/readyz", "", nil)
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("/readyz answers %d: %s", code, text)
@@ -231,23 +231,6 @@ func (c *ControlPlane) start(name, program string, args ...string) {
 		c.t.Fatalf("start %s: %v", name, err)
 	}
 	c.running[name] = p
-}
-
-// await waits until ok returns nil.
-func (c *ControlPlane) await(what string, ok func() error) {
-	c.t.Helper()
-	deadline := time.After(startLimit)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			c.t.Fatalf("wait for %s: not within %v: %v", what, startLimit, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 func (c *ControlPlane) path(name string) string { return filepath.Join(c.dir, name) }
