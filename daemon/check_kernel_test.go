@@ -114,9 +114,21 @@ func newDamagedHost(t *testing.T, kind, dataPath, data string) *damagedHost {
 	})
 	peer := subnet.Lease{Subnet: netip.MustParsePrefix("10.5.2.0/24"), Attrs: subnet.Attrs{
 		PublicIP: netip.MustParseAddr("192.168.77.2"), BackendType: config.BackendType, BackendData: json.RawMessage(data)}}
-	h.network.Apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}})
+	h.inside(func() { h.network.Apply([]subnet.Event{{Type: subnet.Added, Lease: &peer}}) })
+	if got := h.network.DataPath(); dataPath != "" && got != dataPath {
+		t.Fatalf("data path %s, want %s", got, dataPath)
+	}
 	h.mtu = strconv.Itoa(h.network.MTU())
 	return h
+}
+
+// inside calls f in the host's network namespace, as a daemon does: eBPF programs are
+// attached by the index of an interface.
+func (h *damagedHost) inside(f func()) {
+	h.Helper()
+	if err := h.host.Do(func() error { f(); return nil }); err != nil {
+		h.Fatal(err)
+	}
 }
 
 func (h *damagedHost) run(command string) {
@@ -130,7 +142,8 @@ func (h *damagedHost) run(command string) {
 // expect checks that a difference with this prefix is found; "": none.
 func (h *damagedHost) expect(want string) {
 	h.Helper()
-	got := new(checkCache).differences(h.network, pauseFactor)
+	var got []string
+	h.inside(func() { got = new(checkCache).differences(h.network, pauseFactor) })
 	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
 		h.Errorf("not ready: %q, want %q", got, want)
 	}
