@@ -1,9 +1,7 @@
 package fastpath
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -65,15 +63,6 @@ func (c Config) validate() error {
 		return errors.New("directory for pins is missing")
 	}
 	return nil
-}
-
-// identity is equal for configurations whose pinned programs and maps can be
-// adopted: same programs, same layout of maps, same constants.
-func (c Config) identity() string {
-	h := sha256.New()
-	h.Write(_FastpathBytes)
-	fmt.Fprintln(h, c.Device, c.Network, c.Subnet, c.Marks)
-	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // be32 returns a in the byte order of packets.

@@ -425,6 +425,23 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
+// TestAdoptAfterSuspend suspends the path and resumes it twice, and starts user space
+// again.
+func TestAdoptAfterSuspend(t *testing.T) {
+	a, _ := newRunning(t)
+	a.serves(1)
+	for range 2 {
+		a.must(a.Do(a.path.Suspend))
+		a.must(a.Do(func() error { return a.path.Join(a.tunnel) }))
+		a.serves(1)
+	}
+	a.stop()
+	a.run()
+	if !a.path.Adopted() {
+		t.Error("the programs were not adopted")
+	}
+}
+
 // TestAdopt ends user space, and starts it again.
 func TestAdopt(t *testing.T) {
 	a, b := newRunning(t)

@@ -5,16 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-)
 
-// unfinished ends the name of a directory that is being filled. A bpffs does
-// not take dots in names.
-const unfinished = "-new"
+	"github.com/coreos/flannel/pkg/pinned"
+)
 
 // programs are the kernel's objects: loaded, or adopted from an earlier process.
 type programs struct {
@@ -118,83 +115,29 @@ func (p *programs) load() error {
 
 // close releases the file descriptors. What is pinned stays at work.
 func (p *programs) close() error {
-	var errs []error
-	for _, program := range p.byName() {
-		errs = append(errs, (*program).Close())
-	}
-	for _, m := range p.maps() {
-		errs = append(errs, (*m).Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(p.fastpathPrograms.Close(), p.fastpathMaps.Close())
 }
 
-func (c Config) objectsDir() string { return filepath.Join(c.PinDir, "objects-"+c.identity()) }
+func (c Config) objectsDir() string {
+	return pinned.Dir(c.PinDir, _FastpathBytes, c.Device, c.Network, c.Subnet, c.Marks)
+}
 
-// adopt opens pinned programs and maps; false if none fit.
+// all are the objects that the next process can take over.
+func (p *programs) all() pinned.Objects {
+	return pinned.Objects{Programs: p.byName(), Maps: p.maps()}
+}
+
+// adopt opens pinned programs and maps of the same code and configuration; false if
+// there are none.
 func (p *programs) adopt() (bool, error) {
-	dir := p.config.objectsDir()
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	var errs []error
-	for name, m := range p.maps() {
-		var err error
-		*m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		errs = append(errs, err)
-	}
-	for name, program := range p.byName() {
-		var err error
-		*program, err = ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil)
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return false, explain(err)
-	}
-	return true, nil
+	found, err := p.all().Load(p.config.objectsDir())
+	return found, explain(err)
 }
 
-// seal pins programs and maps, all at once by a rename, and removes those of
-// other versions.
+// seal pins programs and maps, and removes those of other versions.
 func (p *programs) seal() error {
-	dir := p.config.objectsDir()
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := p.pin(dir + unfinished); err != nil {
-			return fmt.Errorf("pin fast path: %w", err)
-		}
-		if err := os.Rename(dir+unfinished, dir); err != nil {
-			return fmt.Errorf("pin fast path: %w", err)
-		}
-	}
-	entries, err := os.ReadDir(p.config.PinDir)
-	if err != nil {
+	if err := p.all().Save(p.config.objectsDir()); err != nil {
 		return fmt.Errorf("pin fast path: %w", err)
-	}
-	for _, e := range entries {
-		if path := filepath.Join(p.config.PinDir, e.Name()); e.IsDir() && path != dir {
-			if err := os.RemoveAll(path); err != nil {
-				return fmt.Errorf("remove pins of an earlier fast path: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-func (p *programs) pin(dir string) error {
-	if err := os.RemoveAll(dir); err != nil { // of a process that was killed here
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	for name, m := range p.maps() {
-		if err := (*m).Pin(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
-		}
-	}
-	for name, program := range p.byName() {
-		if err := (*program).Pin(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("program %s: %w", name, err)
-		}
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package bpf
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/ownfile"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // Names in PinDir. They are those of earlier releases, whose links Attach takes
@@ -24,9 +23,6 @@ const (
 	linkEncap     = "link_out"
 	linkTCPrefix  = "link_in_"
 	linkXDPPrefix = "link_early_"
-	// unfinished ends the name of an incomplete directory. A bpffs allows no dots
-	// in names.
-	unfinished = "-new"
 )
 
 func xdpLink(index int) string { return linkXDPPrefix + strconv.Itoa(index) }
@@ -156,40 +152,21 @@ func removeGone(dir string) error {
 	return Remove(dir)
 }
 
-// identity is a hash of the programs, with the layout of the maps, and the
-// configuration. Only a pinned path with the same one is taken over.
-func (c Config) identity() string {
-	h := sha256.New()
-	h.Write(_FlannelBytes)
-	fmt.Fprintln(h, c.Device, c.Port, c.Local, c.Subnet, c.MTU, c.MaxPeers)
-	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-// objectsPrefix begins the names of the directories of objects.
-const objectsPrefix = "objects-"
-
 // objectsDir holds the pinned programs and maps. Hooks are pinned beside it, since
 // they outlive their programs.
-func (c Config) objectsDir() string { return filepath.Join(c.PinDir, objectsPrefix+c.identity()) }
+func (c Config) objectsDir() string {
+	return pinned.Dir(c.PinDir, _FlannelBytes, c.Device, c.Port, c.Local, c.Subnet, c.MTU, c.MaxPeers)
+}
 
-// adopt takes over pinned programs and maps if they have the same identity.
+// all are the objects that the next process can take over.
+func (p *Path) all() pinned.Objects {
+	return pinned.Objects{Programs: p.programs(), Maps: p.maps()}
+}
+
+// adopt takes over pinned programs and maps of the same code and configuration.
 func (p *Path) adopt() error {
-	dir := p.config.objectsDir()
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	var errs []error
-	for name, m := range p.maps() {
-		var err error
-		*m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		errs = append(errs, err)
-	}
-	for name, program := range p.programs() {
-		var err error
-		*program, err = ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil)
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
+	found, err := p.all().Load(p.config.objectsDir())
+	if err != nil || !found {
 		return explain(err)
 	}
 	var m flannelMasks
@@ -203,69 +180,14 @@ func (p *Path) adopt() error {
 	})
 }
 
-// commitPins pins programs and maps, atomically by a rename, and removes the
-// earlier ones.
+// commitPins pins programs and maps, and removes the earlier ones.
 func (p *Path) commitPins() error {
-	dir := p.config.objectsDir()
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := p.pin(dir + unfinished); err != nil {
-			return err
-		}
-		if err := os.Rename(dir+unfinished, dir); err != nil {
-			return err
-		}
-	}
 	if p.filters {
 		if err := pinNamespace(p.config.PinDir); err != nil {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(p.config.PinDir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if path := filepath.Join(p.config.PinDir, e.Name()); strings.HasPrefix(e.Name(), objectsPrefix) && path != dir {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (p *Path) pin(dir string) error {
-	if err := os.RemoveAll(dir); err != nil { // of a process that was killed
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	for name, m := range p.maps() {
-		if err := pinClone(*m, filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("pin map %s: %w", name, err)
-		}
-	}
-	for name, program := range p.programs() {
-		if err := pinClone(*program, filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("pin program %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// pinClone pins a clone. The library does nothing for an object that it has pinned
-// at that path before, also if the pin has gone.
-func pinClone[T interface {
-	Clone() (T, error)
-	Pin(string) error
-	Close() error
-}](object T, path string) error {
-	clone, err := object.Clone()
-	if err != nil {
-		return err
-	}
-	return errors.Join(clone.Pin(path), clone.Close())
+	return p.all().Save(p.config.objectsDir())
 }
 
 func (p *Path) maps() map[string]**ebpf.Map {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // newPinRoot mounts a bpffs for the test.
@@ -236,7 +237,7 @@ func testLeftOver(t *testing.T, old bool) {
 
 	c := a.config()
 	c.PinDir = filepath.Join(root, "a")
-	a.must(os.MkdirAll(filepath.Join(c.objectsDir()+unfinished, "x"), 0o700))
+	a.must(os.MkdirAll(filepath.Join(c.objectsDir()+pinned.Unfinished, "x"), 0o700))
 	a.attach(c, nil)
 	if a.path.Adopted() {
 		t.Error("adopted an interrupted pinning")
