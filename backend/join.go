@@ -11,8 +11,8 @@ import (
 )
 
 // Join makes one Network of a Network for each family, which all have the same data
-// path and no drops to count. Each gets the events of its family only. A fault of one family is an error of
-// Check and leaves the packets of the other alone.
+// path and no drops to count. Each gets the events of its family only. A fault of one
+// family is an error of Check and leaves the packets of the other alone.
 func Join(parts map[inet.Family]Network) Network {
 	var j joined
 	for _, f := range inet.Families {

@@ -50,8 +50,8 @@ const (
 	maxStrikes = 2
 )
 
-// apply changes the peers; the first call has all. Other hosts may send to the programs once these are
-// attached.
+// apply changes the peers; the first call has all. Other hosts may send to the
+// programs once these are attached.
 func (k *kernel) apply(events []subnet.Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -78,8 +78,7 @@ func (k *kernel) apply(events []subnet.Event) {
 	k.settle(func() error { return k.write(changed) })
 }
 
-// follow attaches the programs where routes to peers lead
-// now.
+// follow attaches the programs where routes to peers lead now.
 func (k *kernel) follow() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

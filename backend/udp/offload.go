@@ -35,9 +35,10 @@ const (
 //	out[i]: queue i ─read: super-packet─► look up peer ─► split ─► one send for all segments
 //	in[i]:  socket i ─receive: many datagrams─► check each ─► merge ─write: super-packet─► queue i
 //
-// Each family of datagrams has sockets of its own. // Each goroutine owns its side of a queue and its scratch; they share only the
-// table and the counters. The packets of a flow stay in order: the kernel keeps a
-// flow on one queue, and a hash of the flow selects its source port.
+// Each family of datagrams has sockets of its own. Each goroutine owns its side of a
+// queue and its scratch; they share only the table and the counters. The packets of a
+// flow stay in order: the kernel keeps a flow on one queue, and a hash of the flow
+// selects its source port.
 //
 // A super-packet of 64 KiB with its segments' headers exceeds a datagram. It takes
 // two sends, of 44 segments and 2 at an MTU of 1472. A lower gso_max_size of the

@@ -36,8 +36,8 @@ import (
 // Type is the value of the configuration's Backend.Type.
 const Type = "vxlan"
 
-// leaseData is the lease's BackendData, or BackendV6Data. VNI is absent if an old generation of
-// flannel wrote it.
+// leaseData is the lease's BackendData, or BackendV6Data. VNI is absent if an old
+// generation of flannel wrote it.
 type leaseData struct {
 	VNI     *uint32 `json:",omitempty"`
 	VtepMAC string

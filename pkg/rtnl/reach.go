@@ -44,8 +44,8 @@ type nextHops struct {
 }
 
 // Interfaces returns, for each address, the indexes of the interfaces that routes to
-// it name, sorted. In each routing table but "local" these are the
-// routes with the longest matching prefix: of any metric, with all their next hops.
+// it name, sorted. In each routing table but "local" these are the routes with the
+// longest matching prefix: of any metric, with all their next hops.
 // So both ways count of a host that has several, and of one that sends by one
 // interface and receives by another. An address without a route is absent.
 func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) {
