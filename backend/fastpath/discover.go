@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // topology is what the kernel has of containers.
@@ -34,9 +36,9 @@ type bridge struct {
 // be in another network namespace, where bpf_redirect_peer can deliver.
 func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 	t := topology{names: make(map[int]string)}
-	links, err := h.LinkList()
+	links, err := rtnl.Links(h)
 	if err != nil {
-		return t, fmt.Errorf("list interfaces: %w", err)
+		return t, err
 	}
 	gateways, err := gatewaysOf(h, subnet)
 	if err != nil {
@@ -72,9 +74,9 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 
 // gatewaysOf are the indexes of interfaces with an address of the subnet.
 func gatewaysOf(h *netlink.Handle, subnet netip.Prefix) (map[int]bool, error) {
-	addrs, err := h.AddrList(nil, unix.AF_INET)
+	addrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return h.AddrList(nil, unix.AF_INET) })
 	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return nil, err
 	}
 	gateways := make(map[int]bool)
 	for _, a := range addrs {
@@ -103,9 +105,11 @@ func (t *topology) addBridge(l netlink.Link, gateways map[int]bool) (bridge, boo
 const usable = netlink.NUD_PERMANENT | netlink.NUD_NOARP | netlink.NUD_REACHABLE | netlink.NUD_PROBE | netlink.NUD_STALE | netlink.NUD_DELAY
 
 func (t *topology) addContainers(h *netlink.Handle, b bridge, ports map[int]netlink.LinkAttrs, subnet netip.Prefix) error {
-	entries, err := h.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
+	entries, err := rtnl.RetryDump("forwarding entries", func() ([]netlink.Neigh, error) {
+		return h.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
+	})
 	if err != nil {
-		return fmt.Errorf("list forwarding entries: %w", err)
+		return err
 	}
 	at := make(map[MAC]int) // port, 0 if at several
 	for _, e := range entries {
@@ -120,9 +124,9 @@ func (t *topology) addContainers(h *netlink.Handle, b bridge, ports map[int]netl
 		}
 		at[mac] = e.LinkIndex
 	}
-	neighbours, err := h.NeighList(b.index, unix.AF_INET)
+	neighbours, err := rtnl.RetryDump("neighbours", func() ([]netlink.Neigh, error) { return h.NeighList(b.index, unix.AF_INET) })
 	if err != nil {
-		return fmt.Errorf("list neighbours: %w", err)
+		return err
 	}
 	for _, n := range neighbours {
 		ip, ok := netip.AddrFromSlice(n.IP.To4())

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // linkInspector finds what packets of the fast path pass by at an interface: a
@@ -22,9 +23,9 @@ type linkInspector struct {
 }
 
 func (p *Path) newLinkInspector() (*linkInspector, error) {
-	all, err := p.links.QdiscList(nil)
+	all, err := rtnl.RetryDump("qdiscs", func() ([]netlink.Qdisc, error) { return p.links.QdiscList(nil) })
 	if err != nil {
-		return nil, fmt.Errorf("list qdiscs: %w", err)
+		return nil, err
 	}
 	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc)}
 	for _, q := range all {
@@ -115,8 +116,11 @@ func (p *programs) ids() ([]ebpf.ProgramID, error) {
 			continue
 		}
 		l, err := p.pinned(h)
-		if err != nil || l == nil {
+		if err != nil {
 			return nil, err
+		}
+		if l == nil { // its pin has gone meanwhile
+			continue
 		}
 		info, err := l.Info()
 		if err := errors.Join(err, l.Close()); err != nil {

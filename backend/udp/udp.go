@@ -33,6 +33,7 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -168,9 +169,9 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 	if publicIP == uplink {
 		return uplink, nil
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := rtnl.RetryDump("this host's addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list this host's addresses: %w", err)
+		return netip.Addr{}, err
 	}
 	for _, a := range addrs {
 		if a.IP.Equal(publicIP.AsSlice()) {
