@@ -3,7 +3,6 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // linkPrefix begins the names of pinned links: link_PROGRAM_INDEX.
@@ -42,19 +43,6 @@ func portHooks(index int) []hook {
 	return []hook{{fastpathProgLeft, index}, {fastpathProgFromContainer, index}}
 }
 
-// probeTCX attaches a program to an interface that never exists. A kernel with tcx
-// (Linux 6.6) returns ENODEV.
-func probeTCX(program *ebpf.Program) error {
-	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXIngress})
-	switch {
-	case errors.Is(err, unix.ENODEV):
-		return nil
-	case err != nil:
-		return fmt.Errorf("attach with tcx, which needs Linux 6.6 or newer: %w", explain(err))
-	}
-	return l.Close()
-}
-
 // attach attaches a program, or has the link of an earlier process run it from
 // the next packet on. An interface that has gone meanwhile is no error.
 func (p *programs) attach(h hook) error {
@@ -64,10 +52,10 @@ func (p *programs) attach(h hook) error {
 		return fmt.Errorf("attach %s to interface %d: %w", h.program, h.index, err)
 	}
 	if l != nil {
-		if index, err := interfaceOf(l); err == nil && index == h.index {
+		if index, err := pinned.InterfaceOf(l); err == nil && index == h.index {
 			return errors.Join(l.Update(program), l.Close())
 		}
-		if err := end(l); err != nil {
+		if err := pinned.End(l); err != nil {
 			return fmt.Errorf("detach %s from interface %d: %w", h.program, h.index, err)
 		}
 	}
@@ -91,7 +79,7 @@ func (p *programs) attach(h hook) error {
 func (p *programs) detach(h hook) error {
 	l, err := p.pinned(h)
 	if err == nil && l != nil {
-		err = end(l)
+		err = pinned.End(l)
 	}
 	if err != nil {
 		return fmt.Errorf("detach %s from interface %d: %w", h.program, h.index, err)
@@ -101,11 +89,7 @@ func (p *programs) detach(h hook) error {
 
 // pinned opens the pinned link of a hook; nil if there is none.
 func (p *programs) pinned(h hook) (link.Link, error) {
-	l, err := link.LoadPinnedLink(filepath.Join(p.config.PinDir, h.pin()), nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	return l, err
+	return pinned.Link(filepath.Join(p.config.PinDir, h.pin()))
 }
 
 // hooks lists the pinned links.
@@ -121,22 +105,4 @@ func (p *programs) hooks() ([]hook, error) {
 		}
 	}
 	return hooks, nil
-}
-
-// end detaches a link. Removal of its pin alone detaches it some time later
-// (bpf_link_put in kernel/bpf/syscall.c).
-func end(l link.Link) error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
-
-// interfaceOf returns the index of the interface that a link is attached to, 0
-// after that has gone.
-func interfaceOf(l link.Link) (int, error) {
-	info, err := l.Info()
-	if err != nil {
-		return 0, err
-	}
-	tcx := info.TCX()
-	if tcx == nil {
-		return 0, fmt.Errorf("link %d is not of tcx", info.ID)
-	}
-	return int(tcx.Ifindex), nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/pinned"
 )
 
@@ -44,13 +45,20 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	p.epoch.Store(1)
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		if err = p.load(); err == nil {
-			err = probeTCX(p.FromContainer)
+			err = p.probeTCX()
 		}
 	}
 	if err != nil {
 		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())
 	}
 	return p, adopted, nil
+}
+
+func (p *programs) probeTCX() error {
+	if err := netdev.ProbeTCX(p.FromContainer); err != nil {
+		return fmt.Errorf("attach with tcx, which needs Linux 6.6 or newer: %w", explain(err))
+	}
+	return nil
 }
 
 // join makes the programs call those of the tunnel.

@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -28,4 +29,17 @@ func Programs(index int, at ebpf.AttachType) (programs []link.AttachedProgram, e
 		}
 	}
 	return nil, fmt.Errorf("query programs of interface %d: %w", index, err)
+}
+
+// ProbeTCX attaches a program to an interface that never exists. A kernel with tcx
+// (Linux 6.6) returns ENODEV, for which the error is nil.
+func ProbeTCX(program *ebpf.Program) error {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }

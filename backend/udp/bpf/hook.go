@@ -1,10 +1,8 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -13,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // hook is a program at an interface: a link of tcx or XDP, or a filter of tc. It
@@ -38,11 +37,8 @@ func pinnedHook(tc *netlink.Handle, path string) (hook, error) {
 	if strings.HasPrefix(filepath.Base(path), filterPrefix) {
 		return pinnedFilter(tc, path)
 	}
-	l, err := link.LoadPinnedLink(path, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	l, err := pinned.Link(path)
+	if err != nil || l == nil {
 		return nil, explain(err)
 	}
 	return linkHook{l}, nil
@@ -55,9 +51,7 @@ func (l linkHook) replace(program *ebpf.Program) error { return l.Update(program
 
 func (l linkHook) pin(path string) error { return l.Pin(path) }
 
-// end calls Detach: the removal of a pin alone detaches the program some time later
-// (bpf_link_put, kernel/bpf/syscall.c).
-func (l linkHook) end() error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
+func (l linkHook) end() error { return pinned.End(l) }
 
 // misplaced implements hook. XDP has one program.
 func (l linkHook) misplaced(index int) (why, err error) {
@@ -108,19 +102,4 @@ func (l linkHook) behind() (names []string, err error) {
 		}
 	}
 	return names, nil
-}
-
-// interfaceOf returns the index of a link's interface; 0 after that has gone.
-func interfaceOf(l link.Link) (int, error) {
-	info, err := l.Info()
-	if err != nil {
-		return 0, err
-	}
-	if tcx := info.TCX(); tcx != nil {
-		return int(tcx.Ifindex), nil
-	}
-	if xdp := info.XDP(); xdp != nil {
-		return int(xdp.Ifindex), nil
-	}
-	return 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
 }

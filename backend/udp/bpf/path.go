@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -12,10 +11,11 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // Config configures the programs. All fields but PinDir and MaxPeers are constants
@@ -136,7 +136,7 @@ func (p *Path) openHooks() (err error) {
 	if p.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
-	err = probeTCX(p.Encap)
+	err = explain(netdev.ProbeTCX(p.Encap))
 	if p.filters = p.config.old || errors.Is(err, ebpf.ErrNotSupported); p.filters {
 		return nil
 	}
@@ -271,19 +271,4 @@ func Probe() (hooks string, err error) {
 		return "", fmt.Errorf("probe kernel path: %w", err)
 	}
 	return p.Hooks(), nil
-}
-
-// probeTCX attaches to an interface that never exists. A kernel with tcx (Linux 6.6)
-// returns ENODEV.
-func probeTCX(program *ebpf.Program) error {
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: math.MaxInt32, Program: program, Attach: ebpf.AttachTCXEgress,
-	})
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	if err != nil {
-		return explain(err)
-	}
-	return l.Close()
 }

@@ -145,7 +145,7 @@ func removeGone(dir string) error {
 		}
 		return err
 	}
-	attached, err := interfaceOf(l)
+	attached, err := pinned.InterfaceOf(l)
 	if err := errors.Join(err, l.Close()); err != nil || attached != 0 {
 		return err
 	}
