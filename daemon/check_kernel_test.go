@@ -60,10 +60,10 @@ func TestReportNamesDifferences(t *testing.T) {
 			h := newDamagedHost(t, tt.backend, tt.dataPath, tt.data)
 			h.expect("")
 			for _, harm := range tt.harms {
-				h.run(strings.ReplaceAll(harm.do, "MTU", h.mtu))
+				h.host.Exec(strings.ReplaceAll(harm.do, "MTU", h.mtu))
 				h.expect(harm.reason)
 				if harm.undo != "" {
-					h.run(strings.ReplaceAll(harm.undo, "MTU", h.mtu))
+					h.host.Exec(strings.ReplaceAll(harm.undo, "MTU", h.mtu))
 					h.expect("")
 				}
 			}
@@ -128,14 +128,6 @@ func (h *damagedHost) inside(f func()) {
 	h.Helper()
 	if err := h.host.Do(func() error { f(); return nil }); err != nil {
 		h.Fatal(err)
-	}
-}
-
-func (h *damagedHost) run(command string) {
-	h.Helper()
-	words := strings.Fields(command)
-	if out, err := h.host.Command(h.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
-		h.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }
 

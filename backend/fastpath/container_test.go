@@ -561,7 +561,7 @@ func TestOtherNetwork(t *testing.T) {
 	second := netip.MustParsePrefix("10.6.0.0/16")
 	var device int
 	a.must(a.Do(func() error {
-		tun, err := openTUN("flannel1")
+		tun, err := netnstest.OpenTUN("flannel1")
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -70,7 +69,7 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	t.Helper()
 	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: MarksOf(0x30000000)}
 	h.must(h.Do(func() (err error) {
-		if h.tun, err = openTUN(deviceName); err != nil {
+		if h.tun, err = netnstest.OpenTUN(deviceName); err != nil {
 			return err
 		}
 		i, err := net.InterfaceByName(deviceName)
@@ -105,22 +104,6 @@ func (h *host) must(err error) {
 	if err != nil {
 		h.t.Fatalf("host %s: %v", h.Name(), err)
 	}
-}
-
-func openTUN(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make device %s: %w", name, err), unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // carry carries what the tunnel device sends to the peer.

@@ -36,17 +36,6 @@ func dualLease(n int, h *netnstest.Host) subnet.Lease {
 	return l
 }
 
-// run runs ip(8) or another program on a host, and returns its output.
-func run(t *testing.T, h *netnstest.Host, command string) string {
-	t.Helper()
-	words := strings.Fields(command)
-	out, err := h.Command(t.Context(), words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %s: %v\n%s", h.Name(), command, err, out)
-	}
-	return string(out)
-}
-
 // A host with plain routes, as any generation of flannel sets them, exchanges packets
 // of both families with ours. Ours puts back what is lost, and a problem of one family
 // leaves the other alone.
@@ -95,10 +84,10 @@ func TestBothFamilies(t *testing.T) {
 	}
 	netnstest.Eventually(t, "both families reach the peer", reach)
 	for _, harm := range []string{"ip -6 route del fd00:5:0:2::/64", "ip route del 10.5.2.0/24", "ip link set eth0 down"} {
-		run(t, a, harm)
+		a.Exec(harm)
 		if strings.HasSuffix(harm, "down") {
 			a.Up(netnstest.Uplink)
-			run(t, a, "ip addr replace "+a.IPv6Addr().String()+" dev eth0 nodad") // which the kernel removed
+			a.Exec("ip addr replace " + a.IPv6Addr().String() + " dev eth0 nodad") // which the kernel removed
 		}
 		netnstest.Eventually(t, "both families reach the peer after "+harm, reach)
 	}
@@ -111,7 +100,7 @@ func TestBothFamilies(t *testing.T) {
 			t.Errorf("peer %+v", p)
 		}
 	}
-	if all := run(t, a, "ip -6 route show"); strings.Contains(all, half.IPv6Subnet.String()) {
+	if all := a.Exec("ip -6 route show"); strings.Contains(all, half.IPv6Subnet.String()) {
 		t.Errorf("a route to a host without an address:\n%s", all)
 	}
 	n.Apply([]subnet.Event{{Type: subnet.Removed, Lease: &half, Family: inet.IPv6}})

@@ -57,16 +57,6 @@ func (r *dualRig) check(err error) {
 	}
 }
 
-func (r *dualRig) do(h *netnstest.Host, command string) string {
-	r.Helper()
-	words := strings.Fields(command)
-	out, err := h.Command(context.Background(), words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		r.Fatalf("%s: %s: %v\n%s", h.Name(), command, err, out)
-	}
-	return string(out)
-}
-
 // run runs the network to the end of the test.
 func (r *dualRig) run() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -97,10 +87,10 @@ func (r *dualRig) setUpPlain() {
 			fmt.Sprintf("ip neigh add %v lladdr %s nud permanent dev %s", own, data.VtepMAC, dev),
 			fmt.Sprintf("bridge fdb add %s dev %s dst %v", data.VtepMAC, dev, a.Addr(f)),
 		} {
-			r.do(r.plain, command)
+			r.plain.Exec(command)
 		}
 		r.plain.AddAddr(dev, host)
-		r.do(r.plain, fmt.Sprintf("ip route add %v via %v dev %s onlink", r.own.SubnetOf(f), own, dev))
+		r.plain.Exec(fmt.Sprintf("ip route add %v via %v dev %s onlink", r.own.SubnetOf(f), own, dev))
 		// Addresses of containers.
 		r.ours.AddAddr("lo", netip.PrefixFrom(own.Next(), f.Bits()))
 		r.plain.AddAddr("lo", netip.PrefixFrom(peer.Addr().Next(), f.Bits()))
@@ -136,7 +126,7 @@ func TestBothFamilies(t *testing.T) {
 		"bridge fdb del 0e:06:00:00:00:02 dev flannel-v6.1 dst " + r.plain.IPv6Addr().Addr().String(),
 		"ip link set flannel-v6.1 address 0e:00:00:00:00:77", "ip link set flannel-v6.1 mtu 1300",
 	} {
-		r.do(r.ours, harm)
+		r.ours.Exec(harm)
 		netnstest.Eventually(t, harm, r.reach)
 	}
 	// What a host of any generation looks for.
@@ -147,7 +137,7 @@ func TestBothFamilies(t *testing.T) {
 		"ip -6 neigh show":              "fd00:5:0:2:: dev flannel-v6.1 lladdr 0e:06:00:00:00:02 PERMANENT",
 		"bridge fdb show dev flannel.1": "0e:04:00:00:00:02 dst " + r.plain.Addr().Addr().String() + " self permanent",
 	} {
-		if out := r.do(r.ours, command); !strings.Contains(out, want) {
+		if out := r.ours.Exec(command); !strings.Contains(out, want) {
 			t.Errorf("%s has no %q:\n%s", command, want, out)
 		}
 	}
@@ -189,7 +179,7 @@ func TestIPv6ComesLater(t *testing.T) {
 	if err := r.network.Check(); err == nil || !strings.Contains(err.Error(), "flannel-v6.1") || strings.Contains(err.Error(), "flannel.1 ") {
 		t.Errorf("Check: %v", err)
 	}
-	if out := r.do(h, "ip -4 addr show flannel.1"); !strings.Contains(out, "10.5.1.0/32") {
+	if out := h.Exec("ip -4 addr show flannel.1"); !strings.Contains(out, "10.5.1.0/32") {
 		t.Errorf("IPv4 has no device:\n%s", out)
 	}
 	r.check(taken.Close())
@@ -204,7 +194,7 @@ func TestIPv6DirectRouting(t *testing.T) {
 	r.run()
 	route := func(want string) func() error {
 		return func() error {
-			if out := r.do(r.ours, "ip -6 route show fd00:5:0:2::/64"); !strings.HasPrefix(out, "fd00:5:0:2::/64 "+want) {
+			if out := r.ours.Exec("ip -6 route show fd00:5:0:2::/64"); !strings.HasPrefix(out, "fd00:5:0:2::/64 "+want) {
 				return fmt.Errorf("route %q, want %q", out, want)
 			}
 			return nil

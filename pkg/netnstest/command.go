@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"strings"
 	"time"
 )
 
@@ -51,4 +52,13 @@ func (c *Cmd) Output() ([]byte, error) {
 	c.Stdout = &out
 	err := c.Run()
 	return out.Bytes(), err
+}
+
+// Exec runs a command line without quotes inside the host and returns what it wrote.
+func (h *Host) Exec(command string) string {
+	h.lab.scope.Helper()
+	words := strings.Fields(command)
+	out, err := h.Command(context.Background(), words[0], words[1:]...).CombinedOutput()
+	h.check(err, "%s: %s", command, out)
+	return string(out)
 }

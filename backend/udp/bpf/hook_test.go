@@ -143,7 +143,7 @@ func pinInNewNamespace(c Config) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
-	tun, err := openTUN(deviceName)
+	tun, err := netnstest.OpenTUN(deviceName)
 	if err != nil {
 		return err
 	}

@@ -221,7 +221,7 @@ func (h *host) statsOf(subnet netip.Prefix) PeerStats {
 
 // open makes the TUN and the socket; it runs inside the host.
 func (h *host) open() error {
-	fd, err := openTUN(deviceName)
+	fd, err := netnstest.OpenTUN(deviceName)
 	if err != nil {
 		return err
 	}
@@ -244,22 +244,6 @@ func (h *host) open() error {
 	}
 	h.socket = s.(*net.UDPConn)
 	return nil
-}
-
-func openTUN(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make device %s: %w", name, err), unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // carryOut sends the TUN's packets to the peer of their destination.

@@ -289,7 +289,7 @@ func joinByTUN(t *testing.T, a, b *host, name string) {
 	var ends [2]*os.File
 	for i, h := range []*host{a, b} {
 		h.must(h.Do(func() (err error) {
-			ends[i], err = openTUN(name)
+			ends[i], err = netnstest.OpenTUN(name)
 			return err
 		}))
 		h.Up(name)

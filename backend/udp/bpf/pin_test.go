@@ -218,7 +218,7 @@ func testLeftOver(t *testing.T, old bool) {
 	root := filepath.Join(newPinRoot(t), "flannel")
 	gone := lab.Namespace("gone")
 	a.must(gone.Do(func() error {
-		tun, err := openTUN(deviceName)
+		tun, err := netnstest.OpenTUN(deviceName)
 		if err != nil {
 			return err
 		}
@@ -274,7 +274,7 @@ func testDeviceAgain(t *testing.T, old bool) {
 	for range 2 {
 		var tun *os.File
 		a.must(a.Do(func() (err error) {
-			tun, err = openTUN(name)
+			tun, err = netnstest.OpenTUN(name)
 			return err
 		}))
 		c.Device = a.link(name)
