@@ -148,17 +148,7 @@ func removePath(h *netlink.Handle, device string) error {
 	if err != nil {
 		return err
 	}
-	l, err := h.LinkByName(device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err == nil {
-		err = h.LinkDel(l)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete device %s: %w", device, err)
-	}
-	return nil
+	return rtnl.DeleteLink(h, device)
 }
 
 // lockDevice locks the device that an earlier run left, or a name that is free. It

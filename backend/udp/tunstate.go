@@ -7,8 +7,8 @@ import (
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/pkg/tun"
 )
 
@@ -56,11 +56,7 @@ func mendTUN(h *netlink.Handle, path dataPath) error {
 		return path.(tunDevice).tunDevice().ResetHeader()
 	case errors.Is(err, errForeignQueue):
 		log.Errorf("delete device device=%s reason=%q", path.deviceName(), err)
-		if l, lookup := h.LinkByName(path.deviceName()); lookup == nil {
-			if del := h.LinkDel(l); del != nil && !errors.Is(del, unix.ENODEV) {
-				return errors.Join(err, fmt.Errorf("delete device: %w", del))
-			}
-		}
+		return errors.Join(err, rtnl.DeleteLink(h, path.deviceName()))
 	}
 	return err
 }

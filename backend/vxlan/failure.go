@@ -16,17 +16,7 @@ func (d *device) removeMade() error {
 	if !d.made {
 		return nil
 	}
-	link, err := d.reconciler.Links.LinkByName(d.name)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err == nil {
-		err = d.reconciler.Links.LinkDel(link)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete device %s: %w", d.name, err)
-	}
-	return nil
+	return rtnl.DeleteLink(d.reconciler.Links, d.name)
 }
 
 // explainUp says what an error of the kernel means. It names an MTU above the

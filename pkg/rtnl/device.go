@@ -9,7 +9,6 @@ import (
 
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
@@ -34,18 +33,7 @@ func (r *Reconciler) EnsureUp(l netlink.Link, addr netip.Prefix, mtu int) error 
 	if err := r.ensureAddr(l, addr); err != nil {
 		return err
 	}
-	if l.Attrs().Flags&net.FlagUp != 0 {
-		return nil
-	}
-	// With an IPv6 link-local address the kernel would solicit routers through the
-	// tunnel, which has none. The call fails if the kernel has no IPv6.
-	if err := r.Links.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
-		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", name, err)
-	}
-	if err := r.Links.LinkSetUp(l); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
-	}
-	return nil
+	return SetUp(r.Links, l)
 }
 
 // ensureAddr makes addr the only address of its family.

@@ -3,10 +3,14 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
+	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
@@ -39,6 +43,38 @@ func LinkExists(h *netlink.Handle, name string) (bool, error) {
 		return false, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// DeleteLink deletes the interface of that name. It returns nil if there is none.
+func DeleteLink(h *netlink.Handle, name string) error {
+	l, err := h.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err == nil {
+		err = h.LinkDel(l)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete device %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetUp sets an interface of ours up, unless it is. The interface gets no IPv6
+// link-local address, with which the kernel would solicit routers there.
+func SetUp(h *netlink.Handle, l netlink.Link) error {
+	name := l.Attrs().Name
+	if l.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	// The call fails if the kernel has no IPv6.
+	if err := h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
+		log.V(1).Infof("turn off IPv6 addresses device=%s reason=%q", name, err)
+	}
+	if err := h.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
 }
 
 // Links returns all interfaces.

@@ -131,7 +131,7 @@ func (p *Path) detach(name string) error {
 }
 
 func (p *Path) attachUplink(index int) error {
-	i, err := netlink.LinkByIndex(index)
+	i, err := p.tc.LinkByIndex(index)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil
 	}

@@ -3,16 +3,14 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/ratelog"
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // segmenterMTU lets any packet pass that the first end does not cut.
@@ -22,7 +20,7 @@ const segmenterMTU = 65535
 // returns the index of its second end. Without a segmenter, packets go to the TUN's
 // reader.
 func (p *Path) attachSegmenter() (index int, err error) {
-	in, out, err := ensureSegmenter(p.config.Device)
+	in, out, err := ensureSegmenter(p.tc, p.config.Device)
 	if err == nil {
 		err = p.attachTC(p.decapHook(out), out, p.EncapL2, ebpf.AttachTCXIngress)
 	}
@@ -38,27 +36,27 @@ func (p *Path) attachSegmenter() (index int, err error) {
 
 // ensureSegmenter makes the pair for a TUN device, unless it is there, and returns
 // the indexes of its ends.
-func ensureSegmenter(device int) (in, out int, err error) {
-	tun, err := net.InterfaceByIndex(device)
+func ensureSegmenter(h *netlink.Handle, device int) (in, out int, err error) {
+	tun, err := h.LinkByIndex(device)
 	if err != nil {
 		return 0, 0, fmt.Errorf("find tunnel device: %w", err)
 	}
-	first, second := netdev.Segmenter(tun.Name)
-	ends, err := pair(first, second)
+	first, second := netdev.Segmenter(tun.Attrs().Name)
+	ends, err := pair(h, first, second)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = first, segmenterMTU
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: second, PeerMTU: segmenterMTU}); err != nil {
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: second, PeerMTU: segmenterMTU}); err != nil {
 			return 0, 0, fmt.Errorf("make veth pair %s and %s: %w", first, second, err)
 		}
-		ends, err = pair(first, second)
+		ends, err = pair(h, first, second)
 	}
 	if err != nil {
 		return 0, 0, err
 	}
 	// The first end drops packets (noop_qdisc) for a moment if it is up before its peer.
 	for _, l := range slices.Backward(ends) {
-		if err := setUp(l); err != nil {
+		if err := rtnl.SetUp(h, l); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -67,9 +65,9 @@ func ensureSegmenter(device int) (in, out int, err error) {
 }
 
 // pair returns the two ends of a veth pair.
-func pair(first, second string) (ends []netlink.Link, err error) {
+func pair(h *netlink.Handle, first, second string) (ends []netlink.Link, err error) {
 	for _, name := range []string{first, second} {
-		l, err := netlink.LinkByName(name)
+		l, err := h.LinkByName(name)
 		if err != nil {
 			return nil, fmt.Errorf("look up %s: %w", name, err)
 		}
@@ -81,32 +79,9 @@ func pair(first, second string) (ends []netlink.Link, err error) {
 	return ends, nil
 }
 
-// setUp sets a device up, without an IPv6 address: it would announce itself.
-func setUp(l netlink.Link) error {
-	if l.Attrs().Flags&net.FlagUp != 0 {
-		return nil
-	}
-	// It fails if the kernel has no IPv6.
-	_ = netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
-	if err := netlink.LinkSetUp(l); err != nil {
-		return fmt.Errorf("set %s up: %w", l.Attrs().Name, err)
-	}
-	return nil
-}
-
 // RemoveSegmenter deletes the segmenter of a TUN device. It returns nil if there is
 // none.
 func RemoveSegmenter(h *netlink.Handle, device string) error {
 	first, _ := netdev.Segmenter(device)
-	l, err := h.LinkByName(first)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err == nil {
-		err = h.LinkDel(l)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete segmenter %s: %w", first, err)
-	}
-	return nil
+	return rtnl.DeleteLink(h, first)
 }
