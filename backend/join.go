@@ -1,12 +1,15 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -21,6 +24,21 @@ func Join(parts map[inet.Family]Network) Network {
 		}
 	}
 	return &j // callers compare Networks; slices cannot be compared
+}
+
+// AllFailed returns the errors of a network's parts, of which there is one for each, if
+// all parts have failed. Otherwise it logs them: the other part goes on, and Run tries
+// again.
+func AllFailed(errs []error) error {
+	if !slices.Contains(errs, nil) {
+		return errors.Join(errs...)
+	}
+	for _, err := range errs {
+		if err != nil {
+			ratelog.Errorf("go on with one family: %v", err)
+		}
+	}
+	return nil
 }
 
 // joined is in the order of families, and not empty.
@@ -63,11 +81,10 @@ func (j joined) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// DataPath implements Network.
-func (j joined) DataPath() string {
-	name := ""
+// DataPath implements Network. A part that is not up yet has none.
+func (j joined) DataPath() (name string) {
 	for _, p := range j {
-		name = p.DataPath()
+		name = cmp.Or(name, p.DataPath())
 	}
 	return name
 }
@@ -77,8 +94,12 @@ func (j joined) Stats() Stats {
 	all := j[0].Stats()
 	for _, p := range j[1:] {
 		s := p.Stats()
+		all.DataPath = cmp.Or(all.DataPath, s.DataPath)
 		all.Peers = append(all.Peers, s.Peers...)
-		if s.Reason != all.Reason {
+		switch {
+		case all.Reason == "":
+			all.Reason = s.Reason
+		case s.Reason != "" && s.Reason != all.Reason:
 			all.Reason += "; " + s.Reason
 		}
 	}

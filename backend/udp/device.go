@@ -9,7 +9,6 @@ import (
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
-	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -18,7 +17,7 @@ import (
 // each Network into it. From then on the reconcilers keep them. All of it goes with
 // the device. If the kernel takes one family only, Run tries again with the other.
 func (n *network) openDevice() error {
-	var failed []error
+	var errs []error
 	for _, f := range n.Inside() {
 		r, err := rtnl.New(rtnl.Config{
 			Network: n.Of(f).Network, Device: n.path.deviceName(), Passed: n.Reconciled,
@@ -29,17 +28,9 @@ func (n *network) openDevice() error {
 		}
 		n.reconcilers[f] = r
 		n.closers = append(n.closers, r.Close)
-		if err := n.openRoute(r, n.Of(f).Network); err != nil {
-			failed = append(failed, err)
-		}
+		errs = append(errs, n.openRoute(r, n.Of(f).Network))
 	}
-	if len(failed) == len(n.Inside()) {
-		return errors.Join(failed...)
-	}
-	for _, err := range failed {
-		ratelog.Errorf("go on with one family: %v", err)
-	}
-	return nil
+	return backend.AllFailed(errs)
 }
 
 // openRoute sets the device up for one family, and adds the route into it.

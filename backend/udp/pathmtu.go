@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/udpsock"
 )
 
 // pathMTUs reads the kernel's MTUs of paths to peers. Its sockets, one for each family
@@ -46,18 +47,10 @@ func (m *pathMTUs) open(f inet.Family, local netip.Addr, vrf string) error {
 			return fmt.Errorf("bind socket for path MTUs to %s: %w", vrf, err)
 		}
 	}
-	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+	if err := unix.Bind(fd, udpsock.Sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
 		return fmt.Errorf("bind socket for path MTUs to %v: %w", local, err)
 	}
 	return nil
-}
-
-// sockaddr returns an address in the form of package unix.
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // to returns the kernel's MTU of the path to a peer, in bytes: the route's, or
@@ -77,7 +70,7 @@ func (m *pathMTUs) to(peer netip.AddrPort, fallback int) int {
 	mtu := fallback
 	err = raw.Control(func(fd uintptr) {
 		// connect looks up the route and sends nothing.
-		if unix.Connect(int(fd), sockaddr(peer)) != nil {
+		if unix.Connect(int(fd), udpsock.Sockaddr(peer)) != nil {
 			return
 		}
 		if n, err := unix.GetsockoptInt(int(fd), level, option); err == nil {

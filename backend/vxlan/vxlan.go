@@ -28,7 +28,6 @@ import (
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/nodeid"
-	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
@@ -150,22 +149,18 @@ func (v *vtep) Up(ctx context.Context, l subnet.Lease) (_ backend.Network, err e
 // ensureAny makes the devices. It returns an error if no device is as it should be,
 // and then removes what it made.
 func ensureAny(devices []*device) error {
-	var failed []error
+	var errs []error
 	for _, d := range devices {
-		if err := d.ensure(); err != nil {
-			failed = append(failed, err)
-		}
+		errs = append(errs, d.ensure())
 	}
-	if len(failed) < len(devices) {
-		for _, err := range failed {
-			ratelog.Errorf("go on with one family: %v", err)
-		}
+	err := backend.AllFailed(errs)
+	if err == nil {
 		return nil
 	}
 	for _, d := range devices {
-		failed = append(failed, d.removeMade())
+		err = errors.Join(err, d.removeMade())
 	}
-	return errors.Join(failed...)
+	return err
 }
 
 // open returns the network of one family, without its device. With an error the caller

@@ -61,19 +61,11 @@ func (n *network) open() error {
 	n.mu.Lock()
 	n.up = true
 	n.mu.Unlock()
-	var failed []error
+	var errs []error
 	for _, p := range n.parts {
-		if err := p.route(p.prohibit(), rtnl.Route{Dst: p.network, Dev: n.end.device, Kind: rtnl.Link}); err != nil {
-			failed = append(failed, err)
-		}
+		errs = append(errs, p.route(p.prohibit(), rtnl.Route{Dst: p.network, Dev: n.end.device, Kind: rtnl.Link}))
 	}
-	if len(failed) == len(n.parts) {
-		return errors.Join(failed...)
-	}
-	for _, err := range failed {
-		ratelog.Errorf("go on with one family: %v", err)
-	}
-	return nil
+	return backend.AllFailed(errs)
 }
 
 func (p *part) prohibit() rtnl.Route {

@@ -40,7 +40,6 @@ import (
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
-	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
@@ -104,7 +103,7 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 			}
 		}
 	}()
-	var failed []error
+	var errs []error
 	for _, e := range b.ends {
 		n, err := b.network(e, l)
 		if n != nil {
@@ -113,15 +112,10 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 		if err != nil {
 			return nil, err
 		}
-		if err := n.open(); err != nil {
-			failed = append(failed, err)
-		}
+		errs = append(errs, n.open())
 	}
-	if len(failed) == len(b.ends) {
-		return nil, errors.Join(failed...)
-	}
-	for _, err := range failed {
-		ratelog.Errorf("go on with one family: %v", err)
+	if err := backend.AllFailed(errs); err != nil {
+		return nil, err
 	}
 	all.join()
 	return all, nil

@@ -41,8 +41,8 @@ func (d *Dest) From(source netip.Addr) *Dest {
 	return &c
 }
 
-// sockaddr returns an address for bind(2) and sendto(2).
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
+// Sockaddr returns an address for bind(2), connect(2) and sendto(2).
+func Sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}

@@ -100,7 +100,7 @@ func (c *SendConn) awaitRoom(fd uintptr) bool {
 // Send sends one datagram. It waits while the send buffer is full. For many
 // datagrams use a Sender.
 func (c *SendConn) Send(b []byte, to netip.AddrPort) error {
-	sa := sockaddr(to)
+	sa := Sockaddr(to)
 	var result error
 	err := c.write(func(fd uintptr) bool {
 		for {

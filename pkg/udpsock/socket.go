@@ -52,7 +52,7 @@ func (cfg Config) bind(fd int) error {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
 		}
 	}
-	return os.NewSyscallError("bind", unix.Bind(fd, sockaddr(cfg.Local)))
+	return os.NewSyscallError("bind", unix.Bind(fd, Sockaddr(cfg.Local)))
 }
 
 // Socket is what a Sender sends by: a Conn or a SendConn.
