@@ -1,8 +1,8 @@
 // Package hostgw is the backend without encapsulation: each host is the gateway
 // to its subnet, for hosts that share a link.
 //
-//	container → bridge → route 10.5.3.0/24   via 192.0.2.3   ─► uplink ─► host 192.0.2.3
-//	                     route fd00:5::3/64  via 2001:db8::3
+//	container → bridge → route 10.5.3.0/24       via 192.0.2.3   ─► uplink ─► host 192.0.2.3
+//	                     route fd00:5:0:3::/64   via 2001:db8::3
 //
 // Each family has routes of its own. There is no device and no lease data. The kernel
 // carries the packets, also while the daemon does not run.
