@@ -233,7 +233,7 @@ func TestTrial(t *testing.T) {
 				}
 				h := newHost(layer, s)
 				dir := t.TempDir()
-				h.run(t, dir, 2*time.Hour)
+				h.run(t, dir, 150*time.Minute) // one trial after an hour, the next one after two more
 				h.turned(t, s.Off(), s.On(), s.Off())
 				h.set(func(h *host) { h.layer = "" })
 				r := h.run(t, dir, 2*time.Hour) // the note tells the next run
