@@ -102,9 +102,9 @@ func TestHealthAndReadiness(t *testing.T) {
 				if code, body := get(t, h, "/healthz"); code != 200 || body != "ok\n" {
 					t.Errorf("/healthz: %d %q", code, body)
 				}
-			}
-			if code, body := get(t, all, "/readyz"); code != tt.readyz || body != tt.body {
-				t.Errorf("/readyz: %d %q, want %d %q", code, body, tt.readyz, tt.body)
+				if code, body := get(t, h, "/readyz"); code != tt.readyz || body != tt.body {
+					t.Errorf("/readyz: %d %q, want %d %q", code, body, tt.readyz, tt.body)
+				}
 			}
 		})
 	}
