@@ -77,9 +77,9 @@ type mixTrio struct {
 
 func (m mixCase) run(t *testing.T) {
 	tr := &mixTrio{cluster: newCluster(t, "3"), mix: m}
-	tr.configure(m.config())
+	tr.configure(familyConfig(m.inside, m.backend))
 	for i, name := range []string{"a", "b", "c"} {
-		tr.nodes[i] = tr.nodeOn(tr.lab.DualHost(name), m.args...)
+		tr.nodes[i] = tr.dualNode(name, m.args...)
 		tr.daemons[i] = tr.nodes[i].join()
 		tr.addContainer(i)
 		if got := tr.nodes[i].mtu(); got != m.mtu {
@@ -129,27 +129,6 @@ func (m mixCase) run(t *testing.T) {
 	}
 }
 
-func (m mixCase) config() string {
-	var keys []string
-	if strings.Contains(m.inside, "4") {
-		keys = append(keys, fmt.Sprintf(`"Network": %q, "SubnetMax": "10.5.99.0"`, network))
-	}
-	if strings.Contains(m.inside, "6") {
-		keys = append(keys, `"IPv6Network": "fd00:5::/48"`)
-	}
-	return fmt.Sprintf(`{%s, "Backend": %s}`, strings.Join(keys, ", "), m.backend)
-}
-
-// subnetOf6 is the network of FLANNEL_IPV6_SUBNET.
-func (tr *mixTrio) subnetOf6(n *node) netip.Prefix {
-	tr.t.Helper()
-	p, err := netip.ParsePrefix(n.env()["FLANNEL_IPV6_SUBNET"])
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	return p.Masked()
-}
-
 // addContainer makes a bridge and a container with an address of each family inside. A
 // bridge needs one of IPv4, which the overlay may not carry.
 func (tr *mixTrio) addContainer(i int) {
@@ -163,7 +142,7 @@ func (tr *mixTrio) addContainer(i int) {
 		n.container = n.Container(n.Name()+"-docker0", "docker0", netip.PrefixFrom(gateway.Addr().Next(), 24), gateway.Addr(), n.mtu())
 	}
 	if strings.Contains(tr.mix.inside, "6") {
-		n.AddIPv6("docker0", n.container, tr.subnetOf6(n))
+		n.AddIPv6("docker0", n.container, n.ipv6Subnet())
 	}
 }
 
@@ -181,7 +160,7 @@ func (tr *mixTrio) containerAddrs(n *node) (all []netip.Addr) {
 // isLeaseOf reports whether a lease's key is that of a node.
 func (tr *mixTrio) isLeaseOf(n *node, key string) bool {
 	if strings.Contains(tr.mix.inside, "6") {
-		return strings.HasSuffix(key, "&"+strings.ReplaceAll(tr.subnetOf6(n).String(), "/", "-"))
+		return strings.HasSuffix(key, "&"+strings.ReplaceAll(n.ipv6Subnet().String(), "/", "-"))
 	}
 	return key == n.leaseKey()
 }

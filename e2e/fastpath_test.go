@@ -18,14 +18,20 @@ func fastPair(t *testing.T) (a, b *node, da, db *daemon) {
 	t.Helper()
 	_, a, b, da, db = kernelPair(t, "-fastpath=auto")
 	for _, n := range []*node{a, b} {
-		eventually(t, "the fast path of "+n.Name()+" serves the container", func() error {
-			if f := n.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
-				return fmt.Errorf("it is %+v", f)
-			}
-			return nil
-		})
+		n.awaitFastPath()
 	}
 	return a, b, da, db
+}
+
+// awaitFastPath waits until the fast path serves the node's container.
+func (n *node) awaitFastPath() {
+	n.t.Helper()
+	eventually(n.t, "the fast path of "+n.Name()+" serves the container", func() error {
+		if f := n.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
+			return fmt.Errorf("it is %+v", f)
+		}
+		return nil
+	})
 }
 
 // echo sends numbered datagrams from one container to another, which sends them
@@ -145,12 +151,7 @@ func TestFastPathIsOff(t *testing.T) {
 	if out, err := output(t, a.Host, "nft", "delete table ip user"); err != nil {
 		t.Fatal(out)
 	}
-	eventually(t, "the fast path is back", func() error {
-		if f := a.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
-			return fmt.Errorf("it is %+v", f)
-		}
-		return nil
-	})
+	a.awaitFastPath()
 }
 
 // -fastpath=off removes what an earlier run has left.
@@ -197,11 +198,6 @@ func TestFastPathEndsWithThePrograms(t *testing.T) {
 	}
 	run(rule.del)
 	da.says("resume kernel data path")
-	eventually(t, "the fast path serves the container again", func() error {
-		if f := a.status().Backend.FastPath; f.Containers != 1 || len(f.Off) > 0 {
-			return fmt.Errorf("it is %+v", f)
-		}
-		return nil
-	})
+	a.awaitFastPath()
 	e.exchange(100)
 }

@@ -9,9 +9,17 @@ import (
 
 const ipv6Network = "fd00:5::/48"
 
-// dualConfig is a network of both families with a Backend object.
-func dualConfig(backend string) string {
-	return fmt.Sprintf(`{"Network": %q, "SubnetMax": "10.5.99.0", "IPv6Network": %q, "Backend": %s}`, network, ipv6Network, backend)
+// familyConfig is a network of the families inside, "4", "6" or "46", with a Backend
+// object.
+func familyConfig(inside, backend string) string {
+	var keys []string
+	if strings.Contains(inside, "4") {
+		keys = append(keys, fmt.Sprintf(`"Network": %q, "SubnetMax": "10.5.99.0"`, network))
+	}
+	if strings.Contains(inside, "6") {
+		keys = append(keys, fmt.Sprintf(`"IPv6Network": %q`, ipv6Network))
+	}
+	return fmt.Sprintf(`{%s, "Backend": %s}`, strings.Join(keys, ", "), backend)
 }
 
 // dualNode makes a node with an address of each family.
@@ -45,9 +53,6 @@ func (n *node) awaitIPv6(has bool) {
 	})
 }
 
-// ipv6ContainerAddr is the address that AddIPv6 gives to the node's container.
-func (n *node) ipv6ContainerAddr() netip.Addr { return n.ipv6Subnet().Addr().Next().Next() }
-
 // IPv6 is turned on in a network with running daemons, and off again. Each host
 // keeps its IPv4 subnet. No IPv4 packet between containers is lost if the kernel
 // carries them; a data path in the daemon pauses.
@@ -65,7 +70,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, "3")
-			before := strings.Replace(dualConfig(test.backend), fmt.Sprintf(`"IPv6Network": %q, `, ipv6Network), "", 1)
+			before := familyConfig("4", test.backend)
 			c.configure(before)
 			a, b := c.dualNode("a", test.args...), c.dualNode("b", test.args...)
 			c.joinPair(a, b)
@@ -73,7 +78,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 
 			pings := startPing(t, a, b, "0.01")
 			pings.goesOn()
-			c.configure(dualConfig(test.backend))
+			c.configure(familyConfig("46", test.backend))
 			a.awaitIPv6(true)
 			b.awaitIPv6(true)
 			for _, n := range []*node{a, b} {
@@ -81,7 +86,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			}
 			for _, way := range [][2]*node{{a, b}, {b, a}} {
 				eventually(t, "IPv6 from "+way[0].Name(), func() error {
-					return ping(t, way[0].container, way[1].ipv6ContainerAddr())
+					return ping(t, way[0].container, way[1].container.IPv6Addr().Addr())
 				})
 			}
 			pings.goesOn()
@@ -109,7 +114,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 // the remedy; as soon as there is one, it carries both.
 func TestFamilyWithoutAnAddress(t *testing.T) {
 	c := newCluster(t, "3")
-	c.configure(dualConfig(`{"Type": "vxlan"}`))
+	c.configure(familyConfig("46", `{"Type": "vxlan"}`))
 	a := c.dualNode("a")
 	a.Sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")
 	d := a.join()
@@ -139,7 +144,7 @@ func TestFamilyWithoutAnAddress(t *testing.T) {
 // on. No IPv4 packet is lost meanwhile.
 func TestIPv6AddressIsRenumbered(t *testing.T) {
 	c := newCluster(t, "3")
-	c.configure(dualConfig(`{"Type": "vxlan"}`))
+	c.configure(familyConfig("46", `{"Type": "vxlan"}`))
 	a, b := c.dualNode("a"), c.dualNode("b")
 	c.joinPair(a, b)
 	for _, n := range []*node{a, b} {
@@ -148,7 +153,7 @@ func TestIPv6AddressIsRenumbered(t *testing.T) {
 	}
 	reach := func(what string) {
 		t.Helper()
-		eventually(t, what, func() error { return ping(t, b.container, a.ipv6ContainerAddr()) })
+		eventually(t, what, func() error { return ping(t, b.container, a.container.IPv6Addr().Addr()) })
 	}
 	reach("IPv6 before")
 	before := a.ipv6Subnet()

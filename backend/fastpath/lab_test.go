@@ -8,11 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -195,14 +193,19 @@ func (h *host) serves(n int) {
 // until waits for a condition that follows from an event of the kernel.
 func (h *host) until(what string, is func() bool) {
 	h.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
+	met := false
+	defer func() {
+		if !met {
 			out, _ := h.Command(h.t.Context(), "sh", "-c", "ip neigh; bridge fdb; ip link").CombinedOutput()
-			h.t.Fatalf("host %s: not within 10 s: %s; counts are %+v\n%s", h.Name(), what, h.stats(), out)
+			h.t.Logf("host %s\n%s", h.Name(), out)
 		}
-		runtime.Gosched()
-	}
+	}()
+	netnstest.Eventually(h.t, "host "+h.Name()+": "+what, func() error {
+		if met = is(); !met {
+			return fmt.Errorf("counts are %+v", h.stats())
+		}
+		return nil
+	})
 }
 
 // start puts the programs to work for the containers given.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -111,16 +110,12 @@ func (r *rig) hasRoute() bool {
 // eventually polls until cond holds.
 func (r *rig) eventually(what string, cond func() bool) {
 	r.Helper()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	deadline := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-poll.C:
-		case <-deadline:
-			r.Fatalf("%s: not within 20 s", what)
+	netnstest.Eventually(r, what, func() error {
+		if !cond() {
+			return errors.New("it does not hold")
 		}
-	}
+		return nil
+	})
 }
 
 func TestRouteHasOurProtocol(t *testing.T) {

@@ -1,7 +1,6 @@
 package wireguard
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -27,19 +26,13 @@ import (
 // 5.4.5 of the paper).
 func (s *site) awaitSessions(since time.Time, peers ...*site) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
-	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
 	for _, p := range peers {
-		for !s.session(p).After(since) || !p.session(s).After(since) {
-			select {
-			case <-again.C:
-			case <-ctx.Done():
-				s.Fatalf("since %v: host %s has a session with %s of %v, the peer one of %v",
-					since, s.host.Name(), p.host.Name(), s.session(p), p.session(s))
+		netnstest.Eventually(s, fmt.Sprintf("sessions of %s and %s since %v", s.host.Name(), p.host.Name(), since), func() error {
+			if ours, theirs := s.session(p), p.session(s); !ours.After(since) || !theirs.After(since) {
+				return fmt.Errorf("they are of %v and %v", ours, theirs)
 			}
-		}
+			return nil
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package masq
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"syscall"
@@ -36,20 +37,12 @@ func runIn(t *testing.T, h *netnstest.Host, r Rules) (stop func() error) {
 // until polls nft until the ruleset is want.
 func until(t *testing.T, h *netnstest.Host, what, want string) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for {
-		got := nft(t, h, "list", "ruleset")
-		if got == want {
-			return
+	netnstest.Eventually(t, what, func() error {
+		if got := nft(t, h, "list", "ruleset"); got != want {
+			return fmt.Errorf("nft lists\n%s\nwant\n%s", got, want)
 		}
-		select {
-		case <-deadline:
-			t.Fatalf("%s: nft lists\n%s\nwant\n%s", what, got, want)
-		case <-tick.C:
-		}
-	}
+		return nil
+	})
 }
 
 func TestRunRepairs(t *testing.T) {

@@ -23,7 +23,7 @@ type Config struct {
 	// MTU is the largest packet that containers can send, in bytes.
 	MTU int
 	// Interval is the time between two checks of one kind of a peer. It is longer for
-	// many peers and for a large MTU, see package's file budget.go.
+	// many peers and for a large MTU (budget.go).
 	Interval time.Duration
 	// Peers returns the peers. It is called once for each group of checks, and at most
 	// once a second for addresses that are not known.
@@ -47,7 +47,7 @@ type Prober struct {
 	config Config
 	// within calls a function that opens a socket, in the network namespace of the host.
 	within func(func() error) error
-	// waits bound the wait for a receipt.
+	// least and most bound the wait for a receipt.
 	least, most time.Duration
 
 	diagnosing chan struct{} // has an element for each diagnosis
@@ -93,11 +93,16 @@ func (p *Prober) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.runWith(ctx, r)
+}
+
+// runWith is Run with an open responder, which it closes.
+func (p *Prober) runWith(ctx context.Context, r *responder) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.run(ctx) })
+	r.start(ctx, g)
 	g.Go(func() error {
 		p.schedule(ctx)
-		return r.close() // run ends
+		return r.close() // the responder ends
 	})
 	return g.Wait()
 }

@@ -2,8 +2,11 @@ package offloadprobe
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -101,6 +104,18 @@ func (s *side) start(t *testing.T, to *side, interval time.Duration) {
 			t.Errorf("Run: %v", err)
 		}
 	})
+}
+
+// peer waits until the Prober knows another host as a peer.
+func (s *side) peer(t *testing.T, of *side) (p *peer) {
+	t.Helper()
+	until(t, "known as a peer", func() bool {
+		s.prober.mu.Lock()
+		defer s.prober.mu.Unlock()
+		p = s.prober.peers[of.subnet]
+		return p != nil
+	})
+	return p
 }
 
 // startBoth runs Probers that check nothing by themselves but once, and waits until both
@@ -243,12 +258,10 @@ func TestNetemIsNoFault(t *testing.T) {
 func (s *side) noFault(t *testing.T, to *side) {
 	t.Helper()
 	startBoth(t, s, to)
-	s.prober.mu.Lock()
-	peer := s.prober.peers[to.subnet]
-	s.prober.mu.Unlock()
+	known := s.peer(t, to)
 	for range 2 {
 		s.prober.Recheck(t.Context(), true)
-		if l, _ := diagnose(t.Context(), func(shape shape) outcome { return s.prober.probe(t.Context(), peer, shape) }); l != "" {
+		if l, _ := diagnose(t.Context(), func(shape shape) outcome { return s.prober.probe(t.Context(), known, shape) }); l != "" {
 			t.Errorf("a diagnosis finds %s", l)
 		}
 	}
@@ -270,6 +283,11 @@ func TestSchedule(t *testing.T) {
 	until(t, "found", func() bool { return result(a, b).Tx.Layer == Segmentation && result(b, a).Rx.Layer == Segmentation })
 	remove()
 	until(t, "gone", func() bool { return result(a, b).Tx.Layer == "" && result(b, a).Rx.Layer == "" })
+	until(t, "reported", func() bool { // after the result
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.changes) >= 2
+	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.changes) != 2 || a.changes[0] != (Change{b.subnet, false, "", Segmentation}) || a.changes[1] != (Change{b.subnet, false, Segmentation, ""}) {
@@ -292,6 +310,7 @@ func until(t *testing.T, what string, ok func() bool) {
 func TestSilentPeer(t *testing.T) {
 	a, b := newSides(t, true)
 	a.start(t, b, time.Hour)
+	a.peer(t, b)
 	a.prober.Recheck(t.Context(), true)
 	b.Down(tunnel)
 	a.prober.Recheck(t.Context(), true)
@@ -305,14 +324,8 @@ func TestFaultOfALatePeer(t *testing.T) {
 	a, b := newSides(t, true)
 	fault.Plant(t, b.Host, uplink, fault.SuperPacket(), fault.Drop())
 	a.start(t, b, time.Minute)
-	late := func() *peer {
-		a.prober.mu.Lock()
-		defer a.prober.mu.Unlock()
-		return a.prober.peers[b.subnet]
-	}
-	until(t, "known as a peer", func() bool { return late() != nil })
+	to := a.peer(t, b)
 	examine := func() {
-		to := late()
 		to.visiting.Lock()
 		defer to.visiting.Unlock()
 		a.prober.examine(t.Context(), to, udpCheck)
@@ -323,6 +336,28 @@ func TestFaultOfALatePeer(t *testing.T) {
 		examine()
 		return a.prober.Results()[b.subnet].Tx.Layer == Segmentation
 	})
+}
+
+// A socket that cannot be read ends Run.
+func TestBrokenSocket(t *testing.T) {
+	a, _ := newSides(t, false)
+	p := New(Config{Local: netip.AddrPortFrom(a.addr, port), Interval: time.Hour, Peers: func() []Peer { return nil }})
+	var r *responder
+	err := a.Do(func() (err error) {
+		r, err = openResponder(t.Context(), p.config.Local, p.faultOf)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.plain.conn.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.runWith(ctx, r); !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+		t.Errorf("the error is %v; ctx: %v", err, ctx.Err())
+	}
 }
 
 // The responder answers the addresses of peers only, and whole probes only.
@@ -368,6 +403,38 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 		}
 		if answered := err == nil && h.token == 7; answered != tt.answer {
 			t.Errorf("%s: answered %t (%v), want %t", tt.name, answered, err, tt.answer)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The responder closes a stranger's connection without an answer.
+func TestStrangersConnection(t *testing.T) {
+	a, b := newSides(t, false)
+	startBoth(t, a, b)
+	stranger := netip.MustParsePrefix("192.0.2.9/24")
+	b.AddAddr(uplink, stranger)
+	for from, want := range map[netip.Addr]bool{b.addr: true, stranger.Addr(): false} {
+		var c net.Conn
+		err := b.Do(func() (err error) {
+			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+			c, err = d.DialContext(t.Context(), "tcp4", netip.AddrPortFrom(a.addr, port).String())
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetDeadline(time.Now().Add(connectionLimit / 2)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Write(header{kind: kindProbe, shape: tcpSmall, token: 7, length: smallLen}.message(smallLen))
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, headerLen))
+		}
+		if answered := err == nil; answered != want || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("from %v: answered %t (%v), want %t", from, answered, err, want)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)

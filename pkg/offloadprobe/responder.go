@@ -76,16 +76,14 @@ func (r *responder) close() error {
 	return errors.Join(errs...)
 }
 
-// run answers probes until close.
-func (r *responder) run(ctx context.Context) error {
-	var g errgroup.Group
+// start has g answer probes until close.
+func (r *responder) start(ctx context.Context, g *errgroup.Group) {
 	for _, s := range []*udpSocket{r.plain, r.merging} {
 		g.Go(func() error {
 			return receiveAll(s, func(d datagram) { r.answer(s, d) })
 		})
 	}
 	g.Go(func() error { return r.accept(ctx) })
-	return g.Wait()
 }
 
 // receiveAll calls take for each datagram until the socket is closed. An ICMP error

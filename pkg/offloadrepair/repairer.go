@@ -138,9 +138,7 @@ func (r *Repairer) step(ctx context.Context) (again bool) {
 			r.state, r.deadline = kept, time.Now().Add(r.trial)
 			log.Warningf("fault of an offload is ended by a switch layer=%s command=%q", n.Layer, n.Off())
 		case late:
-			r.tried = append(r.tried, n.Switch)
-			r.turnBack(n)
-			return true
+			return r.turnBack(n)
 		}
 	case kept:
 		switch {
@@ -236,13 +234,21 @@ func (r *Repairer) turn(ctx context.Context, n *Note) (again bool) {
 	return true
 }
 
-// turnBack turns a switch on that did not help.
-func (r *Repairer) turnBack(n *Note) {
-	log.Warningf("turn a switch back that did not end the fault layer=%s command=%q", n.Layer, n.On())
+// turnBack turns a switch on that did not help. If that fails, the note remains and the
+// next step repeats it, unless the device is gone.
+func (r *Repairer) turnBack(n *Note) (back bool) {
 	if err := r.config.Features.Switch(n.Device, n.Feature, true); err != nil {
-		ratelog.Warningf("turn back: %v", err)
+		ratelog.Warningf("turn a switch back that did not end the fault layer=%s command=%q: %v", n.Layer, n.On(), err)
+		features, err := r.config.Features.Switchable(n.Device)
+		if on, has := features[n.Feature]; err == nil && has && !on {
+			return false
+		}
+	} else {
+		log.Warningf("turn a switch back that did not end the fault layer=%s command=%q", n.Layer, n.On())
 	}
+	r.tried = append(r.tried, n.Switch)
 	r.forget()
+	return true
 }
 
 // beginTrial turns the switch on while the note remains.

@@ -28,6 +28,7 @@ type host struct {
 	mu      sync.Mutex
 	on      map[Switch]bool
 	fixed   []Switch // that the driver does not change
+	busy    int      // how many times no switch can be turned on
 	layer   offloadprobe.Layer
 	ends    []Switch // switches that end the fault while they are off
 	peers   int
@@ -70,6 +71,10 @@ func (h *host) Switch(device, feature string, on bool) error {
 	s := Switch{device, feature}
 	if slices.Contains(h.fixed, s) {
 		return errors.New("the driver does not change it")
+	}
+	if on && h.busy > 0 {
+		h.busy--
+		return errors.New("the device is busy")
 	}
 	h.on[s] = on
 	command := s.Off()
@@ -184,6 +189,16 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// A switch that did not help is turned on again, although that fails at first.
+func TestTurnBackFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(offloadprobe.Checksum, uplinkChecksum)
+		h.busy = 3
+		h.run(t, t.TempDir(), 30*time.Minute)
+		h.turned(t, tunnelChecksum.Off(), tunnelChecksum.On(), uplinkChecksum.Off())
+	})
+}
+
 // Where no switch helps, all are on in the end, and nothing is turned again.
 func TestNoSwitchHelps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -233,7 +248,7 @@ func TestTrial(t *testing.T) {
 				}
 				h := newHost(layer, s)
 				dir := t.TempDir()
-				h.run(t, dir, 2*time.Hour)
+				h.run(t, dir, 150*time.Minute) // one trial after an hour, the next one after two more
 				h.turned(t, s.Off(), s.On(), s.Off())
 				h.set(func(h *host) { h.layer = "" })
 				r := h.run(t, dir, 2*time.Hour) // the note tells the next run

@@ -15,18 +15,10 @@ const (
 	cookieLen = 8
 	// echoHeaderLen is the length of the header of an echo message (RFC 792, RFC 4443).
 	echoHeaderLen = 8
-	// protocolICMP and protocolICMPv6 are for icmp.ParseMessage.
-	protocolICMP, protocolICMPv6 = 1, 58
-	echoReplyV6                  = 129 // RFC 4443, section 4.2
 )
 
 // headersLen returns the length of an IP header without options and an ICMP header.
-func headersLen(f inet.Family) int {
-	if f == inet.IPv4 {
-		return ipv4.HeaderLen + echoHeaderLen
-	}
-	return ipv6.HeaderLen + echoHeaderLen
-}
+func headersLen(f inet.Family) int { return f.HeaderLen() + echoHeaderLen }
 
 // SmallSize returns the size of a small probe, and of the smallest packet that Ping
 // sends, in bytes: both headers and the cookie.
@@ -64,12 +56,11 @@ func (s stamp) request(seq uint16, size int) ([]byte, error) {
 // reply parses an ICMP message. ok is false if it does not answer our request.
 // size is that of its packet with the IP header.
 func (s stamp) reply(message []byte) (seq uint16, size int, ok bool) {
-	protocol := protocolICMP
 	var reply icmp.Type = ipv4.ICMPTypeEchoReply
 	if s.family == inet.IPv6 {
-		protocol, reply = protocolICMPv6, ipv6.ICMPTypeEchoReply
+		reply = ipv6.ICMPTypeEchoReply
 	}
-	m, err := icmp.ParseMessage(protocol, message)
+	m, err := icmp.ParseMessage(reply.Protocol(), message)
 	if err != nil || m.Type != reply {
 		return 0, 0, false
 	}
@@ -77,5 +68,5 @@ func (s stamp) reply(message []byte) (seq uint16, size int, ok bool) {
 	if !ok || len(echo.Data) < cookieLen || [cookieLen]byte(echo.Data) != s.cookie {
 		return 0, 0, false
 	}
-	return uint16(echo.Seq), len(message) + headersLen(s.family) - echoHeaderLen, true
+	return uint16(echo.Seq), len(message) + s.family.HeaderLen(), true
 }

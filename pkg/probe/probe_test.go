@@ -167,7 +167,7 @@ type wire struct {
 const roundTrip = time.Millisecond
 
 func (w *wire) send(b []byte, to netip.Addr) error {
-	m, err := icmp.ParseMessage(protocolICMP, b)
+	m, err := icmp.ParseMessage(unix.IPPROTO_ICMP, b)
 	if err != nil {
 		return err
 	}

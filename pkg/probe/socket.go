@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
@@ -134,7 +135,7 @@ func (s *icmpSocket) setIPv6Options(fd int, id uint16) error {
 		for i := range types.Data {
 			types.Data[i] = ^uint32(0)
 		}
-		types.Data[echoReplyV6/32] &^= 1 << (echoReplyV6 % 32)
+		types.Data[ipv6.ICMPTypeEchoReply/32] &^= 1 << (ipv6.ICMPTypeEchoReply % 32)
 		filtered := os.NewSyscallError("setsockopt ICMPV6_FILTER", unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &types))
 		err = errors.Join(err, filtered, filterID(fd, id, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}))
 	}

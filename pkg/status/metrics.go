@@ -157,13 +157,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 
 // sendHost sends the metrics of the host's addresses and lease.
 func (s Snapshot) sendHost(send func(metric, float64, ...string)) {
-	if s.Node.Iface != "" {
-		if s.Node.PublicIP.IsValid() || !s.Node.PublicIPv6.IsValid() {
-			send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
-		}
-		if s.Node.PublicIPv6.IsValid() {
-			send(nodeInfo, 1, s.Node.IPv6Iface, s.Node.PublicIPv6.String())
-		}
+	if s.Node.PublicIP.IsValid() {
+		send(nodeInfo, 1, s.Node.Iface, s.Node.PublicIP.String())
+	}
+	if s.Node.PublicIPv6.IsValid() {
+		send(nodeInfo, 1, s.Node.IPv6Iface, s.Node.PublicIPv6.String())
 	}
 	if l := s.Lease; l != nil {
 		for _, subnet := range []netip.Prefix{l.Subnet, l.IPv6Subnet} {

@@ -121,6 +121,29 @@ flannel_store_reachable{api="3"} 1
 flannel_store_since_timestamp_seconds 1.714979289e+09
 `
 
+// A family that the host does not carry has no metric.
+func TestMetricsOfFamilies(t *testing.T) {
+	for families, has := range map[string][2]bool{"IPv4": {true, false}, "IPv6": {false, true}, "both": {true, true}} {
+		s := Snapshot{Lease: new(Lease)}
+		if has[0] {
+			s.Node.Iface, s.Node.PublicIP, s.Lease.Subnet = "eth0", netip.MustParseAddr("192.0.2.10"), netip.MustParsePrefix("10.5.1.0/24")
+		}
+		if has[1] {
+			s.Node.IPv6Iface, s.Node.PublicIPv6, s.Lease.IPv6Subnet = "eth1", netip.MustParseAddr("2001:db8::10"), netip.MustParsePrefix("fd00:5:0:1::/64")
+		}
+		_, body := get(t, New(config(s)).handler, "/metrics")
+		for line, want := range map[string]bool{
+			`flannel_node_info{iface="eth0",public_ip="192.0.2.10"} 1`: has[0], `flannel_lease_info{subnet="10.5.1.0/24"} 1`: has[0],
+			`flannel_node_info{iface="eth1",public_ip="2001:db8::10"} 1`: has[1], `flannel_lease_info{subnet="fd00:5:0:1::/64"} 1`: has[1],
+			`="invalid`: false,
+		} {
+			if strings.Contains(body, line) != want {
+				t.Errorf("%s: %s is there: %t", families, line, !want)
+			}
+		}
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	c := config(faulty())
 	c.Reconciles = NewReconciles()

@@ -2,7 +2,6 @@ package status
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 )
 
@@ -69,12 +68,8 @@ func (b *Backend) sendOffloads(send func(m metric, value float64, labels ...stri
 		send(offloadOff, 1, s.Device, s.Feature, s.Layer)
 	}
 	for _, p := range b.Peers {
-		sendFaults(p.Subnet, p.OffloadFaults, send)
-	}
-}
-
-func sendFaults(peer netip.Prefix, faults []OffloadFault, send func(m metric, value float64, labels ...string)) {
-	for _, f := range faults {
-		send(peerOffload, 1, peer.String(), f.Direction, f.Layer)
+		for _, f := range p.OffloadFaults {
+			send(peerOffload, 1, p.Subnet.String(), f.Direction, f.Layer)
+		}
 	}
 }

@@ -70,8 +70,9 @@ func ECNCapable(ip int32) Part {
 		asm.LoadMem(asm.R0, asm.RFP, -8, asm.Byte), asm.And.Imm(asm.R0, ecnBits), asm.JEq.Imm(asm.R0, 0, passes))
 }
 
-// ChecksumLeft holds for packets of UDP or TCP, with an IP header at offset ip, whose checksum field has the sum of the
-// pseudo header only: the sender left the checksum to the device. Super-packets are so.
+// ChecksumLeft holds for packets of UDP or TCP, with an IP header at offset ip, whose
+// checksum field has the sum of the pseudo header only. The sender has left the checksum
+// to the device, as for each super-packet.
 func ChecksumLeft(ip int32) Part {
 	c := Part{asm.LoadMem(asm.R0, asm.R6, skbGSOSize, asm.Word), asm.JNE.Imm(asm.R0, 0, acts)}
 	c = append(c, read(ip, 20, -24)...)    // -24: IP header
