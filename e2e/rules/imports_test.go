@@ -13,7 +13,7 @@ import (
 // breaks the rule; add a row for a new package. The first row that matches counts.
 var layers = []struct{ from, to string }{
 	{".", "cli cni daemon pkg/logpipe"},
-	{"cli", "backend backend/all cni/install cni/reservation subnet subnet/store pkg/..."},
+	{"cli", "backend backend/all cni/conflist cni/install cni/reservation subnet subnet/store pkg/..."},
 	{"daemon", "backend backend/all cni/conflist subnet subnet/embed subnet/kube subnet/store pkg/..."},
 
 	{"cni", "cni/bundled cni/bundled/link cni/reservation pkg/subnetfile"},
@@ -28,13 +28,13 @@ var layers = []struct{ from, to string }{
 
 	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/inet pkg/masq pkg/netdev pkg/rtnl"},
 	{"backend/udp", "backend backend/fastpath backend/udp/bpf subnet pkg/..."},
-	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/netdev pkg/ratelog pkg/reconcile"},
-	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/ratelog pkg/rtnl"},
+	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/netdev pkg/pinned pkg/ratelog pkg/reconcile pkg/rtnl"},
+	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/pinned pkg/ratelog pkg/rtnl"},
 	{"backend/alloc", "backend subnet pkg/inet"},
 	{"backend/hostgw", "backend subnet pkg/..."},
 	{"backend/vxlan", "backend subnet pkg/..."},
 	{"backend/wireguard", "backend subnet pkg/..."},
-	{"backend", "subnet pkg/inet pkg/uplink"},
+	{"backend", "subnet pkg/inet pkg/ratelog pkg/uplink"},
 
 	{"subnet/store", "subnet subnet/etcd subnet/etcdv2 subnet/etcdv3 subnet/kube pkg/backoff"},
 	{"subnet/etcdv2", "subnet subnet/etcd"},
@@ -65,6 +65,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/offloadprobe", "pkg/clock"},
 	{"pkg/offloadrepair", "pkg/atomicfile pkg/clock pkg/offloadprobe pkg/ratelog"},
 	{"pkg/ownfile", ""},
+	{"pkg/pinned", ""},
 	{"pkg/printable", ""},
 	{"pkg/probe", "pkg/clock pkg/inet"},
 	{"pkg/ratelog", ""},

@@ -55,10 +55,13 @@ func (c *Cmd) Output() ([]byte, error) {
 }
 
 // Exec runs a command line without quotes inside the host and returns what it wrote.
+// Only the end of the lab kills it.
 func (h *Host) Exec(command string) string {
 	h.lab.scope.Helper()
 	words := strings.Fields(command)
-	out, err := h.Command(context.Background(), words[0], words[1:]...).CombinedOutput()
+	c := &Cmd{Cmd: exec.Command(words[0], words[1:]...), host: h}
+	c.WaitDelay = waitDelay
+	out, err := c.CombinedOutput()
 	h.check(err, "%s: %s", command, out)
 	return string(out)
 }
