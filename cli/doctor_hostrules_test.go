@@ -7,6 +7,8 @@ import (
 
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/subnet"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // hostRules is the finding of checkHostRules on a host whose daemon uses a data path.
@@ -44,7 +46,7 @@ func TestHostRules(t *testing.T) {
 		h.run("sh", "-c", test.del)
 	}
 	if out, err := h.Command(t.Context(), "iptables-legacy", "-t", "mangle", "-L").CombinedOutput(); err != nil {
-		t.Skipf("needs a kernel with legacy iptables: %v\n%s", err, out)
+		netnstest.LegacyMangle.Skip(t, string(out))
 	}
 	if f := h.hostRules("udp", "kernel"); f.Verdict != verdictWarn || !strings.Contains(f.Found, "mangle of legacy iptables") {
 		t.Errorf("with a table of legacy iptables: %+v", f)

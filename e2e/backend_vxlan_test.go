@@ -86,6 +86,40 @@ var vxlanCase = backendCase{
 	device: vtepDevice,
 }
 
+// A flush of the FDB, which takes permanent entries too, is undone.
+func TestVXLANFlushedFDB(t *testing.T) {
+	c := newCluster(t, "3")
+	c.use(vxlanCase.config)
+	a, b := c.node("a"), c.node("b")
+	c.joinPair(a, b)
+	entries := func() string {
+		t.Helper()
+		out, err := output(t, a.Host, "bridge", "fdb", "show", "dev", vtepDevice)
+		if err != nil {
+			t.Fatal(out)
+		}
+		return out
+	}
+	before := entries()
+	if !strings.Contains(before, b.Addr().Addr().String()) {
+		t.Fatalf("no entry of b:\n%s", before)
+	}
+	if out, err := output(t, a.Host, "bridge", "fdb", "flush", "dev", vtepDevice); err != nil {
+		if !strings.Contains(out, "not supported") {
+			t.Fatalf("flush: %v\n%s", err, out)
+		}
+		netnstest.FDBFlush.Missing(t, out)
+		return
+	}
+	eventually(t, "the entries are back", func() error {
+		if now := entries(); now != before {
+			return fmt.Errorf("they were\n%s\nand are\n%s", before, now)
+		}
+		return nil
+	})
+	c.awaitPair(a, b)
+}
+
 // Every option reaches the kernel, and flannel replaces a device that no longer
 // fits.
 func TestVXLANOptions(t *testing.T) {

@@ -38,7 +38,7 @@ func wireguards(t *testing.T) []string {
 		if !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Fatal(err)
 		}
-		t.Log("this kernel has no WireGuard, so only the userspace one is tested")
+		netnstest.WireGuard.Missing(t, err)
 		return []string{"userspace"}
 	}
 	return []string{"userspace", "kernel"}

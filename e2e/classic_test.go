@@ -87,9 +87,15 @@ func startClassic(t *testing.T, h *netnstest.Host, args ...string) {
 // same there.
 func copyBulk(t *testing.T, from, to *netnstest.Host) {
 	t.Helper()
+	copyBulkTo(t, from, to, to.Addr().Addr())
+}
+
+// copyBulkTo is copyBulk to an address of the other host.
+func copyBulkTo(t *testing.T, from, to *netnstest.Host, addr netip.Addr) {
+	t.Helper()
 	const size = 8 << 20
 	seed := [32]byte{1}
-	server, err := to.Listen(t.Context(), "tcp4", netip.AddrPortFrom(to.Addr().Addr(), 0).String())
+	server, err := to.Listen(t.Context(), "tcp4", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}

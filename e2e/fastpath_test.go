@@ -10,12 +10,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // fastPair starts two hosts whose containers have found each other by the fast
 // path.
 func fastPair(t *testing.T) (a, b *node, da, db *daemon) {
 	t.Helper()
+	netnstest.Require(t)
+	netnstest.RequireTCX(t)
 	_, a, b, da, db = kernelPair(t, "-fastpath=auto")
 	for _, n := range []*node{a, b} {
 		n.awaitFastPath()

@@ -57,7 +57,7 @@ func (n *node) legacyTables(args ...string) bool {
 		n.t.Fatalf("iptables-legacy %v: %v\n%s", args, err, out)
 	}
 	if err != nil {
-		n.t.Logf("this kernel has no legacy iptables: %s", strings.TrimSpace(out))
+		netnstest.LegacyIPTables.Missing(n.t, out)
 	}
 	return err == nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
-	"strings"
 
 	_ "embed"
 )
@@ -82,23 +79,6 @@ func (g guest) run(ctx context.Context, out io.Writer, results string) error {
 		err = nil
 	}
 	return errors.Join(err, copyOut(context.WithoutCancel(ctx), disk, results))
-}
-
-var exit = regexp.MustCompile(`^GUEST-EXIT (\d+)`)
-
-// follow copies the serial port's lines, and returns the exit code among them.
-func follow(serial io.Reader, out io.Writer) (code string, err error) {
-	lines := bufio.NewScanner(serial)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := strings.TrimRight(lines.Text(), "\r")
-		if m := exit.FindStringSubmatch(line); m != nil {
-			code = m[1]
-			continue
-		}
-		fmt.Fprintln(out, line)
-	}
-	return code, lines.Err()
 }
 
 // copyOut copies the folder out of a job's disk.

@@ -15,11 +15,27 @@ import (
 type kernel struct {
 	line, release string
 	dir           string // with the files below
+	config        string // the kernel's configuration
 }
 
-func (k kernel) vmlinuz() string { return filepath.Join(k.dir, "vmlinuz") }
-func (k kernel) initrd() string  { return filepath.Join(k.dir, "initrd") }
-func (k kernel) modules() string { return filepath.Join(k.dir, "modules.ext4") }
+func (k kernel) vmlinuz() string    { return filepath.Join(k.dir, "vmlinuz") }
+func (k kernel) initrd() string     { return filepath.Join(k.dir, "initrd") }
+func (k kernel) configFile() string { return filepath.Join(k.dir, "config") }
+func (k kernel) modules() string    { return filepath.Join(k.dir, "modules.ext4") }
+
+// has reports whether the kernel has what is given by an option of its configuration,
+// such as CONFIG_NET_VRF, or by the first release with it, such as "Linux 6.11".
+func (k kernel) has(given string) bool {
+	if since, release := strings.CutPrefix(given, "Linux "); release {
+		return !older(k.line, since)
+	}
+	for l := range strings.Lines(k.config) {
+		if l == given+"=y\n" || l == given+"=m\n" {
+			return true
+		}
+	}
+	return false
+}
 
 //go:embed guest/boot.sh
 var bootScript string
@@ -38,44 +54,64 @@ func (d *debian) kernel(ctx context.Context, line string) (kernel, error) {
 	}
 	k := kernel{line: line, release: strings.TrimPrefix(image, "linux-image-")}
 	k.dir = filepath.Join(d.dir, k.release)
-	if _, err := os.Stat(k.modules()); err == nil {
-		return k, nil
+	if _, err := os.Stat(k.modules()); err != nil {
+		if err := d.fetch(ctx, k, image); err != nil {
+			return k, err
+		}
 	}
+	config, err := os.ReadFile(k.configFile())
+	k.config = string(config)
+	return k, err
+}
+
+// fetch gets the files of a kernel.
+func (d *debian) fetch(ctx context.Context, k kernel, image string) error {
 	work, err := os.MkdirTemp(d.dir, "kernel-")
 	if err != nil {
-		return k, err
+		return err
 	}
 	defer os.RemoveAll(work)
 	tree := filepath.Join(work, "tree")
 	if err := d.unpack(ctx, image, work, tree); err != nil {
-		return k, err
+		return err
 	}
 	if err := os.MkdirAll(k.dir, 0o755); err != nil {
-		return k, err
+		return err
 	}
 	modules := filepath.Join(tree, "lib/modules")
 	for _, folder := range unused {
 		if err := os.RemoveAll(filepath.Join(modules, k.release, "kernel", folder)); err != nil {
-			return k, err
+			return err
 		}
 	}
 	if _, err := shell(ctx, "", "depmod", "-b", tree, k.release); err != nil {
-		return k, err
+		return err
 	}
 	if err := k.makeInitrd(ctx, tree, filepath.Join(work, "boot")); err != nil {
-		return k, err
+		return err
 	}
-	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinu?-*"))
-	if err != nil || len(images) == 0 {
-		images, err = filepath.Glob(filepath.Join(modules, k.release, "vmlinu?"))
+	at := filepath.Join(modules, k.release)
+	if err := moveFirst(k.vmlinuz(), filepath.Join(tree, "boot/vmlinu?-*"), filepath.Join(at, "vmlinu?")); err != nil {
+		return err
 	}
-	if err != nil || len(images) == 0 {
-		return k, fmt.Errorf("the package %s has no kernel: %w", image, os.ErrNotExist)
+	if err := moveFirst(k.configFile(), filepath.Join(tree, "boot/config-*"), filepath.Join(at, "config")); err != nil {
+		return err
 	}
-	if err := os.Rename(images[0], k.vmlinuz()); err != nil {
-		return k, err
+	return makeDisk(ctx, k.modules(), modules, 20)
+}
+
+// moveFirst moves the first file that a pattern matches.
+func moveFirst(to string, patterns ...string) error {
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		if len(files) > 0 {
+			return os.Rename(files[0], to)
+		}
 	}
-	return k, makeDisk(ctx, k.modules(), modules, 20)
+	return fmt.Errorf("the kernel's packages have no %s: %w", filepath.Base(to), os.ErrNotExist)
 }
 
 // unpack unpacks the packages of a kernel. In newer lines the image depends on one

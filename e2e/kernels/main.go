@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	_ "embed"
 )
 
 // lines are those that users run, and the newest ones.
@@ -42,6 +44,7 @@ type options struct {
 	run      string // pattern of tests
 	packages string
 	command  string // in place of the tests
+	add      bool
 	timeout  time.Duration
 	memory   int // MiB
 	append   string
@@ -78,6 +81,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.StringVar(&o.run, "run", "", "`pattern` of the tests to run; empty: all")
 	fs.StringVar(&o.packages, "packages", strings.Join(packages, ","), "comma-separated `packages` to test")
 	fs.StringVar(&o.command, "command", "", "shell `text` to run in place of the tests; what it leaves in out/ comes to DIR/out-LINE")
+	fs.BoolVar(&o.add, "add", false, "keep the results of earlier runs with the same kernel; of each test the last result counts")
 	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
 	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
 	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
@@ -138,39 +142,43 @@ func run(ctx context.Context, o options, out io.Writer) error {
 func test(ctx context.Context, o options, out io.Writer, g guest) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	results := filepath.Join(o.dir, "out-"+g.kernel.line)
 	fmt.Fprintf(out, "== %s: Linux %s\n", g.kernel.line, g.kernel.release)
-	if err := g.run(ctx, out, results); err != nil {
-		return err
+	results := filepath.Join(o.dir, "out-"+g.kernel.line)
+	fresh := results + "-new"
+	runErr := g.run(ctx, out, fresh)
+	if err := keep(fresh, results, o.add); err != nil || o.command != "" {
+		return errors.Join(runErr, err)
 	}
-	if o.command != "" {
-		return nil
-	}
-	r, err := readOutcome(results)
+	r, err := readOutcome(results, g.kernel)
 	if err != nil {
-		return err
+		return errors.Join(runErr, err)
 	}
 	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped, %d not possible on this kernel\n",
-		g.kernel.line, r.passed, len(r.failed), len(r.skipped), r.lacking)
+		g.kernel.line, len(r.ends(passed)), len(r.ends(failed, unfinished)), len(r.ends(skipped)), len(r.ends(lacking)))
 	if o.page != "" {
 		if err := enter(o.page, g.kernel, r); err != nil {
-			return err
+			return errors.Join(runErr, err)
 		}
 	}
-	return r.err()
+	return errors.Join(runErr, r.err())
 }
 
-// tools are the programs that this one runs, with their Debian packages.
-var tools = [][2]string{
-	{"qemu-system-x86_64", "qemu-system-x86"}, {"mmdebstrap", "mmdebstrap"}, {"busybox", "busybox-static"},
-	{"depmod", "kmod"}, {"xz", "xz-utils"}, {"mke2fs", "e2fsprogs"}, {"debugfs", "e2fsprogs"}, {"apt-get", "apt"},
-}
+// tools has a line for each program or file that this program needs, with its Debian
+// package.
+//
+//go:embed tools
+var tools string
 
 func checkTools() error {
 	var missing []string
-	for _, t := range tools {
-		if _, err := exec.LookPath(t[0]); err != nil {
-			missing = append(missing, t[1])
+	for line := range strings.Lines(tools) {
+		program, pkg, _ := strings.Cut(strings.TrimSpace(line), " ")
+		_, err := exec.LookPath(program)
+		if filepath.IsAbs(program) {
+			_, err = os.Stat(program)
+		}
+		if err != nil {
+			missing = append(missing, pkg)
 		}
 	}
 	if missing != nil {

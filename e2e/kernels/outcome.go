@@ -4,45 +4,57 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
 
-// outcome is what a guest found.
+// verdict is the end of a test.
+type verdict string
+
+const (
+	passed     verdict = "PASS"
+	failed     verdict = "FAIL"
+	skipped    verdict = "SKIP" // although the guest has what the test needs
+	lacking    verdict = "lacks"
+	unfinished verdict = "unfinished"
+)
+
+// outcome is what the runs of a guest found.
 type outcome struct {
-	path, reason string // the data path of udp that auto chooses, and why
-	passed       int
-	failed       []string // names of tests, and of packages that ended otherwise
-	skipped      []string // although the guest has all that the tests need
-	lacking      int      // tests that were skipped for what the kernel lacks
-	backends     map[string]string
+	path, reason string             // the data path of udp that auto chooses, and why
+	verdicts     map[string]verdict // by "package:Test"; of the last run of each
+	lacks        map[string]bool    // features that tests missed
 }
+
+// ends returns the names of the tests that ended so, in order.
+func (o outcome) ends(all ...verdict) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(o.verdicts)) {
+		if slices.Contains(all, o.verdicts[name]) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// bad returns the names of the tests that make the run a failure.
+func (o outcome) bad() []string { return o.ends(failed, skipped, unfinished) }
 
 // err names the tests that failed or were skipped.
 func (o outcome) err() error {
-	if bad := slices.Concat(o.failed, o.skipped); len(bad) > 0 {
+	if bad := o.bad(); len(bad) > 0 {
 		return fmt.Errorf("failed or skipped: %s", strings.Join(bad, " "))
 	}
 	return nil
 }
 
-var (
-	verdict = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
-	ending  = regexp.MustCompile(`^EXIT (\d+)$`)
-)
-
-// lacks begins the reason of a test that is skipped for what the kernel lacks.
-const lacks = ": this kernel "
-
-// eachBackend is the end-to-end test whose subtests are the backends.
-const eachBackend = "TestEachBackend/"
-
 // readOutcome reads the files that guest/tests.sh left.
-func readOutcome(dir string) (outcome, error) {
-	o := outcome{backends: make(map[string]string)}
+func readOutcome(dir string, k kernel) (outcome, error) {
+	o := outcome{verdicts: make(map[string]verdict), lacks: make(map[string]bool)}
 	var status struct {
 		Backend struct {
 			DataPath string `json:"datapath"`
@@ -69,43 +81,59 @@ func readOutcome(dir string) (outcome, error) {
 		if err != nil {
 			return o, err
 		}
-		o.add(strings.TrimSuffix(filepath.Base(file), ".txt"), string(text))
+		o.add(strings.TrimSuffix(filepath.Base(file), ".txt"), string(text), k)
 	}
 	return o, nil
 }
 
-// add counts the tests in the output of a package's test binary.
-func (o *outcome) add(name, text string) {
-	failed, exit, before := false, "", ""
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		reason := before
-		before = line
-		if m := ending.FindStringSubmatch(line); m != nil {
-			exit = m[1]
+// keep makes the results of a run those of the line. With add, the texts of earlier runs
+// with the same kernel stay before the new ones.
+func keep(fresh, results string, add bool) error {
+	if add && sameRelease(fresh, results) {
+		earlier, err := filepath.Glob(filepath.Join(results, "*.txt"))
+		if err != nil {
+			return err
 		}
-		m := verdict.FindStringSubmatch(line)
-		if m == nil {
-			continue
-		}
-		switch m[1] {
-		case "PASS":
-			o.passed++
-		case "FAIL":
-			failed = true
-			o.failed = append(o.failed, name+":"+m[2])
-		case "SKIP":
-			if strings.Contains(reason, lacks) {
-				o.lacking++
-				break
+		for _, file := range earlier {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
 			}
-			o.skipped = append(o.skipped, name+":"+m[2])
-		}
-		if backend, is := strings.CutPrefix(m[2], eachBackend); is && !strings.Contains(backend, "/") {
-			o.backends[strings.ReplaceAll(backend, "_", " ")] = map[string]string{"PASS": "right", "FAIL": "**wrong**", "SKIP": "skipped"}[m[1]]
+			to := filepath.Join(fresh, filepath.Base(file))
+			more, err := os.ReadFile(to)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err := os.WriteFile(to, append(text, more...), 0o644); err != nil {
+				return err
+			}
 		}
 	}
-	if exit != "0" && !failed {
-		o.failed = append(o.failed, name)
+	if err := os.RemoveAll(results); err != nil {
+		return err
 	}
+	return os.Rename(fresh, results)
+}
+
+// sameRelease compares the kernels of two folders of results.
+func sameRelease(a, b string) bool {
+	ofA, errA := os.ReadFile(filepath.Join(a, "release"))
+	ofB, errB := os.ReadFile(filepath.Join(b, "release"))
+	return errA == nil && errB == nil && string(ofA) == string(ofB)
+}
+
+// eachBackend is the end-to-end test whose subtests are the backends.
+const eachBackend = "e2e:TestEachBackend/"
+
+// backend returns the result of a backend's end-to-end test.
+func (o outcome) backend(name string) string {
+	switch o.verdicts[eachBackend+strings.ReplaceAll(name, " ", "_")] {
+	case passed:
+		return "right"
+	case failed, unfinished:
+		return "**wrong**"
+	case skipped, lacking:
+		return "skipped"
+	}
+	return absent
 }

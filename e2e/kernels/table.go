@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -59,19 +60,22 @@ func lineOf(row string) string {
 }
 
 func row(k kernel, o outcome) string {
-	failed := absent
-	if bad := slices.Concat(o.failed, o.skipped); len(bad) > 0 {
-		failed = strings.Join(bad, " ")
+	bad := absent
+	if names := o.bad(); len(names) > 0 {
+		bad = strings.Join(names, " ")
 	}
 	cells := []string{k.line, k.release, "`" + o.path + "`", o.hooks(), o.missing()}
 	for _, b := range []string{"udp", "vxlan", "host-gw", "wireguard kernel", "wireguard userspace"} {
-		cells = append(cells, cmp.Or(o.backends[b], absent))
+		cells = append(cells, o.backend(b))
 	}
-	passed := fmt.Sprint(o.passed)
-	if o.lacking > 0 {
-		passed += fmt.Sprintf(", and %d not possible", o.lacking)
+	n := fmt.Sprint(len(o.ends(passed)))
+	if lacking := len(o.ends(lacking)); lacking > 0 {
+		n += fmt.Sprintf(", and %d not possible", lacking)
 	}
-	cells = append(cells, passed, failed)
+	if len(o.lacks) > 0 {
+		n += " without " + strings.Join(slices.Sorted(maps.Keys(o.lacks)), ", ")
+	}
+	cells = append(cells, n, bad)
 	return "| " + strings.Join(cells, " | ") + " |"
 }
 

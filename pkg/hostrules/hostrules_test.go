@@ -207,7 +207,7 @@ func TestLegacyTables(t *testing.T) {
 	var before, after []string
 	err := h.Do(func() (err error) { before, err = LegacyTables(); return err })
 	if out, err := h.Command(t.Context(), "iptables-legacy", "-t", "mangle", "-L").CombinedOutput(); err != nil {
-		t.Skipf("needs a kernel with legacy iptables: %v\n%s", err, out)
+		netnstest.LegacyMangle.Skip(t, string(out))
 	}
 	err = errors.Join(err, h.Do(func() (err error) { after, err = LegacyTables(); return err }))
 	if err != nil || len(before) > 0 || !slices.Equal(after, []string{"mangle"}) {

@@ -242,7 +242,7 @@ func TestNetemIsNoFault(t *testing.T) {
 				args := append([]string{"qdisc", "add", "dev", uplink, "root", "netem"}, strings.Fields(netem)...)
 				out, err := s.Command(t.Context(), "tc", args...).CombinedOutput()
 				if strings.Contains(string(out), "qdisc kind is unknown") {
-					t.Logf("this kernel has no netem: %s", out)
+					netnstest.Netem.Missing(t, string(out))
 					return
 				}
 				if err != nil {

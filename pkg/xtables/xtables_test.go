@@ -31,7 +31,7 @@ func TestFilter(t *testing.T) {
 		if !strings.Contains(string(out), "Table does not exist") && !strings.Contains(string(out), "can't initialize") {
 			t.Fatalf("iptables-legacy: %v\n%s", err, out)
 		}
-		t.Log("this kernel has no legacy iptables")
+		netnstest.LegacyIPTables.Missing(t, string(out))
 		want(unix.NF_INET_FORWARD, "")
 		return
 	}

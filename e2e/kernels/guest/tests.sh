@@ -18,7 +18,8 @@ path() {
 	programs/flannel -etcd-endpoint=http://127.0.0.1:2379 -state-dir=/tmp/state >out/flannel.log 2>&1 &
 	flannel=$!
 	for _ in $(seq 300); do
-		curl -sf http://127.0.0.1:8286/api/v1/status >out/status.json &&
+		curl -sf http://127.0.0.1:8286/api/v1/status >/tmp/status.json &&
+			mv /tmp/status.json out/status.json &&
 			grep -qE 'attached by|"datapath": *"(offload|plain)"' out/status.json && break
 		sleep 0.2
 	done
@@ -34,7 +35,7 @@ path
 while read -r package binary skip; do
 	(
 		cd "tree/$package" || exit
-		"/job/tests/$binary" -test.v -test.timeout=0 -test.run="$(cat /job/run)" -test.skip="$skip" 2>&1 |
+		"/job/tests/$binary" -test.v -test.timeout=2h -test.run="$(cat /job/run)" -test.skip="$skip" 2>&1 |
 			tee "/job/out/$binary.txt" | grep --line-buffered -E '^--- |^ *--- (FAIL|SKIP)'
 		echo "EXIT ${PIPESTATUS[0]}" >>"/job/out/$binary.txt"
 	)

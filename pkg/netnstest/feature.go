@@ -1,0 +1,70 @@
+package netnstest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Feature is a part of Linux that some kernels lack.
+type Feature struct {
+	Name string
+	// Given shows that a kernel has the feature: an option of its configuration, such as
+	// "CONFIG_NET_VRF", or the first release, such as "Linux 6.11".
+	Given string
+}
+
+// Features that tests need.
+var (
+	Bond             = Feature{"bonds", "CONFIG_BONDING"}
+	Bridge           = Feature{"bridges", "CONFIG_BRIDGE"}
+	FDBFlush         = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
+	IPVLAN           = Feature{"ipvlan", "CONFIG_IPVLAN"}
+	LegacyIPTables   = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
+	LegacyMangle     = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
+	MACVLAN          = Feature{"macvlan", "CONFIG_MACVLAN"}
+	Netem            = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
+	TCX              = Feature{"tcx", "CONFIG_NET_XGRESS"}
+	UncheckedSegment = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
+	VLAN             = Feature{"VLANs", "CONFIG_VLAN_8021Q"}
+	VRF              = Feature{"VRFs", "CONFIG_NET_VRF"}
+	WireGuard        = Feature{"WireGuard", "CONFIG_WIREGUARD"}
+)
+
+// Logger is the part of [testing.TB] that [Feature.Missing] needs.
+type Logger interface {
+	Helper()
+	Logf(format string, args ...any)
+}
+
+// Missing logs that this kernel lacks the feature, and the cause. A run on other kernels
+// fails if the line disagrees with the kernel's configuration.
+func (f Feature) Missing(t Logger, cause any) {
+	t.Helper()
+	t.Logf("%s", f.missing(cause))
+}
+
+// Skip skips the test, because this kernel lacks the feature. The cause is as for
+// Missing.
+func (f Feature) Skip(t Skipper, cause any) {
+	t.Helper()
+	t.Skipf("%s", f.missing(cause))
+}
+
+func (f Feature) missing(cause any) string {
+	return strings.Join(strings.Fields(fmt.Sprintf("this kernel lacks %s (%s): %v", f.Name, f.Given, cause)), " ")
+}
+
+// RequireTCX skips the test if the kernel has no tcx hooks.
+func RequireTCX(t Skipper) {
+	t.Helper()
+	const loopback = 1 // its index in every namespace
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) {
+		TCX.Skip(t, err)
+	}
+}
