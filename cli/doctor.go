@@ -95,6 +95,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"peers", o.checkPeers()},
 		{"path MTU", o.checkMTU()},
 		{"offload faults", checkOffloadFaults(f)},
+		{"BIG TCP", checkBigTCP(f)},
 		{"neighbours", checkNeighbours(f)},
 	} {
 		check.Check = check.name

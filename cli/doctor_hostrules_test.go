@@ -5,10 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/subnet"
-
-	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // hostRules is the finding of checkHostRules on a host whose daemon uses a data path.

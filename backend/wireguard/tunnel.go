@@ -47,7 +47,10 @@ func openTunnel(h *netlink.Handle, e end, dataPath string, mtu int) (t tunnel, n
 			}
 			return t, kernel, reason, nil
 		}
-		if dataPath == kernel || !errors.Is(err, errNoKernel) {
+		if dataPath == kernel && errors.Is(err, errNoKernel) {
+			return nil, "", "", fmt.Errorf("Backend.Datapath is %s: %w; load it with \"modprobe wireguard\", or choose %s", kernel, err, userspace)
+		}
+		if !errors.Is(err, errNoKernel) {
 			return nil, "", "", err
 		}
 		reason = errNoKernel.Error()

@@ -19,7 +19,7 @@ func follow(serial io.Reader, out io.Writer) (code string, err error) {
 	for {
 		piece, more, readErr := r.ReadLine()
 		if readErr != nil {
-			if readErr != io.EOF {
+			if !errors.Is(readErr, io.EOF) {
 				err = errors.Join(err, fmt.Errorf("read the guest's serial port: %w", readErr))
 			}
 			return code, err

@@ -36,12 +36,12 @@ func Run(ctx context.Context, r Rules) error {
 	// Subscribe first: a change of the new table must not be missed.
 	listener, err := reconcile.Listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
-		return fmt.Errorf("watch nftables: %w", err)
+		return fmt.Errorf("watch nftables: %w", explain(err))
 	}
 	defer listener.Close()
 	c, own, err := r.connectLasting()
 	if err != nil {
-		return fmt.Errorf("apply nftables rules: %w", err)
+		return fmt.Errorf("apply nftables rules: %w", explain(err))
 	}
 	defer c.CloseLasting()
 	if err := r.apply(c); err != nil {

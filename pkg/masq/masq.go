@@ -18,12 +18,14 @@
 package masq
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // Rules describes the table.
@@ -43,7 +45,7 @@ type Rules struct {
 func Apply(r Rules) error {
 	c, err := r.connect()
 	if err != nil {
-		return fmt.Errorf("apply nftables rules: %w", err)
+		return fmt.Errorf("apply nftables rules: %w", explain(err))
 	}
 	return r.apply(c)
 }
@@ -56,9 +58,22 @@ func (r Rules) apply(c *nftables.Conn) error {
 	c.AddTable(t)
 	r.addChains(c, t)
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("apply nftables table %s: %w", t.Name, err)
+		return fmt.Errorf("apply nftables table %s: %w", t.Name, explain(err))
 	}
 	return nil
+}
+
+// explain adds the remedy if the kernel lacks nftables. Without nfnetlink the kernel has
+// no such socket, and without nf_tables no such messages (nfnetlink_rcv_msg,
+// net/netfilter/nfnetlink.c). Without a module of an expression, such as nft_masq, a rule
+// names an object that does not exist.
+func explain(err error) error {
+	for _, lacks := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
+		if errors.Is(err, lacks) {
+			return fmt.Errorf("%w: the kernel may lack nftables with masquerading; load it with \"modprobe -a nf_tables nft_chain_nat nft_masq\"", err)
+		}
+	}
+	return err
 }
 
 // Remove deletes the table of network if it exists.

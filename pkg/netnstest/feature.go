@@ -20,6 +20,7 @@ type Feature struct {
 
 // Features that tests need.
 var (
+	BigTCP           = Feature{"super-packets above 64 KiB", "Linux 5.19"}
 	Bond             = Feature{"bonds", "CONFIG_BONDING"}
 	Bridge           = Feature{"bridges", "CONFIG_BRIDGE"}
 	FDBFlush         = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
