@@ -248,20 +248,13 @@ func (r *runner) probe(ctx context.Context, m *membership, network backend.Netwo
 // probeOffloads probes the offloads on the paths to the peers until ctx ends. A failure
 // to probe is logged, and does not end the network.
 func (r *runner) probeOffloads(ctx context.Context, m *membership, network backend.Network) error {
-	// So far the probes have no IPv6.
-	if r.options.probesOffloads(m.config) && m.lease.Subnet.IsValid() {
-		addr := func(l *subnet.Lease) netip.AddrPort {
-			return netip.AddrPortFrom(all.ProbeAddr(m.config.BackendType, l.Subnet, l.Attrs.PublicIP), l.Attrs.OffloadPort)
-		}
+	if r.options.probesOffloads(m.config) {
 		now := r.state.get()
-		o, err := newOffloads(r.options, now.sides[now.outside()[0]].uplink.Name, offloadprobe.Config{
-			Local: addr(&m.lease), MTU: network.MTU(), Interval: r.options.offloadInterval,
+		o, err := newOffloads(r.options, now.uplinks(), offloadprobe.Config{
+			Locals: offloadAddrs(m.config, &m.lease, now.inside(m.config)), MTU: network.MTU(), Interval: r.options.offloadInterval,
 			Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
 				for _, l := range leases {
-					// Without a port it runs another flannel, which would not answer.
-					if l.Attrs.OffloadPort != 0 && l.Subnet.IsValid() && addr(l).IsValid() {
-						peers = append(peers, offloadprobe.Peer{Subnet: l.Subnet, Addr: addr(l)})
-					}
+					peers = append(peers, offloadPeers(m.config, l)...)
 				}
 				return peers
 			}),

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/subnet"
 )
 
 // offloads probes the offloads on the paths to the peers, and describes the faults.
@@ -20,19 +24,47 @@ type offloads struct {
 	prober   *offloadprobe.Prober
 	repairer *offloadrepair.Repairer // nil without -offload-repair
 	peers    func() []offloadprobe.Peer
-	uplink   string
+	// uplinks are the interfaces to the other hosts, by the family of the containers'
+	// packets.
+	uplinks [len(inet.Families)]string
 
 	mu       sync.Mutex       // guards what follows
 	features *netdev.Features // nil after close
 }
 
+// offloadPeers returns a lease's host as a peer to probe, one for each family of its
+// subnets. Without a port it runs another flannel, which would not answer.
+func offloadPeers(c *subnet.Config, l *subnet.Lease) (peers []offloadprobe.Peer) {
+	if l.Attrs.OffloadPort == 0 {
+		return nil
+	}
+	for _, part := range l.Parts() {
+		addr := all.ProbeAddr(c.BackendType, part, l.Attrs.Addr(inet.Of(part.Addr())))
+		if addr.IsValid() {
+			peers = append(peers, offloadprobe.Peer{Subnet: part, Addr: netip.AddrPortFrom(addr, l.Attrs.OffloadPort)})
+		}
+	}
+	return peers
+}
+
+// offloadAddrs returns the addresses at which the host of our lease answers in the
+// families that it carries.
+func offloadAddrs(c *subnet.Config, l *subnet.Lease, inside []inet.Family) (addrs []netip.AddrPort) {
+	for _, p := range offloadPeers(c, l) {
+		if slices.Contains(inside, inet.Of(p.Subnet.Addr())) {
+			addrs = append(addrs, p.Addr)
+		}
+	}
+	return addrs
+}
+
 // newOffloads returns offloads that do not probe yet. The caller closes them.
-func newOffloads(options *Options, uplink string, c offloadprobe.Config) (*offloads, error) {
+func newOffloads(options *Options, uplinks [len(inet.Families)]string, c offloadprobe.Config) (*offloads, error) {
 	features, err := netdev.OpenFeatures()
 	if err != nil {
 		return nil, err
 	}
-	o := &offloads{peers: c.Peers, uplink: uplink, features: features}
+	o := &offloads{peers: c.Peers, uplinks: uplinks, features: features}
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {
 		report(change)
@@ -77,7 +109,8 @@ func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
 	for _, p := range o.peers() {
 		if p.Subnet == peer {
 			device, err := o.features.RouteDevice(p.Addr.Addr())
-			d := offloadrepair.Devices{Encapsulated: device != o.uplink, Uplink: o.uplink}
+			f := inet.Of(peer.Addr())
+			d := offloadrepair.Devices{Encapsulated: device != o.uplinks[f], Uplink: o.uplinks[f], Family: f}
 			// The kernel data path takes packets off a TUN before its features apply, and
 			// WireGuard needs none of its device's.
 			if netdev.IsVXLAN(device) {
@@ -87,6 +120,12 @@ func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
 		}
 	}
 	return offloadrepair.Devices{}, fmt.Errorf("the peer %v has left", peer)
+}
+
+// familyLayer is a layer of the paths of one family.
+type familyLayer struct {
+	inet.Family
+	offloadprobe.Layer
 }
 
 // describe adds the faults to the peers of b.
@@ -102,7 +141,8 @@ func (o *offloads) describe(b *status.Backend) {
 		}
 	}
 	results := o.prober.Results()
-	commands := make(map[offloadprobe.Layer]string) // the devices of one peer stand for those of all
+	// The devices of one peer stand for those of all of its family.
+	commands := make(map[familyLayer]string)
 	for i := range b.Peers {
 		p := &b.Peers[i]
 		r := results[p.Subnet]
@@ -118,14 +158,15 @@ func (o *offloads) describe(b *status.Backend) {
 			if f.Layer == "" {
 				continue
 			}
-			if _, known := commands[f.Layer]; f.here && !known {
-				commands[f.Layer] = o.command(f.Layer, p.Subnet)
+			key := familyLayer{inet.Of(p.Subnet.Addr()), f.Layer}
+			if _, known := commands[key]; f.here && !known {
+				commands[key] = o.command(f.Layer, p.Subnet)
 			}
 			fix := remedies[f.Layer]
 			switch {
 			case fix != "":
 			case f.here:
-				fix = commands[f.Layer]
+				fix = commands[key]
 			default:
 				fix = fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
 			}
@@ -139,17 +180,17 @@ func (o *offloads) describe(b *status.Backend) {
 // command returns the command that turns off the first switch that may end a fault.
 func (o *offloads) command(l offloadprobe.Layer, peer netip.Prefix) string {
 	d, err := o.devices(peer)
-	var all []offloadrepair.Switch
+	var candidates []offloadrepair.Switch
 	if err == nil {
-		all, err = offloadrepair.Candidates(o.features, l, d)
+		candidates, err = offloadrepair.Candidates(o.features, l, d)
 	}
-	if err == nil && len(all) == 0 {
+	if err == nil && len(candidates) == 0 {
 		err = errors.New("no switch is left that may end the fault: replace the driver, or its firmware")
 	}
 	if err != nil {
-		return fmt.Sprintf("ethtool -k %s (%v)", o.uplink, err)
+		return fmt.Sprintf("ethtool -k %s (%v)", o.uplinks[inet.Of(peer.Addr())], err)
 	}
-	return all[0].Off()
+	return candidates[0].Off()
 }
 
 // effects has the packets that a fault of each layer loses.

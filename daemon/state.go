@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -59,6 +60,15 @@ func (p progress) outside() (families []inet.Family) {
 		}
 	}
 	return families
+}
+
+// uplinks returns the name of the uplink for containers' packets of each family: that of
+// the other family where the family has none.
+func (p progress) uplinks() (names [len(inet.Families)]string) {
+	for _, f := range inet.Families {
+		names[f] = cmp.Or(p.sides[f].uplink.Name, p.sides[f.Other()].uplink.Name)
+	}
+	return names
 }
 
 // interfaces returns the names of the uplinks, each once.

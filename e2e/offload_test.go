@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/netnstest/packetfault"
 )
 
@@ -15,16 +16,16 @@ type offloadFault struct {
 	Fix       string `json:"fix"`
 }
 
-// offloadPath is a backend, and the offset of the containers' IP header in its frames.
+// offloadPath is a backend, and the containers' IP header in its frames.
 type offloadPath struct {
 	backend string
-	ip      int32
+	ip      packetfault.Header
 }
 
 var offloadPaths = []offloadPath{
-	{`{"Type": "vxlan"}`, 14 + 20 + 8 + 8 + 14},
-	{`{"Type": "host-gw"}`, 14},
-	{`{"Type": "udp"}`, 14 + 20 + 8},
+	{`{"Type": "vxlan"}`, packetfault.Header{Offset: 14 + 20 + 8 + 8 + 14}},
+	{`{"Type": "host-gw"}`, packetfault.Header{Offset: 14}},
+	{`{"Type": "udp"}`, packetfault.Header{Offset: 14 + 20 + 8}},
 }
 
 // portOfA is the switch's port to the first host after etcd's.
@@ -71,7 +72,7 @@ func TestOffloadFault(t *testing.T) {
 	for _, p := range offloadPaths {
 		t.Run(p.backend, func(t *testing.T) {
 			c, a, b, _ := offloadPair(t, p)
-			remove := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.ChecksumLeft(p.ip), packetfault.Drop())
+			fault := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.ChecksumLeft(p.ip), packetfault.Drop())
 			fix := a.offloadFaults("to_peer checksum")
 			b.offloadFaults("from_peer checksum")
 			if got := a.finds(c, "offload faults", "fail", "in this direction only"); got != fix || !strings.HasPrefix(fix, "ethtool -K ") {
@@ -94,7 +95,40 @@ func TestOffloadFault(t *testing.T) {
 			if err := transfer(t, a.container, b.container, b.containerAddr()); err != nil {
 				t.Errorf("after %q: %v", fix, err)
 			}
-			remove()
+			fault.Remove()
+		})
+	}
+}
+
+// A fault of the packets of one family is one of the peers in that family alone.
+func TestOffloadFaultOfIPv6(t *testing.T) {
+	for _, tt := range []struct {
+		backend string
+		ip      packetfault.Header
+		device  string
+	}{
+		{`{"Type": "vxlan"}`, packetfault.Header{Offset: 14 + 40 + 8 + 8 + 14, IPv6: true}, "flannel-v6.1"},
+		{`{"Type": "host-gw"}`, packetfault.Header{Offset: 14, IPv6: true}, netnstest.Uplink},
+	} {
+		t.Run(tt.backend, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.configure(familyConfig("46", tt.backend))
+			a, b := c.dualNode("a", "-offload-probe-interval=1s"), c.dualNode("b", "-offload-probe-interval=1s")
+			a.join()
+			b.join()
+			fault := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.ChecksumLeft(tt.ip), packetfault.Drop())
+			fix := a.offloadFaults("to_peer checksum")
+			if want := "ethtool -K " + tt.device + " tx-checksum-ip-generic off"; fix != want {
+				t.Errorf("the fix is %q, want %q", fix, want)
+			}
+			b.offloadFaults("from_peer checksum")
+			metric := fmt.Sprintf(`flannel_peer_offload_fault{direction="to_peer",layer="checksum",subnet=%q} 1`, b.ipv6Subnet())
+			if text := a.metrics(); !strings.Contains(text, metric) {
+				t.Errorf("no metric %s", metric)
+			}
+			a.shell(fix)
+			a.offloadFaults()
+			fault.Remove()
 		})
 	}
 }
@@ -106,7 +140,7 @@ func TestOffloadRepair(t *testing.T) {
 		t.Run(p.backend, func(t *testing.T) {
 			c, a, b, da := offloadPair(t, p, "-offload-repair")
 			before := a.kernelOffloads(t)
-			packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.SuperPacket(), packetfault.Drop())
+			fault := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.SuperPacket(), packetfault.Drop())
 			var off string
 			eventually(t, "a switch is off and the fault is gone", func() error {
 				s, err := a.readStatus()
@@ -120,9 +154,17 @@ func TestOffloadRepair(t *testing.T) {
 				return nil
 			})
 			b.offloadFaults()
-			if err := transfer(t, a.container, b.container, b.containerAddr()); err != nil {
-				t.Errorf("with %s off: %v", off, err)
-			}
+			// The host's own packets, such as those to etcd, may still meet the fault.
+			eventually(t, "a transfer with "+off+" off does not meet the fault", func() error {
+				before := fault.Hits()
+				if err := transfer(t, a.container, b.container, b.containerAddr()); err != nil {
+					return err
+				}
+				if met := fault.Hits() - before; met > 0 {
+					return fmt.Errorf("%d packets do", met)
+				}
+				return nil
+			})
 			da.stop()
 			a.join("-offload-repair=false")
 			eventually(t, "the switch is on", func() error {

@@ -1,28 +1,35 @@
 package offloadprobe
 
-import "time"
+import (
+	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
+)
 
 const (
 	// hostPeers and more share the rate of so many peers.
 	hostPeers = 100
-	// tcpOverhead and udpCost are the bytes that a host sends for the checks of one
-	// peer and for the receipts of the peer's, beside the super-packet of TCP. 50 bytes of
-	// encapsulation for each packet are in them.
-	tcpOverhead, udpCost = 850, 600
-	// usualMTU is the MTU at which a peer costs 122 bytes a second with an interval of
-	// 24 s.
-	usualMTU = 1480
+	// usualCost is the cost of a peer that is 124.6 bytes a second with an interval of 24 s.
+	usualCost = 2990
 	// checkSpacing is the minimum time between the begins of two checks, or groups of
 	// them. One wake-up serves a group.
 	checkSpacing = 500 * time.Millisecond
 )
 
+// overhead is the number of bytes that a host sends for the checks of one peer, and for
+// the receipts of the peer's, beside the super-packet of TCP. The encapsulation of each
+// packet in VXLAN is in them.
+var overhead = [...]int{inet.IPv4: 1250, inet.IPv6: 1640}
+
+// cost is the number of bytes that a host sends for a peer in a round.
+func cost(f inet.Family, mtu int) int { return mtu + overhead[f] }
+
 // round returns the time in which each of n peers gets both checks. It is longer than
-// interval for more than hostPeers, and for an MTU above usualMTU, so that peers and
+// interval for more than hostPeers, and if a peer costs more than usual, so that peers and
 // host keep their budgets.
-func round(interval time.Duration, n, mtu int) time.Duration {
+func round(interval time.Duration, n, cost int) time.Duration {
 	share := float64(max(n, hostPeers)) / hostPeers
-	size := float64(max(mtu, usualMTU)+tcpOverhead+udpCost) / (usualMTU + tcpOverhead + udpCost)
+	size := max(1, float64(cost)/usualCost)
 	return time.Duration(float64(interval) * share * size)
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // path is a simulated path: it loses packets at random, and the shapes of a fault.
@@ -164,18 +166,20 @@ func TestAtMost(t *testing.T) {
 // hostPeers.
 func TestBudget(t *testing.T) {
 	const interval = 24 * time.Second
-	for _, tt := range []struct{ n, mtu int }{{1, 1450}, {1, 1472}, {100, 1450}, {1000, 1450}, {10_000, 1450}, {1, 8950}, {1000, 8950}} {
-		t.Run(fmt.Sprintf("%d peers, MTU %d", tt.n, tt.mtu), func(t *testing.T) {
-			all := round(interval, tt.n, tt.mtu)
-			rate := float64(tt.mtu+tcpOverhead+udpCost) / all.Seconds()
-			if rate >= 125 || rate*float64(tt.n) >= 125*hostPeers {
-				t.Errorf("%.1f bytes a second for a peer, %.0f for the host", rate, rate*float64(tt.n))
-			}
-			group, pause := pace(all, tt.n)
-			took := time.Duration((2*tt.n+group-1)/group) * pause
-			if pause < checkSpacing || took < all*99/100 || took > all+pause {
-				t.Errorf("groups of %d every %v take %v, want %v", group, pause, took, all)
-			}
-		})
+	for _, family := range inet.Families {
+		for _, tt := range []struct{ n, mtu int }{{1, 1450}, {1, 1472}, {100, 1450}, {1000, 1450}, {10_000, 1450}, {1, 8950}, {1000, 8950}} {
+			t.Run(fmt.Sprintf("%v, %d peers, MTU %d", family, tt.n, tt.mtu), func(t *testing.T) {
+				all := round(interval, tt.n, cost(family, tt.mtu))
+				rate := float64(cost(family, tt.mtu)) / all.Seconds()
+				if rate >= 125 || rate*float64(tt.n) >= 125*hostPeers {
+					t.Errorf("%.1f bytes a second for a peer, %.0f for the host", rate, rate*float64(tt.n))
+				}
+				group, pause := pace(all, tt.n)
+				took := time.Duration((2*tt.n+group-1)/group) * pause
+				if pause < checkSpacing || took < all*99/100 || took > all+pause {
+					t.Errorf("groups of %d every %v take %v, want %v", group, pause, took, all)
+				}
+			})
+		}
 	}
 }

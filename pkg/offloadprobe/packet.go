@@ -31,7 +31,7 @@ type header struct {
 	index uint8
 	// token identifies the probe, and seeds its payload.
 	token uint64
-	// tos of a receipt is the IPv4 TOS field with which the datagram arrived. layer
+	// tos of a receipt is the TOS field or traffic class with which the datagram arrived. layer
 	// is the fault that the responder's own probes find, as a code.
 	tos, layer byte
 	// length of a TCP probe is that of the header and the payload.

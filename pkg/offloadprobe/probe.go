@@ -9,6 +9,8 @@ import (
 	"time"
 
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // outcome is that of a probe.
@@ -24,8 +26,8 @@ const (
 // receiptBuffer holds a receipt.
 const receiptBuffer = 2 * headerLen
 
-// probe sends a shape to a peer, and waits for the receipts.
-func (p *Prober) probe(ctx context.Context, to *peer, s shape) outcome {
+// send sends a shape to a peer, and waits for the receipts.
+func (p *Prober) send(ctx context.Context, to *peer, s shape) outcome {
 	if forms[s].tcp {
 		return p.probeTCP(ctx, to, s)
 	}
@@ -41,7 +43,7 @@ func (p *Prober) probe(ctx context.Context, to *peer, s shape) outcome {
 func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcome, err error) {
 	var socket *udpSocket
 	err = p.within(func() (err error) {
-		socket, err = listenUDP(ctx, netip.AddrPortFrom(p.config.Local.Addr(), 0), false)
+		socket, err = listenUDP(ctx, netip.AddrPortFrom(p.config.localFor(to.addr), 0), false)
 		return err
 	})
 	if err != nil {
@@ -55,7 +57,7 @@ func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcom
 	}
 	messages := make([][]byte, f.packets)
 	for i := range messages {
-		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token}.message(f.size(p.config.MTU))
+		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token}.message(f.size(p.config.MTU, inet.Of(to.addr.Addr())))
 	}
 	began := time.Now()
 	if err := socket.conn.SetReadDeadline(began.Add(p.wait(to))); err != nil {
@@ -108,7 +110,7 @@ func (x *exchange) take(d datagram) {
 
 func (p *Prober) probeTCP(ctx context.Context, to *peer, s shape) outcome {
 	t := &tcpProbe{
-		local: p.config.Local.Addr(), to: to.addr, wait: p.wait(to), dial: p.dial,
+		local: p.config.localFor(to.addr), to: to.addr, wait: p.wait(to), dial: p.dial,
 		head: header{kind: kindProbe, shape: s, token: rand.Uint64()},
 	}
 	receipt, failed, err := t.run(ctx)

@@ -13,24 +13,46 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Config configures a Prober.
 type Config struct {
-	// Local is the address at which this host answers probes, and the source of its own.
-	// UDP also uses the next port. The kernel need not have the address yet.
-	Local netip.AddrPort
+	// Locals are the addresses at which this host answers probes, and the sources of its
+	// own: one for each family of the containers' packets. UDP also uses the next port.
+	// The kernel need not have the addresses yet.
+	Locals []netip.AddrPort
 	// MTU is the largest packet that containers can send, in bytes.
 	MTU int
 	// Interval is the time between two checks of one kind of a peer. It is longer for
 	// many peers and for a large MTU (budget.go).
 	Interval time.Duration
-	// Peers returns the peers. It is called once for each group of checks, and at most
-	// once a second for addresses that are not known.
+	// Peers returns the peers; a host of both families is one in each. Those of a family
+	// without an address in Locals are not probed. Peers is called once for each group of
+	// checks, and at most once a second for addresses that are not known.
 	Peers func() []Peer
 	// Changed, if not nil, is called after each change of a result. It must return soon,
 	// and must not call the Prober.
 	Changed func(Change)
+}
+
+// localFor returns the source of probes to an address; invalid if no local address is of
+// its family.
+func (c *Config) localFor(to netip.AddrPort) netip.Addr {
+	for _, local := range c.Locals {
+		if inet.Of(local.Addr()) == inet.Of(to.Addr()) {
+			return local.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// cost is that of a peer in the family that costs most.
+func (c *Config) cost() (most int) {
+	for _, local := range c.Locals {
+		most = max(most, cost(inet.Of(local.Addr()), c.MTU))
+	}
+	return most
 }
 
 const (
@@ -47,6 +69,8 @@ type Prober struct {
 	config Config
 	// within calls a function that opens a socket, in the network namespace of the host.
 	within func(func() error) error
+	// probe sends a shape to a peer and waits for the receipts: send.
+	probe func(ctx context.Context, to *peer, s shape) outcome
 	// least and most bound the wait for a receipt.
 	least, most time.Duration
 
@@ -63,12 +87,14 @@ type Prober struct {
 
 // New returns a Prober; Run starts it.
 func New(c Config) *Prober {
-	return &Prober{
+	p := &Prober{
 		config: c, within: func(f func() error) error { return f() },
-		least: 400 * time.Millisecond, most: 2 * time.Second,
+		least: 320 * time.Millisecond, most: 2 * time.Second,
 		diagnosing: make(chan struct{}, diagnosesAtOnce),
 		peers:      make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
 	}
+	p.probe = p.send
+	return p
 }
 
 // Results returns the current results by the peer's subnet.
@@ -87,7 +113,7 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 func (p *Prober) Run(ctx context.Context) error {
 	var r *responder
 	err := p.within(func() (err error) {
-		r, err = openResponder(ctx, p.config.Local, p.faultOf)
+		r, err = openResponder(ctx, p.config.Locals, p.faultOf)
 		return err
 	})
 	if err != nil {
@@ -134,7 +160,7 @@ func (p *Prober) schedule(ctx context.Context) {
 // next returns the peers that are due now, and the pause before the next ones.
 func (p *Prober) next() (due []*peer, pause time.Duration) {
 	known := p.refresh()
-	group, pause := pace(round(p.config.Interval, len(known), p.config.MTU), len(known))
+	group, pause := pace(round(p.config.Interval, len(known), p.config.cost()), len(known))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.queue) == 0 {
@@ -157,6 +183,9 @@ func (p *Prober) refresh() []*peer {
 	peers, byAddr := make(map[netip.Prefix]*peer, len(listed)), make(map[netip.Addr]*peer, len(listed))
 	all := make([]*peer, 0, len(listed))
 	for _, l := range listed {
+		if !p.config.localFor(l.Addr).IsValid() {
+			continue
+		}
 		known := p.peers[l.Subnet]
 		if known == nil || known.addr != l.Addr {
 			known = &peer{subnet: l.Subnet, addr: l.Addr}
@@ -229,7 +258,7 @@ func (p *Prober) setRx(of *peer, receipt header) {
 // dial connects in the network namespace of the host.
 func (p *Prober) dial(ctx context.Context, d *net.Dialer, to string) (c net.Conn, err error) {
 	err = p.within(func() error {
-		c, err = d.DialContext(ctx, "tcp4", to)
+		c, err = d.DialContext(ctx, "tcp", to) // to is an address, not a name
 		return err
 	})
 	if err != nil {

@@ -8,221 +8,23 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/inet"
 	fault "github.com/coreos/flannel/pkg/netnstest/packetfault"
-)
-
-const (
-	patience = 90 * time.Second
-	port     = 8287
-	uplink   = "eth0"
-	tunnel   = "flannel.1"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
 }
 
-// side is a host with a Prober.
-type side struct {
-	*netnstest.Host
-	subnet netip.Prefix
-	addr   netip.Addr
-	mtu    int
-	prober *Prober
-
-	mu      sync.Mutex
-	changes []Change
-}
-
-// newSides makes two hosts on one wire. With encapsulation they have a VXLAN.
-func newSides(t *testing.T, encapsulate bool) (a, b *side) {
-	t.Helper()
-	netnstest.Require(t)
-	lab := netnstest.New(t)
-	a = &side{Host: lab.Namespace("a"), subnet: netip.MustParsePrefix("10.5.1.0/24"), mtu: 1500}
-	b = &side{Host: lab.Namespace("b"), subnet: netip.MustParsePrefix("10.5.2.0/24"), mtu: 1500}
-	lab.Wire(a.Host, uplink, b.Host, uplink, 0)
-	outer := netip.MustParsePrefix("192.0.2.1/24")
-	for _, s := range []*side{a, b} {
-		s.AddAddr(uplink, outer)
-		s.addr, outer = outer.Addr(), netip.PrefixFrom(outer.Addr().Next(), 24)
-	}
-	if encapsulate {
-		a.encapsulate(t, b.addr)
-		b.encapsulate(t, a.addr)
-		a.AddRoute(b.subnet, netip.Addr{}, tunnel)
-		b.AddRoute(a.subnet, netip.Addr{}, tunnel)
-		a.addr, b.addr = a.subnet.Addr(), b.subnet.Addr()
-	}
-	return a, b
-}
-
-// encapsulate makes a VXLAN to the other host.
-func (s *side) encapsulate(t *testing.T, to netip.Addr) {
-	t.Helper()
-	parent, err := s.Netlink().LinkByName(uplink)
-	if err != nil {
-		t.Fatal(err)
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = tunnel, s.mtu-50
-	err = s.Netlink().LinkAdd(&netlink.Vxlan{
-		LinkAttrs: attrs, VxlanId: 1, VtepDevIndex: parent.Attrs().Index, Group: net.IP(to.AsSlice()), Port: 8472, Learning: true,
-	})
-	if err != nil {
-		t.Fatalf("add VXLAN: %v", err)
-	}
-	s.mtu -= 50
-	s.AddAddr(tunnel, netip.PrefixFrom(s.subnet.Addr(), 32))
-	s.Up(tunnel)
-}
-
-// start runs a Prober of the other host until the test ends.
-func (s *side) start(t *testing.T, to *side, interval time.Duration) {
-	t.Helper()
-	s.prober = New(Config{
-		Local: netip.AddrPortFrom(s.addr, port), MTU: s.mtu, Interval: interval,
-		Peers:   func() []Peer { return []Peer{{to.subnet, netip.AddrPortFrom(to.addr, port)}} },
-		Changed: func(c Change) { s.mu.Lock(); defer s.mu.Unlock(); s.changes = append(s.changes, c) },
-	})
-	s.prober.within = s.Do
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- s.prober.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-}
-
-// peer waits until the Prober knows another host as a peer.
-func (s *side) peer(t *testing.T, of *side) (p *peer) {
-	t.Helper()
-	until(t, "known as a peer", func() bool {
-		s.prober.mu.Lock()
-		defer s.prober.mu.Unlock()
-		p = s.prober.peers[of.subnet]
-		return p != nil
-	})
-	return p
-}
-
-// startBoth runs Probers that check nothing by themselves but once, and waits until both
-// know the other.
-func startBoth(t *testing.T, a, b *side) {
-	t.Helper()
-	a.start(t, b, time.Hour)
-	b.start(t, a, time.Hour)
-	a.eventually(t, b, "known", func(r Result) bool { return r.Known })
-	b.eventually(t, a, "known", func(r Result) bool { return r.Known })
-}
-
-// eventually probes until the result of a peer is ok.
-func (s *side) eventually(t *testing.T, of *side, what string, ok func(Result) bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; {
-		s.prober.Recheck(t.Context(), true)
-		r := s.prober.Results()[of.subnet]
-		if ok(r) {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("host %s: the path to %s is not %s: %+v", s.Name(), of.Name(), what, r)
-		}
-	}
-}
-
-// has waits until the fault to a peer has a layer.
-func (s *side) has(t *testing.T, to *side, l Layer) {
-	t.Helper()
-	s.eventually(t, to, "with fault "+string(l), func(r Result) bool { return r.Known && r.Tx.Layer == l })
-}
-
-// Offsets of the containers' IP header in a frame, and of their data behind the TCP
-// header.
-const (
-	plainIP = 14
-	vxlanIP = 14 + 20 + 8 + 8 + 14
-	dataOff = 20 + 32 + headerLen + 10
-)
-
-// faults are the faults that tests plant in the direction from a to b.
-var faults = []struct {
-	name        string
-	encapsulate bool
-	device      string
-	parts       func() []fault.Part
-	want        Layer
-}{
-	{"checksum", true, uplink, func() []fault.Part { return parts(fault.ChecksumLeft(vxlanIP), fault.Drop()) }, Checksum},
-	{"checksum without encapsulation", false, uplink, func() []fault.Part { return parts(fault.ChecksumLeft(plainIP), fault.Drop()) }, Checksum},
-	{"checksum of large packets", true, uplink, func() []fault.Part { return parts(fault.LongerThan(1000), fault.ChecksumLeft(vxlanIP), fault.Drop()) }, Checksum},
-	{"super-packets", true, uplink, func() []fault.Part { return parts(fault.SuperPacket(), fault.Drop()) }, Segmentation},
-	{"super-packets without encapsulation", false, uplink, func() []fault.Part { return parts(fault.SuperPacket(), fault.Drop()) }, Segmentation},
-	{"frames above the MTU", true, uplink, func() []fault.Part { return parts(fault.LongerThan(1514), fault.Drop()) }, Segmentation},
-	{"super-packets of TCP", true, uplink, func() []fault.Part {
-		return parts(fault.SuperPacket(), fault.Protocol(vxlanIP, unix.IPPROTO_TCP), fault.Drop())
-	}, TCPSegmentation},
-	{"super-packets of UDP", true, uplink, func() []fault.Part {
-		return parts(fault.SuperPacket(), fault.Protocol(vxlanIP, unix.IPPROTO_UDP), fault.Drop())
-	}, UDPSegmentation},
-	{"damage in super-packets of TCP", true, uplink, func() []fault.Part {
-		return parts(fault.SuperPacket(), fault.Protocol(vxlanIP, unix.IPPROTO_TCP), fault.Damage(vxlanIP+dataOff))
-	}, TCPSegmentation},
-	{"large packets", true, uplink, func() []fault.Part { return parts(fault.LongerThan(1400), fault.Drop()) }, PathMTU},
-	{"large packets without encapsulation", false, uplink, func() []fault.Part { return parts(fault.LongerThan(1400), fault.Drop()) }, PathMTU},
-	{"ECN dropped", true, uplink, func() []fault.Part { return parts(fault.ECNCapable(vxlanIP), fault.Drop()) }, ECN},
-	{"ECN cleared", false, uplink, func() []fault.Part { return parts(fault.ECNCapable(plainIP), fault.ClearECN(plainIP)) }, ECN},
-}
-
-func parts(p ...fault.Part) []fault.Part { return p }
-
-// Each fault is found and named by the host that sends, and by nobody in the other
-// direction. It ends when its cause is gone.
-func TestFaults(t *testing.T) {
-	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) {
-			a, b := newSides(t, f.encapsulate)
-			startBoth(t, a, b)
-			remove := fault.Plant(t, b.Host, f.device, f.parts()...)
-			a.has(t, b, f.want)
-			b.eventually(t, a, "without fault, and told of the other direction", func(r Result) bool {
-				return r.Tx.Layer == "" && r.Rx.Layer == f.want
-			})
-			remove()
-			a.has(t, b, "")
-		})
-	}
-}
-
-// Packets that the receiver merges are told from those that the sender segments: with
-// frames of the MTU on the wire, the first are lost behind the merging.
-func TestReceiveMerging(t *testing.T) {
-	a, b := newSides(t, true)
-	for _, feature := range []string{"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-tcp-segmentation"} {
-		if out, err := a.Command(t.Context(), "ethtool", "-K", uplink, feature, "off").CombinedOutput(); err != nil {
-			t.Fatalf("ethtool: %v\n%s", err, out)
-		}
-	}
-	startBoth(t, a, b)
-	fault.Plant(t, b.Host, tunnel, fault.SuperPacket(), fault.Drop())
-	a.has(t, b, ReceiveMerging)
-}
-
 // A path that loses packets has no fault.
 func TestLossIsNoFault(t *testing.T) {
-	a, b := newSides(t, true)
+	t.Parallel()
+	a, b := newSides(t, inside)
 	fault.Plant(t, a.Host, uplink, fault.Randomly(10), fault.Drop())
 	fault.Plant(t, b.Host, uplink, fault.Randomly(10), fault.Drop())
 	a.noFault(t, b)
@@ -237,7 +39,7 @@ func TestNetemIsNoFault(t *testing.T) {
 		"damage":    "corrupt 5%",
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := newSides(t, true)
+			a, b := newSides(t, inside)
 			for _, s := range []*side{a, b} {
 				args := append([]string{"qdisc", "add", "dev", uplink, "root", "netem"}, strings.Fields(netem)...)
 				out, err := s.Command(t.Context(), "tc", args...).CombinedOutput()
@@ -274,14 +76,15 @@ func (s *side) noFault(t *testing.T, to *side) {
 
 // The schedule finds a fault without a call of Recheck, and reports each change once.
 func TestSchedule(t *testing.T) {
-	a, b := newSides(t, true)
+	t.Parallel()
+	a, b := newSides(t, inside)
 	a.start(t, b, time.Second)
 	b.start(t, a, time.Second)
 	result := func(s, of *side) Result { return s.prober.Results()[of.subnet] }
 	until(t, "healthy", func() bool { return result(a, b).Known && result(b, a).Known })
-	remove := fault.Plant(t, b.Host, uplink, fault.SuperPacket(), fault.Drop())
+	planted := fault.Plant(t, b.Host, uplink, fault.SuperPacket(), fault.Drop())
 	until(t, "found", func() bool { return result(a, b).Tx.Layer == Segmentation && result(b, a).Rx.Layer == Segmentation })
-	remove()
+	planted.Remove()
 	until(t, "gone", func() bool { return result(a, b).Tx.Layer == "" && result(b, a).Rx.Layer == "" })
 	until(t, "reported", func() bool { // after the result
 		a.mu.Lock()
@@ -295,20 +98,10 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not %s", what)
-		}
-	}
-}
-
 // A peer without a responder, and one that is away, have no fault and no result.
 func TestSilentPeer(t *testing.T) {
-	a, b := newSides(t, true)
+	t.Parallel()
+	a, b := newSides(t, inside)
 	a.start(t, b, time.Hour)
 	a.peer(t, b)
 	a.prober.Recheck(t.Context(), true)
@@ -321,7 +114,8 @@ func TestSilentPeer(t *testing.T) {
 
 // A peer that starts later is diagnosed at once: its silence was no diagnosis.
 func TestFaultOfALatePeer(t *testing.T) {
-	a, b := newSides(t, true)
+	t.Parallel()
+	a, b := newSides(t, inside)
 	fault.Plant(t, b.Host, uplink, fault.SuperPacket(), fault.Drop())
 	a.start(t, b, time.Minute)
 	to := a.peer(t, b)
@@ -340,17 +134,17 @@ func TestFaultOfALatePeer(t *testing.T) {
 
 // A socket that cannot be read ends Run.
 func TestBrokenSocket(t *testing.T) {
-	a, _ := newSides(t, false)
-	p := New(Config{Local: netip.AddrPortFrom(a.addr, port), Interval: time.Hour, Peers: func() []Peer { return nil }})
+	a, _ := newSides(t, bare)
+	p := New(Config{Locals: []netip.AddrPort{netip.AddrPortFrom(a.addr, port)}, Interval: time.Hour, Peers: func() []Peer { return nil }})
 	var r *responder
 	err := a.Do(func() (err error) {
-		r, err = openResponder(t.Context(), p.config.Local, p.faultOf)
+		r, err = openResponder(t.Context(), p.config.Locals, p.faultOf)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.plain.conn.SetReadDeadline(time.Now()); err != nil {
+	if err := r.sockets[0].conn.SetReadDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -362,7 +156,7 @@ func TestBrokenSocket(t *testing.T) {
 
 // The responder answers the addresses of peers only, and whole probes only.
 func TestStrangersGetNoAnswer(t *testing.T) {
-	a, b := newSides(t, false)
+	a, b := newSides(t, bare)
 	startBoth(t, a, b)
 	stranger := netip.MustParsePrefix("192.0.2.9/24")
 	b.AddAddr(uplink, stranger)
@@ -412,7 +206,7 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 
 // The responder closes a stranger's connection without an answer.
 func TestStrangersConnection(t *testing.T) {
-	a, b := newSides(t, false)
+	a, b := newSides(t, bare)
 	startBoth(t, a, b)
 	stranger := netip.MustParsePrefix("192.0.2.9/24")
 	b.AddAddr(uplink, stranger)
@@ -444,23 +238,28 @@ func TestStrangersConnection(t *testing.T) {
 
 // The checks of a peer cost what the budget assumes.
 func TestCostOfChecks(t *testing.T) {
-	a, b := newSides(t, true)
-	startBoth(t, a, b)
-	sent := func() int {
-		link, err := a.Netlink().LinkByName(uplink)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int(link.Attrs().Statistics.TxBytes)
-	}
-	least := 1 << 30
-	for range 5 { // neighbour discovery may come between
-		before := sent()
-		a.prober.Recheck(t.Context(), true)
-		b.prober.Recheck(t.Context(), true)
-		least = min(least, sent()-before)
-	}
-	if budget := a.mtu + tcpOverhead + udpCost; least > budget || least < budget/2 {
-		t.Errorf("%d bytes for the checks of a peer and the receipts, want at most %d", least, budget)
+	for _, family := range inet.Families {
+		t.Run(family.String(), func(t *testing.T) {
+			a, b := newSides(t, pathKind{family, true})
+			startBoth(t, a, b)
+			sent := func() int {
+				link, err := a.Netlink().LinkByName(uplink)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return int(link.Attrs().Statistics.TxBytes)
+			}
+			least := 1 << 30
+			for range 5 { // neighbour discovery may come between
+				before := sent()
+				a.prober.Recheck(t.Context(), true)
+				b.prober.Recheck(t.Context(), true)
+				least = min(least, sent()-before)
+			}
+			t.Logf("%d bytes", least)
+			if budget := cost(family, a.mtu); least > budget || least < budget*9/10 {
+				t.Errorf("%d bytes for the checks of a peer and the receipts, want at most %d", least, budget)
+			}
+		})
 	}
 }

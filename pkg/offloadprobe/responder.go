@@ -7,16 +7,17 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
-	// maxConnections bounds the TCP probes that are received at once.
+	// maxConnections bounds the TCP probes of a family that are received at once.
 	maxConnections = 64
 	// connectionLimit bounds the time of one.
 	connectionLimit = 5 * time.Second
@@ -25,39 +26,50 @@ const (
 // responder answers the probes of peers. It answers nobody else, and each datagram by
 // one that is not longer.
 type responder struct {
-	// plain and merging receive the shapes of UDP; port and port + 1 are theirs.
-	plain, merging *udpSocket
-	tcp            *net.TCPListener
+	// sockets receive the shapes of UDP: two of each family, for a plain one at port and
+	// for a merging one at port + 1. listeners are those of TCP.
+	sockets   []*udpSocket
+	listeners []*net.TCPListener
 	// fault returns the layer that our probes to an address find. ok is false if no
 	// peer has it.
 	fault func(from netip.Addr) (l Layer, ok bool)
 }
 
-func openResponder(ctx context.Context, local netip.AddrPort, fault func(netip.Addr) (Layer, bool)) (_ *responder, err error) {
+func openResponder(ctx context.Context, locals []netip.AddrPort, fault func(netip.Addr) (Layer, bool)) (*responder, error) {
 	r := &responder{fault: fault}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
+	for _, local := range locals {
+		if err := r.open(ctx, local); err != nil {
+			return nil, errors.Join(fmt.Errorf("open socket for offload probes: %w", err), r.close())
 		}
-	}()
-	if r.plain, err = listenUDP(ctx, local, false); err != nil {
-		return nil, err
 	}
-	if r.merging, err = listenUDP(ctx, mergingAddr(local), true); err != nil {
-		return nil, err
+	return r, nil
+}
+
+// open opens the sockets of one family.
+func (r *responder) open(ctx context.Context, local netip.AddrPort) error {
+	for _, merge := range []bool{false, true} {
+		at := local
+		if merge {
+			at = mergingAddr(local)
+		}
+		s, err := listenUDP(ctx, at, merge)
+		if err != nil {
+			return err
+		}
+		r.sockets = append(r.sockets, s)
 	}
+	family := inet.Of(local.Addr())
+	options := &optionsOf[family]
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		return errors.Join(raw.Control(func(fd uintptr) {
-			err = os.NewSyscallError("setsockopt IP_FREEBIND", unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1))
-		}), err)
+		return errors.Join(raw.Control(func(fd uintptr) { err = options.set(int(fd), "FREEBIND", options.freebind, 1) }), err)
 	}}
-	l, err := config.Listen(ctx, "tcp4", local.String())
+	l, err := config.Listen(ctx, network("tcp", family), local.String())
 	if err != nil {
-		return nil, fmt.Errorf("open socket for offload probes: %w", err)
+		return err
 	}
-	r.tcp = l.(*net.TCPListener)
-	return r, nil
+	r.listeners = append(r.listeners, l.(*net.TCPListener))
+	return nil
 }
 
 // mergingAddr is the address at which a responder lets datagrams be merged.
@@ -65,25 +77,25 @@ func mergingAddr(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.
 
 func (r *responder) close() error {
 	var errs []error
-	for _, s := range []*udpSocket{r.plain, r.merging} {
-		if s != nil {
-			errs = append(errs, s.close())
-		}
+	for _, s := range r.sockets {
+		errs = append(errs, s.close())
 	}
-	if r.tcp != nil {
-		errs = append(errs, r.tcp.Close())
+	for _, l := range r.listeners {
+		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // start has g answer probes until close.
 func (r *responder) start(ctx context.Context, g *errgroup.Group) {
-	for _, s := range []*udpSocket{r.plain, r.merging} {
+	for _, s := range r.sockets {
 		g.Go(func() error {
 			return receiveAll(s, func(d datagram) { r.answer(s, d) })
 		})
 	}
-	g.Go(func() error { return r.accept(ctx) })
+	for _, l := range r.listeners {
+		g.Go(func() error { return r.accept(ctx, l) })
+	}
 }
 
 // receiveAll calls take for each datagram until the socket is closed. An ICMP error
@@ -132,11 +144,11 @@ func (r *responder) receipt(message []byte, from netip.Addr) (receipt header, ok
 	return receipt, ok // promise: probe-of-a-peer-is-answered
 }
 
-func (r *responder) accept(ctx context.Context) error {
+func (r *responder) accept(ctx context.Context, l *net.TCPListener) error {
 	var g errgroup.Group
 	g.SetLimit(maxConnections)
 	for {
-		c, err := r.tcp.AcceptTCP()
+		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return g.Wait()
 		}

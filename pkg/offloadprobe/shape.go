@@ -1,5 +1,7 @@
 package offloadprobe
 
+import "github.com/coreos/flannel/pkg/inet"
+
 // shape is a set of packets that are sent together.
 type shape uint8
 
@@ -40,12 +42,12 @@ type form struct {
 
 const (
 	// smallLen is the payload of a small packet in bytes, with the header.
-	smallLen = 64
-	// ect0 is the codepoint ECT(0) of RFC 3168 in the TOS field; ecnMask covers both
+	smallLen = 40
+	// ect0 is the codepoint ECT(0) of RFC 3168 in the TOS field or traffic class; ecnMask covers both
 	// bits.
 	ect0, ecnMask = 2, 3
-	// udpHeaders is the length of an IPv4 header without options and of a UDP header.
-	udpHeaders = 20 + 8
+	// udpHeader is the length of a UDP header.
+	udpHeader = 8
 )
 
 // forms has the form of each shape. A super-packet of two full packets is longer than
@@ -66,10 +68,10 @@ var forms = [shapes]form{
 	udpCheck:      {packets: 2, segment: true, merge: true, tos: ect0},
 }
 
-// size returns the payload of one datagram with its header, in bytes.
-func (f form) size(mtu int) int {
+// size returns the payload of one datagram of a family with its header, in bytes.
+func (f form) size(mtu int, family inet.Family) int {
 	if f.full {
-		return max(smallLen, mtu-udpHeaders)
+		return max(smallLen, mtu-family.HeaderLen()-udpHeader)
 	}
 	return smallLen
 }

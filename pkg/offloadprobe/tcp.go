@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,8 +44,9 @@ func (p *tcpProbe) run(ctx context.Context) (receipt header, lost bool, err erro
 	if err != nil {
 		return header{}, false, err
 	}
-	// A reset ends the connection with one packet. NODELAY is Go's default.
-	err = errors.Join(conn.SetLinger(0), conn.SetDeadline(time.Now().Add(p.wait)))
+	// A reset ends the connection with one packet, which also acknowledges the receipt.
+	// NODELAY is Go's default.
+	err = errors.Join(conn.SetLinger(0), conn.SetDeadline(time.Now().Add(p.wait)), delayAcknowledgements(conn))
 	if err != nil {
 		return header{}, false, fmt.Errorf("prepare TCP probe: %w", err)
 	}
@@ -99,10 +99,26 @@ func (p *tcpProbe) lostSegments(ctx context.Context, conn *net.TCPConn, before *
 }
 
 func tcpInfo(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
-	var raw syscall.RawConn
-	if raw, err = conn.SyscallConn(); err != nil {
-		return nil, err
+	err = withDescriptor(conn, func(fd int) (err error) {
+		info, err = unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		return os.NewSyscallError("getsockopt TCP_INFO", err)
+	})
+	return info, err
+}
+
+// delayAcknowledgements has the kernel wait for a packet that carries the next
+// acknowledgement (TCP_QUICKACK, tcp(7)).
+func delayAcknowledgements(conn *net.TCPConn) error {
+	return withDescriptor(conn, func(fd int) error {
+		return os.NewSyscallError("setsockopt TCP_QUICKACK", unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_QUICKACK, 0))
+	})
+}
+
+func withDescriptor(conn *net.TCPConn, do func(fd int) error) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
 	}
-	controlErr := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
-	return info, errors.Join(controlErr, os.NewSyscallError("getsockopt TCP_INFO", err))
+	controlErr := raw.Control(func(fd uintptr) { err = do(int(fd)) })
+	return errors.Join(controlErr, err)
 }

@@ -11,59 +11,84 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/udpsock"
 )
 
 const (
 	// maxDatagram is the largest receive: merged datagrams, 64 KiB at most.
 	maxDatagram = 1 << 16
-	// controlLen is room for IP_TOS and UDP_GRO (cmsg(3)).
+	// controlLen is room for IP_TOS or IPV6_TCLASS, and UDP_GRO (cmsg(3)).
 	controlLen = 64
 )
+
+// ipOptions are the socket options of an address family (ip(7), ipv6(7)).
+type ipOptions struct {
+	// protocol is "IP" or "IPV6", as in the options' names.
+	protocol                                          string
+	level, freebind, discover, probe, receiveTOS, tos int
+}
+
+var optionsOf = [...]ipOptions{
+	inet.IPv4: {"IP", unix.SOL_IP, unix.IP_FREEBIND, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, unix.IP_RECVTOS, unix.IP_TOS},
+	inet.IPv6: {"IPV6", unix.SOL_IPV6, unix.IPV6_FREEBIND, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, unix.IPV6_RECVTCLASS, unix.IPV6_TCLASS},
+}
+
+// network returns the name of a protocol in package net, for one family.
+func network(protocol string, f inet.Family) string {
+	if f == inet.IPv4 {
+		return protocol + "4"
+	}
+	return protocol + "6"
+}
+
+// set sets an option of the family.
+func (o *ipOptions) set(fd int, name string, option, value int) error {
+	return os.NewSyscallError("setsockopt "+o.protocol+"_"+name, unix.SetsockoptInt(fd, o.level, option, value))
+}
 
 // udpSocket sends shapes and receives datagrams. One goroutine uses it at a time.
 type udpSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
+	ip   *ipOptions
 }
 
 // datagram is a received datagram.
 type datagram struct {
 	data []byte // valid until the next receive
 	from netip.AddrPort
-	tos  byte
+	tos  byte // IPv6: the traffic class
 }
 
 // listenUDP opens a socket at local. merge lets the kernel merge datagrams of one
 // sender before the socket receives them.
 func listenUDP(ctx context.Context, local netip.AddrPort, merge bool) (*udpSocket, error) {
+	family := inet.Of(local.Addr())
+	s := &udpSocket{ip: &optionsOf[family]}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		return errors.Join(raw.Control(func(fd uintptr) { err = setUDPOptions(int(fd), merge) }), err)
+		return errors.Join(raw.Control(func(fd uintptr) { err = s.ip.setUDP(int(fd), merge) }), err)
 	}}
-	conn, err := config.ListenPacket(ctx, "udp4", local.String())
+	conn, err := config.ListenPacket(ctx, network("udp", family), local.String())
 	if err != nil {
-		return nil, fmt.Errorf("open socket for offload probes: %w", err)
+		return nil, fmt.Errorf("open socket at %v: %w", local, err)
 	}
-	s := &udpSocket{conn: conn.(*net.UDPConn)}
+	s.conn = conn.(*net.UDPConn)
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return s, nil
 }
 
-// setUDPOptions sets the socket's options before bind. FREEBIND: the device may be
-// made anew at any time. PROBE sets DF, and ignores the kernel's MTU of the path
-// (ip(7)).
-func setUDPOptions(fd int, merge bool) error {
-	set := func(name string, level, option, value int) error {
-		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
-	}
-	err := errors.Join(
-		set("IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1),
-		set("IP_MTU_DISCOVER", unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),
-		set("IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1))
+// setUDP sets the options of a UDP socket before bind. FREEBIND: the device may be
+// made anew at any time. PROBE sets DF in IPv4, and ignores the kernel's MTU of the
+// path.
+func (o *ipOptions) setUDP(fd int, merge bool) error {
+	err := errors.Join(o.set(fd, "FREEBIND", o.freebind, 1), o.set(fd, "MTU_DISCOVER", o.discover, o.probe), o.set(fd, "RECVTOS", o.receiveTOS, 1))
 	if merge {
-		err = errors.Join(err, set("UDP_GRO", unix.SOL_UDP, unix.UDP_GRO, 1))
+		err = errors.Join(err, os.NewSyscallError("setsockopt UDP_GRO", unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)))
 	}
 	return err
 }
@@ -84,8 +109,8 @@ func (s *udpSocket) receive(buffer, control []byte, take func(datagram)) error {
 	}
 	for _, m := range messages {
 		switch {
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_TOS && len(m.Data) > 0:
-			d.tos = m.Data[0]
+		case m.Header.Level == int32(s.ip.level) && m.Header.Type == int32(s.ip.tos):
+			d.tos = tosOf(m.Data)
 		case m.Header.Level == unix.SOL_UDP && m.Header.Type == unix.UDP_GRO && len(m.Data) >= 4:
 			if size := int(binary.NativeEndian.Uint32(m.Data)); size > 0 {
 				segment = size
@@ -98,6 +123,17 @@ func (s *udpSocket) receive(buffer, control []byte, take func(datagram)) error {
 		take(d)
 	}
 	return nil
+}
+
+// tosOf reads the value of IP_TOS, a byte, or of IPV6_TCLASS, an int.
+func tosOf(data []byte) byte {
+	switch {
+	case len(data) >= 4:
+		return byte(binary.NativeEndian.Uint32(data))
+	case len(data) > 0:
+		return data[0]
+	}
+	return 0
 }
 
 // send sends the datagrams of a form, which have one size.
@@ -125,15 +161,15 @@ func (s *udpSocket) send(f form, messages [][]byte, to netip.AddrPort) error {
 // sendOffloaded sends a datagram whose checksum the kernel leaves to the device, if the
 // device has that offload.
 func (s *udpSocket) sendOffloaded(b []byte, to netip.AddrPort, tos byte) error {
-	return s.sendmsg(b, tosControl(tos), to, 0)
+	return s.sendmsg(b, s.ip.tosControl(tos), to, 0)
 }
 
 // sendPlain sends a datagram whose checksum the kernel computes. It does so if more
 // data may follow the first part of the datagram (__ip_append_data,
-// net/ipv4/ip_output.c).
+// net/ipv4/ip_output.c; __ip6_append_data, net/ipv6/ip6_output.c).
 func (s *udpSocket) sendPlain(b []byte, to netip.AddrPort, tos byte) error {
 	const first = headerLen / 2
-	if err := s.sendmsg(b[:first], tosControl(tos), to, unix.MSG_MORE); err != nil {
+	if err := s.sendmsg(b[:first], s.ip.tosControl(tos), to, unix.MSG_MORE); err != nil {
 		return err
 	}
 	err := s.sendmsg(b[first:], nil, to, 0)
@@ -152,14 +188,13 @@ func (s *udpSocket) sendSegments(messages [][]byte, to netip.AddrPort, tos byte)
 		all = append(all, m...)
 	}
 	size := binary.NativeEndian.AppendUint16(nil, uint16(len(messages[0])))
-	control := append(tosControl(tos), controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, size)...)
+	control := append(s.ip.tosControl(tos), controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, size)...)
 	return s.sendmsg(all, control, to, 0)
 }
 
 func (s *udpSocket) sendmsg(b, control []byte, to netip.AddrPort, flags int) error {
-	address := &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	return s.control(func(fd int) error {
-		_, err := unix.SendmsgN(fd, b, control, address, flags|unix.MSG_DONTWAIT)
+		_, err := unix.SendmsgN(fd, b, control, udpsock.Sockaddr(to), flags|unix.MSG_DONTWAIT)
 		return os.NewSyscallError("sendmsg", err)
 	})
 }
@@ -169,12 +204,12 @@ func (s *udpSocket) control(do func(fd int) error) error {
 	return errors.Join(s.raw.Control(func(fd uintptr) { err = do(int(fd)) }), err)
 }
 
-// tosControl sets the TOS of one datagram; 0 is the default.
-func tosControl(tos byte) []byte {
+// tosControl sets the TOS or traffic class of one datagram; 0 is the default.
+func (o *ipOptions) tosControl(tos byte) []byte {
 	if tos == 0 {
 		return nil
 	}
-	return controlMessage(unix.SOL_IP, unix.IP_TOS, binary.NativeEndian.AppendUint32(nil, uint32(tos)))
+	return controlMessage(o.level, o.tos, binary.NativeEndian.AppendUint32(nil, uint32(tos)))
 }
 
 // controlMessage returns a control message with its padding (struct cmsghdr, cmsg(3)).

@@ -10,6 +10,7 @@ import (
 	log "github.com/golang/glog"
 
 	"github.com/coreos/flannel/pkg/clock"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/ratelog"
 )
@@ -162,13 +163,29 @@ func (r *Repairer) step(ctx context.Context) (again bool) {
 	return false
 }
 
-// problem returns the layer of a fault that at least half of the peers share, and one
-// of these. A fault with fewer of them is the peer's or the path's.
+// problem returns the layer of a fault that at least half of the peers of one family
+// share, and one of these. A fault with fewer of them is the peer's or the path's.
 func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
+	results := r.config.Prober.Results()
+	most := 0
+	for _, f := range inet.Families {
+		if l, p, n := commonFault(results, f); n > most {
+			worst, peer, most = l, p, n
+		}
+	}
+	return worst, peer
+}
+
+// commonFault returns the layer of a fault that at least half of the peers of a family
+// share, one of these, and their number; 0 if there is no such fault.
+func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (worst offloadprobe.Layer, peer netip.Prefix, n int) {
 	count := make(map[offloadprobe.Layer]int)
 	with := make(map[offloadprobe.Layer]netip.Prefix)
 	known := 0
-	for subnet, result := range r.config.Prober.Results() {
+	for subnet, result := range results {
+		if inet.Of(subnet.Addr()) != f {
+			continue
+		}
 		if result.Known {
 			known++
 		}
@@ -189,7 +206,7 @@ func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
 			worst = l
 		}
 	}
-	return worst, with[worst]
+	return worst, with[worst], count[worst]
 }
 
 // try turns the next candidate off.

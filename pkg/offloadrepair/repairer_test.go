@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 )
 
@@ -129,7 +130,7 @@ func (h *host) run(t *testing.T, dir string, d time.Duration) *Repairer {
 	t.Helper()
 	r := New(Config{
 		Prober: h, Features: h, StateDir: dir, Interval: interval,
-		Devices: func(netip.Prefix) (Devices, error) { return Devices{"flannel.1", true, "eth0"}, nil },
+		Devices: func(netip.Prefix) (Devices, error) { return Devices{"flannel.1", true, "eth0", inet.IPv4}, nil },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
@@ -311,18 +312,53 @@ func TestCandidates(t *testing.T) {
 		devices Devices
 		want    []Switch
 	}{
-		{offloadprobe.Segmentation, Devices{"flannel.1", true, "eth0"}, []Switch{segmentation, tunnelChecksum, uplinkChecksum}},
-		{offloadprobe.Segmentation, Devices{"", true, "eth0"}, []Switch{segmentation, uplinkChecksum}},
-		{offloadprobe.Segmentation, Devices{"", false, "eth0"}, []Switch{uplinkChecksum}},
-		{offloadprobe.TCPSegmentation, Devices{"", false, "eth0"}, []Switch{{"eth0", "tx-tcp-segmentation"}}},
-		{offloadprobe.ReceiveMerging, Devices{"flannel.1", true, "eth0"}, []Switch{tunnelGRO, uplinkGRO}},
-		{offloadprobe.PathMTU, Devices{"flannel.1", true, "eth0"}, nil},
+		{offloadprobe.Segmentation, Devices{"flannel.1", true, "eth0", inet.IPv4}, []Switch{segmentation, tunnelChecksum, uplinkChecksum}},
+		{offloadprobe.Segmentation, Devices{Encapsulated: true, Uplink: "eth0"}, []Switch{segmentation, uplinkChecksum}},
+		{offloadprobe.Segmentation, Devices{Uplink: "eth0"}, []Switch{uplinkChecksum}},
+		{offloadprobe.TCPSegmentation, Devices{Uplink: "eth0"}, []Switch{{"eth0", "tx-tcp-segmentation"}}},
+		{offloadprobe.ReceiveMerging, Devices{"flannel.1", true, "eth0", inet.IPv4}, []Switch{tunnelGRO, uplinkGRO}},
+		{offloadprobe.PathMTU, Devices{"flannel.1", true, "eth0", inet.IPv4}, nil},
 	} {
 		if got, err := Candidates(h, tt.layer, tt.devices); err != nil || !slices.Equal(got, tt.want) {
 			t.Errorf("%s with %+v: %v, %v; want %v", tt.layer, tt.devices, got, err, tt.want)
 		}
 	}
-	if _, err := Candidates(h, offloadprobe.Checksum, Devices{"gone", true, "eth0"}); err == nil {
+	if _, err := Candidates(h, offloadprobe.Checksum, Devices{Tunnel: "gone", Uplink: "eth0"}); err == nil {
 		t.Error("no error for a device that is gone")
+	}
+}
+
+// A fault of all peers of one family is one to repair, however many peers the other
+// family has.
+func TestProblemOfOneFamily(t *testing.T) {
+	h := newHost(offloadprobe.Checksum)
+	h.set(func(h *host) { h.peers, h.faulty = 5, 0 })
+	r := New(Config{Prober: h})
+	ipv6 := netip.MustParsePrefix("fd00:5:0:1::/64")
+	h.results[ipv6] = offloadprobe.Result{Known: true, Tx: offloadprobe.Fault{Layer: offloadprobe.Checksum}}
+	if l, peer := r.problem(); l != offloadprobe.Checksum || peer != ipv6 {
+		t.Errorf("layer %q of %v", l, peer)
+	}
+	h.results[netip.MustParsePrefix("fd00:5:0:2::/64")] = offloadprobe.Result{Known: true}
+	h.results[netip.MustParsePrefix("fd00:5:0:3::/64")] = offloadprobe.Result{Known: true}
+	if l, peer := r.problem(); l != "" {
+		t.Errorf("layer %q of %v, which two of three peers do not have", l, peer)
+	}
+}
+
+// The features of packets of TCP over IPv6 have names of their own.
+func TestCandidatesOfIPv6(t *testing.T) {
+	h := newHost("")
+	for _, feature := range []string{"tx-tcp6-segmentation", "tx-checksum-ipv6", "tx-checksum-ipv4"} {
+		h.on[Switch{"eth0", feature}] = true
+	}
+	for l, want := range map[offloadprobe.Layer][]Switch{
+		offloadprobe.TCPSegmentation: {{"eth0", "tx-tcp6-segmentation"}},
+		offloadprobe.Checksum:        {{"eth0", "tx-checksum-ip-generic"}, {"eth0", "tx-checksum-ipv6"}},
+	} {
+		got, err := Candidates(h, l, Devices{Uplink: "eth0", Family: inet.IPv6})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v, want %v", l, got, err, want)
+		}
 	}
 }

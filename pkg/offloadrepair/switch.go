@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 )
 
@@ -24,6 +25,8 @@ type Devices struct {
 	Encapsulated bool
 	// Uplink is the interface to the other hosts.
 	Uplink string
+	// Family is that of the containers' packets.
+	Family inet.Family
 }
 
 // Switch is a feature of a device.
@@ -39,10 +42,18 @@ func (s Switch) Off() string { return fmt.Sprintf("ethtool -K %s %s off", s.Devi
 func (s Switch) On() string { return fmt.Sprintf("ethtool -K %s %s on", s.Device, s.Feature) }
 
 // feature is a feature of one of the two devices. encapsulated: it applies to packets
-// that a tunnel has encapsulated.
+// that a tunnel has encapsulated. name6 is its name for IPv6 where the families have
+// features of their own.
 type feature struct {
-	name                 string
+	name, name6          string
 	tunnel, encapsulated bool
+}
+
+func (f feature) of(family inet.Family) string {
+	if family == inet.IPv6 && f.name6 != "" {
+		return f.name6
+	}
+	return f.name
 }
 
 // features has those that may end a fault, in the order to try. The first ones cost
@@ -52,20 +63,20 @@ var features = map[offloadprobe.Layer][]feature{
 	offloadprobe.Checksum: {
 		{name: "tx-checksum-ip-generic", tunnel: true},
 		{name: "tx-checksum-ip-generic"},
-		{name: "tx-checksum-ipv4"},
+		{name: "tx-checksum-ipv4", name6: "tx-checksum-ipv6"},
 	},
 	offloadprobe.Segmentation: {
 		{name: "tx-udp_tnl-segmentation", encapsulated: true},
 		{name: "tx-udp_tnl-csum-segmentation", encapsulated: true},
 		{name: "tx-checksum-ip-generic", tunnel: true},
 		{name: "tx-checksum-ip-generic"},
-		{name: "tx-checksum-ipv4"},
+		{name: "tx-checksum-ipv4", name6: "tx-checksum-ipv6"},
 	},
 	offloadprobe.TCPSegmentation: {
 		{name: "tx-udp_tnl-segmentation", encapsulated: true},
 		{name: "tx-udp_tnl-csum-segmentation", encapsulated: true},
-		{name: "tx-tcp-segmentation"},
-		{name: "tx-tcp-segmentation", tunnel: true},
+		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation"},
+		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation", tunnel: true},
 	},
 	offloadprobe.UDPSegmentation: {
 		{name: "tx-udp_tnl-segmentation", encapsulated: true},
@@ -107,8 +118,8 @@ func Candidates(f Features, l offloadprobe.Layer, d Devices) ([]Switch, error) {
 		if candidate.tunnel {
 			device = d.Tunnel
 		}
-		s := Switch{device, candidate.name}
-		if on[device][candidate.name] && (d.Encapsulated || !candidate.encapsulated) && !slices.Contains(all, s) {
+		s := Switch{device, candidate.of(d.Family)}
+		if on[device][s.Feature] && (d.Encapsulated || !candidate.encapsulated) && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}

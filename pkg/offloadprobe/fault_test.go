@@ -1,0 +1,92 @@
+package offloadprobe
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
+	fault "github.com/coreos/flannel/pkg/netnstest/packetfault"
+)
+
+// dataOff is the offset of a byte of the probe's payload behind the IP header of TCP.
+const dataOff = 32 + headerLen + 10
+
+// faults are the faults that tests plant in the direction from a to b. parts has the
+// header of the containers' packets.
+var faults = []struct {
+	name        string
+	encapsulate bool
+	parts       func(fault.Header) []fault.Part
+	want        Layer
+}{
+	{"checksum", true, checksumLeft, Checksum},
+	{"checksum without encapsulation", false, checksumLeft, Checksum},
+	{"checksum of large packets", true, func(h fault.Header) []fault.Part {
+		return parts(fault.LongerThan(1000), fault.ChecksumLeft(h), fault.Drop())
+	}, Checksum},
+	{"super-packets", true, superPackets, Segmentation},
+	{"super-packets without encapsulation", false, superPackets, Segmentation},
+	{"frames above the MTU", true, longerThan(1514), Segmentation},
+	{"super-packets of TCP", true, func(h fault.Header) []fault.Part {
+		return parts(fault.SuperPacket(), fault.Protocol(h, unix.IPPROTO_TCP), fault.Drop())
+	}, TCPSegmentation},
+	{"super-packets of UDP", true, func(h fault.Header) []fault.Part {
+		return parts(fault.SuperPacket(), fault.Protocol(h, unix.IPPROTO_UDP), fault.Drop())
+	}, UDPSegmentation},
+	{"damage in super-packets of TCP", true, func(h fault.Header) []fault.Part {
+		data := h.Offset + h.Len() + dataOff
+		return parts(fault.SuperPacket(), fault.Protocol(h, unix.IPPROTO_TCP), fault.Damage(data))
+	}, TCPSegmentation},
+	{"large packets", true, longerThan(1400), PathMTU},
+	{"large packets without encapsulation", false, longerThan(1400), PathMTU},
+	{"ECN dropped", true, func(h fault.Header) []fault.Part { return parts(fault.ECNCapable(h), fault.Drop()) }, ECN},
+	{"ECN cleared", false, func(h fault.Header) []fault.Part { return parts(fault.ECNCapable(h), fault.ClearECN(h)) }, ECN},
+}
+
+func checksumLeft(h fault.Header) []fault.Part { return parts(fault.ChecksumLeft(h), fault.Drop()) }
+
+func superPackets(fault.Header) []fault.Part { return parts(fault.SuperPacket(), fault.Drop()) }
+
+func longerThan(n int32) func(fault.Header) []fault.Part {
+	return func(fault.Header) []fault.Part { return parts(fault.LongerThan(n), fault.Drop()) }
+}
+
+func parts(p ...fault.Part) []fault.Part { return p }
+
+// Each fault is found and named by the host that sends, and by nobody in the other
+// direction. It ends when its cause is gone.
+func TestFaults(t *testing.T) {
+	for _, family := range inet.Families {
+		for _, f := range faults {
+			t.Run(family.String()+" "+f.name, func(t *testing.T) {
+				t.Parallel()
+				path := pathKind{family, f.encapsulate}
+				a, b := newSides(t, path)
+				startBoth(t, a, b)
+				planted := fault.Plant(t, b.Host, uplink, f.parts(path.header())...)
+				a.has(t, b, f.want)
+				b.eventually(t, a, "without fault, and told of the other direction", func(r Result) bool {
+					return r.Tx.Layer == "" && r.Rx.Layer == f.want
+				})
+				planted.Remove()
+				a.has(t, b, "")
+			})
+		}
+	}
+}
+
+// Packets that the receiver merges are told from those that the sender segments: with
+// frames of the MTU on the wire, the first are lost behind the merging.
+func TestReceiveMerging(t *testing.T) {
+	t.Parallel()
+	a, b := newSides(t, inside)
+	for _, feature := range []string{"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-tcp-segmentation"} {
+		if out, err := a.Command(t.Context(), "ethtool", "-K", uplink, feature, "off").CombinedOutput(); err != nil {
+			t.Fatalf("ethtool: %v\n%s", err, out)
+		}
+	}
+	startBoth(t, a, b)
+	fault.Plant(t, b.Host, tunnel, fault.SuperPacket(), fault.Drop())
+	a.has(t, b, ReceiveMerging)
+}

@@ -1,0 +1,136 @@
+package offloadprobe
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
+)
+
+// plan is a Prober's schedule with probes that are not sent. The path to the first peer
+// loses the shapes of lost.
+type plan struct {
+	prober *Prober
+	first  netip.Prefix
+	lost   atomic.Pointer[[]shape]
+	checks atomic.Int64 // of all peers
+	stop   func()
+}
+
+// startPlan runs the schedule for n peers with the default interval, in a bubble of
+// synctest.
+func startPlan(t *testing.T, family inet.Family, n int) *plan {
+	t.Helper()
+	peers := make([]Peer, n)
+	for i := range peers {
+		addr := hostOf(family, i+1)
+		peers[i] = Peer{netip.PrefixFrom(addr, family.Bits()), netip.AddrPortFrom(addr, port)}
+	}
+	s := &plan{first: peers[0].Subnet}
+	s.lost.Store(&[]shape{})
+	s.prober = New(Config{
+		Locals: []netip.AddrPort{netip.AddrPortFrom(hostOf(family, 0), port)}, MTU: 1450, Interval: 24 * time.Second,
+		Peers: func() []Peer { return peers },
+	})
+	s.prober.probe = s.probe
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.prober.schedule(ctx) }()
+	s.stop = func() { cancel(); <-ended }
+	return s
+}
+
+// hostOf returns the address of a host by its number.
+func hostOf(f inet.Family, i int) netip.Addr {
+	if f == inet.IPv4 {
+		return netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})
+	}
+	return netip.AddrFrom16([16]byte{0xfd, 13: byte(i >> 8), 14: byte(i), 15: 1})
+}
+
+func (s *plan) probe(ctx context.Context, to *peer, sent shape) outcome {
+	if sent == udpCheck || sent == tcpSegments {
+		s.checks.Add(1)
+	}
+	result, took := passed, time.Millisecond
+	if to.subnet == s.first && slices.Contains(*s.lost.Load(), sent) {
+		result, took = lost, s.prober.wait(to)
+	}
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+	}
+	return result
+}
+
+// A fault that begins at any time is found within 30 seconds, among up to hostPeers
+// peers.
+func TestFaultsAreFoundInTime(t *testing.T) {
+	for _, family := range inet.Families {
+		for _, peers := range []int{1, hostPeers} {
+			for layer := range lossOf {
+				slowest := slowestFind(t, family, peers, layer)
+				t.Logf("%s, %d peers of %v: found within %v", layer, peers, family, slowest)
+				if slowest > 30*time.Second {
+					t.Errorf("%s, %d peers of %v: found after %v", layer, peers, family, slowest)
+				}
+			}
+		}
+	}
+}
+
+// slowestFind returns the longest time in which a fault is found, of those that begin at
+// some times of a round.
+func slowestFind(t *testing.T, family inet.Family, peers int, layer Layer) (slowest time.Duration) {
+	t.Helper()
+	lost := slices.Clone(lossOf[layer])
+	if layer != PathMTU && layer != TCPSegmentation {
+		lost = append(lost, udpCheck)
+	}
+	const step = 1700 * time.Millisecond
+	for phase := time.Minute; phase < time.Minute+26*time.Second; phase += step {
+		synctest.Test(t, func(t *testing.T) {
+			s := startPlan(t, family, peers)
+			defer s.stop()
+			<-time.After(phase)
+			s.lost.Store(&lost)
+			began := time.Now()
+			for s.prober.Results()[s.first].Tx.Layer != layer {
+				<-time.After(100 * time.Millisecond)
+				if time.Since(began) > time.Hour {
+					t.Fatalf("%s is not found", layer)
+				}
+			}
+			slowest = max(slowest, time.Since(began))
+		})
+	}
+	return slowest
+}
+
+// The rates that the budget allows are those of the schedule, for one peer and for the
+// host.
+func TestScheduleKeepsTheBudget(t *testing.T) {
+	for _, family := range inet.Families {
+		for _, peers := range []int{1, hostPeers, 5000} {
+			synctest.Test(t, func(t *testing.T) {
+				s := startPlan(t, family, peers)
+				defer s.stop()
+				<-time.After(time.Minute)
+				s.checks.Store(0)
+				const while = time.Hour
+				<-time.After(while)
+				bytes := float64(s.checks.Load()) / 2 * float64(s.prober.config.cost())
+				rate := bytes / while.Seconds() / float64(min(peers, hostPeers))
+				t.Logf("%d peers of %v: %.1f bytes a second", peers, family, rate)
+				if rate >= 125 || rate < 100 {
+					t.Errorf("%d peers of %v: %.1f bytes a second for each of at most %d, want less than 125", peers, family, rate, hostPeers)
+				}
+			})
+		}
+	}
+}
