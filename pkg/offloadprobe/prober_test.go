@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netnstest"
 	fault "github.com/coreos/flannel/pkg/netnstest/packetfault"
 )
 
