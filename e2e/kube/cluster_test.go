@@ -1,10 +1,10 @@
 package kube
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,29 +43,18 @@ func newCluster(t *testing.T, nodes ...string) *cluster {
 	return c
 }
 
-// ready returns nil if the Node is ready, or why it is not.
-func (c *cluster) ready(node string) error {
-	o, ok := c.control.Node(node)
-	if !ok {
-		return errors.New("there is no Node")
-	}
-	for _, condition := range o.Status.Conditions {
-		if condition.Type == "Ready" && condition.Status == "True" {
-			return nil
-		}
-	}
-	return fmt.Errorf("the conditions of %s are %v", node, o.Status.Conditions)
+// ready reports whether the Node is ready: the engine has a CNI configuration.
+func (c *cluster) ready(w *worker.Worker) bool {
+	c.t.Helper()
+	o, _ := c.control.Node(w.Name())
+	return slices.ContainsFunc(o.Status.Conditions, func(condition controlplane.Condition) bool {
+		return condition.Type == "Ready" && condition.Status == "True"
+	})
 }
 
 // readyz returns the answer of the daemon's probe.
 func (c *cluster) readyz(w *worker.Worker) (int, string) {
 	return get(c.t, w.HTTP(), "http://"+w.Addr().Addr().String()+":8081/readyz")
-}
-
-// published reports whether the node has flannel's CNI configuration.
-func published(w *worker.Worker) bool {
-	_, err := w.Try("test", "-e", conflist)
-	return err == nil
 }
 
 // pod returns the pod with a label on a node, once it is ready, and is another one

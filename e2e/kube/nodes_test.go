@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func (c *cluster) waitForPodCIDR() {
 	c.t.Helper()
 	rebooted := c.workers[0]
 	rebooted.Run("sh", "-euc", `echo '{"cniVersion":"0.3.1","name":"cbr0","plugins":[{"type":"flannel"}]}' >`+conflist)
-	c.eventually("readiness of a node with a stale configuration", func() error { return c.ready(rebooted.Name()) })
+	c.shows(rebooted, true, "a stale configuration")
 	for _, name := range []string{manifest, filepath.Join(filepath.Dir(manifest), "own-node-only.yml")} {
 		c.control.Kubectl("apply", "--validate=strict", "--filename="+name)
 	}
@@ -70,16 +71,20 @@ func (c *cluster) waitForPodCIDR() {
 			}
 			return nil
 		})
-		if published(w) {
-			c.t.Errorf("%s has a configuration of CNI, and no subnet", w.Name())
-		}
-		c.eventually("no readiness of "+w.Name(), func() error {
-			if c.ready(w.Name()) == nil {
-				return errors.New("it is ready")
-			}
-			return nil
-		})
+		c.shows(w, false, "no subnet")
 	}
+}
+
+// shows waits until the node has a CNI configuration and is ready, or neither.
+func (c *cluster) shows(w *worker.Worker, ready bool, when string) {
+	c.t.Helper()
+	c.eventually("the state of "+w.Name()+" with "+when, func() error {
+		_, err := os.Stat(w.Path(conflist))
+		if isReady := c.ready(w); isReady != ready || (err == nil) != ready {
+			return fmt.Errorf("ready: %v; CNI configuration: %v", isReady, err)
+		}
+		return nil
+	})
 }
 
 // join assigns podCIDRs: each node becomes ready, and its pod of flannel has not
@@ -99,10 +104,7 @@ func (c *cluster) join() {
 // joined waits until pods can start on a node.
 func (c *cluster) joined(w *worker.Worker) {
 	c.t.Helper()
-	c.eventually("readiness of "+w.Name(), func() error { return c.ready(w.Name()) })
-	if !published(w) {
-		c.t.Errorf("%s is ready, and has no configuration of CNI", w.Name())
-	}
+	c.shows(w, true, "a subnet")
 	c.eventually("condition of "+w.Name(), func() error {
 		o, _ := c.control.Node(w.Name())
 		for _, condition := range o.Status.Conditions {
@@ -208,13 +210,13 @@ const reservations = "/var/lib/cni/networks/cbr0"
 
 // reserved checks that the node keeps these addresses for pods, and no others.
 func reserved(w *worker.Worker, want ...netip.Addr) error {
-	files, err := w.Try("ls", reservations)
+	files, err := os.ReadDir(w.Path(reservations))
 	if err != nil {
 		return err
 	}
 	var have []netip.Addr
-	for _, name := range strings.Fields(files) {
-		if a, err := netip.ParseAddr(name); err == nil { // other files are host-local's own
+	for _, f := range files {
+		if a, err := netip.ParseAddr(f.Name()); err == nil { // other files are host-local's own
 			have = append(have, a)
 		}
 	}
@@ -240,7 +242,7 @@ func (c *cluster) freeLeaked(echo controlplane.Pod) {
 	if err := reserved(w, addresses(echo)...); err == nil {
 		c.t.Error("the pod that is lost has no addresses")
 	}
-	sandbox := w.Run("head", "-n", "1", reservations+"/"+addresses(echo)[0].String())
+	sandbox, _, _ := strings.Cut(w.Read(path.Join(reservations, addresses(echo)[0].String())), "\n")
 	w.Run("sh", "-euc", gc, "sh", fmt.Sprintf(`{"cniVersion":"1.1.0","name":"cbr0","type":"flannel","cni.dev/valid-attachments":[{"containerID":%q,"ifname":"eth0"}]}`,
 		strings.TrimSpace(sandbox)))
 	if err := reserved(w, addresses(echo)...); err != nil {
@@ -269,7 +271,7 @@ func (c *cluster) replaceNode(echo map[*worker.Worker]controlplane.Pod) {
 	var after []netip.Prefix
 	c.eventually("the subnet of the new Node", func() error {
 		o, _ := c.control.Node(w.Name())
-		env := w.Run("cat", "/run/flannel/subnet.env")
+		env := w.Read("/run/flannel/subnet.env")
 		after = nil
 		for _, text := range o.Spec.PodCIDRs {
 			p := netip.MustParsePrefix(text)
@@ -287,7 +289,7 @@ func (c *cluster) replaceNode(echo map[*worker.Worker]controlplane.Pod) {
 	c.joined(w)
 
 	old := c.echo(w, controlplane.Pod{})
-	c.control.Kubectl("delete", "pod", old.Metadata.Name)
+	c.control.Kubectl("delete", "pod", old.Metadata.Name, "--ignore-not-found")
 	echo[w] = c.echo(w, old)
 	for i, a := range addresses(echo[w]) {
 		if !after[i].Contains(a) {

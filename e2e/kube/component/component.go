@@ -7,9 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
+
+// StartLimit bounds the wait for a component to answer. Under load an API server takes
+// ten seconds.
+const StartLimit = 2 * time.Minute
 
 // logEnd is how much of a log a failed test shows.
 const logEnd = 2000

@@ -19,19 +19,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coreos/flannel/e2e/kube/component"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-const (
-	// startLimit bounds the wait for a program to answer. Under load the API server
-	// takes ten seconds.
-	startLimit = 2 * time.Minute
-	// port is the API server's.
-	port = "6443"
-)
+// port is the API server's.
+const port = "6443"
 
 // Tokens of the users.
 const (
@@ -196,7 +190,7 @@ func (c *ControlPlane) StartAPIServer() {
 // AwaitReady waits until the API server is ready: it answers, and reaches etcd.
 func (c *ControlPlane) AwaitReady() {
 	c.t.Helper()
-	netnstest.EventuallyWithin(c.t, startLimit, "wait for kube-apiserver", func() error {
+	netnstest.EventuallyWithin(c.t, component.StartLimit, "wait for kube-apiserver", func() error {
 		code, text, err := c.request(http.MethodGet, "/readyz", "", nil)
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("/readyz answers %d: %s", code, text)

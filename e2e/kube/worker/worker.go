@@ -7,6 +7,7 @@ package worker
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -52,14 +53,14 @@ func Start(t testing.TB, h *netnstest.Host, control *controlplane.ControlPlane, 
 	t.Cleanup(func() { log.Close() })
 	w.enclosure = h.Enclose(log, "unshare", "--mount", "sh", filepath.Join(w.dir, "node.sh"), w.dir, h.Netns())
 	w.running = component.NewSet(t, w.dir)
-	netnstest.Eventually(t, "containerd of "+h.Name(), w.dialContainerd)
+	netnstest.EventuallyWithin(t, component.StartLimit, "containerd of "+h.Name(), w.dialContainerd)
 	for _, archive := range archives {
 		w.Run("ctr", "--address="+socket, "--namespace=k8s.io", "images", "import", archive)
 	}
 	w.StartKubelet()
-	netnstest.Eventually(t, "the Node of "+h.Name(), func() error {
+	netnstest.EventuallyWithin(t, component.StartLimit, "the Node of "+h.Name(), func() error {
 		if _, ok := control.Node(h.Name()); !ok {
-			return fmt.Errorf("there is none")
+			return errors.New("there is none")
 		}
 		return nil
 	})
@@ -160,19 +161,35 @@ func (w *Worker) Run(name string, args ...string) string {
 	return out
 }
 
+// Path returns the path by which this process reaches a file of the node.
+func (w *Worker) Path(name string) string {
+	w.t.Helper()
+	path, err := w.enclosure.Path(name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+// Read reads a file of the node.
+func (w *Worker) Read(name string) string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.Path(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Pid returns the id of a container's first process, on the node.
 func (w *Worker) Pid(container string) string {
 	w.t.Helper()
-	return w.Run("cat", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/"+container+"/init.pid")
+	return w.Read("/run/containerd/io.containerd.runtime.v2.task/k8s.io/" + container + "/init.pid")
 }
 
 // Network returns the path by which this process reaches the network namespace of a
 // container.
 func (w *Worker) Network(container string) string {
 	w.t.Helper()
-	path, err := w.enclosure.Path("/proc/" + w.Pid(container) + "/ns/net")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return path
+	return w.Path("/proc/" + w.Pid(container) + "/ns/net")
 }
