@@ -3,7 +3,6 @@
 package component
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -66,10 +65,18 @@ func (s *Set) Kill(name string) {
 		s.t.Errorf("end %s: %v", name, err)
 	}
 	_ = cmd.Wait() // its exit is no news
-	text, err := os.ReadFile(s.log(name))
-	if s.t.Failed() && !errors.Is(err, os.ErrNotExist) {
-		s.t.Logf("the end of the log of %s:\n%s", name, text[max(0, len(text)-logEnd):])
+	if s.t.Failed() {
+		s.t.Logf("the end of the log of %s:\n%s", name, End(s.log(name)))
 	}
+}
+
+// End returns the end of a log, or why it cannot be read.
+func End(name string) string {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-logEnd):])
 }
 
 func (s *Set) log(name string) string { return filepath.Join(s.dir, name+".log") }

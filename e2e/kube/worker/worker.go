@@ -52,6 +52,7 @@ func Start(t testing.TB, h *netnstest.Host, control *controlplane.ControlPlane, 
 	}
 	t.Cleanup(func() { log.Close() })
 	w.enclosure = h.Enclose(log, "unshare", "--mount", "sh", filepath.Join(w.dir, "node.sh"), w.dir, h.Netns())
+	t.Cleanup(w.logPods)
 	w.running = component.NewSet(t, w.dir)
 	netnstest.EventuallyWithin(t, component.StartLimit, "containerd of "+h.Name(), w.dialContainerd)
 	for _, archive := range archives {
@@ -66,6 +67,21 @@ func Start(t testing.TB, h *netnstest.Host, control *controlplane.ControlPlane, 
 	})
 	w.start("kube-proxy", "--config="+filepath.Join(w.dir, "kube-proxy.yaml"))
 	return w
+}
+
+// logPods shows the ends of the logs of containers if the test has failed.
+func (w *Worker) logPods() {
+	if !w.t.Failed() {
+		return
+	}
+	logs, err := filepath.Glob(w.Path("/var/log/pods/*/*/*.log"))
+	if err != nil {
+		w.t.Error(err)
+	}
+	for _, name := range logs {
+		pod, _ := filepath.Rel(w.Path("/var/log/pods"), name)
+		w.t.Logf("the end of the log of %s on %s:\n%s", pod, w.Name(), component.End(name))
+	}
 }
 
 // writeFiles writes the configurations.
