@@ -3,7 +3,6 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -39,9 +37,8 @@ type dockerHost struct {
 	log *logBuffer
 }
 
-// startDocker runs the drop-in's ExecStart. The daemon is the first process of
-// a PID namespace, so containerd, its shims and the containers end with it,
-// however it ends.
+// startDocker runs the drop-in's ExecStart. containerd, its shims and the containers
+// end with the daemon.
 func (n *node) startDocker() *dockerHost {
 	n.t.Helper()
 	// A socket's path has at most 108 bytes.
@@ -51,9 +48,6 @@ func (n *node) startDocker() *dockerHost {
 	}
 	n.t.Cleanup(func() { os.RemoveAll(dir) })
 	h := &dockerHost{node: n, dir: dir, log: &logBuffer{}}
-	cgroup := filepath.Base(dir)
-	n.t.Cleanup(func() { removeCgroup(n.t, cgroup) })
-
 	config := filepath.Join(dir, "daemon.json")
 	if err := os.WriteFile(config, []byte(h.config()), 0o600); err != nil {
 		n.t.Fatal(err)
@@ -64,28 +58,17 @@ func (n *node) startDocker() *dockerHost {
 		"sh", "-euc", enclose, "sh",
 		start[0], "--host=unix://" + h.socket(), "--config-file=" + config,
 		"--data-root=" + filepath.Join(dir, "data"), "--exec-root=" + filepath.Join(dir, "exec"),
-		"--pidfile=" + filepath.Join(dir, "pid"), "--storage-driver=vfs", "--cgroup-parent=/" + cgroup,
+		"--pidfile=" + filepath.Join(dir, "pid"), "--storage-driver=vfs", "--cgroup-parent=/" + n.Netns(),
 	}
-	cmd := n.Command(context.Background(), "unshare", append(args, start[1:]...)...)
-	cmd.Stdout, cmd.Stderr = h.log, h.log
-	if err := cmd.Start(); err != nil {
-		n.t.Fatalf("start dockerd on host %s: %v", n.Name(), err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed
-		close(ended)
-	}()
 	n.t.Cleanup(func() {
-		killEnclosed(cmd.Process)
-		<-ended
 		if n.t.Failed() {
 			n.t.Logf("log of dockerd on host %s:\n%s", n.Name(), h.log)
 		}
 	})
+	e := n.Enclose(h.log, "unshare", append(args, start[1:]...)...)
 	eventually(n.t, "dockerd on host "+n.Name()+" answers", func() error {
 		select {
-		case <-ended:
+		case <-e.Ended():
 			n.t.Fatalf("dockerd on host %s has ended", n.Name())
 		default:
 		}
@@ -96,26 +79,6 @@ func (n *node) startDocker() *dockerHost {
 		return err
 	})
 	return h
-}
-
-// killEnclosed kills the first process of the PID namespace that unshare made.
-// The kernel lets it go when all others are gone (zap_pid_ns_processes in
-// kernel/pid_namespace.c), and unshare ends after it.
-func killEnclosed(unshare *os.Process) {
-	if first, ok := firstChild(unshare); !ok || syscall.Kill(first, syscall.SIGKILL) != nil {
-		_ = unshare.Kill() // it had not come that far
-	}
-}
-
-// firstChild returns the process id of the first child of p, if it has one.
-func firstChild(p *os.Process) (int, bool) {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.Pid))
-	if err != nil {
-		return 0, false
-	}
-	first := 0
-	_, err = fmt.Sscan(string(children), &first)
-	return first, err == nil
 }
 
 func (h *dockerHost) socket() string { return filepath.Join(h.dir, "socket") }
@@ -132,17 +95,6 @@ func (h *dockerHost) config() string {
 		return `{"allow-direct-routing": true}`
 	}
 	return "{}"
-}
-
-// removeCgroup removes a tree of control groups. Its own mount works on any
-// machine.
-func removeCgroup(t *testing.T, name string) {
-	t.Helper()
-	const script = `mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} +`
-	remove := exec.CommandContext(context.WithoutCancel(t.Context()), "unshare", "--mount", "sh", "-euc", script, "sh", name)
-	if out, err := remove.CombinedOutput(); err != nil {
-		t.Errorf("remove control groups: %v\n%s", err, out)
-	}
 }
 
 // dropIn is the last command of the drop-in under a name, as systemd makes it of

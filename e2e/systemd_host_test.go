@@ -2,11 +2,8 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,40 +13,25 @@ import (
 // systemdHost is a host with systemd and its own root.
 type systemdHost struct {
 	*netnstest.Host
-	t       *testing.T
-	unshare *os.Process
-	root    string // on the machine; the host's root is mounted there for the host only
+	t         *testing.T
+	enclosure *netnstest.Enclosure
 }
 
 // bootSystemd boots a host and waits until its systemd takes commands.
 func bootSystemd(t *testing.T, h *netnstest.Host) *systemdHost {
 	t.Helper()
-	s := &systemdHost{Host: h, t: t, root: t.TempDir()}
-	cgroup := fmt.Sprintf("systemd-%d-%s", os.Getpid(), h.Name())
-	t.Cleanup(func() { removeCgroup(t, cgroup) })
 	log := &logBuffer{}
-	cmd := h.Command(context.Background(), "unshare", "--mount", "sh", "testdata/systemd.sh", s.root, cgroup)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.unshare = cmd.Process
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed
-		close(ended)
-	}()
+	s := &systemdHost{Host: h, t: t}
+	s.enclosure = h.Enclose(log, "unshare", "--mount", "sh", "testdata/systemd.sh", t.TempDir(), h.Netns())
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := s.try("journalctl", "--no-pager", "--lines=100")
 			t.Logf("systemd on host %s:\n%s\n%s", h.Name(), log, out)
 		}
-		killEnclosed(cmd.Process)
-		<-ended
 	})
 	eventually(t, "systemd on host "+h.Name()+" has booted", func() error {
 		select {
-		case <-ended:
+		case <-s.enclosure.Ended():
 			t.Fatalf("systemd on host %s has ended:\n%s", h.Name(), log)
 		default:
 		}
@@ -65,12 +47,10 @@ func bootSystemd(t *testing.T, h *netnstest.Host) *systemdHost {
 // try runs a command on the host, beside its systemd.
 func (s *systemdHost) try(name string, args ...string) (string, error) {
 	s.t.Helper()
-	init, ok := firstChild(s.unshare)
-	if !ok {
-		return "", errors.New("systemd does not run yet")
+	cmd, err := s.enclosure.Command(context.WithoutCancel(s.t.Context()), name, args...)
+	if err != nil {
+		return "", err
 	}
-	enter := []string{fmt.Sprintf("--target=%d", init), "--mount", "--pid", "--net", "--cgroup", "--root", "--wd", name}
-	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "nsenter", append(enter, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"}
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -94,10 +74,13 @@ func (s *systemdHost) write(name, text string) {
 // copyIn copies a file of the machine to the host.
 func (s *systemdHost) copyIn(from, to string) {
 	s.t.Helper()
-	init, _ := firstChild(s.unshare)
+	path, err := s.enclosure.Path(to)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	text, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(fmt.Sprintf("/proc/%d/root", init), to), text, 0o644)
+		err = os.WriteFile(path, text, 0o644)
 	}
 	if err != nil {
 		s.t.Fatal(err)

@@ -4,36 +4,26 @@
 package kubernetes
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
-	"text/template"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/coreos/flannel/contrib/kubernetes/render"
 )
 
 var update = flag.Bool("update", false, "write the manifests")
 
-// apiVersions are those of an API server, as Helm has them.
-type apiVersions []string
-
-// Has reports whether the API server has the kind.
-func (a apiVersions) Has(kind string) bool { return slices.Contains(a, kind) }
-
 // An API server before 1.30, and a newer one.
 var (
-	before = apiVersions{}
-	newer  = apiVersions{"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"}
+	before = render.APIVersions{}
+	newer  = render.APIVersions{"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"}
 )
-
-// order is that of the objects: an object needs those before it.
-var order = []string{"rbac.yaml", "own-node-only.yaml", "config.yaml", "daemonset.yaml"}
 
 const namespace = `apiVersion: v1
 kind: Namespace
@@ -44,7 +34,7 @@ metadata:
     pod-security.kubernetes.io/enforce: privileged
 `
 
-type object = map[string]any
+type object = render.Values
 
 // readYAML decodes a file.
 func readYAML(t *testing.T, path string) object {
@@ -60,78 +50,20 @@ func readYAML(t *testing.T, path string) object {
 	return o
 }
 
-// functions are those of Helm and Sprig that the chart uses.
-func functions(all *template.Template) template.FuncMap {
-	indent := func(n int, s string) string {
-		pad := strings.Repeat(" ", n)
-		return pad + strings.ReplaceAll(s, "\n", "\n"+pad)
-	}
-	return template.FuncMap{
-		"indent":  indent,
-		"nindent": func(n int, s string) string { return "\n" + indent(n, s) },
-		"trim":    strings.TrimSpace,
-		"quote":   func(v any) string { return fmt.Sprintf("%q", fmt.Sprint(v)) },
-		"default": func(fallback, given any) any {
-			if truth, ok := template.IsTrue(given); ok && truth {
-				return given
-			}
-			return fallback
-		},
-		"toYaml": func(v any) (string, error) {
-			text, err := yaml.Marshal(v)
-			return strings.TrimSuffix(string(text), "\n"), err
-		},
-		"include": func(name string, data any) (string, error) {
-			var out bytes.Buffer
-			err := all.ExecuteTemplate(&out, name, data)
-			return out.String(), err
-		},
-	}
-}
-
-// render renders the chart for a new API server, with values that are laid over
-// those of values.yaml.
-func render(t *testing.T, over object) string {
-	t.Helper()
-	return renderFor(t, newer, over, order...)
-}
-
 // renderFor renders some of the chart's templates for an API server.
-func renderFor(t *testing.T, server apiVersions, over object, templates ...string) string {
+func renderFor(t *testing.T, server render.APIVersions, over object, templates ...string) string {
 	t.Helper()
-	chart := readYAML(t, "chart/Chart.yaml")
-	values := merge(readYAML(t, "chart/values.yaml"), over)
-	all := template.New("").Option("missingkey=error")
-	all.Funcs(functions(all))
-	if _, err := all.ParseGlob("chart/templates/*"); err != nil {
+	text, err := render.Chart("chart", server, over, templates...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	data := object{"Values": values, "Chart": object{"AppVersion": chart["appVersion"], "Name": chart["name"]},
-		"Capabilities": object{"APIVersions": server},
-		"Release":      object{"Namespace": "kube-flannel", "Name": "flannel", "Service": "Helm"}}
-	var out strings.Builder
-	for _, name := range templates {
-		var part bytes.Buffer
-		if err := all.ExecuteTemplate(&part, name, data); err != nil {
-			t.Fatal(err)
-		}
-		if text := strings.TrimSpace(part.String()); text != "" {
-			out.WriteString("---\n" + text + "\n")
-		}
-	}
-	return out.String()
+	return text
 }
 
-// merge lays the values of over over those of base.
-func merge(base, over object) object {
-	for key, value := range over {
-		below, isMap := base[key].(object)
-		if above, ok := value.(object); ok && isMap {
-			value = merge(below, above)
-		}
-		base[key] = value
-	}
-	return base
+// renderNew renders the chart for a new API server.
+func renderNew(t *testing.T, over object) string {
+	t.Helper()
+	return renderFor(t, newer, over, render.Order...)
 }
 
 // objects decodes a text of several objects.
@@ -196,7 +128,7 @@ func nameOf(item any) string {
 func TestManifestsAreTheChart(t *testing.T) {
 	const made = "# Made from the chart: go test ./contrib/kubernetes -update\n"
 	for name, want := range map[string]string{
-		"kube-flannel.yml":  made + namespace + renderFor(t, before, nil, order...),
+		"kube-flannel.yml":  made + namespace + renderFor(t, before, nil, render.Order...),
 		"own-node-only.yml": made + strings.TrimPrefix(renderFor(t, newer, nil, "own-node-only.yaml"), "---\n"),
 	} {
 		if *update {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 
+	"github.com/coreos/flannel/contrib/kubernetes/render"
 	"github.com/coreos/flannel/daemon"
 )
 
@@ -34,7 +35,7 @@ var values = map[string]object{
 
 // Users' scripts and patches name these objects.
 func TestNames(t *testing.T) {
-	all := objects(t, namespace+render(t, nil))
+	all := objects(t, namespace+renderNew(t, nil))
 	for _, o := range [][2]string{
 		{"Namespace", "kube-flannel"}, {"ServiceAccount", "flannel"}, {"ClusterRole", "flannel"}, {"ClusterRoleBinding", "flannel"},
 		{"ConfigMap", "kube-flannel-cfg"}, {"DaemonSet", "kube-flannel-ds"},
@@ -64,7 +65,7 @@ func TestNames(t *testing.T) {
 func TestEachSetOfValues(t *testing.T) {
 	for name, over := range values {
 		t.Run(name, func(t *testing.T) {
-			all := objects(t, render(t, over))
+			all := objects(t, renderNew(t, over))
 			ds := find(t, all, "DaemonSet", "kube-flannel-ds")
 			checkArguments(t, at(t, ds, pod+".containers.kube-flannel.args"))
 			checkMounts(t, ds)
@@ -127,7 +128,7 @@ func TestNetConf(t *testing.T) {
 		"ipv6":       `{"Backend":{"Type":"vxlan"},"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10::/48"}`,
 		"dual stack": `{"Backend":{"Type":"host-gw"},"EnableIPv6":true,"IPv6Network":"fd00:10::/48","Network":"10.244.0.0/16"}`,
 	} {
-		config := find(t, objects(t, render(t, values[name])), "ConfigMap", "kube-flannel-cfg")
+		config := find(t, objects(t, renderNew(t, values[name])), "ConfigMap", "kube-flannel-cfg")
 		var conf any
 		if err := json.Unmarshal([]byte(at(t, config, "data").(object)["net-conf.json"].(string)), &conf); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -167,10 +168,10 @@ func TestRights(t *testing.T) {
 		"nodes/status [patch]",
 		"pods [get]",
 	}
-	if got := rights(t, objects(t, render(t, nil))); !slices.Equal(got, base) {
+	if got := rights(t, objects(t, renderNew(t, nil))); !slices.Equal(got, base) {
 		t.Errorf("the rights are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(base, "\n"))
 	}
-	udp := objects(t, render(t, values["udp"]))
+	udp := objects(t, renderNew(t, values["udp"]))
 	if got := rights(t, udp); !slices.Contains(got, strings.Replace(base[2], "NET_RAW", "NET_RAW BPF PERFMON", 1)) {
 		t.Errorf("the rights with udp are\n%s", strings.Join(got, "\n"))
 	}
@@ -183,7 +184,7 @@ func TestRights(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	netpol := objects(t, render(t, values["netpol"]))
+	netpol := objects(t, renderNew(t, values["netpol"]))
 	if c := at(t, find(t, netpol, "DaemonSet", "kube-flannel-ds"), pod+".containers.kube-network-policies"); c == nil {
 		t.Error("netpol has no container")
 	}
@@ -191,7 +192,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("the rights with netpol are %q", got)
 	}
 	args := func(name string) string {
-		return fmt.Sprint(at(t, find(t, objects(t, render(t, values[name])), "DaemonSet", "kube-flannel-ds"), pod+".containers.kube-flannel.args"))
+		return fmt.Sprint(at(t, find(t, objects(t, renderNew(t, values[name])), "DaemonSet", "kube-flannel-ds"), pod+".containers.kube-flannel.args"))
 	}
 	if a := args("default"); !strings.Contains(a, "--cni-conf=/etc/kube-flannel/cni-conf.json") {
 		t.Errorf("the arguments are %s", a)
@@ -203,13 +204,13 @@ func TestOptions(t *testing.T) {
 	if a := args("ipv6"); !strings.Contains(a, "--healthz-ip=::") || strings.Contains(args("dual stack"), "--healthz-ip") {
 		t.Errorf("the arguments with IPv6 only are %s", a)
 	}
-	find(t, objects(t, render(t, nil)), "ValidatingAdmissionPolicyBinding", "flannel-own-node-only")
-	for _, text := range []string{renderFor(t, before, nil, order...), render(t, object{"flannel": object{"ownNodeOnly": false}})} {
+	find(t, objects(t, renderNew(t, nil)), "ValidatingAdmissionPolicyBinding", "flannel-own-node-only")
+	for _, text := range []string{renderFor(t, before, nil, render.Order...), renderNew(t, object{"flannel": object{"ownNodeOnly": false}})} {
 		if strings.Contains(text, "ValidatingAdmissionPolicy") {
 			t.Error("there is a policy without the API server's support, or against the value")
 		}
 	}
-	image := find(t, objects(t, render(t, values["image"])), "DaemonSet", "kube-flannel-ds")
+	image := find(t, objects(t, renderNew(t, values["image"])), "DaemonSet", "kube-flannel-ds")
 	for _, c := range []string{"initContainers.install-cni-plugin", "containers.kube-flannel"} {
 		if got := at(t, image, pod+"."+c+".image"); got != "registry.example/f:v9" {
 			t.Errorf("the image of %s is %v", c, got)

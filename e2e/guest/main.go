@@ -2,6 +2,7 @@
 // image.
 //
 //	guest serve                          answer on TCP and UDP port 5000
+//	guest wait                           do nothing, as a pod's first container
 //	guest udp ADDR:PORT SIZE [fragment]  one datagram of SIZE bytes and its echo
 //	guest tcp ADDR:PORT SIZE             SIZE bytes and their echo
 //
@@ -20,6 +21,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,8 +48,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 1 && args[0] == "serve" {
 		return serve(ctx)
 	}
+	if len(args) == 1 && args[0] == "wait" {
+		ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM)
+		defer stop()
+		<-ctx.Done()
+		return nil
+	}
 	if len(args) < 3 {
-		return errors.New("usage: serve, or udp or tcp with an address and a size")
+		return errors.New("usage: serve, wait, or udp or tcp with an address and a size")
 	}
 	size, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -64,12 +72,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 func serve(ctx context.Context) error {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp4", port)
+	l, err := lc.Listen(ctx, "tcp", port)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	p, err := lc.ListenPacket(ctx, "udp4", port)
+	p, err := lc.ListenPacket(ctx, "udp", port)
 	if err != nil {
 		return err
 	}
@@ -165,7 +173,7 @@ func sendDatagram(ctx context.Context, addr string, size int, fragment bool) err
 
 func sendStream(ctx context.Context, addr string, size int, out io.Writer) error {
 	d := net.Dialer{Timeout: timeout}
-	conn, err := d.DialContext(ctx, "tcp4", addr)
+	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}

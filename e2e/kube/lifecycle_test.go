@@ -64,6 +64,15 @@ func TestReplace(t *testing.T) {
 	r := newRig(t, controlplane.Options{ClusterCIDR: "10.5.0.0/16"})
 	nodes, daemons := r.join("n1", "n2")
 	before, _ := r.control.Node("n1")
+	// As the controller of a cloud's routes does.
+	r.control.Patch("/api/v1/nodes/n1/status", map[string]any{"status": map[string]any{"conditions": []any{
+		map[string]any{"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"}}}})
+	r.eventually("the taint of a network that is not there", func() error {
+		if !unavailable(r, "n1") {
+			return errors.New("there is none")
+		}
+		return nil
+	})
 	f := r.startFlow(nodes[1], nodes[0])
 	for i := range 3 {
 		daemons[0].kill()
@@ -84,14 +93,26 @@ func TestReplace(t *testing.T) {
 			t.Errorf("flannel leases lacks %s:\n%s", n.name, leases)
 		}
 	}
-	for _, taint := range after.Spec.Taints {
-		if taint.Key == "node.kubernetes.io/network-unavailable" {
-			t.Error("the Node has the taint of a network that is not there")
+	r.eventually("no taint", func() error {
+		if unavailable(r, "n1") {
+			return errors.New("the Node has the taint of a network that is not there")
 		}
-	}
+		return nil
+	})
 	if a, b := before.Metadata.Annotations[prefix+"backend-data"], after.Metadata.Annotations[prefix+"backend-data"]; a != b {
 		t.Errorf("backend-data was %s, and is %s", a, b)
 	}
+}
+
+// unavailable reports whether a Node has the taint of NetworkUnavailable.
+func unavailable(r *rig, node string) bool {
+	o, _ := r.control.Node(node)
+	for _, taint := range o.Spec.Taints {
+		if taint.Key == "node.kubernetes.io/network-unavailable" {
+			return true
+		}
+	}
+	return false
 }
 
 // Annotations that another controller removes are back at once. A Node that is

@@ -27,25 +27,32 @@ import (
 // slow.
 const patience = 90 * time.Second
 
-// flannel is the program under test, built once.
-var flannel = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "flannel-kube-")
+// programs returns the folder of the programs that tests build.
+var programs = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "flannel-kube-") })
+
+// build builds a program and returns its path.
+func build(name, module string, env ...string) (string, error) {
+	dir, err := programs()
 	if err != nil {
 		return "", err
 	}
-	name := filepath.Join(dir, "flannel")
-	out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", name, "github.com/coreos/flannel").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build flannel: %w\n%s", err, out)
+	path := filepath.Join(dir, name)
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", path, module)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
-	return name, nil
-})
+	return path, nil
+}
 
-// TestMain removes the program.
+// flannel is the program under test, built once.
+var flannel = sync.OnceValues(func() (string, error) { return build("flannel", "github.com/coreos/flannel") })
+
+// TestMain removes the programs.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if name, err := flannel(); err == nil {
-		os.RemoveAll(filepath.Dir(name))
+	if dir, err := programs(); err == nil {
+		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
@@ -169,11 +176,19 @@ func (d *daemon) waits(text string) {
 
 // get sends a request on the host.
 func (n *node) get(url string) (int, string) {
-	req, err := http.NewRequestWithContext(n.rig.t.Context(), http.MethodGet, url, nil)
+	n.rig.t.Helper()
+	return get(n.rig.t, n.HTTP(), url)
+}
+
+// get sends a request, and returns the status code and the answer. Without an answer,
+// the code is 0 and the text is the error.
+func get(t *testing.T, client *http.Client, url string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
-		n.rig.t.Fatal(err)
+		t.Fatal(err)
 	}
-	resp, err := n.HTTP().Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -252,8 +267,13 @@ func (r *rig) connected(nodes ...*node) {
 	}
 }
 
-func (r *rig) ping(from *netnstest.Host, to netip.Addr) error {
-	out, err := from.Command(r.t.Context(), "ping", "-n", "-c", "1", "-W", "1", to.String()).CombinedOutput()
+func (r *rig) ping(from *netnstest.Host, to netip.Addr) error { return ping(r.t, from, to) }
+
+// ping sends one packet from the network namespace of h. The command may enter another
+// one before it: nsenter and its arguments.
+func ping(t *testing.T, h *netnstest.Host, to netip.Addr, enter ...string) error {
+	command := append(enter, "ping", "-n", "-c", "1", "-W", "1", to.String())
+	out, err := h.Command(t.Context(), command[0], command[1:]...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -286,10 +306,17 @@ type flow struct {
 // startFlow sends 50 packets a second from one pod to another.
 func (r *rig) startFlow(from, to *node) *flow {
 	r.t.Helper()
-	f := &flow{t: r.t, cmd: from.container.Command(context.Background(), "ping", "-n", "-i", "0.02", "-W", "5", to.podAddr().String())}
+	return newFlow(r.t, from.container, to.podAddr())
+}
+
+// newFlow sends 50 packets a second, as ping sends one.
+func newFlow(t *testing.T, h *netnstest.Host, to netip.Addr, enter ...string) *flow {
+	t.Helper()
+	command := append(enter, "ping", "-n", "-i", "0.02", "-W", "5", to.String())
+	f := &flow{t: t, cmd: h.Command(t.Context(), command[0], command[1:]...)}
 	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.out
 	if err := f.cmd.Start(); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return f
 }

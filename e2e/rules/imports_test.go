@@ -79,12 +79,15 @@ var layers = []struct{ from, to string }{
 	{"pkg/uplink", "pkg/inet pkg/netdev pkg/ratelog pkg/reconcile pkg/rtnl"},
 	{"pkg/xtables", ""},
 
-	{"contrib/image", ""},
-	{"contrib/kubernetes", ""},
+	{"contrib/image", "contrib/image/oci"},
+	{"contrib/image/oci", ""},
+	{"contrib/kubernetes", "contrib/kubernetes/render"},
+	{"contrib/kubernetes/render", ""},
 	{"docs", ""},
 	{"Godeps/generate", ""},
 	{"e2e/commandline", "pkg/envflag"},
 	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
+	{"e2e/kube/...", "contrib/image/oci contrib/kubernetes/render e2e/kube/... pkg/netnstest pkg/subnetfile subnet subnet/kube"},
 	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/kube subnet/subnettest/faultproxy"},
 }
 

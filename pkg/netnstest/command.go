@@ -15,13 +15,17 @@ const waitDelay = 5 * time.Second
 // Cmd is an [exec.Cmd] that runs inside a host.
 type Cmd struct {
 	*exec.Cmd
-	host *Host
+	host  *Host
+	forks bool // the program that counts is the first child
 }
 
 // Command prepares a program to run inside the host. The end of ctx or of the lab
 // kills it.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
-	c := exec.CommandContext(ctx, name, args...)
+	return h.command(exec.CommandContext(ctx, name, args...))
+}
+
+func (h *Host) command(c *exec.Cmd) *Cmd {
 	c.WaitDelay = waitDelay
 	return &Cmd{Cmd: c, host: h}
 }
@@ -59,9 +63,7 @@ func (c *Cmd) Output() ([]byte, error) {
 func (h *Host) Exec(command string) string {
 	h.lab.scope.Helper()
 	words := strings.Fields(command)
-	c := &Cmd{Cmd: exec.Command(words[0], words[1:]...), host: h}
-	c.WaitDelay = waitDelay
-	out, err := c.CombinedOutput()
+	out, err := h.command(exec.Command(words[0], words[1:]...)).CombinedOutput()
 	h.check(err, "%s: %s", command, out)
 	return string(out)
 }

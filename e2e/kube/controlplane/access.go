@@ -3,23 +3,31 @@ package controlplane
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 )
 
 // Kubectl runs kubectl as the administrator and returns what it prints.
 func (c *ControlPlane) Kubectl(args ...string) string {
 	c.t.Helper()
-	c.write("admin.conf", c.Kubeconfig(adminToken))
-	cmd := c.host.Command(c.t.Context(), filepath.Join(c.bin, "kubectl"), append([]string{"--kubeconfig=" + c.path("admin.conf")}, args...)...)
+	out, err := c.TryKubectl(args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// TryKubectl is Kubectl for a command that may fail.
+func (c *ControlPlane) TryKubectl(args ...string) (string, error) {
+	cmd := c.host.Command(c.t.Context(), c.Program("kubectl"), append([]string{"--kubeconfig=" + c.path("admin.conf")}, args...)...)
 	var errors bytes.Buffer
 	cmd.Stderr = &errors
 	out, err := cmd.Output()
 	if err != nil {
-		c.t.Fatalf("kubectl %q: %v\n%s", args, err, &errors)
+		err = fmt.Errorf("kubectl %q: %w\n%s", args, err, &errors)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // PatchAs applies a strategic merge patch with the rights of a token. It returns the

@@ -1,6 +1,6 @@
-// Package controlplane runs a Kubernetes control plane for tests: etcd, API server
-// and controller manager, on a host of a lab. All of them are the real programs
-// (e2e/kube/parts). They end with the test.
+// Package controlplane runs a Kubernetes control plane for tests: etcd, API server,
+// controller manager and scheduler, on a host of a lab. All of them are the real
+// programs (e2e/kube/parts). They end with the test.
 package controlplane
 
 import (
@@ -19,31 +19,35 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/coreos/flannel/e2e/kube/component"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-const (
-	// startLimit bounds the wait for a program to answer. Under load the API server
-	// takes ten seconds.
-	startLimit = 2 * time.Minute
-	// port is the API server's.
-	port = "6443"
-)
+// port is the API server's.
+const port = "6443"
 
 // Tokens of the users.
 const (
-	adminToken   = "admin-token"
-	managerToken = "manager-token"
+	adminToken     = "admin-token"
+	managerToken   = "manager-token"
+	schedulerToken = "scheduler-token"
+	// ProxyToken is that of kube-proxy on each node.
+	ProxyToken = "proxy-token"
 	// FlannelToken is that of a user with the rights of the ClusterRole flannel.
 	FlannelToken = "flannel-token"
 )
+
+// KubeletToken returns the token of a node's kubelet.
+func KubeletToken(node string) string { return "kubelet-token-" + node }
 
 // Options are the options of a ControlPlane.
 type Options struct {
 	// ClusterCIDR are the ranges of podCIDRs; empty: none are assigned.
 	ClusterCIDR string
+	// Workers are the names of nodes with kubelets. If there are any, the cluster runs
+	// pods: it has a scheduler and all controllers.
+	Workers []string
 	// Etcd is the etcd program; empty: the one that Kubernetes names.
 	Etcd string
 }
@@ -56,14 +60,8 @@ type ControlPlane struct {
 	options Options
 	bin     string // folder of the programs
 	dir     string
-	running map[string]*process
+	running *component.Set
 	client  *http.Client
-}
-
-// process is one running program.
-type process struct {
-	cmd *netnstest.Cmd
-	log string
 }
 
 // parts builds the programs and returns their folder. A folder that is there is used
@@ -91,7 +89,7 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &ControlPlane{t: t, host: h, options: o, bin: bin, dir: t.TempDir(), running: make(map[string]*process)}
+	c := &ControlPlane{t: t, host: h, options: o, bin: bin, dir: t.TempDir()}
 	c.client = h.HTTP()
 	transport, ok := c.client.Transport.(*http.Transport)
 	if !ok {
@@ -99,20 +97,21 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 	}
 	// The API server makes its own certificate, which the daemons check.
 	transport.TLSClientConfig, transport.DisableKeepAlives = &tls.Config{InsecureSkipVerify: true}, false
-	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		for name := range c.running {
-			c.Kill(name)
-		}
-	})
+	c.running = component.NewSet(t, c.dir)
+	t.Cleanup(transport.CloseIdleConnections)
 	c.SetToken(FlannelToken)
 	c.makeKeys()
+	c.write("admin.conf", c.Kubeconfig(adminToken))
 	c.write("manager.conf", c.Kubeconfig(managerToken))
+	c.write("scheduler.conf", c.Kubeconfig(schedulerToken))
 	c.StartEtcd()
 	c.StartAPIServer()
 	c.grant()
-	if o.ClusterCIDR != "" {
+	if o.ClusterCIDR != "" || len(o.Workers) > 0 {
 		c.StartManager()
+	}
+	if len(o.Workers) > 0 {
+		c.startScheduler()
 	}
 	return c
 }
@@ -121,11 +120,17 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 // reads it when it starts.
 func (c *ControlPlane) SetToken(token string) {
 	c.t.Helper()
-	c.write("tokens.csv", strings.Join([]string{
+	users := []string{
 		adminToken + ",admin,admin,system:masters",
 		managerToken + ",manager,manager,system:masters",
+		schedulerToken + ",system:kube-scheduler,scheduler",
+		ProxyToken + ",system:kube-proxy,proxy",
 		token + ",flannel,flannel",
-	}, "\n")+"\n")
+	}
+	for _, node := range c.options.Workers {
+		users = append(users, KubeletToken(node)+",system:node:"+node+","+node+",system:nodes")
+	}
+	c.write("tokens.csv", strings.Join(users, "\n")+"\n")
 }
 
 // RemoveCertificate makes the API server make another certificate when it starts,
@@ -164,7 +169,7 @@ func (c *ControlPlane) StartEtcd() {
 	c.t.Helper()
 	program := c.options.Etcd
 	if program == "" {
-		program = filepath.Join(c.bin, "etcd")
+		program = c.Program("etcd")
 	}
 	c.start("etcd", program, "--data-dir="+c.path("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380")
@@ -174,17 +179,18 @@ func (c *ControlPlane) StartEtcd() {
 func (c *ControlPlane) StartAPIServer() {
 	c.t.Helper()
 	addr := c.host.Addr().Addr().String()
-	c.start("kube-apiserver", filepath.Join(c.bin, "kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--cert-dir="+c.path("certs"),
-		"--bind-address="+addr, "--advertise-address="+addr, "--secure-port="+port, "--service-cluster-ip-range=10.96.0.0/16",
+	c.start("kube-apiserver", c.Program("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--cert-dir="+c.path("certs"),
+		"--bind-address="+addr, "--advertise-address="+addr, "--secure-port="+port, "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/108",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.pub"),
-		"--service-account-signing-key-file="+c.path("sa.key"), "--authorization-mode=Node,RBAC", "--token-auth-file="+c.path("tokens.csv"))
+		"--service-account-signing-key-file="+c.path("sa.key"), "--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP", "--token-auth-file="+c.path("tokens.csv"))
 	c.AwaitReady()
 }
 
 // AwaitReady waits until the API server is ready: it answers, and reaches etcd.
 func (c *ControlPlane) AwaitReady() {
 	c.t.Helper()
-	netnstest.EventuallyWithin(c.t, startLimit, "wait for kube-apiserver", func() error {
+	netnstest.EventuallyWithin(c.t, component.StartLimit, "wait for kube-apiserver", func() error {
 		code, text, err := c.request(http.MethodGet, "/readyz", "", nil)
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("/readyz answers %d: %s", code, text)
@@ -197,40 +203,44 @@ func (c *ControlPlane) AwaitReady() {
 // taint of the network.
 func (c *ControlPlane) StartManager() {
 	c.t.Helper()
-	c.start("kube-controller-manager", filepath.Join(c.bin, "kube-controller-manager"), "--kubeconfig="+c.path("manager.conf"),
-		"--leader-elect=false", "--bind-address=127.0.0.1", "--cert-dir="+c.path("manager"), "--service-account-private-key-file="+c.path("sa.key"),
-		"--allocate-node-cidrs", "--cluster-cidr="+c.options.ClusterCIDR,
-		"--controllers=node-ipam-controller,node-lifecycle-controller")
+	args := []string{"--kubeconfig=" + c.path("manager.conf"), "--leader-elect=false", "--bind-address=127.0.0.1", "--cert-dir=" + c.path("manager"),
+		"--service-account-private-key-file=" + c.path("sa.key"), "--root-ca-file=" + c.path("certs/apiserver.crt")}
+	if c.options.ClusterCIDR != "" {
+		args = append(args, "--allocate-node-cidrs", "--cluster-cidr="+c.options.ClusterCIDR)
+	}
+	if len(c.options.Workers) == 0 {
+		args = append(args, "--controllers=node-ipam-controller,node-lifecycle-controller")
+	}
+	c.start("kube-controller-manager", c.Program("kube-controller-manager"), args...)
+}
+
+// AssignPodCIDRs restarts the controller manager, so that it assigns podCIDRs.
+func (c *ControlPlane) AssignPodCIDRs(clusterCIDR string) {
+	c.t.Helper()
+	c.options.ClusterCIDR = clusterCIDR
+	c.Kill("kube-controller-manager")
+	c.StartManager()
+}
+
+func (c *ControlPlane) startScheduler() {
+	c.t.Helper()
+	c.start("kube-scheduler", c.Program("kube-scheduler"), "--kubeconfig="+c.path("scheduler.conf"), "--leader-elect=false",
+		"--bind-address=127.0.0.1", "--cert-dir="+c.path("scheduler"))
 }
 
 // Kill ends a program as a power cut does. By SIGTERM an API server stays while its
 // etcd is away.
 func (c *ControlPlane) Kill(name string) {
-	p := c.running[name]
-	if p == nil {
-		return
-	}
-	delete(c.running, name)
-	_ = p.cmd.Process.Kill() // it may have ended
-	_ = p.cmd.Wait()         // its exit is no news
-	if text, err := os.ReadFile(p.log); err == nil && c.t.Failed() {
-		c.t.Logf("the end of the log of %s:\n%s", name, text[max(0, len(text)-1000):])
-	}
+	c.t.Helper()
+	c.running.Kill(name)
 }
+
+// Program returns the path of a program of Kubernetes.
+func (c *ControlPlane) Program(name string) string { return filepath.Join(c.bin, name) }
 
 func (c *ControlPlane) start(name, program string, args ...string) {
 	c.t.Helper()
-	p := &process{cmd: c.host.Command(c.t.Context(), program, args...), log: c.path(name + ".log")}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer log.Close()
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		c.t.Fatalf("start %s: %v", name, err)
-	}
-	c.running[name] = p
+	c.running.Start(name, c.host.Command(c.t.Context(), program, args...))
 }
 
 func (c *ControlPlane) path(name string) string { return filepath.Join(c.dir, name) }

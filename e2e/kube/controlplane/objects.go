@@ -24,10 +24,13 @@ type Node struct {
 		} `json:"taints"`
 	} `json:"spec"`
 	Status struct {
-		Conditions []struct {
-			Type, Status, Reason, Message string
-		} `json:"conditions"`
+		Conditions []Condition `json:"conditions"`
 	} `json:"status"`
+}
+
+// Condition is a condition of a Node.
+type Condition struct {
+	Type, Status, Reason, Message string
 }
 
 // grant gives the user of FlannelToken the ClusterRole flannel.
