@@ -62,6 +62,9 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			if second == nil || second.lease.Subnet != own || second.lease.IPv6Subnet.IsValid() != dual || !second.has(peer) || !first.isClosed() {
 				t.Fatalf("dual %v: the network is %+v, want one for %v with peer %v", dual, second, own, peer)
 			}
+			if second.kept != (fakeKept{first}) {
+				t.Errorf("dual %v: the network before has left %v", dual, second.kept)
+			}
 			stored := r.stored(own)
 			if stored.IPv6Subnet != second.lease.IPv6Subnet || stored.Attrs.PublicIPv6.IsValid() != dual {
 				t.Errorf("dual %v: the store has %+v", dual, stored)

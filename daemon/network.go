@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,6 +33,8 @@ type runner struct {
 	observer   *observer
 	reporter   *reporter
 	reconciles *status.Reconciles
+	// kept is what the network before has left for the next one; nil for nothing.
+	kept io.Closer
 
 	// The functions that reach the kernel and systemd.
 	check  func(network, own netip.Prefix, peers func() []netip.Prefix) (*hostroute.Checker, error)
@@ -57,10 +60,10 @@ func (e *uplinkChangedError) Error() string {
 // until one fails or ctx ends. Errors: *networkSetupError, *uplinkChangedError,
 // *adaptedError, backend.ErrGone, subnet.ErrLost, or the failure.
 func (r *runner) run(ctx context.Context, m *membership) error {
-	network, err := m.backend.Up(ctx, m.lease)
+	network, err := r.up(ctx, m)
 	if err != nil && r.joiner.leaveIPv6Out(m.config, err) {
 		if err = r.joiner.makeBackend(m); err == nil {
-			network, err = m.backend.Up(ctx, m.lease)
+			network, err = r.up(ctx, m)
 		}
 	}
 	if err != nil {
@@ -74,7 +77,35 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 	})
 	err = r.runNetwork(ctx, m, network)
 	r.state.removeNetwork()
-	return r.removeIfLost(ctx, m, errors.Join(err, network.Close()))
+	return r.removeIfLost(ctx, m, errors.Join(err, r.leave(network, err)))
+}
+
+// up sets up the network of m with what the one before has left.
+func (r *runner) up(ctx context.Context, m *membership) (backend.Network, error) {
+	kept := r.kept
+	r.kept = nil
+	return backend.UpWith(ctx, m.backend, m.lease, kept)
+}
+
+// leave closes a network that err has ended. For one that follows at once it keeps what
+// that can use.
+func (r *runner) leave(network backend.Network, err error) error {
+	if _, changed := errors.AsType[*uplinkChangedError](err); !changed && !isAdapted(err) { // promise: packets-wait-for-the-next-network
+		return network.Close()
+	}
+	var closed error
+	r.kept, closed = backend.Leave(network)
+	return closed
+}
+
+// discard closes what a network has left for one that does not follow.
+func (r *runner) discard() error {
+	kept := r.kept
+	r.kept = nil
+	if kept == nil {
+		return nil
+	}
+	return kept.Close()
 }
 
 // runNetwork writes subnet.env, then runs the tasks that end with the network.
@@ -96,11 +127,12 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 // does.
 func (r *runner) control(ctx context.Context, m *membership, network backend.Network) error {
 	tasks := []task{m.renew, m.manager.WatchConfig, r.watchUplinks(m),
-		func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) },
-		func(ctx context.Context) error { return r.checkRoutes(ctx, m) },
+		beside("offloads are not probed", func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) }),
 		func(ctx context.Context) error { return r.watchPeers(ctx, m, network) }}
 	for _, f := range r.state.get().inside(m.config) {
-		tasks = append(tasks, func(ctx context.Context) error { return r.probe(ctx, m, network, f) })
+		tasks = append(tasks,
+			beside("routes to peers are not checked", func(ctx context.Context) error { return r.checkRoutes(ctx, m, f) }),
+			beside("peers are not probed", func(ctx context.Context) error { return r.probe(ctx, m, network, f) }))
 	}
 	return runTogether(ctx, tasks...)
 }
@@ -115,8 +147,10 @@ func (r *runner) watchPeers(ctx context.Context, m *membership, network backend.
 		network.Apply(events)
 		r.reconciles.Store(time.Since(began))
 		r.peers.apply(events)
-		if routes := r.state.get().routes; routes != nil {
-			routes.PeersChanged()
+		for _, routes := range r.state.get().routes {
+			if routes != nil {
+				routes.PeersChanged()
+			}
 		}
 		r.noteApplied(m, network)
 	})
@@ -202,78 +236,70 @@ func (r *runner) noteUplink(f inet.Family, problem error) {
 	})
 }
 
-// checkRoutes checks until ctx ends that no other program's route takes the IPv4
-// packets for peers or for our subnet. A failure to check is logged, and does not end the
-// network.
-func (r *runner) checkRoutes(ctx context.Context, m *membership) error {
-	if m.config.BackendType != "alloc" && slices.Contains(r.state.get().inside(m.config), inet.IPv4) { // alloc has no routes
-		c, err := r.check(m.config.Network, m.lease.Subnet, func() []netip.Prefix { return r.peers.subnets(inet.IPv4) })
-		if err == nil {
-			r.state.update(func(s *progress) { s.routes = c })
-			err = c.Run(ctx)
-			r.state.update(func(s *progress) { s.routes = nil })
-			err = errors.Join(err, c.Close())
-		}
-		if err != nil {
-			log.Warningf("routes to peers are not checked: %v", err)
-		}
+// checkRoutes checks until ctx ends that no other program's route takes the packets of a
+// family for peers or for our subnet.
+func (r *runner) checkRoutes(ctx context.Context, m *membership, f inet.Family) error {
+	if m.config.BackendType == "alloc" { // it has no routes
+		return nil
 	}
-	<-ctx.Done()
-	return nil
+	c, err := r.check(m.config.RangeOf(f).Network, m.lease.SubnetOf(f), func() []netip.Prefix { return r.peers.subnets(f) })
+	if err != nil {
+		return err
+	}
+	r.state.update(func(s *progress) { s.routes[f] = c })
+	err = c.Run(ctx)
+	r.state.update(func(s *progress) { s.routes[f] = nil })
+	return errors.Join(err, c.Close())
 }
 
-// probe probes the peers of a family until ctx ends. A failure to probe is logged,
-// and does not end the network.
+// probe probes the peers of a family until ctx ends.
 func (r *runner) probe(ctx context.Context, m *membership, network backend.Network, f inet.Family) error {
-	if r.options.probeInterval > 0 && all.CarriesPackets(m.config.BackendType) {
-		p := probe.New(probe.Config{
-			Subnet: m.lease.SubnetOf(f), MTU: network.MTU(), Interval: r.options.probeInterval,
-			Peers: func() []netip.Prefix { return r.peers.subnets(f) },
-			Changed: func(peer netip.Prefix, silent bool) {
-				if r.peers.has(peer) { // observer reports a peer that left as such
-					r.observer.peerSilent(peer, silent)
-				}
-			},
-		})
-		r.state.update(func(s *progress) { s.probers[f] = p })
-		if err := p.Run(ctx); err != nil {
-			log.Warningf("peers are not probed: %v", err)
-			r.state.update(func(s *progress) { s.probers[f] = nil })
-		}
+	if r.options.probeInterval == 0 || !all.CarriesPackets(m.config.BackendType) {
+		return nil
 	}
-	<-ctx.Done()
-	return nil
+	p := probe.New(probe.Config{
+		Subnet: m.lease.SubnetOf(f), MTU: network.MTU(), Interval: r.options.probeInterval,
+		Peers: func() []netip.Prefix { return r.peers.subnets(f) },
+		Changed: func(peer netip.Prefix, silent bool) {
+			if r.peers.has(peer) { // observer reports a peer that left as such
+				r.observer.peerSilent(peer, silent)
+			}
+		},
+	})
+	r.state.update(func(s *progress) { s.probers[f] = p })
+	err := p.Run(ctx)
+	if err != nil {
+		r.state.update(func(s *progress) { s.probers[f] = nil })
+	}
+	return err
 }
 
-// probeOffloads probes the offloads on the paths to the peers until ctx ends. A failure
-// to probe is logged, and does not end the network.
+// probeOffloads probes the offloads on the paths to the peers until ctx ends.
 func (r *runner) probeOffloads(ctx context.Context, m *membership, network backend.Network) error {
-	if r.options.probesOffloads(m.config) {
-		now := r.state.get()
-		o, err := newOffloads(r.options, now.uplinks(), offloadprobe.Config{
-			Locals: offloadAddrs(m.config, &m.lease, now.inside(m.config)), MTU: network.MTU(), Interval: r.options.offloadInterval,
-			Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
-				for _, l := range leases {
-					peers = append(peers, offloadPeers(m.config, l)...)
-				}
-				return peers
-			}),
-			Changed: func(c offloadprobe.Change) {
-				if r.peers.has(c.Peer) {
-					r.observer.offloadChanged(c)
-				}
-			},
-		})
-		if err == nil {
-			r.state.update(func(s *progress) { s.offloads = o })
-			err = o.Run(ctx)
-			r.state.update(func(s *progress) { s.offloads = nil })
-			o.close()
-		}
-		if err != nil {
-			log.Warningf("offloads are not probed: %v", err)
-		}
+	if !r.options.probesOffloads(m.config) {
+		return nil
 	}
-	<-ctx.Done()
-	return nil
+	now := r.state.get()
+	o, err := newOffloads(r.options, now.uplinks(), offloadprobe.Config{
+		Locals: offloadAddrs(m.config, &m.lease, now.inside(m.config)), MTU: network.MTU(), Interval: r.options.offloadInterval,
+		Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
+			for _, l := range leases {
+				peers = append(peers, offloadPeers(m.config, l)...)
+			}
+			return peers
+		}),
+		Changed: func(c offloadprobe.Change) {
+			if r.peers.has(c.Peer) {
+				r.observer.offloadChanged(c)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	r.state.update(func(s *progress) { s.offloads = o })
+	err = o.Run(ctx)
+	r.state.update(func(s *progress) { s.offloads = nil })
+	return err
 }

@@ -70,12 +70,16 @@ func (p *peers) subnets(f inet.Family) []netip.Prefix {
 	return all
 }
 
-// leases returns the peers' leases, each once, in order of their subnets.
+// leases returns the peers' leases, each once, in order of their subnets. A lease one
+// part of which another lease has now is returned with the other part alone.
 func (p *peers) leases() []*subnet.Lease {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]*subnet.Lease, 0, len(p.known))
-	for _, l := range p.known {
+	for known, l := range p.known {
+		if slices.ContainsFunc(l.Parts(), func(part netip.Prefix) bool { return p.known[part] != nil && p.known[part].Key() != l.Key() }) {
+			l = new(subnet.Lease{Attrs: l.Attrs, Rev: l.Rev, Created: l.Created}.WithSubnet(known))
+		}
 		all = append(all, l)
 	}
 	order := func(a, b *subnet.Lease) int {

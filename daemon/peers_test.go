@@ -41,3 +41,19 @@ func TestPeersAnnounceJoiningAndLeaving(t *testing.T) {
 		t.Errorf("the leases are %v", got)
 	}
 }
+
+// A host has moved its IPv4 subnet to another lease. Its IPv6 subnet, which is still
+// known, does not bring the former lease back.
+func TestPeersKeepOneLeaseOfASubnet(t *testing.T) {
+	p := newPeers(new(observer))
+	ipv4, ipv6 := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("fd00:5:0:1::/64")
+	before, now := &subnet.Lease{Subnet: ipv4, IPv6Subnet: ipv6}, &subnet.Lease{Subnet: ipv4}
+	p.apply([]subnet.Event{{Type: subnet.Added, Lease: before}, {Type: subnet.Added, Lease: before, Family: inet.IPv6}})
+	if got := p.leases(); len(got) != 1 || got[0] != before {
+		t.Errorf("the leases are %v", got)
+	}
+	p.apply([]subnet.Event{{Type: subnet.Added, Lease: now}})
+	if got := p.leases(); len(got) != 2 || got[0].Key()+" "+got[1].Key() != "0.0.0.0-0&fd00:5:0:1::-64 10.5.1.0-24" {
+		t.Errorf("the leases are %v", got)
+	}
+}

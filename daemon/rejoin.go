@@ -103,6 +103,11 @@ func (e *adaptedError) Error() string { return e.reason.Error() }
 
 func (e *adaptedError) Unwrap() error { return e.reason }
 
+func isAdapted(err error) bool {
+	_, ok := errors.AsType[*adaptedError](err)
+	return ok
+}
+
 // adapt prepares m for a changed configuration, or replaces a part of the lease that
 // is lost. The network runs on meanwhile, and nothing keeps the lease; adapt waits
 // for the store. It returns *adaptedError then, and any other reason as it is.

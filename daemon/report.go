@@ -153,8 +153,10 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		missing("containers that start now get old values: %v", err)
 	}
 	s.NotReady = append(s.NotReady, r.checks.differences(p.network, factor)...)
-	if p.routes != nil {
-		s.NotReady = append(s.NotReady, lines(p.routes.Check())...)
+	for _, f := range p.inside(p.config) {
+		if routes := p.routes[f]; routes != nil {
+			s.NotReady = append(s.NotReady, lines(routes.Check())...)
+		}
 	}
 	return s, peers
 }
@@ -189,8 +191,8 @@ func describeBackend(s progress) *status.Backend {
 		if m := probes[p.Subnet]; m.Sent > 0 {
 			measured = &status.Probe{RTTSeconds: m.RTT.Seconds(), Loss: m.Loss(), MTU: m.MTU, Silent: m.Silent, Since: m.Since}
 		}
-		if p.Problem == "" && s.routes != nil {
-			if err := s.routes.Problem(p.Subnet); err != nil {
+		if routes := s.routes[inet.Of(p.Subnet.Addr())]; p.Problem == "" && routes != nil {
+			if err := routes.Problem(p.Subnet); err != nil {
 				p.Problem = err.Error()
 			}
 		}

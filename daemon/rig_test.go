@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
@@ -244,14 +245,18 @@ func (b *fakeBackend) Attrs() subnet.Attrs {
 	return b.host
 }
 
-func (b *fakeBackend) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {
+func (b *fakeBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
+	return b.UpWith(ctx, l, nil)
+}
+
+func (b *fakeBackend) UpWith(_ context.Context, l subnet.Lease, kept io.Closer) (backend.Network, error) {
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
 	b.rig.ups++
 	if b.rig.upErr != nil {
 		return nil, b.rig.upErr
 	}
-	n := &fakeNetwork{lease: l, breaks: make(chan error, 1), peers: make(map[netip.Prefix]bool), applied: make(chan struct{})}
+	n := &fakeNetwork{lease: l, kept: kept, breaks: make(chan error, 1), peers: make(map[netip.Prefix]bool), applied: make(chan struct{})}
 	b.rig.networks <- n
 	return n, nil
 }
@@ -259,6 +264,7 @@ func (b *fakeBackend) Up(_ context.Context, l subnet.Lease) (backend.Network, er
 // fakeNetwork carries nothing.
 type fakeNetwork struct {
 	lease  subnet.Lease
+	kept   io.Closer  // of the network before
 	breaks chan error // what Run returns
 
 	mu      sync.Mutex // guards what follows
@@ -305,6 +311,13 @@ func (n *fakeNetwork) Close() error {
 	n.closed = true
 	return n.closing
 }
+
+func (n *fakeNetwork) Leave() (io.Closer, error) { return fakeKept{n}, n.Close() }
+
+// fakeKept is what a network has left.
+type fakeKept struct{ by *fakeNetwork }
+
+func (fakeKept) Close() error { return nil }
 
 func (n *fakeNetwork) failClose(err error) {
 	n.mu.Lock()

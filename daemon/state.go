@@ -45,11 +45,11 @@ type progress struct {
 	config      *subnet.Config
 	manager     *subnet.Manager
 	network     backend.Network
-	applied     bool                              // network has its first full set of peers
-	probers     [len(inet.Families)]*probe.Prober // by family; nil while its peers are not probed
-	routes      *hostroute.Checker                // of IPv4; nil while routes are not checked
-	offloads    *offloads                         // nil while offloads are not probed
-	ready       bool                              // the daemon has been ready at least once
+	applied     bool                                   // network has its first full set of peers
+	probers     [len(inet.Families)]*probe.Prober      // by family; nil while its peers are not probed
+	routes      [len(inet.Families)]*hostroute.Checker // by family; nil while routes are not checked
+	offloads    *offloads                              // nil while offloads are not probed
+	ready       bool                                   // the daemon has been ready at least once
 }
 
 // outside returns the families of outer headers that this host can send.

@@ -32,10 +32,11 @@ type supervisor struct {
 // Run runs networks, one after the other, until ctx ends or one fails. If the first
 // one cannot be set up, Run fails. It keeps the lease if a later one cannot: the
 // next change of the uplink may make it possible.
-func (s *supervisor) Run(ctx context.Context) error {
+func (s *supervisor) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.runner.discard()) }()
 	pauses := backoff.New()
 	var deleted time.Time // the last time that the device was deleted
-	err := s.runner.run(ctx, s.member)
+	err = s.runner.run(ctx, s.member)
 	for first := true; ; first = false {
 		gone := errors.Is(err, backend.ErrGone)
 		pause := !first && isSetupError(err)
@@ -77,11 +78,6 @@ func isSetupError(err error) bool {
 	return ok
 }
 
-func isAdapted(err error) bool {
-	_, ok := errors.AsType[*adaptedError](err)
-	return ok
-}
-
 // keepLease renews the lease without a network: for pause (nil), or until the
 // uplink changes (*uplinkChangedError) or the lease is lost (subnet.ErrLost).
 func (s *supervisor) keepLease(ctx context.Context, pause time.Duration, reason error) error {
@@ -89,6 +85,9 @@ func (s *supervisor) keepLease(ctx context.Context, pause time.Duration, reason 
 	ratelog.Warningf("make the network anew: failed, keep the lease and try again subnet=%s reason=%q", m.lease.Subnets(), reason)
 	if isSetupError(reason) {
 		s.runner.noteUplink(s.state.get().outside()[0], reason)
+	}
+	if err := s.runner.discard(); err != nil {
+		log.Warningf("close the network before: %v", err)
 	}
 	limited, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()

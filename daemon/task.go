@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 
+	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -18,4 +19,16 @@ func runTogether(ctx context.Context, tasks ...task) error {
 		g.Go(func() error { return task(ctx) })
 	}
 	return g.Wait()
+}
+
+// beside returns a task that does not end before ctx, and does not fail: if run does, it
+// logs the loss and the reason.
+func beside(loss string, run task) task {
+	return func(ctx context.Context) error {
+		if err := run(ctx); err != nil {
+			log.Warningf("%s: %v", loss, err)
+		}
+		<-ctx.Done()
+		return nil
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
 )
@@ -19,6 +20,17 @@ import (
 type fault struct {
 	name  string
 	cause func(r *faultRig, rnd *rand.Rand) (mend func(), hurt []*faultHost)
+	// family: only its packets may be lost; nil: those of both.
+	family *inet.Family
+	// between: only packets between two of the hosts may be lost.
+	between bool
+}
+
+// hurts reports whether a fault of some hosts may cost packets of a flow.
+func (f fault) hurts(hosts []*faultHost, fl *flow) bool {
+	has := func(n *node) bool { return slices.ContainsFunc(hosts, func(h *faultHost) bool { return h.node == n }) }
+	from, to := has(fl.from), has(fl.to)
+	return (f.family == nil || *f.family == fl.family) && (from && to || !f.between && (from || to))
 }
 
 // faults are in an order that a seed relies on: new ones go to the end.
@@ -93,7 +105,7 @@ var faults = []fault{
 		return nil, nil
 	}},
 	{name: "key deleted", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
-		r.keys.del(r.t, "subnets/"+r.one(rnd).leaseKey())
+		r.keys.del(r.t, "subnets/"+r.one(rnd).storedKey())
 		return nil, nil
 	}},
 	{name: "all keys deleted", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
@@ -102,7 +114,7 @@ var faults = []fault{
 		return nil, nil
 	}},
 	{name: "lease expired", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
-		answer, err := r.keys.Get(limited(r.t), prefix+"/subnets/"+r.one(rnd).leaseKey())
+		answer, err := r.keys.Get(limited(r.t), prefix+"/subnets/"+r.one(rnd).storedKey())
 		r.must(err)
 		if len(answer.Kvs) == 1 && answer.Kvs[0].Lease != 0 {
 			_, err = r.keys.Revoke(limited(r.t), clientv3.LeaseID(answer.Kvs[0].Lease))
@@ -119,7 +131,7 @@ var faults = []fault{
 	}},
 	{name: "configuration changed", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
 		r.keys.put(r.t, "config", `{"Network": "10.6.0.0/16"}`, 0)
-		return func() { r.keys.put(r.t, "config", networkConfig, 0) }, nil
+		return func() { r.keys.put(r.t, "config", r.config(), 0) }, nil
 	}},
 	{name: "uplink down", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
@@ -127,31 +139,34 @@ var faults = []fault{
 		return func() {
 			h.Up(netnstest.Uplink)
 			r.addDefaultRoute(h) // the kernel has removed it with the link
+			if r.dual {
+				r.addIPv6(h) // both address and route are gone
+			}
 		}, []*faultHost{h}
 	}},
 	repaired("device deleted", "ip", "link", "del", "flannel0"),
-	repaired("route deleted", "ip", "route", "del", "10.5.0.0/16", "dev", "flannel0"),
+	repaired("route deleted", "ip", "route", "del", "10.5.0.0/16", "dev", "flannel0").of(inet.IPv4),
 	{name: "uplink's MTU changed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
 		h.SetMTU(netnstest.Uplink, 1400)
 		return func() { h.SetMTU(netnstest.Uplink, 1500) }, []*faultHost{h}
 	}},
 	// The address of a host that has moved away may be another one's next.
-	{name: "uplink's address changed", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+	{name: "uplink's address changed", family: new(inet.IPv4), cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
-		r.readdress(h, r.freeAddr(rnd))
+		r.readdress(h, r.freeAddr(rnd, inet.IPv4))
 		return nil, []*faultHost{h}
 	}},
-	{name: "uplink's address gone for a while", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+	{name: "uplink's address gone for a while", family: new(inet.IPv4), cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
 		h.DelAddr(netnstest.Uplink, h.addr)
-		h.addr = r.freeAddr(rnd)
+		h.addr = r.freeAddr(rnd, inet.IPv4)
 		return func() { h.AddAddr(netnstest.Uplink, h.addr); r.addDefaultRoute(h) }, []*faultHost{h}
 	}},
-	{name: "uplink's address changed there and back", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+	{name: "uplink's address changed there and back", family: new(inet.IPv4), cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
 		before := h.addr
-		r.readdress(h, r.freeAddr(rnd))
+		r.readdress(h, r.freeAddr(rnd, inet.IPv4))
 		return func() { r.readdress(h, before) }, []*faultHost{h}
 	}},
 	{name: "etcd restored from a hot copy", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
@@ -182,12 +197,19 @@ func (r *faultRig) addDefaultRoute(h *faultHost) {
 	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), r.lab.Router().Addr().Addr(), "")
 }
 
-// freeAddr is one of few that no host has at present.
-func (r *faultRig) freeAddr(rnd *rand.Rand) netip.Prefix {
+// freeAddr is one of few of a family that no host has at present.
+func (r *faultRig) freeAddr(rnd *rand.Rand, f inet.Family) netip.Prefix {
+	router := r.lab.Router().Addr()
+	if f == inet.IPv6 {
+		router = r.lab.Router().IPv6Addr()
+	}
 	var free []netip.Prefix
 	for i := range 2 * len(r.hosts) {
-		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 77, byte(100 + i)}), r.lab.Router().Addr().Bits())
-		if !slices.ContainsFunc(r.hosts, func(h *faultHost) bool { return h.addr == a }) {
+		b := router.Addr().AsSlice()
+		b[len(b)-1] = byte(100 + i)
+		addr, _ := netip.AddrFromSlice(b)
+		a := netip.PrefixFrom(addr, router.Bits())
+		if !slices.ContainsFunc(r.hosts, func(h *faultHost) bool { return h.addrOf(f) == a }) {
 			free = append(free, a)
 		}
 	}
@@ -201,6 +223,12 @@ func repaired(name string, command ...string) fault {
 		h.run(command...)
 		return nil, []*faultHost{h}
 	}}
+}
+
+// of limits a fault to a family.
+func (f fault) of(family inet.Family) fault {
+	f.family = &family
+	return f
 }
 
 // proxyFault is a fault of the way of some hosts to etcd.
@@ -246,7 +274,7 @@ func (r *faultRig) compact() {
 func (r *faultRig) newStore() {
 	r.t.Helper()
 	r.etcd.Restart()
-	r.keys.put(r.t, "config", networkConfig, 0)
+	r.keys.put(r.t, "config", r.config(), 0)
 	r.history.erase()
 	r.history.follow(r.t)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,8 @@ var ownerModel = porcupine.Model{
 		s, op := state.(ownership), input.(leaseOp)
 		switch op.kind {
 		case written:
-			if op.rev <= s.rev || s.live && s.holder != op.host {
+			moved := !s.live && op.rev == s.rev // from a key with other parts, in one transaction
+			if op.rev <= s.rev && !moved || s.live && s.holder != op.host {
 				return false, s
 			}
 			return true, ownership{op.host, true, op.rev}
@@ -85,9 +87,11 @@ func newHistory(client *clientv3.Client) *history {
 
 func (h *history) now() int64 { return time.Since(h.began).Nanoseconds() }
 
-// add must be called with mu held.
+// add records a step for each part of a lease. It must be called with mu held.
 func (h *history) add(key string, op leaseOp, call, end int64) {
-	h.ops[key] = append(h.ops[key], porcupine.Operation{Input: op, Call: call, Return: end})
+	for part := range strings.SplitSeq(key, "&") {
+		h.ops[part] = append(h.ops[part], porcupine.Operation{Input: op, Call: call, Return: end})
+	}
 }
 
 // follow records etcd's watch, beginning with the present keys. After leave and
@@ -184,8 +188,11 @@ func (h *history) recordDaemon(ctx context.Context, n *faultHost) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := strings.ReplaceAll(s.Lease.Subnet.String(), "/", "-")
-	h.add(key, leaseOp{kind: reported, host: n.id}, call, h.now())
+	for _, subnet := range []netip.Prefix{s.Lease.Subnet, s.Lease.IPv6Subnet} {
+		if subnet.IsValid() {
+			h.add(strings.ReplaceAll(subnet.String(), "/", "-"), leaseOp{kind: reported, host: n.id}, call, h.now())
+		}
+	}
 }
 
 // check compares the record of every subnet with the model.
@@ -238,6 +245,8 @@ func TestOwnerModel(t *testing.T) {
 		{"two believe", []leaseOp{{written, a, 1}, {expired, a, 2}, {written, b, 3}, {reported, a, 0}}, false},
 		{"never written", []leaseOp{{reported, a, 0}}, false},
 		{"deleted twice", []leaseOp{{written, a, 1}, {expired, a, 2}, {expired, a, 3}}, false},
+		{"moved to a key with another part", []leaseOp{{written, a, 1}, {expired, a, 2}, {written, a, 2}, {reported, a, 0}}, true},
+		{"written twice at one revision", []leaseOp{{written, a, 1}, {written, a, 1}}, false},
 		{"a new store", []leaseOp{{written, a, 7}, {kind: erased}, {reported, a, 0}, {written, a, 2}}, true},
 	} {
 		h := newHistory(nil)

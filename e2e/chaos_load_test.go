@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 const (
@@ -20,10 +22,11 @@ const (
 	answerLimit = 2 * time.Second
 )
 
-// flow is a container that sends requests to another one all the time, and
-// counts the answers.
+// flow is a container that sends requests of one family to another one all the time,
+// and counts the answers.
 type flow struct {
 	from, to *node
+	family   inet.Family
 	conn     net.PacketConn
 
 	mu       sync.Mutex // guards the fields below
@@ -32,14 +35,14 @@ type flow struct {
 	answered uint64               // the highest number that has
 }
 
-// startLoad sends between all containers, each way, until the test ends.
-func startLoad(t *testing.T, nodes []*node) []*flow {
+// startLoad sends packets of a family between all containers, each way, until the test
+// ends.
+func startLoad(t *testing.T, nodes []*node, family inet.Family) []*flow {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	listen := func(n *node, port uint16) net.PacketConn {
-		addr := netip.AddrPortFrom(n.containerAddr(), port).String()
-		c, err := n.container.ListenPacket(ctx, "udp4", addr)
+		c, err := n.container.ListenPacket(ctx, "udp", netip.AddrPortFrom(n.containerAddrOf(family), port).String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,8 +58,8 @@ func startLoad(t *testing.T, nodes []*node) []*flow {
 			if from == to {
 				continue
 			}
-			f := &flow{from: from, to: to, conn: listen(from, 0), waiting: make(map[uint64]time.Time)}
-			work.Go(func() { f.ask(ctx, to.containerAddr()) })
+			f := &flow{from: from, to: to, family: family, conn: listen(from, 0), waiting: make(map[uint64]time.Time)}
+			work.Go(func() { f.ask(ctx, to.containerAddrOf(family)) })
 			work.Go(func() { f.listen(ctx) })
 			flows = append(flows, f)
 		}
@@ -114,7 +117,7 @@ func (f *flow) works(t *testing.T) {
 	f.mu.Lock()
 	now := f.next
 	f.mu.Unlock()
-	eventually(t, fmt.Sprintf("%s reaches %s", f.from.Name(), f.to.Name()), func() error {
+	eventually(t, fmt.Sprintf("%s reaches %s by %v", f.from.Name(), f.to.Name(), f.family), func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.answered <= now {
@@ -156,8 +159,8 @@ func (f *flow) lost(from, to time.Time) error {
 			return nil
 		}
 		if time.Since(to) > answerLimit {
-			return fmt.Errorf("%d packets from %s to %s were lost, the first %v after the fault began",
-				count, f.from.Name(), f.to.Name(), first.Sub(from).Round(time.Millisecond))
+			return fmt.Errorf("%d %v packets from %s to %s were lost, the first %v after the fault began",
+				count, f.family, f.from.Name(), f.to.Name(), first.Sub(from).Round(time.Millisecond))
 		}
 		<-time.After(sendEvery)
 	}

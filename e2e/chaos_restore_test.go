@@ -35,7 +35,7 @@ func putBack(r *faultRig) (change func()) {
 func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault {
 	return fault{name: name, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h := r.one(rnd)
-		key := "subnets/" + h.leaseKey()
+		key := "subnets/" + h.storedKey()
 		change := prepare(r)
 		r.fill(r.revision() + 20) // beyond what the new data bring along
 		r.keys.del(r.t, key)
@@ -53,7 +53,7 @@ func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault
 			for _, other := range r.hosts { // their keys are there before the revision is chosen
 				if other != h {
 					eventually(r.t, "the hosts that run create their keys", func() error {
-						_, err := r.written("subnets/" + other.leaseKey())
+						_, err := r.written("subnets/" + other.storedKey())
 						return err
 					})
 				}
@@ -78,7 +78,7 @@ func pausedAcross(name string, equal bool, prepare func(*faultRig) func()) fault
 			if took := time.Since(began); took > limit {
 				r.t.Errorf("%s: two hosts held %s for %v", name, key, took)
 			}
-			if value := r.keys.list(r.t, "subnets")[h.leaseKey()]; value != fmt.Sprintf(`{"PublicIP":%q,"NodeID":"other"}`, otherAddr) {
+			if value := r.keys.list(r.t, "subnets")[h.storedKey()]; value != fmt.Sprintf(`{"PublicIP":%q,"NodeID":"other"}`, otherAddr) {
 				r.t.Errorf("%s: the paused host has overwritten the other's key: %s", name, value)
 			}
 			r.keys.del(r.t, key)

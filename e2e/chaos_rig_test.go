@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 	"github.com/coreos/flannel/subnet/subnettest/faultproxy"
@@ -23,6 +24,7 @@ const firstProxyPort = 3000
 type faultRig struct {
 	t       *testing.T
 	lab     *netnstest.Lab
+	dual    bool // both families inside
 	etcd    *etcdserver.Cluster
 	keys    keysV3 // past the proxies
 	history *history
@@ -37,6 +39,7 @@ type faultHost struct {
 	proxies []*faultproxy.Proxy // one for each member
 	id      string              // its NodeID
 	addr    netip.Prefix        // its uplink's, at present
+	addr6   netip.Prefix        // that of IPv6; invalid without
 	used    resources           // by this run, when it was young
 	// unrecorded: the history does not record which subnet the daemon reports.
 	unrecorded atomic.Bool
@@ -44,10 +47,21 @@ type faultHost struct {
 
 const networkConfig = `{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0"}`
 
-func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
+// dualConfig has a network of both families.
+const dualConfig = `{"Network": "10.5.0.0/16", "SubnetMax": "10.5.99.0", "IPv6Network": "` + ipv6Network + `"}`
+
+// config is the network's configuration.
+func (r *faultRig) config() string {
+	if r.dual {
+		return dualConfig
+	}
+	return networkConfig
+}
+
+func newFaultRig(t *testing.T, hosts int, dual bool, args ...string) *faultRig {
 	t.Helper()
 	netnstest.Require(t)
-	r := &faultRig{t: t, lab: netnstest.New(t)}
+	r := &faultRig{t: t, lab: netnstest.New(t), dual: dual}
 	store := r.lab.Host("etcd")
 	r.etcd = etcdserver.StartCluster(t, 3, etcdserver.Options{
 		Listen:  net.JoinHostPort(store.Addr().Addr().String(), "2379"),
@@ -55,7 +69,7 @@ func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
 		Args:    []string{"--log-level=info"}, // the log has a line when it serves
 	})
 	r.keys = openV3(t, store, r.etcd.URLs()...)
-	r.keys.put(t, "config", networkConfig, 0)
+	r.keys.put(t, "config", r.config(), 0)
 	r.history = newHistory(r.keys.Client)
 	r.history.follow(t)
 	var nodes []*node
@@ -67,21 +81,36 @@ func newFaultRig(t *testing.T, hosts int, args ...string) *faultRig {
 			h.proxies = append(h.proxies, startProxy(t, store, addr, strings.TrimPrefix(url, "http://")))
 			endpoints = append(endpoints, "http://"+addr)
 		}
-		host := r.lab.Host(fmt.Sprintf("host%d", i))
+		host := r.host(fmt.Sprintf("host%d", i))
 		h.node = newNode(t, host, strings.Join(endpoints, ","), args...)
-		h.addr = host.Addr()
+		h.addr, h.addr6 = host.Addr(), host.IPv6Addr()
 		h.plantForeign()
 		h.start()
 		h.id = h.nodeID()
 		h.addContainer()
+		if dual {
+			h.AddIPv6("docker0", h.container, h.ipv6Subnet())
+		}
 		r.hosts = append(r.hosts, h)
 		nodes = append(nodes, h.node)
 	}
-	r.flows = startLoad(t, nodes)
+	r.flows = startLoad(t, nodes, inet.IPv4)
+	if dual {
+		r.flows = append(r.flows, startLoad(t, nodes, inet.IPv6)...)
+	}
 	for _, f := range r.flows {
 		f.works(t)
 	}
 	return r
+}
+
+// host makes a host with an address of each family inside.
+func (r *faultRig) host(name string) *netnstest.Host {
+	r.t.Helper()
+	if r.dual {
+		return r.lab.DualHost(name)
+	}
+	return r.lab.Host(name)
 }
 
 func startProxy(t *testing.T, h *netnstest.Host, listen, to string) *faultproxy.Proxy {
@@ -117,22 +146,34 @@ func each(hosts []*faultHost, do func(*faultproxy.Proxy)) {
 	}
 }
 
+// storedKey is the name of the host's lease below <prefix>/subnets/.
+func (h *faultHost) storedKey() string {
+	key := h.leaseKey()
+	if p := h.ipv6Subnet(); p.IsValid() {
+		key += "&" + strings.ReplaceAll(p.String(), "/", "-")
+	}
+	return key
+}
+
 // tables compares every host's peers with the leases in the store.
 func (r *faultRig) tables() error {
-	leases := make(map[netip.Prefix]netip.Addr)
-	for _, h := range r.hosts {
-		leases[h.subnet()] = h.addr.Addr()
-	}
 	stored := r.keys.list(r.t, "subnets")
-	if len(stored) != len(leases) {
-		return fmt.Errorf("the store has %d keys for %d hosts: %v", len(stored), len(leases), stored)
+	if len(stored) != len(r.hosts) {
+		return fmt.Errorf("the store has %d keys for %d hosts: %v", len(stored), len(r.hosts), stored)
 	}
-	for subnet, addr := range leases {
-		key := strings.ReplaceAll(subnet.String(), "/", "-")
-		if want := fmt.Sprintf(`"PublicIP":"%v"`, addr); !strings.Contains(stored[key], want) {
+	leases := make(map[netip.Prefix]netip.Addr) // the parts of all
+	for _, h := range r.hosts {
+		key, want := h.storedKey(), fmt.Sprintf(`"PublicIP":"%v"`, h.addr.Addr())
+		leases[h.subnet()] = h.addr.Addr()
+		if r.dual {
+			want += fmt.Sprintf(`,"PublicIPv6":"%v"`, h.addr6.Addr())
+			leases[h.ipv6Subnet()] = h.addr6.Addr()
+		}
+		if !strings.Contains(stored[key], want) {
 			return fmt.Errorf("key %s has %q, want %s", key, stored[key], want)
 		}
 	}
+	parts := len(leases) / len(r.hosts)
 	for _, h := range r.hosts {
 		s, err := h.readStatus()
 		if err != nil {
@@ -141,8 +182,8 @@ func (r *faultRig) tables() error {
 		if !s.Ready || s.Lease.Subnet != h.subnet() {
 			return fmt.Errorf("host %s: ready %v with %v, subnet.env has %v", h.Name(), s.Ready, s.Lease.Subnet, h.subnet())
 		}
-		if len(s.Backend.Peers) != len(leases)-1 {
-			return fmt.Errorf("host %s has %d peers, the store %d", h.Name(), len(s.Backend.Peers), len(leases)-1)
+		if len(s.Backend.Peers) != len(leases)-parts {
+			return fmt.Errorf("host %s has %d peers, the store %d", h.Name(), len(s.Backend.Peers), len(leases)-parts)
 		}
 		for _, p := range s.Backend.Peers {
 			if leases[p.Subnet] != p.PublicIP {

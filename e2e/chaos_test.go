@@ -46,12 +46,16 @@ var (
 // store. No packet was lost except by hosts with the fault, the flows of all
 // containers take the fast path, nothing leaked, no fault of offloads is named, and the
 // state of other programs is unchanged.
-func TestChaos(t *testing.T) {
+func TestChaos(t *testing.T) { testChaos(t, faults, false, *chaosTime) }
+
+// testChaos chooses from faults that -chaos-faults allows.
+func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration, args ...string) {
+	t.Helper()
 	seed := *chaosSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("replay with: go test ./e2e -run '^TestChaos$' -chaos-seed %d -chaos-rounds N", seed)
+	t.Logf("replay with: go test ./e2e -run '^%s$' -chaos-seed %d -chaos-rounds N", t.Name(), seed)
 	only, err := regexp.Compile(*chaosFaults)
 	if err != nil {
 		t.Fatalf("parse -chaos-faults: %v", err)
@@ -61,12 +65,12 @@ func TestChaos(t *testing.T) {
 		t.Fatalf("-chaos-faults %q chooses no fault", *chaosFaults)
 	}
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	r := newFaultRig(t, chaosHosts, "-ip-masq", "-offload-probe-interval=1s")
+	r := newFaultRig(t, chaosHosts, dual, append(args, "-ip-masq", "-offload-probe-interval=1s")...)
 	r.askDaemons()
 	began, count := time.Now(), make(map[string]int)
 	var slowest time.Duration
 	rounds := 0
-	for ; *chaosRounds > 0 && rounds < *chaosRounds || *chaosRounds == 0 && time.Since(began) < *chaosTime; rounds++ {
+	for ; *chaosRounds > 0 && rounds < *chaosRounds || *chaosRounds == 0 && time.Since(began) < limit; rounds++ {
 		f := chosen[rnd.IntN(len(chosen))]
 		took := r.round(f, rnd)
 		t.Logf("round %d: %s: tables equalled the store after %v", rounds+1, f.name, took.Round(time.Millisecond))
@@ -96,11 +100,8 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 	}
 	took := r.converge(f.name)
 	gap := time.Duration(0)
-	isHurt := func(n *node) bool {
-		return slices.ContainsFunc(hurt, func(h *faultHost) bool { return h.node == n })
-	}
 	for _, fl := range r.flows {
-		if isHurt(fl.from) || isHurt(fl.to) {
+		if f.hurts(hurt, fl) {
 			fl.works(r.t)
 			gap = max(gap, fl.gap(began))
 		}
@@ -111,7 +112,7 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 	recovered := time.Now()
 	for _, fl := range r.flows {
 		from := began
-		if isHurt(fl.from) || isHurt(fl.to) {
+		if f.hurts(hurt, fl) {
 			from = recovered
 		}
 		fl.works(r.t) // so that there is something to count

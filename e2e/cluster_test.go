@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet/subnettest/etcdserver"
 )
@@ -198,6 +199,15 @@ func (n *node) addContainerOn(bridge string) {
 // containerAddr is the address of the node's container, whether it exists or
 // not.
 func (n *node) containerAddr() netip.Addr { return n.gateway().Addr().Next() }
+
+// containerAddrOf is the container's address of a family. That of IPv6 is there if the
+// container has one.
+func (n *node) containerAddrOf(f inet.Family) netip.Addr {
+	if f == inet.IPv6 {
+		return n.container.IPv6Addr().Addr()
+	}
+	return n.containerAddr()
+}
 
 // pair is two nodes that run, with a container each.
 func (c *cluster) pair() (a, b *node, da, db *daemon) {

@@ -53,63 +53,6 @@ func (n *node) awaitIPv6(has bool) {
 	})
 }
 
-// IPv6 is turned on in a network with running daemons, and off again. Each host
-// keeps its IPv4 subnet. No IPv4 packet between containers is lost if the kernel
-// carries them; a data path in the daemon pauses.
-func TestIPv6IntoARunningNetwork(t *testing.T) {
-	for name, test := range map[string]struct {
-		backend string
-		args    []string
-		pauses  bool
-	}{
-		"vxlan":       {backend: `{"Type": "vxlan"}`},
-		"host-gw":     {backend: `{"Type": "host-gw"}`},
-		"udp kernel":  {backend: `{"Type": "udp"}`, args: []string{dataPathFlag + "kernel"}},
-		"udp offload": {backend: `{"Type": "udp"}`, args: []string{dataPathFlag + "offload"}, pauses: true},
-		"wireguard":   {backend: `{"Type": "wireguard"}`, pauses: true}, // in user space, where the kernel has none
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, "3")
-			before := familyConfig("4", test.backend)
-			c.configure(before)
-			a, b := c.dualNode("a", test.args...), c.dualNode("b", test.args...)
-			c.joinPair(a, b)
-			subnets := [2]netip.Prefix{a.subnet(), b.subnet()}
-
-			pings := startPing(t, a, b, "0.01")
-			pings.goesOn()
-			c.configure(familyConfig("46", test.backend))
-			a.awaitIPv6(true)
-			b.awaitIPv6(true)
-			for _, n := range []*node{a, b} {
-				n.AddIPv6("docker0", n.container, n.ipv6Subnet())
-			}
-			for _, way := range [][2]*node{{a, b}, {b, a}} {
-				eventually(t, "IPv6 from "+way[0].Name(), func() error {
-					return ping(t, way[0].container, way[1].container.IPv6Addr().Addr())
-				})
-			}
-			pings.goesOn()
-			c.configure(before)
-			a.awaitIPv6(false)
-			b.awaitIPv6(false)
-			if test.pauses {
-				pings.goesOn()
-			} else {
-				pings.end()
-			}
-			if now := [2]netip.Prefix{a.subnet(), b.subnet()}; now != subnets {
-				t.Errorf("the IPv4 subnets were %v, are %v", subnets, now)
-			}
-			for key := range c.leases() {
-				if strings.Contains(key, "&") {
-					t.Errorf("the lease %s has an IPv6 part", key)
-				}
-			}
-		})
-	}
-}
-
 // A host whose interface has no IPv6 address carries IPv4, and names the reason and
 // the remedy; as soon as there is one, it carries both.
 func TestFamilyWithoutAnAddress(t *testing.T) {

@@ -13,7 +13,7 @@ var etcdAway = flag.Duration("etcd-away", 5*time.Second, "TestEtcdAway: for how 
 func TestEtcdAway(t *testing.T) {
 	for _, path := range []string{"plain", "offload", "kernel"} {
 		t.Run(path, func(t *testing.T) {
-			r := newFaultRig(t, 2, "-udp-datapath="+path)
+			r := newFaultRig(t, 2, false, "-udp-datapath="+path)
 			began := time.Now()
 			r.etcd.Stop()
 			<-time.After(*etcdAway)

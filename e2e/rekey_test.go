@@ -53,12 +53,20 @@ func startPing(t *testing.T, from, to *node, pause string) *restlessPing {
 	return p
 }
 
+// answers is the number of answers so far.
+func (p *restlessPing) answers() int { return strings.Count(p.log.String(), "bytes from") }
+
 // goesOn waits for some more answers.
 func (p *restlessPing) goesOn() {
 	p.t.Helper()
-	answered := strings.Count(p.log.String(), "bytes from")
+	p.goesOnAfter(p.answers())
+}
+
+// goesOnAfter waits for some more answers than a number.
+func (p *restlessPing) goesOnAfter(answered int) {
+	p.t.Helper()
 	eventually(p.t, "pings are answered", func() error {
-		if n := strings.Count(p.log.String(), "bytes from"); n < answered+20 {
+		if n := p.answers(); n < answered+20 {
 			return fmt.Errorf("%d answers, then %d", answered, n)
 		}
 		return nil

@@ -71,7 +71,8 @@ type status struct {
 		Iface    string     `json:"iface"`
 	} `json:"node"`
 	Lease struct {
-		Subnet netip.Prefix `json:"subnet"`
+		Subnet     netip.Prefix `json:"subnet"`
+		IPv6Subnet netip.Prefix `json:"ipv6_subnet"`
 	} `json:"lease"`
 	Backend struct {
 		DataPath       string            `json:"datapath"`

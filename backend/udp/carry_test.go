@@ -28,8 +28,21 @@ type node struct {
 	lease     subnet.Lease
 	network   *network
 	container *netnstest.Host
-	// stop ends the network's Run and returns what that returned.
-	stop func() error
+	// end ends the network's Run and returns what that returned; stop closes the network
+	// as well.
+	end, stop func() error
+}
+
+// run runs the network.
+func (n *node) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.network.Run(ctx) }()
+	n.end = func() error {
+		cancel()
+		return <-done
+	}
+	n.stop = sync.OnceValue(func() error { return errors.Join(n.end(), n.network.Close()) })
 }
 
 // cluster makes hosts in namespaces, one for each data path named, and tells
@@ -61,13 +74,7 @@ func newNode(t *testing.T, h *netnstest.Host, i int, dataPath, vrf string) *node
 	t.Helper()
 	n := &node{Host: h, lease: lease(fmt.Sprintf("10.5.%d.0/24", i), h.Addr().Addr().String())}
 	n.network = upOn(t, h, n.lease, dataPath, vrf)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- n.network.Run(ctx) }()
-	n.stop = sync.OnceValue(func() error {
-		cancel()
-		return errors.Join(<-done, n.network.Close())
-	})
+	n.run()
 	t.Cleanup(func() {
 		if err := n.stop(); err != nil {
 			t.Errorf("%s: %v", n.Name(), err)

@@ -2,7 +2,6 @@ package udp
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -34,42 +33,42 @@ var both = inet.Families[:]
 
 func (m mix) String() string { return fmt.Sprintf("%v in %s", m.inside, m.mode) }
 
-// dualNode is newNode on a host with addresses of both families.
-func dualNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string, m mix) *node {
+// dualBackend returns the backend and the lease of a host with addresses of both
+// families.
+func dualBackend(t *testing.T, h *netnstest.Host, i int, dataPath string, m mix) (backend.Backend, subnet.Lease) {
 	t.Helper()
-	n := &node{Host: lab.DualHost(fmt.Sprintf("n%d", i))}
 	c := backend.Config{
-		Uplink:     uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: n.Addr().Addr()},
-		IPv6Uplink: uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: n.IPv6Addr().Addr()},
-		PublicIP:   n.Addr().Addr(), PublicIPv6: n.IPv6Addr().Addr(),
+		Uplink:     uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: h.Addr().Addr()},
+		IPv6Uplink: uplink.Uplink{Name: netnstest.Uplink, MTU: 1500, Addr: h.IPv6Addr().Addr()},
+		PublicIP:   h.Addr().Addr(), PublicIPv6: h.IPv6Addr().Addr(),
 		DataPath: dataPath, Options: json.RawMessage(fmt.Sprintf(`{"Type": "udp", "Mode": %q}`, m.mode)),
 	}
+	var l subnet.Lease
 	for _, f := range m.inside {
 		if f == inet.IPv4 {
 			c.Network, c.SubnetLen = netip.MustParsePrefix("10.5.0.0/16"), 24
-			n.lease.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i)}), 24)
+			l.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i)}), 24)
 		} else {
 			c.IPv6Network, c.IPv6SubnetLen = netip.MustParsePrefix("fd00:5::/48"), 64
-			n.lease.IPv6Subnet = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 5, 7: byte(i)}), 64)
+			l.IPv6Subnet = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 5, 7: byte(i)}), 64)
 		}
 	}
 	b, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.lease.Attrs = b.Attrs()
-	var up backend.Network
-	if err := n.Do(func() (err error) { up, err = b.Up(t.Context(), n.lease); return err }); err != nil {
-		t.Fatal(err)
-	}
-	n.network = up.(*network)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- up.Run(ctx) }()
-	n.stop = sync.OnceValue(func() error {
-		cancel()
-		return errors.Join(<-done, up.Close())
-	})
+	l.Attrs = b.Attrs()
+	return b, l
+}
+
+// dualNode is newNode on a host with addresses of both families.
+func dualNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string, m mix) *node {
+	t.Helper()
+	n := &node{Host: lab.DualHost(fmt.Sprintf("n%d", i))}
+	var b backend.Backend
+	b, n.lease = dualBackend(t, n.Host, i, dataPath, m)
+	n.upWith(t, nil, b)
+	n.run()
 	t.Cleanup(func() {
 		if err := n.stop(); err != nil {
 			t.Errorf("%s: %v", n.Name(), err)
@@ -77,7 +76,7 @@ func dualNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string, m mix) *
 	})
 	gateway := netip.AddrFrom4([4]byte{10, 5, byte(i), 1})
 	n.Bridge("docker0", netip.PrefixFrom(gateway, 24), 0)
-	n.container = n.Container(fmt.Sprintf("c%d", i), "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, up.MTU())
+	n.container = n.Container(fmt.Sprintf("c%d", i), "docker0", netip.PrefixFrom(gateway.Next(), 24), gateway, n.network.MTU())
 	if s := n.lease.IPv6Subnet; s.IsValid() {
 		n.AddIPv6("docker0", n.container, s)
 	}

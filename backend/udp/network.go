@@ -21,7 +21,12 @@ type network struct {
 	*pathConfig
 	path   dataPath
 	reason string // for the choice of path
-	routes *routeFollower
+	// applied is closed by the first Apply, if path comes from the network before: packets
+	// wait in it until then. It is nil otherwise.
+	applied chan struct{}
+	entered sync.Once // closes applied
+	left    bool      // Close leaves path open, for the next network
+	routes  *routeFollower
 	// reconcilers, by family, keep the device and its routes; nil for a family that is
 	// not inside.
 	reconcilers [2]*rtnl.Reconciler
@@ -32,8 +37,12 @@ type network struct {
 	published subnet.Attrs // the lease's attributes
 }
 
-// openFirst opens the first data path that works on this machine.
-func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
+// openFirst opens the first data path that works on this machine. The network before
+// has found that out, if it has left its path.
+func (n *network) openFirst(ctx context.Context, kinds []pathKind, before *kept) error {
+	if before != nil {
+		return n.takeOver(before)
+	}
 	var skipped []string
 	var errs []error
 	removed := false
@@ -56,7 +65,7 @@ func (n *network) openFirst(ctx context.Context, kinds []pathKind) error {
 			continue
 		}
 		n.path = path
-		n.closers = append(n.closers, path.close)
+		n.closers = append(n.closers, n.closePath)
 		n.reason = "named by -udp-datapath"
 		if len(kinds) > 1 {
 			n.reason = strings.Join(append([]string{"best that this machine has"}, skipped...), "; ")
@@ -94,6 +103,9 @@ func (n *network) Apply(events []subnet.Event) {
 	if k, ok := n.path.(*kernel); ok {
 		k.apply(events)
 	}
+	if n.applied != nil {
+		n.entered.Do(func() { close(n.applied) })
+	}
 }
 
 // Run implements backend.Network.
@@ -102,7 +114,7 @@ func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets device=%s datapath=%s reason=%q detail=%q local=%s mtu=%d",
 		device, n.path.name(), n.reason, n.path.detail(), n.localNames(), n.MTU())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.path.run(ctx) })
+	g.Go(func() error { return n.runPath(ctx) })
 	g.Go(func() error { return n.routes.run(ctx, n.followed) })
 	for _, f := range n.Inside() {
 		g.Go(func() error { return n.reconcilers[f].Run(ctx) })
@@ -116,6 +128,19 @@ func (n *network) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", backend.ErrGone, device, err)
 	}
 	return err
+}
+
+// runPath moves packets until ctx ends. Those that wait in a path of the network before
+// find the peers in the table.
+func (n *network) runPath(ctx context.Context) error {
+	if n.applied != nil {
+		select {
+		case <-n.applied:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return n.path.run(ctx)
 }
 
 // followed runs after the table's arrivals were read anew.

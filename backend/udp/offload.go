@@ -207,6 +207,7 @@ func (d *offloaded) run(ctx context.Context) error {
 // conn is what udpsock.Conn and udpsock.SendConn have in common here.
 type conn interface {
 	Wake() error
+	Resume() error
 	Close() error
 }
 

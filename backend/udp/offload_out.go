@@ -73,11 +73,12 @@ func (o *outQueue) run() error {
 			}
 			n, err = o.queue.TryRead(o.arena[used:])
 		}
-		if err == nil {
+		ended := errors.Is(err, os.ErrDeadlineExceeded)
+		if err == nil || ended {
 			err = o.flush()
 		}
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case ended && err == nil, errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("move packets out of %s: %w", o.device.Name(), err)

@@ -397,17 +397,17 @@ func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	broken := pathKind{"broken", func(context.Context, *pathConfig) (dataPath, error) { return nil, os.ErrPermission }}
 	works := pathKind{"works", func(context.Context, *pathConfig) (dataPath, error) { return &plain{}, nil }}
 	n := &network{pathConfig: &pathConfig{tableConfig: tableConfig{Config: backend.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}}}}
-	if err := n.openFirst(t.Context(), []pathKind{broken, works}); err != nil {
+	if err := n.openFirst(t.Context(), []pathKind{broken, works}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n.path.name() != plainName || !strings.Contains(n.reason, "not broken: permission denied") {
 		t.Errorf("chose %s, reason %q", n.path.name(), n.reason)
 	}
-	if err := n.openFirst(t.Context(), []pathKind{broken}); !errors.Is(err, os.ErrPermission) {
+	if err := n.openFirst(t.Context(), []pathKind{broken}, nil); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("nothing opens: %v", err)
 	}
 	final := pathKind{"final", func(context.Context, *pathConfig) (dataPath, error) { return nil, &finalError{unix.EADDRINUSE} }}
-	err := n.openFirst(t.Context(), []pathKind{final, works})
+	err := n.openFirst(t.Context(), []pathKind{final, works}, nil)
 	if !errors.Is(err, unix.EADDRINUSE) || strings.Contains(err.Error(), "works") {
 		t.Errorf("what no path would be spared: %v", err)
 	}

@@ -39,13 +39,25 @@ func openPlain(_ context.Context, p *pathConfig) (_ dataPath, err error) {
 	if d.device, d.devName, err = openWater(); err != nil {
 		return nil, err
 	}
-	for _, f := range p.outer {
-		cfg := udpsock.Config{Local: p.locals[f], Device: p.Of(f).Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
-		if d.sockets[f], err = udpsock.Open(cfg); err != nil {
-			return nil, explainListen(err)
-		}
+	if err := d.openSockets(); err != nil {
+		return nil, err
 	}
 	return d, nil
+}
+
+// openSockets opens the sockets that are not open yet. The caller closes them after an
+// error.
+func (d *plain) openSockets() (err error) {
+	for _, f := range d.outer {
+		if d.sockets[f] != nil {
+			continue
+		}
+		cfg := udpsock.Config{Local: d.locals[f], Device: d.Of(f).Uplink.VRF, Buffer: socketBuffer, NoSegment: true, NoGRO: true, PacketInfo: true}
+		if d.sockets[f], err = udpsock.Open(cfg); err != nil {
+			return explainListen(err)
+		}
+	}
+	return nil
 }
 
 func openWater() (*os.File, string, error) {
@@ -89,7 +101,7 @@ func (d *plain) run(ctx context.Context) error {
 
 // wake ends out and in.
 func (d *plain) wake() error {
-	errs := []error{d.device.SetDeadline(time.Unix(1, 0))}
+	errs := []error{d.device.SetReadDeadline(time.Unix(1, 0))}
 	for _, f := range d.outer {
 		errs = append(errs, d.sockets[f].Wake())
 	}
@@ -190,9 +202,6 @@ func (d *plain) in(socket *udpsock.Conn) error {
 			continue
 		}
 		if _, err := d.device.Write(p); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
-			}
 			d.drops.add(deviceWriteError)
 			continue
 		}

@@ -132,14 +132,15 @@ func (b *udpBackend) Attrs() subnet.Attrs {
 // Up implements backend.Backend. A device that another process is attached to is
 // deleted by the first try.
 func (b *udpBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
-	n, err := b.up(ctx, l)
+	n, err := b.up(ctx, l, nil)
 	if errors.Is(err, errForeignQueue) {
-		n, err = b.up(ctx, l)
+		n, err = b.up(ctx, l, nil)
 	}
 	return n, err
 }
 
-func (b *udpBackend) up(ctx context.Context, l subnet.Lease) (backend.Network, error) {
+// up sets the network up with the data path that the one before has left, nil for none.
+func (b *udpBackend) up(ctx context.Context, l subnet.Lease, before *kept) (backend.Network, error) {
 	p := &pathConfig{
 		tableConfig: tableConfig{Config: b.config, outer: b.outer, port: b.port},
 		drops:       new(drops), named: len(b.paths) == 1,
@@ -157,7 +158,7 @@ func (b *udpBackend) up(ctx context.Context, l subnet.Lease) (backend.Network, e
 	p.table = newTable(p.tableConfig)
 	n := &network{pathConfig: p, published: l.Attrs}
 	p.announce = n.announceDataPath
-	if err := n.open(ctx, b.paths); err != nil {
+	if err := n.open(ctx, b.paths, before); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -183,7 +184,7 @@ func localAddr(publicIP, uplink netip.Addr) (netip.Addr, error) {
 
 // open opens sockets, data path and device, in the network namespace of the
 // calling thread. The caller closes n after an error.
-func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
+func (n *network) open(ctx context.Context, kinds []pathKind, before *kept) (err error) {
 	if n.mtus, err = openPathMTUs(n.locals, [2]string{n.Uplink.VRF, n.IPv6Uplink.VRF}); err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func (n *network) open(ctx context.Context, kinds []pathKind) (err error) {
 	if err := n.openRoutes(); err != nil {
 		return err
 	}
-	if err := n.openFirst(ctx, kinds); err != nil {
+	if err := n.openFirst(ctx, kinds, before); err != nil {
 		return err
 	}
 	return n.openDevice()

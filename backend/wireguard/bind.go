@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -32,11 +33,14 @@ const (
 // datagrams. wireguard-go's own copy each outgoing datagram once more and allocate for
 // each incoming one.
 type bind struct {
-	vrf      string // that the sockets are bound to; "": none
-	families []inet.Family
+	vrf string // that the sockets are bound to; "": none
 
-	mu    sync.Mutex // guards socks
-	socks [2]sock    // by family
+	mu       sync.Mutex // guards what follows
+	families []inet.Family
+	socks    [2]sock // by family
+	// changing: between Close and Open the sockets stay open, to send and to hold what
+	// arrives.
+	changing bool
 }
 
 // sock is an open socket; the zero sock is none.
@@ -50,18 +54,15 @@ type sock struct {
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.socks != [2]sock{} {
+	if b.socks != [2]sock{} && !b.changing {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
 	var receive []conn.ReceiveFunc
 	for _, f := range b.families {
-		c, err := udpsock.Open(udpsock.Config{
-			Local: netip.AddrPortFrom(f.Unspecified(), port), Device: b.vrf, Buffer: socketBuffer, Fragment: true, PacketInfo: true,
-		})
-		if err != nil {
+		if err := b.open(f, port); err != nil {
 			return nil, 0, errors.Join(err, b.close())
 		}
-		b.socks[f] = sock{c, &sync.Pool{New: func() any { return udpsock.NewSender(c) }}}
+		c := b.socks[f].conn
 		r := &receiver{socket: udpsock.NewReceiver(c, receiveBatch)}
 		receive = append(receive, r.receive)
 		port = c.LocalAddr().Port() // the families share it
@@ -69,11 +70,54 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	return receive, port, nil
 }
 
+// open opens the socket of a family, or uses the one that is open.
+func (b *bind) open(f inet.Family, port uint16) error {
+	if c := b.socks[f].conn; c != nil {
+		return c.Resume()
+	}
+	c, err := udpsock.Open(udpsock.Config{
+		Local: netip.AddrPortFrom(f.Unspecified(), port), Device: b.vrf, Buffer: socketBuffer, Fragment: true, PacketInfo: true,
+	})
+	if err != nil {
+		return err
+	}
+	b.socks[f] = sock{c, &sync.Pool{New: func() any { return udpsock.NewSender(c) }}}
+	return nil
+}
+
+// change sets the families of the sockets, and calls update, which closes and opens the
+// bind. A socket of a family that stays is open all the time.
+func (b *bind) change(families []inet.Family, update func() error) error {
+	b.setChanging(true, families)
+	defer b.setChanging(false, families)
+	return update()
+}
+
+func (b *bind) setChanging(on bool, families []inet.Family) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.families, b.changing = families, on
+}
+
 // Close implements conn.Bind.
 func (b *bind) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.close()
+	if !b.changing {
+		return b.close()
+	}
+	var errs []error
+	for f, s := range b.socks {
+		switch {
+		case s.conn == nil:
+		case slices.Contains(b.families, inet.Family(f)):
+			errs = append(errs, s.conn.Wake()) // ends its receiver
+		default:
+			errs = append(errs, s.conn.Close())
+			b.socks[f] = sock{}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // close is Close for callers that hold mu.
@@ -110,6 +154,8 @@ func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if f := inet.Of(addr.Addr()); !slices.Contains(b.families, f) {
 		return nil, fmt.Errorf("endpoint %v is of %v, for which the tunnel has no socket", addr, f)
 	}
@@ -197,6 +243,9 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 			// buffers are in the cache.
 			runtime.Gosched()
 			n, err := r.socket.Receive()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return 0, net.ErrClosed // for wireguard-go the socket is closed
+			}
 			if err != nil {
 				return 0, fmt.Errorf("receive datagrams: %w", err)
 			}

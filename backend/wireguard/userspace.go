@@ -9,13 +9,17 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	flanneltun "github.com/coreos/flannel/pkg/tun"
 )
 
 // userspaceTunnel is wireguard-go inside this process, between a TUN device and a
 // bind. The device ends with the process.
-type userspaceTunnel struct{ device *device.Device }
+type userspaceTunnel struct {
+	device *device.Device
+	bind   *bind
+}
 
 // openUserspace starts wireguard-go's workers; Close waits for them. No packet
 // moves before the first peer is configured.
@@ -24,7 +28,8 @@ func openUserspace(e end, mtu int) (tunnel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make device %s: %w", e.device, flanneltun.Explain(err))
 	}
-	return &userspaceTunnel{device.NewDevice(yieldingTUN{t}, &bind{vrf: e.uplink.VRF, families: e.outer}, &device.Logger{
+	b := &bind{vrf: e.uplink.VRF, families: e.outer}
+	return &userspaceTunnel{bind: b, device: device.NewDevice(yieldingTUN{t}, b, &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if log.V(3) {
 				log.Infof("wireguard: "+format, args...)
@@ -57,6 +62,11 @@ func (u *userspaceTunnel) configure(c wgtypes.Config) error {
 	// The goroutine that follows the interface's state may have called Up before, in
 	// another network namespace. The sockets belong into this thread's.
 	return u.device.BindUpdate()
+}
+
+// setFamilies changes the families of the tunnel's datagrams.
+func (u *userspaceTunnel) setFamilies(families []inet.Family) error {
+	return u.bind.change(families, u.device.BindUpdate)
 }
 
 func (u *userspaceTunnel) peers() ([]wgtypes.Peer, error) {

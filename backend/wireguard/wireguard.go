@@ -94,12 +94,21 @@ func (b *wgBackend) Attrs() subnet.Attrs { return attrs(b.ends, b.key) }
 
 // Up implements backend.Backend. The prohibit routes stay in place even if Up
 // fails. If the kernel refuses the device of one family only, Run tries again.
-func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, err error) {
+func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (backend.Network, error) {
+	return b.up(l, nil)
+}
+
+// up sets the network up with the tunnels in user space that the one before has left, by
+// device.
+func (b *wgBackend) up(l subnet.Lease, before map[string]*keptTunnel) (_ backend.Network, err error) {
 	all := &tunnels{runDir: b.config.RunDir}
 	defer func() {
 		if err != nil {
 			for _, n := range all.networks {
 				err = errors.Join(err, n.Close())
+			}
+			for _, k := range before {
+				err = errors.Join(err, k.Close())
 			}
 		}
 	}()
@@ -111,6 +120,12 @@ func (b *wgBackend) Up(_ context.Context, l subnet.Lease) (_ backend.Network, er
 		}
 		if err != nil {
 			return nil, err
+		}
+		if k := before[e.device]; k != nil {
+			delete(before, e.device)
+			if err := n.takeOver(k); err != nil {
+				return nil, err
+			}
 		}
 		errs = append(errs, n.open())
 	}

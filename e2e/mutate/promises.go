@@ -46,6 +46,7 @@ var promises = []promise{
 	}},
 	{"The families are independent", []mutation{
 		{"ipv4-subnet-stays", yields("a.keyspace.Create(ctx, next, a.ttl)"), "subnet/etcd", "TestAcquireMovesLease", "the store has"},
+		{"packets-wait-for-the-next-network", always, "daemon", "TestIPv6IntoARunningNetwork", "the network before has left"},
 		{"full-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestAcquireWithFullIPv6", "no free subnet is left"},
 		{"lost-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestIPv6PartIsLost", "the lost part is not noticed"},
 		{"family-is-turned-on-at-once", never, "subnet", "TestConfigTurnsFamilyOn", "ended with"},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -53,15 +54,19 @@ type Checker struct {
 	err   error // the result of Check
 }
 
-// NewChecker returns a Checker for the network namespace of the calling thread. Own
-// is this host's subnet in network; peers returns the subnets of the others. The
-// caller calls Run, then Close.
+// NewChecker returns a Checker for a network of one family, in the network namespace of
+// the calling thread. Own is this host's subnet in network; peers returns the subnets
+// of the others. The caller calls Run, then Close.
 func NewChecker(network, own netip.Prefix, peers func() []netip.Prefix) (*Checker, error) {
 	r, err := Open(network, own)
 	if err != nil {
 		return nil, err
 	}
-	l, err := reconcile.Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	groups := []int{unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE}
+	if r.family == inet.IPv6 {
+		groups = []int{unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE}
+	}
+	l, err := reconcile.Listen(unix.NETLINK_ROUTE, append(groups, unix.RTNLGRP_LINK)...)
 	if err != nil {
 		r.Close()
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -16,6 +17,7 @@ import (
 // methods have one caller at a time.
 type Resolver struct {
 	handle  *netlink.Handle
+	family  inet.Family
 	network netip.Prefix
 	own     netip.Prefix // this host's subnet
 	// bridge is the index of the interface that the host's containers are behind; 0
@@ -30,7 +32,7 @@ func Open(network, own netip.Prefix) (*Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	return &Resolver{handle: h, network: network, own: own}, nil
+	return &Resolver{handle: h, family: inet.Of(network.Addr()), network: network, own: own}, nil
 }
 
 // Close releases the socket.
@@ -57,7 +59,7 @@ func (r *Resolver) Own() error {
 	case found == nil:
 		return nil
 	}
-	if destination(found).Bits() >= r.own.Bits() || isExpected(found) { // the latter if the interface is down
+	if r.destination(found).Bits() >= r.own.Bits() || r.isExpected(found) { // the latter if the interface is down
 		return nil
 	}
 	return r.taken(r.own, found)
@@ -66,7 +68,7 @@ func (r *Resolver) Own() error {
 // findBridge returns the index of an interface with an address in our subnet and
 // a network that holds the sample of it.
 func (r *Resolver) findBridge() (index int, err error) {
-	addrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return r.handle.AddrList(nil, unix.AF_INET) })
+	addrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return r.handle.AddrList(nil, r.family.AF()) })
 	for _, a := range addrs {
 		p := netdev.Prefix(*a.IPNet)
 		if r.own.Contains(p.Addr()) && p.Contains(sample(r.own)) && p.Addr() != sample(r.own) {
@@ -91,7 +93,7 @@ func (r *Resolver) Peer(subnet netip.Prefix) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("look up the route to %v: %w", subnet, err)
-	case found == nil || isExpected(found):
+	case found == nil || r.isExpected(found):
 		return nil
 	}
 	return r.taken(subnet, found)
@@ -99,8 +101,8 @@ func (r *Resolver) Peer(subnet netip.Prefix) error {
 
 // isExpected reports whether a route is flannel's, or the default route, which
 // the kernel takes while flannel's is missing.
-func isExpected(r *netlink.Route) bool {
-	return r.Protocol == rtnl.Protocol || r.Table == unix.RT_TABLE_MAIN && destination(r).Bits() == 0
+func (r *Resolver) isExpected(route *netlink.Route) bool {
+	return route.Protocol == rtnl.Protocol || route.Table == unix.RT_TABLE_MAIN && r.destination(route).Bits() == 0
 }
 
 // lookup returns the kernel's route for a packet to dst: from our containers
@@ -119,8 +121,9 @@ func (r *Resolver) lookup(dst netip.Addr, behind int) (*netlink.Route, error) {
 }
 
 // isRefusal reports whether err is that of a route or rule that refuses packets:
-// of type prohibit or blackhole (fib_props in net/ipv4/fib_semantics.c). The error of
-// type unreachable may have other causes.
+// of type prohibit or blackhole (fib_props in net/ipv4/fib_semantics.c,
+// ip6_rt_type_to_error in net/ipv6/route.c). The error of type unreachable may have
+// other causes.
 func isRefusal(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL)
 }
@@ -133,7 +136,7 @@ func (r *Resolver) refused(subnet netip.Prefix, err error) error {
 	case errors.Is(err, unix.EINVAL):
 		kind = "blackhole"
 	}
-	return fmt.Errorf("a route or rule of type %s takes packets for %v: %w (see: ip route get %v; ip rule)", kind, subnet, err, sample(subnet))
+	return fmt.Errorf("a route or rule of type %s takes packets for %v: %w (see: ip route get %v; %s)", kind, subnet, err, sample(subnet), r.ipRule())
 }
 
 // taken describes a route of another program that gets the packets for subnet.
@@ -146,14 +149,22 @@ func (r *Resolver) taken(subnet netip.Prefix, by *netlink.Route) error {
 	table := "table main"
 	if by.Table != unix.RT_TABLE_MAIN {
 		table = fmt.Sprintf("table %d", by.Table)
-		remedy = "a rule puts that table before the main one (ip rule): " + r.rule(by.Table)
+		remedy = fmt.Sprintf("a rule puts that table before the main one (%s): %s", r.ipRule(), r.rule(by.Table))
 	}
-	return fmt.Errorf("the kernel sends packets for %v to %s (route %v, %s), and not where flannel leads them; %s", subnet, dev, destination(by), table, remedy)
+	return fmt.Errorf("the kernel sends packets for %v to %s (route %v, %s), and not where flannel leads them; %s", subnet, dev, r.destination(by), table, remedy)
+}
+
+// ipRule is the command that lists the rules of the family.
+func (r *Resolver) ipRule() string {
+	if r.family == inet.IPv6 {
+		return "ip -6 rule"
+	}
+	return "ip rule"
 }
 
 // rule returns the command for a rule that goes before those of a table.
 func (r *Resolver) rule(table int) string {
-	rules, err := r.handle.RuleList(unix.AF_INET)
+	rules, err := r.handle.RuleList(r.family.AF())
 	priority := 0
 	for _, have := range rules {
 		if have.Table == table && (priority == 0 || have.Priority < priority) {
@@ -163,13 +174,13 @@ func (r *Resolver) rule(table int) string {
 	if err != nil || priority <= 1 {
 		return fmt.Sprintf("let it leave out %v", r.network)
 	}
-	return fmt.Sprintf("ip rule add priority %d to %v lookup main", priority-1, r.network)
+	return fmt.Sprintf("%s add priority %d to %v lookup main", r.ipRule(), priority-1, r.network)
 }
 
-// destination is that of a route; 0.0.0.0/0 for a default route.
-func destination(r *netlink.Route) netip.Prefix {
-	if r.Dst == nil {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+// destination is that of a route; 0.0.0.0/0 or ::/0 for a default route.
+func (r *Resolver) destination(route *netlink.Route) netip.Prefix {
+	if route.Dst == nil {
+		return netip.PrefixFrom(r.family.Unspecified(), 0)
 	}
-	return netdev.Prefix(*r.Dst)
+	return netdev.Prefix(*route.Dst)
 }

@@ -30,8 +30,8 @@ var (
 // Uplink is the name of each host's interface to the switch.
 const Uplink = "eth0"
 
-// switchBridge is the bridge between the hosts' uplinks.
-const switchBridge = "lab0"
+// Switch is the bridge between the hosts' uplinks, in the router's namespace.
+const Switch = "lab0"
 
 // Lab is a set of hosts on one switch. Only one goroutine may call its methods.
 type Lab struct {
@@ -67,7 +67,7 @@ func New(s Scope) *Lab {
 	})
 	l.router = l.Namespace("switch")
 	l.router.addr = netip.PrefixFrom(router, underlay.Bits())
-	l.router.Bridge(switchBridge, l.router.addr, 0)
+	l.router.Bridge(Switch, l.router.addr, 0)
 	return l
 }
 
@@ -91,7 +91,8 @@ func (l *Lab) DualHost(name string) *Host {
 	h := l.Host(name)
 	if !l.dual {
 		l.dual = true
-		l.router.AddAddr(switchBridge, netip.PrefixFrom(router6, underlay6.Bits()))
+		l.router.addr6 = netip.PrefixFrom(router6, underlay6.Bits())
+		l.router.AddAddr(Switch, l.router.addr6)
 		l.router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	}
 	b := underlay6.Addr().As16()
@@ -119,7 +120,7 @@ func (l *Lab) Unwired(name string) *Host {
 	h.addr = netip.PrefixFrom(addr, underlay.Bits())
 	port := fmt.Sprintf("port%d", l.ports)
 	l.Wire(l.router, port, h, Uplink, 0)
-	l.router.enslave(port, switchBridge)
+	l.router.enslave(port, Switch)
 	return h
 }
 

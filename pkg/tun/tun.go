@@ -134,12 +134,17 @@ func (d *Device) Features() Features { return d.features }
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// Wake makes pending and later calls on all queues return
-// os.ErrDeadlineExceeded. The device stays.
-func (d *Device) Wake() error {
+// Wake makes pending and later reads from all queues return os.ErrDeadlineExceeded.
+// Packets that were read before can still be answered. The device stays.
+func (d *Device) Wake() error { return d.setReadDeadline(time.Unix(1, 0)) }
+
+// Resume undoes Wake: later reads wait again.
+func (d *Device) Resume() error { return d.setReadDeadline(time.Time{}) }
+
+func (d *Device) setReadDeadline(t time.Time) error {
 	var errs []error
 	for _, q := range d.queues {
-		errs = append(errs, q.file.SetDeadline(time.Unix(1, 0)))
+		errs = append(errs, q.file.SetReadDeadline(t))
 	}
 	return errors.Join(errs...)
 }

@@ -143,9 +143,18 @@ func (c *Conn) SyscallConn() syscall.RawConn { return c.raw }
 // counts from the next received message on.
 func (c *Conn) Drops() uint64 { return c.drops.Load() }
 
-// Wake makes pending and later calls of Senders and Receivers return
-// os.ErrDeadlineExceeded. The socket stays open.
-func (c *Conn) Wake() error { return c.udp.SetDeadline(time.Unix(1, 0)) }
+// sendGrace is how long sends succeed after Wake: what was received before leaves
+// then, and a send buffer that stays full does not hold its sender up.
+const sendGrace = 100 * time.Millisecond
+
+// Wake makes pending and later calls of Receivers return os.ErrDeadlineExceeded,
+// and those of Senders after sendGrace. The socket stays open.
+func (c *Conn) Wake() error {
+	return errors.Join(c.udp.SetReadDeadline(time.Unix(1, 0)), c.udp.SetWriteDeadline(time.Now().Add(sendGrace)))
+}
+
+// Resume undoes Wake: later calls wait again.
+func (c *Conn) Resume() error { return c.udp.SetDeadline(time.Time{}) }
 
 // Close makes pending and later calls return net.ErrClosed. A second call does
 // nothing.

@@ -60,7 +60,8 @@ func (c *SendConn) dropReceived() error {
 	}))
 }
 
-// ended returns the error of sends after Close and Wake; nil before.
+// ended returns the error of sends that wait for room after Close and Wake; nil
+// before.
 func (c *SendConn) ended() error {
 	switch {
 	case c.closed.Load():
@@ -73,8 +74,8 @@ func (c *SendConn) ended() error {
 
 // write expects that do returns false only if awaitRoom did.
 func (c *SendConn) write(do func(fd uintptr) bool) error {
-	if err := c.ended(); err != nil {
-		return err
+	if c.closed.Load() {
+		return net.ErrClosed
 	}
 	if err := c.raw.Write(do); err != nil {
 		if ended := c.ended(); ended != nil {
@@ -122,10 +123,16 @@ func (c *SendConn) Send(b []byte, to netip.AddrPort) error {
 	return result
 }
 
-// Wake makes pending and later sends return os.ErrDeadlineExceeded. The socket
-// stays open.
+// Wake makes sends that wait for room, at present and later, return
+// os.ErrDeadlineExceeded. The socket stays open.
 func (c *SendConn) Wake() error {
 	c.woken.Store(true)
+	return nil
+}
+
+// Resume undoes Wake: later sends wait for room again.
+func (c *SendConn) Resume() error {
+	c.woken.Store(false)
 	return nil
 }
 

@@ -418,11 +418,11 @@ func TestListenSharesAPort(t *testing.T) {
 
 func TestWakeAndCloseEndReceive(t *testing.T) {
 	for name, c := range map[string]struct {
-		end  func(*Conn) error
-		want error
+		end        func(*Conn) error
+		want, send error
 	}{
-		"Wake":  {(*Conn).Wake, os.ErrDeadlineExceeded},
-		"Close": {(*Conn).Close, net.ErrClosed},
+		"Wake":  {(*Conn).Wake, os.ErrDeadlineExceeded, nil}, // what was received before can still leave
+		"Close": {(*Conn).Close, net.ErrClosed, net.ErrClosed},
 	} {
 		conn := listen1(t, Config{})
 		got := make(chan error, 1)
@@ -441,9 +441,35 @@ func TestWakeAndCloseEndReceive(t *testing.T) {
 		}
 		s := NewSender(conn)
 		s.Add(dest(t, netip.MustParseAddrPort("127.0.0.1:9")), train('x', 10, 1, 0), 10, 1)
-		if _, err := s.Send(); !errors.Is(err, c.want) {
-			t.Errorf("%s: send: %v, want %v", name, err, c.want)
+		if _, err := s.Send(); !errors.Is(err, c.send) {
+			t.Errorf("%s: send: %v, want %v", name, err, c.send)
 		}
+	}
+}
+
+// What arrives between Wake and Resume waits for the next Receiver.
+func TestResume(t *testing.T) {
+	conn := listen1(t, Config{})
+	if err := conn.Wake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewReceiver(conn, 1).Receive(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("receive after Wake: %v", err)
+	}
+	sender, err := OpenSend(Config{Local: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	if err := sender.Send([]byte("waits"), conn.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	r := NewReceiver(conn, 1)
+	if n, err := r.Receive(); err != nil || n != 1 || string(r.Message(0).Data) != "waits" {
+		t.Errorf("received %d messages, %v", n, err)
 	}
 }
 
