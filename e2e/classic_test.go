@@ -57,6 +57,9 @@ func testClassicPeer(t *testing.T, dataPath, api string) {
 		}
 		copyBulk(t, from, to)
 	}
+	if dataPath == dataPathFlag+"kernel" {
+		a.exchangesByFastPath(container)
+	}
 }
 
 func startClassic(t *testing.T, h *netnstest.Host, args ...string) {
