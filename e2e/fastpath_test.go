@@ -58,6 +58,8 @@ func (n *node) exchangesByFastPath(peer *netnstest.Host) {
 func TestFastPathToEachDataPath(t *testing.T) {
 	for _, path := range dataPaths {
 		t.Run(path, func(t *testing.T) {
+			netnstest.Require(t)
+			netnstest.RequireTCX(t)
 			c := newCluster(t, "3")
 			a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+path)
 			c.joinPair(a, b)
@@ -73,6 +75,15 @@ func TestFastPathToEachDataPath(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Packets of a peer of the classic format take the fast path of this host, and those
+// to it.
+func TestFastPathToClassicPeer(t *testing.T) {
+	netnstest.Require(t)
+	netnstest.RequireTCX(t)
+	a, container := joinClassicPeer(t, dataPathFlag+"kernel", "3")
+	a.exchangesByFastPath(container)
 }
 
 // echo sends numbered datagrams from one container to another, which sends them

@@ -535,8 +535,11 @@ int left(struct __sk_buff *skb)
 /* Whether the device takes super-packets with the mark of a tunnel (netif_skb_features in net/core/dev.c). */
 static __always_inline int takes_tunnels(struct __sk_buff *skb)
 {
-	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	struct sk_buff *k;
 
+	if (!bpf_cast_to_kern_ctx)
+		return 0;
+	k = bpf_cast_to_kern_ctx(skb);
 	return k->dev->features & k->dev->hw_enc_features & NETIF_F_GSO_UDP_TUNNEL;
 }
 

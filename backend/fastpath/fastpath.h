@@ -281,5 +281,5 @@ struct bpf_ct_opts {
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 tuple_size,
 					 struct bpf_ct_opts *opts, __u32 opts_size) __ksym;
 extern int bpf_ct_change_timeout(struct nf_conn *ct, __u32 ms) __ksym;
-extern void *bpf_cast_to_kern_ctx(void *skb) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *skb) __ksym __weak; /* Linux 6.2 */
 extern void bpf_ct_release(struct nf_conn *ct) __ksym;
