@@ -195,6 +195,8 @@ type FastPath struct {
 	LongWay map[string]uint64
 	// Off are the reasons why it does not serve some or all containers.
 	Off []string
+	// Cut says which devices of the long way cut super-packets, and why.
+	Cut []string
 }
 
 // PeerStats counts the packets exchanged with one peer.

@@ -9,6 +9,8 @@ func checkFastPath(f *facts) finding {
 		return finding{} // there is no such backend
 	}
 	switch p := f.report.Backend.FastPath; {
+	case len(p.Cut) > 0 && len(p.Off) == 0 && p.Containers == 0:
+		return warn("flannel status", "serves no container, and the long way is slow: %s", strings.Join(p.Cut, ", "))
 	case len(p.Off) > 0 && p.Containers == 0:
 		return warn("flannel status", "is off, so containers' packets take the long way: %s", strings.Join(p.Off, ", "))
 	case len(p.Off) > 0:

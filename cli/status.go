@@ -158,6 +158,9 @@ func formatFastPath(f *status.FastPath) string {
 	if len(f.Off) > 0 {
 		s += "; off: " + strings.Join(f.Off, ", ")
 	}
+	if len(f.Cut) > 0 {
+		s += "; " + strings.Join(f.Cut, ", ")
+	}
 	return s
 }
 

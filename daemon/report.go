@@ -178,7 +178,7 @@ func describeBackend(s progress) *status.Backend {
 		Peers: make([]status.Peer, 0, len(stats.Peers)),
 	}
 	if f := stats.FastPath; f != nil {
-		b.FastPath = &status.FastPath{Containers: f.Containers, TxPackets: f.TxPackets, RxPackets: f.RxPackets, LongWay: f.LongWay, Off: f.Off}
+		b.FastPath = &status.FastPath{Containers: f.Containers, TxPackets: f.TxPackets, RxPackets: f.RxPackets, LongWay: f.LongWay, Off: f.Off, Cut: f.Cut}
 	}
 	probes := make(map[netip.Prefix]probe.Result)
 	for _, prober := range s.probers {

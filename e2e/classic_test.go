@@ -29,9 +29,12 @@ func TestClassicPeer(t *testing.T) {
 	})
 }
 
-func testClassicPeer(t *testing.T, dataPath, api string) {
+// joinClassicPeer makes a host of ours and one of the classic format, with a container
+// each.
+func joinClassicPeer(t *testing.T, dataPath, api string) (a *node, container *netnstest.Host) {
+	t.Helper()
 	c := newCluster(t, api)
-	a := c.node("a", dataPath)
+	a = c.node("a", dataPath)
 	a.join()
 	a.addContainer()
 
@@ -41,10 +44,14 @@ func testClassicPeer(t *testing.T, dataPath, api string) {
 		"-public-ip="+classic.Addr().Addr().String())
 	gateway := subnet.Addr().Next()
 	classic.Bridge("docker0", netip.PrefixFrom(gateway, subnet.Bits()), 1472)
-	container := classic.Container("classic-container", "docker0",
+	container = classic.Container("classic-container", "docker0",
 		netip.PrefixFrom(gateway.Next(), subnet.Bits()), gateway, 1472)
 	a.awaitPeer(subnet, classic.Addr().Addr())
+	return a, container
+}
 
+func testClassicPeer(t *testing.T, dataPath, api string) {
+	a, container := joinClassicPeer(t, dataPath, api)
 	for _, way := range [][2]*netnstest.Host{{a.container, container}, {container, a.container}} {
 		from, to := way[0], way[1]
 		eventually(t, "ping from "+from.Name(), func() error {

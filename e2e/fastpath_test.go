@@ -38,6 +38,54 @@ func (n *node) awaitFastPath() {
 	})
 }
 
+// exchangesByFastPath copies to a peer's container and back until both directions take
+// the node's fast path.
+func (n *node) exchangesByFastPath(peer *netnstest.Host) {
+	n.t.Helper()
+	eventually(n.t, "packets of both directions take the fast path of "+n.Name(), func() error {
+		before := n.status().Backend.FastPath
+		copyBulk(n.t, n.container, peer)
+		copyBulk(n.t, peer, n.container)
+		if after := n.status().Backend.FastPath; after.TxPackets-before.TxPackets < 1000 || after.RxPackets-before.RxPackets < 1000 {
+			return fmt.Errorf("it went from %+v to %+v", before, after)
+		}
+		return nil
+	})
+}
+
+// The peer may have any data path: bulk and small packets of both directions take the
+// fast path of this host.
+func TestFastPathToEachDataPath(t *testing.T) {
+	for _, path := range dataPaths {
+		t.Run(path, func(t *testing.T) {
+			netnstest.Require(t)
+			netnstest.RequireTCX(t)
+			c := newCluster(t, "3")
+			a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+path)
+			c.joinPair(a, b)
+			a.exchangesByFastPath(b.container)
+			e := newEcho(t, a, b)
+			eventually(t, "small packets take the fast path", func() error {
+				before := a.status().Backend.FastPath
+				e.exchange(100)
+				if after := a.status().Backend.FastPath; after.TxPackets-before.TxPackets < 100 || after.RxPackets-before.RxPackets < 100 {
+					return fmt.Errorf("it went from %+v to %+v", before, after)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Packets of a peer of the classic format take the fast path of this host, and those
+// to it.
+func TestFastPathToClassicPeer(t *testing.T) {
+	netnstest.Require(t)
+	netnstest.RequireTCX(t)
+	a, container := joinClassicPeer(t, dataPathFlag+"kernel", "3")
+	a.exchangesByFastPath(container)
+}
+
 // echo sends numbered datagrams from one container to another, which sends them
 // back, and counts those that do not come back.
 type echo struct {

@@ -84,6 +84,7 @@ type status struct {
 			RxPackets  uint64            `json:"rx_packets"`
 			LongWay    map[string]uint64 `json:"long_way"`
 			Off        []string          `json:"off"`
+			Cut        []string          `json:"cut"`
 		} `json:"fastpath"`
 		OffloadSwitch struct {
 			Device  string `json:"device"`

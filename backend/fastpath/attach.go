@@ -60,7 +60,7 @@ func (p *programs) attach(h hook) error {
 		}
 	}
 	options := link.TCXOptions{Interface: h.index, Program: program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()}
-	if h.program == fastpathProgLeft {
+	if h.program == fastpathProgLeft || h.program == fastpathProgWhole {
 		options.Attach = ebpf.AttachTCXEgress
 	}
 	l, err = link.AttachTCX(options)

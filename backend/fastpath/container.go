@@ -59,27 +59,28 @@ func tableOf(containers []Container) table {
 func (p *programs) read() (table, error) {
 	t := tableOf(nil)
 	err := errors.Join(
-		readMap(p.Containers, t.containers, func(c *fastpathContainer) *uint32 { return &c.Used }),
-		readMap(p.Ports, t.ports, func(p *fastpathPort) *uint32 { return &p.Used }))
+		readMap(p.Containers, t.containers, func(c *fastpathContainer) { c.Used = 0 }),
+		readMap(p.Ports, t.ports, func(p *fastpathPort) { p.Used = 0 }))
 	return t, err
 }
 
-// readMap leaves out the epoch in which an entry was used, which programs write.
-func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, used func(*V) *uint32) error {
+// readMap has clear take away the part of an entry that programs write.
+func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, clear func(*V)) error {
 	var k K
 	var v V
 	entries := m.Iterate()
 	for entries.Next(&k, &v) {
-		*used(&v) = 0
+		clear(&v)
 		into[k] = v
 	}
 	return entries.Err()
 }
 
-// set makes the containers those that packets are exchanged with, and attaches
-// the programs to their ports and no others. What no longer holds is removed
-// first: no packet goes to a container that has lost the address.
-func (p *programs) set(containers []Container) error {
+// set makes the containers those that packets are exchanged with, and has
+// super-packets take the detours. It attaches the programs to the ports and devices,
+// and no others. What no longer holds is removed first: no packet goes to a container
+// that has lost the address.
+func (p *programs) set(containers []Container, d detours) error {
 	have, err := p.read()
 	if err != nil {
 		return fmt.Errorf("read containers of fast path: %w", err)
@@ -88,10 +89,11 @@ func (p *programs) set(containers []Container) error {
 	if err := errors.Join(
 		change(p.Containers, have.containers, want.containers),
 		change(p.Ports, have.ports, want.ports),
+		p.setDetours(d),
 	); err != nil {
 		return fmt.Errorf("change containers of fast path: %w", err)
 	}
-	if err := p.attachPorts(want); err != nil {
+	if err := p.attachAll(want, d); err != nil {
 		return err
 	}
 	return p.attachDecap(len(containers) > 0)
@@ -132,7 +134,7 @@ func change[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 	return nil
 }
 
-func (p *programs) attachPorts(t table) error {
+func (p *programs) attachAll(t table, d detours) error {
 	want := make(map[hook]struct{})
 	for _, port := range t.ports {
 		for _, h := range portHooks(int(port.Index)) {
@@ -141,6 +143,9 @@ func (p *programs) attachPorts(t table) error {
 	}
 	if len(want) > 0 {
 		want[p.deviceHook()] = struct{}{}
+	}
+	for device := range d.devices {
+		want[hook{fastpathProgWhole, int(device)}] = struct{}{}
 	}
 	have, err := p.hooks()
 	if err != nil {

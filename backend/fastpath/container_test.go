@@ -127,8 +127,9 @@ func TestContainerGone(t *testing.T) {
 	a.serves(0)
 	hooks, err := a.programs.hooks()
 	a.must(err)
-	if len(hooks) > 0 {
-		t.Errorf("programs are attached at %v", hooks)
+	bridge := hook{fastpathProgWhole, a.index(bridgeName)}
+	if len(hooks) != 1 || hooks[0] != bridge {
+		t.Errorf("programs are attached at %v, want %v", hooks, bridge)
 	}
 }
 
@@ -190,12 +191,10 @@ func TestShaper(t *testing.T) {
 			a, _ := newRunning(t)
 			tc := func(args string) {
 				t.Helper()
-				tool := "tc"
 				if strings.HasPrefix(args, "link") {
-					tool = "ip"
-				}
-				if out, err := a.Command(t.Context(), tool, strings.Fields(args)...).CombinedOutput(); err != nil {
-					t.Fatalf("%s %s: %v\n%s", tool, args, err, out)
+					a.tool("ip", args)
+				} else {
+					a.tool("tc", args)
 				}
 			}
 			if strings.HasPrefix(test.add, "filter") {

@@ -8,6 +8,7 @@
  *   to_container    ingress of the tunnel          redirects into the container
  *                   (or of the uplink, after the tunnel's own program)
  *   left            egress of a container's link   notes what the long way lets pass
+ *   whole           egress of a gateway's device   passes by a device that cuts super-packets
  *
  * A packet takes the short way if connection tracking has an entry of its flow,
  * with the mark of its direction. A rule of our own table, the last of all, sets
@@ -20,6 +21,7 @@
 struct packet {
 	struct iphdr ip;
 	__be16 sport, dport;
+	__be32 rest; /* TCP: the sequence number; UDP: length and checksum */
 	__u32 largest; /* of the packets that it is on the wire, in bytes */
 	__u32 packets, bytes;
 	__u32 data; /* bytes behind the transport header */
@@ -65,6 +67,7 @@ static __always_inline int load(struct __sk_buff *skb, __u32 off, struct packet 
 	struct start {
 		struct iphdr ip;
 		__be16 sport, dport;
+		__be32 rest;
 	} *s = (void *)(long)skb->data + off;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP))
@@ -73,6 +76,7 @@ static __always_inline int load(struct __sk_buff *skb, __u32 off, struct packet 
 		p->ip = s->ip;
 		p->sport = s->sport;
 		p->dport = s->dport;
+		p->rest = s->rest;
 	} else if (bpf_skb_load_bytes(skb, off, p, sizeof(*s)) < 0) {
 		return 0;
 	}
@@ -144,6 +148,12 @@ static __always_inline struct slot *slot(const struct packet *p)
 static __always_inline __u32 tag(const struct packet *p)
 {
 	return hash(p, seed ^ p->ip.protocol) | 1; /* 0 is of no flow */
+}
+
+/* Sequence number after a TCP packet. A super-packet and the last segment of it have the same. */
+static __always_inline __u32 end(const struct packet *p)
+{
+	return p->ip.protocol == IPPROTO_TCP ? bpf_ntohl(p->rest) + p->data : 0;
 }
 
 static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct packet *p)
@@ -423,11 +433,16 @@ int from_container(struct __sk_buff *skb)
 	return bpf_redirect(device, 0);
 }
 
+/* How far the long way is; see struct slot. */
+static __always_inline __u64 passage(__u32 tag, const struct packet *p)
+{
+	return (__u64)end(p) << 32 | tag;
+}
+
 /* The packet takes the long way: only if it leaves it may those that follow it pass. */
 static __always_inline int arrive(enum outcome o, const struct packet *p, struct slot *f)
 {
-	if (f->left)
-		f->left = 0;
+	f->last = passage(0, p);
 	return leave(o, p);
 }
 
@@ -456,7 +471,7 @@ static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
 	if (!way)
 		return arrive(o, &p, f);
 	o = admit(skb, &p, received, f);
-	if (o == FAST_OUT && f->left != tag(&p))
+	if (o == FAST_OUT && (__u32)f->last != tag(&p))
 		o = NOT_JUDGED;
 	if (o != FAST_OUT)
 		return arrive(o, &p, f);
@@ -513,7 +528,44 @@ int left(struct __sk_buff *skb)
 	struct address a = {.port = skb->ifindex, .ip = p.ip.daddr};
 	c = bpf_map_lookup_elem(&containers, &a);
 	if (c && same(eth.h_dest, c->mac))
-		f->left = tag(&p);
+		__sync_val_compare_and_swap(&f->last, passage(0, &p), passage(tag(&p), &p));
+	return NEXT;
+}
+
+/* Whether the device takes super-packets with the mark of a tunnel (netif_skb_features in net/core/dev.c). */
+static __always_inline int takes_tunnels(struct __sk_buff *skb)
+{
+	struct sk_buff *k;
+
+	if (!bpf_cast_to_kern_ctx)
+		return 0;
+	k = bpf_cast_to_kern_ctx(skb);
+	return k->dev->features & k->dev->hw_enc_features & NETIF_F_GSO_UDP_TUNNEL;
+}
+
+/*
+ * A super-packet that was unwrapped whole keeps the mark of a tunnel. A device
+ * without tunnel offload cuts it in software. So it goes where the device would send
+ * it.
+ */
+SEC("tcx/egress")
+int whole(struct __sk_buff *skb)
+{
+	struct settings *t = current();
+	struct station s = {.bridge = skb->ifindex};
+	struct exit *e;
+	__u64 *n;
+
+	if (!skb->gso_size || skb->ingress_ifindex != device || takes_tunnels(skb))
+		return NEXT;
+	if (t && bpf_ktime_get_coarse_ns() <= t->until && !bpf_skb_load_bytes(skb, 0, s.mac, ETH_ALEN)) {
+		e = bpf_map_lookup_elem(&exits, &s);
+		if (e)
+			return bpf_redirect(e->index, e->flags);
+	}
+	n = bpf_map_lookup_elem(&cuts, &s.bridge);
+	if (n)
+		__sync_fetch_and_add(n, 1);
 	return NEXT;
 }
 

@@ -94,10 +94,37 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
+/* Where a device sends the frames for a station that it would cut. */
+struct exit {
+	__u32 index; /* of a bridge's port, or of the device below */
+	__u32 flags; /* of bpf_redirect */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct station);
+	__type(value, struct exit);
+} exits SEC(".maps");
+
+/* Super-packets that the device of a gateway has cut, by ifindex. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} cuts SEC(".maps");
+
 /* What is known of a flow, by its hash. Two flows with one slot hinder each other, no more. */
 struct slot {
-	__u32 packets; /* that took the long way; starts again after a refusal */
-	__u32 left;    /* tag of the flow whose last packet of the long way left for the container */
+	__u32 packets, unused; /* that took the long way; starts again after a refusal */
+	/*
+	 * The last packet of the long way to a container: its end() in the upper half. In
+	 * the lower half the flow's tag when it has left for the container, 0 before.
+	 */
+	__u64 last;
 };
 
 struct {
@@ -177,7 +204,7 @@ struct {
 
 /*
  * What this program reads of the kernel's own structures (net/netfilter/
- * nf_conntrack.h), found by name when it is loaded.
+ * nf_conntrack.h, linux/skbuff.h, linux/netdevice.h), found by name when it is loaded.
  */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct ip_ct_tcp_state {
@@ -202,6 +229,12 @@ struct nf_conn {
 	__u32 timeout, mark;
 	struct nf_ct_ext *ext;
 	union nf_conntrack_proto proto;
+};
+struct net_device {
+	__u64 features, hw_enc_features;
+};
+struct sk_buff {
+	struct net_device *dev;
 };
 #pragma clang attribute pop
 
@@ -236,6 +269,9 @@ enum nf_ct_ext_id {
 #define TCP_CONNTRACK_ESTABLISHED 3
 #define IP_CT_TCP_FLAG_BE_LIBERAL 0x08
 
+/* SKB_GSO_UDP_TUNNEL (linux/skbuff.h) as a feature (NETIF_F_GSO_SHIFT in linux/netdev_features.h). */
+#define NETIF_F_GSO_UDP_TUNNEL (1ULL << (16 + 10))
+
 /* The first fields of struct bpf_ct_opts, net/netfilter/nf_conntrack_bpf.c: a size that every kernel takes. */
 struct bpf_ct_opts {
 	__s32 netns_id, error;
@@ -245,4 +281,5 @@ struct bpf_ct_opts {
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 tuple_size,
 					 struct bpf_ct_opts *opts, __u32 opts_size) __ksym;
 extern int bpf_ct_change_timeout(struct nf_conn *ct, __u32 ms) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *skb) __ksym __weak; /* Linux 6.2 */
 extern void bpf_ct_release(struct nf_conn *ct) __ksym;

@@ -33,6 +33,12 @@ type fastpathCount struct {
 	Bytes   uint64
 }
 
+type fastpathExit struct {
+	_     structs.HostLayout
+	Index uint32
+	Flags uint32
+}
+
 type fastpathOutcome uint32
 
 const (
@@ -91,7 +97,8 @@ type fastpathSettings struct {
 type fastpathSlot struct {
 	_       structs.HostLayout
 	Packets uint32
-	Left    uint32
+	Unused  uint32
+	Last    uint64
 }
 
 type fastpathStation struct {
@@ -107,7 +114,9 @@ type fastpathStation struct {
 const (
 	fastpathMapContainers     = "containers"
 	fastpathMapCounts         = "counts"
+	fastpathMapCuts           = "cuts"
 	fastpathMapEncap          = "encap"
+	fastpathMapExits          = "exits"
 	fastpathMapPaths          = "paths"
 	fastpathMapPorts          = "ports"
 	fastpathMapReports        = "reports"
@@ -117,6 +126,7 @@ const (
 	fastpathProgLeft          = "left"
 	fastpathProgToContainer   = "to_container"
 	fastpathProgToContainerL2 = "to_container_l2"
+	fastpathProgWhole         = "whole"
 	fastpathVarDevice         = "device"
 	fastpathVarHz             = "hz"
 	fastpathVarNetwork        = "network"
@@ -174,6 +184,7 @@ type fastpathProgramSpecs struct {
 	Left          *ebpf.ProgramSpec `ebpf:"left"`
 	ToContainer   *ebpf.ProgramSpec `ebpf:"to_container"`
 	ToContainerL2 *ebpf.ProgramSpec `ebpf:"to_container_l2"`
+	Whole         *ebpf.ProgramSpec `ebpf:"whole"`
 }
 
 // fastpathMapSpecs contains maps before they are loaded into the kernel.
@@ -182,7 +193,9 @@ type fastpathProgramSpecs struct {
 type fastpathMapSpecs struct {
 	Containers *ebpf.MapSpec `ebpf:"containers"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Cuts       *ebpf.MapSpec `ebpf:"cuts"`
 	Encap      *ebpf.MapSpec `ebpf:"encap"`
+	Exits      *ebpf.MapSpec `ebpf:"exits"`
 	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
@@ -227,7 +240,9 @@ func (o *fastpathObjects) Close() error {
 type fastpathMaps struct {
 	Containers *ebpf.Map `ebpf:"containers"`
 	Counts     *ebpf.Map `ebpf:"counts"`
+	Cuts       *ebpf.Map `ebpf:"cuts"`
 	Encap      *ebpf.Map `ebpf:"encap"`
+	Exits      *ebpf.Map `ebpf:"exits"`
 	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Reports    *ebpf.Map `ebpf:"reports"`
@@ -239,7 +254,9 @@ func (m *fastpathMaps) Close() error {
 	return _FastpathClose(
 		m.Containers,
 		m.Counts,
+		m.Cuts,
 		m.Encap,
+		m.Exits,
 		m.Paths,
 		m.Ports,
 		m.Reports,
@@ -271,6 +288,7 @@ type fastpathPrograms struct {
 	Left          *ebpf.Program `ebpf:"left"`
 	ToContainer   *ebpf.Program `ebpf:"to_container"`
 	ToContainerL2 *ebpf.Program `ebpf:"to_container_l2"`
+	Whole         *ebpf.Program `ebpf:"whole"`
 }
 
 func (p *fastpathPrograms) Close() error {
@@ -279,6 +297,7 @@ func (p *fastpathPrograms) Close() error {
 		p.Left,
 		p.ToContainer,
 		p.ToContainerL2,
+		p.Whole,
 	)
 }
 

@@ -229,7 +229,7 @@ func (h *host) start(containers ...Container) {
 		if h.windows, err = openWindows(h.programs); err != nil {
 			return err
 		}
-		return h.programs.set(containers)
+		return h.programs.set(containers, detours{})
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

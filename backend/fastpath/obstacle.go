@@ -12,13 +12,21 @@ type findings struct {
 	// all are reasons that concern all packets, replyless those that concern flows
 	// without a reply only.
 	all, replyless []string
-	// ports are reasons that concern one port, by index.
-	ports map[int]string
+	// ports are reasons that concern one port, gateways those that concern one
+	// gateway, by index. Of ports that are closed, closed has a reason.
+	ports, gateways, closed map[int]string
+	// bridgeRule names a rule about what a bridge sends.
+	bridgeRule string
 }
 
 // reasons lists all of them, and those of the topology.
 func (f findings) reasons(t topology) []string {
-	all := slices.Concat(f.all, f.replyless, t.unfit)
+	all := slices.Concat(f.all, f.replyless)
+	for _, g := range t.gateways {
+		if g.kind == vlanBridge {
+			all = append(all, fmt.Sprintf("bridge %s filters VLANs", g.name))
+		}
+	}
 	for _, reason := range f.ports {
 		if reason != "" {
 			all = append(all, reason)
@@ -31,7 +39,7 @@ func (f findings) reasons(t topology) []string {
 // inspect looks for what sees or changes each packet of the long way. It runs
 // in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
-	f := findings{ports: make(map[int]string)}
+	f := findings{ports: make(map[int]string), gateways: make(map[int]string)}
 	rules, err := p.rules.Ruleset()
 	if err != nil {
 		return f, err
@@ -56,7 +64,10 @@ func (p *Path) inspect(t topology) (findings, error) {
 			f.all = append(f.all, fmt.Sprintf("table %s of legacy iptables", table))
 		}
 	}
-	f.all = append(f.all, ebtables()...)
+	f.bridgeRule = bridgeRule(rules)
+	for _, table := range ebtables() {
+		f.all, f.bridgeRule = append(f.all, table), table
+	}
 	policies, err := p.rules.IPsecWithin(p.config.Network)
 	if err != nil {
 		return f, err
@@ -71,12 +82,15 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 	if err != nil {
 		return err
 	}
-	for _, index := range t.bridges {
-		switch reason, err := l.inspect(index); {
-		case err != nil:
+	f.closed = l.closed
+	for _, g := range t.gateways {
+		reason, err := l.inspect(g.index)
+		if err != nil {
 			return err
-		case reason != "":
-			f.all = append(f.all, fmt.Sprintf("%s at %s", reason, t.names[index]))
+		}
+		f.gateways[g.index] = reason
+		if reason != "" && g.kind == bridgeDevice {
+			f.all = append(f.all, fmt.Sprintf("%s at %s", reason, g.name))
 		}
 	}
 	for _, c := range t.containers {

@@ -45,6 +45,7 @@ type Path struct {
 	known  topology   // as of the last look
 	looks  bool       // a look is under way: known is of before
 	status Status
+	cuts   map[uint32]string // see cutReasons
 	// stale: rules have changed since the last look. suspendErr is why the programs
 	// could not be suspended then.
 	stale      bool
@@ -57,6 +58,8 @@ type Status struct {
 	Containers int
 	// Off are the reasons why some or all packets take the long way, in order.
 	Off []string
+	// Cut says which devices of the long way have cut super-packets, and why, in order.
+	Cut []string
 }
 
 // notJoined is the reason before Join and after Suspend.
@@ -115,7 +118,7 @@ func (p *Path) Suspend() error {
 	p.work.Lock()
 	defer p.work.Unlock()
 	p.joined = false
-	p.note(topology{}, Status{Off: []string{notJoined}})
+	p.note(topology{}, nil, Status{Off: []string{notJoined}})
 	return errors.Join(p.programs.leave(), unmark(p.device))
 }
 
@@ -177,7 +180,7 @@ func (p *Path) reconcile() error {
 			return err
 		}
 	}
-	if err := p.programs.set(serve); err != nil {
+	if err := p.programs.set(serve, p.detours(t, f)); err != nil {
 		return err
 	}
 	if err := p.programs.seal(); err != nil {
@@ -189,25 +192,26 @@ func (p *Path) reconcile() error {
 	if err := p.endJudgement(len(f.replyless) > 0); err != nil {
 		return err
 	}
-	p.note(t, Status{len(serve), f.reasons(t)})
+	p.note(t, f.cutReasons(t), Status{Containers: len(serve), Off: f.reasons(t)})
 	return nil
 }
 
 // note keeps what was found.
-func (p *Path) note(t topology, s Status) {
+func (p *Path) note(t topology, cuts map[uint32]string, s Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !slices.Equal(s.Off, p.status.Off) {
 		log.Infof("change fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
 	}
-	p.known, p.looks, p.status = t, false, s
+	p.known, p.looks, p.cuts, p.status = t, false, cuts, s
 }
 
-// Status returns what the last look at the kernel has found.
+// Status returns what the last look at the kernel has found, and which devices have
+// cut super-packets.
 func (p *Path) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Status{p.status.Containers, slices.Clone(p.status.Off)}
+	return Status{p.status.Containers, slices.Clone(p.status.Off), p.programs.cut(p.cuts)}
 }
 
 // Stats reads the counters.

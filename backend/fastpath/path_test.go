@@ -9,9 +9,6 @@ import (
 	"os"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // TestExchange sees both directions of a TCP flow take the fast path at both
@@ -28,6 +25,13 @@ func TestExchange(t *testing.T) {
 func newRunning(t *testing.T) (a, b *host) {
 	t.Helper()
 	_, a, b = newHosts(t)
+	runBoth(t, a, b)
+	return a, b
+}
+
+// runBoth has two hosts find their containers.
+func runBoth(t *testing.T, a, b *host) {
+	t.Helper()
 	for _, h := range []*host{a, b} {
 		h.run()
 	}
@@ -35,7 +39,6 @@ func newRunning(t *testing.T) (a, b *host) {
 	for _, h := range []*host{a, b} {
 		h.serves(1)
 	}
-	return a, b
 }
 
 // warm opens a connection and has it take the fast path.
@@ -263,32 +266,4 @@ func TestFIN(t *testing.T) {
 	if _, err := io.ReadFull(s.from, make([]byte, 11)); err != nil {
 		t.Error(err)
 	}
-}
-
-// TestManyContainers gives a bridge the stations of 500 containers, and takes one
-// away.
-func TestManyContainers(t *testing.T) {
-	const many = 500
-	_, a, b := newHostsWith(t, "10.5.2.0/23", "10.5.4.0/23")
-	a.run()
-	b.run()
-	for i := range many - 1 {
-		mac := net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}
-		ip := a.addr()
-		for range i + 1 {
-			ip = ip.Next()
-		}
-		a.must(a.Netlink().NeighAppend(&netlink.Neigh{
-			LinkIndex: a.index("veth-" + a.container.Name()), Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,
-			State: netlink.NUD_NOARP, HardwareAddr: mac,
-		}))
-		a.must(a.Netlink().NeighSet(&netlink.Neigh{
-			LinkIndex: a.index(bridgeName), Family: unix.AF_INET, State: netlink.NUD_NOARP, IP: ip.AsSlice(), HardwareAddr: mac,
-		}))
-	}
-	a.greet(a.container, a.addr())
-	a.serves(many)
-	warm(t, a, b).exchange(100)
-	a.must(a.Netlink().NeighDel(&netlink.Neigh{LinkIndex: a.index(bridgeName), IP: a.addr().Next().AsSlice()}))
-	a.serves(many - 1)
 }

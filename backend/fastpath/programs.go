@@ -77,7 +77,7 @@ func (p *programs) join(t Tunnel) error {
 
 // leave detaches the programs and removes their pins.
 func (p *programs) leave() error {
-	if err := p.set(nil); err != nil {
+	if err := p.set(nil, detours{}); err != nil {
 		return err
 	}
 	if err := p.Encap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -154,7 +154,8 @@ func (p *programs) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
 		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
-		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths,
+		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths, fastpathMapExits: &p.Exits,
+		fastpathMapCuts: &p.Cuts,
 	}
 }
 
@@ -162,6 +163,7 @@ func (p *programs) byName() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		fastpathProgFromContainer: &p.FromContainer, fastpathProgToContainer: &p.ToContainer,
 		fastpathProgLeft: &p.Left, fastpathProgToContainerL2: &p.ToContainerL2,
+		fastpathProgWhole: &p.Whole,
 	}
 }
 

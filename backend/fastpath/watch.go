@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"context"
+	"net"
 	"slices"
 	"syscall"
 
@@ -62,17 +63,30 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 // concerns reports whether a neighbour or forwarding entry differs from what is
 // known.
 func (t topology) concerns(n *netlink.Neigh, deleted bool) bool {
+	valid := !deleted && (n.Family == unix.AF_BRIDGE || n.State&usable != 0)
+	if slices.ContainsFunc(t.gateways, func(g gateway) bool { return g.kind == macvlanDevice && g.index == n.LinkIndex }) {
+		return valid && !t.leads(n.LinkIndex, n.HardwareAddr, 0)
+	}
 	if _, ours := t.names[n.LinkIndex]; !ours {
 		return false
 	}
-	valid := !deleted && (n.Family == unix.AF_BRIDGE || n.State&usable != 0)
+	if n.Family == unix.AF_BRIDGE {
+		return t.leads(n.MasterIndex, n.HardwareAddr, n.LinkIndex) != valid
+	}
 	known := slices.ContainsFunc(t.containers, func(c Container) bool {
 		same := slices.Equal(c.MAC[:], n.HardwareAddr)
-		if n.Family == unix.AF_BRIDGE {
-			return c.Port == n.LinkIndex && same
-		}
 		// A neighbour that is no longer valid comes without its hardware address.
 		return c.Bridge == n.LinkIndex && slices.Equal(c.Addr.AsSlice(), n.IP.To4()) && (same || !valid)
 	})
 	return known != valid
+}
+
+// leads reports whether a gateway leads to a hardware address, by a port if that is
+// not 0.
+func (t topology) leads(gateway int, mac net.HardwareAddr, port int) bool {
+	if len(mac) != len(MAC{}) {
+		return false
+	}
+	way, ok := t.stations[fastpathStation{Bridge: uint32(gateway), Mac: MAC(mac)}]
+	return ok && (port == 0 || int(way.Index) == port)
 }

@@ -104,7 +104,7 @@ func (k *kernel) fastStats() *backend.FastPath {
 		return s
 	}
 	now := k.fast.Status()
-	s.Containers, s.Off = now.Containers, append(s.Off, now.Off...)
+	s.Containers, s.Off, s.Cut = now.Containers, append(s.Off, now.Off...), now.Cut
 	counts, err := k.fast.Stats()
 	if err != nil {
 		ratelog.Errorf("read counters of fast path device=%s reason=%q", k.deviceName(), err)

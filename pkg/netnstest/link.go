@@ -99,6 +99,53 @@ func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.A
 	return c
 }
 
+// RoutedContainer makes a namespace with a host route to it over a veth pair, without
+// a bridge, as Calico does. The host's end has the gateway's address.
+func (h *Host) RoutedContainer(name string, addr, gateway netip.Addr, mtu int) *Host {
+	h.lab.scope.Helper()
+	c := h.lab.Namespace(name)
+	port := "veth-" + name
+	port = port[:min(len(port), unix.IFNAMSIZ-1)]
+	h.lab.Wire(h, port, c, "eth0", mtu)
+	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+	h.AddAddr(port, host(gateway))
+	h.AddRoute(host(addr), netip.Addr{}, port)
+	h.Sysctl("net.ipv4.ip_forward", "1")
+	c.AddAddr("eth0", host(addr))
+	c.AddRoute(host(gateway), netip.Addr{}, "eth0")
+	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
+	c.addr = host(addr)
+	return c
+}
+
+// MacvlanContainer makes a namespace with a macvlan device. The host has the gateway's
+// address at another one; the device below both has no wire.
+func (h *Host) MacvlanContainer(name string, addr netip.Prefix, gateway netip.Addr, mtu int) *Host {
+	h.lab.scope.Helper()
+	const below, top = "below0", "macvlan0"
+	c := h.lab.Namespace(name)
+	h.lab.Wire(h, below, h.lab.Namespace(name+"-wire"), "eth0", mtu)
+	macvlan := func(name string) *netlink.Macvlan {
+		m := &netlink.Macvlan{LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.MACVLAN_MODE_BRIDGE}
+		m.Name, m.ParentIndex, m.MTU = name, h.link(below).Attrs().Index, mtu
+		return m
+	}
+	h.check(h.nl.LinkAdd(macvlan(top)), "add macvlan device %s", top)
+	h.AddAddr(top, netip.PrefixFrom(gateway, addr.Bits()))
+	h.Up(top)
+	h.Sysctl("net.ipv4.ip_forward", "1")
+	inside := macvlan("eth0-" + name)
+	inside.Name = inside.Name[:min(len(inside.Name), unix.IFNAMSIZ-1)]
+	inside.Namespace = netlink.NsFd(c.ns)
+	h.check(h.nl.LinkAdd(inside), "add macvlan device %s", inside.Name)
+	h.check(c.nl.LinkSetName(c.link(inside.Name), "eth0"), "rename %s", inside.Name)
+	c.AddAddr("eth0", addr)
+	c.Up("eth0")
+	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
+	c.addr = addr
+	return c
+}
+
 // AddIPv6 gives a bridge and a container at it the first two addresses of an IPv6
 // network, and the container a default route. The host forwards.
 func (h *Host) AddIPv6(bridge string, c *Host, network netip.Prefix) {

@@ -164,6 +164,8 @@ type FastPath struct {
 	LongWay map[string]uint64 `json:"long_way"`
 	// Off are the reasons why it does not serve some or all containers.
 	Off []string `json:"off,omitempty"`
+	// Cut says which devices of the long way cut super-packets, and why.
+	Cut []string `json:"cut,omitempty"`
 }
 
 // Peer counts the packets exchanged with one other host. Bytes are those of the
