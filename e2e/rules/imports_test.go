@@ -100,7 +100,7 @@ var testLayers = []struct{ from, to string }{
 	{"backend/...", "pkg/uplink"},
 	{"pkg/offload", "pkg/tun"},
 	{"pkg/tun", "pkg/checksum"},
-	{"e2e", "pkg/checksum pkg/control pkg/netdev"},
+	{"e2e", "pkg/checksum pkg/control pkg/inet pkg/netdev"},
 }
 
 // forTests are the packages that any test may import and the program may not.
