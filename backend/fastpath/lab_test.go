@@ -44,6 +44,7 @@ type host struct {
 	stop      func()
 	marks     Marks
 	tunnel    Tunnel
+	old       bool // as if the kernel had no tcx
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
@@ -56,7 +57,7 @@ func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 func newHostsWith(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
 	t.Helper()
 	netnstest.Require(t)
-	netnstest.RequireTCX(t)
+	netnstest.RequireConntrackTimeouts(t)
 	lab := netnstest.New(t)
 	a, b := newHost(t, lab, "a", ofA), newHost(t, lab, "b", ofB)
 	a.carry(b)
@@ -139,7 +140,7 @@ func (h *host) carry(peer *host) {
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
 	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks,
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, old: h.old,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
 }
