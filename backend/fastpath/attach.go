@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -13,73 +14,140 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/pinned"
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
-// linkPrefix begins the names of pinned links: link_PROGRAM_INDEX.
-const linkPrefix = "link_"
+// Beginnings of the names of pins: link_PROGRAM_INDEX, filter_PROGRAM_INDEX_DEVICE.
+const (
+	linkPrefix   = "link_"
+	filterPrefix = "filter_"
+)
 
 // hook is a program at an interface.
 type hook struct {
 	program string // its name
 	index   int    // of the interface
+	device  int    // of a filter of tc: index of the tunnel device; 0: a link of tcx
 }
 
-func (h hook) pin() string { return linkPrefix + h.program + "_" + strconv.Itoa(h.index) }
+func (h hook) pin() string {
+	if h.device != 0 {
+		return fmt.Sprintf("%s%s_%d_%d", filterPrefix, h.program, h.index, h.device)
+	}
+	return fmt.Sprintf("%s%s_%d", linkPrefix, h.program, h.index)
+}
 
 // hookOf is the inverse of pin.
-func hookOf(pin string) (hook, bool) {
-	name, ours := strings.CutPrefix(pin, linkPrefix)
-	i := strings.LastIndexByte(name, '_')
-	if !ours || i < 0 {
-		return hook{}, false
+func hookOf(pin string) (h hook, ok bool) {
+	name, isLink := strings.CutPrefix(pin, linkPrefix)
+	if !isLink {
+		if name, ok = strings.CutPrefix(pin, filterPrefix); !ok {
+			return h, false
+		}
+		if name, h.device, ok = cutNumber(name); !ok {
+			return h, false
+		}
 	}
-	index, err := strconv.Atoi(name[i+1:])
-	return hook{name[:i], index}, err == nil
+	h.program, h.index, ok = cutNumber(name)
+	return h, ok
 }
 
-func (p *programs) deviceHook() hook { return hook{fastpathProgToContainer, p.config.Device} }
-
-func portHooks(index int) []hook {
-	return []hook{{fastpathProgLeft, index}, {fastpathProgFromContainer, index}}
+// cutNumber cuts a number after an underscore from the end of a name.
+func cutNumber(name string) (rest string, n int, ok bool) {
+	i := strings.LastIndexByte(name, '_')
+	if i < 0 {
+		return name, 0, false
+	}
+	n, err := strconv.Atoi(name[i+1:])
+	return name[:i], n, err == nil
 }
 
-// attach attaches a program, or has the link of an earlier process run it from
-// the next packet on. An interface that has gone meanwhile is no error.
+func (h hook) egress() bool {
+	return h.program == fastpathProgLeft || h.program == fastpathProgWhole
+}
+
+func (h hook) key() tchook.Key {
+	return tchook.Key{Egress: h.egress(), Index: h.index, Device: h.device}
+}
+
+// before orders hooks by the time of their attachment. They are ended in the reverse
+// order, that of a directory's entries: the first filter at an interface makes the
+// qdisc, and its end removes it.
+func (h hook) before(other hook) int { return cmp.Compare(other.pin(), h.pin()) }
+
+// hook is one of the kind that the kernel has.
+func (p *programs) hook(program string, index int) hook {
+	h := hook{program: program, index: index}
+	if p.filters {
+		h.device = p.config.Device
+	}
+	return h
+}
+
+func (p *programs) deviceHook() hook {
+	return p.hook(fastpathProgToContainer, p.config.Device)
+}
+
+func (p *programs) portHooks(index int) []hook {
+	return []hook{p.hook(fastpathProgLeft, index), p.hook(fastpathProgFromContainer, index)}
+}
+
+// attach attaches a program, or has the hook of an earlier process run it from the
+// next packet on. An interface that has gone meanwhile is no error.
 func (p *programs) attach(h hook) error {
 	program := *p.byName()[h.program]
-	l, err := p.pinned(h)
-	if err != nil {
-		return fmt.Errorf("attach %s to interface %d: %w", h.program, h.index, err)
+	replaced, err := p.replace(h, program)
+	if err == nil && !replaced {
+		err = p.add(h, program)
 	}
-	if l != nil {
-		if index, err := pinned.InterfaceOf(l); err == nil && index == h.index {
-			return errors.Join(l.Update(program), l.Close())
-		}
-		if err := pinned.End(l); err != nil {
-			return fmt.Errorf("detach %s from interface %d: %w", h.program, h.index, err)
-		}
-	}
-	options := link.TCXOptions{Interface: h.index, Program: program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()}
-	if h.program == fastpathProgLeft || h.program == fastpathProgWhole {
-		options.Attach = ebpf.AttachTCXEgress
-	}
-	l, err = link.AttachTCX(options)
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	if err == nil {
-		err = errors.Join(l.Pin(filepath.Join(p.config.PinDir, h.pin())), l.Close())
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("attach %s to interface %d: %w", h.program, h.index, explain(err))
 	}
 	return nil
 }
 
+// replace has the hook of an earlier process run a program. It ends one that is not
+// attached.
+func (p *programs) replace(h hook, program *ebpf.Program) (bool, error) {
+	old, err := p.pinned(h)
+	if old == nil || err != nil {
+		return false, err
+	}
+	// Other programs at a port keep the fast path away from it; see linkInspector.
+	why, err := old.Misplaced(h.index)
+	if err != nil {
+		return false, errors.Join(err, old.Close())
+	}
+	if errors.Is(why, tchook.ErrDetached) {
+		return false, old.End()
+	}
+	return true, errors.Join(old.Replace(program), old.Close())
+}
+
+func (p *programs) add(h hook, program *ebpf.Program) error {
+	n, err := p.open(h, program)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.Pin(filepath.Join(p.config.PinDir, h.pin())), n.Close())
+}
+
+func (p *programs) open(h hook, program *ebpf.Program) (tchook.Hook, error) {
+	if h.device != 0 {
+		return tchook.AddFilter(p.tc, h.key(), program)
+	}
+	options := link.TCXOptions{Interface: h.index, Program: program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()}
+	if h.egress() {
+		options.Attach = ebpf.AttachTCXEgress
+	}
+	l, err := link.AttachTCX(options)
+	return tchook.Link{Link: l}, err
+}
+
 func (p *programs) detach(h hook) error {
-	l, err := p.pinned(h)
-	if err == nil && l != nil {
-		err = pinned.End(l)
+	old, err := p.pinned(h)
+	if err == nil && old != nil {
+		err = old.End()
 	}
 	if err != nil {
 		return fmt.Errorf("detach %s from interface %d: %w", h.program, h.index, err)
@@ -87,16 +155,27 @@ func (p *programs) detach(h hook) error {
 	return nil
 }
 
-// pinned opens the pinned link of a hook; nil if there is none.
-func (p *programs) pinned(h hook) (link.Link, error) {
-	return pinned.Link(filepath.Join(p.config.PinDir, h.pin()))
+// pinned returns the pinned hook; nil if there is none.
+func (p *programs) pinned(h hook) (tchook.Hook, error) {
+	path := filepath.Join(p.config.PinDir, h.pin())
+	if h.device != 0 {
+		if f := tchook.PinnedFilter(p.tc, h.key(), path); f != nil {
+			return f, nil
+		}
+		return nil, nil
+	}
+	l, err := pinned.Link(path)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	return tchook.Link{Link: l}, nil
 }
 
-// hooks lists the pinned links.
+// hooks lists the pinned hooks.
 func (p *programs) hooks() ([]hook, error) {
 	entries, err := os.ReadDir(p.config.PinDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("list links of fast path: %w", err)
+		return nil, fmt.Errorf("list hooks of fast path: %w", err)
 	}
 	var hooks []hook
 	for _, e := range entries {

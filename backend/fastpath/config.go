@@ -36,6 +36,8 @@ type Config struct {
 	// PinDir is a directory on a bpffs. The programs in it stay at work when the
 	// process ends. Its parent must exist when Join is called.
 	PinDir string
+
+	old bool // for tests: as if the kernel had no tcx
 }
 
 // Tunnel has the tunnel's own programs that the fast path works with. Without them,

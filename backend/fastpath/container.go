@@ -137,7 +137,7 @@ func change[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 func (p *programs) attachAll(t table, d detours) error {
 	want := make(map[hook]struct{})
 	for _, port := range t.ports {
-		for _, h := range portHooks(int(port.Index)) {
+		for _, h := range p.portHooks(int(port.Index)) {
 			want[h] = struct{}{}
 		}
 	}
@@ -145,7 +145,7 @@ func (p *programs) attachAll(t table, d detours) error {
 		want[p.deviceHook()] = struct{}{}
 	}
 	for device := range d.devices {
-		want[hook{fastpathProgWhole, int(device)}] = struct{}{}
+		want[p.hook(fastpathProgWhole, int(device))] = struct{}{}
 	}
 	have, err := p.hooks()
 	if err != nil {
@@ -159,7 +159,7 @@ func (p *programs) attachAll(t table, d detours) error {
 			delete(p.attached, h)
 		}
 	}
-	for _, h := range slices.Collect(maps.Keys(want)) {
+	for _, h := range slices.SortedFunc(maps.Keys(want), hook.before) {
 		if _, done := p.attached[h]; done {
 			continue
 		}

@@ -44,6 +44,7 @@ type host struct {
 	stop      func()
 	marks     Marks
 	tunnel    Tunnel
+	old       bool // as if the kernel had no tcx
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
@@ -139,7 +140,7 @@ func (h *host) carry(peer *host) {
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
 	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks,
+		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, old: h.old,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
 }

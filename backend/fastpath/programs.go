@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
@@ -20,6 +21,8 @@ type programs struct {
 	tunnel   Tunnel            // see join
 	attached map[hook]struct{} // since open
 	epoch    atomic.Uint32     // see refresh
+	tc       *netlink.Handle
+	filters  bool // the kernel has no tcx
 
 	objects
 }
@@ -44,9 +47,10 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	p := &programs{config: c, attached: make(map[hook]struct{})}
 	p.epoch.Store(1)
 	if adopted, err = p.adopt(); err == nil && !adopted {
-		if err = p.load(); err == nil {
-			err = p.probeTCX()
-		}
+		err = p.load()
+	}
+	if err == nil {
+		err = p.openHooks()
 	}
 	if err != nil {
 		return nil, false, errors.Join(fmt.Errorf("load fast path: %w", err), p.close())
@@ -54,11 +58,16 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	return p, adopted, nil
 }
 
-func (p *programs) probeTCX() error {
-	if err := netdev.ProbeTCX(p.FromContainer); err != nil {
-		return fmt.Errorf("attach with tcx, which needs Linux 6.6 or newer: %w", explain(err))
+// openHooks chooses the kind of hooks.
+func (p *programs) openHooks() (err error) {
+	if p.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open route netlink: %w", err)
 	}
-	return nil
+	err = netdev.ProbeTCX(p.FromContainer)
+	if p.filters = p.config.old || errors.Is(err, ebpf.ErrNotSupported); p.filters {
+		return nil
+	}
+	return explain(err)
 }
 
 // join makes the programs call those of the tunnel.
@@ -123,6 +132,9 @@ func (p *programs) load() error {
 
 // close releases the file descriptors. What is pinned stays at work.
 func (p *programs) close() error {
+	if p.tc != nil {
+		p.tc.Close()
+	}
 	return errors.Join(p.fastpathPrograms.Close(), p.fastpathMaps.Close())
 }
 

@@ -6,13 +6,20 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Remove detaches the fast path that is pinned at dir, and removes the pins and
 // the table of the device. It is no error if nothing is there. It runs in the
 // network namespace of the device.
 func Remove(dir, device string) error {
-	p := &programs{config: Config{PinDir: dir}}
+	tc, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("remove fast path: open route netlink: %w", err)
+	}
+	defer tc.Close()
+	p := &programs{config: Config{PinDir: dir}, tc: tc}
 	hooks, err := p.hooks()
 	if err != nil {
 		return err

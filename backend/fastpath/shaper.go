@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -10,16 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // linkInspector finds what packets of the fast path pass by at an interface: a
 // shaper, a filter, a program of others, or a port that is closed.
 type linkInspector struct {
-	links  *netlink.Handle
-	closed map[int]string
-	qdiscs map[int][]netlink.Qdisc
-	ours   []ebpf.ProgramID
+	links   *netlink.Handle
+	closed  map[int]string
+	qdiscs  map[int][]netlink.Qdisc
+	device  int  // of the tunnel
+	filters bool // the kernel has no tcx
+	ours    []ebpf.ProgramID
 }
 
 func (p *Path) newLinkInspector() (*linkInspector, error) {
@@ -27,7 +32,7 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc)}
+	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc), device: p.config.Device, filters: p.programs.filters}
 	for _, q := range all {
 		index := q.Attrs().LinkIndex
 		l.qdiscs[index] = append(l.qdiscs[index], q)
@@ -49,7 +54,7 @@ func (l *linkInspector) inspect(index int) (string, error) {
 		switch kind := q.Type(); kind {
 		case "noqueue":
 		case "clsact", "ingress":
-			if has, err := filtered(l.links, index); has || err != nil {
+			if has, err := l.filtered(index); has || err != nil {
 				return "tc filter", err
 			}
 		default:
@@ -59,16 +64,18 @@ func (l *linkInspector) inspect(index int) (string, error) {
 	return l.foreignProgram(index)
 }
 
-func filtered(h *netlink.Handle, index int) (bool, error) {
-	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		filters, err := h.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, parent)
+// filtered reports whether an interface has filters of others.
+func (l *linkInspector) filtered(index int) (bool, error) {
+	for _, egress := range []bool{false, true} {
+		key := tchook.Key{Egress: egress, Index: index, Device: l.device}
+		filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, key.Attrs().Parent)
 		if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
 			continue
 		}
 		if err != nil {
 			return false, fmt.Errorf("list tc filters of interface %d: %w", index, err)
 		}
-		if len(filters) > 0 {
+		if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !key.Is(f) }) {
 			return true, nil
 		}
 	}
@@ -77,6 +84,9 @@ func filtered(h *netlink.Handle, index int) (bool, error) {
 
 // foreignProgram looks for tcx programs that are not ours.
 func (l *linkInspector) foreignProgram(index int) (string, error) {
+	if l.filters {
+		return "", nil
+	}
 	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		attached, err := netdev.Programs(index, at)
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
@@ -115,7 +125,10 @@ func (p *programs) ids() ([]ebpf.ProgramID, error) {
 		if _, done := p.attached[h]; done {
 			continue
 		}
-		l, err := p.pinned(h)
+		if h.device != 0 { // a filter
+			continue
+		}
+		l, err := pinned.Link(filepath.Join(p.config.PinDir, h.pin()))
 		if err != nil {
 			return nil, err
 		}

@@ -28,8 +28,8 @@ var layers = []struct{ from, to string }{
 
 	{"backend/all", "backend backend/alloc backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/inet pkg/masq pkg/netdev pkg/rtnl"},
 	{"backend/udp", "backend backend/fastpath backend/udp/bpf subnet pkg/..."},
-	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/netdev pkg/pinned pkg/ratelog pkg/reconcile pkg/rtnl"},
-	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/pinned pkg/ratelog pkg/rtnl"},
+	{"backend/fastpath", "pkg/checksum pkg/hostrules pkg/netdev pkg/pinned pkg/ratelog pkg/reconcile pkg/rtnl pkg/tchook"},
+	{"backend/udp/bpf", "pkg/netdev pkg/ownfile pkg/pinned pkg/ratelog pkg/rtnl pkg/tchook"},
 	{"backend/alloc", "backend subnet pkg/inet"},
 	{"backend/hostgw", "backend subnet pkg/..."},
 	{"backend/vxlan", "backend subnet pkg/..."},
@@ -73,6 +73,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/rtnl", "pkg/inet pkg/netdev pkg/ratelog pkg/reconcile"},
 	{"pkg/status", "pkg/httpd"},
 	{"pkg/subnetfile", "pkg/atomicfile pkg/backoff"},
+	{"pkg/tchook", "pkg/netdev pkg/pinned"},
 	{"pkg/tun", "pkg/tun/virtio"},
 	{"pkg/tun/virtio", ""},
 	{"pkg/udpsock", "pkg/inet"},

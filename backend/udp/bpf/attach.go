@@ -14,11 +14,13 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // attachment is a program at an interface.
 type attachment struct {
-	hook
+	tchook.Hook
 	index int // of the interface
 }
 
@@ -46,7 +48,7 @@ func (p *Path) hookNames() []string { return hooksOf(slices.Collect(maps.Keys(p.
 // encapHook returns the name of the hook of encap.
 func (p *Path) encapHook() string {
 	if p.filters {
-		return p.filterKey(p.config.Device, true).name()
+		return filterName(p.filterKey(p.config.Device, true))
 	}
 	return linkEncap
 }
@@ -54,13 +56,13 @@ func (p *Path) encapHook() string {
 // decapHook returns the name of the hook of decap at an uplink.
 func (p *Path) decapHook(index int) string {
 	if p.filters {
-		return p.filterKey(index, false).name()
+		return filterName(p.filterKey(index, false))
 	}
 	return linkTCPrefix + strconv.Itoa(index)
 }
 
-func (p *Path) filterKey(index int, egress bool) filterKey {
-	return filterKey{egress, index, p.config.Device}
+func (p *Path) filterKey(index int, egress bool) tchook.Key {
+	return tchook.Key{Egress: egress, Index: index, Device: p.config.Device}
 }
 
 // Attach attaches encap to the device, and the decap programs to these uplinks and
@@ -127,7 +129,7 @@ func (p *Path) detach(name string) error {
 		return err
 	}
 	delete(p.hooks, name)
-	return h.end()
+	return h.End()
 }
 
 func (p *Path) attachUplink(index int) error {
@@ -156,12 +158,12 @@ func (p *Path) attachUplink(index int) error {
 // ours that ends the chain (TCX_PASS) would lead datagrams past ours: on virtual
 // links the socket cannot use these.
 func (p *Path) attachTC(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
-	return p.attach(name, index, program, func() (hook, error) {
+	return p.attach(name, index, program, func() (tchook.Hook, error) {
 		if p.filters {
-			return addFilter(p.tc, p.filterKey(index, to == ebpf.AttachTCXEgress), program)
+			return tchook.AddFilter(p.tc, p.filterKey(index, to == ebpf.AttachTCXEgress), program)
 		}
 		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: to, Anchor: link.Head()})
-		return linkHook{l}, err
+		return tchook.Link{Link: l}, err
 	})
 }
 
@@ -179,20 +181,20 @@ func (p *Path) programFor(i *netlink.LinkAttrs) (*ebpf.Program, error) {
 
 // attach attaches a program to an interface if it is not in its place. A hook that an
 // earlier process pinned under that name runs this program from the next packet on.
-func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (hook, error)) error {
+func (p *Path) attach(name string, index int, program *ebpf.Program, open func() (tchook.Hook, error)) error {
 	_, ours := p.hooks[name]
 	h, err := p.hook(name)
 	if err != nil {
 		return err
 	}
 	if h != nil {
-		why, err := h.misplaced(index)
+		why, err := h.Misplaced(index)
 		if err != nil {
 			return err
 		}
 		if why == nil {
 			if !ours {
-				if err := h.replace(program); err != nil {
+				if err := h.Replace(program); err != nil {
 					return errors.Join(fmt.Errorf("replace program: %w", explain(err)), h.Close())
 				}
 				p.hooks[name] = attachment{h, index}
@@ -201,7 +203,7 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		}
 		p.repair(index, why)
 		delete(p.hooks, name)
-		if err := h.end(); err != nil {
+		if err := h.End(); err != nil {
 			return err
 		}
 	}
@@ -213,7 +215,7 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		// those of a link that a person detached.
 		err := os.MkdirAll(p.config.PinDir, 0o700)
 		if err == nil {
-			err = h.pin(filepath.Join(p.config.PinDir, name))
+			err = h.Pin(filepath.Join(p.config.PinDir, name))
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("pin %s: %w", name, err), h.Close())
@@ -224,9 +226,9 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 }
 
 // hook returns the hook of that name, ours or a pinned one; nil if there is none.
-func (p *Path) hook(name string) (hook, error) {
+func (p *Path) hook(name string) (tchook.Hook, error) {
 	if a, ours := p.hooks[name]; ours {
-		return a.hook, nil
+		return a.Hook, nil
 	}
 	if p.config.PinDir == "" {
 		return nil, nil

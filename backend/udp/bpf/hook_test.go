@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // eachHook runs a test with each kind of hooks that the kernel has: with tcx, and old,
@@ -34,11 +35,11 @@ func eachHook(t *testing.T, test func(t *testing.T, old bool)) {
 // detachByHand detaches a program as bpftool or tc does.
 func (h *host) detachByHand(name string) {
 	h.t.Helper()
-	switch a := h.path.hooks[name].hook.(type) {
-	case linkHook:
+	switch a := h.path.hooks[name].Hook.(type) {
+	case tchook.Link:
 		h.must(a.Detach())
-	case *filter:
-		h.must(a.tc.FilterDel(&netlink.BpfFilter{FilterAttrs: a.attrs(), Fd: -1}))
+	case *tchook.Filter:
+		h.must(h.Netlink().FilterDel(&netlink.BpfFilter{FilterAttrs: a.Attrs(), Fd: -1}))
 	}
 }
 
@@ -164,9 +165,9 @@ func pinInNewNamespace(c Config) error {
 }
 
 func TestFilterNames(t *testing.T) {
-	for _, k := range []filterKey{{true, 7, 7}, {false, 2, 7}} {
-		if got, err := parseFilter(k.name()); err != nil || got != k {
-			t.Errorf("parseFilter(%q) = %v, %v, want %v", k.name(), got, err, k)
+	for _, k := range []tchook.Key{{Egress: true, Index: 7, Device: 7}, {Index: 2, Device: 7}} {
+		if got, err := parseFilter(filterName(k)); err != nil || got != k {
+			t.Errorf("parseFilter(%q) = %v, %v, want %v", filterName(k), got, err, k)
 		}
 	}
 	for _, wrong := range []string{filterIn, filterIn + "2", filterOut + "2_", filterOut + "_x"} {

@@ -82,7 +82,7 @@ func Remove(dir string) (err error) {
 	for _, name := range hooksOf(names) {
 		h, err := pinnedHook(tc, filepath.Join(dir, name))
 		if err == nil && h != nil {
-			err = h.end()
+			err = h.End()
 		}
 		if err != nil {
 			return err

@@ -5,32 +5,15 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	log "github.com/golang/glog"
+
+	"github.com/coreos/flannel/pkg/tchook"
 )
-
-// errDetached is misplaced's reason for a hook without an interface: a person
-// detached it, or the interface was deleted.
-var errDetached = errors.New("is detached")
-
-// nameOf returns a program's name and number. The name needs CAP_SYS_ADMIN.
-func nameOf(id ebpf.ProgramID) string {
-	name := fmt.Sprintf("program %d", id)
-	p, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return name
-	}
-	defer p.Close()
-	if info, err := p.Info(); err == nil {
-		name += " (" + info.Name + ")"
-	}
-	return name
-}
 
 // repair logs that a program is attached anew, and counts it if another program ran
 // before it.
 func (p *Path) repair(index int, why error) {
-	if !errors.Is(why, errDetached) {
+	if !errors.Is(why, tchook.ErrDetached) {
 		p.repairs++
 	}
 	log.Warningf("attach program of kernel data path again interface=%d reason=%q", index, why)
@@ -54,7 +37,7 @@ func (p *Path) Behind() (string, error) {
 		if name != p.decapHook(h.index) {
 			continue
 		}
-		others, err := h.behind()
+		others, err := h.Behind()
 		if err != nil {
 			return "", err
 		}

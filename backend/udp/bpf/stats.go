@@ -123,7 +123,7 @@ func (p *Path) checkLinks() error {
 		if name == p.encapHook() {
 			where = "the device"
 		}
-		why, err := h.misplaced(h.index)
+		why, err := h.Misplaced(h.index)
 		if err != nil {
 			return fmt.Errorf("look at the program on %s: %w", where, err)
 		}

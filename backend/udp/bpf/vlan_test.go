@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // TestTagged sends frames with a VLAN's tag by a cable that is an uplink itself.
@@ -81,7 +83,7 @@ func (h *host) pushTag(name string, tag uint16) io.Closer {
 		},
 	})
 	h.must(err)
-	f, err := addFilter(h.Netlink(), filterKey{egress: true, index: h.link(name)}, p)
+	f, err := tchook.AddFilter(h.Netlink(), tchook.Key{Egress: true, Index: h.link(name)}, p)
 	h.must(err)
 	h.must(p.Close())
 	return f

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // Reasons against decap_xdp.
@@ -41,12 +42,12 @@ func (p *Path) XDPRefusals() map[int]error {
 func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	refusal := xdpRefusal(i)
 	if refusal == nil {
-		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (hook, error) {
+		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (tchook.Hook, error) {
 			l, err := link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
 			if errors.Is(err, unix.ERANGE) { // veth and others
 				err = errLargeMTU
 			}
-			return linkHook{l}, err
+			return tchook.Link{Link: l}, err
 		})
 	}
 	if refusal == nil {

@@ -1,0 +1,208 @@
+package tchook
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Filter is a program that a filter of tc runs (cls_bpf with direct action, at the
+// qdisc clsact). It is for kernels without tcx, older than Linux 6.6.
+//
+// The kernel keeps a filter without a descriptor of it. The pin is a directory, which
+// tells the next process of the filter, and of the qdisc if that is ours.
+type Filter struct {
+	tc *netlink.Handle
+	Key
+	path      string // of the pin; "": none
+	madeQdisc bool   // the qdisc is ours too
+}
+
+// Key identifies a filter of ours in a network namespace.
+type Key struct {
+	Egress bool
+	Index  int // of the interface
+	// Device is the index of the tunnel device. Two networks have filters of their own.
+	Device int
+}
+
+// qdiscPin is the pin of a qdisc, below that of the filter.
+const qdiscPin = "clsact"
+
+// label is the name of our filters in "tc filter show".
+const label = "flannel"
+
+// handles begins the handles of our filters; the rest is the device's index.
+// Other programs number theirs from 1.
+const handles = 0x666c0000 // "fl"
+
+func (k Key) parent() uint32 {
+	if k.Egress {
+		return netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.HANDLE_MIN_INGRESS
+}
+
+// Attrs has preference 1: the kernel asks filters in the order of their preference,
+// and those of one preference from the last added to the first (cls_bpf_change,
+// net/sched/cls_bpf.c).
+func (k Key) Attrs() netlink.FilterAttrs {
+	return netlink.FilterAttrs{
+		LinkIndex: k.Index, Parent: k.parent(), Handle: handles | uint32(k.Device)&0xffff,
+		Priority: 1, Protocol: unix.ETH_P_ALL,
+	}
+}
+
+// Is reports whether a filter of the kernel's list has the key.
+func (k Key) Is(other netlink.Filter) bool {
+	b, ok := other.(*netlink.BpfFilter)
+	return ok && b.Name == label && b.Handle == k.Attrs().Handle
+}
+
+// AddFilter attaches a program before all other filters of an interface. tc is of the
+// network namespace of the interface.
+func AddFilter(tc *netlink.Handle, k Key, program *ebpf.Program) (*Filter, error) {
+	f := &Filter{tc: tc, Key: k}
+	err := tc.QdiscAdd(f.qdisc())
+	f.madeQdisc = err == nil
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("add qdisc clsact (kernel module sch_ingress): %w", err)
+	}
+	if err := f.Replace(program); err != nil {
+		return nil, errors.Join(err, f.End())
+	}
+	return f, nil
+}
+
+func (f *Filter) qdisc() netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: f.Index, Parent: netlink.HANDLE_CLSACT, Handle: netlink.MakeHandle(0xffff, 0),
+	}}
+}
+
+// PinnedFilter returns the filter that is pinned at path; nil if there is none.
+func PinnedFilter(tc *netlink.Handle, k Key, path string) *Filter {
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(path, qdiscPin))
+	return &Filter{tc: tc, Key: k, path: path, madeQdisc: err == nil}
+}
+
+// Replace implements [Hook]: the kernel exchanges a filter of the same handle in its
+// place.
+func (f *Filter) Replace(program *ebpf.Program) error {
+	err := f.tc.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: f.Attrs(), Fd: program.FD(), Name: label, DirectAction: true,
+	})
+	if err != nil {
+		return fmt.Errorf("put filter of tc with preference 1 (kernel module cls_bpf): %w", err)
+	}
+	return nil
+}
+
+// chain lists the filters of one direction of an interface, in the kernel's order.
+func (f *Filter) chain(parent uint32) ([]netlink.Filter, error) {
+	all, err := f.tc.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: f.Index}}, parent)
+	if err != nil {
+		return nil, fmt.Errorf("list filters of interface %d: %w", f.Index, err)
+	}
+	// The kernel begins with chain 0. A filter in another needs one that leads there.
+	return slices.DeleteFunc(all, func(x netlink.Filter) bool {
+		c := x.Attrs().Chain
+		return c != nil && *c != 0
+	}), nil
+}
+
+// Misplaced implements [Hook].
+func (f *Filter) Misplaced(index int) (why, err error) {
+	all, err := f.chain(f.parent())
+	if err != nil {
+		return nil, err
+	}
+	switch position := slices.IndexFunc(all, f.Is); {
+	case position < 0 || f.Index != index:
+		return ErrDetached, nil
+	case position > 0:
+		return fmt.Errorf("runs after %s", describe(all[0])), nil
+	}
+	return nil, nil
+}
+
+// Behind implements [Hook].
+func (f *Filter) Behind() (names []string, err error) {
+	all, err := f.chain(f.parent())
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range all[slices.IndexFunc(all, f.Is)+1:] {
+		names = append(names, describe(other))
+	}
+	return names, nil
+}
+
+func describe(x netlink.Filter) string {
+	if b, ok := x.(*netlink.BpfFilter); ok {
+		return fmt.Sprintf("program %d (%s)", b.Id, b.Name)
+	}
+	return fmt.Sprintf("a %s filter with preference %d", x.Type(), x.Attrs().Priority)
+}
+
+// Pin implements [Hook].
+func (f *Filter) Pin(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if err == nil && f.madeQdisc {
+		err = os.Mkdir(filepath.Join(path, qdiscPin), 0o700)
+	}
+	if err != nil {
+		return err
+	}
+	f.path = path
+	return nil
+}
+
+// End implements [Hook]. The qdisc goes with its last filter if it is ours.
+func (f *Filter) End() error {
+	why, err := f.Misplaced(f.Index)
+	if err == nil && !errors.Is(why, ErrDetached) {
+		if err = f.tc.FilterDel(&netlink.BpfFilter{FilterAttrs: f.Attrs(), Fd: -1}); err != nil {
+			err = fmt.Errorf("delete filter of interface %d: %w", f.Index, err)
+		}
+	}
+	if err == nil && f.madeQdisc {
+		err = f.removeQdisc()
+	}
+	if f.path != "" {
+		err = errors.Join(err, os.RemoveAll(f.path))
+		f.path = ""
+	}
+	f.madeQdisc = false
+	return err
+}
+
+func (f *Filter) removeQdisc() error {
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		if left, err := f.chain(parent); err != nil || len(left) > 0 {
+			return err
+		}
+	}
+	err := f.tc.QdiscDel(f.qdisc())
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("delete qdisc clsact of interface %d: %w", f.Index, err)
+	}
+	return nil // it went with its interface, or another program has deleted it
+}
+
+// Close leaves a pinned filter in place.
+func (f *Filter) Close() error {
+	if f.path != "" { // promise: pinned-filter-stays
+		return nil
+	}
+	return f.End()
+}

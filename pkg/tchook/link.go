@@ -1,0 +1,71 @@
+package tchook
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/pinned"
+)
+
+// Link is a link of tcx (Linux 6.6 and newer) or XDP.
+type Link struct{ link.Link }
+
+// Replace implements [Hook].
+func (l Link) Replace(program *ebpf.Program) error { return l.Update(program) }
+
+// End implements [Hook].
+func (l Link) End() error { return pinned.End(l) }
+
+// Misplaced implements [Hook]. XDP has one program.
+func (l Link) Misplaced(index int) (why, err error) {
+	info, err := l.Info()
+	if err != nil {
+		return nil, err
+	}
+	if xdp := info.XDP(); xdp != nil {
+		if int(xdp.Ifindex) != index {
+			return ErrDetached, nil
+		}
+		return nil, nil
+	}
+	tcx := info.TCX()
+	if tcx == nil {
+		return nil, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
+	}
+	if int(tcx.Ifindex) != index {
+		return ErrDetached, nil
+	}
+	chain, err := netdev.Programs(int(tcx.Ifindex), ebpf.AttachType(tcx.AttachType))
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) > 0 && chain[0].ID != info.Program { // promise: our-programs-are-first
+		return fmt.Errorf("runs after %s", nameOf(chain[0].ID)), nil
+	}
+	return nil, nil
+}
+
+// Behind implements [Hook].
+func (l Link) Behind() (names []string, err error) {
+	info, err := l.Info()
+	if err != nil {
+		return nil, err
+	}
+	tcx := info.TCX()
+	if tcx == nil {
+		return nil, nil
+	}
+	chain, err := netdev.Programs(int(tcx.Ifindex), ebpf.AttachType(tcx.AttachType))
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range chain {
+		if other.ID != info.Program {
+			names = append(names, nameOf(other.ID))
+		}
+	}
+	return names, nil
+}
