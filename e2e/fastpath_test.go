@@ -19,7 +19,7 @@ import (
 func fastPair(t *testing.T) (a, b *node, da, db *daemon) {
 	t.Helper()
 	netnstest.Require(t)
-	netnstest.RequireTCX(t)
+	netnstest.RequireConntrackTimeouts(t)
 	_, a, b, da, db = kernelPair(t, "-fastpath=auto")
 	for _, n := range []*node{a, b} {
 		n.awaitFastPath()
@@ -59,7 +59,7 @@ func TestFastPathToEachDataPath(t *testing.T) {
 	for _, path := range dataPaths {
 		t.Run(path, func(t *testing.T) {
 			netnstest.Require(t)
-			netnstest.RequireTCX(t)
+			netnstest.RequireConntrackTimeouts(t)
 			c := newCluster(t, "3")
 			a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+path)
 			c.joinPair(a, b)
@@ -81,7 +81,7 @@ func TestFastPathToEachDataPath(t *testing.T) {
 // to it.
 func TestFastPathToClassicPeer(t *testing.T) {
 	netnstest.Require(t)
-	netnstest.RequireTCX(t)
+	netnstest.RequireConntrackTimeouts(t)
 	a, container := joinClassicPeer(t, dataPathFlag+"kernel", "3")
 	a.exchangesByFastPath(container)
 }

@@ -25,6 +25,7 @@ struct packet {
 	__u32 largest; /* of the packets that it is on the wire, in bytes */
 	__u32 packets, bytes;
 	__u32 data; /* bytes behind the transport header */
+	__u64 hash; /* of the flow */
 };
 
 static __always_inline void count(enum outcome o, const struct packet *p)
@@ -47,12 +48,14 @@ static __always_inline struct settings *current(void)
 /* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
 static __always_inline __u16 sum(const struct iphdr *ip)
 {
-	const __u16 *w = (const void *)ip;
-	__u32 s = 0;
+	__u32 w[sizeof(*ip) / 4];
+	__u64 s = 0;
 
+	__builtin_memcpy(w, ip, sizeof(w));
 #pragma unroll
-	for (int i = 0; i < sizeof(*ip) / 2; i++)
+	for (int i = 0; i < sizeof(w) / sizeof(w[0]); i++)
 		s += w[i];
+	s = (s & 0xffffffff) + (s >> 32);
 	s = (s & 0xffff) + (s >> 16);
 	return s + (s >> 16);
 }
@@ -60,6 +63,13 @@ static __always_inline __u16 sum(const struct iphdr *ip)
 /* The host's containers have addresses of its subnet, all others of the network. */
 static __always_inline int local(__be32 a) { return (a & subnet_mask) == subnet; }
 static __always_inline int remote(__be32 a) { return (a & network_mask) == network && !local(a); }
+
+/* The headers before TCP or UDP. */
+struct head {
+	__u16 unused; /* aligns ip */
+	struct ethhdr eth;
+	struct iphdr ip;
+};
 
 /* off: bytes of link header. */
 static __always_inline int load(struct __sk_buff *skb, __u32 off, struct packet *p)
@@ -129,25 +139,30 @@ static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet
 	return 1;
 }
 
-static __always_inline __u32 hash(const struct packet *p, __u32 seed)
+/* Of a flow. Others cannot choose flows with one hash: they do not know the seed. */
+static __always_inline __u64 hash(const struct packet *p)
 {
-	__u32 h = (seed ^ p->ip.saddr) * 0x9e3779b1;
+	__u64 h = (((__u64)p->ip.saddr << 32 | p->ip.daddr) ^ seed) * 0x9e3779b97f4a7c15;
 
-	h = ((h ^ h >> 15) + p->ip.daddr) * 0x85ebca6b;
-	h = ((h ^ h >> 13) + ((__u32)p->sport << 16 | p->dport)) * 0xc2b2ae35;
-	return h ^ h >> 16;
+	h ^= h >> 32;
+	h += (__u64)p->ip.protocol << 32 | (__u32)p->sport << 16 | p->dport;
+	h *= 0xbf58476d1ce4e5b9;
+	return h ^ h >> 29;
 }
 
-static __always_inline struct slot *slot(const struct packet *p)
+/* Computes the hash, too. */
+static __always_inline struct slot *slot(struct packet *p)
 {
-	__u32 h = hash(p, p->ip.protocol) & (SLOTS - 1);
+	__u32 i;
 
-	return bpf_map_lookup_elem(&slots, &h);
+	p->hash = hash(p);
+	i = p->hash & (SLOTS - 1);
+	return bpf_map_lookup_elem(&slots, &i);
 }
 
 static __always_inline __u32 tag(const struct packet *p)
 {
-	return hash(p, seed ^ p->ip.protocol) | 1; /* 0 is of no flow */
+	return p->hash >> 32 | 1; /* 0 is of no flow */
 }
 
 /* Sequence number after a TCP packet. A super-packet and the last segment of it have the same. */
@@ -300,10 +315,10 @@ static __always_inline void note_use(__u32 *used)
 
 static __always_inline struct path *path_of(const struct packet *p, struct flow *f)
 {
-	__u32 h = hash(p, p->ip.tos) & (PATHS - 1);
+	__u32 i = (p->hash >> 16 ^ p->ip.tos) & (PATHS - 1);
 
 	*f = (struct flow){p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol, p->ip.tos};
-	return bpf_map_lookup_elem(&paths, &h);
+	return bpf_map_lookup_elem(&paths, &i);
 }
 
 /*
@@ -340,22 +355,39 @@ static __always_inline void remember(struct path *path, const struct packet *p, 
 	path->jiffy = bpf_jiffies64();
 }
 
-/* Whether the route of a container's packet leads into the tunnel. */
-static __always_inline int leads_out(struct __sk_buff *skb, const struct packet *p, struct container *c)
+static __always_inline struct container *find_container(struct __sk_buff *skb, const struct packet *p,
+							const struct ethhdr *eth)
+{
+	struct address a = {.port = skb->ifindex, .ip = p->ip.saddr};
+	struct container *c = bpf_map_lookup_elem(&containers, &a);
+
+	return c && same(eth->h_source, c->mac) && same(eth->h_dest, c->gateway) ? c : NULL;
+}
+
+/* FAST_OUT if a container of ours sent the packet, and its route leads into the tunnel. */
+static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struct packet *p, const struct ethhdr *eth)
 {
 	struct bpf_fib_lookup fib = {};
+	struct container *c;
 	struct flow f;
 	struct path *path = path_of(p, &f);
 
 	if (!path)
-		return 0;
-	if (fresh(path, p, &f))
-		return 1;
+		return ROUTE;
+	if (fresh(path, p, &f) && path->port == skb->ifindex && same(eth->h_source, path->smac) &&
+	    same(eth->h_dest, path->dmac))
+		return FAST_OUT;
+	c = find_container(skb, p, eth);
+	if (!c)
+		return UNKNOWN_CONTAINER;
 	if (look_up(skb, &fib, p, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
-		return 0;
+		return ROUTE;
 	note_use(&c->used);
+	path->port = skb->ifindex;
+	__builtin_memcpy(path->dmac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(path->smac, eth->h_source, ETH_ALEN);
 	remember(path, p, &f);
-	return 1;
+	return FAST_OUT;
 }
 
 /* The way to a container; NULL if there is none, and why. */
@@ -399,7 +431,6 @@ int from_container(struct __sk_buff *skb)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 	struct packet p = {};
-	struct container *c;
 	struct slot *f;
 	enum outcome o;
 
@@ -413,14 +444,9 @@ int from_container(struct __sk_buff *skb)
 			f->packets++;
 		return leave(FIRST_PACKETS, &p);
 	}
-
-	struct address a = {.port = skb->ifindex, .ip = p.ip.saddr};
-	c = bpf_map_lookup_elem(&containers, &a);
-	if (!c || !same(eth->h_source, c->mac) || !same(eth->h_dest, c->gateway))
-		return leave(UNKNOWN_CONTAINER, &p);
-	if (!leads_out(skb, &p, c))
-		return leave(ROUTE, &p);
-	o = admit(skb, &p, sent, f);
+	o = leads_out(skb, &p, eth);
+	if (o == FAST_OUT)
+		o = admit(skb, &p, sent, f);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 
@@ -450,7 +476,7 @@ static __always_inline int arrive(enum outcome o, const struct packet *p, struct
 static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
 {
 	struct packet p = {};
-	struct ethhdr eth;
+	struct head h;
 	struct path *way;
 	struct slot *f;
 	enum outcome o;
@@ -479,11 +505,11 @@ static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
 		return arrive(ROUTE, &p, f);
 
 	decrease_ttl(&p.ip);
-	__builtin_memcpy(eth.h_dest, way->dmac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, way->smac, ETH_ALEN);
-	eth.h_proto = bpf_htons(ETH_P_IP);
-	bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
-	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
+	__builtin_memcpy(h.eth.h_dest, way->dmac, ETH_ALEN);
+	__builtin_memcpy(h.eth.h_source, way->smac, ETH_ALEN);
+	h.eth.h_proto = bpf_htons(ETH_P_IP);
+	h.ip = p.ip;
+	bpf_skb_store_bytes(skb, 0, &h.eth, ETH_HLEN + __builtin_offsetof(struct iphdr, saddr), 0);
 	count(FAST_IN, &p);
 	return bpf_redirect_peer(way->port, 0);
 }

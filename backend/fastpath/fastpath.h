@@ -35,7 +35,7 @@ volatile const __be32 network, network_mask; /* of all hosts */
 volatile const __be32 subnet, subnet_mask;   /* of this host */
 volatile const __u32 sent, received;	    /* bits of an entry's mark, by direction */
 volatile const __u32 hz;		    /* jiffies per second */
-volatile const __u32 seed;		    /* of the flows' tags */
+volatile const __u32 seed;		    /* of the flows' hashes */
 
 /*
  * Timeouts of connection tracking, in seconds, and the time at which the
@@ -146,8 +146,8 @@ struct path {
 	struct flow flow;
 	__u32 jiffy;   /* in which; it is looked up again in the next */
 	__u32 largest; /* packet that it is known to carry, in bytes */
-	__u32 port;    /* to_container: ifindex */
-	__u8 dmac[ETH_ALEN], smac[ETH_ALEN];
+	__u32 port;    /* ifindex of the container's link on the host */
+	__u8 dmac[ETH_ALEN], smac[ETH_ALEN]; /* of the packet at that link */
 };
 
 #define PATHS 1024 /* a power of two */

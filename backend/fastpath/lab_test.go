@@ -57,7 +57,7 @@ func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 func newHostsWith(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
 	t.Helper()
 	netnstest.Require(t)
-	netnstest.RequireTCX(t)
+	netnstest.RequireConntrackTimeouts(t)
 	lab := netnstest.New(t)
 	a, b := newHost(t, lab, "a", ofA), newHost(t, lab, "b", ofB)
 	a.carry(b)

@@ -1,13 +1,10 @@
 package netnstest
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
+	"github.com/cilium/ebpf/features"
 )
 
 // Feature is a part of Linux that some kernels lack.
@@ -20,20 +17,21 @@ type Feature struct {
 
 // Features that tests need.
 var (
-	BigTCP           = Feature{"super-packets above 64 KiB", "Linux 5.19"}
-	Bond             = Feature{"bonds", "CONFIG_BONDING"}
-	Bridge           = Feature{"bridges", "CONFIG_BRIDGE"}
-	FDBFlush         = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
-	IPVLAN           = Feature{"ipvlan", "CONFIG_IPVLAN"}
-	LegacyIPTables   = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
-	LegacyMangle     = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
-	MACVLAN          = Feature{"macvlan", "CONFIG_MACVLAN"}
-	Netem            = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
-	TCX              = Feature{"tcx", "CONFIG_NET_XGRESS"}
-	UncheckedSegment = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
-	VLAN             = Feature{"VLANs", "CONFIG_VLAN_8021Q"}
-	VRF              = Feature{"VRFs", "CONFIG_NET_VRF"}
-	WireGuard        = Feature{"WireGuard", "CONFIG_WIREGUARD"}
+	BigTCP            = Feature{"super-packets above 64 KiB", "Linux 5.19"}
+	Bond              = Feature{"bonds", "CONFIG_BONDING"}
+	Bridge            = Feature{"bridges", "CONFIG_BRIDGE"}
+	ConntrackTimeouts = Feature{"programs that prolong conntrack entries", "Linux 6.0"}
+	FDBFlush          = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
+	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
+	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
+	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
+	MACVLAN           = Feature{"macvlan", "CONFIG_MACVLAN"}
+	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
+	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
+	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
+	VLAN              = Feature{"VLANs", "CONFIG_VLAN_8021Q"}
+	VRF               = Feature{"VRFs", "CONFIG_NET_VRF"}
+	WireGuard         = Feature{"WireGuard", "CONFIG_WIREGUARD"}
 )
 
 // Logger is the part of [testing.TB] that [Feature.Missing] needs.
@@ -60,12 +58,12 @@ func (f Feature) missing(cause any) string {
 	return strings.Join(strings.Fields(fmt.Sprintf("this kernel lacks %s (%s): %v", f.Name, f.Given, cause)), " ")
 }
 
-// RequireTCX skips the test if the kernel has no tcx hooks.
-func RequireTCX(t Skipper) {
+// RequireConntrackTimeouts skips the test if the kernel has no function by which
+// programs prolong conntrack entries (bpf_ct_change_timeout).
+func RequireConntrackTimeouts(t Skipper) {
 	t.Helper()
-	const loopback = 1 // its index in every namespace
-	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
-	if errors.Is(err, unix.EINVAL) {
-		TCX.Skip(t, err)
+	const first = 6 << 16 // Linux 6.0
+	if v, err := features.LinuxVersionCode(); err == nil && v < first {
+		ConntrackTimeouts.Skip(t, fmt.Sprintf("it is Linux %d.%d", v>>16, v>>8&0xff))
 	}
 }
