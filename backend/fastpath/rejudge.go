@@ -36,7 +36,7 @@ func (p *Path) beginJudgement() error {
 	stale, err := p.stale, p.suspendErr
 	p.stale, p.suspendErr = false, nil
 	p.mu.Unlock()
-	if err != nil || !stale {
+	if err != nil || !stale || p.programs.lacking != nil { // without the other programs there are no marks
 		return err
 	}
 	for _, mark := range []uint32{p.config.Marks.Sent, p.config.Marks.Received} {
