@@ -6,14 +6,32 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // natPort is translated to echoPort by a rule of natRule.
 const natPort = 7777
+
+// containerFaults are those of containers, whose flows of IPv4 take the fast path. They
+// are in an order that a seed relies on.
+var containerFaults = []fault{
+	dropRule("sent"),
+	dropRule("received"),
+	natRule,
+	entriesDeleted,
+	undone("rule judges each packet", true, []string{"nft", limitRule}, []string{"nft", "delete table ip user"}),
+	undone("shaper at the bridge", false, strings.Fields("tc qdisc add dev docker0 root tbf rate 1gbit burst 1m latency 50ms"), strings.Fields("tc qdisc del dev docker0 root")),
+	undone("bridge renamed", true, strings.Fields("ip link set docker0 name renamed0"), strings.Fields("ip link set renamed0 name docker0")),
+	bridgeDeleted,
+	containerMoved,
+	containerReaddressed,
+}
 
 // two returns a host and one of its peers.
 func (r *faultRig) two(rnd *rand.Rand) (h, peer *faultHost) {
@@ -24,7 +42,7 @@ func (r *faultRig) two(rnd *rand.Rand) (h, peer *faultHost) {
 // dropRule adds a rule that drops a flow of containers in one direction, and deletes
 // the flow's entries. From then on not one packet may pass.
 func dropRule(direction string) fault {
-	return fault{name: "rule drops packets " + direction, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
+	return fault{name: "rule drops packets " + direction, family: new(inet.IPv4), between: true, cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
 		h, peer := r.two(rnd)
 		match := "iifname docker0 ip daddr"
 		if direction == "received" {
@@ -39,7 +57,7 @@ func dropRule(direction string) fault {
 				r.t.Errorf("packets of %s to %s pass the rule: number %d, which was sent after number %d", h.Name(), peer.Name(), n, sent)
 			}
 			h.run("nft", "delete table ip chaos")
-		}, []*faultHost{h}
+		}, []*faultHost{h, peer}
 	}}
 }
 
@@ -69,10 +87,11 @@ func (containerFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	return network.Contains(source)
 }
 
+// flow is the flow of IPv4 from one host to another.
 func (r *faultRig) flow(from, to *faultHost) *flow {
 	r.t.Helper()
 	for _, f := range r.flows {
-		if f.from == from.node && f.to == to.node {
+		if f.from == from.node && f.to == to.node && f.family == inet.IPv4 {
 			return f
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -181,16 +180,6 @@ var faults = []fault{
 	pausedAcross("host paused across a wipe of etcd, equal revision", true, wipe),
 	pausedAcross("host paused across the restore of a hot copy", false, putBack),
 	pausedAcross("host paused across the restore of a hot copy, equal revision", true, putBack),
-	dropRule("sent"),
-	dropRule("received"),
-	natRule,
-	entriesDeleted,
-	undone("rule judges each packet", true, []string{"nft", limitRule}, []string{"nft", "delete table ip user"}),
-	undone("shaper at the bridge", false, strings.Fields("tc qdisc add dev docker0 root tbf rate 1gbit burst 1m latency 50ms"), strings.Fields("tc qdisc del dev docker0 root")),
-	undone("bridge renamed", true, strings.Fields("ip link set docker0 name renamed0"), strings.Fields("ip link set renamed0 name docker0")),
-	bridgeDeleted,
-	containerMoved,
-	containerReaddressed,
 }
 
 // readdress replaces the address of a host.
