@@ -114,11 +114,13 @@ func (p *programs) load() error {
 	if err != nil {
 		return err
 	}
+	modules := loadConntrack()
 	err = spec.LoadAndAssign(&p.objects, nil)
 	if p.config.onlyWhole {
 		err = errors.Join(ebpf.ErrNotSupported, p.close())
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = errors.Join(err, modules)
 		p.lacking = fmt.Errorf("the kernel lacks what the fast path needs (Linux 6.0, with connection tracking): %w", err)
 		p.objects = objects{}
 		return nil
