@@ -9,9 +9,14 @@ import (
 // are not served, and super-packets have ways past the bridge. The next process takes
 // the program over.
 func TestOnlyWhole(t *testing.T) {
+	t.Run("tcx, if the kernel has it", func(t *testing.T) { testOnlyWhole(t, false) })
+	t.Run("filters of tc", func(t *testing.T) { testOnlyWhole(t, true) })
+}
+
+func testOnlyWhole(t *testing.T, filters bool) {
 	_, a, b := newHosts(t)
 	c := a.config()
-	c.onlyWhole = true
+	c.onlyWhole, c.old = true, filters
 	a.path, a.stop = a.begin(c)
 	a.programs = a.path.programs
 	connect(t, a, b).exchange(20)
