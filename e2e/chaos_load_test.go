@@ -127,6 +127,20 @@ func (f *flow) works(t *testing.T) {
 	})
 }
 
+// sent is the number of the last packet sent, answeredUpTo that of the last one with an
+// answer.
+func (f *flow) sent() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.next
+}
+
+func (f *flow) answeredUpTo() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answered
+}
+
 // gap is how long packets sent from a moment on were lost before some came
 // through again.
 func (f *flow) gap(from time.Time) (gap time.Duration) {

@@ -46,7 +46,9 @@ var (
 // store. No packet was lost except by hosts with the fault, the flows of all
 // containers take the fast path, nothing leaked, no fault of offloads is named, and the
 // state of other programs is unchanged.
-func TestChaos(t *testing.T) { testChaos(t, faults, false, *chaosTime) }
+func TestChaos(t *testing.T) {
+	testChaos(t, slices.Concat(faults, containerFaults), false, *chaosTime)
+}
 
 // testChaos chooses from faults that -chaos-faults allows.
 func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration, args ...string) {

@@ -30,7 +30,6 @@ func TestSuperPacketsStayWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			netnstest.Require(t)
-			netnstest.RequireConntrackTimeouts(t)
 			_, a, b, _, _ := kernelPair(t)
 			attach(b)
 			eventually(t, "super-packets reach the container whole", func() error {
@@ -75,7 +74,6 @@ func copyCounted(t *testing.T, a, b *node) (wire, container uint64) {
 // super-packets, they cut them there, and the status says why.
 func TestSuperPacketsAreCut(t *testing.T) {
 	netnstest.Require(t)
-	netnstest.RequireConntrackTimeouts(t)
 	_, a, b, _, _ := kernelPair(t)
 	b.run("tc", "qdisc", "add", "dev", "docker0", "root", "tbf", "rate", "1gbit", "burst", "1m", "latency", "50ms")
 	eventually(t, "the shaper is found", func() error {

@@ -37,7 +37,8 @@ type Config struct {
 	// process ends. Its parent must exist when Join is called.
 	PinDir string
 
-	old bool // for tests: as if the kernel had no tcx
+	// For tests: as if the kernel had no tcx, or lacked what the programs but `whole` need.
+	old, onlyWhole bool
 }
 
 // Tunnel has the tunnel's own programs that the fast path works with. Without them,

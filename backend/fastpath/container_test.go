@@ -127,7 +127,7 @@ func TestContainerGone(t *testing.T) {
 	a.serves(0)
 	hooks, err := a.programs.hooks()
 	a.must(err)
-	bridge := hook{program: fastpathProgWhole, index: a.index(bridgeName)}
+	bridge := a.programs.hook(fastpathProgWhole, a.index(bridgeName))
 	if len(hooks) != 1 || hooks[0] != bridge {
 		t.Errorf("programs are attached at %v, want %v", hooks, bridge)
 	}

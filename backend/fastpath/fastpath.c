@@ -584,7 +584,7 @@ int whole(struct __sk_buff *skb)
 
 	if (!skb->gso_size || skb->ingress_ifindex != device || takes_tunnels(skb))
 		return NEXT;
-	if (t && bpf_ktime_get_coarse_ns() <= t->until && !bpf_skb_load_bytes(skb, 0, s.mac, ETH_ALEN)) {
+	if (t && bpf_ktime_get_ns() <= t->until && !bpf_skb_load_bytes(skb, 0, s.mac, ETH_ALEN)) {
 		e = bpf_map_lookup_elem(&exits, &s);
 		if (e)
 			return bpf_redirect(e->index, e->flags);

@@ -40,6 +40,9 @@ func (f findings) reasons(t topology) []string {
 // in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
 	f := findings{ports: make(map[int]string), gateways: make(map[int]string)}
+	if err := p.programs.lacking; err != nil {
+		f.all = append(f.all, err.Error())
+	}
 	rules, err := p.rules.Ruleset()
 	if err != nil {
 		return f, err
@@ -49,7 +52,7 @@ func (p *Path) inspect(t topology) (findings, error) {
 		s.names = append(s.names, name)
 	}
 	judged := judge(rules, s)
-	f.all = judged[stateEstablished]
+	f.all = append(f.all, judged[stateEstablished]...)
 	for _, reason := range judged[stateNew] {
 		if !slices.Contains(f.all, reason) {
 			f.replyless = append(f.replyless, reason)

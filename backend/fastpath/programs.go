@@ -23,6 +23,8 @@ type programs struct {
 	epoch    atomic.Uint32     // see refresh
 	tc       *netlink.Handle
 	filters  bool // the kernel has no tcx
+	// lacking is what the kernel lacks for all programs but `whole`; nil: nothing.
+	lacking error
 
 	objects
 }
@@ -37,9 +39,11 @@ type objects struct {
 // version and configuration, and otherwise loads new ones. It runs in the network
 // namespace of the device.
 //
+// If the kernel lacks functions of connection tracking, only `whole` is loaded.
+//
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing
 // (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON); ebpf.ErrNotSupported where the kernel is
-// too old or has no connection tracking.
+// too old.
 func open(c Config) (_ *programs, adopted bool, err error) {
 	if err := c.validate(); err != nil {
 		return nil, false, fmt.Errorf("load fast path: %w", err)
@@ -48,6 +52,11 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	p.epoch.Store(1)
 	if adopted, err = p.adopt(); err == nil && !adopted {
 		err = p.load()
+	}
+	if err == nil && !adopted && p.lacking != nil {
+		if adopted, err = p.adopt(); err == nil && !adopted {
+			err = p.loadWhole()
+		}
 	}
 	if err == nil {
 		err = p.openHooks()
@@ -63,7 +72,7 @@ func (p *programs) openHooks() (err error) {
 	if p.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
-	err = netdev.ProbeTCX(p.FromContainer)
+	err = netdev.ProbeTCX(p.Whole)
 	if p.filters = p.config.old || errors.Is(err, ebpf.ErrNotSupported); p.filters {
 		return nil
 	}
@@ -99,15 +108,53 @@ func (p *programs) leave() error {
 	return nil
 }
 
+// load loads all programs, or notes what they lack.
 func (p *programs) load() error {
-	spec, err := loadFastpath()
+	spec, err := p.spec()
 	if err != nil {
 		return err
+	}
+	modules := loadConntrack()
+	err = spec.LoadAndAssign(&p.objects, nil)
+	if p.config.onlyWhole {
+		err = errors.Join(ebpf.ErrNotSupported, p.close())
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = errors.Join(err, modules)
+		p.lacking = fmt.Errorf("the kernel lacks what the fast path needs (Linux 6.0, with connection tracking): %w", err)
+		p.objects = objects{}
+		return nil
+	}
+	return explain(err)
+}
+
+// loadWhole loads `whole` and the maps.
+func (p *programs) loadWhole() error {
+	spec, err := p.spec()
+	if err != nil {
+		return err
+	}
+	var some struct {
+		fastpathMaps
+		Whole *ebpf.Program `ebpf:"whole"`
+	}
+	if err := spec.LoadAndAssign(&some, nil); err != nil {
+		return explain(err)
+	}
+	p.fastpathMaps, p.Whole = some.fastpathMaps, some.Whole
+	return nil
+}
+
+// spec returns the programs with their constants.
+func (p *programs) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := loadFastpath()
+	if err != nil {
+		return nil, err
 	}
 	c := p.config
 	hz, err := jiffiesPerSecond()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, value := range map[string]uint32{
 		fastpathVarDevice:      uint32(c.Device),
@@ -121,13 +168,10 @@ func (p *programs) load() error {
 		fastpathVarSeed:        rand.Uint32(),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
+			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
-		return explain(err)
-	}
-	return nil
+	return spec, nil
 }
 
 // close releases the file descriptors. What is pinned stays at work.
@@ -138,8 +182,9 @@ func (p *programs) close() error {
 	return errors.Join(p.fastpathPrograms.Close(), p.fastpathMaps.Close())
 }
 
-func (c Config) objectsDir() string {
-	return pinned.Dir(c.PinDir, _FastpathBytes, c.Device, c.Network, c.Subnet, c.Marks)
+func (p *programs) objectsDir() string {
+	c := p.config
+	return pinned.Dir(c.PinDir, _FastpathBytes, c.Device, c.Network, c.Subnet, c.Marks, p.lacking != nil)
 }
 
 // all are the objects that the next process can take over.
@@ -150,13 +195,13 @@ func (p *programs) all() pinned.Objects {
 // adopt opens pinned programs and maps of the same code and configuration; false if
 // there are none.
 func (p *programs) adopt() (bool, error) {
-	found, err := p.all().Load(p.config.objectsDir())
+	found, err := p.all().Load(p.objectsDir())
 	return found, explain(err)
 }
 
 // seal pins programs and maps, and removes those of other versions.
 func (p *programs) seal() error {
-	if err := p.all().Save(p.config.objectsDir()); err != nil {
+	if err := p.all().Save(p.objectsDir()); err != nil {
 		return fmt.Errorf("pin fast path: %w", err)
 	}
 	return nil
@@ -171,7 +216,11 @@ func (p *programs) maps() map[string]**ebpf.Map {
 	}
 }
 
+// byName returns the programs that are loaded, or are to be.
 func (p *programs) byName() map[string]**ebpf.Program {
+	if p.lacking != nil {
+		return map[string]**ebpf.Program{fastpathProgWhole: &p.Whole}
+	}
 	return map[string]**ebpf.Program{
 		fastpathProgFromContainer: &p.FromContainer, fastpathProgToContainer: &p.ToContainer,
 		fastpathProgLeft: &p.Left, fastpathProgToContainerL2: &p.ToContainerL2,

@@ -15,9 +15,10 @@ import (
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h.
 const (
-	ctnlMsgGet  = 1 // IPCTNL_MSG_CT_GET
-	ctaMark     = 8
-	ctaMarkMask = 21
+	ctnlMsgGet      = 1 // IPCTNL_MSG_CT_GET
+	ctnlMsgGetStats = 4 // IPCTNL_MSG_CT_GET_STATS_CPU
+	ctaMark         = 8
+	ctaMarkMask     = 21
 )
 
 // rulesChanged suspends the programs until the next look at the rules. An error
@@ -36,7 +37,7 @@ func (p *Path) beginJudgement() error {
 	stale, err := p.stale, p.suspendErr
 	p.stale, p.suspendErr = false, nil
 	p.mu.Unlock()
-	if err != nil || !stale {
+	if err != nil || !stale || p.programs.lacking != nil { // without the other programs there are no marks
 		return err
 	}
 	for _, mark := range []uint32{p.config.Marks.Sent, p.config.Marks.Received} {
@@ -85,6 +86,22 @@ func unmarkEntries(mark uint32) error {
 		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: the flow has ended
 			return fmt.Errorf("change mark of conntrack entry: %w", err)
 		}
+	}
+	return nil
+}
+
+// loadConntrack has the kernel load its modules of connection tracking, whose functions
+// the programs call: the kernel loads them for the first request about entries
+// (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
+func loadConntrack() error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Strict: true})
+	if err != nil {
+		return fmt.Errorf("open conntrack netlink: %w", err)
+	}
+	defer conn.Close()
+	_, err = conntrackRequest(conn, ctnlMsgGetStats, netlink.Dump, func(*netlink.AttributeEncoder) {})
+	if err != nil {
+		return fmt.Errorf("read statistics of conntrack: %w", err)
 	}
 	return nil
 }

@@ -36,14 +36,28 @@ func jiffiesPerSecond() (uint32, error) {
 	return uint32((time.Second.Nanoseconds() + step.Nano()/2) / step.Nano()), nil
 }
 
-// renew writes the timeouts of connection tracking as they are now, and lets
-// the programs go on for lifetime, if replied for flows with a reply only. It runs
+// renew writes the timeouts of connection tracking, and lets the programs go on for lifetime, if replied for flows with a reply only. It runs
 // in the network namespace of the device.
 func (p *programs) renew(replied bool) error {
 	s := fastpathSettings{Epoch: p.epoch.Load()}
 	if replied {
 		s.Replied = 1
 	}
+	if p.lacking == nil {
+		if err := readTimeouts(&s); err != nil {
+			return err
+		}
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("read monotonic clock: %w", err)
+	}
+	s.Until = uint64(now.Nano() + lifetime.Nanoseconds())
+	return p.putSettings(s)
+}
+
+// readTimeouts reads those of connection tracking as they are now.
+func readTimeouts(s *fastpathSettings) error {
 	for name, value := range map[string]*uint32{
 		"tcp_timeout_established":    &s.Tcp,
 		"tcp_timeout_unacknowledged": &s.TcpUnacknowledged,
@@ -56,12 +70,7 @@ func (p *programs) renew(replied bool) error {
 		}
 		*value = seconds
 	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return fmt.Errorf("read monotonic clock: %w", err)
-	}
-	s.Until = uint64(now.Nano() + lifetime.Nanoseconds())
-	return p.putSettings(s)
+	return nil
 }
 
 // suspend has all packets take the long way from now on.
