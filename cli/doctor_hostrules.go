@@ -16,13 +16,14 @@ func checkHostRules(f *facts) finding {
 	if backend != "udp" || f.uplinkErr != nil {
 		return finding{}
 	}
-	datagrams := hostrules.Datagrams{Local: f.uplink.Addr, Port: uint16(port), Peers: f.peers()}
-	rule, err := findHostRule(datagrams)
-	if err != nil {
-		return warn("sudo flannel doctor", "rules of the host cannot be read: %v", err)
-	}
-	if rule != "" {
-		return warn("change the rule, or run the daemon with -udp-datapath=offload", "the kernel data path is not used while %s", rule)
+	for _, local := range f.localAddrs() {
+		rule, err := findHostRule(hostrules.Datagrams{Local: local, Port: uint16(port), Peers: f.peers()})
+		if err != nil {
+			return warn("sudo flannel doctor", "rules of the host cannot be read: %v", err)
+		}
+		if rule != "" {
+			return warn("change the rule, or run the daemon with -udp-datapath=offload", "the kernel data path is not used while %s", rule)
+		}
 	}
 	legacy, err := hostrules.LegacyTables()
 	if err != nil {
@@ -42,6 +43,16 @@ func findHostRule(d hostrules.Datagrams) (string, error) {
 	}
 	defer rules.Close()
 	return rules.Find(d)
+}
+
+// localAddrs returns this host's addresses for datagrams: that of the uplink, and the
+// daemon's of IPv6.
+func (f *facts) localAddrs() []netip.Addr {
+	local := []netip.Addr{f.uplink.Addr}
+	if f.report != nil && f.report.Node.PublicIPv6.IsValid() {
+		local = append(local, f.report.Node.PublicIPv6)
+	}
+	return local
 }
 
 // peers returns the addresses of the hosts that the daemon knows.

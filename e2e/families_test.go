@@ -23,9 +23,6 @@ func udpMix(path, inside, mode string, mtu int) mixCase {
 	dataPath := path
 	if path == "auto" {
 		dataPath = "kernel"
-		if inside == "6" || mode == "ipv6" {
-			dataPath = "offload"
-		}
 	}
 	return mixCase{
 		name: fmt.Sprintf("udp %s %s in %s", path, inside, mode), inside: inside, mtu: mtu,
@@ -49,6 +46,10 @@ var mixes = []mixCase{
 	udpMix("offload", "4", "ipv6", 1452),
 	udpMix("auto", "46", "auto", 1452),
 	udpMix("auto", "6", "auto", 1452),
+	udpMix("auto", "46", "ipv4", 1472),
+	udpMix("auto", "46", "ipv6", 1452),
+	udpMix("auto", "6", "ipv4", 1472),
+	udpMix("auto", "4", "ipv6", 1452),
 	{name: "vxlan 46", inside: "46", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel.1", "flannel-v6.1"}, dataPath: "vxlan"},
 	{name: "vxlan 6", inside: "6", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel-v6.1"}, dataPath: "vxlan"},
 	{name: "host-gw 46", inside: "46", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -53,6 +54,12 @@ func (c *cluster) awaitKernelPackets(a, b *node) {
 
 func (c *cluster) awaitKernelPacketsFrom(device string, a, b *node) {
 	c.t.Helper()
+	c.awaitInKernel(device, a, b.containerAddr())
+}
+
+// awaitInKernel waits until pings from a's container bypass the device.
+func (c *cluster) awaitInKernel(device string, a *node, to netip.Addr) {
+	c.t.Helper()
 	sent := func() uint64 {
 		l, err := a.Netlink().LinkByName(device)
 		if err != nil {
@@ -60,9 +67,9 @@ func (c *cluster) awaitKernelPacketsFrom(device string, a, b *node) {
 		}
 		return l.Attrs().Statistics.TxPackets
 	}
-	eventually(c.t, "packets of "+a.Name()+" stay in the kernel", func() error {
+	eventually(c.t, fmt.Sprintf("packets of %s to %v stay in the kernel", a.Name(), to), func() error {
 		before := sent()
-		if err := ping(c.t, a.container, b.containerAddr()); err != nil {
+		if err := ping(c.t, a.container, to); err != nil {
 			return err
 		}
 		if after := sent(); after != before {

@@ -152,7 +152,7 @@ func parseAttrs(value []byte) (Attrs, error) {
 	}
 	// These reach logs and terminals, and anybody who may write to the store
 	// can put there what a terminal obeys.
-	for _, text := range []*string{&v.BackendType, &v.NodeID, &v.Hostname, &v.Challenge, &v.DataPath} {
+	for _, text := range []*string{&v.BackendType, &v.NodeID, &v.Hostname, &v.Challenge, &v.DataPath, &v.DataPathPairs} {
 		*text = PrintableText(*text) // promise: text-of-leases-is-printable
 	}
 	return Attrs{PublicIP: v.PublicIP, PublicIPv6: v.PublicIPv6, BackendType: v.BackendType,

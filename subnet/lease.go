@@ -44,6 +44,9 @@ type Extras struct {
 	// DataPath is how the host carries packets, if its peers must know; "kernel"
 	// means the udp backend's eBPF programs.
 	DataPath string `json:",omitempty"`
+	// DataPathPairs are the families of packets and datagrams that DataPath takes, beside
+	// IPv4 in IPv4, such as "6in4,6in6".
+	DataPathPairs string `json:",omitempty"`
 	// OffloadPort is the port at which the host answers offload probes, of UDP and TCP;
 	// UDP also has the next one. 0: it answers none.
 	OffloadPort uint16 `json:",omitempty"`
@@ -100,7 +103,8 @@ func (a Attrs) Equal(b Attrs) bool { return a.routesAs(b) && a.Extras == b.Extra
 // same way. NodeID, Hostname and Challenge do not matter for that.
 func (a Attrs) routesAs(b Attrs) bool {
 	return a.PublicIP == b.PublicIP && a.PublicIPv6 == b.PublicIPv6 && a.BackendType == b.BackendType &&
-		sameJSON(a.BackendData, b.BackendData) && sameJSON(a.BackendV6Data, b.BackendV6Data) && a.DataPath == b.DataPath
+		sameJSON(a.BackendData, b.BackendData) && sameJSON(a.BackendV6Data, b.BackendV6Data) &&
+		a.DataPath == b.DataPath && a.DataPathPairs == b.DataPathPairs
 }
 
 // sameJSON reports whether a and b differ at most in white space.

@@ -182,8 +182,12 @@ func (t *table) learn(hosts []netip.Addr) map[netip.Addr][]uint32 {
 	return found
 }
 
-// arrivalsOf returns the interfaces that a host's datagrams may arrive by.
+// arrivalsOf returns the interfaces that a host's datagrams may arrive by. It returns none
+// for no address.
 func (t *table) arrivalsOf(host netip.Addr) []uint32 {
+	if !host.IsValid() {
+		return nil
+	}
 	t.outerMu.RLock()
 	defer t.outerMu.RUnlock()
 	if h := t.outer[inet.RawOf(host)]; h != nil {

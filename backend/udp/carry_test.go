@@ -133,11 +133,11 @@ func (n *node) dialUDP(t *testing.T, to netip.AddrPort) *net.UDPConn {
 	return c.(*net.UDPConn)
 }
 
-// pairs are the data paths at the two ends.
-var pairs = [][2]string{{"offload", "offload"}, {"offload", "plain"}, {"plain", "offload"}, {"plain", "plain"}}
+// ends are the data paths at the two ends.
+var ends = [][2]string{{"offload", "offload"}, {"offload", "plain"}, {"plain", "offload"}, {"plain", "plain"}}
 
 func forPairs(t *testing.T, f func(t *testing.T, a, b *node)) {
-	for _, p := range pairs {
+	for _, p := range ends {
 		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
 			n := cluster(t, p[0], p[1])
 			f(t, n[0], n[1])

@@ -90,13 +90,25 @@ type pathConfig struct {
 	mtus   *pathMTUs
 	// named is true if -udp-datapath names the data path.
 	named bool
-	// announce makes the lease name a data path; "" names none.
-	announce func(dataPath string)
+	// announce makes the lease name a data path, and the pairs of families that it
+	// takes; "" names none.
+	announce func(dataPath, pairs string)
 }
 
 // mtuTo returns the largest packet that the path to a peer takes, in bytes.
 func (p *pathConfig) mtuTo(to *peer) int {
 	return p.mtus.to(to.addr, p.Of(to.outer).Uplink.MTU) - overhead(to.outer)
+}
+
+// deviceMTU is the device's: the largest packet that datagrams of some family hold. A
+// container that was started before IPv6 was turned on still has that MTU for IPv4. For
+// the other family an ICMP error reports the lesser one.
+func (p *pathConfig) deviceMTU() int {
+	mtu := 0
+	for _, f := range p.outer {
+		mtu = max(mtu, p.Of(f).Uplink.MTU-overhead(f))
+	}
+	return mtu
 }
 
 // socketBuffer is the size of a socket's buffers in bytes, for each direction: at

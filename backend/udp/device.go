@@ -87,14 +87,3 @@ func (n *network) MTU() int {
 	}
 	return mtu
 }
-
-// deviceMTU is the device's: the largest packet that datagrams of some family hold. A
-// container that was started before IPv6 was turned on still has that MTU for IPv4. For
-// the other family an ICMP error reports the lesser one.
-func (n *network) deviceMTU() int {
-	mtu := 0
-	for _, f := range n.outer {
-		mtu = max(mtu, n.Of(f).Uplink.MTU-overhead(f))
-	}
-	return mtu
-}

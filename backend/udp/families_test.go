@@ -89,9 +89,14 @@ func dualCluster(t *testing.T, dataPaths [2]string, m mix) (a, b *node) {
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	a, b = dualNode(t, lab, 0, dataPaths[0], m), dualNode(t, lab, 1, dataPaths[1], m)
-	a.network.Apply(parts(b.lease))
-	b.network.Apply(parts(a.lease))
+	a.apply(b.lease)
+	b.apply(a.lease)
 	return a, b
+}
+
+// apply adds a peer. Programs are attached in the namespace of the calling thread.
+func (n *node) apply(peer subnet.Lease) {
+	_ = n.Do(func() error { n.network.Apply(parts(peer)); return nil })
 }
 
 // parts are the events of a lease.

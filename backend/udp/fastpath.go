@@ -37,6 +37,10 @@ func (k *kernel) openFast() {
 		k.fast.reason = "switched off by -fastpath"
 		return
 	}
+	if !k.own[inet.IPv4].IsValid() {
+		k.fast.reason = "it takes packets of IPv4"
+		return
+	}
 	pins, err := fastPins(k.deviceName())
 	if err == nil {
 		k.fast.Path, err = fastpath.New(fastpath.Config{

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +33,9 @@ type kernel struct {
 	rules   *hostrules.Reader
 	lock    io.Closer // of the device
 	config  bpf.Config
-	found   bool // the device is an earlier run's
+	taken   pairs // by the programs
+	left    pairs // to the offloaded path
+	found   bool  // the device is an earlier run's
 	changed reconcile.Signal
 	fast    fastPath
 
@@ -56,15 +57,6 @@ type kernel struct {
 	refused map[string]uint64
 }
 
-// errNotIPv4 is why the programs are of no use to a host that carries no IPv4, or none
-// in datagrams of IPv4.
-var errNotIPv4 = errors.New("the programs carry IPv4 in datagrams of IPv4")
-
-// kernelServes reports whether there are packets for the programs.
-func kernelServes(c backend.Config, outer []inet.Family) bool {
-	return c.Of(inet.IPv4).Inside() && slices.Contains(outer, inet.IPv4)
-}
-
 // errInVRF is why the programs are of no use at an uplink in a VRF.
 func errInVRF(up uplink.Uplink) error {
 	return fmt.Errorf("interface %s belongs to VRF %s: the programs would send by the routes of no VRF", up.Name, up.VRF)
@@ -74,16 +66,19 @@ func errInVRF(up uplink.Uplink) error {
 // carry no packet before the first apply. If a rule of the host forbids the programs,
 // openKernel fails if the user has named this path, and else opens it suspended.
 func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
-	if !kernelServes(p.Config, p.outer) {
-		return nil, errNotIPv4
-	}
-	if p.Uplink.VRF != "" {
-		return nil, errInVRF(p.Uplink)
-	}
 	if _, err := bpf.Probe(); err != nil {
 		return nil, err
 	}
-	k := &kernel{changed: reconcile.NewSignal(), peers: newKernelPeers(p)}
+	taken, left, err := kernelPairs(p.Config, p.outer)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range taken.outer() {
+		if up := p.Of(f).Uplink; up.VRF != "" {
+			return nil, errInVRF(up)
+		}
+	}
+	k := &kernel{changed: reconcile.NewSignal(), peers: newKernelPeers(p), taken: taken, left: left}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
@@ -93,7 +88,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 	if k.rules, err = hostrules.Open(); err != nil {
 		return nil, err
 	}
-	if p.device, k.found, k.lock, err = lockDevice(p.links, p.Network); err != nil {
+	if p.device, k.found, k.lock, err = lockDevice(p.links, p.networks()); err != nil {
 		return nil, err
 	}
 	d, err := openOffloaded(ctx, p)
@@ -106,8 +101,10 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		return nil, fmt.Errorf("look up tunnel device %s: %w", k.deviceName(), err)
 	}
 	k.config = bpf.Config{
-		Device: link.Attrs().Index, Port: p.port, Local: p.locals[inet.IPv4].Addr(), Subnet: p.own[inet.IPv4],
-		MTU: p.Uplink.MTU - overhead(inet.IPv4), MaxPeers: k.peers.capacity(),
+		Device: link.Attrs().Index, Port: p.port, Subnets: p.own, MTU: p.deviceMTU(), MaxPeers: k.peers.capacity(),
+	}
+	for _, f := range taken.outer() {
+		k.config.Locals[f] = p.locals[f].Addr()
 	}
 	if k.config.PinDir, err = bpf.PinDir(k.deviceName()); err != nil {
 		return nil, err
@@ -146,11 +143,19 @@ func (k *kernel) load() (err error) {
 	return k.observe()
 }
 
-// observe counts the datagrams that reach the sockets past the programs.
+// observe counts the datagrams that reach the sockets past the programs. Those of peers'
+// programs have no checksum, which IPv6 needs a socket's consent for.
 func (k *kernel) observe() error {
-	for _, c := range k.receiving[inet.IPv4] {
-		if err := k.path.ObserveSocket(c.SyscallConn()); err != nil {
-			return err
+	for _, f := range k.taken.outer() {
+		for _, c := range k.receiving[f] {
+			if f == inet.IPv6 {
+				if err := c.AcceptZeroChecksum(); err != nil {
+					return err
+				}
+			}
+			if err := k.path.ObserveSocket(c.SyscallConn()); err != nil {
+				return err
+			}
 		}
 	}
 	k.bypass = bypass{}
@@ -202,8 +207,8 @@ func (k *kernel) detail() string {
 	if k.path == nil {
 		return s
 	}
-	if k.Of(inet.IPv6).Inside() {
-		s = "IPv6 by offload, since the programs carry IPv4; " + s
+	if k.left != nil {
+		s = fmt.Sprintf("%s by offload, since %v; %s", k.left.describe(), errMixed, s)
 	}
 	var names, afterGRO []string
 	for _, index := range k.uplinks {

@@ -27,7 +27,7 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	devices, err := leftDevices(h, network)
+	devices, err := leftDevices(h, []netip.Prefix{network})
 	if err != nil {
 		return err
 	}
@@ -62,10 +62,10 @@ func markDevice(h *netlink.Handle, name string) error {
 	return nil
 }
 
-// leftDevices returns our persistent devices that serve network, or that have no
+// leftDevices returns our persistent devices that serve one of the networks, or that have no
 // address because a run was killed before it set one. Earlier releases set no mark;
 // their devices have pins.
-func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
+func leftDevices(h *netlink.Handle, networks []netip.Prefix) ([]string, error) {
 	links, err := rtnl.Links(h)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,10 @@ func leftDevices(h *netlink.Handle, network netip.Prefix) ([]string, error) {
 			}
 			addrs = append(addrs, of...)
 		}
-		if len(addrs) == 0 || slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return network.Contains(a.Addr()) }) {
+		serves := func(a netip.Prefix) bool {
+			return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a.Addr()) })
+		}
+		if len(addrs) == 0 || slices.ContainsFunc(addrs, serves) {
 			left = append(left, t.Name)
 		}
 	}
@@ -153,8 +156,8 @@ func removePath(h *netlink.Handle, device string) error {
 
 // lockDevice locks the device that an earlier run left, or a name that is free. It
 // removes other devices that are left.
-func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found bool, lock io.Closer, err error) {
-	left, err := leftDevices(h, network)
+func lockDevice(h *netlink.Handle, networks []netip.Prefix) (name string, found bool, lock io.Closer, err error) {
+	left, err := leftDevices(h, networks)
 	if err != nil {
 		return "", false, nil, err
 	}
@@ -167,7 +170,9 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 			return "", false, nil, err
 		}
 		for _, other := range left[i+1:] {
-			err = errors.Join(err, removeDevice(h, other, network))
+			for _, n := range networks {
+				err = errors.Join(err, removeDevice(h, other, n))
+			}
 		}
 		return device, true, lock, err
 	}
@@ -188,14 +193,14 @@ func lockDevice(h *netlink.Handle, network netip.Prefix) (name string, found boo
 }
 
 // kernelAtWork reports whether a kernel data path of an earlier run carries packets
-// for network.
-func kernelAtWork(network netip.Prefix) (bool, error) {
+// for one of the networks.
+func kernelAtWork(networks []netip.Prefix) (bool, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return false, fmt.Errorf("open route netlink: %w", err)
 	}
 	defer h.Close()
-	left, err := leftDevices(h, network)
+	left, err := leftDevices(h, networks)
 	if err != nil || len(left) == 0 {
 		return false, err
 	}

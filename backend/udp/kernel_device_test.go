@@ -24,7 +24,7 @@ func TestForeignDeviceStays(t *testing.T) {
 	}
 	h.AddAddr("flannel1", netip.MustParsePrefix("10.5.1.0/32"))
 	err := h.Do(func() error {
-		name, found, lock, err := lockDevice(h.Netlink(), network)
+		name, found, lock, err := lockDevice(h.Netlink(), []netip.Prefix{network})
 		if err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func TestMarkedDeviceIsFound(t *testing.T) {
 		if err := d.Close(); err != nil {
 			return err
 		}
-		name, found, lock, err := lockDevice(h.Netlink(), network)
+		name, found, lock, err := lockDevice(h.Netlink(), []netip.Prefix{network})
 		if err != nil {
 			return err
 		}

@@ -57,17 +57,15 @@ func (k *kernel) apply(events []subnet.Event) {
 	defer k.mu.Unlock()
 	var changed []netip.Prefix
 	for _, e := range events {
-		if e.Family != inet.IPv4 {
+		if !k.config.Subnets[e.Family].IsValid() {
 			continue
 		}
 		s := e.Subnet()
 		changed = append(changed, s)
-		p := k.table.peerOf(s)
-		if p == nil || p.outer != inet.IPv4 {
-			k.peers.remove(s)
-			continue
+		k.peers.remove(s)
+		if p := k.table.peerOf(s); p != nil {
+			k.peers.add(k.peerOf(p, e.Lease.Attrs))
 		}
-		k.peers.add(bpf.Peer{Subnet: s, Addr: p.addr.Addr(), Kernel: e.Lease.Attrs.DataPath == kernelName})
 	}
 	k.policy.stale = true
 	if k.named && !k.attached && k.forbidden() != nil {
@@ -76,6 +74,16 @@ func (k *kernel) apply(events []subnet.Event) {
 		return
 	}
 	k.settle(func() error { return k.write(changed) })
+}
+
+// peerOf returns a peer for the programs.
+func (k *kernel) peerOf(p *peer, l subnet.Attrs) bpf.Peer {
+	way := pair{inet.Of(p.subnet.Addr()), p.outer}
+	b := bpf.Peer{Subnet: p.subnet, Outer: p.outer, Kernel: slices.Contains(k.taken.outer(), p.outer) && way.takenBy(l)}
+	for _, f := range k.taken.outer() {
+		b.Addrs[f] = l.Addr(f)
+	}
+	return b
 }
 
 // follow attaches the programs where routes to peers lead now.
@@ -142,7 +150,7 @@ func (k *kernel) settle(update func() error) {
 		k.fail(err)
 		return
 	}
-	k.announce(kernelName)
+	k.announce(kernelName, k.taken.String())
 }
 
 // fail suspends the programs after an error of ours: with an incomplete table they
@@ -159,8 +167,10 @@ func (k *kernel) obstacle() error {
 		return rule
 	}
 	for _, p := range k.peers.all {
-		if n := len(k.table.arrivalsOf(p.Addr)); n > bpf.MaxUplinks {
-			return fmt.Errorf("routes to peer %v name %d interfaces; the programs take %d", p.Addr, n, bpf.MaxUplinks)
+		for _, a := range p.Addrs {
+			if n := len(k.table.arrivalsOf(a)); n > bpf.MaxUplinks {
+				return fmt.Errorf("routes to peer %v name %d interfaces; the programs take %d", a, n, bpf.MaxUplinks)
+			}
 		}
 	}
 	return nil
@@ -172,16 +182,19 @@ func (k *kernel) forbidden() error {
 	if !k.policy.stale {
 		return k.policy.rule
 	}
-	rule, err := k.rules.Find(hostrules.Datagrams{Local: k.config.Local, Port: k.config.Port, Peers: k.peers.hosts()})
-	if err != nil {
-		ratelog.Errorf("read the host's rules: %v", err)
-		return k.policy.rule
+	var found error
+	for _, f := range k.taken.outer() {
+		rule, err := k.rules.Find(hostrules.Datagrams{Local: k.config.Locals[f], Port: k.config.Port, Peers: k.peers.hosts(f)})
+		if err != nil {
+			ratelog.Errorf("read the host's rules: %v", err)
+			return k.policy.rule
+		}
+		if rule != "" && found == nil {
+			found = errors.New(rule)
+		}
 	}
-	k.policy = policyFinding{}
-	if rule != "" {
-		k.policy.rule = errors.New(rule)
-	}
-	return k.policy.rule
+	k.policy = policyFinding{rule: found}
+	return found
 }
 
 // passedBy returns an error if datagrams of peers' programs keep reaching the
@@ -211,16 +224,21 @@ func (k *kernel) passedBy() error {
 func (k *kernel) allUplinks() []int {
 	var uplinks []int
 	for _, p := range k.peers.all {
-		if p.Kernel {
-			for _, index := range k.table.arrivalsOf(p.Addr) {
+		if !p.Kernel {
+			continue
+		}
+		for _, a := range p.Addrs {
+			for _, index := range k.table.arrivalsOf(a) {
 				if !slices.Contains(uplinks, int(index)) {
 					uplinks = append(uplinks, int(index))
 				}
 			}
 		}
 	}
-	if l, err := k.links.LinkByName(k.Uplink.Name); err == nil {
-		uplinks = append(uplinks, l.Attrs().Index)
+	for _, f := range k.taken.outer() {
+		if l, err := k.links.LinkByName(k.Of(f).Uplink.Name); err == nil {
+			uplinks = append(uplinks, l.Attrs().Index)
+		}
 	}
 	slices.Sort(uplinks)
 	return slices.Compact(uplinks)
@@ -247,7 +265,7 @@ func (k *kernel) suspend(err error) {
 		log.Errorf("give up kernel data path, go on with offload device=%s reason=%q", k.deviceName(), err)
 	}
 	k.suspended = err
-	k.announce("")
+	k.announce("", "")
 	if k.path == nil {
 		return
 	}

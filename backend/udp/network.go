@@ -81,19 +81,19 @@ func (n *network) Announce(publish func(subnet.Attrs)) {
 	n.publish = publish
 	n.mu.Unlock()
 	if n.path.name() != kernelName {
-		n.announceDataPath("") // the lease of an earlier run may name another
+		n.announceDataPath("", "") // the lease of an earlier run may name another
 	}
 }
 
 // announceDataPath makes the lease name the data path, if other hosts must know
-// it.
-func (n *network) announceDataPath(name string) {
+// it, and the pairs of families that it takes.
+func (n *network) announceDataPath(name, pairs string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.publish == nil || n.published.DataPath == name {
+	if n.publish == nil || n.published.DataPath == name && n.published.DataPathPairs == pairs {
 		return
 	}
-	n.published.DataPath = name
+	n.published.DataPath, n.published.DataPathPairs = name, pairs
 	n.publish(n.published)
 }
 

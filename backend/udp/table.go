@@ -44,6 +44,14 @@ type tableConfig struct {
 	port  uint16          // of all hosts
 }
 
+// networks are those of the families inside.
+func (c tableConfig) networks() (all []netip.Prefix) {
+	for _, f := range c.Inside() {
+		all = append(all, c.Of(f).Network)
+	}
+	return all
+}
+
 // rawPrefix is a network in the packet path's form.
 type rawPrefix struct{ net, mask inet.Raw }
 

@@ -12,9 +12,9 @@
 // peers, and the counters.
 //
 // Packets and datagrams are of either family, in any mix. A receiver distinguishes
-// packets by their version field. Datagrams over IPv6 have a UDP checksum. RFC 6935
-// allows a tunnel to omit it, for routers that cannot compute it. Here the kernel or
-// the network card computes it, and it protects the addresses that admit relies on.
+// packets by their version field. Datagrams over IPv6 have a UDP checksum, which the
+// kernel or the network card computes; those between the programs of two kernel data
+// paths have none (docs/protocol.md).
 package udp
 
 import (
@@ -118,13 +118,16 @@ func (b *udpBackend) Attrs() subnet.Attrs {
 	for _, f := range b.outer {
 		a.SetFamily(f, b.config.Of(f).PublicIP, nil)
 	}
-	if b.paths[0].name != kernelName || !kernelServes(b.config, b.outer) {
+	if b.paths[0].name != kernelName {
 		return a
 	}
-	if at, err := kernelAtWork(b.config.Network); err != nil {
+	config := tableConfig{Config: b.config}
+	if at, err := kernelAtWork(config.networks()); err != nil {
 		log.Warningf("look for a kernel data path of an earlier run: %v", err)
 	} else if at {
-		a.DataPath = kernelName
+		if taken, _, err := kernelPairs(b.config, b.outer); err == nil {
+			a.DataPath, a.DataPathPairs = kernelName, taken.String()
+		}
 	}
 	return a
 }

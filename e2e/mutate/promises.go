@@ -40,6 +40,7 @@ var promises = []promise{
 	}},
 	{"A restart loses no packet", []mutation{
 		{"pinned-filter-stays", never, "backend/udp/bpf", "TestRestart/filters", "want none"},
+		{"programs-get-what-they-take", always, "backend/udp", "TestPairsOfLeases", "takes 6in4: true"},
 	}},
 	{"A changed configuration is noticed", []mutation{
 		{"subnet-len-is-compared", skip, "subnet", "TestConfigChanges", "SubnetLen is 25, was 24"},
@@ -91,6 +92,7 @@ var promises = []promise{
 		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},
 		{"lock-of-another-user-is-none", always, "pkg/netdev", "TestLockNameOfAnotherUser", "with a name that is nobody's"},
 		{"files-of-others-are-refused", never, "pkg/ownfile", "TestCheck", "want \"belongs to user 65534\""},
+		{"ipsec-of-ipv6-is-heeded", never, "pkg/hostrules", "TestIPv6", "want \"demands esp\""},
 		{"ipsec-is-heeded", withoutOperand, "pkg/hostrules", "TestIPsec", "want \"demands esp\""},
 		{"rule-about-datagrams-is-heeded", never, "pkg/hostrules", "TestNetfilter", "want \"tproxy\""},
 		{"policy-drop-is-heeded", never, "pkg/hostrules", "TestNetfilter", "want \"policy\""},

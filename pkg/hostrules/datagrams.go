@@ -7,10 +7,12 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
-// Datagrams are those between this host and its peers over IPv4: UDP, to Port.
-// Addresses of another family do not count.
+// Datagrams are those between this host and its peers: UDP, to Port. They are of Local's
+// family; Peers of another do not count.
 type Datagrams struct {
 	Local netip.Addr
 	Port  uint16
@@ -20,15 +22,17 @@ type Datagrams struct {
 // Find returns a rule that concerns the datagrams as text, "" if there is none. The
 // error is that of reading.
 func (r *Reader) Find(d Datagrams) (rule string, err error) {
-	if !d.Local.Is4() {
+	if !d.Local.IsValid() {
 		return "", nil
 	}
-	d.Peers = slices.DeleteFunc(slices.Clone(d.Peers), func(a netip.Addr) bool { return !a.Is4() })
+	d.Peers = slices.DeleteFunc(slices.Clone(d.Peers), func(a netip.Addr) bool { return !a.IsValid() || inet.Of(a) != d.family() })
 	if rule, err = r.findIPsec(d); rule != "" || err != nil {
 		return rule, err
 	}
 	return r.findNetfilter(d)
 }
+
+func (d Datagrams) family() inet.Family { return inet.Of(d.Local) }
 
 // findNetfilter returns the first rule that names our port or a peer's address and
 // does something to the packet, or the first rule or policy that drops all datagrams.
@@ -41,7 +45,7 @@ func (r *Reader) findNetfilter(d Datagrams) (string, error) {
 		return "", err
 	}
 	for _, c := range rules.Bases {
-		if !passed(c) {
+		if !passed(c, d.family()) {
 			continue
 		}
 		s := search{Datagrams: d, Reader: r, rules: rules, seen: make(map[*Chain]bool)}
@@ -62,9 +66,9 @@ func (r *Reader) findNetfilter(d Datagrams) (string, error) {
 
 // passed reports whether the datagrams of a socket pass a base chain, and those of
 // the kernel data path do not.
-func passed(c *Chain) bool {
+func passed(c *Chain, f inet.Family) bool {
 	switch c.Family {
-	case nftables.TableFamilyIPv4, nftables.TableFamilyINet:
+	case [...]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[f], nftables.TableFamilyINet:
 		return c.Hook != unix.NF_INET_FORWARD
 	case nftables.TableFamilyNetdev: // egress sees the datagrams of both
 		return c.Hook == unix.NF_NETDEV_INGRESS

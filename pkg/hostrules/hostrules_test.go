@@ -185,7 +185,65 @@ func TestNetfilter(t *testing.T) {
 	}
 }
 
-// Addresses of IPv6, and those that a peer has not, are passed over.
+// Rules for datagrams of IPv6 are found by the header of that.
+func TestIPv6(t *testing.T) {
+	const (
+		table = "nft 'add table ip6 f; add set ip6 f blocked { type ipv6_addr; flags interval; }; " +
+			"add chain ip6 f in { type filter hook input priority 0; }; add chain ip6 f out { type route hook output priority 0; }; " +
+			"add chain ip6 f post { type nat hook postrouting priority 100; }; add chain ip6 f forw { type filter hook forward priority 0; }; "
+		inet = "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; "
+		esp  = " tmpl src fd00:77::1 dst fd00:77::2 proto esp mode transport"
+	)
+	ours := Datagrams{
+		Local: netip.MustParseAddr("fd00:77::1"), Port: 8285,
+		Peers: []netip.Addr{{}, peer, netip.MustParseAddr("fd00:77::3"), netip.MustParseAddr("fd00:77::2")},
+	}
+	for command, want := range map[string]string{
+		table + "'": "",
+		table + "add rule ip6 f in udp dport 8285 drop'":                                                          "drop",
+		table + "add rule ip6 f in udp dport { 53, 8285 } reject'":                                                "reject",
+		table + "add rule ip6 f in ip6 saddr fd00:77::2 drop'":                                                    "drop",
+		table + "add rule ip6 f in ip6 saddr fd00:77::/64 drop'":                                                  "drop",
+		table + "add rule ip6 f in ip6 saddr fd00:70::/28 drop'":                                                  "drop",
+		table + "add element ip6 f blocked { fd00:77::2-fd00:77::9 }; add rule ip6 f in ip6 saddr @blocked drop'": "drop",
+		table + "add rule ip6 f out ip6 daddr fd00:77::2 meta mark set 7'":                                        "mark",
+		table + "add rule ip6 f post ip6 daddr fd00:77::/64 masquerade'":                                          "masq",
+		table + "add rule ip6 f in meta l4proto udp drop'":                                                        "drop",
+		table + "add rule ip6 f in ip6 nexthdr udp drop'":                                                         "drop",
+		table + "add chain ip6 f in { policy drop; }'":                                                            "policy",
+		table + "add chain ip6 f in { policy drop; }; add rule ip6 f in meta l4proto ipv6-icmp accept'":           "policy",
+		table + "add chain ip6 f in { policy drop; }; add rule ip6 f in udp dport 8285 accept'":                   "",
+		table + "add rule ip6 f in ip6 saddr fd00:78::/64 drop'":                                                  "",
+		table + "add rule ip6 f in ip6 saddr fd00:77::1 drop'":                                                    "", // our own, as of spoofed packets
+		table + "add rule ip6 f in ip6 nexthdr tcp drop'":                                                         "",
+		table + "add rule ip6 f forw ip6 saddr fd00:77::2 drop'":                                                  "",
+
+		inet + "add rule inet f in udp dport 8285 drop'":                                                                     "drop",
+		inet + "add rule inet f in ip6 saddr fd00:77::2 drop'":                                                               "drop",
+		inet + "add rule inet f in meta nfproto ipv6 drop'":                                                                  "drop",
+		inet + "add rule inet f in meta nfproto ipv4 drop'":                                                                  "",
+		inet + "add rule inet f in ip saddr 192.168.77.2 drop'":                                                              "",
+		"ip6tables-nft -A INPUT -p udp --dport 8285 -j DROP":                                                                 "drop",
+		"ip6tables-nft -A INPUT -s fd00:77::2 -j REJECT":                                                                     "R",
+		"iptables-nft -A INPUT -p udp --dport 8285 -j DROP":                                                                  "",
+		"ip xfrm policy add src fd00:77::1 dst fd00:77::2 dir out" + esp:                                                     "demands esp",
+		"ip xfrm policy add src ::/0 dst fd00:77::/64 dir out" + esp:                                                         "demands esp",
+		"ip xfrm policy add src fd00:77::1 dst fd00:78::/64 dir out" + esp:                                                   "",
+		"ip xfrm policy add src 192.168.77.1 dst 192.168.77.2 dir out" + strings.ReplaceAll(esp, "fd00:77::", "192.168.77."): "",
+		"ip xfrm policy setdefault out block":                                                                                "without a policy",
+	} {
+		t.Run(strings.TrimPrefix(command, table), func(t *testing.T) {
+			r, run := reader(t)
+			run(command)
+			got, err := r.Find(ours)
+			if err != nil || (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("found %q, %v; want %q", got, err, want)
+			}
+		})
+	}
+}
+
+// Rules for one family are not those of the other, and there are none for no address.
 func TestOtherFamily(t *testing.T) {
 	r, run := reader(t)
 	run("nft 'add table ip f; add chain ip f in { type filter hook input priority 0; }; add rule ip f in ip saddr 192.168.77.2 drop'")

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -40,20 +41,20 @@ func (x *xfrm) close() {
 	x.Handle.Close()
 }
 
-// policies returns the host's policies for IPv4. A nil xfrm has none.
-func (x *xfrm) policies() ([]netlink.XfrmPolicy, error) {
+// policies returns the host's policies for a family. A nil xfrm has none.
+func (x *xfrm) policies(f inet.Family) ([]netlink.XfrmPolicy, error) {
 	if x == nil {
 		return nil, nil
 	}
 	return rtnl.RetryDump("IPsec policies", func() ([]netlink.XfrmPolicy, error) {
-		return x.XfrmPolicyList(netlink.FAMILY_V4)
+		return x.XfrmPolicyList(f.AF())
 	})
 }
 
 // IPsecWithin describes the policies that may select packets between two addresses of
 // network.
 func (r *Reader) IPsecWithin(network netip.Prefix) ([]string, error) {
-	all, err := r.xfrm.policies()
+	all, err := r.xfrm.policies(inet.Of(network.Addr()))
 	if err != nil {
 		return nil, err
 	}
@@ -67,14 +68,18 @@ func (r *Reader) IPsecWithin(network netip.Prefix) ([]string, error) {
 }
 
 func overlaps(n *net.IPNet, network netip.Prefix) bool {
-	return contains(n, network.Addr()) || n != nil && network.Contains(netip.AddrFrom4([4]byte(n.IP.To4())))
+	if contains(n, network.Addr()) {
+		return true
+	}
+	first, ok := netip.AddrFromSlice(n.IP)
+	return ok && network.Contains(first.Unmap())
 }
 
 // findIPsec returns the first policy of the host that demands something of a
 // datagram (ESP, AH) or blocks it. Policies count in the order of their priority, as
 // in the kernel: one that lets datagrams pass as they are hides those after it.
 func (r *Reader) findIPsec(d Datagrams) (string, error) {
-	all, err := r.xfrm.policies()
+	all, err := r.xfrm.policies(d.family())
 	if err != nil {
 		return "", err
 	}
@@ -128,7 +133,24 @@ func ends(p netlink.XfrmPolicy) (local, remote *net.IPNet) {
 	return p.Src, p.Dst
 }
 
-func contains(n *net.IPNet, a netip.Addr) bool { return n == nil || n.Contains(a.AsSlice()) }
+// contains reports whether a side of a policy selects an address. The library takes an
+// IPv6 network that ends in 96 zero bits for one of IPv4, and drops a length above 32
+// (XfrmAddress.ToIPNet). Then the first 32 bits decide.
+func contains(n *net.IPNet, a netip.Addr) bool {
+	switch {
+	case n == nil:
+		return true
+	case a.Is6() && n.IP.To4() != nil: // promise: ipsec-of-ipv6-is-heeded
+		var network [16]byte
+		copy(network[:], n.IP.To4())
+		bits := 32
+		if n.Mask != nil {
+			bits, _ = n.Mask.Size()
+		}
+		return netip.PrefixFrom(netip.AddrFrom16(network), bits).Contains(a)
+	}
+	return n.Contains(a.AsSlice())
+}
 
 // selects reports whether a policy selects UDP to a port without a mark. One with an
 // interface number (if_id) is for packets that a route leads into a device of IPsec.

@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // match is what a rule is for.
@@ -105,23 +107,35 @@ func (m *match) verdict(v *expr.Verdict) {
 	}
 }
 
+// fields are the places of fields in a header, by family, and the family's number in
+// netfilter.
+var fields = [...]struct {
+	protocol, source, destination uint32
+	nfproto                       byte
+}{
+	inet.IPv4: {9, 12, 16, unix.NFPROTO_IPV4},
+	inet.IPv6: {6, 8, 24, unix.NFPROTO_IPV6},
+}
+
 // values returns the values that the loaded field has in our datagrams, if they are
 // known. names is true if a comparison with one names the datagrams.
 func (m *match) values() (values [][]byte, names, known bool) {
+	at := fields[m.family()]
 	switch {
 	case m.meta == expr.MetaKeyNFPROTO && m.loaded == nil:
-		return [][]byte{{unix.NFPROTO_IPV4}}, false, true
+		return [][]byte{{at.nfproto}}, false, true
 	case m.meta == expr.MetaKeyL4PROTO && m.loaded == nil:
 		return [][]byte{{unix.IPPROTO_UDP}}, false, true
 	case m.loaded == nil:
 		return nil, false, false
 	case m.loaded.Base == expr.PayloadBaseTransportHeader && m.loaded.Offset == 2 && m.loaded.Len == 2:
 		return [][]byte{binary.BigEndian.AppendUint16(nil, m.Port)}, true, true
-	case m.loaded.Base == expr.PayloadBaseNetworkHeader && m.loaded.Offset == 9 && m.loaded.Len == 1:
+	case m.loaded.Base == expr.PayloadBaseNetworkHeader && m.loaded.Offset == at.protocol && m.loaded.Len == 1:
 		return [][]byte{{unix.IPPROTO_UDP}}, false, true
-	case m.loaded.Base == expr.PayloadBaseNetworkHeader && (m.loaded.Offset == 12 || m.loaded.Offset == 16):
-		for _, a := range m.hosts(m.loaded.Offset == 12) {
-			v := a.AsSlice()[:min(m.loaded.Len, 4)]
+	case m.loaded.Base == expr.PayloadBaseNetworkHeader && (m.loaded.Offset == at.source || m.loaded.Offset == at.destination):
+		for _, a := range m.hosts(m.loaded.Offset == at.source) {
+			v := a.AsSlice()
+			v = v[:min(int(m.loaded.Len), len(v))]
 			for i := range min(len(m.mask), len(v)) {
 				v[i] &= m.mask[i]
 			}

@@ -135,6 +135,12 @@ func (c *Conn) LocalAddr() netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
+// AcceptZeroChecksum makes a socket of IPv6 receive datagrams without a checksum, which
+// the kernel drops otherwise (RFC 8200, section 8.1; RFC 6935 permits them in tunnels).
+func (c *Conn) AcceptZeroChecksum() error {
+	return os.NewSyscallError("setsockopt UDP_NO_CHECK6_RX", c.setsockopt(unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1))
+}
+
 // SyscallConn gives access to the descriptor, for socket options.
 func (c *Conn) SyscallConn() syscall.RawConn { return c.raw }
 

@@ -249,6 +249,31 @@ func TestLateRefusalTurnsSegmentOff(t *testing.T) {
 	}
 }
 
+// A datagram of IPv6 without a checksum arrives at a socket that accepts it, and at no
+// other.
+func TestAcceptZeroChecksum(t *testing.T) {
+	any6 := netip.AddrPortFrom(netip.IPv6Loopback(), 0)
+	in, out := listen1(t, Config{Local: any6}), listen1(t, Config{Local: any6})
+	r, to := NewReceiver(in, 8), in.LocalAddr()
+	send := func(text string, without int) {
+		t.Helper()
+		if err := errors.Join(out.setsockopt(unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, without), out.Send([]byte(text), to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("dropped", 1)
+	if err := in.AcceptZeroChecksum(); err != nil {
+		t.Fatal(err)
+	}
+	send("without", 1)
+	send("with", 0)
+	for i, got := range datagrams(t, r, 2) {
+		if want := []string{"without", "with"}[i]; string(got) != want {
+			t.Errorf("datagram %d is %q, want %q", i, got, want)
+		}
+	}
+}
+
 // smallLoopback returns a namespace whose loopback has an MTU of 1000 bytes.
 func smallLoopback(t *testing.T) *netnstest.Host {
 	t.Helper()

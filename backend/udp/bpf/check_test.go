@@ -18,7 +18,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	says("")
-	key := Peer{Subnet: b.subnet}.key()
+	key := key4(b.subnet)
 	var values []flannelPeer
 	a.must(a.path.Peers.Lookup(key, &values))
 	a.must(a.path.Peers.Delete(key))

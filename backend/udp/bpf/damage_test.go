@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // damagedFrames is the number of frames that TestDamagedFrames sends each way.
@@ -19,10 +21,14 @@ const damagedFrames = 20_000
 // Host b gets frames of a peer with random damage. What the programs deliver is a
 // whole packet from the peer's subnet to ours, whatever else they do with the frame.
 func TestDamagedFrames(t *testing.T) {
+	eachFamilies(t, testDamagedFrames)
+}
+
+func testDamagedFrames(t *testing.T, f families) {
 	for name, tso := range map[string]string{"after GRO": "on", "before GRO": "off"} {
 		t.Run(name, func(t *testing.T) {
-			lab, hosts := newHosts(t, true, true, true)
-			a, b, c := hosts[0], hosts[1], hosts[2]
+			lab, hosts := newHostsOf(t, f, false, true, true, true)
+			a, b := hosts[0], hosts[1]
 			const direct = "direct"
 			lab.Wire(a.Host, direct, b.Host, direct, 9000)
 			run(t, b.Host, "ethtool", "-K", direct, "gro", "on", "tso", tso)
@@ -32,7 +38,12 @@ func TestDamagedFrames(t *testing.T) {
 			b.odd = func([]byte) {} // the reader's tests are elsewhere
 			b.mu.Unlock()
 			good := frame{outerSource: a.local(), outerDestination: b.local(), source: a.inner(), destination: b.inner()}
-			addrs := []netip.Addr{a.local(), b.local(), c.local(), a.inner(), b.inner(), c.inner(), netip.IPv4Unspecified()}
+			addrs := [2][]netip.Addr{{netip.IPv4Unspecified()}, {netip.IPv6Unspecified()}}
+			for _, h := range hosts {
+				addrs[f.inner] = append(addrs[f.inner], h.inner())
+			}
+			// With the third host's as well, a frame could be one of that.
+			addrs[f.outer] = append(addrs[f.outer], a.local(), b.local())
 			random := rand.New(rand.NewPCG(1, 2)) // each run sends the same
 			last := good
 			last.payload = []byte("the last frame")
@@ -42,7 +53,7 @@ func TestDamagedFrames(t *testing.T) {
 			go func() { checked <- checkDelivered(device, a.subnet, b.subnet, last.payload) }()
 			w := newWire(a, b, direct, direct)
 			for range damagedFrames {
-				w.send(damage(random, good.bytes(), addrs))
+				w.send(f.damage(random, good.bytes(), addrs))
 			}
 			// Under load the kernel may drop a frame that it cannot queue.
 			retry := time.NewTicker(100 * time.Millisecond)
@@ -66,8 +77,10 @@ func TestDamagedFrames(t *testing.T) {
 
 // damage changes up to three places of a frame. It makes the outer header's checksum
 // right again in most cases: otherwise nothing behind it counts.
-func damage(random *rand.Rand, f []byte, addrs []netip.Addr) []byte {
-	const outer, innerAt = 20, 28
+func (of families) damage(random *rand.Rand, f []byte, addrs [2][]netip.Addr) []byte {
+	outer, innerAt := of.outer.HeaderLen(), of.overhead()
+	// Where lengths and addresses are in a header, by family.
+	length, places := [2]int{2, 4}, [2][2]int{{12, 16}, {8, 24}}
 	for range 1 + random.IntN(3) {
 		switch at := random.IntN(len(f)); random.IntN(6) {
 		case 0:
@@ -75,18 +88,21 @@ func damage(random *rand.Rand, f []byte, addrs []netip.Addr) []byte {
 		case 1:
 			f[at] = byte(random.Uint32())
 		case 2:
-			lengths := []int{2, outer + 4, innerAt + 2} // of IP, UDP, IP
+			lengths := []int{length[of.outer], outer + 4, innerAt + length[of.inner]} // of IP, UDP, IP
 			binary.BigEndian.PutUint16(f[lengths[random.IntN(3)]:], []uint16{0, 1, 19, 20, 28, 48, 0x7fff, 0xffff}[random.IntN(8)])
 		case 3:
-			places := []int{12, 16, innerAt + 12, innerAt + 16}
-			copy(f[places[random.IntN(4)]:], addrs[random.IntN(len(addrs))].AsSlice())
+			family, start := of.outer, 0
+			if random.IntN(2) > 0 {
+				family, start = of.inner, innerAt
+			}
+			copy(f[start+places[family][random.IntN(2)]:], addrs[family][random.IntN(len(addrs[family]))].AsSlice())
 		case 4:
-			f = f[:max(at, innerAt+outer)]
+			f = f[:max(at, innerAt+of.inner.HeaderLen())]
 		case 5:
 			f = append(f, make([]byte, random.IntN(64))...)
 		}
 	}
-	if random.IntN(8) > 0 {
+	if of.outer == inet.IPv4 && random.IntN(8) > 0 {
 		f[10], f[11] = 0, 0
 		binary.BigEndian.PutUint16(f[10:], checksum(f[:outer]))
 	}
@@ -132,11 +148,12 @@ func checkDelivered(fd int, from, to netip.Prefix, last []byte) (first error) {
 		if link, ok := sender.(*unix.SockaddrLinklayer); !ok || link.Pkttype == unix.PACKET_OUTGOING {
 			continue // host b's own
 		}
-		if n < 20 || p[0]>>4 != 4 || p[0]&15 < 5 || int(binary.BigEndian.Uint16(p[2:])) > n {
+		if n < 20 || p[0]>>4 == 4 && (p[0]&15 < 5 || int(binary.BigEndian.Uint16(p[2:])) > n) ||
+			p[0]>>4 == 6 && (n < 40 || 40+int(binary.BigEndian.Uint16(p[4:])) > n) {
 			fail("the device got % x", p)
 			continue
 		}
-		source, destination := netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
+		source, destination := sourceOf(p), destinationOf(p)
 		if !from.Contains(source) || !to.Contains(destination) {
 			fail("the device got a packet from %v to %v", source, destination)
 		}

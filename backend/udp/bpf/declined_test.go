@@ -43,7 +43,7 @@ func TestOthersFlowsStay(t *testing.T) {
 // refuses trains.
 func (h *host) sendTrain(port uint16, to netip.Addr) bool {
 	h.t.Helper()
-	p, err := h.ListenPacket(h.t.Context(), "udp4", netip.AddrPortFrom(h.inner(), port).String())
+	p, err := h.ListenPacket(h.t.Context(), "udp", netip.AddrPortFrom(h.inner(), port).String())
 	h.must(err)
 	defer p.Close()
 	_, _, err = p.(msgWriter).WriteMsgUDPAddrPort(make([]byte, 200), trainControl(100), netip.AddrPortFrom(to, echoPort))

@@ -31,6 +31,12 @@
 // process ends. The next process takes them over without losing a packet ([Load]).
 // That needs a persistent device, which the caller creates.
 //
+// Packets and datagrams are of either family, in any mix. Before Linux 6.3 the programs
+// do not unwrap a packet of another family than the datagram's ([UnwrapsMixed]). What the
+// segmenter cuts of a container's own tunnel is wrapped in datagrams of its own family;
+// for the other one the TUN's reader gets it, since the kernel learns of a new family
+// only together with the mark of a tunnel.
+//
 // Super-packets arrive whole only from virtual links (veth, virtio), still marked as
 // a tunnel's. If the kernel cannot remove the mark (Linux 6.18 lacks
 // BPF_F_ADJ_ROOM_DECAP_L4_UDP), it cuts them at a bridge. That costs a container

@@ -40,6 +40,34 @@ func fit(spec *ebpf.CollectionSpec, old bool) error {
 	)
 }
 
+// UnwrapsMixed reports whether bpf_skb_adjust_room takes BPF_F_ADJ_ROOM_DECAP_L3_*, by
+// which the kernel learns that what is left of a packet is of another family (Linux
+// 6.3). It runs a program with a packet of IPv4.
+func UnwrapsMixed() (bool, error) {
+	const removed, mode, decapIPv6 = 28, 1, 1 << 8 // BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R2, -removed),
+			asm.Mov.Imm(asm.R3, mode),
+			asm.Mov.Imm(asm.R4, decapIPv6),
+			asm.FnSkbAdjustRoom.Call(),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for unwrapping to another family: %w", explain(err))
+	}
+	defer program.Close()
+	packet := make([]byte, 14+removed+64)
+	packet[12], packet[13], packet[14] = 0x08, 0x00, 0x45 // Ethernet's type, IPv4's first byte
+	code, err := program.Run(&ebpf.RunOptions{Data: packet, Repeat: 1})
+	if err != nil {
+		return false, fmt.Errorf("look for unwrapping to another family: %w", explain(err))
+	}
+	return code == 0, nil
+}
+
 // has reports whether programs of a type may call a helper. Verified programs
 // contain the calls to missing ones, but never reach them.
 func has(kind ebpf.ProgramType, helper asm.BuiltinFunc) (bool, error) {

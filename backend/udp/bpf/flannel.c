@@ -1,8 +1,8 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * flannel's UDP encapsulation in the kernel: one IPv4 packet is the payload of
- * one UDP datagram.
+ * flannel's UDP encapsulation in the kernel: one packet is the payload of one UDP
+ * datagram. Each is of IPv4 or IPv6.
  *
  *   encap,     tc, egress of the TUN device,   encapsulate, send by the kernel's route
  *   encap_l2   ingress of the segmenter
@@ -22,8 +22,14 @@
  * encap sends a UDP checksum of 0 (RFC 768: none), and decap accepts no other. A
  * user-space sender computes one, which would have to be verified. It also sends
  * batches (UDP_SEGMENT); a flow's batches and single packets must take one path.
+ * IPv6 permits that for tunnels (RFC 6935): decap refuses a datagram with damaged
+ * addresses, since they must agree with those of the packet (RFC 6936 section 5).
  */
 #include "flannel.h"
+#include "family.h"
+
+/* Linux 6.3: the packet that is left is of another family. */
+#define DECAP_L3(f) ((f) == 6 ? 1 << 8 : 1 << 7)
 
 /*
  * BPF_F_ADJ_ROOM_DECAP_L4_UDP of linux/bpf.h, if the kernel has it: removes the
@@ -32,55 +38,24 @@
  */
 static __u64 decap_flags = 1 << 10;
 
-static __always_inline struct peer *find_peer(__be32 addr)
-{
-	__u32 zero = 0;
-	struct masks *m = bpf_map_lookup_elem(&lengths, &zero);
-
-	for (int i = 0; m && i < 33 && m->mask[i]; i++) {
-		struct key k = {.mask = m->mask[i], .subnet = addr & m->mask[i]};
-		struct peer *p = bpf_map_lookup_elem(&peers, &k);
-
-		if (p)
-			return p;
-	}
-	return NULL;
-}
-
-/* RFC 1071 over an IPv4 header without options; 0xffff if it is intact. */
-static __always_inline __u16 header_sum(const struct iphdr *ip)
-{
-	const __u16 *w = (const void *)ip;
-	__u32 s = 0;
-
-#pragma unroll
-	for (int i = 0; i < sizeof(*ip) / 2; i++)
-		s += w[i];
-	s = (s & 0xffff) + (s >> 16);
-	return s + (s >> 16);
-}
-
-/* IPv4 without options, not a fragment. */
-static __always_inline int plain_ipv4(const struct iphdr *ip)
-{
-	return ip->version == 4 && ip->ihl == 5 && !(ip->frag_off & bpf_htons(IP_FRAGMENT));
-}
-
 /*
  * Computes the size on the wire of the packet at off. Returns not 0 for a
  * super-packet that the programs do not handle, such as UDP's: nothing after
  * decap removes the tunnel's mark from it, so a socket without GRO would get
  * nothing.
  */
-static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const struct iphdr *ip, struct wire *w)
+static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const union header *ip, struct wire *w,
+					const int f)
 {
-	__u32 len = bpf_ntohs(ip->tot_len), hdr = ip->ihl * 4, segment = skb->gso_size;
+	__u32 len = length_of(ip, f), segment = skb->gso_size;
+	__u32 hdr = f == 6 ? sizeof(ip->v6) : ip->v4.ihl * 4;
+	__u8 protocol = f == 6 ? ip->v6.nexthdr : ip->v4.protocol;
 	__u8 words = sizeof(struct udphdr) / 4 << 4;
 
 	*w = (struct wire){.packets = 1, .bytes = len, .largest = len};
 	if (!segment)
 		return 0;
-	if (ip->protocol == IPPROTO_TCP && bpf_skb_load_bytes(skb, off + hdr + 12, &words, sizeof(words)) < 0)
+	if (protocol == IPPROTO_TCP && bpf_skb_load_bytes(skb, off + hdr + 12, &words, sizeof(words)) < 0)
 		return -EINVAL;
 	hdr += (words >> 4) * 4; /* what each segment repeats */
 	if (hdr >= len)
@@ -88,7 +63,7 @@ static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const 
 	w->packets = (len - hdr + segment - 1) / segment;
 	w->bytes += (w->packets - 1) * hdr;
 	w->largest = hdr + segment;
-	return ip->protocol == IPPROTO_TCP ? 0 : -EINVAL;
+	return protocol == IPPROTO_TCP ? 0 : -EINVAL;
 }
 
 /* Time of the last packet of any flow in declined; 0: no look-up is needed. */
@@ -144,10 +119,10 @@ static __always_inline struct segmenter *find_segmenter(struct __sk_buff *skb)
  * encap_l2 gets the parts. Unlike the TUN's reader, it keeps the sender's socket
  * waiting. off: bytes of link header.
  */
-static __always_inline int segment(struct __sk_buff *skb, __u32 off, __u32 flow, int note)
+static __always_inline int segment(struct __sk_buff *skb, __u32 off, __u32 flow, int note, const int f)
 {
 	struct segmenter *s = find_segmenter(skb);
-	struct ethhdr eth = {.h_proto = bpf_htons(ETH_P_IP)};
+	struct ethhdr eth = {.h_proto = ethertype(f)};
 
 	if (!s || (!off && bpf_skb_change_head(skb, ETH_HLEN, 0)))
 		return leave_to_reader(flow);
@@ -158,15 +133,14 @@ static __always_inline int segment(struct __sk_buff *skb, __u32 off, __u32 flow,
 	return bpf_redirect(s->in, 0);
 }
 
-static __always_inline int add_outer(struct __sk_buff *skb, __u64 flags)
+static __always_inline int add_outer(struct __sk_buff *skb, __u64 flags, const int o)
 {
-	return bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags);
+	return bpf_skb_adjust_room(skb, overhead(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
-static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags)
+static __always_inline int remove_outer(struct __sk_buff *skb, __u64 flags, const int o)
 {
-	return bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
-				   BPF_F_ADJ_ROOM_FIXED_GSO | flags);
+	return bpf_skb_adjust_room(skb, -overhead(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags);
 }
 
 static __always_inline struct route *route_of(const struct frame *h)
@@ -176,14 +150,19 @@ static __always_inline struct route *route_of(const struct frame *h)
 	return bpf_map_lookup_elem(&routes, &slot);
 }
 
+static __always_inline __u16 kind_of(const struct frame *h, const int o)
+{
+	return (outer_tos(h, o) & ~ECN_MASK) | o << 8;
+}
+
 /*
  * A look-up in each jiffy follows every change of routes and neighbours before user
  * space could. `r` is of this processor, which runs one program at a time.
  */
-static __always_inline int fresh(const struct route *r, const struct frame *h, __u32 largest)
+static __always_inline int fresh(const struct route *r, const struct frame *h, __u32 largest, const int o)
 {
-	return r->jiffy == (__u32)bpf_jiffies64() && r->daddr == h->outer.daddr && r->sport == h->udp.source &&
-	       r->tos == (h->outer.tos & ~ECN_MASK) && largest <= r->largest;
+	return r->jiffy == (__u32)bpf_jiffies64() && leads_to(r, h, o) && r->sport == h->udp.source &&
+	       r->kind == kind_of(h, o) && largest <= r->largest;
 }
 
 /*
@@ -192,25 +171,22 @@ static __always_inline int fresh(const struct route *r, const struct frame *h, _
  * another value if the route does not carry the datagram.
  */
 static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct frame *h,
-				   __u32 largest)
+				   __u32 largest, const int o)
 {
-	fib->ifindex = device;
-	fib->tos = h->outer.tos & ~ECN_MASK;
+	describe_route(fib, h, o);
 	fib->tot_len = largest;
-	fib->l4_protocol = IPPROTO_UDP;
-	fib->sport = h->udp.source;
-	fib->dport = port;
-	fib->ipv4_src = local;
-	fib->ipv4_dst = h->outer.daddr;
 	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 }
 
 static __always_inline void remember(struct route *r, const struct bpf_fib_lookup *fib, const struct frame *h,
-				     __u32 largest)
+				     __u32 largest, const int o)
 {
-	r->daddr = h->outer.daddr;
+	if (o == 6)
+		__builtin_memcpy(r->daddr, &h->outer6.daddr, sizeof(r->daddr));
+	else
+		r->daddr[0] = h->outer4.daddr;
 	r->sport = h->udp.source;
-	r->tos = h->outer.tos & ~ECN_MASK;
+	r->kind = kind_of(h, o);
 	r->largest = largest;
 	r->uplink = fib->ifindex;
 	__builtin_memcpy(r->dmac, fib->dmac, ETH_ALEN);
@@ -218,66 +194,45 @@ static __always_inline void remember(struct route *r, const struct bpf_fib_looku
 	r->jiffy = bpf_jiffies64();
 }
 
-/* off: bytes of link header. A TUN has none, and data begins with the IP header. */
-static __always_inline int send(struct __sk_buff *skb, __u32 off)
+/*
+ * The first packet of a jiffy goes by the kernel's neighbour, which so stays in
+ * use. A packet at the TUN has the inner route, which would wait with it for the
+ * neighbour's address. Without a next hop as argument, the kernel replaces it by
+ * the outer one, at the price of another look-up.
+ */
+static __always_inline int redirect_by_neighbour(const struct bpf_fib_lookup *fib, __u32 off, const int o)
 {
-	struct bpf_redir_neigh next = {.nh_family = AF_INET};
-	struct bpf_fib_lookup fib = {.family = AF_INET};
-	__u32 len = skb->len - off, hash;
-	struct frame h = {};
+	struct bpf_redir_neigh next = {.nh_family = o == 6 ? AF_INET6 : AF_INET};
+
+	if (!off || fib->family != next.nh_family)
+		return bpf_redirect_neigh(fib->ifindex, NULL, 0, 0);
+	if (o == 6)
+		__builtin_memcpy(next.ipv6_nh, fib->ipv6_dst, sizeof(next.ipv6_nh));
+	else
+		next.ipv4_nh = fib->ipv4_dst;
+	return bpf_redirect_neigh(fib->ifindex, &next, sizeof(next), 0);
+}
+
+/* Sends the packet of h to a peer. flow is a hash. */
+static __always_inline int encapsulate(struct __sk_buff *skb, __u32 off, struct frame *h, struct peer *p,
+				       const struct wire *w, __u32 flow, const int f, const int o)
+{
+	__u32 largest = w->largest + overhead(o);
+	struct bpf_fib_lookup fib = {};
 	struct ethhdr eth;
 	struct route *r;
-	struct peer *p;
-	struct wire w;
-	enum way way;
 	int neighbour, err;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes(skb, off, &h.ip, sizeof(h.ip)) < 0)
-		return NEXT;
-
-	/*
-	 * On a virtual link (veth, virtio) super-packets and unfinished checksums
-	 * arrive as they were sent. Only decap handles them; a UDP socket would
-	 * return a datagram of 64 KiB with half a TCP checksum.
-	 */
-	p = find_peer(h.ip.daddr);
-	if (!p || !p->kernel)
-		return NEXT;
-
-	hash = bpf_get_hash_recalc(skb);
-	way = recent_way(hash);
-	if (way == READER)
-		return NEXT;
-	if (way == SEGMENTER && find_segmenter(skb))
-		return segment(skb, off, hash, 0);
-	if (bpf_ntohs(h.ip.tot_len) != len || len + OVERHEAD > 0xffff)
-		return leave_to_reader(hash);
-	if (measure_wire(skb, off, &h.ip, &w))
-		return segment(skb, off, hash, 1);
-
-	h.outer.version = 4;
-	h.outer.ihl = 5;
-	h.outer.tos = h.ip.tos; /* RFC 6040, RFC 2983: ECN and DSCP are copied */
-	h.outer.tot_len = bpf_htons(len + OVERHEAD);
-	h.outer.frag_off = bpf_htons(IP_DF);
-	h.outer.ttl = 64;
-	h.outer.protocol = IPPROTO_UDP;
-	h.outer.saddr = local;
-	h.outer.daddr = p->addr;
-	h.outer.check = ~header_sum(&h.outer);
-	h.udp.source = bpf_htons(PORTS | ((hash ^ hash >> 16) & ~PORTS));
-	h.udp.dest = port;
-	h.udp.len = bpf_htons(len + sizeof(h.udp));
+	write_outer(h, p, skb->len - off, tos_of(&h->ip, f), flow ^ flow >> 16, o);
 
 	/* For a datagram that is too large for the path, the TUN's reader answers with ICMP. */
-	r = route_of(&h);
-	if (!r || !fresh(r, &h, w.largest + OVERHEAD)) {
-		neighbour = look_up(skb, &fib, &h, w.largest + OVERHEAD);
+	r = route_of(h);
+	if (!r || !fresh(r, h, largest, o)) {
+		neighbour = look_up(skb, &fib, h, largest, o);
 		if (neighbour && neighbour != BPF_FIB_LKUP_RET_NO_NEIGH)
-			return leave_to_reader(hash);
+			return leave_to_reader(flow);
 		if (r && !neighbour)
-			remember(r, &fib, &h, w.largest + OVERHEAD);
+			remember(r, &fib, h, largest, o);
 		r = NULL;
 	}
 
@@ -285,47 +240,80 @@ static __always_inline int send(struct __sk_buff *skb, __u32 off)
 	 * FIXED_GSO: the TUN's MTU leaves room, so segments keep their size. The kernel
 	 * marks a packet as a tunnel's only once: one of a tunnel within the container,
 	 * or one that this host forwards, has the mark. What comes from the segmenter
-	 * does without.
+	 * does without, unless the kernel has to learn of another family.
 	 */
-	err = add_outer(skb, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP);
+	err = add_outer(skb, BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+				     (o == 6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4), o);
 	if (err == -EALREADY && find_segmenter(skb))
-		return segment(skb, off, hash, 1);
-	if (err == -EALREADY && !skb->gso_size)
-		err = add_outer(skb, 0);
+		return segment(skb, off, flow, 1, f);
+	if (err == -EALREADY && !skb->gso_size && f == o)
+		err = add_outer(skb, 0, o);
 	if (err)
-		return leave_to_reader(hash);
+		return leave_to_reader(flow);
 
 	/* A packet that is too large for an Ethernet header (BPF_SKB_MAX_LEN) is restored. */
 	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return remove_outer(skb, 0) ? DROP : leave_to_reader(hash);
-	bpf_skb_store_bytes(skb, ETH_HLEN, &h, OVERHEAD, 0); /* there is room */
+		return remove_outer(skb, 0, o) ? DROP : leave_to_reader(flow);
+	bpf_skb_store_bytes(skb, ETH_HLEN, outer_of(h, o), overhead(o), 0); /* there is room */
 
-	p->tx_packets += w.packets;
-	p->tx_bytes += w.bytes;
+	p->tx_packets += w->packets;
+	p->tx_bytes += w->bytes;
 	if (off)
-		p->tx_fast += w.packets;
+		p->tx_fast += w->packets;
 
 	/* The mark is the inner packet's. A datagram of the socket has none. */
 	skb->mark = 0;
 
-	if (r) {
-		__builtin_memcpy(eth.h_dest, r->dmac, ETH_ALEN);
-		__builtin_memcpy(eth.h_source, r->smac, ETH_ALEN);
-		eth.h_proto = bpf_htons(ETH_P_IP);
-		bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
-		return bpf_redirect(r->uplink, 0);
-	}
+	if (!r)
+		return redirect_by_neighbour(&fib, off, o);
+	__builtin_memcpy(eth.h_dest, r->dmac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, r->smac, ETH_ALEN);
+	eth.h_proto = ethertype(o);
+	bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
+	return bpf_redirect(r->uplink, 0);
+}
+
+static __always_inline int send_packet(struct __sk_buff *skb, __u32 off, const int f)
+{
+	__u32 len = skb->len - off, flow;
+	struct frame h;
+	struct peer *p;
+	struct wire w;
+	enum way way;
+
+	if (bpf_skb_load_bytes(skb, off, &h.ip, header_len(f)) < 0)
+		return NEXT;
 
 	/*
-	 * The first packet of a jiffy goes by the kernel's neighbour, which so stays in
-	 * use. A packet at the TUN has the inner route, which would wait with it for the
-	 * neighbour's address. Without a next hop as argument, the kernel replaces it by
-	 * the outer one, at the price of another look-up.
+	 * On a virtual link (veth, virtio) super-packets and unfinished checksums
+	 * arrive as they were sent. Only decap handles them; a UDP socket would
+	 * return a datagram of 64 KiB with half a TCP checksum.
 	 */
-	next.ipv4_nh = fib.ipv4_dst;
-	if (off && fib.family == AF_INET)
-		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
-	return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
+	p = find_destination(&h.ip, f);
+	if (!p || !p->outer)
+		return NEXT;
+
+	flow = bpf_get_hash_recalc(skb);
+	way = recent_way(flow);
+	if (way == READER)
+		return NEXT;
+	if (way == SEGMENTER && find_segmenter(skb))
+		return segment(skb, off, flow, 0, f);
+	if (length_of(&h.ip, f) != len || len + overhead(6) > 0xffff)
+		return leave_to_reader(flow);
+	if (measure_wire(skb, off, &h.ip, &w, f))
+		return segment(skb, off, flow, 1, f);
+	return p->outer == 6 ? encapsulate(skb, off, &h, p, &w, flow, f, 6) : encapsulate(skb, off, &h, p, &w, flow, f, 4);
+}
+
+/* off: bytes of link header. A TUN has none, and data begins with the IP header. */
+static __always_inline int send(struct __sk_buff *skb, __u32 off)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return send_packet(skb, off, 4);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return send_packet(skb, off, 6);
+	return NEXT;
 }
 
 SEC("tcx/egress")
@@ -334,67 +322,90 @@ int encap(struct __sk_buff *skb)
 	return send(skb, 0);
 }
 
-/* For an Ethernet packet of the fast path or of the segmenter. Its long way begins at the TUN. */
+/*
+ * For an Ethernet packet of the fast path or of the segmenter. Its long way begins at
+ * the TUN. The kernel itself sends multicast of IPv6 into the segmenter.
+ */
 SEC("tcx/ingress")
 int encap_l2(struct __sk_buff *skb)
 {
+	__u8 to;
 	int action;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP))
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + __builtin_offsetof(struct ipv6hdr, daddr), &to, sizeof(to)) < 0 ||
+		    to == MULTICAST)
+			return DROP;
+	} else if (skb->protocol != bpf_htons(ETH_P_IP)) {
 		return DROP;
+	}
 	action = send(skb, ETH_HLEN);
 	return action == NEXT ? bpf_redirect(device, 0) : action;
 }
 
 /*
- * Rewrites a router's report that a datagram of encap exceeds its next link. The
+ * A router's report that a datagram of encap exceeds its next link is rewritten. The
  * kernel accepts a report only for a datagram of a socket, so the report gets the
  * source port of our socket. Then the route has the path's MTU, which encap reads.
+ * at: of the reported datagram's ports.
  */
-static __always_inline void report_too_big(struct __sk_buff *skb, __u32 off, const struct frame *h)
+static __always_inline void rewrite_report(struct __sk_buff *skb, __u32 checksum, __u32 at)
 {
-	__u32 ports = off + sizeof(*h);
 	__be16 sent[2]; /* from, to */
 
-	if (h->icmp.type != ICMP_DEST_UNREACH || h->icmp.code != ICMP_FRAG_NEEDED ||
-	    !plain_ipv4(&h->outer) || h->outer.daddr != local ||
-	    !plain_ipv4(&h->ip) || h->ip.protocol != IPPROTO_UDP || h->ip.saddr != local ||
-	    bpf_skb_load_bytes(skb, ports, sent, sizeof(sent)) < 0 ||
-	    sent[1] != port || bpf_ntohs(sent[0]) < PORTS)
+	if (bpf_skb_load_bytes(skb, at, sent, sizeof(sent)) < 0 || sent[1] != port || bpf_ntohs(sent[0]) < PORTS)
 		return;
-	bpf_l4_csum_replace(skb, off + __builtin_offsetof(struct frame, icmp.checksum),
-			    sent[0], port, sizeof(port));
-	bpf_skb_store_bytes(skb, ports, (void *)&port, sizeof(port), 0);
+	bpf_l4_csum_replace(skb, checksum, sent[0], port, sizeof(port));
+	bpf_skb_store_bytes(skb, at, (void *)&port, sizeof(port), 0);
+}
+
+static __always_inline void report_too_big(struct __sk_buff *skb, __u32 off, const struct frame *h, const int o)
+{
+	__u32 reported = off + overhead(o), checksum = off + header_len(o) + 2;
+	struct ipv6hdr ip;
+
+	if (o == 4 && h->icmp.type == ICMP_DEST_UNREACH && h->icmp.code == ICMP_FRAG_NEEDED &&
+	    plain_ipv4(&h->outer4) && h->outer4.daddr == local && plain_ipv4(&h->ip.v4) &&
+	    h->ip.v4.protocol == IPPROTO_UDP && h->ip.v4.saddr == local)
+		rewrite_report(skb, checksum, reported + sizeof(h->ip.v4));
+	if (o == 6 && h->icmp.type == ICMPV6_PKT_TOOBIG && same6(h->outer6.daddr.s6_addr32, local6) &&
+	    bpf_skb_load_bytes(skb, reported, &ip, sizeof(ip)) == 0 && ip.version == 6 &&
+	    ip.nexthdr == IPPROTO_UDP && same6(ip.saddr.s6_addr32, local6))
+		rewrite_report(skb, checksum, reported + sizeof(ip));
+}
+
+/* Returns true for a datagram of encap. The socket's reader counts malformed ones. */
+static __always_inline int from_encap(const struct frame *h, const int o)
+{
+	return for_us(h, o) && h->udp.dest == port && !h->udp.check;
 }
 
 /*
- * Returns true for a datagram of encap with one whole packet; size is that of all
- * after the link header. The socket's reader counts malformed datagrams.
+ * Returns true if the datagram holds one whole packet, and the programs can unwrap it;
+ * size is that of all after the link header.
  */
-static __always_inline int whole_datagram(const struct frame *h, __u32 size)
+static __always_inline int whole_packet(const struct frame *h, __u32 size, const int f, const int o)
 {
-	__u32 len = bpf_ntohs(h->ip.tot_len);
+	__u32 len = length_of(&h->ip, f);
 
-	return h->outer.protocol == IPPROTO_UDP && h->outer.daddr == local && h->udp.dest == port &&
-	       !h->udp.check && plain_ipv4(&h->outer) && bpf_ntohs(h->outer.tot_len) == len + OVERHEAD &&
-	       bpf_ntohs(h->udp.len) == len + sizeof(h->udp) && len + OVERHEAD <= size &&
-	       h->ip.version == 4 && h->ip.ihl >= 5 && header_sum(&h->outer) == 0xffff;
+	return outer_fits(h, len, o) && bpf_ntohs(h->udp.len) == len + sizeof(h->udp) && len + overhead(o) <= size &&
+	       begins_packet(&h->ip, f) && (f == o || mixed);
 }
 
 /* A device drops redirected packets above its MTU. */
-static __always_inline int fits_device(void *ctx, const struct frame *h)
+static __always_inline int fits_device(void *ctx, __u32 size)
 {
-	__u32 size = bpf_ntohs(h->ip.tot_len);
-
 	return check_mtu ? !bpf_check_mtu(ctx, device, &size, 0, 0) : size <= mtu;
 }
 
 /* Returns true if this host's own routes to the peer name the interface. */
-static __always_inline int arrives_by(const struct peer *p, __u32 ifindex)
+static __always_inline int arrives_by(const struct peer *p, __u32 ifindex, const int o)
 {
+	const __u32 *uplinks = uplinks_of(p, o);
+
 #pragma unroll
 	for (int i = 0; i < UPLINKS; i++)
-		if (p->uplinks[i] == ifindex)
+		if (uplinks[i] == ifindex)
 			return 1;
 	return 0;
 }
@@ -412,19 +423,19 @@ static __always_inline int incomplete(void)
  * Returns the sender of a whole datagram, or NULL and the reason of the refusal.
  * A router's congestion mark is merged into the inner header.
  */
-static __always_inline struct peer *admit(struct frame *h, enum reason *why)
+static __always_inline struct peer *admit(struct frame *h, enum reason *why, const int f, const int o)
 {
-	__u8 tos = h->ip.tos, mark = h->outer.tos & ECN_MASK;
-	struct peer *p = find_peer(h->ip.saddr);
-	__u32 s;
+	__u8 tos = tos_of(&h->ip, f), mark = outer_tos(h, o) & ECN_MASK;
+	struct peer *p = find_source(&h->ip, f);
 
-	if (!p || p->addr != h->outer.saddr) {
-		*why = bpf_map_lookup_elem(&hosts, &h->outer.saddr) ? INNER_SOURCE_MISMATCH
-								    : UNKNOWN_OUTER_SOURCE;
+	if (!p || !is_from(h, p, o)) {
+		struct host host = host_of(h, o);
+
+		*why = bpf_map_lookup_elem(&hosts, &host) ? INNER_SOURCE_MISMATCH : UNKNOWN_OUTER_SOURCE;
 		return NULL;
 	}
 	*why = INNER_DESTINATION_MISMATCH;
-	if ((h->ip.daddr & mask) != subnet)
+	if (!for_subnet(&h->ip, f))
 		return NULL;
 
 	/* RFC 6040, figure 4: a router's mark must reach an ECN-capable end. */
@@ -432,13 +443,60 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why)
 	if (mark == CE && !(tos & ECN_MASK))
 		return NULL;
 	if (mark == CE || (mark == ECT_1 && (tos & ECN_MASK) == ECT_0))
-		tos = (tos & ~ECN_MASK) | mark;
-	if (tos != h->ip.tos) { /* RFC 1624, equation 3 */
-		s = (__u16)~bpf_ntohs(h->ip.check) + 0xffff + tos - h->ip.tos;
-		h->ip.check = bpf_htons(~((s & 0xffff) + (s >> 16)));
-		h->ip.tos = tos;
-	}
+		set_tos(&h->ip, (tos & ~ECN_MASK) | mark, f);
 	return p;
+}
+
+/* Removes the outer headers of a frame. Returns 0 if it is still as it was. */
+static __always_inline int unwrap_frame(struct xdp_md *ctx, const struct ethhdr *link, struct frame *h, __u32 size,
+					const int f, const int o)
+{
+	struct ethhdr *eth;
+	struct xdp_meta *m;
+	enum reason why;
+
+	if (!whole_packet(h, size, f, o) || !fits_device(ctx, length_of(&h->ip, f)) || !admit(h, &why, f, o) ||
+	    bpf_xdp_adjust_head(ctx, overhead(o)))
+		return XDP_PASS;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
+		bpf_xdp_adjust_head(ctx, -overhead(o));
+		return XDP_PASS;
+	}
+	m = (void *)(long)ctx->data_meta;
+	eth = (void *)(long)ctx->data;
+	if ((void *)(m + 1) > (void *)eth || (void *)(eth + 1) + header_len(f) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	*m = (struct xdp_meta){.magic = MAGIC(o), .device = device};
+	*eth = *link;
+	eth->h_proto = ethertype(f);
+	if (f == 6)
+		*(struct ipv6hdr *)(eth + 1) = h->ip.v6;
+	else
+		*(struct iphdr *)(eth + 1) = h->ip.v4;
+	return XDP_PASS;
+}
+
+static __always_inline int unwrap_frame_of(struct xdp_md *ctx, const struct ethhdr *eth, const int o)
+{
+	/* Without its type the data would be copied by bytes. */
+	__be32 *data = (void *)(long)ctx->data + sizeof(*eth);
+	void *end = (void *)(long)ctx->data_end, *inner = (void *)data + overhead(o);
+	__u32 size = frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
+	struct frame h;
+
+	/* Drivers receive the headers into the first buffer. */
+	if (inner + sizeof(h.ip.v4) > end)
+		return XDP_PASS;
+	__builtin_memcpy(outer_of(&h, o), data, overhead(o) + sizeof(h.ip.v4));
+	if (!from_encap(&h, o))
+		return XDP_PASS;
+	size -= sizeof(*eth);
+	if (h.ip.v4.version != 6)
+		return unwrap_frame(ctx, eth, &h, size, 4, o);
+	if (inner + sizeof(h.ip.v6) > end)
+		return XDP_PASS;
+	h.ip.v6 = *(struct ipv6hdr *)inner;
+	return unwrap_frame(ctx, eth, &h, size, 6, o);
 }
 
 /*
@@ -450,34 +508,16 @@ SEC("xdp.frags")
 int decap_xdp(struct xdp_md *ctx)
 {
 	struct ethhdr eth, *at = (void *)(long)ctx->data;
-	struct frame h, *outer = (void *)(at + 1);
-	struct iphdr *inner;
-	struct xdp_meta *m;
-	enum reason why;
-	__u32 size;
 
-	/* Drivers receive the headers into the first buffer. */
-	if ((void *)(outer + 1) > (void *)(long)ctx->data_end)
+	if ((void *)(at + 1) > (void *)(long)ctx->data_end)
 		return XDP_PASS;
 	eth = *at;
-	h = *outer;
-	size = frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
-	if (eth.h_dest[0] & 1 || eth.h_proto != bpf_htons(ETH_P_IP) ||
-	    !whole_datagram(&h, size - sizeof(eth)) || !fits_device(ctx, &h) || !admit(&h, &why) ||
-	    bpf_xdp_adjust_head(ctx, OVERHEAD))
+	if (eth.h_dest[0] & 1)
 		return XDP_PASS;
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
-		bpf_xdp_adjust_head(ctx, -OVERHEAD);
-		return XDP_PASS;
-	}
-	m = (void *)(long)ctx->data_meta;
-	at = (void *)(long)ctx->data;
-	inner = (void *)(at + 1);
-	if ((void *)(m + 1) > (void *)at || (void *)(inner + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
-	*m = (struct xdp_meta){.magic = MAGIC, .device = device};
-	*at = eth;
-	*inner = h.ip;
+	if (eth.h_proto == bpf_htons(ETH_P_IP))
+		return unwrap_frame_of(ctx, &eth, 4);
+	if (eth.h_proto == bpf_htons(ETH_P_IPV6))
+		return unwrap_frame_of(ctx, &eth, 6);
 	return XDP_PASS;
 }
 
@@ -490,16 +530,87 @@ static __always_inline int refuse(enum reason why)
 	return DROP;
 }
 
+/* Passes an unwrapped packet to the TUN device. */
+static __always_inline int deliver(struct __sk_buff *skb, __u32 off, struct peer *p, const struct wire *w)
+{
+	if (p) {
+		p->rx_packets += w->packets;
+		p->rx_bytes += w->bytes;
+	}
+	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
+	/* The fast path delivers the packet, or redirects it as below. */
+	if (off)
+		bpf_tail_call(skb, &fast_path, 0);
+	return bpf_redirect(device, BPF_F_INGRESS);
+}
+
+/* Delivers a packet that decap_xdp has unwrapped. */
+static __always_inline int pass_unwrapped(struct __sk_buff *skb, __u32 off, int outer, const int f)
+{
+	union header ip;
+	struct peer *p;
+	struct wire w;
+
+	if (bpf_skb_load_bytes(skb, off, &ip, header_len(f)) < 0)
+		return NEXT;
+	p = find_source(&ip, f);
+	measure_wire(skb, off, &ip, &w, f);
+	if (p && !arrives_by(p, skb->ifindex, outer))
+		return refuse(WRONG_INTERFACE);
+	return deliver(skb, off, p, &w);
+}
+
+static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame *h, const int f, const int o)
+{
+	__u64 family = f == o ? 0 : DECAP_L3(f);
+	__u8 tos = tos_of(&h->ip, f);
+	enum reason why;
+	struct peer *p;
+	struct wire w;
+	int err;
+
+	if (!whole_packet(h, skb->len - off, f, o) || (!skb->gso_size && !fits_device(skb, length_of(&h->ip, f))) ||
+	    measure_wire(skb, off + overhead(o), &h->ip, &w, f))
+		return NEXT;
+	p = admit(h, &why, f, o);
+	if (!p)
+		return why != CONGESTION_MARK_LOST && incomplete() ? NEXT : refuse(why);
+	if (!arrives_by(p, skb->ifindex, o))
+		return refuse(WRONG_INTERFACE);
+	err = remove_outer(skb, decap_flags | family, o);
+	if (err == -EINVAL) {
+		decap_flags = 0;
+		err = remove_outer(skb, family, o);
+	}
+	if (err)
+		return NEXT;
+	if (tos != tos_of(&h->ip, f))
+		bpf_skb_store_bytes(skb, off, &h->ip, header_len(f), 0);
+	return deliver(skb, off, p, &w);
+}
+
+static __always_inline int unwrap_datagram(struct __sk_buff *skb, __u32 off, const int o)
+{
+	struct frame h;
+
+	if (bpf_skb_load_bytes(skb, off, outer_of(&h, o), overhead(o) + sizeof(h.ip.v4)) < 0)
+		return NEXT;
+	if ((o == 6 ? h.outer6.nexthdr : h.outer4.protocol) == (o == 6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		report_too_big(skb, off, &h, o);
+	if (!from_encap(&h, o))
+		return NEXT;
+	if (h.ip.v4.version != 6)
+		return unwrap(skb, off, &h, 4, o);
+	if (bpf_skb_load_bytes(skb, off + overhead(o), &h.ip, sizeof(h.ip.v6)) < 0)
+		return NEXT;
+	return unwrap(skb, off, &h, 6, o);
+}
+
 /* off is the length of the link header in bytes. */
 static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 {
 	struct xdp_meta *m = (void *)(long)skb->data_meta;
-	enum reason why;
-	struct frame h;
-	struct peer *p;
-	struct wire w;
-	__u8 tos;
-	int err;
+	int outer;
 
 	/*
 	 * decap_xdp sees neither a VLAN tag that the device removed nor the device's
@@ -507,46 +618,17 @@ static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 	 */
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_tci & VID)
 		return NEXT;
-	if ((void *)(m + 1) <= (void *)(long)skb->data && m->magic == MAGIC && m->device == device) {
-		if (bpf_skb_load_bytes(skb, off, &h.ip, sizeof(h.ip)) < 0)
-			return NEXT;
-		p = find_peer(h.ip.saddr);
-		measure_wire(skb, off, &h.ip, &w);
-		if (p && !arrives_by(p, skb->ifindex))
-			return refuse(WRONG_INTERFACE);
-		goto deliver;
+	if ((void *)(m + 1) <= (void *)(long)skb->data && m->device == device &&
+	    (m->magic == MAGIC(4) || m->magic == MAGIC(6))) {
+		outer = m->magic == MAGIC(4) ? 4 : 6;
+		return skb->protocol == bpf_htons(ETH_P_IPV6) ? pass_unwrapped(skb, off, outer, 6)
+							      : pass_unwrapped(skb, off, outer, 4);
 	}
-
-	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, off, &h, sizeof(h)) < 0)
-		return NEXT;
-	if (h.outer.protocol == IPPROTO_ICMP)
-		report_too_big(skb, off, &h);
-	if (!whole_datagram(&h, skb->len - off) || (!skb->gso_size && !fits_device(skb, &h)) ||
-	    measure_wire(skb, off + OVERHEAD, &h.ip, &w))
-		return NEXT;
-	tos = h.ip.tos;
-	p = admit(&h, &why);
-	if (!p)
-		return why != CONGESTION_MARK_LOST && incomplete() ? NEXT : refuse(why);
-	if (!arrives_by(p, skb->ifindex))
-		return refuse(WRONG_INTERFACE);
-	err = remove_outer(skb, decap_flags);
-	if (err == -EINVAL)
-		err = remove_outer(skb, decap_flags = 0);
-	if (err)
-		return NEXT;
-	if (tos != h.ip.tos)
-		bpf_skb_store_bytes(skb, off, &h.ip, sizeof(h.ip), 0);
-deliver:
-	if (p) {
-		p->rx_packets += w.packets;
-		p->rx_bytes += w.bytes;
-	}
-	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
-	/* The fast path delivers the packet, or redirects it as below. */
-	if (off)
-		bpf_tail_call(skb, &fast_path, 0);
-	return bpf_redirect(device, BPF_F_INGRESS);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return unwrap_datagram(skb, off, 4);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return unwrap_datagram(skb, off, 6);
+	return NEXT;
 }
 
 SEC("tcx/ingress")
@@ -562,6 +644,35 @@ int decap_l3(struct __sk_buff *skb)
 	return decap(skb, 0);
 }
 
+/* Counts the datagram of the filter's data if decap would have taken it. */
+static __always_inline void note_passed(struct __sk_buff *skb, const struct frame *h, const int f, const int o)
+{
+	struct peer *p = find_source(&h->ip, f);
+	__u32 zero = 0;
+	__u64 *n;
+
+	/* The data begin with the UDP header. */
+	if (!whole_packet(h, skb->len + header_len(o), f, o) || (!skb->gso_size && length_of(&h->ip, f) > mtu) ||
+	    !p || !is_from(h, p, o) || !arrives_by(p, skb->ifindex, o))
+		return;
+	n = bpf_map_lookup_elem(&passed, &zero);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline void observe_datagram(struct __sk_buff *skb, const int o)
+{
+	struct frame h;
+
+	if (bpf_skb_load_bytes_relative(skb, 0, outer_of(&h, o), overhead(o) + sizeof(h.ip.v4), BPF_HDR_START_NET) < 0 ||
+	    !from_encap(&h, o))
+		return;
+	if (h.ip.v4.version != 6)
+		note_passed(skb, &h, 4, o);
+	else if (bpf_skb_load_bytes_relative(skb, overhead(o), &h.ip, sizeof(h.ip.v6), BPF_HDR_START_NET) == 0)
+		note_passed(skb, &h, 6, o);
+}
+
 /*
  * Counts datagrams that decap would have taken: something led them past it. The
  * filter lets every datagram pass.
@@ -569,23 +680,11 @@ int decap_l3(struct __sk_buff *skb)
 SEC("socket")
 int observe(struct __sk_buff *skb)
 {
-	__u32 zero = 0, len = skb->len;
-	struct frame h;
-	struct peer *p;
-	__u64 *n;
-
-	/* The filter's data begin with the UDP header. */
-	if (bpf_skb_load_bytes_relative(skb, 0, &h, sizeof(h), BPF_HDR_START_NET) < 0 ||
-	    !whole_datagram(&h, len + sizeof(h.outer)) ||
-	    (!skb->gso_size && bpf_ntohs(h.ip.tot_len) > mtu))
-		return len;
-	p = find_peer(h.ip.saddr);
-	if (!p || p->addr != h.outer.saddr || !arrives_by(p, skb->ifindex))
-		return len;
-	n = bpf_map_lookup_elem(&passed, &zero);
-	if (n)
-		__sync_fetch_and_add(n, 1);
-	return len;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		observe_datagram(skb, 4);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		observe_datagram(skb, 6);
+	return skb->len;
 }
 
 char __license[] SEC("license") = "GPL";

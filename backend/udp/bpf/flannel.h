@@ -8,6 +8,7 @@
 #include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -17,28 +18,45 @@
 #define DROP 2
 
 #define AF_INET 2
+#define AF_INET6 10
 #define EINVAL 22
 #define EALREADY 114
 #define IP_DF 0x4000
+#define FLOWINFO 0x0fffffff /* IPv6's traffic class and flow label */
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
 #define ECT_1 1
 #define ECT_0 2
 #define CE 3
+#define MULTICAST 0xff	    /* the first byte of IPv6's */
 #define VID 0xfff	    /* IEEE 802.1Q: a tag's VLAN; 0: only a priority */
 #define PORTS 0xc000	    /* source ports from the dynamic range, RFC 6335 */
 #define SECOND 1000000000L /* of bpf_ktime_get_ns */
 
-/* Of linux/icmp.h, which needs a C library. */
+/* Of linux/icmp.h, which needs a C library, and of linux/icmpv6.h. */
 #define ICMP_DEST_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
+#define ICMPV6_PKT_TOOBIG 2
+
+/* A packet's header. */
+union header {
+	struct iphdr v4;
+	struct ipv6hdr v6;
+};
 
 /*
- * The headers of a datagram. A router's report of one (RFC 792) has that one's
- * header as ip, and its ports after this.
+ * The headers of a datagram, one behind the other: those of IPv4 begin later. A
+ * router's report of a datagram of IPv4 (RFC 792) has that one's header as ip, and its
+ * ports after this.
  */
 struct frame {
-	struct iphdr outer;
+	union {
+		struct ipv6hdr outer6;
+		struct {
+			__u8 unused[sizeof(struct ipv6hdr) - sizeof(struct iphdr)];
+			struct iphdr outer4;
+		};
+	};
 	union {
 		struct udphdr udp;
 		struct {
@@ -47,10 +65,8 @@ struct frame {
 			__u32 rest;
 		} icmp;
 	};
-	struct iphdr ip;
+	union header ip;
 };
-
-#define OVERHEAD (int)__builtin_offsetof(struct frame, ip)
 
 /* The size on the wire: of a packet, or of a super-packet's segments. */
 struct wire {
@@ -62,39 +78,58 @@ struct xdp_meta {
 	__u32 magic, device;
 };
 
-#define MAGIC 0x666c6e31 /* "fln1" */
+/* By the datagram's family: "fln1" and "fln6". */
+#define MAGIC(family) ((family) == 6 ? 0x666c6e36 : 0x666c6e31)
 
-/* Set by the loader; constants for the verifier. */
-volatile const __u32 device;	    /* ifindex of the TUN */
-volatile const __be32 local;	    /* our address on the underlay */
-volatile const __be16 port;	    /* every host's UDP port */
-volatile const __be32 subnet, mask; /* our lease */
-volatile const __u32 mtu;	    /* of the TUN, in bytes */
-volatile const __u8 check_mtu;	    /* the kernel has bpf_check_mtu (Linux 5.12) */
-volatile const __u8 frags;	    /* XDP's frames may have several buffers (Linux 5.18) */
+/* Set by the loader; constants for the verifier. Without a family its values are 0. */
+volatile const __u32 device;	       /* ifindex of the TUN */
+volatile const __be32 local;	       /* our addresses on the underlay */
+volatile const __be32 local6[4];
+volatile const __be16 port;	       /* every host's UDP port */
+volatile const __be32 subnet, mask;    /* our lease */
+volatile const __be32 subnet6[4], mask6[4];
+volatile const __u32 mtu;	       /* of the TUN, in bytes */
+volatile const __u8 check_mtu;	       /* the kernel has bpf_check_mtu (Linux 5.12) */
+volatile const __u8 frags;	       /* XDP's frames may have several buffers (Linux 5.18) */
+volatile const __u8 mixed;	       /* the kernel has BPF_F_ADJ_ROOM_DECAP_L3_* (Linux 6.3) */
 
 struct key {
 	__be32 mask, subnet;
 };
 
+struct key6 {
+	__be32 subnet[4];
+	__u32 length;
+};
+
 #define UPLINKS 4
 
 struct peer {
-	__be32 addr;  /* of its host on the underlay */
-	__u32 kernel; /* its host runs these programs */
+	__be32 addr; /* of its host on the underlay */
+	__u32 outer; /* family of the datagrams to it; 0: its host does not run these programs */
 	/* ifindexes that this host's routes to addr name, ended by 0. */
 	__u32 uplinks[UPLINKS];
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner, as on the wire */
 	__u64 tx_fast; /* packets, of tx_packets */
+	/* The same as addr and uplinks, of IPv6. */
+	__be32 addr6[4];
+	__u32 uplinks6[UPLINKS];
 };
 
-/* One look-up returns the peer and this CPU's counters. */
+/* Subnets of IPv4. One look-up returns the peer and this CPU's counters. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 1); /* set by the loader */
 	__type(key, struct key);
 	__type(value, struct peer);
 } peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1); /* set by the loader */
+	__type(key, struct key6);
+	__type(value, struct peer);
+} peers6 SEC(".maps");
 
 /*
  * The masks of the peers' subnets, longest first, ended by 0. The leases of a
@@ -113,12 +148,36 @@ struct {
 	__type(value, struct masks);
 } lengths SEC(".maps");
 
-/* The peers' hosts; read only for the reason of a refusal. */
+/* The same of IPv6, for some lengths. */
+#define LENGTHS6 8
+
+struct masks6 {
+	struct mask6 {
+		__be32 mask[4];
+		__u32 length;
+	} of[LENGTHS6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct masks6);
+} lengths6 SEC(".maps");
+
+/*
+ * The peers' hosts, those of IPv4 as mapped addresses (RFC 4291 section 2.5.5.2); read
+ * only for the reason of a refusal.
+ */
+struct host {
+	__be32 addr[4];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1); /* set by the loader */
-	__type(key, __be32);
+	__type(key, struct host);
 	__type(value, __u32);
 } hosts SEC(".maps");
 
@@ -178,9 +237,9 @@ struct {
  * processor has looked them up.
  */
 struct route {
-	__be32 daddr;
+	__be32 daddr[4]; /* of IPv4 the first */
 	__be16 sport;
-	__u16 tos;
+	__u16 kind;    /* TOS and family */
 	__u32 jiffy;   /* in which; it is looked up again in the next */
 	__u32 largest; /* datagram that it is known to carry, in bytes */
 	__u32 uplink;  /* ifindex */

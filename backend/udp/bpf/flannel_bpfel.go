@@ -20,10 +20,21 @@ type flannelDeclined struct {
 	Unused uint32
 }
 
+type flannelHost struct {
+	_    structs.HostLayout
+	Addr [4]uint32
+}
+
 type flannelKey struct {
 	_      structs.HostLayout
 	Mask   uint32
 	Subnet uint32
+}
+
+type flannelKey6 struct {
+	_      structs.HostLayout
+	Subnet [4]uint32
+	Length uint32
 }
 
 type flannelMasks struct {
@@ -32,16 +43,27 @@ type flannelMasks struct {
 	Incomplete uint32
 }
 
+type flannelMasks6 struct {
+	_  structs.HostLayout
+	Of [8]struct {
+		_      structs.HostLayout
+		Mask   [4]uint32
+		Length uint32
+	}
+}
+
 type flannelPeer struct {
 	_         structs.HostLayout
 	Addr      uint32
-	Kernel    uint32
+	Outer     uint32
 	Uplinks   [4]uint32
 	TxPackets uint64
 	TxBytes   uint64
 	RxPackets uint64
 	RxBytes   uint64
 	TxFast    uint64
+	Addr6     [4]uint32
+	Uplinks6  [4]uint32
 }
 
 type flannelReason uint32
@@ -57,9 +79,9 @@ const (
 
 type flannelRoute struct {
 	_       structs.HostLayout
-	Daddr   uint32
+	Daddr   [4]uint32
 	Sport   uint16
-	Tos     uint16
+	Kind    uint16
 	Jiffy   uint32
 	Largest uint32
 	Uplink  uint32
@@ -82,8 +104,10 @@ const (
 	flannelMapFastPath  = "fast_path"
 	flannelMapHosts     = "hosts"
 	flannelMapLengths   = "lengths"
+	flannelMapLengths6  = "lengths6"
 	flannelMapPassed    = "passed"
 	flannelMapPeers     = "peers"
+	flannelMapPeers6    = "peers6"
 	flannelMapRoutes    = "routes"
 	flannelMapSegmenter = "segmenter"
 	flannelProgDecapL2  = "decap_l2"
@@ -96,10 +120,14 @@ const (
 	flannelVarDevice    = "device"
 	flannelVarFrags     = "frags"
 	flannelVarLocal     = "local"
+	flannelVarLocal6    = "local6"
 	flannelVarMask      = "mask"
+	flannelVarMask6     = "mask6"
+	flannelVarMixed     = "mixed"
 	flannelVarMtu       = "mtu"
 	flannelVarPort      = "port"
 	flannelVarSubnet    = "subnet"
+	flannelVarSubnet6   = "subnet6"
 )
 
 // loadFlannel returns the embedded CollectionSpec for flannel.
@@ -161,8 +189,10 @@ type flannelMapSpecs struct {
 	FastPath  *ebpf.MapSpec `ebpf:"fast_path"`
 	Hosts     *ebpf.MapSpec `ebpf:"hosts"`
 	Lengths   *ebpf.MapSpec `ebpf:"lengths"`
+	Lengths6  *ebpf.MapSpec `ebpf:"lengths6"`
 	Passed    *ebpf.MapSpec `ebpf:"passed"`
 	Peers     *ebpf.MapSpec `ebpf:"peers"`
+	Peers6    *ebpf.MapSpec `ebpf:"peers6"`
 	Routes    *ebpf.MapSpec `ebpf:"routes"`
 	Segmenter *ebpf.MapSpec `ebpf:"segmenter"`
 }
@@ -175,10 +205,14 @@ type flannelVariableSpecs struct {
 	Device   *ebpf.VariableSpec `ebpf:"device"`
 	Frags    *ebpf.VariableSpec `ebpf:"frags"`
 	Local    *ebpf.VariableSpec `ebpf:"local"`
+	Local6   *ebpf.VariableSpec `ebpf:"local6"`
 	Mask     *ebpf.VariableSpec `ebpf:"mask"`
+	Mask6    *ebpf.VariableSpec `ebpf:"mask6"`
+	Mixed    *ebpf.VariableSpec `ebpf:"mixed"`
 	Mtu      *ebpf.VariableSpec `ebpf:"mtu"`
 	Port     *ebpf.VariableSpec `ebpf:"port"`
 	Subnet   *ebpf.VariableSpec `ebpf:"subnet"`
+	Subnet6  *ebpf.VariableSpec `ebpf:"subnet6"`
 }
 
 // flannelObjects contains all objects after they have been loaded into the kernel.
@@ -206,8 +240,10 @@ type flannelMaps struct {
 	FastPath  *ebpf.Map `ebpf:"fast_path"`
 	Hosts     *ebpf.Map `ebpf:"hosts"`
 	Lengths   *ebpf.Map `ebpf:"lengths"`
+	Lengths6  *ebpf.Map `ebpf:"lengths6"`
 	Passed    *ebpf.Map `ebpf:"passed"`
 	Peers     *ebpf.Map `ebpf:"peers"`
+	Peers6    *ebpf.Map `ebpf:"peers6"`
 	Routes    *ebpf.Map `ebpf:"routes"`
 	Segmenter *ebpf.Map `ebpf:"segmenter"`
 }
@@ -219,8 +255,10 @@ func (m *flannelMaps) Close() error {
 		m.FastPath,
 		m.Hosts,
 		m.Lengths,
+		m.Lengths6,
 		m.Passed,
 		m.Peers,
+		m.Peers6,
 		m.Routes,
 		m.Segmenter,
 	)
@@ -234,10 +272,14 @@ type flannelVariables struct {
 	Device   *ebpf.Variable `ebpf:"device"`
 	Frags    *ebpf.Variable `ebpf:"frags"`
 	Local    *ebpf.Variable `ebpf:"local"`
+	Local6   *ebpf.Variable `ebpf:"local6"`
 	Mask     *ebpf.Variable `ebpf:"mask"`
+	Mask6    *ebpf.Variable `ebpf:"mask6"`
+	Mixed    *ebpf.Variable `ebpf:"mixed"`
 	Mtu      *ebpf.Variable `ebpf:"mtu"`
 	Port     *ebpf.Variable `ebpf:"port"`
 	Subnet   *ebpf.Variable `ebpf:"subnet"`
+	Subnet6  *ebpf.Variable `ebpf:"subnet6"`
 }
 
 // flannelPrograms contains all programs after they have been loaded into the kernel.

@@ -7,9 +7,11 @@ import (
 
 // A datagram of a peer counts only if it comes by an interface that this host's
 // routes to the peer name.
-func TestWrongInterface(t *testing.T) {
+func TestWrongInterface(t *testing.T) { eachFamilies(t, testWrongInterface) }
+
+func testWrongInterface(t *testing.T, f families) {
 	for _, tso := range []string{"on", "off"} {
-		lab, hosts := newHosts(t, true, true)
+		lab, hosts := newHostsOf(t, f, false, true, true)
 		a, b := hosts[0], hosts[1]
 		const other = "other"
 		lab.Wire(a.Host, other, b.Host, other, 3000)
@@ -42,8 +44,10 @@ func TestWrongInterface(t *testing.T) {
 
 // With peers missing in the table, the socket decides about a packet that the
 // programs would refuse as forged.
-func TestIncomplete(t *testing.T) {
-	_, hosts := newHosts(t, true, true, true)
+func TestIncomplete(t *testing.T) { eachFamilies(t, testIncomplete) }
+
+func testIncomplete(t *testing.T, f families) {
+	_, hosts := newHostsOf(t, f, false, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
 	b.must(b.path.Apply(nil, []netip.Prefix{a.subnet}))
 	b.must(b.path.SetIncomplete(true))

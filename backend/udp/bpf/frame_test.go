@@ -15,9 +15,9 @@ type frame struct {
 	source, destination           netip.Addr
 
 	outerTOS, tos    byte
-	version          byte   // of the inner packet; 0 for 4
-	fragment         uint16 // outer flags and offset
-	options          []byte // outer
+	version          byte   // of the inner packet; 0 for its own
+	fragment         uint16 // outer flags and offset, of IPv4
+	options          []byte // outer, of IPv4
 	sourcePort, port uint16 // outer; 0 for what is usual
 	checksum         uint16 // outer, of UDP
 	sum              uint16 // outer, of IP; added to the right one
@@ -39,15 +39,26 @@ func (f frame) bytes() []byte {
 		payload = []byte("hello")
 	}
 	inner := udp(echoPort, echoPort, 0, payload)
-	inner = append(ip(f.version, f.tos, 0, 17, nil, len(inner)+f.length, f.source, f.destination), inner...)
+	if f.source.Is6() { // RFC 8200 section 8.1
+		binary.BigEndian.PutUint16(inner[6:], pseudoSum(f.source, f.destination, inner))
+		inner = append(ip6(f.version, f.tos, 17, len(inner)+f.length, f.source, f.destination), inner...)
+	} else {
+		inner = append(ip(f.version, f.tos, 0, 17, nil, len(inner)+f.length, f.source, f.destination), inner...)
+	}
 	inner = append(inner, f.trailer...)
 	outer := udp(or(f.sourcePort, 50000), or(f.port, port), f.checksum, inner)
 	binary.BigEndian.PutUint16(outer[4:], uint16(len(outer)+f.udpCut))
 	if f.raw != nil {
 		outer = f.raw
 	}
-	head := ip(0, f.outerTOS, f.fragment, byte(or(uint16(f.outerProtocol), 17)), f.options, len(outer)+f.outerCut, f.outerSource, f.outerDestination)
-	binary.BigEndian.PutUint16(head[10:], binary.BigEndian.Uint16(head[10:])+f.sum)
+	protocol := byte(or(uint16(f.outerProtocol), 17))
+	var head []byte
+	if f.outerSource.Is6() {
+		head = ip6(0, f.outerTOS, protocol, len(outer)+f.outerCut, f.outerSource, f.outerDestination)
+	} else {
+		head = ip(0, f.outerTOS, f.fragment, protocol, f.options, len(outer)+f.outerCut, f.outerSource, f.outerDestination)
+		binary.BigEndian.PutUint16(head[10:], binary.BigEndian.Uint16(head[10:])+f.sum)
+	}
 	packet := append(append(head, outer...), f.padding...)
 	return packet[:len(packet)-f.lost]
 }
@@ -82,6 +93,29 @@ func ip(version, tos byte, fragment uint16, protocol byte, options []byte, lengt
 	return b
 }
 
+// ip6 is a header of IPv6.
+func ip6(version, tos, next byte, length int, source, destination netip.Addr) []byte {
+	b := make([]byte, 40)
+	b[0], b[1] = byte(or(uint16(version), 6))<<4|tos>>4, tos<<4
+	binary.BigEndian.PutUint16(b[4:], uint16(length))
+	b[6], b[7] = next, 64
+	copy(b[8:], source.AsSlice())
+	copy(b[24:], destination.AsSlice())
+	return b
+}
+
+// pseudoSum is the checksum of a UDP datagram with its addresses (RFC 768, RFC 8200
+// section 8.1).
+func pseudoSum(source, destination netip.Addr, datagram []byte) uint16 {
+	b := append(source.AsSlice(), destination.AsSlice()...)
+	b = append(b, 0, 17, byte(len(datagram)>>8), byte(len(datagram)))
+	b = append(b, datagram...)
+	if len(b)%2 == 1 {
+		b = append(b, 0)
+	}
+	return checksum(b)
+}
+
 // checksum is that of RFC 1071.
 func checksum(b []byte) uint16 {
 	var s uint32
@@ -106,7 +140,7 @@ func newWire(from, to *host, name, toName string) *wire {
 	l, err := to.Netlink().LinkByName(toName)
 	from.must(err)
 	w := &wire{from: from, to: unix.SockaddrLinklayer{
-		Ifindex: from.link(name), Protocol: htons(unix.ETH_P_IP), Halen: 6,
+		Ifindex: from.link(name), Halen: 6,
 	}}
 	copy(w.to.Addr[:], l.Attrs().HardwareAddr)
 	from.must(from.Do(func() (err error) {
@@ -123,6 +157,10 @@ func (w *wire) send(packet []byte) {
 	w.from.t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	w.to.Protocol = htons(unix.ETH_P_IP)
+	if packet[0]>>4 == 6 {
+		w.to.Protocol = htons(unix.ETH_P_IPV6)
+	}
 	w.from.must(unix.Sendto(w.fd, packet, 0, &w.to))
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -28,13 +29,51 @@ const (
 	deviceMTU  = 1500 - 28
 )
 
-// network contains all hosts' subnets.
-var network = netip.MustParsePrefix("10.5.0.0/16")
+// networks contain all hosts' subnets, by family.
+var networks = [2]netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:5::/48")}
+
+// families are those of a test's packets and datagrams.
+type families struct{ inner, outer inet.Family }
+
+func (f families) String() string { return fmt.Sprintf("%v in %v", f.inner, f.outer) }
+
+// overhead is the length of the outer headers.
+func (f families) overhead() int { return f.outer.HeaderLen() + 8 }
+
+// mtu is the device's.
+func (f families) mtu() int { return 1500 - f.overhead() }
+
+// laterFamilies are all but IPv4 in IPv4, which most tests have.
+var laterFamilies = []families{{inet.IPv6, inet.IPv4}, {inet.IPv6, inet.IPv6}, {inet.IPv4, inet.IPv6}}
+
+// eachFamilies runs a test with IPv4 in IPv4, and with the other families.
+func eachFamilies(t *testing.T, test func(t *testing.T, f families)) {
+	for _, f := range append([]families{{}}, laterFamilies...) {
+		t.Run(f.String(), func(t *testing.T) {
+			f.require(t)
+			test(t, f)
+		})
+	}
+}
+
+// require skips the test if the kernel does not unwrap a packet of the other family.
+func (f families) require(t *testing.T) {
+	t.Helper()
+	netnstest.Require(t)
+	mixed, err := UnwrapsMixed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.inner != f.outer && !mixed {
+		t.Skip("this kernel has no BPF_F_ADJ_ROOM_DECAP_L3_* (before Linux 6.3)")
+	}
+}
 
 // host runs a minimal user-space side of the udp backend, and after attach the kernel
 // path.
 type host struct {
 	*netnstest.Host
+	families
 	t      *testing.T
 	subnet netip.Prefix
 	device int // index
@@ -56,15 +95,26 @@ type host struct {
 	odd, oddOut func(packet []byte)
 }
 
-// newHost makes a host whose device has the first address of its subnet.
-func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
+// newHost makes a host with a subnet, whose device has an address of it.
+func newHost(t *testing.T, lab *netnstest.Lab, f families, name string, number int) *host {
 	t.Helper()
-	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet)}
+	h := &host{families: f, t: t}
+	if f == (families{}) {
+		h.Host = lab.Host(name)
+	} else {
+		h.Host = lab.DualHost(name)
+		h.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	}
+	if f.inner == inet.IPv4 {
+		h.subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(number)}), 24)
+	} else {
+		h.subnet = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 5, 7: byte(number)}), 64)
+	}
 	h.must(h.Do(h.open))
-	h.SetMTU(deviceName, deviceMTU)
-	h.AddAddr(deviceName, netip.PrefixFrom(h.inner(), 32))
+	h.SetMTU(deviceName, f.mtu())
 	h.Up(deviceName)
-	h.AddRoute(network, netip.Addr{}, deviceName)
+	h.AddAddr(deviceName, netip.PrefixFrom(h.inner(), f.inner.Bits()))
+	h.AddRoute(networks[f.inner], netip.Addr{}, deviceName)
 	h.Sysctl("net.ipv4.conf.all.rp_filter", "0")
 	var wg sync.WaitGroup
 	wg.Go(h.carryOut)
@@ -89,15 +139,21 @@ func newHosts(t *testing.T, kernel ...bool) (*netnstest.Lab, []*host) {
 // newHostsBy is newHosts, old: with only what Linux 5.10 has.
 func newHostsBy(t *testing.T, old bool, kernel ...bool) (*netnstest.Lab, []*host) {
 	t.Helper()
+	return newHostsOf(t, families{}, old, kernel...)
+}
+
+// newHostsOf is newHostsBy with packets and datagrams of some families.
+func newHostsOf(t *testing.T, f families, old bool, kernel ...bool) (*netnstest.Lab, []*host) {
+	t.Helper()
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	var hosts []*host
 	var peers []Peer
 	for i, k := range kernel {
-		h := newHost(t, lab, string(rune('a'+i)), fmt.Sprintf("10.5.%d.0/24", i+1))
+		h := newHost(t, lab, f, string(rune('a'+i)), i+1)
 		h.old = old
 		hosts = append(hosts, h)
-		peers = append(peers, Peer{Subnet: h.subnet, Addr: h.local(), Kernel: k})
+		peers = append(peers, peerAt(h.subnet, h.local(), k))
 	}
 	for i, h := range hosts {
 		var others []Peer
@@ -121,12 +177,36 @@ func (h *host) must(err error) {
 	}
 }
 
-// inner is the host's address in its subnet, local that on the underlay.
-func (h *host) inner() netip.Addr { return h.subnet.Addr().Next() }
-func (h *host) local() netip.Addr { return h.Addr().Addr() }
+// inner is the host's address in its subnet.
+func (h *host) inner() netip.Addr {
+	if h.families.inner == inet.IPv4 {
+		return h.subnet.Addr().Next()
+	}
+	b := h.subnet.Addr().As16()
+	b[15] = 0xff // bridges and containers have the first ones
+	return netip.AddrFrom16(b)
+}
+
+// local is the host's address on the underlay.
+func (h *host) local() netip.Addr {
+	if h.outer == inet.IPv4 {
+		return h.Addr().Addr()
+	}
+	return h.IPv6Addr().Addr()
+}
 
 func (h *host) config() Config {
-	return Config{Device: h.device, Port: port, Local: h.local(), Subnet: h.subnet, MTU: deviceMTU, MaxPeers: 16384, old: h.old}
+	c := Config{Device: h.device, Port: port, MTU: h.mtu(), MaxPeers: [2]int{16384, 16384}, old: h.old}
+	c.Locals[h.outer], c.Subnets[h.families.inner] = h.local(), h.subnet
+	return c
+}
+
+// peerAt is a peer at an address on the underlay.
+func peerAt(subnet netip.Prefix, addr netip.Addr, kernel bool) Peer {
+	f := inet.Of(addr)
+	p := Peer{Subnet: subnet, Outer: f, Kernel: kernel}
+	p.Addrs[f] = addr
+	return p
 }
 
 func (h *host) link(name string) int {
@@ -140,7 +220,7 @@ func (h *host) link(name string) int {
 func (h *host) attach(c Config, peers []Peer) {
 	h.t.Helper()
 	h.load(c)
-	h.uplinks = [MaxUplinks]uint32{uint32(h.link(netnstest.Uplink))}
+	h.setUplinks(netnstest.Uplink)
 	h.set(peers...)
 	h.attachTo(netnstest.Uplink)
 }
@@ -165,13 +245,21 @@ func (h *host) remove(dir string) {
 func (h *host) attachTo(uplinks ...string) {
 	h.t.Helper()
 	var indexes []int
-	h.uplinks = [MaxUplinks]uint32{}
-	for i, name := range uplinks {
+	for _, name := range uplinks {
 		indexes = append(indexes, h.link(name))
-		h.uplinks[i] = uint32(h.link(name))
 	}
+	h.setUplinks(uplinks...)
 	h.set(h.path.known()...)
 	h.must(h.Do(func() error { return h.path.Attach(indexes) }))
+}
+
+// setUplinks sets the interfaces of later calls of set and reached.
+func (h *host) setUplinks(uplinks ...string) {
+	h.t.Helper()
+	h.uplinks = [MaxUplinks]uint32{}
+	for i, name := range uplinks {
+		h.uplinks[i] = uint32(h.link(name))
+	}
 }
 
 // known returns the table of Set and Apply, in no order.
@@ -179,8 +267,8 @@ func (p *Path) known() []Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]Peer, 0, len(p.table))
-	for k, h := range p.table {
-		all = append(all, peerOf(k, h))
+	for subnet, e := range p.table {
+		all = append(all, e.peer(subnet))
 	}
 	return all
 }
@@ -194,7 +282,7 @@ func (h *host) set(peers ...Peer) {
 // reached returns peers whose datagrams may arrive by the uplinks of attachTo.
 func (h *host) reached(peers ...Peer) []Peer {
 	for i := range peers {
-		peers[i].Uplinks = h.uplinks
+		peers[i].Uplinks[h.outer] = h.uplinks
 	}
 	return peers
 }
@@ -233,12 +321,17 @@ func (h *host) open() error {
 	h.device = i.Index
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) {
-			err = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20))
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+			if h.outer == inet.IPv4 {
+				err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
+				return
+			}
+			err = errors.Join(err,
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IP_PMTUDISC_DO),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1))
 		}), err)
 	}}
-	s, err := lc.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(h.local(), port).String())
+	s, err := lc.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(h.local(), port).String())
 	if err != nil {
 		return err
 	}
@@ -254,11 +347,11 @@ func (h *host) carryOut() {
 		if err != nil {
 			return
 		}
-		if n < 20 || packet[0]>>4 != 4 {
+		to := destinationOf(packet[:n])
+		if inet.Of(to) != h.families.inner || to.IsMulticast() {
 			continue
 		}
 		h.sent.Add(1)
-		to := netip.AddrFrom4([4]byte(packet[16:20]))
 		h.mu.Lock()
 		if h.oddOut != nil {
 			h.oddOut(packet[:n])
@@ -268,7 +361,7 @@ func (h *host) carryOut() {
 		for _, p := range h.peers {
 			if p.Subnet.Contains(to) {
 				// A failed send is a lost packet.
-				_, _ = h.socket.WriteToUDPAddrPort(packet[:n], netip.AddrPortFrom(p.Addr, port))
+				_, _ = h.socket.WriteToUDPAddrPort(packet[:n], netip.AddrPortFrom(p.Addrs[p.Outer], port))
 				break
 			}
 		}
@@ -276,10 +369,18 @@ func (h *host) carryOut() {
 	}
 }
 
+// destinationOf returns the destination of a packet.
+func destinationOf(packet []byte) netip.Addr {
+	if packet[0]>>4 == 4 {
+		return netip.AddrFrom4([4]byte(packet[16:20]))
+	}
+	return netip.AddrFrom16([16]byte(packet[24:40]))
+}
+
 // carryIn writes the socket's packets to the TUN. As in the classic receiver, its buffer
 // cuts larger datagrams.
 func (h *host) carryIn() {
-	packet := make([]byte, deviceMTU)
+	packet := make([]byte, h.mtu())
 	for {
 		n, err := h.socket.Read(packet)
 		if err != nil {
@@ -361,7 +462,7 @@ func iperf(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...stri
 func (h *host) setRouteMTU(to netip.Addr, mtu int, lock bool) {
 	h.t.Helper()
 	h.must(h.Netlink().RouteReplace(&netlink.Route{
-		Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Dst:       netnstest.IPNet(netip.PrefixFrom(to, to.BitLen())),
 		LinkIndex: h.link(netnstest.Uplink), Scope: netlink.SCOPE_LINK, MTU: mtu, MTULock: lock,
 	}))
 }

@@ -16,12 +16,14 @@ import (
 // through the segmenter, or without one to user space. If the flow used two ways at
 // once, packets would overtake each other.
 func TestOrder(t *testing.T) {
-	t.Run("segmenter", func(t *testing.T) { testOrder(t, true) })
-	t.Run("reader", func(t *testing.T) { testOrder(t, false) })
+	eachFamilies(t, func(t *testing.T, f families) {
+		t.Run("segmenter", func(t *testing.T) { testOrder(t, f, true) })
+		t.Run("reader", func(t *testing.T) { testOrder(t, f, false) })
+	})
 }
 
-func testOrder(t *testing.T, segmenter bool) {
-	_, hosts := newHosts(t, true, true)
+func testOrder(t *testing.T, f families, segmenter bool) {
+	_, hosts := newHostsOf(t, f, false, true, true)
 	a, b := hosts[0], hosts[1]
 	if !segmenter {
 		a.withoutSegmenter()
@@ -75,7 +77,7 @@ func testOrder(t *testing.T, segmenter bool) {
 // the test if the kernel refuses trains.
 func senderInner(a, b *host) func(packets, control []byte) {
 	a.t.Helper()
-	p, err := a.ListenPacket(a.t.Context(), "udp4", netip.AddrPortFrom(a.inner(), echoPort).String())
+	p, err := a.ListenPacket(a.t.Context(), "udp", netip.AddrPortFrom(a.inner(), echoPort).String())
 	a.must(err)
 	c := p.(*net.UDPConn)
 	a.t.Cleanup(func() { a.must(c.Close()) })

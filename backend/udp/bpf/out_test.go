@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,12 +15,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // TestHeader looks at what is on the wire.
-func TestHeader(t *testing.T) {
-	_, hosts := newHosts(t, true, true)
+func TestHeader(t *testing.T) { eachFamilies(t, testHeader) }
+
+func testHeader(t *testing.T, f families) {
+	_, hosts := newHostsOf(t, f, false, true, true)
 	a, b := hosts[0], hosts[1]
 	sniffed := b.sniff(netnstest.Uplink)
 	ports := make(map[uint16]bool)
@@ -27,27 +31,24 @@ func TestHeader(t *testing.T) {
 		from := netip.AddrPortFrom(a.inner(), echoPort+uint16(i/3))
 		a.say(from, b.inner(), tos, fmt.Sprintf("message %d", i))
 		p := sniffed(fmt.Sprintf("message %d", i))
-		source := binary.BigEndian.Uint16(p[20:])
+		udp := p[f.outer.HeaderLen():]
+		source := binary.BigEndian.Uint16(udp)
 		ports[source] = true
-		for _, check := range []struct {
-			what      string
-			got, want int
-		}{
-			{"TOS", int(p[1]), tos},
-			{"length", int(binary.BigEndian.Uint16(p[2:])), len(p)},
-			{"flags and offset", int(binary.BigEndian.Uint16(p[6:])), 0x4000},
-			{"TTL", int(p[8]), 64},
-			{"header checksum", int(checksum(p[:20])), 0},
-			{"port", int(binary.BigEndian.Uint16(p[22:])), port},
-			{"UDP length", int(binary.BigEndian.Uint16(p[24:])), len(p) - 20},
-			{"UDP checksum", int(binary.BigEndian.Uint16(p[26:])), 0},
-		} {
+		for _, check := range append(outerFields(f.outer, p), []headerField{
+			{"TOS", int(binary.BigEndian.Uint16(p)) >> (4 * int(f.outer)) & 0xff, tos},
+			{"port", int(binary.BigEndian.Uint16(udp[2:])), port},
+			{"UDP length", int(binary.BigEndian.Uint16(udp[4:])), len(udp)},
+			{"UDP checksum", int(binary.BigEndian.Uint16(udp[6:])), 0},
+		}...) {
 			if check.got != check.want {
 				t.Errorf("TOS %#x: outer %s is %#x, want %#x", tos, check.what, check.got, check.want)
 			}
 		}
-		if got := netip.AddrFrom4([4]byte(p[12:16])); got != a.local() {
+		if got := sourceOf(p); got != a.local() {
 			t.Errorf("outer source is %v", got)
+		}
+		if got := destinationOf(p); got != b.local() {
+			t.Errorf("outer destination is %v", got)
 		}
 		if source < 49152 {
 			t.Errorf("outer source port %d is not of the dynamic range", source)
@@ -57,6 +58,41 @@ func TestHeader(t *testing.T) {
 		t.Errorf("two flows have outer source ports %v", ports)
 	}
 	untouched(t, a, b)
+}
+
+// headerField is a field of a header, as it is and as it must be.
+type headerField struct {
+	what      string
+	got, want int
+}
+
+// outerFields are those that only one family has. IPv6's flow label is of the flow, as
+// the source port is.
+func outerFields(outer inet.Family, p []byte) []headerField {
+	if outer == inet.IPv6 {
+		return []headerField{
+			{"version", int(p[0] >> 4), 6},
+			{"length", int(binary.BigEndian.Uint16(p[4:])), len(p) - 40},
+			{"flow label", int(binary.BigEndian.Uint32(p) & 0xfffff), int(binary.BigEndian.Uint16(p[40:]) & 0x3fff)},
+			{"next header", int(p[6]), 17},
+			{"hop limit", int(p[7]), 64},
+		}
+	}
+	return []headerField{
+		{"version and length", int(p[0]), 0x45},
+		{"length", int(binary.BigEndian.Uint16(p[2:])), len(p)},
+		{"flags and offset", int(binary.BigEndian.Uint16(p[6:])), 0x4000},
+		{"TTL", int(p[8]), 64},
+		{"header checksum", int(checksum(p[:20])), 0},
+	}
+}
+
+// sourceOf returns the source of a packet.
+func sourceOf(packet []byte) netip.Addr {
+	if packet[0]>>4 == 4 {
+		return netip.AddrFrom4([4]byte(packet[12:16]))
+	}
+	return netip.AddrFrom16([16]byte(packet[8:24]))
 }
 
 // TestLargest sends packets up to and above the largest that the kernel lets a
@@ -72,7 +108,7 @@ func TestLargest(t *testing.T) {
 		h.SetMTU(deviceName, mtu-28)
 		c := h.config()
 		c.MTU = mtu - 28
-		h.attach(c, []Peer{{Subnet: peer.subnet, Addr: peer.local(), Kernel: true}})
+		h.attach(c, []Peer{peerAt(peer.subnet, peer.local(), true)})
 		h.attachTo(netnstest.Uplink, direct)
 	}
 	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.Addr{}, direct)
@@ -124,27 +160,26 @@ func TestLargest(t *testing.T) {
 
 // TestTooBig has a router report that the path takes less than the uplink. The
 // kernel path must leave what is larger to user space, which can answer.
-func TestTooBig(t *testing.T) {
-	_, hosts := newHosts(t, true, true)
+func TestTooBig(t *testing.T) { eachFamilies(t, testTooBig) }
+
+func testTooBig(t *testing.T, families families) {
+	_, hosts := newHostsOf(t, families, false, true, true)
 	a, b := hosts[0], hosts[1]
-	ping := func(size string) {
+	ping := func(size int) {
 		t.Helper()
-		run(t, a.Host, "ping", "-c", "1", "-w", "5", "-M", "do", "-s", size, b.inner().String())
+		run(t, a.Host, "ping", "-c", "1", "-w", "5", "-M", "do", "-s", fmt.Sprint(size), b.inner().String())
 	}
-	ping("1400")
+	ping(1380)
 	untouched(t, a, b)
 
-	// RFC 1191 section 4, about a datagram of the kernel path.
 	const mtu = 1300
 	w := newWire(b, a, netnstest.Uplink, netnstest.Uplink)
 	report := func(f frame) (accepted bool) {
 		t.Helper()
 		f.outerSource, f.outerDestination, f.fragment = a.local(), b.local(), 0x4000
 		f.source, f.destination, f.payload = a.inner(), b.inner(), make([]byte, 1400)
-		message := append([]byte{3, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}, f.bytes()[:28]...)
-		binary.BigEndian.PutUint16(message[2:], checksum(message))
-		run(t, a.Host, "ip", "route", "flush", "cache")
-		w.send(append(ip(0, 0, 0, 1, nil, len(message), b.local(), a.local()), message...))
+		run(t, a.Host, "ip", "-"+map[inet.Family]string{inet.IPv4: "4", inet.IPv6: "6"}[families.outer], "route", "flush", "cache")
+		w.send(tooBig(b.local(), a.local(), mtu, f.bytes()[:families.overhead()]))
 		return strings.Contains(run(t, a.Host, "ip", "route", "get", b.local().String()), fmt.Sprint("mtu ", mtu))
 	}
 	// Since the stable releases of November 2026 (6.1.0-57, 6.12.117, 7.2.13) the kernel
@@ -158,10 +193,11 @@ func TestTooBig(t *testing.T) {
 	if !report(frame{}) {
 		t.Fatal("the kernel does not accept a report about a datagram of the programs")
 	}
-	ping(fmt.Sprint(mtu - 28 - 28))
+	largest := mtu - families.overhead() - families.inner.HeaderLen() - 8
+	ping(largest)
 	untouched(t, a, b)
 	// With one more byte it goes to user space, whose socket refuses it.
-	out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "-M", "do", "-s", fmt.Sprint(mtu-28-28+1), b.inner().String()).CombinedOutput()
+	out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "-M", "do", "-s", fmt.Sprint(largest+1), b.inner().String()).CombinedOutput()
 	if err == nil {
 		t.Errorf("too large a packet was answered:\n%s", out)
 	}
@@ -172,6 +208,19 @@ func TestTooBig(t *testing.T) {
 	if n := a.sent.Load(); n != 1 {
 		t.Errorf("user space got %d packets, want 1", n)
 	}
+}
+
+// tooBig is a router's report about a datagram: RFC 1191 section 4, RFC 4443 section 3.2.
+func tooBig(from, to netip.Addr, mtu uint16, datagram []byte) []byte {
+	if from.Is4() {
+		message := append([]byte{3, 4, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}, datagram...)
+		binary.BigEndian.PutUint16(message[2:], checksum(message))
+		return append(ip(0, 0, 0, 1, nil, len(message), from, to), message...)
+	}
+	message := append([]byte{2, 0, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}, datagram...)
+	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), []byte{0, 58, 0, byte(len(message))}, message)
+	binary.BigEndian.PutUint16(message[2:], checksum(pseudo))
+	return append(ip6(0, 0, 58, len(message), from, to), message...)
 }
 
 // TestRouteMTU has routes with an MTU, and packets that fit the device alone.
@@ -207,8 +256,10 @@ func TestRouteMTU(t *testing.T) {
 }
 
 // TestSuperPacketTooBig is about segments that fit the device and not the route.
-func TestSuperPacketTooBig(t *testing.T) {
-	_, hosts := newHosts(t, true, true)
+func TestSuperPacketTooBig(t *testing.T) { eachFamilies(t, testSuperPacketTooBig) }
+
+func testSuperPacketTooBig(t *testing.T, f families) {
+	_, hosts := newHostsOf(t, f, false, true, true)
 	a, b := hosts[0], hosts[1]
 	a.setRouteMTU(b.local(), 1400, true)
 	declined := make(chan int, 1)
@@ -229,7 +280,7 @@ func TestSuperPacketTooBig(t *testing.T) {
 	untouched(t, a, b)
 	_, err = c.Write(make([]byte, 1<<16))
 	a.must(err)
-	if n := wait(t, declined); n <= 1400-28 {
+	if n := wait(t, declined); n <= 1400-f.overhead() {
 		t.Errorf("user space got a packet of %d bytes, which fits", n)
 	}
 }
@@ -314,17 +365,28 @@ type only struct{ io.ReadWriter }
 // say sends one datagram with a TOS.
 func (h *host) say(from netip.AddrPort, to netip.Addr, tos int, text string) {
 	h.t.Helper()
+	level, option := unix.IPPROTO_IP, unix.IP_TOS
+	if to.Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
 	h.must(h.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(inet.Of(to).AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		return errors.Join(
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, tos),
-			unix.Bind(fd, &unix.SockaddrInet4{Addr: from.Addr().As4(), Port: int(from.Port())}),
-			unix.Sendto(fd, []byte(text), 0, &unix.SockaddrInet4{Addr: to.As4(), Port: echoPort}),
+			unix.SetsockoptInt(fd, level, option, tos),
+			unix.Bind(fd, sockaddr(from)),
+			unix.Sendto(fd, []byte(text), 0, sockaddr(netip.AddrPortFrom(to, echoPort))),
 			unix.Close(fd))
 	}))
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
 // sniff returns a function that waits for an IP packet with some text in it.

@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 )
 
@@ -22,19 +22,21 @@ import (
 // in them, so a change needs a new Load.
 type Config struct {
 	// Device is the index of the TUN device. It must have IFF_NO_PI, and an MTU of
-	// the uplink's less 28 bytes.
+	// the uplink's less 28 bytes; 48 if all datagrams are of IPv6.
 	Device int
 	// Port is the UDP port of every host.
 	Port uint16
-	// Local is this host's address on the underlay, to send from and receive at.
-	Local netip.Addr
-	// Subnet is this host's lease, which peers may send to.
-	Subnet netip.Prefix
+	// Locals are this host's addresses on the underlay, by family, to send from and
+	// receive at. That of a family without datagrams is not valid.
+	Locals [2]netip.Addr
+	// Subnets are this host's lease, by family, which peers may send to. That of a
+	// family without packets is not valid.
+	Subnets [2]netip.Prefix
 	// MTU is the device's, in bytes. Datagrams of larger packets go to the socket.
 	MTU int
-	// MaxPeers bounds the table. The kernel allocates about 100 bytes for each, and
-	// 40 for each CPU.
-	MaxPeers int
+	// MaxPeers bounds the tables of the families. The kernel allocates about 100 bytes
+	// for each peer, and as many for each CPU.
+	MaxPeers [2]int
 	// PinDir, if not empty, is the directory on a bpffs that keeps the path after
 	// the process ends; see the function PinDir.
 	PinDir string
@@ -48,14 +50,23 @@ func (c Config) validate() error {
 		return fmt.Errorf("device index %d is not positive", c.Device)
 	case c.Port == 0:
 		return errors.New("port is 0")
-	case !c.Local.Is4():
-		return fmt.Errorf("local address %v is not IPv4", c.Local)
-	case !c.Subnet.IsValid() || !c.Subnet.Addr().Is4() || c.Subnet != c.Subnet.Masked():
-		return fmt.Errorf("subnet %v is not an IPv4 subnet", c.Subnet)
+	case c.Locals == [2]netip.Addr{}:
+		return errors.New("local address is missing")
+	case c.Subnets == [2]netip.Prefix{}:
+		return errors.New("subnet is missing")
 	case c.MTU <= 0:
 		return fmt.Errorf("MTU %d is not positive", c.MTU)
-	case c.MaxPeers <= 0:
-		return fmt.Errorf("maximum of %d peers is not positive", c.MaxPeers)
+	}
+	for _, f := range inet.Families {
+		local, subnet := c.Locals[f], c.Subnets[f]
+		switch {
+		case local.IsValid() && inet.Of(local) != f:
+			return fmt.Errorf("local address %v is not %v", local, f)
+		case subnet.IsValid() && (inet.Of(subnet.Addr()) != f || subnet != subnet.Masked()):
+			return fmt.Errorf("subnet %v is not a subnet of %v", subnet, f)
+		case subnet.IsValid() && c.MaxPeers[f] <= 0:
+			return fmt.Errorf("maximum of %d %v peers is not positive", c.MaxPeers[f], f)
+		}
 	}
 	return nil
 }
@@ -71,11 +82,12 @@ type Path struct {
 	tc          *netlink.Handle       // of the device's namespace
 	hooks       map[string]attachment // by name of the pin
 	xdpRefusals map[int]error         // why decap_xdp is not attached, by the uplink's index
-	// table mirrors the map of peers. hosts and lengths count the peers of an
+	mixed       bool                  // the kernel unwraps a packet of the other family
+	// table mirrors the maps of peers. hosts and lengths count the peers of an
 	// address and of a prefix length.
-	table   map[flannelKey]endpoint
-	hosts   map[uint32]int
-	lengths [33]int
+	table   map[netip.Prefix]endpoint
+	hosts   map[netip.Addr]int
+	lengths prefixLengths
 	// incomplete is true if peers are missing in the table; see SetIncomplete.
 	incomplete bool
 	repairs    int // see Repairs
@@ -112,9 +124,19 @@ func (p *Path) open() error {
 	if err := p.config.validate(); err != nil {
 		return err
 	}
-	if err := forward(p.config.Device); err != nil {
+	for _, f := range inet.Families {
+		if !p.config.Locals[f].IsValid() {
+			continue
+		}
+		if err := forward(p.config.Device, f); err != nil {
+			return err
+		}
+	}
+	mixed, err := UnwrapsMixed()
+	if err != nil {
 		return err
 	}
+	p.mixed = mixed && !p.config.old
 	if p.config.PinDir != "" {
 		if err := preparePins(p.config.PinDir); err != nil {
 			return err
@@ -155,7 +177,7 @@ func (p *Path) Hooks() string {
 func newPath(c Config) *Path {
 	return &Path{
 		config: c, hooks: make(map[string]attachment), xdpRefusals: make(map[int]error),
-		table: make(map[flannelKey]endpoint), hosts: make(map[uint32]int),
+		table: make(map[netip.Prefix]endpoint), hosts: make(map[netip.Addr]int),
 	}
 }
 
@@ -173,21 +195,19 @@ func (p *Path) load() error {
 	if err := fit(spec, p.config.old); err != nil {
 		return err
 	}
-	c := p.config
-	for name, value := range map[string]any{
-		flannelVarDevice: uint32(c.Device),
-		flannelVarLocal:  inAddr(c.Local),
-		flannelVarPort:   [2]byte{byte(c.Port >> 8), byte(c.Port)},
-		flannelVarSubnet: inAddr(c.Subnet.Addr()),
-		flannelVarMask:   mask(c.Subnet.Bits()),
-		flannelVarMtu:    uint32(c.MTU),
-	} {
+	for name, value := range p.config.variables() {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	spec.Maps[flannelMapPeers].MaxEntries = uint32(c.MaxPeers)
-	spec.Maps[flannelMapHosts].MaxEntries = uint32(c.MaxPeers)
+	if err := spec.Variables[flannelVarMixed].Set(p.mixed); err != nil {
+		return fmt.Errorf("set %s: %w", flannelVarMixed, err)
+	}
+	most := p.config.MaxPeers
+	spec.Maps[flannelMapPeers].MaxEntries = uint32(max(most[inet.IPv4], 1))
+	spec.Maps[flannelMapPeers6].MaxEntries = uint32(max(most[inet.IPv6], 1))
+	// Each peer has up to two addresses.
+	spec.Maps[flannelMapHosts].MaxEntries = uint32(2 * (most[inet.IPv4] + most[inet.IPv6]))
 	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
 		return explain(err)
 	}
@@ -213,15 +233,38 @@ func (p *Path) Close() error {
 	return errors.Join(errs...)
 }
 
+// variables returns the programs' constants by name. Those of a family that is not
+// used stay 0.
+func (c Config) variables() map[string]any {
+	v := map[string]any{
+		flannelVarDevice: uint32(c.Device),
+		flannelVarPort:   [2]byte{byte(c.Port >> 8), byte(c.Port)},
+		flannelVarMtu:    uint32(c.MTU),
+	}
+	if a := c.Locals[inet.IPv4]; a.IsValid() {
+		v[flannelVarLocal] = inAddr(a)
+	}
+	if a := c.Locals[inet.IPv6]; a.IsValid() {
+		v[flannelVarLocal6] = in6Addr(a)
+	}
+	if s := c.Subnets[inet.IPv4]; s.IsValid() {
+		v[flannelVarSubnet], v[flannelVarMask] = inAddr(s.Addr()), inMask(s.Bits())
+	}
+	if s := c.Subnets[inet.IPv6]; s.IsValid() {
+		v[flannelVarSubnet6], v[flannelVarMask6] = in6Addr(s.Addr()), in6Mask(s.Bits())
+	}
+	return v
+}
+
 // forward turns on forwarding of packets from the device. Without it a route
 // look-up for the device fails (BPF_FIB_LKUP_RET_FWD_DISABLED in
-// bpf_ipv4_fib_lookup, net/core/filter.c).
-func forward(device int) error {
+// bpf_ipv4_fib_lookup and bpf_ipv6_fib_lookup, net/core/filter.c).
+func forward(device int, f inet.Family) error {
 	i, err := net.InterfaceByIndex(device)
 	if err != nil {
 		return fmt.Errorf("find interface %d: %w", device, err)
 	}
-	path := filepath.Join("/proc/sys/net/ipv4/conf", i.Name, "forwarding")
+	path := filepath.Join("/proc/sys/net", map[inet.Family]string{inet.IPv4: "ipv4", inet.IPv6: "ipv6"}[f], "conf", i.Name, "forwarding")
 	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
 		return fmt.Errorf("turn on forwarding of %s: %w", i.Name, err)
 	}
@@ -237,32 +280,18 @@ func explain(err error) error {
 	return err
 }
 
-// inAddr returns an address in memory order, as in packets and maps (in_addr_t).
-func inAddr(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
-}
-
-func fromInAddr(v uint32) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], v)
-	return netip.AddrFrom4(b)
-}
-
-func mask(bits int) uint32 {
-	return binary.NativeEndian.Uint32(net.CIDRMask(bits, 32))
-}
-
 // Probe returns the kind of hooks if this process can use the kernel path on this
 // kernel, else the reason against it. It loads the programs without attaching them:
 // that needs the capabilities, and the kernel verifies the programs and the helpers
 // they call.
 func Probe() (hooks string, err error) {
+	local, local6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	p := newPath(Config{
-		Device: 1, Port: 1, MaxPeers: 1, MTU: 1,
-		Local:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
-		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, 0, 0}), 8),
+		Device: 1, Port: 1, MaxPeers: [2]int{1, 1}, MTU: 1,
+		Locals:  [2]netip.Addr{local, local6},
+		Subnets: [2]netip.Prefix{netip.PrefixFrom(local, 32), netip.PrefixFrom(local6, 128)},
 	})
+	p.mixed = true
 	err = p.load()
 	if err == nil {
 		err = p.openHooks()

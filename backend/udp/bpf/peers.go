@@ -4,73 +4,111 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/bits"
 	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
-)
 
-// batch bounds the memory of one system call: a peer has a value for each CPU.
-const batch = 1024
+	"github.com/coreos/flannel/pkg/inet"
+)
 
 // Peer is a subnet and the host that holds it.
 type Peer struct {
 	Subnet netip.Prefix
-	// Addr is the host's address on the underlay, the source of its datagrams.
-	Addr netip.Addr
-	// Kernel is true if the host runs this path. Packets to other hosts are left to
-	// the TUN's reader: on virtual links their sockets would get unsegmented packets
-	// and unfinished checksums.
+	// Addrs are the host's addresses on the underlay, by family: the sources of its
+	// datagrams. One of them is valid at least.
+	Addrs [2]netip.Addr
+	// Outer is the family of the datagrams to the host.
+	Outer inet.Family
+	// Kernel is true if the host runs this path for packets of Subnet's family in
+	// datagrams of Outer. Packets to other hosts are left to the TUN's reader: on virtual
+	// links their sockets would get unsegmented packets and unfinished checksums.
 	Kernel bool
-	// Uplinks are the indexes of the interfaces that its datagrams may arrive by;
-	// the rest is 0.
-	Uplinks [MaxUplinks]uint32
+	// Uplinks are, by family, the indexes of the interfaces that its datagrams may arrive
+	// by; the rest is 0.
+	Uplinks [2][MaxUplinks]uint32
 }
 
-// MaxUplinks is the number of interfaces that a peer's datagrams may arrive by.
-const MaxUplinks = len(flannelPeer{}.Uplinks)
+// MaxUplinks is the number of interfaces that a peer's datagrams of a family may arrive
+// by. MaxLengths6 is the number of different prefix lengths among IPv6 subnets.
+const (
+	MaxUplinks  = len(flannelPeer{}.Uplinks)
+	MaxLengths6 = len(flannelMasks6{}.Of)
+)
 
 func (p Peer) validate() error {
-	if s := p.Subnet; !s.IsValid() || !s.Addr().Is4() || s.Bits() < 1 || s != s.Masked() {
-		return fmt.Errorf("%v is not an IPv4 subnet", s)
+	if s := p.Subnet; !s.IsValid() || s.Addr().Is4In6() || s.Bits() < 1 || s != s.Masked() {
+		return fmt.Errorf("%v is not a subnet", s)
 	}
-	if !p.Addr.Is4() {
-		return fmt.Errorf("%v, host of %v, is not an IPv4 address", p.Addr, p.Subnet)
+	for _, f := range inet.Families {
+		if a := p.Addrs[f]; a.IsValid() && inet.Of(a) != f {
+			return fmt.Errorf("%v, host of %v, is not an %v address", a, p.Subnet, f)
+		}
+	}
+	switch {
+	case p.Addrs == [2]netip.Addr{}:
+		return fmt.Errorf("the host of %v has no address", p.Subnet)
+	case p.Kernel && !p.Addrs[p.Outer].IsValid():
+		return fmt.Errorf("the host of %v has no %v address", p.Subnet, p.Outer)
 	}
 	return nil
 }
 
-// endpoint is a Peer's host. It is small, as there are tens of thousands.
+func (p Peer) family() inet.Family { return inet.Of(p.Subnet.Addr()) }
+
+// endpoint is a Peer's host as in the maps. It is small, as there are tens of thousands.
 type endpoint struct {
-	addr    uint32
-	kernel  bool
-	uplinks [MaxUplinks]uint32
+	addr              uint32
+	addr6             [4]uint32
+	outer             uint32
+	uplinks, uplinks6 [MaxUplinks]uint32
 }
 
-func (p Peer) endpoint() endpoint { return endpoint{inAddr(p.Addr), p.Kernel, p.Uplinks} }
-
-func (v flannelPeer) endpoint() endpoint { return endpoint{v.Addr, v.Kernel != 0, v.Uplinks} }
-
-func keyOf(subnet netip.Prefix) flannelKey {
-	m := mask(subnet.Bits())
-	return flannelKey{Mask: m, Subnet: inAddr(subnet.Addr()) & m}
-}
-
-func (k flannelKey) length() int { return bits.OnesCount32(k.Mask) }
-
-func (p Peer) key() flannelKey { return keyOf(p.Subnet) }
-
-func (p Peer) value() flannelPeer {
-	v := flannelPeer{Addr: inAddr(p.Addr), Uplinks: p.Uplinks}
-	if p.Kernel {
-		v.Kernel = 1
+func (p Peer) endpoint() endpoint {
+	e := endpoint{uplinks: p.Uplinks[inet.IPv4], uplinks6: p.Uplinks[inet.IPv6]}
+	if a := p.Addrs[inet.IPv4]; a.IsValid() {
+		e.addr = inAddr(a)
 	}
-	return v
+	if a := p.Addrs[inet.IPv6]; a.IsValid() {
+		e.addr6 = in6Addr(a)
+	}
+	if p.Kernel {
+		e.outer = versions[p.Outer]
+	}
+	return e
 }
 
-func peerOf(k flannelKey, o endpoint) Peer {
-	return Peer{Subnet: netip.PrefixFrom(fromInAddr(k.Subnet), k.length()), Addr: fromInAddr(o.addr), Kernel: o.kernel, Uplinks: o.uplinks}
+func (v flannelPeer) endpoint() endpoint {
+	return endpoint{v.Addr, v.Addr6, v.Outer, v.Uplinks, v.Uplinks6}
+}
+
+// put writes the host into a value of the maps; the counters stay.
+func (e endpoint) put(v *flannelPeer) {
+	v.Addr, v.Addr6, v.Outer, v.Uplinks, v.Uplinks6 = e.addr, e.addr6, e.outer, e.uplinks, e.uplinks6
+}
+
+// addrs returns the host's addresses.
+func (e endpoint) addrs() (all []netip.Addr) {
+	if e.addr != 0 {
+		all = append(all, fromInAddr(e.addr))
+	}
+	if e.addr6 != [4]uint32{} {
+		all = append(all, fromIn6Addr(e.addr6))
+	}
+	return all
+}
+
+// peer is the inverse of Peer.endpoint. The family of datagrams to a host without this
+// path is not known.
+func (e endpoint) peer(subnet netip.Prefix) Peer {
+	p := Peer{Subnet: subnet, Kernel: e.outer != 0, Uplinks: [2][MaxUplinks]uint32{e.uplinks, e.uplinks6}}
+	for _, a := range e.addrs() {
+		p.Addrs[inet.Of(a)] = a
+	}
+	if e.outer == versions[inet.IPv6] || e.addr == 0 {
+		p.Outer = inet.IPv6
+	}
+	return p
 }
 
 // Set replaces the table. Peers that stay keep their counters.
@@ -82,7 +120,7 @@ func (p *Path) Set(peers []Peer) error {
 	defer p.mu.Unlock()
 	gone := maps.Clone(p.table)
 	for _, peer := range peers {
-		delete(gone, peer.key())
+		delete(gone, peer.Subnet)
 	}
 	return p.change(peers, slices.Collect(maps.Keys(gone)))
 }
@@ -103,27 +141,29 @@ func (p *Path) SetIncomplete(on bool) error {
 func (p *Path) Apply(add []Peer, remove []netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	keys := make([]flannelKey, 0, len(remove))
-	for _, subnet := range remove {
-		keys = append(keys, keyOf(subnet))
-	}
-	return p.change(add, keys)
+	return p.change(add, remove)
 }
 
 // change writes lengths and hosts before the peers that have them, and removes them
 // afterwards.
-func (p *Path) change(add []Peer, remove []flannelKey) error {
+func (p *Path) change(add []Peer, remove []netip.Prefix) error {
 	for _, peer := range add {
 		if err := peer.validate(); err != nil {
 			return fmt.Errorf("change peers of kernel path: %w", err)
 		}
 	}
 	var added, changed []Peer
-	var removed []flannelKey
-	hosts := make(map[uint32]struct{}) // whose counts change
+	var removed []netip.Prefix
+	hosts := make(map[netip.Addr]struct{}) // whose counts change
+	count := func(subnet netip.Prefix, e endpoint, by int) {
+		p.count(subnet, e, by)
+		for _, a := range e.addrs() {
+			hosts[a] = struct{}{}
+		}
+	}
 	for _, peer := range add {
-		key, now := peer.key(), peer.endpoint()
-		old, known := p.table[key]
+		subnet, now := peer.Subnet, peer.endpoint()
+		old, known := p.table[subnet]
 		switch {
 		case !known:
 			added = append(added, peer)
@@ -131,28 +171,23 @@ func (p *Path) change(add []Peer, remove []flannelKey) error {
 			continue
 		default:
 			changed = append(changed, peer)
-			p.count(key, old, -1)
-			hosts[old.addr] = struct{}{}
+			count(subnet, old, -1)
 		}
-		p.table[key] = now
-		p.count(key, now, +1)
-		hosts[now.addr] = struct{}{}
+		p.table[subnet] = now
+		count(subnet, now, +1)
 	}
 	before := p.lengths
-	for _, key := range remove {
-		if old, known := p.table[key]; known {
-			removed = append(removed, key)
-			delete(p.table, key)
-			p.count(key, old, -1)
-			hosts[old.addr] = struct{}{}
+	for _, subnet := range remove {
+		if old, known := p.table[subnet]; known {
+			removed = append(removed, subnet)
+			delete(p.table, subnet)
+			count(subnet, old, -1)
 		}
 	}
 	for _, step := range []func() error{
 		func() error { return p.putLengths(before) },
 		func() error { return p.putHosts(hosts) },
-		func() error { return p.add(added) },
-		func() error { return p.rewrite(changed) },
-		func() error { return p.remove(removed) },
+		func() error { return p.write(added, changed, removed) },
 		func() error { return p.putLengths(p.lengths) },
 		func() error { return p.removeHosts(hosts) },
 	} {
@@ -164,91 +199,44 @@ func (p *Path) change(add []Peer, remove []flannelKey) error {
 }
 
 // count changes the number of peers of a host and of a length.
-func (p *Path) count(key flannelKey, o endpoint, by int) {
-	p.lengths[key.length()] += by
-	p.hosts[o.addr] += by
-	if p.hosts[o.addr] == 0 {
-		delete(p.hosts, o.addr)
+func (p *Path) count(subnet netip.Prefix, e endpoint, by int) {
+	p.lengths[inet.Of(subnet.Addr())][subnet.Bits()] += by
+	for _, a := range e.addrs() {
+		p.hosts[a] += by
+		if p.hosts[a] == 0 {
+			delete(p.hosts, a)
+		}
 	}
 }
 
-func (p *Path) add(peers []Peer) error {
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return err
-	}
-	keys := make([]flannelKey, 0, min(len(peers), batch))
-	values := make([]flannelPeer, 0, cap(keys)*cpus)
-	for chunk := range slices.Chunk(peers, batch) {
-		keys, values = keys[:0], values[:0]
-		for _, peer := range chunk {
-			keys = append(keys, peer.key())
-			for range cpus {
-				values = append(values, peer.value())
-			}
+// write adds, changes and removes entries of the maps, in this order.
+func (p *Path) write(added, changed []Peer, removed []netip.Prefix) error {
+	for _, f := range inet.Families {
+		m := p.peersOf(f)
+		if err := m.add(ofFamily(added, f)); err != nil {
+			return err
 		}
-		if _, err := p.Peers.BatchUpdate(keys, values, nil); err != nil {
-			return fmt.Errorf("add %d peers: %w", len(keys), err)
+		if err := m.rewrite(ofFamily(changed, f)); err != nil {
+			return err
+		}
+		gone := slices.DeleteFunc(slices.Clone(removed), func(s netip.Prefix) bool { return inet.Of(s.Addr()) != f })
+		if err := m.remove(gone); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// rewrite changes entries in place, a word at a time, so that every packet finds
-// its peer. Packets that the programs count in that moment may be lost from the
-// counters.
-func (p *Path) rewrite(peers []Peer) error {
-	for _, peer := range peers {
-		var values []flannelPeer
-		if err := p.Peers.Lookup(peer.key(), &values); err != nil {
-			return fmt.Errorf("look up peer %v: %w", peer.Subnet, err)
-		}
-		for i := range values {
-			v := peer.value()
-			values[i].Addr, values[i].Kernel, values[i].Uplinks = v.Addr, v.Kernel, v.Uplinks
-		}
-		if err := p.Peers.Update(peer.key(), values, ebpf.UpdateExist); err != nil {
-			return fmt.Errorf("change peer %v: %w", peer.Subnet, err)
-		}
-	}
-	return nil
-}
-
-func (p *Path) remove(keys []flannelKey) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	if _, err := p.Peers.BatchDelete(keys, nil); err != nil {
-		return fmt.Errorf("remove %d peers: %w", len(keys), err)
-	}
-	return nil
-}
-
-// putLengths writes the masks in use, longest first.
-func (p *Path) putLengths(used [33]int) error {
-	var m flannelMasks
-	n := 0
-	for length, peers := range slices.Backward(used[:]) {
-		if peers > 0 {
-			m.Mask[n] = mask(length)
-			n++
-		}
-	}
-	if p.incomplete {
-		m.Incomplete = 1
-	}
-	if err := p.Lengths.Put(uint32(0), m); err != nil {
-		return fmt.Errorf("write lengths of subnets: %w", err)
-	}
-	return nil
+func ofFamily(peers []Peer, f inet.Family) []Peer {
+	return slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return p.family() != f })
 }
 
 // putHosts adds the hosts that have peers.
-func (p *Path) putHosts(hosts map[uint32]struct{}) error {
-	var keys []uint32
+func (p *Path) putHosts(hosts map[netip.Addr]struct{}) error {
+	var keys []flannelHost
 	for host := range hosts {
 		if p.hosts[host] > 0 {
-			keys = append(keys, host)
+			keys = append(keys, flannelHost{Addr: in6Addr(host)})
 		}
 	}
 	if len(keys) == 0 {
@@ -261,13 +249,13 @@ func (p *Path) putHosts(hosts map[uint32]struct{}) error {
 }
 
 // removeHosts removes the hosts that have no peers.
-func (p *Path) removeHosts(hosts map[uint32]struct{}) error {
+func (p *Path) removeHosts(hosts map[netip.Addr]struct{}) error {
 	for host := range hosts {
 		if p.hosts[host] > 0 {
 			continue
 		}
-		if err := p.Hosts.Delete(host); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove host %v: %w", fromInAddr(host), err)
+		if err := p.Hosts.Delete(flannelHost{Addr: in6Addr(host)}); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove host %v: %w", host, err)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -155,7 +156,7 @@ func removeGone(dir string) error {
 // objectsDir holds the pinned programs and maps. Hooks are pinned beside it, since
 // they outlive their programs.
 func (c Config) objectsDir() string {
-	return pinned.Dir(c.PinDir, _FlannelBytes, c.Device, c.Port, c.Local, c.Subnet, c.MTU, c.MaxPeers)
+	return pinned.Dir(c.PinDir, _FlannelBytes, c.Device, c.Port, c.Locals, c.Subnets, c.MTU, c.MaxPeers)
 }
 
 // all are the objects that the next process can take over.
@@ -174,9 +175,9 @@ func (p *Path) adopt() error {
 		return explain(err)
 	}
 	p.adopted, p.incomplete = true, m.Incomplete != 0
-	return p.readPeers(func(k flannelKey, v flannelPeer) {
-		p.table[k] = v.endpoint()
-		p.count(k, v.endpoint(), +1)
+	return p.readPeers(func(subnet netip.Prefix, v flannelPeer) {
+		p.table[subnet] = v.endpoint()
+		p.count(subnet, v.endpoint(), +1)
 	})
 }
 
@@ -193,6 +194,7 @@ func (p *Path) commitPins() error {
 func (p *Path) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		flannelMapPeers: &p.Peers, flannelMapLengths: &p.Lengths,
+		flannelMapPeers6: &p.Peers6, flannelMapLengths6: &p.Lengths6,
 		flannelMapHosts: &p.Hosts, flannelMapDrops: &p.Drops, flannelMapPassed: &p.flannelMaps.Passed,
 		flannelMapFastPath: &p.FastPath, flannelMapSegmenter: &p.Segmenter,
 	}

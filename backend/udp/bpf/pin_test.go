@@ -53,18 +53,24 @@ func (h *host) attached(name string, kind ebpf.AttachType) int {
 // the pins of an earlier release, and for another configuration. Then it removes it.
 func TestRestart(t *testing.T) {
 	eachHook(t, func(t *testing.T, old bool) {
-		t.Run("after GRO", func(t *testing.T) { testRestart(t, old, "on") })
-		t.Run("before GRO", func(t *testing.T) { testRestart(t, old, "off") })
+		t.Run("after GRO", func(t *testing.T) { testRestart(t, families{}, old, "on") })
+		t.Run("before GRO", func(t *testing.T) { testRestart(t, families{}, old, "off") })
 	})
+	for _, f := range laterFamilies {
+		t.Run(f.String(), func(t *testing.T) {
+			f.require(t)
+			testRestart(t, f, false, "on")
+		})
+	}
 }
 
-func testRestart(t *testing.T, old bool, tso string) {
-	_, hosts := newHostsBy(t, old, false, true)
+func testRestart(t *testing.T, f families, old bool, tso string) {
+	_, hosts := newHostsOf(t, f, old, false, true)
 	a, b := hosts[0], hosts[1]
-	peers := []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}}
+	peers := []Peer{peerAt(b.subnet, b.local(), true)}
 	c := a.config()
 	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
-	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
+	b.set(peerAt(a.subnet, a.local(), true))
 	run(t, a.Host, "ethtool", "-K", netnstest.Uplink, "gro", "on", "tso", tso)
 	a.attach(c, peers)
 	xdp := tso == "off"
@@ -109,7 +115,7 @@ func testRestart(t *testing.T, old bool, tso string) {
 	a.attachTo(netnstest.Uplink)
 	a.hasDecapXDP(netnstest.Uplink, xdp)
 	a.must(a.path.Close())
-	c.MaxPeers++
+	c.MaxPeers[a.families.inner]++
 	a.load(c)
 	if a.path.Adopted() {
 		t.Error("adopted for another configuration")
@@ -176,8 +182,8 @@ func TestNoReader(t *testing.T) {
 	a, b := hosts[0], hosts[1]
 	c := a.config()
 	c.PinDir = filepath.Join(newPinRoot(t), "flannel", "a")
-	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
-	a.attach(c, []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	b.set(peerAt(a.subnet, a.local(), true))
+	a.attach(c, []Peer{peerAt(b.subnet, b.local(), true)})
 	raw, err := a.tun.SyscallConn()
 	a.must(err)
 	a.must(raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }))

@@ -46,10 +46,10 @@ func TestFirst(t *testing.T) { eachHook(t, testFirst) }
 func testFirst(t *testing.T, old bool) {
 	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
-	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
+	b.set(peerAt(a.subnet, a.local(), true))
 	a.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, nil)
 	a.foreign(deviceName, ebpf.AttachTCXEgress, nil)
-	a.attach(a.config(), []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	a.attach(a.config(), []Peer{peerAt(b.subnet, b.local(), true)})
 	ping := func() { t.Helper(); run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String()) }
 	ping()
 	untouched(t, a, b)
@@ -114,11 +114,11 @@ func TestDetachedByHandAndPinsRemoved(t *testing.T) { eachHook(t, testDetachedBy
 func testDetachedByHandAndPinsRemoved(t *testing.T, old bool) {
 	_, hosts := newHostsBy(t, old, false, true)
 	a, b := hosts[0], hosts[1]
-	b.set(Peer{Subnet: a.subnet, Addr: a.local(), Kernel: true})
+	b.set(peerAt(a.subnet, a.local(), true))
 	c := a.config()
 	root := filepath.Join(newPinRoot(t), "flannel")
 	c.PinDir = filepath.Join(root, "a")
-	a.attach(c, []Peer{{Subnet: b.subnet, Addr: b.local(), Kernel: true}})
+	a.attach(c, []Peer{peerAt(b.subnet, b.local(), true)})
 	for _, name := range a.path.hookNames() {
 		a.detachByHand(name)
 	}

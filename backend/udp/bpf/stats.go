@@ -3,8 +3,9 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
-	"github.com/cilium/ebpf"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // reasonNames are the names of the user-space paths for the same reasons.
@@ -33,8 +34,8 @@ type PeerStats struct {
 func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err = p.readPeers(func(k flannelKey, v flannelPeer) {
-		peers = append(peers, PeerStats{peerOf(k, v.endpoint()), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes, v.TxFast})
+	err = p.readPeers(func(subnet netip.Prefix, v flannelPeer) {
+		peers = append(peers, PeerStats{v.endpoint().peer(subnet), v.TxPackets, v.TxBytes, v.RxPackets, v.RxBytes, v.TxFast})
 	})
 	if err != nil {
 		return nil, nil, err
@@ -52,38 +53,15 @@ func (p *Path) Stats() (peers []PeerStats, drops map[string]uint64, err error) {
 	return peers, drops, nil
 }
 
-// readPeers calls f with each peer of the kernel's table, its counters summed over
+// readPeers calls f with each peer of the kernel's tables, its counters summed over
 // all CPUs.
-func (p *Path) readPeers(f func(flannelKey, flannelPeer)) error {
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return err
-	}
-	var (
-		cursor ebpf.MapBatchCursor
-		keys   = make([]flannelKey, batch)
-		values = make([]flannelPeer, batch*cpus)
-	)
-	for {
-		n, err := p.Peers.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("read peers of kernel path: %w", err)
-		}
-		for i := range n {
-			sum := values[i*cpus]
-			for _, v := range values[i*cpus+1 : (i+1)*cpus] {
-				sum.TxPackets += v.TxPackets
-				sum.TxFast += v.TxFast
-				sum.TxBytes += v.TxBytes
-				sum.RxPackets += v.RxPackets
-				sum.RxBytes += v.RxBytes
-			}
-			f(keys[i], sum)
-		}
-		if err != nil {
-			return nil // ErrKeyNotExist: the last batch
+func (p *Path) readPeers(f func(netip.Prefix, flannelPeer)) error {
+	for _, family := range inet.Families {
+		if err := p.peersOf(family).read(f); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // Check compares the kernel's table of peers and the attached programs with those
@@ -97,19 +75,19 @@ func (p *Path) Check() error {
 func (p *Path) checkPeers() error {
 	right, wrong := 0, 0
 	var example Peer
-	err := p.readPeers(func(k flannelKey, v flannelPeer) {
-		if o, known := p.table[k]; known && o == v.endpoint() {
+	err := p.readPeers(func(subnet netip.Prefix, v flannelPeer) {
+		if e, known := p.table[subnet]; known && e == v.endpoint() {
 			right++
 		} else {
 			wrong++
-			example = peerOf(k, v.endpoint())
+			example = v.endpoint().peer(subnet)
 		}
 	})
 	switch {
 	case err != nil:
 		return err
 	case wrong > 0:
-		return fmt.Errorf("the kernel's table has %d peers that it should not have, such as %v at %v", wrong, example.Subnet, example.Addr)
+		return fmt.Errorf("the kernel's table has %d peers that it should not have, such as %v at %v", wrong, example.Subnet, example.Addrs[example.Outer])
 	case right < len(p.table):
 		return fmt.Errorf("the kernel's table lacks %d of %d peers", len(p.table)-right, len(p.table))
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // nthSubnet gives the n-th /24 of 10.0.0.0/8.
@@ -32,7 +34,7 @@ func TestMany(t *testing.T) {
 	a.load(a.config())
 	var peers []Peer
 	for i := range 10000 {
-		peers = append(peers, Peer{Subnet: nthSubnet(i), Addr: nthSubnet(i + 1<<15).Addr(), Kernel: i%2 == 0})
+		peers = append(peers, peerAt(nthSubnet(i), nthSubnet(i+1<<15).Addr(), i%2 == 0))
 	}
 	start := time.Now()
 	a.must(a.path.Set(peers))
@@ -53,9 +55,10 @@ func TestMany(t *testing.T) {
 	if n := len(a.entries()); n != 0 {
 		t.Errorf("%d peers left, want none", n)
 	}
-	var host, value uint32
+	var host flannelHost
+	var value uint32
 	if a.path.Hosts.Iterate().Next(&host, &value) {
-		t.Errorf("host %v left", fromInAddr(host))
+		t.Errorf("host %v left", fromIn6Addr(host.Addr))
 	}
 }
 
@@ -64,11 +67,11 @@ func TestTooMany(t *testing.T) {
 	_, hosts := newHosts(t, false)
 	a := hosts[0]
 	c := a.config()
-	c.MaxPeers = 8
+	c.MaxPeers[inet.IPv4] = 8
 	a.load(c)
 	var peers []Peer
 	for i := range 9 {
-		peers = append(peers, Peer{Subnet: nthSubnet(i), Addr: nthSubnet(i + 1<<15).Addr()})
+		peers = append(peers, peerAt(nthSubnet(i), nthSubnet(i+1<<15).Addr(), false))
 	}
 	if err := a.path.Set(peers); err == nil {
 		t.Error("9 peers fit a table of 8")
@@ -80,12 +83,12 @@ func TestChange(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]
 	ping := func() { t.Helper(); run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String()) }
-	good := Peer{Subnet: b.subnet, Addr: b.local(), Kernel: true}
+	good := peerAt(b.subnet, b.local(), true)
 	ping()
 
 	// Leases of other lengths, inside and around b's: the longest prefix matches.
-	wide := Peer{Subnet: netip.MustParsePrefix("10.5.0.0/18"), Addr: a.local(), Kernel: true}
-	narrow := Peer{Subnet: netip.PrefixFrom(b.inner(), 31).Masked(), Addr: b.local(), Kernel: true}
+	wide := peerAt(netip.MustParsePrefix("10.5.0.0/18"), a.local(), true)
+	narrow := peerAt(netip.PrefixFrom(b.inner(), 31).Masked(), b.local(), true)
 	a.must(a.path.Apply(a.reached(wide, narrow), nil))
 	ping()
 	if s := a.statsOf(narrow.Subnet); s.TxPackets != 1 || s.RxPackets != 1 {
@@ -99,7 +102,7 @@ func TestChange(t *testing.T) {
 	a.must(a.path.Apply(nil, []netip.Prefix{wide.Subnet, narrow.Subnet}))
 
 	// The host loses the path and gets it again; the counters continue.
-	a.must(a.path.Apply(a.reached(Peer{Subnet: b.subnet, Addr: b.local()}), nil))
+	a.must(a.path.Apply(a.reached(peerAt(b.subnet, b.local(), false)), nil))
 	ping()
 	if n := a.sent.Load(); n != 1 {
 		t.Errorf("user space sent %d packets, want 1", n)
@@ -112,7 +115,7 @@ func TestChange(t *testing.T) {
 	}
 
 	// After a host's move only its new address is accepted.
-	a.must(a.path.Apply(a.reached(Peer{Subnet: b.subnet, Addr: netip.MustParseAddr("192.168.77.99"), Kernel: true}), nil))
+	a.must(a.path.Apply(a.reached(peerAt(b.subnet, netip.MustParseAddr("192.168.77.99"), true)), nil))
 	run(t, b.Host, "sh", "-c", "! ping -c 1 -W 0.2 "+a.inner().String())
 	if n := a.drops()["unknown_outer_source"]; n != 1 {
 		t.Errorf("dropped %d packets from the old address, want 1", n)
@@ -130,14 +133,27 @@ func TestChange(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
-	good := Config{Device: 1, Port: port, Local: netip.MustParseAddr("192.0.2.1"), Subnet: nthSubnet(1), MaxPeers: 1}
+	local, local6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	good := Config{
+		Device: 1, Port: port, MTU: 1472, MaxPeers: [2]int{1, 1},
+		Locals: [2]netip.Addr{local, local6}, Subnets: [2]netip.Prefix{nthSubnet(1), netip.MustParsePrefix("fd00::/64")},
+	}
+	if err := good.validate(); err != nil {
+		t.Fatal(err)
+	}
 	for name, change := range map[string]func(*Config){
 		"device":      func(c *Config) { c.Device = 0 },
 		"port":        func(c *Config) { c.Port = 0 },
-		"local":       func(c *Config) { c.Local = netip.Addr{} },
-		"subnet":      func(c *Config) { c.Subnet = netip.PrefixFrom(netip.MustParseAddr("10.5.0.1"), 24) },
-		"IPv6 subnet": func(c *Config) { c.Subnet = netip.MustParsePrefix("fd00::/64") },
-		"peers":       func(c *Config) { c.MaxPeers = 0 },
+		"no local":    func(c *Config) { c.Locals = [2]netip.Addr{} },
+		"IPv4 local":  func(c *Config) { c.Locals[inet.IPv4] = local6 },
+		"IPv6 local":  func(c *Config) { c.Locals[inet.IPv6] = local },
+		"no subnet":   func(c *Config) { c.Subnets = [2]netip.Prefix{} },
+		"subnet":      func(c *Config) { c.Subnets[inet.IPv4] = netip.PrefixFrom(netip.MustParseAddr("10.5.0.1"), 24) },
+		"IPv4 subnet": func(c *Config) { c.Subnets[inet.IPv4] = c.Subnets[inet.IPv6] },
+		"IPv6 subnet": func(c *Config) { c.Subnets[inet.IPv6] = nthSubnet(1) },
+		"MTU":         func(c *Config) { c.MTU = 0 },
+		"peers":       func(c *Config) { c.MaxPeers[inet.IPv4] = 0 },
+		"IPv6 peers":  func(c *Config) { c.MaxPeers[inet.IPv6] = 0 },
 	} {
 		c := good
 		change(&c)
@@ -150,9 +166,12 @@ func TestBadConfig(t *testing.T) {
 	}
 	p := newPath(good)
 	for name, bad := range map[string]Peer{
-		"IPv6 host":   {Subnet: nthSubnet(1), Addr: netip.MustParseAddr("::1")},
-		"host bits":   {Subnet: netip.PrefixFrom(nthSubnet(1).Addr().Next(), 24), Addr: good.Local},
-		"all subnets": {Subnet: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Addr: good.Local},
+		"no host":      {Subnet: nthSubnet(1)},
+		"wrong family": {Subnet: nthSubnet(1), Addrs: [2]netip.Addr{local6}},
+		"no address":   {Subnet: nthSubnet(1), Addrs: [2]netip.Addr{local}, Outer: inet.IPv6, Kernel: true},
+		"host bits":    peerAt(netip.PrefixFrom(nthSubnet(1).Addr().Next(), 24), local, true),
+		"all subnets":  peerAt(netip.PrefixFrom(netip.IPv4Unspecified(), 0), local, true),
+		"mapped":       peerAt(netip.MustParsePrefix("::ffff:10.5.0.0/112"), local, true),
 	} {
 		if err := p.Apply([]Peer{bad}, nil); err == nil {
 			t.Errorf("%s: added", name)

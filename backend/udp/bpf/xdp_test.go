@@ -44,10 +44,18 @@ func (h *host) segmented(yes bool) {
 
 // TestGather: TCP segments that arrive one by one leave the device as super-packets,
 // also after a change of the uplink's offloads.
-func TestGather(t *testing.T) { eachHook(t, testGather) }
+func TestGather(t *testing.T) {
+	eachHook(t, func(t *testing.T, old bool) { testGather(t, families{}, old) })
+	for _, f := range laterFamilies {
+		t.Run(f.String(), func(t *testing.T) {
+			f.require(t)
+			testGather(t, f, false)
+		})
+	}
+}
 
-func testGather(t *testing.T, old bool) {
-	_, hosts := newHostsBy(t, old, true, true)
+func testGather(t *testing.T, f families, old bool) {
+	_, hosts := newHostsOf(t, f, old, true, true)
 	a, b := hosts[0], hosts[1]
 	for _, segmented := range []bool{false, true, false, true} {
 		a.segmented(segmented)
