@@ -26,7 +26,7 @@ type imageSet struct {
 	archives []string
 	// program is the daemon's program of the images.
 	program string
-	// name and newer are the tags of flannel's images: the manifest's, and that of an update.
+	// name and newer are flannel's images: the manifest's, and that of an update.
 	name, newer string
 }
 
@@ -53,7 +53,7 @@ func (s *imageSet) makeFlannel() error {
 		return fmt.Errorf("%s has no image", manifest)
 	}
 	name, version := string(image[1]), string(image[2])
-	s.name, s.newer = "v"+version, "v"+version+".1"
+	s.name, s.newer = name+":v"+version, name+":v"+version+".1"
 	for _, v := range []string{version, version + ".1"} {
 		archive := filepath.Join(filepath.Dir(s.program), v+".tar")
 		make := exec.CommandContext(context.Background(), "go", "run", "../../contrib/image", "-name="+name, "-version="+v, "-o="+archive, s.program)

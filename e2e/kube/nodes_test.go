@@ -146,8 +146,9 @@ func (c *cluster) checkHostPort() {
 	}
 }
 
-// replaceDaemons replaces the daemons in three ways: the kernel kills the process, the
-// pod is deleted, and the chart updates the image and adds IPv6. No packet is lost.
+// replaceDaemons replaces the daemons in four ways: the kernel kills the process, the pod
+// is deleted, flannel-io's DaemonSet takes the place of ours, and the chart brings ours
+// back with another image and with IPv6. No packet is lost.
 func (c *cluster) replaceDaemons(echo map[*worker.Worker]controlplane.Pod) {
 	c.t.Helper()
 	first, second := c.workers[0], c.workers[1]
@@ -165,22 +166,19 @@ func (c *cluster) replaceDaemons(echo map[*worker.Worker]controlplane.Pod) {
 	c.control.Kubectl("delete", "pod", pod.Metadata.Name, "--namespace="+namespace)
 	c.daemon(first, pod)
 
-	text, err := render.Chart(filepath.Join(filepath.Dir(manifest), "chart"), render.APIVersions{"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"},
-		render.Values{"podCidrv6": "fd00:244::/48", "flannel": render.Values{"image": render.Values{"tag": c.images.newer}}}, render.Order...)
+	text, err := os.ReadFile("testdata/kube-flannel-ds.yaml")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	chart := filepath.Join(c.t.TempDir(), "chart.yaml")
-	if err := os.WriteFile(chart, []byte(text), 0o600); err != nil {
+	c.update(os.Expand(string(text), func(string) string { return c.images.name }), c.images.name)
+
+	tag := c.images.newer[strings.LastIndex(c.images.newer, ":")+1:]
+	chart, err := render.Chart(filepath.Join(filepath.Dir(manifest), "chart"), render.APIVersions{"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"},
+		render.Values{"podCidrv6": "fd00:244::/48", "flannel": render.Values{"image": render.Values{"tag": tag}}}, render.Order...)
+	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.control.Kubectl("apply", "--validate=strict", "--filename="+chart)
-	c.rollout("ds/kube-flannel-ds", "--namespace="+namespace)
-	for _, w := range c.workers {
-		if pod := c.daemon(w, controlplane.Pod{}); !strings.HasSuffix(pod.Status.ContainerStatuses[0].Image, ":"+c.images.newer) {
-			c.t.Errorf("the daemon on %s is %+v", w.Name(), pod.Status.ContainerStatuses[0])
-		}
-	}
+	c.update(chart, c.images.newer)
 	if lost, sent := f.lost(); lost > 0 {
 		c.t.Errorf("%d of %d packets are lost while daemons are replaced", lost, sent)
 	}
@@ -188,6 +186,22 @@ func (c *cluster) replaceDaemons(echo map[*worker.Worker]controlplane.Pod) {
 	for _, w := range c.workers {
 		if !strings.Contains(leases, w.Name()) {
 			c.t.Errorf("flannel leases lacks %s:\n%s", w.Name(), leases)
+		}
+	}
+}
+
+// update applies objects, and waits until the daemons are of their image.
+func (c *cluster) update(objects, image string) {
+	c.t.Helper()
+	name := filepath.Join(c.t.TempDir(), "objects.yaml")
+	if err := os.WriteFile(name, []byte(objects), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	c.control.Kubectl("apply", "--validate=strict", "--filename="+name)
+	c.rollout("ds/kube-flannel-ds", "--namespace="+namespace)
+	for _, w := range c.workers {
+		if pod := c.daemon(w, controlplane.Pod{}); pod.Status.ContainerStatuses[0].Image != image {
+			c.t.Errorf("the daemon on %s is %+v, want %s", w.Name(), pod.Status.ContainerStatuses[0], image)
 		}
 	}
 }
