@@ -26,9 +26,6 @@ import (
 )
 
 const (
-	// dialLimit bounds a connection attempt. The kernel repeats a SYN after 1 s and
-	// 3 s, and a longer wait would outlast the API server's absence.
-	dialLimit = 3 * time.Second
 	// maxPause bounds the pause that a busy API server asks for (Retry-After).
 	maxPause = 30 * time.Second
 	// maxAnswer bounds the answer to a request for one object.
@@ -54,10 +51,11 @@ func newClient(c Config, answer time.Duration) (*client, error) {
 		return nil, err
 	}
 	cfg.UserAgent = "flannel"
-	cfg.Dial = (&net.Dialer{Timeout: min(dialLimit, answer)}).DialContext
+	d := newDialer(answer)
 	if c.Dial != nil {
-		cfg.Dial = c.Dial
+		d.connect = c.Dial
 	}
+	cfg.Dial = d.dial
 	if c.Observe != nil {
 		cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { return observed{rt, c.Observe} })
 	}
