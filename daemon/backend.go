@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/masq"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -54,7 +55,7 @@ func removeLeftovers(ctx context.Context, config *subnet.Config, former []netip.
 func removeNetworks(ctx context.Context, former []netip.Prefix) error {
 	var errs []error
 	for _, network := range former {
-		errs = append(errs, all.RemoveAll(ctx, network))
+		errs = append(errs, all.RemoveAll(ctx, network), rtnl.RemoveBlackholes(network))
 		if err := masq.Remove(network); err != nil {
 			log.V(1).Infof("look for old firewall rules: %v", err) // no nftables, no rules
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/probe"
+	"github.com/coreos/flannel/pkg/rtnl"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/subnetfile"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -41,12 +42,16 @@ type runner struct {
 	follow func(context.Context, uplink.Choice, uplink.Uplink, func(problem error)) (uplink.Uplink, error)
 	appear func(context.Context, uplink.Choice) (uplink.Uplink, error)
 	remove func(ctx context.Context, backendType string, network netip.Prefix) error
-	notify func(message string)
+	// blackhole keeps the route of -ip-blackhole-route, unblackhole removes it.
+	blackhole   func(ctx context.Context, network, own netip.Prefix) error
+	unblackhole func(network netip.Prefix) error
+	notify      func(message string)
 }
 
 func newRunner(o *Options, s *state, j *joiner, ob *observer, r *reporter, reconciles *status.Reconciles) *runner {
 	return &runner{options: o, state: s, joiner: j, peers: j.peers, observer: ob, reporter: r, reconciles: reconciles,
-		check: hostroute.NewChecker, follow: uplink.Follow, appear: uplink.Wait, remove: all.Remove, notify: notifySystemd}
+		check: hostroute.NewChecker, follow: uplink.Follow, appear: uplink.Wait, remove: all.Remove,
+		blackhole: rtnl.KeepBlackhole, unblackhole: rtnl.RemoveBlackholes, notify: notifySystemd}
 }
 
 // uplinkChangedError ends a network that was set up for another uplink.
@@ -132,7 +137,8 @@ func (r *runner) control(ctx context.Context, m *membership, network backend.Net
 	for _, f := range r.state.get().inside(m.config) {
 		tasks = append(tasks,
 			beside("routes to peers are not checked", func(ctx context.Context) error { return r.checkRoutes(ctx, m, f) }),
-			beside("peers are not probed", func(ctx context.Context) error { return r.probe(ctx, m, network, f) }))
+			beside("peers are not probed", func(ctx context.Context) error { return r.probe(ctx, m, network, f) }),
+			beside("the blackhole for this host's subnet is not kept", func(ctx context.Context) error { return r.keepBlackhole(ctx, m, f) }))
 	}
 	return runTogether(ctx, tasks...)
 }
@@ -177,7 +183,8 @@ func (r *runner) removeIfLost(ctx context.Context, m *membership, err error) err
 	if errors.Is(err, subnet.ErrLost) {
 		err = errors.Join(err, r.reporter.cniConf.Withdraw())
 		for _, f := range m.config.Families() {
-			err = errors.Join(err, r.remove(ctx, m.config.BackendType, m.config.RangeOf(f).Network))
+			network := m.config.RangeOf(f).Network
+			err = errors.Join(err, r.remove(ctx, m.config.BackendType, network), r.unblackhole(network))
 		}
 	}
 	return err
@@ -250,6 +257,16 @@ func (r *runner) checkRoutes(ctx context.Context, m *membership, f inet.Family) 
 	err = c.Run(ctx)
 	r.state.update(func(s *progress) { s.routes[f] = nil })
 	return errors.Join(err, c.Close())
+}
+
+// keepBlackhole keeps the route of -ip-blackhole-route until ctx ends. Without the flag
+// it removes that of an earlier run.
+func (r *runner) keepBlackhole(ctx context.Context, m *membership, f inet.Family) error {
+	network := m.config.RangeOf(f).Network
+	if !r.options.blackhole {
+		return r.unblackhole(network)
+	}
+	return r.blackhole(ctx, network, m.lease.SubnetOf(f))
 }
 
 // probe probes the peers of a family until ctx ends.

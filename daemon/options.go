@@ -58,6 +58,7 @@ type Options struct {
 	ipv6Masq      string // masqAuto, "true" or "false"
 	masqExclude   []netip.Prefix
 	forwardRules  bool
+	blackhole     bool
 	orderedPorts  bool
 	stateDir      string
 
@@ -147,6 +148,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.Func("ip-masq-exclude", "`CIDR` to which packets are not masqueraded, of either family; may be repeated, or a list separated by commas", o.addMasqExclude)
 	fs.BoolVar(&o.orderedPorts, "ip-masq-fully-random-disable", false, "masquerade without random ports")
 	fs.BoolVar(&o.forwardRules, "iptables-forward-rules", true, "with -ip-masq, accept packets of the overlay network for forwarding")
+	fs.BoolVar(&o.blackhole, "ip-blackhole-route", false, "drop packets for addresses of this host's subnet that no route to containers has, in place of sending them along the default route")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for data that must survive a reboot")
 	fs.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:8286", "`address` of the HTTP status and metrics; empty: off")
 	fs.BoolVar(&o.statusPprof, "status-pprof", false, "also serve /debug/pprof/ at -status-addr")
@@ -157,7 +159,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`IP` to serve /healthz at")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` to serve /healthz at; 0: off")
 	fs.BoolVar(&o.nodeCondition, "set-node-network-unavailable", true, "with -kube-subnet-mgr, keep the condition NetworkUnavailable of this host's Node")
-	fs.Int("iptables-resync", 0, "has no effect; it exists so that a manifest for another flannel starts: the kernel announces each change of the rules")
+	fs.Int("iptables-resync", 0, "has no effect; it exists so that a manifest for another flannel starts: the kernel announces each change of rules and routes")
 	fs.BoolVar(&o.Version, "version", false, "print the version and exit")
 	for _, name := range glogFlags {
 		if f := flag.CommandLine.Lookup(name); f != nil {

@@ -136,6 +136,12 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 	}
 	r.runner.appear = r.joiner.underlay.wait
 	r.runner.notify = func(message string) { r.note(&r.messages, message) }
+	r.runner.blackhole = func(ctx context.Context, _, own netip.Prefix) error {
+		r.note(&r.removed, "blackhole "+own.String()) // not removed, but kept
+		<-ctx.Done()
+		return nil
+	}
+	r.runner.unblackhole = func(netip.Prefix) error { return nil }
 	r.runner.remove = func(_ context.Context, backendType string, network netip.Prefix) error {
 		r.note(&r.removed, backendType+" "+network.String())
 		return nil

@@ -22,7 +22,7 @@ const device = "device" // a Leftover.Kind
 
 // Leftover is kernel state that flannel made.
 type Leftover struct {
-	Kind string `json:"kind"` // device, route, nftables table or eBPF programs
+	Kind string `json:"kind"` // device, route, blackhole, nftables table or eBPF programs
 	Name string `json:"name"`
 }
 
@@ -57,7 +57,7 @@ func Leftovers(network netip.Prefix) ([]Leftover, error) {
 // RemoveLeftovers removes what Leftovers lists, except devices that a running
 // daemon has locked.
 func RemoveLeftovers(ctx context.Context, network netip.Prefix) error {
-	return errors.Join(RemoveAll(ctx, network), masq.Remove(network))
+	return errors.Join(RemoveAll(ctx, network), rtnl.RemoveBlackholes(network), masq.Remove(network))
 }
 
 // CheckUnlocked returns an error if a running daemon has locked a device in left.
@@ -103,7 +103,11 @@ func routes(h *netlink.Handle, network netip.Prefix) (left []Leftover, err error
 			continue
 		}
 		if network.Contains(netdev.Prefix(*r.Dst).Addr()) {
-			left = append(left, Leftover{"route", r.Dst.String()})
+			kind := "route"
+			if r.Type == unix.RTN_BLACKHOLE {
+				kind = "blackhole"
+			}
+			left = append(left, Leftover{kind, r.Dst.String()})
 		}
 	}
 	return left, err

@@ -32,11 +32,11 @@ type imageSet struct {
 
 // nodeImages are the images of a cluster with real nodes, built once.
 var nodeImages = sync.OnceValues(func() (set imageSet, err error) {
-	set.program, err = build("flannel-linux-"+runtime.GOARCH, "github.com/coreos/flannel", "CGO_ENABLED=0")
+	set.program, err = shipped()
 	if err != nil {
 		return set, err
 	}
-	if _, err := build("flannel-cni-linux-"+runtime.GOARCH, "github.com/coreos/flannel/cni/flannel", "CGO_ENABLED=0"); err != nil {
+	if _, err := build("flannel-cni-linux-"+runtime.GOARCH, module+"/cni/flannel", "0"); err != nil {
 		return set, err
 	}
 	return set, errors.Join(set.makeFlannel(), set.makeGuest())
@@ -67,7 +67,7 @@ func (s *imageSet) makeFlannel() error {
 
 // makeGuest makes the images of the tests' own pods.
 func (s *imageSet) makeGuest() error {
-	guest, err := build("guest", "github.com/coreos/flannel/e2e/guest", "CGO_ENABLED=0")
+	guest, err := build("guest", module+"/e2e/guest", "0")
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,23 +31,38 @@ const patience = 90 * time.Second
 // programs returns the folder of the programs that tests build.
 var programs = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "flannel-kube-") })
 
-// build builds a program and returns its path.
-func build(name, module string, env ...string) (string, error) {
+// build builds a program with CGO_ENABLED set to cgo, and returns its path.
+func build(name, module, cgo string, flags ...string) (string, error) {
 	dir, err := programs()
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", path, module)
-	cmd.Env = append(os.Environ(), env...)
+	args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
+	cmd := exec.CommandContext(context.Background(), "go", append(args, module)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }
 
-// flannel is the program under test, built once.
-var flannel = sync.OnceValues(func() (string, error) { return build("flannel", "github.com/coreos/flannel") })
+// flannel is the program under test. shipped is the same without the race detector, which
+// takes ten times the memory. Each is built once.
+var (
+	flannel = sync.OnceValues(func() (string, error) {
+		if raceEnabled {
+			return build("flannel", module, "1", "-race")
+		}
+		return shipped()
+	})
+	shipped = sync.OnceValues(func() (string, error) {
+		return build("flannel-linux-"+runtime.GOARCH, module, "0", "-trimpath", "-ldflags=-s -w")
+	})
+)
+
+// module is the path of the program's package.
+const module = "github.com/coreos/flannel"
 
 // TestMain removes the programs.
 func TestMain(m *testing.M) {
@@ -61,6 +77,7 @@ func TestMain(m *testing.M) {
 type rig struct {
 	t       *testing.T
 	lab     *netnstest.Lab
+	api     *netnstest.Host // of the control plane
 	control *controlplane.ControlPlane
 	assigns bool // the controller manager runs
 }
@@ -70,7 +87,8 @@ func newRig(t *testing.T, o controlplane.Options) *rig {
 	t.Helper()
 	netnstest.Require(t)
 	lab := netnstest.New(t)
-	return &rig{t: t, lab: lab, control: controlplane.Start(t, lab.Host("api"), o), assigns: o.ClusterCIDR != ""}
+	api := lab.Host("api")
+	return &rig{t: t, lab: lab, api: api, control: controlplane.Start(t, api, o), assigns: o.ClusterCIDR != ""}
 }
 
 // node is a host of the cluster, with the folders of its daemon.
@@ -79,13 +97,20 @@ type node struct {
 	rig       *rig
 	name      string
 	dir       string
+	program   func() (path string, err error)
 	container *netnstest.Host
 }
 
 // node makes a host. It has neither a Node object nor a daemon yet.
 func (r *rig) node(name string) *node {
 	r.t.Helper()
-	n := &node{Host: r.lab.Host(name), rig: r, name: name, dir: r.t.TempDir()}
+	return r.nodeOn(r.lab.Host(name))
+}
+
+// nodeOn makes a host of a namespace.
+func (r *rig) nodeOn(h *netnstest.Host) *node {
+	r.t.Helper()
+	n := &node{Host: h, rig: r, name: h.Name(), dir: r.t.TempDir(), program: flannel}
 	n.configure(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`)
 	n.write("kubeconfig", r.control.Kubeconfig(controlplane.FlannelToken))
 	return n
@@ -109,7 +134,7 @@ type daemon struct {
 // launch starts the daemon as the container of a DaemonSet has it.
 func (n *node) launch(args ...string) *daemon {
 	n.rig.t.Helper()
-	name, err := flannel()
+	name, err := n.program()
 	if err != nil {
 		n.rig.t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (s scope) name(index int) string {
 // owns reports whether a route is ours: only our own routes have our number.
 func (s scope) owns(r *kernelRoute) bool {
 	switch {
-	case r.protocol != Protocol:
+	case r.protocol != Protocol, (r.Kind == Blackhole) != s.config.Blackholes:
 		return false
 	case r.Dev != "" && r.Dev == s.config.Device:
 		return true // into an earlier network, too

@@ -16,7 +16,9 @@
 // These entries are ours, and may be changed and deleted:
 //
 //   - routes with the protocol number [Protocol] into the network or through the
-//     backend's own device, except those into the tunnel of another flannel;
+//     backend's own device, except those into the tunnel of another flannel.
+//     Blackholes belong to the Reconciler with Config.Blackholes, and all others to the
+//     one without;
 //   - permanent neighbours and permanent forwarding entries on that device.
 //
 // All others stay. If another program's route is in the place of one of ours, it

@@ -173,12 +173,14 @@ func (b *bench) kernel() (State, error) {
 		switch {
 		case r.Type == unix.RTN_PROHIBIT:
 			out.Kind = Prohibit
+		case r.Type == unix.RTN_BLACKHOLE:
+			out.Kind = Blackhole
 		case r.Flags&int(netlink.FLAG_ONLINK) != 0:
 			out.Kind = OnLink
 		case out.Via.IsValid():
 			out.Kind = Gateway
 		}
-		if out.Kind != Prohibit {
+		if out.Kind != Prohibit && out.Kind != Blackhole {
 			l, err := h.LinkByIndex(r.LinkIndex)
 			if err != nil {
 				return s, err

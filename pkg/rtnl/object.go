@@ -19,15 +19,17 @@ const (
 	Link
 	// Prohibit has no link: senders get ICMP "administratively prohibited".
 	Prohibit
+	// Blackhole has no link: the kernel drops packets without an answer.
+	Blackhole
 )
 
 // Route is an entry of the main routing table. A route replaces another one with
 // the same Dst and Metric.
 type Route struct {
 	Dst netip.Prefix
-	// Via is the next hop; invalid for Link and Prohibit.
+	// Via is the next hop; invalid for Link, Prohibit and Blackhole.
 	Via netip.Addr
-	// Dev is the interface's name; empty for Prohibit.
+	// Dev is the interface's name; empty for Prohibit and Blackhole.
 	Dev string
 	// Metric orders routes to one destination: the lowest wins. With 0 the kernel
 	// gives an IPv6 route the metric 1024.
@@ -39,6 +41,8 @@ func (r Route) String() string {
 	switch r.Kind {
 	case Prohibit:
 		return fmt.Sprintf("prohibit %v metric %d", r.Dst, r.Metric)
+	case Blackhole:
+		return fmt.Sprintf("blackhole %v metric %d", r.Dst, r.Metric)
 	case Link:
 		return fmt.Sprintf("%v dev %s", r.Dst, r.Dev)
 	}

@@ -39,6 +39,8 @@ type Config struct {
 	DeviceTypes []string
 	// Uplink is the interface to the other hosts. It is not ours.
 	Uplink string
+	// Blackholes: the Reconciler keeps routes of the kind Blackhole, and no others.
+	Blackholes bool
 	// Prepare, if not nil, makes Device as it should be. Each pass calls it first,
 	// so it must change nothing if all is right. It may call Update. It runs on
 	// one goroutine at a time. An error of reconcile.Stop ends Run.

@@ -40,6 +40,8 @@ func ourRoute(r Route, link int) kernelRoute {
 		k.scope = unix.RT_SCOPE_LINK
 	case Prohibit:
 		k.kind = unix.RTN_PROHIBIT
+	case Blackhole:
+		k.kind = unix.RTN_BLACKHOLE
 	}
 	return k
 }
@@ -98,6 +100,8 @@ func (s scope) parseRoute(body []byte) (kernelRoute, bool) {
 	switch {
 	case r.kind == unix.RTN_PROHIBIT:
 		r.Kind, r.Dev = Prohibit, ""
+	case r.kind == unix.RTN_BLACKHOLE:
+		r.Kind, r.Dev = Blackhole, ""
 	case r.kind != unix.RTN_UNICAST:
 		r.odd = true
 	case !r.Via.IsValid():

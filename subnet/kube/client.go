@@ -26,9 +26,6 @@ import (
 )
 
 const (
-	// dialLimit bounds a connection attempt. The kernel repeats a SYN after 1 s and
-	// 3 s, and a longer wait would outlast the API server's absence.
-	dialLimit = 3 * time.Second
 	// maxPause bounds the pause that a busy API server asks for (Retry-After).
 	maxPause = 30 * time.Second
 	// maxAnswer bounds the answer to a request for one object.
@@ -54,10 +51,11 @@ func newClient(c Config, answer time.Duration) (*client, error) {
 		return nil, err
 	}
 	cfg.UserAgent = "flannel"
-	cfg.Dial = (&net.Dialer{Timeout: min(dialLimit, answer)}).DialContext
+	d := newDialer(answer)
 	if c.Dial != nil {
-		cfg.Dial = c.Dial
+		d.connect = c.Dial
 	}
+	cfg.Dial = d.dial
 	if c.Observe != nil {
 		cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { return observed{rt, c.Observe} })
 	}
@@ -136,7 +134,8 @@ type request struct {
 	query        url.Values
 	contentType  string
 	body         any // encoded as JSON; nil: none
-	// many: the answer is of all Nodes. A busy API server lets such a request wait.
+	// many: the answer is of all Nodes, in protobuf. A busy API server lets such a
+	// request wait.
 	many bool
 }
 
@@ -184,7 +183,14 @@ func (c *client) send(ctx context.Context, r request, target string, body io.Rea
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	accept := "application/json"
+	if r.many {
+		accept = protobufType
+		if r.query.Has("watch") {
+			accept += ";stream=watch"
+		}
+	}
+	req.Header.Set("Accept", accept)
 	if r.contentType != "" {
 		req.Header.Set("Content-Type", r.contentType)
 	}
@@ -200,13 +206,13 @@ func (c *client) send(ctx context.Context, r request, target string, body io.Rea
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	var status apiError
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil || json.Unmarshal(text, &status) != nil || status.Code == 0 {
-		status = apiError{Code: resp.StatusCode, Message: http.StatusText(resp.StatusCode)}
+	status := new(apiError)
+	if err != nil || status.decode(text) != nil && json.Unmarshal(text, status) != nil || status.Code == 0 {
+		status = &apiError{Code: resp.StatusCode, Message: http.StatusText(resp.StatusCode)}
 	}
 	pauseFor(ctx, resp.Header.Get("Retry-After"))
-	return nil, &status
+	return nil, status
 }
 
 // pauseFor waits for the seconds that a busy API server asks for, at most

@@ -8,7 +8,8 @@
 //	                                   Node n1: podCIDR, annotations
 //
 // The list is a watch with initial events, else pages. A watch decodes names,
-// annotations and podCIDRs; the rest of a Node is skipped. client-go provides the
+// annotations and podCIDRs; the rest of a Node is skipped. Lists and watches are in
+// protobuf, and all else in JSON. client-go provides the
 // HTTP client, with its kubeconfig, certificates and tokens that are read again. It
 // does not provide the cache: a Source has the form of its reflector, and the
 // Manager above it has the retries and the one copy of all leases.

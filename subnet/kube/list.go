@@ -1,14 +1,16 @@
 package kube
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,8 +89,8 @@ func listByWatch(ctx context.Context, c *client, each func(*node)) (subnet.Rev, 
 		return 0, err
 	}
 	defer body.Close()
-	for d := json.NewDecoder(body); ; {
-		e, err := nextEvent(d)
+	for r := newEventReader(body); ; {
+		e, err := r.next()
 		switch {
 		case err != nil:
 			return 0, err
@@ -105,28 +107,22 @@ func listByWatch(ctx context.Context, c *client, each func(*node)) (subnet.Rev, 
 func listByPages(ctx context.Context, c *client, each func(*node)) (subnet.Rev, error) {
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}}
 	for {
-		var page struct {
-			Metadata struct {
-				ResourceVersion string `json:"resourceVersion"`
-				Continue        string `json:"continue"`
-			} `json:"metadata"`
-			Items []node `json:"items"`
-		}
 		body, err := c.stream(ctx, request{method: http.MethodGet, path: "nodes", many: true, query: query}, manyFactor*c.answer)
 		if err != nil {
 			return 0, err
 		}
-		err = json.NewDecoder(body).Decode(&page)
-		if err := errors.Join(err, body.Close()); err != nil {
+		object, err := io.ReadAll(body)
+		var p page
+		if err := errors.Join(err, body.Close(), p.decode(object)); err != nil {
 			return 0, fmt.Errorf("read page of nodes: %w", err)
 		}
-		for i := range page.Items {
-			each(&page.Items[i])
+		for _, n := range p.nodes {
+			each(n)
 		}
-		if page.Metadata.Continue == "" {
-			return parseRev(page.Metadata.ResourceVersion)
+		if p.next == "" {
+			return parseRev(p.resourceVersion)
 		}
-		query.Set("continue", page.Metadata.Continue)
+		query.Set("continue", p.next)
 	}
 }
 
@@ -143,22 +139,49 @@ const (
 	eventError    = "ERROR"
 )
 
-// event is one line of a watch.
+// event is one change of a watch.
 type event struct {
-	Type   string `json:"type"`
-	Object node   `json:"object"`
+	Type   string
+	Object node
 }
 
-// nextEvent decodes an event. The error is io.EOF at the end, or the API server's.
-func nextEvent(d *json.Decoder) (event, error) {
-	var e event
-	switch err := d.Decode(&e); {
-	case errors.Is(err, io.EOF):
+// maxFrame bounds an event. etcd accepts objects of at most 1.5 MiB.
+const maxFrame = 8 << 20
+
+// eventReader reads the events of a watch. Each is a frame: its length in four bytes, and
+// the message WatchEvent (k8s.io/apimachinery, pkg/util/framer).
+type eventReader struct {
+	from  *bufio.Reader
+	frame []byte // used again for each event
+}
+
+func newEventReader(r io.Reader) *eventReader { return &eventReader{from: bufio.NewReader(r)} }
+
+// next returns the next event. The error is io.EOF at the end, or the API server's.
+func (r *eventReader) next() (e event, err error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r.from, length[:]); err != nil {
 		return e, err
-	case err != nil:
+	}
+	size := binary.BigEndian.Uint32(length[:])
+	if size > maxFrame {
+		return e, fmt.Errorf("read event: %w", errEncoding)
+	}
+	r.frame = slices.Grow(r.frame[:0], int(size))[:size]
+	if _, err := io.ReadFull(r.from, r.frame); errors.Is(err, io.EOF) {
+		return e, fmt.Errorf("read event: %w", io.ErrUnexpectedEOF)
+	} else if err != nil {
 		return e, fmt.Errorf("read event: %w", err)
-	case e.Type == eventError:
-		return e, &apiError{e.Object.Code, e.Object.Reason, e.Object.Message}
+	}
+	object, err := e.decode(r.frame)
+	if err == nil && e.Type == eventError {
+		refusal := new(apiError)
+		if err = refusal.decode(object); err == nil {
+			return e, refusal
+		}
+	}
+	if err != nil {
+		return e, fmt.Errorf("decode event: %w", err)
 	}
 	return e, nil
 }

@@ -9,8 +9,7 @@ import (
 	"github.com/coreos/flannel/subnet"
 )
 
-// node is the part of a Node object that leases depend on. In an ERROR event it is
-// the API server's refusal.
+// node is the part of a Node object that leases depend on.
 type node struct {
 	Metadata struct {
 		Name            string            `json:"name"`
@@ -22,9 +21,6 @@ type node struct {
 		PodCIDR  string   `json:"podCIDR"`
 		PodCIDRs []string `json:"podCIDRs"`
 	} `json:"spec"`
-
-	Code            int
-	Reason, Message string
 }
 
 // rev returns the resource version. It is a number that grows with each change

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,8 +53,8 @@ func (w *watch) once(ctx context.Context, c *client) error {
 	defer body.Close()
 	w.accept()
 	began := time.Now()
-	for d := json.NewDecoder(body); ; {
-		e, err := nextEvent(d)
+	for r := newEventReader(body); ; {
+		e, err := r.next()
 		if errors.Is(err, io.EOF) && time.Since(began) > time.Second {
 			return nil
 		}

@@ -14,11 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/e2e/kube/component"
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -178,13 +180,26 @@ func (c *ControlPlane) StartEtcd() {
 // StartAPIServer starts the API server, and waits until it is ready.
 func (c *ControlPlane) StartAPIServer() {
 	c.t.Helper()
-	addr := c.host.Addr().Addr().String()
-	c.start("kube-apiserver", c.Program("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--cert-dir="+c.path("certs"),
+	c.startAPIServer("kube-apiserver", c.host.Addr().Addr())
+	c.AwaitReady()
+}
+
+// StartSecond starts a second API server, at another address of the host.
+func (c *ControlPlane) StartSecond(at netip.Addr) {
+	c.t.Helper()
+	c.startAPIServer("second kube-apiserver", at)
+}
+
+// startAPIServer starts an API server. All of them use one certificate, which names the
+// first one's address and that of the service.
+func (c *ControlPlane) startAPIServer(name string, at netip.Addr) {
+	c.t.Helper()
+	addr := at.String()
+	c.start(name, c.Program("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--cert-dir="+c.path("certs"),
 		"--bind-address="+addr, "--advertise-address="+addr, "--secure-port="+port, "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/108",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.pub"),
 		"--service-account-signing-key-file="+c.path("sa.key"), "--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP", "--token-auth-file="+c.path("tokens.csv"))
-	c.AwaitReady()
 }
 
 // AwaitReady waits until the API server is ready: it answers, and reaches etcd.
@@ -253,12 +268,21 @@ func (c *ControlPlane) write(name, text string) {
 }
 
 // Kubeconfig returns the text of a kubeconfig for the user of a token.
-func (c *ControlPlane) Kubeconfig(token string) string {
+func (c *ControlPlane) Kubeconfig(token string) string { return c.KubeconfigAt(c.URL(), token) }
+
+// KubeconfigAt returns the text of a kubeconfig with another URL.
+func (c *ControlPlane) KubeconfigAt(url, token string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
 users: [{name: u, user: {token: %q}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
-`, c.URL(), c.path("certs/apiserver.crt"), token)
+`, url, c.path("certs/apiserver.crt"), token)
+}
+
+// CPUTime returns the time that processors have worked for the API server.
+func (c *ControlPlane) CPUTime() time.Duration {
+	c.t.Helper()
+	return c.running.CPUTime("kube-apiserver")
 }

@@ -180,7 +180,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
 	switch {
 	case refusal != 0:
-		fail(w, refusal, "Refused", "refused by the test")
+		fail(w, r, refusal, "Refused", "refused by the test")
 	case r.URL.Path == "/api/v1/nodes" && r.URL.Query().Get("watch") != "":
 		s.watch(w, r)
 	case r.URL.Path == "/api/v1/nodes":
@@ -188,37 +188,37 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case path[0] == "nodes" && r.Method == http.MethodPatch && len(path) == 3:
 		s.patch(w, r, path[1])
 	case path[0] == "nodes" && len(path) == 2:
-		s.get(w, s.nodes, path[1])
+		s.get(w, r, s.nodes, path[1])
 	case len(path) == 4 && path[2] == "pods":
-		s.get(w, s.pods, path[1]+"/"+path[3])
+		s.get(w, r, s.pods, path[1]+"/"+path[3])
 	case r.URL.Path == "/api/v1/namespaces/default/events" && r.Method == http.MethodPost:
 		s.addEvent(w, r)
 	default:
-		fail(w, http.StatusNotFound, "NotFound", "no such path")
+		fail(w, r, http.StatusNotFound, "NotFound", "no such path")
 	}
 }
 
-func (s *Server) get(w http.ResponseWriter, from map[string]Object, name string) {
+func (s *Server) get(w http.ResponseWriter, r *http.Request, from map[string]Object, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, ok := from[name]
 	if !ok {
-		fail(w, http.StatusNotFound, "NotFound", fmt.Sprintf("%q not found", name))
+		fail(w, r, http.StatusNotFound, "NotFound", fmt.Sprintf("%q not found", name))
 		return
 	}
-	answer(w, http.StatusOK, o)
+	answer(w, r, http.StatusOK, o)
 }
 
 func (s *Server) addEvent(w http.ResponseWriter, r *http.Request) {
 	var e Object
 	if json.NewDecoder(r.Body).Decode(&e) != nil {
-		fail(w, http.StatusBadRequest, "BadRequest", "no JSON")
+		fail(w, r, http.StatusBadRequest, "BadRequest", "no JSON")
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, e)
-	answer(w, http.StatusCreated, e)
+	answer(w, r, http.StatusCreated, e)
 }
 
 // list answers one page. The continue token is the name that the page begins with.
@@ -241,5 +241,5 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 		}
 		items = append(items, s.nodes[name])
 	}
-	answer(w, http.StatusOK, Object{"kind": "NodeList", "metadata": meta, "items": items})
+	answer(w, r, http.StatusOK, Object{"kind": "NodeList", "metadata": meta, "items": items})
 }

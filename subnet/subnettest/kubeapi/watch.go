@@ -27,23 +27,22 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	switch {
 	case initial && s.NoInitialEvents:
-		fail(w, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is forbidden")
+		fail(w, r, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is forbidden")
 		return
 	case initial && s.NoProgress:
 		first = []change{{rev, "ERROR", encode(status(http.StatusInternalServerError, "InternalError", "progress is not supported"))}}
 	case !initial && after < oldest:
 		first = []change{{rev, "ERROR", encode(status(http.StatusGone, "Expired", fmt.Sprintf("too old resource version: %d (%d)", after, oldest)))}}
 	case !initial && after > rev:
-		fail(w, http.StatusGatewayTimeout, "Timeout", fmt.Sprintf("Too large resource version: %d, current: %d", after, rev))
+		fail(w, r, http.StatusGatewayTimeout, "Timeout", fmt.Sprintf("Too large resource version: %d, current: %d", after, rev))
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
 	_ = out.Flush() // a client that has gone ends the request
 	for {
 		for _, c := range first {
-			fmt.Fprintf(w, "{\"type\":%q,\"object\":%s}\n", c.kind, c.object)
+			_, _ = w.Write(eventOf(r, c)) // a client that has gone ends the request
 			if c.kind == "ERROR" {
 				return
 			}
@@ -89,18 +88,18 @@ func (s *Server) since(after int) ([]change, int, chan struct{}) {
 func (s *Server) patch(w http.ResponseWriter, r *http.Request, name string) {
 	var p Object
 	if json.NewDecoder(r.Body).Decode(&p) != nil {
-		fail(w, http.StatusBadRequest, "BadRequest", "no JSON")
+		fail(w, r, http.StatusBadRequest, "BadRequest", "no JSON")
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, ok := s.nodes[name]
 	if !ok {
-		fail(w, http.StatusNotFound, "NotFound", fmt.Sprintf("nodes %q not found", name))
+		fail(w, r, http.StatusNotFound, "NotFound", fmt.Sprintf("nodes %q not found", name))
 		return
 	}
 	if uid, ok := object(p, "metadata")["uid"]; ok && uid != metadata(n)["uid"] {
-		fail(w, http.StatusUnprocessableEntity, "Invalid", "metadata.uid: field is immutable")
+		fail(w, r, http.StatusUnprocessableEntity, "Invalid", "metadata.uid: field is immutable")
 		return
 	}
 	before := string(encode(n))
@@ -113,7 +112,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, name string) {
 	if string(encode(n)) != before {
 		s.record("MODIFIED", n)
 	}
-	answer(w, http.StatusOK, n)
+	answer(w, r, http.StatusOK, n)
 }
 
 // merge applies the JSON merge patch p to o.
@@ -175,12 +174,16 @@ func status(code int, reason, message string) Object {
 	return Object{"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
 }
 
-func fail(w http.ResponseWriter, code int, reason, message string) {
-	answer(w, code, status(code, reason, message))
+func fail(w http.ResponseWriter, r *http.Request, code int, reason, message string) {
+	answer(w, r, code, status(code, reason, message))
 }
 
-func answer(w http.ResponseWriter, code int, o Object) {
-	w.Header().Set("Content-Type", "application/json")
+func answer(w http.ResponseWriter, r *http.Request, code int, o Object) {
+	text, contentType := encode(o), "application/json"
+	if kind, ok := o["kind"].(string); ok && acceptsProtobuf(r) {
+		text, contentType = protobuf(kind, text), protobufType
+	}
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(code)
-	_, _ = w.Write(encode(o)) // a client that has gone has no use for it
+	_, _ = w.Write(text) // a client that has gone has no use for it
 }
