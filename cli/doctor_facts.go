@@ -3,11 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"slices"
 	"time"
 
 	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
@@ -40,12 +42,15 @@ func newDoctorFlags(fs *flag.FlagSet) *doctorFlags {
 type facts struct {
 	flags     *doctorFlags
 	uplink    uplink.Uplink
-	uplinkErr error
-	report    *status.Report // nil: no daemon answers, because of reportErr
-	reportErr error
-	config    *subnet.Config // nil: unknown
-	configErr error          // the configuration is not valid
-	store     struct {       // zero if -etcd is false
+	uplinkErr error // no family has an uplink
+	// uplinkLack is why IPv4 has no uplink though the network needs one; uplink is that of
+	// IPv6 then.
+	uplinkLack error
+	report     *status.Report // nil: no daemon answers, because of reportErr
+	reportErr  error
+	config     *subnet.Config // nil: unknown
+	configErr  error          // the configuration is not valid
+	store      struct {       // zero if -etcd is false
 		err     error // the store cannot be read
 		api     string
 		warning string
@@ -66,7 +71,6 @@ func (f *facts) storeName() string {
 
 func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
 	f := &facts{flags: flags}
-	f.uplink, f.uplinkErr = uplink.Find(flags.uplink)
 	if flags.store.status.addr != "" {
 		f.report, _, f.reportErr = flags.store.status.report(ctx)
 	}
@@ -74,7 +78,30 @@ func gatherFacts(ctx context.Context, flags *doctorFlags) *facts {
 	if flags.etcd {
 		f.store.err = flags.store.do(ctx, nil, f.readStore)
 	}
+	f.findUplink()
 	return f
+}
+
+// findUplink finds the uplink of the first family that has one, of those that the
+// network needs.
+func (f *facts) findUplink() {
+	wanted := inet.Families[:]
+	if f.config != nil {
+		wanted = all.Outside(f.config.BackendType, f.config.Backend, f.config.Families())
+	}
+	var missing []error
+	for _, family := range wanted {
+		up, err := uplink.Find(f.flags.uplink.Of(family))
+		if err == nil {
+			f.uplink = up
+			if family == inet.IPv6 && f.config != nil {
+				f.uplinkLack = errors.Join(missing...)
+			}
+			return
+		}
+		missing = append(missing, err)
+	}
+	f.uplinkErr = missing[0]
 }
 
 func (f *facts) readStore(ctx context.Context, st store.Store) error {

@@ -101,6 +101,46 @@ func TestFirewallPolicies(t *testing.T) {
 	}
 }
 
+// IPv6 needs neighbour discovery beside the port, and its network at forward.
+func TestFirewallPoliciesOfIPv6(t *testing.T) {
+	h := newFirewallHost(t)
+	config := *onlyIPv6Config
+	config.BackendType = "udp"
+	for _, test := range []struct{ table, hook, rules, words string }{
+		{"ip6 t", "input", "", "UDP port 8285"},
+		{"ip6 t", "input", "udp dport 8285 accept", "ICMPv6"},
+		{"inet t", "input", "udp dport 8285 accept; ct state established accept; tcp dport 58 accept", "ICMPv6"},
+		{"ip6 t", "input", "udp dport 8285 accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept", ""},
+		{"inet t", "input", "udp dport 8285 accept; meta l4proto icmpv6 accept", ""},
+		{"ip t", "input", "", ""},
+		{"ip6 t", "forward", "", "the network fd00:5::/48"},
+		{"inet t", "forward", "ip6 saddr fd00:5::/48 accept", ""},
+		{"inet t", "forward", "ip6 saddr fd00:6::/48 accept", "the network fd00:5::/48"},
+		{"ip t", "forward", "", ""},
+	} {
+		h.run("nft", "add table "+test.table+"; add chain "+test.table+" base { type filter hook "+test.hook+" priority 0; policy drop; }")
+		for rule := range strings.SplitSeq(test.rules, "; ") {
+			if rule != "" {
+				h.run("nft", "add rule "+test.table+" base "+rule)
+			}
+		}
+		f := h.check(&config)
+		if test.words == "" != (f.Verdict == verdictOK) || !strings.Contains(f.Found, test.words) {
+			t.Errorf("%+v: %+v", test, f)
+		}
+		for range 2 { // UDP port and ICMPv6
+			if f.Fix != "" {
+				h.run("sh", "-c", f.Fix)
+				f = h.check(&config)
+			}
+		}
+		if f.Verdict != verdictOK {
+			t.Errorf("%+v: after the fix %+v", test, f)
+		}
+		h.run("nft", "delete table "+test.table)
+	}
+}
+
 func TestFirewallPoliciesOfIPTables(t *testing.T) {
 	h := newFirewallHost(t)
 	for _, test := range []struct{ args, words string }{

@@ -56,7 +56,9 @@ func checkCapabilities() finding {
 func checkUplink(f *facts) finding {
 	switch up := f.uplink; {
 	case f.uplinkErr != nil:
-		return failed("flannel doctor -iface NAME, with a name from: ip -4 addr", "no interface to other hosts: %v", f.uplinkErr)
+		return failed("flannel doctor -iface NAME, with a name from: ip addr", "no interface to other hosts: %v", f.uplinkErr)
+	case f.uplinkLack != nil:
+		return warn("ip -4 addr; ip -4 route", "no interface to other hosts by IPv4: %v", f.uplinkLack)
 	case up.MTU < minUplinkMTU:
 		return warn(fmt.Sprintf("ip link set %s mtu 1500", up.Name), "%s has the MTU %d, which leaves containers less than 1280 bytes", up.Name, up.MTU)
 	default:

@@ -39,7 +39,16 @@ func TestDoctorComparesNetworkWithTheHost(t *testing.T) {
 			t.Errorf("%+v: %+v", test, got)
 		}
 	}
-	if got := checkNetwork(&facts{config: onlyIPv6Config}); got.Verdict != "" {
-		t.Errorf("a network of IPv6 alone: %+v", got)
+	h.AddAddr("cni0", netip.MustParsePrefix("fd00:5:0:7::1/64"))
+	for lease, verdict := range map[string]string{"fd00:5:0:7::/64": verdictOK, "fd00:5:0:8::/64": verdictWarn} {
+		f := &facts{uplink: uplink.Uplink{Name: netnstest.Uplink}, config: onlyIPv6Config}
+		f.report = &status.Report{Snapshot: status.Snapshot{Lease: &status.Lease{IPv6Subnet: netip.MustParsePrefix(lease)}}}
+		var got finding
+		if err := h.Do(func() error { got = checkNetwork(f); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if got.Verdict != verdict || verdict == verdictWarn && (!strings.Contains(got.Found, "fd00:5:0:7::/64 of cni0") || !strings.Contains(got.Fix, "IPv6SubnetMin")) {
+			t.Errorf("%s: %+v", lease, got)
+		}
 	}
 }

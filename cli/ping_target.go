@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,7 +26,12 @@ type destination struct {
 	Subnet   netip.Prefix `json:"subnet"`
 	PublicIP netip.Addr   `json:"public_ip"`
 	Hostname string       `json:"hostname,omitempty"`
+	// other is the host's address of the other family; invalid if there is none.
+	other netip.Addr
 }
+
+// isAt reports whether a is an address of the host.
+func (d destination) isAt(a netip.Addr) bool { return d.PublicIP == a || d.other == a }
 
 func (d destination) host() string {
 	if d.Hostname == "" {
@@ -109,6 +115,11 @@ func (r *resolver) resolve(ctx context.Context, name string) (target, error) {
 	}
 	// Another host may have the same name as this one.
 	others := slices.DeleteFunc(slices.Clone(hosts), func(d destination) bool { return d.Subnet == self.lease.SubnetOf(inet.Of(d.Subnet.Addr())) })
+	if addr, err := netip.ParseAddr(name); err == nil { // the host's subnet of that family, if there is one
+		slices.SortStableFunc(others, func(a, b destination) int {
+			return cmp.Compare(int(inet.Of(a.Subnet.Addr())^inet.Of(addr)), int(inet.Of(b.Subnet.Addr())^inet.Of(addr)))
+		})
+	}
 	if i := slices.IndexFunc(others, match); i >= 0 {
 		f := inet.Of(others[i].Subnet.Addr())
 		if !self.lease.SubnetOf(f).IsValid() {
@@ -148,7 +159,7 @@ func addressMatcher(name string, self membership) (func(destination) bool, error
 	case self.lease.SubnetOf(inet.Of(addr)).Contains(addr), addr == self.lease.Attrs.Addr(inet.Of(addr)):
 		return nil, fmt.Errorf("%v is an address of this host: the overlay does not carry its packets", addr)
 	}
-	return func(d destination) bool { return d.PublicIP == addr || d.Subnet.Contains(addr) }, nil
+	return func(d destination) bool { return d.isAt(addr) || d.Subnet.Contains(addr) }, nil
 }
 
 func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
@@ -157,7 +168,11 @@ func (r *resolver) leases(ctx context.Context) (all []destination, err error) {
 		for _, f := range inet.Families { // of a host's subnets, the IPv4 one is found first
 			for _, l := range leases {
 				if p := l.SubnetOf(f); p.IsValid() {
-					all = append(all, destination{p, l.Attrs.HostAddr(), l.Attrs.Hostname})
+					d := destination{Subnet: p, PublicIP: l.Attrs.Addr(f), Hostname: l.Attrs.Hostname, other: l.Attrs.Addr(f.Other())}
+					if !d.PublicIP.IsValid() {
+						d.PublicIP, d.other = d.other, netip.Addr{}
+					}
+					all = append(all, d)
 				}
 			}
 		}
@@ -173,6 +188,6 @@ func dnsMatcher(ctx context.Context, name string) (func(destination) bool, error
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	return func(d destination) bool {
-		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == d.PublicIP })
+		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return d.isAt(a.Unmap()) })
 	}, err
 }

@@ -129,6 +129,41 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 	}
 }
 
+// A host without a free IPv6 subnet gets one when there is one. Its network goes on
+// until then.
+func TestMissingIPv6SubnetIsSought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.SetConfig([]byte(strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)))
+		const other = "10.5.9.0-24&fd00:5:0:1::-64"
+		r.store.Put(other, []byte(`{"PublicIP":"192.0.2.9"}`), 0)
+		r.findable(eth0v6)
+		m := r.join()
+		own := m.lease.Subnet
+		s := r.supervise(m)
+		first := r.network()
+		time.Sleep(time.Hour)
+		if n := r.network(); n != nil || first.isClosed() || !strings.Contains(r.problems(), "no IPv6 subnet is free") {
+			t.Fatalf("the network is %+v, with the problems %q", n, r.problems())
+		}
+		if err := r.store.Delete(t.Context(), r.stored(netip.MustParsePrefix("10.5.9.0/24"))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lackingMost * 2)
+		n := r.network()
+		if n == nil || n.lease.Subnet != own || n.lease.IPv6Subnet != netip.MustParsePrefix("fd00:5:0:1::/64") {
+			t.Fatalf("the network is %+v", n)
+		}
+		if got := r.problems(); got != "" {
+			t.Errorf("problems are %q", got)
+		}
+		s.stop()
+		if err := <-s.ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A start waits for IPv4 at first, then takes the family that is there; an uplink
 // that appears later is used.
 func TestUplinkOfEitherFamily(t *testing.T) {

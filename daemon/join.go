@@ -37,6 +37,9 @@ type membership struct {
 	lease   subnet.Lease
 	// synced: a network has had its first full set of peers.
 	synced bool
+	// lacking counts how often in turn the lease was acquired without a part that it
+	// should have; 0 if it is complete.
+	lacking int
 	// formerIPs are the public IPs that this host had before with this lease.
 	formerIPs []netip.Addr
 	// formerNetworks are the other networks of earlier runs that are known.
@@ -207,6 +210,7 @@ func (j *joiner) leaveMissingOut(m *membership, reason string) {
 	for _, f := range j.state.get().inside(m.config) {
 		if !m.lease.SubnetOf(f).IsValid() {
 			j.state.update(func(s *progress) { s.without[f] = reason })
+			m.lacking++
 		}
 	}
 }
@@ -297,10 +301,13 @@ func (j *joiner) takeLease(ctx context.Context, m *membership, last lastRun, tim
 	m.lease = lease
 	if slices.Contains(j.state.get().inside(m.config), inet.IPv6) && !lease.IPv6Subnet.IsValid() {
 		j.leaveIPv6Out(m.config, errNoIPv6Subnet)
+		m.lacking++
 		if err := j.makeBackend(m); err != nil {
 			return err
 		}
 		m.lease.Attrs = j.attrs(m) // the first renewal writes them
+	} else {
+		m.lacking = 0
 	}
 	return nil
 }
@@ -315,7 +322,7 @@ func (j *joiner) attrs(m *membership) subnet.Attrs {
 }
 
 // errNoIPv6Subnet is why a host of a network of both families has no IPv6 subnet.
-var errNoIPv6Subnet = errors.New("no IPv6 subnet is free; release those of hosts that do not come back (flannel release), or hand out more (IPv6SubnetMin, IPv6SubnetMax, IPv6SubnetLen), then restart flannel on this host")
+var errNoIPv6Subnet = errors.New("no IPv6 subnet is free; release those of hosts that do not come back (flannel release), or hand out more (IPv6SubnetMin, IPv6SubnetMax); flannel tries again after some minutes")
 
 // hints describes which subnets this host can use beside its own networks. It
 // returns an error if it can use none of a family.

@@ -124,14 +124,18 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 	}
 	// adapt needs that nothing else writes the lease, and that packets flow.
 	return runTogether(ctx, network.Run, func(ctx context.Context) error {
-		return r.joiner.adapt(ctx, m, r.control(ctx, m, network))
+		for {
+			if err := r.joiner.adapt(ctx, m, r.control(ctx, m, network)); !errors.Is(err, errStillLacking) {
+				return err
+			}
+		}
 	})
 }
 
 // control keeps the lease, and follows store and host, until one task ends or ctx
 // does.
 func (r *runner) control(ctx context.Context, m *membership, network backend.Network) error {
-	tasks := []task{m.renew, m.manager.WatchConfig, r.watchUplinks(m),
+	tasks := []task{m.renew, m.manager.WatchConfig, m.awaitAttempt, r.watchUplinks(m),
 		beside("offloads are not probed", func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) }),
 		func(ctx context.Context) error { return r.watchPeers(ctx, m, network) }}
 	for _, f := range r.state.get().inside(m.config) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	log "github.com/golang/glog"
 
@@ -108,12 +110,44 @@ func isAdapted(err error) bool {
 	return ok
 }
 
+const (
+	// lackingLeast is the least time before the first attempt to get a part that the
+	// lease lacks. It doubles up to lackingMost: each attempt reads all leases. Up to
+	// half of it is added at random.
+	lackingLeast = time.Minute
+	lackingMost  = 16 * time.Minute
+)
+
+// errLacking ends control when it is time to get the part that the lease lacks.
+var errLacking = errors.New("the lease lacks a subnet")
+
+// errStillLacking: the attempt has changed nothing, and the network goes on.
+var errStillLacking = errors.New("the lease still lacks a subnet")
+
+// awaitAttempt returns errLacking when it is time for another attempt, and nil when ctx
+// ends.
+func (m *membership) awaitAttempt(ctx context.Context) error {
+	if m.lacking == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	pause := min(lackingLeast<<min(m.lacking-1, 10), lackingMost)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(pause + rand.N(pause/2)):
+		return errLacking
+	}
+}
+
 // adapt prepares m for a changed configuration, or replaces a part of the lease that
-// is lost. The network runs on meanwhile, and nothing keeps the lease; adapt waits
-// for the store. It returns *adaptedError then, and any other reason as it is.
+// is lost or was never there. The network runs on meanwhile, and nothing keeps the lease;
+// adapt waits for the store. It returns *adaptedError then, errStillLacking if nothing
+// has changed, and any other reason as it is.
 func (j *joiner) adapt(ctx context.Context, m *membership, reason error) error {
 	change, changed := errors.AsType[*subnet.ConfigChangedError](reason)
-	if !changed && !errors.Is(reason, subnet.ErrPartLost) || ctx.Err() != nil {
+	lacking := errors.Is(reason, errLacking)
+	if !changed && !lacking && !errors.Is(reason, subnet.ErrPartLost) || ctx.Err() != nil {
 		return reason
 	}
 	log.Infof("adapt to a change subnet=%s reason=%q", m.lease.Subnets(), reason)
@@ -133,6 +167,11 @@ func (j *joiner) adapt(ctx context.Context, m *membership, reason error) error {
 	}
 	if err := j.takeLease(ctx, &next, lastRun{checkpoint: &checkpoint{Lease: m.lease}}, 0); err != nil {
 		return fmt.Errorf("adapt to a change: %w", err)
+	}
+	if lacking && next.lease.Key() == m.lease.Key() {
+		m.lease, m.lacking = next.lease, next.lacking
+		j.adopt(m) // of the present network, which goes on
+		return errStillLacking
 	}
 	*m = next
 	return &adaptedError{reason}

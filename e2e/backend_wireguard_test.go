@@ -269,37 +269,9 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	}
 	hand := c.byHand("hand", fmt.Sprintf(`{"PublicIP":"%%v","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":%q,"Port":51820}}`, key.PublicKey()))
 
-	binary := filepath.Join(t.TempDir(), "wireguard-go")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "golang.zx2c4.com/wireguard").CombinedOutput(); err != nil {
-		t.Fatalf("build wireguard-go: %v\n%s", err, out)
-	}
-	// Its control socket is named after the interface, in one folder for all
-	// network namespaces.
-	device := fmt.Sprintf("wg%d", os.Getpid())
-	plain := hand.Command(context.Background(), binary, "-f", device)
-	if err := plain.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
-		_ = plain.Wait()
-	})
 	_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
-	secret := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(secret, []byte(key.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "wireguard-go takes its configuration", func() error {
-		out, err := output(t, hand.Host, "wg", "set", device, "private-key", secret, "listen-port", "51820",
-			"peer", v.BackendData.PublicKey, "endpoint", fmt.Sprintf("%v:51820", v.PublicIP), "allowed-ips", a.subnet().String())
-		if err != nil {
-			return fmt.Errorf("wg set: %w: %s", err, out)
-		}
-		return nil
-	})
-	hand.SetMTU(device, 1420)
+	device := hand.startWireGuard(key, 51820, v.BackendData.PublicKey, netip.AddrPortFrom(v.PublicIP, 51820), a.subnet())
 	hand.AddAddr(device, netip.PrefixFrom(handSubnet.Addr(), 32))
-	hand.Up(device)
 	hand.AddRoute(network, netip.Addr{}, device)
 	c.awaitPair(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
@@ -309,6 +281,43 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	if fields := strings.Fields(out); err != nil || len(fields) != 2 || fields[0] != v.BackendData.PublicKey || fields[1] == "0" {
 		t.Errorf("wg show: %q, %v, want a session with %s", out, err, v.BackendData.PublicKey)
 	}
+}
+
+// startWireGuard runs wireguard-go on the node with a peer that wg(8) sets, and returns
+// its device.
+func (n *node) startWireGuard(key wgtypes.Key, port int, peer string, endpoint netip.AddrPort, allowed netip.Prefix) (device string) {
+	t := n.t
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "wireguard-go")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "golang.zx2c4.com/wireguard").CombinedOutput(); err != nil {
+		t.Fatalf("build wireguard-go: %v\n%s", err, out)
+	}
+	// Its control socket is named after the interface, in one folder for all
+	// network namespaces.
+	device = fmt.Sprintf("wg%d-%d", os.Getpid(), port)
+	plain := n.Command(context.Background(), binary, "-f", device)
+	if err := plain.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
+		_ = plain.Wait()
+	})
+	secret := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(secret, []byte(key.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "wireguard-go takes its configuration", func() error {
+		out, err := output(t, n.Host, "wg", "set", device, "private-key", secret, "listen-port", fmt.Sprint(port),
+			"peer", peer, "endpoint", endpoint.String(), "allowed-ips", allowed.String())
+		if err != nil {
+			return fmt.Errorf("wg set: %w: %s", err, out)
+		}
+		return nil
+	})
+	n.SetMTU(device, 1420)
+	n.Up(device)
+	return device
 }
 
 // A host goes from the kernel's WireGuard to the one in user space and back. The device

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,54 +58,44 @@ func (n *node) cniConf() []byte {
 
 // Containers that CNI's bridge plugin connects on two hosts talk to each other
 // under their own addresses, and to the world outside under their host's.
-func TestCNI(t *testing.T) { overEachDataPath(t, testCNI) }
+func TestCNI(t *testing.T) {
+	overEachDataPath(t, func(t *testing.T, dataPath string) { testCNI(t, "4", "-ip-masq", dataPath) })
+}
 
-func testCNI(t *testing.T, dataPath string) {
+// With IPv6 they do so in both families. A private IPv6 network is masqueraded as -ip-masq
+// says, unless a flag of its own says otherwise.
+func TestCNIOfBothFamilies(t *testing.T) {
+	for name, args := range map[string][]string{"masqueraded": {"-ip-masq"}, "IPv4 alone masqueraded": {"-ip-masq", "-ip-masq-ipv6=false"}} {
+		t.Run(name, func(t *testing.T) { testCNI(t, "46", args...) })
+	}
+}
+
+func testCNI(t *testing.T, inside string, args ...string) {
 	c := newCluster(t, "3")
+	c.configure(familyConfig(inside, `{"Type": "udp"}`))
 	guest := buildGuest(t)
 	serveOn(t, c.lab.Router(), guest)
 	var nodes [2]*node
 	var confs [2][]byte
-	var addrs [2]netip.Addr
+	var addrs [2][]netip.Addr
 	for i, name := range []string{"a", "b"} {
-		n := c.node(name, "-ip-masq", dataPath)
+		n := c.dualNode(name, args...)
 		n.join()
 		n.Sysctl("net.ipv4.ip_forward", "1")
+		n.Sysctl("net.ipv6.conf.all.forwarding", "1")
 		nodes[i], confs[i] = n, n.cniConf()
 		n.container = c.lab.Namespace(name + "-cni")
-		out, err := n.cniPlugin("ADD", confs[i], n.container)
-		var result struct {
-			IPs []struct{ Address netip.Prefix }
-		}
-		if err == nil {
-			err = json.Unmarshal(out, &result)
-		}
-		if err != nil || len(result.IPs) != 1 {
-			t.Fatalf("CNI_COMMAND=ADD on host %s: %v\n%s", name, err, out)
-		}
-		addrs[i] = result.IPs[0].Address.Addr()
-		if !n.subnet().Contains(addrs[i]) {
-			t.Fatalf("the container on host %s has the address %v, not of %v", name, addrs[i], n.subnet())
-		}
+		n.container.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+		addrs[i] = n.addByCNI(confs[i], len(inside))
 		serveOn(t, n.container, guest)
 	}
 	nodes[0].awaitPeer(nodes[1].subnet(), nodes[1].Addr().Addr())
-	outside := net.JoinHostPort(c.lab.Router().Addr().Addr().String(), guestPort)
-	for i, n := range nodes {
-		peer := net.JoinHostPort(addrs[1-i].String(), guestPort)
-		for _, args := range [][]string{
-			{"udp", peer, fmt.Sprint(n.mtu() - ipv4Header - udpHeader)},
-			{"udp", peer, "60000", "fragment"},
-		} {
-			if out, err := output(t, n.container, guest, args...); err != nil {
-				t.Errorf("host %s: guest %v: %v\n%s", n.Name(), args, err, out)
-			}
+	for f, from := range addrs[0] {
+		if from.Is6() {
+			nodes[0].awaitPeer(nodes[1].ipv6Subnet(), nodes[1].IPv6Addr().Addr())
 		}
-		for addr, want := range map[string]netip.Addr{peer: addrs[i], outside: n.Addr().Addr()} {
-			seen, err := output(t, n.container, guest, "tcp", addr, fmt.Sprint(4<<20))
-			if err != nil || strings.TrimSpace(seen) != want.String() {
-				t.Errorf("%s sees the container of host %s as %q, %v; want %v", addr, n.Name(), seen, err, want)
-			}
+		for i, n := range nodes {
+			c.talkByCNI(n, guest, addrs[i][f], addrs[1-i][f], !slices.Contains(args, "-ip-masq-ipv6=false"))
 		}
 	}
 	for i, n := range nodes {
@@ -113,6 +104,58 @@ func testCNI(t *testing.T, dataPath string) {
 		}
 		if n.container.HasLink("eth0") {
 			t.Errorf("host %s: the container still has its interface", n.Name())
+		}
+	}
+}
+
+// addByCNI connects the container, and returns its addresses, the IPv4 one first.
+func (n *node) addByCNI(conf []byte, want int) (addrs []netip.Addr) {
+	n.t.Helper()
+	out, err := n.cniPlugin("ADD", conf, n.container)
+	var result struct {
+		IPs []struct{ Address netip.Prefix }
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &result)
+	}
+	if err != nil || len(result.IPs) != want {
+		n.t.Fatalf("CNI_COMMAND=ADD on host %s: %v\n%s", n.Name(), err, out)
+	}
+	for _, ip := range result.IPs {
+		a := ip.Address.Addr()
+		if !n.subnet().Contains(a) && !n.ipv6Subnet().Contains(a) {
+			n.t.Fatalf("the container on host %s has the address %v, not of %v or %v", n.Name(), a, n.subnet(), n.ipv6Subnet())
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs
+}
+
+// talkByCNI sends from a node's container, which has the address own, to a container on
+// another host and to the world outside.
+func (c *cluster) talkByCNI(n *node, guest string, own, other netip.Addr, masqueradesIPv6 bool) {
+	c.t.Helper()
+	peer := net.JoinHostPort(other.String(), guestPort)
+	ipHeader, router, host := ipv4Header, c.lab.Router().Addr().Addr(), n.Addr().Addr()
+	if own.Is6() {
+		ipHeader, router, host = ipv6Header, c.lab.Router().IPv6Addr().Addr(), n.IPv6Addr().Addr()
+		if !masqueradesIPv6 {
+			host = own
+			c.lab.Router().AddRoute(netip.PrefixFrom(own, 64).Masked(), n.IPv6Addr().Addr(), "")
+		}
+	}
+	for _, args := range [][]string{
+		{"udp", peer, fmt.Sprint(n.mtu() - ipHeader - udpHeader)},
+		{"udp", peer, "60000", "fragment"},
+	} {
+		if out, err := output(n.t, n.container, guest, args...); err != nil {
+			n.t.Errorf("host %s: guest %v: %v\n%s", n.Name(), args, err, out)
+		}
+	}
+	for addr, want := range map[string]netip.Addr{peer: own, net.JoinHostPort(router.String(), guestPort): host} {
+		seen, err := output(n.t, n.container, guest, "tcp", addr, fmt.Sprint(4<<20))
+		if err != nil || strings.TrimSpace(seen) != want.String() {
+			n.t.Errorf("%s sees the container of host %s as %q, %v; want %v", addr, n.Name(), seen, err, want)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,9 +38,9 @@ type dockerHost struct {
 	log *logBuffer
 }
 
-// startDocker runs the drop-in's ExecStart. containerd, its shims and the containers
-// end with the daemon.
-func (n *node) startDocker() *dockerHost {
+// startDocker runs the drop-in's ExecStart with more options. containerd, its shims and
+// the containers end with the daemon.
+func (n *node) startDocker(options ...string) *dockerHost {
 	n.t.Helper()
 	// A socket's path has at most 108 bytes.
 	dir, err := os.MkdirTemp("", "docker-")
@@ -65,7 +66,7 @@ func (n *node) startDocker() *dockerHost {
 			n.t.Logf("log of dockerd on host %s:\n%s", n.Name(), h.log)
 		}
 	})
-	e := n.Enclose(h.log, "unshare", append(args, start[1:]...)...)
+	e := n.Enclose(h.log, "unshare", slices.Concat(args, start[1:], options)...)
 	eventually(n.t, "dockerd on host "+n.Name()+" answers", func() error {
 		select {
 		case <-e.Ended():

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -91,6 +93,70 @@ func testDocker(t *testing.T, dataPath string) {
 			}
 		}
 	}
+}
+
+// With Docker's options for IPv6, containers on two hosts talk by both families. The
+// world outside sees them under their host's address.
+func TestDockerOfBothFamilies(t *testing.T) {
+	c := newCluster(t, "3")
+	c.configure(familyConfig("46", `{"Type": "udp"}`))
+	guest := buildGuest(t)
+	image := guestImage(t, guest)
+	serveOn(t, c.lab.Router(), guest)
+	var hosts [2]*dockerHost
+	var served [2]string
+	for i, name := range []string{"a", "b"} {
+		n := c.dualNode(name, "-ip-masq")
+		n.join()
+		hosts[i] = n.startDocker(n.dockerOptsForIPv6()...)
+		hosts[i].docker("import", `--change=ENTRYPOINT ["/guest"]`, image, "guest")
+		hosts[i].acceptOverlay()
+		hosts[i].serve("server")
+		served[i] = hosts[i].docker("inspect", "--format={{.NetworkSettings.GlobalIPv6Address}}", "server")
+		if addr, err := netip.ParseAddr(served[i]); err != nil || !n.ipv6Subnet().Contains(addr) {
+			t.Fatalf("the container on host %s has the address %q, not of %v", name, served[i], n.ipv6Subnet())
+		}
+	}
+	hosts[0].awaitPeer(hosts[1].ipv6Subnet(), hosts[1].IPv6Addr().Addr())
+	for i, from := range hosts {
+		peer := net.JoinHostPort(served[1-i], guestPort)
+		for _, args := range [][]string{
+			{"udp", peer, fmt.Sprint(from.mtu() - ipv6Header - udpHeader)},
+			{"udp", peer, "60000", "fragment"},
+		} {
+			if _, err := from.talk(args...); err != nil {
+				t.Error(err)
+			}
+		}
+		if seen, err := from.talk("tcp", peer, fmt.Sprint(4<<20)); err != nil {
+			t.Error(err)
+		} else if addr, err := netip.ParseAddr(seen); err != nil || !from.ipv6Subnet().Contains(addr) {
+			t.Errorf("a container of host %s is seen under the address %s", from.Name(), seen)
+		}
+		outside := net.JoinHostPort(c.lab.Router().IPv6Addr().Addr().String(), guestPort)
+		if seen, err := from.talk("tcp", outside, fmt.Sprint(1<<20)); err != nil || seen != from.IPv6Addr().Addr().String() {
+			t.Errorf("outside sees a container of host %s under the address %q, %v", from.Name(), seen, err)
+		}
+	}
+}
+
+// dockerOptsForIPv6 are the options of "flannel docker-opts" that the drop-in has not.
+func (n *node) dockerOptsForIPv6() (options []string) {
+	n.t.Helper()
+	file := filepath.Join(n.t.TempDir(), "opts")
+	if out, err := output(n.t, n.Host, programs.flannel, "docker-opts", "-i", "-f="+n.envFile, "-d="+file); err != nil {
+		n.t.Fatalf("flannel docker-opts: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, option, _ := strings.Cut(strings.TrimSpace(line), "="); strings.Contains(name, "V6") {
+			options = append(options, strings.Trim(option, `"`))
+		}
+	}
+	return options
 }
 
 // Docker drops connections from other hosts to its containers by the policy of

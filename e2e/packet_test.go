@@ -17,6 +17,7 @@ import (
 
 const (
 	ipv4Header = 20
+	ipv6Header = 40
 	udpHeader  = 8
 )
 

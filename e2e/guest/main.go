@@ -136,19 +136,23 @@ func payload(size int) []byte {
 }
 
 func sendDatagram(ctx context.Context, addr string, size int, fragment bool) error {
-	d := net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) (err error) {
+	d := net.Dialer{Timeout: timeout, Control: func(network, _ string, c syscall.RawConn) (err error) {
 		mode := unix.IP_PMTUDISC_DO // a packet above the path's MTU is an error
 		if fragment {
 			mode = unix.IP_PMTUDISC_DONT
 		}
+		level, option := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+		if network == "udp6" { // the modes have the same values
+			level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+		}
 		if e := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
+			err = unix.SetsockoptInt(int(fd), level, option, mode)
 		}); e != nil {
 			return e
 		}
 		return err
 	}}
-	c, err := d.DialContext(ctx, "udp4", addr)
+	c, err := d.DialContext(ctx, "udp", addr)
 	if err != nil {
 		return err
 	}

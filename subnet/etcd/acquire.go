@@ -31,7 +31,7 @@ func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.H
 	l, err := backoff.Retry(ctx, "acquire subnet", func() (subnet.Lease, error) {
 		l, err := a.attempt(ctx)
 		switch {
-		case errors.Is(err, subnet.ErrFull) || errors.Is(err, subnet.ErrAddressInUse) || errors.Is(err, subnet.ErrCloned):
+		case slices.ContainsFunc(final, func(target error) bool { return errors.Is(err, target) }):
 			err = backoff.Permanent(err)
 		case err != nil && hints.StoreTimeout > 0 && time.Since(a.answered) >= hints.StoreTimeout:
 			err = backoff.Permanent(fmt.Errorf("%w: %w", subnet.ErrStoreTimeout, err))
@@ -43,6 +43,9 @@ func (h *Holder) Acquire(ctx context.Context, attrs subnet.Attrs, hints subnet.H
 	}
 	return l, nil
 }
+
+// final are the errors of Acquire that another attempt does not change.
+var final = []error{subnet.ErrFull, subnet.ErrAddressInUse, subnet.ErrCloned, errors.ErrUnsupported}
 
 // errYielded: we deleted a lease of ours that overlaps an older one.
 var errYielded = fmt.Errorf("gave way to an older lease: %w", subnet.ErrConflict)

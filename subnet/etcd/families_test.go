@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
+	"github.com/coreos/flannel/subnet/etcd"
 	"github.com/coreos/flannel/subnet/subnettest"
 )
 
@@ -252,5 +254,26 @@ func TestAcquireOnlyIPv6(t *testing.T) {
 			t.Errorf("told of %v", events)
 		}
 		h.End(t)
+	})
+}
+
+// oneKeyAtATime is a store without Move.
+type oneKeyAtATime struct{ *subnettest.Fake }
+
+func (oneKeyAtATime) Move(context.Context, subnet.Lease, subnet.Lease, time.Duration) (subnet.Lease, error) {
+	return subnet.Lease{}, errors.ErrUnsupported
+}
+
+// A store that cannot move a lease gets one attempt.
+func TestAcquireWithoutMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, attrs := subnettest.NewFake(), dualNode("192.0.2.1", "2001:db8::1", "a")
+		acquire(t, fake, dual16, attrs, subnet.Hints{Without: []inet.Family{inet.IPv6}})
+		k := oneKeyAtATime{fake}
+		h := etcd.NewHolder(k, parseConfig(t, dual16), time.Hour)
+		began := time.Now()
+		if l, err := h.Acquire(t.Context(), attrs, subnet.Hints{}, func(error) {}); !errors.Is(err, errors.ErrUnsupported) || time.Since(began) > 0 {
+			t.Errorf("acquired %v, %v, after %v", l, err, time.Since(began))
+		}
 	})
 }

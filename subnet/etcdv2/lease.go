@@ -65,8 +65,8 @@ func (s *Store) Update(ctx context.Context, stored subnet.Lease, a subnet.Attrs,
 }
 
 // Move implements subnet.Keyspace. The v2 API changes one key at a time.
-func (s *Store) Move(context.Context, subnet.Lease, subnet.Lease, time.Duration) (subnet.Lease, error) {
-	return subnet.Lease{}, fmt.Errorf("move a lease with etcd's v2 API: %w", errors.ErrUnsupported)
+func (s *Store) Move(_ context.Context, stored, l subnet.Lease, _ time.Duration) (subnet.Lease, error) {
+	return subnet.Lease{}, fmt.Errorf("move %s to %s: %w: etcd's v2 API cannot do this in one step; delete the former key, or use the v3 API (-etcd-api=3)", s.key(stored), s.key(l), errors.ErrUnsupported)
 }
 
 // Delete implements subnet.Keyspace and subnet.Admin.

@@ -2,6 +2,7 @@ package etcdv3
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 
 	"github.com/coreos/flannel/pkg/inet"
@@ -21,9 +22,6 @@ type value struct {
 
 // encode returns l's value, or an error if key or value do not parse.
 func encode(l subnet.Lease) ([]byte, error) {
-	if _, err := subnet.EncodeLease(l); err != nil {
-		return nil, err
-	}
 	a := l.Attrs
 	v := value{PublicIP: a.PublicIP, BackendType: a.BackendType, BackendData: a.BackendData, BackendV6Data: a.BackendV6Data, Extras: a.Extras}
 	if !a.PublicIP.IsValid() {
@@ -32,5 +30,12 @@ func encode(l subnet.Lease) ([]byte, error) {
 	if a.PublicIPv6.IsValid() {
 		v.PublicIPv6 = &a.PublicIPv6
 	}
-	return json.Marshal(v)
+	encoded, err := json.Marshal(v)
+	if err == nil {
+		_, err = subnet.ParseLease(l.Key(), encoded)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode lease %v: %w", l, err)
+	}
+	return encoded, nil
 }
