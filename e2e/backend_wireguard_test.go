@@ -258,8 +258,46 @@ func TestWireGuardRefusesWrongOptions(t *testing.T) {
 // A host without the program: wireguard-go's own binary, set up with wg(8) after
 // the protocol's description alone.
 func TestWireGuardPeerByHand(t *testing.T) {
+	testWireGuardByHand(t, "auto", func(hand *node) string {
+		binary := filepath.Join(t.TempDir(), "wireguard-go")
+		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "golang.zx2c4.com/wireguard").CombinedOutput(); err != nil {
+			t.Fatalf("build wireguard-go: %v\n%s", err, out)
+		}
+		// Its control socket is named after the interface, in one folder for all
+		// network namespaces.
+		device := fmt.Sprintf("wg%d", os.Getpid())
+		plain := hand.Command(context.Background(), binary, "-f", device)
+		if err := plain.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
+			_ = plain.Wait()
+		})
+		return device
+	})
+}
+
+// The same with a device of the kernel, for either implementation on our side.
+func TestWireGuardKernelPeerByHand(t *testing.T) {
+	all := wireguards(t)
+	if !slices.Contains(all, "kernel") {
+		return
+	}
+	for _, datapath := range all {
+		t.Run(datapath, func(t *testing.T) {
+			testWireGuardByHand(t, datapath, func(hand *node) string {
+				hand.run("ip", "link", "add", "wg0", "type", "wireguard")
+				return "wg0"
+			})
+		})
+	}
+}
+
+// testWireGuardByHand sets up the device that makeDevice makes on a host by hand.
+func testWireGuardByHand(t *testing.T, datapath string, makeDevice func(hand *node) string) {
 	c := newCluster(t, "3")
-	c.use(`{"Type": "wireguard"}`)
+	c.use(`{"Type": "wireguard", "Datapath": "` + datapath + `"}`)
 	a := c.node("a")
 	a.join()
 	a.addContainer()
@@ -268,28 +306,13 @@ func TestWireGuardPeerByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	hand := c.byHand("hand", fmt.Sprintf(`{"PublicIP":"%%v","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":%q,"Port":51820}}`, key.PublicKey()))
-
-	binary := filepath.Join(t.TempDir(), "wireguard-go")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "golang.zx2c4.com/wireguard").CombinedOutput(); err != nil {
-		t.Fatalf("build wireguard-go: %v\n%s", err, out)
-	}
-	// Its control socket is named after the interface, in one folder for all
-	// network namespaces.
-	device := fmt.Sprintf("wg%d", os.Getpid())
-	plain := hand.Command(context.Background(), binary, "-f", device)
-	if err := plain.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
-		_ = plain.Wait()
-	})
+	device := makeDevice(hand)
 	_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
 	secret := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(secret, []byte(key.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "wireguard-go takes its configuration", func() error {
+	eventually(t, "the device takes its configuration", func() error {
 		out, err := output(t, hand.Host, "wg", "set", device, "private-key", secret, "listen-port", "51820",
 			"peer", v.BackendData.PublicKey, "endpoint", fmt.Sprintf("%v:51820", v.PublicIP), "allowed-ips", a.subnet().String())
 		if err != nil {

@@ -24,6 +24,9 @@ var (
 	Bond             = Feature{"bonds", "CONFIG_BONDING"}
 	Bridge           = Feature{"bridges", "CONFIG_BRIDGE"}
 	FDBFlush         = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
+	Flowtable        = Feature{"flowtables of nftables", "CONFIG_NF_FLOW_TABLE"}
+	GRE              = Feature{"tunnels of GRE", "CONFIG_NET_IPGRE"}
+	IPIP             = Feature{"tunnels of IPIP", "CONFIG_NET_IPIP"}
 	IPVLAN           = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables   = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle     = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
