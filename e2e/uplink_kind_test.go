@@ -54,8 +54,8 @@ func tunnelOf(kind string, needs netnstest.Feature) uplinkKind {
 	}}
 }
 
-// make makes the interface on a host of the pair, number 1 or 2.
-func (k uplinkKind) make(t *testing.T, h *netnstest.Host, number int) (out string, err error) {
+// makeOn makes the interface on a host of the pair, number 1 or 2.
+func (k uplinkKind) makeOn(t *testing.T, h *netnstest.Host, number int) (out string, err error) {
 	t.Helper()
 	numbers := strings.NewReplacer("OWN", fmt.Sprint(number), "PEER", fmt.Sprint(3-number))
 	for _, command := range k.commands {
@@ -75,7 +75,7 @@ func kindsHere(t *testing.T) []uplinkKind {
 	for i, kind := range uplinkKinds {
 		h := lab.Host(fmt.Sprint("probe", i))
 		lab.Wire(h, wire, lab.Router(), fmt.Sprint("probe", i), 0)
-		out, err := kind.make(t, h, 1)
+		out, err := kind.makeOn(t, h, 1)
 		switch {
 		case err == nil:
 			here = append(here, kind)
@@ -108,7 +108,7 @@ func (k uplinkKind) test(t *testing.T, backend, config string) {
 	a, b := c.node("a", "-iface=top0"), c.node("b", "-iface=top0")
 	c.lab.Wire(a.Host, wire, b.Host, wire, 0)
 	for i, n := range []*node{a, b} {
-		if out, err := k.make(t, n.Host, 1+i); err != nil {
+		if out, err := k.makeOn(t, n.Host, 1+i); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		n.AddAddr("top0", netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 90, byte(1 + i)}), 24))
