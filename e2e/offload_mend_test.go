@@ -26,17 +26,21 @@ var mendable = map[string]func(packetfault.Header) []packetfault.Part{
 // with the link without the fault. netem sets the rate, since a link without one is as
 // fast as the processor.
 func TestOffloadRepairMends(t *testing.T) {
+	netnstest.Require(t)
+	probe := netnstest.New(t).Host("probe")
+	if out, err := output(t, probe, "tc", slowLink("eth0")...); err != nil {
+		if !strings.Contains(out, "qdisc kind is unknown") {
+			t.Fatalf("tc: %v\n%s", err, out)
+		}
+		netnstest.Netem.Missing(t, out)
+		return
+	}
 	for _, p := range offloadPaths {
 		for name, condition := range mendable {
 			t.Run(p.backend+" "+name, func(t *testing.T) {
 				c, a, b, _ := offloadPair(t, p, "-offload-repair")
 				port := fmt.Sprintf("port%d", b.Addr().Addr().As4()[3])
-				out, err := output(t, c.lab.Router(), "tc", strings.Fields("qdisc add dev "+port+" root netem rate 40mbit limit 100")...)
-				if err != nil && strings.Contains(out, "qdisc kind is unknown") {
-					netnstest.Netem.Missing(t, out)
-					return
-				}
-				if err != nil {
+				if out, err := output(t, c.lab.Router(), "tc", slowLink(port)...); err != nil {
 					t.Fatalf("tc: %v\n%s", err, out)
 				}
 				healthy := throughput(t, a.container, b.container, b.containerAddr())
@@ -50,6 +54,11 @@ func TestOffloadRepairMends(t *testing.T) {
 			})
 		}
 	}
+}
+
+// slowLink has the arguments of tc that limit what a device sends.
+func slowLink(device string) []string {
+	return strings.Fields("qdisc add dev " + device + " root netem rate 40mbit limit 100")
 }
 
 // throughput is that of one connection of TCP, in bits per second.
