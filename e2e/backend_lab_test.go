@@ -80,6 +80,13 @@ func (tr *trio) transferAll() {
 
 func transfer(t *testing.T, from, to *netnstest.Host, addr netip.Addr) error {
 	t.Helper()
+	_, err := iperf3(t, from, to, addr, "-n", "8M")
+	return err
+}
+
+// iperf3 runs a client and its server, and returns what the client prints.
+func iperf3(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...string) (out string, err error) {
+	t.Helper()
 	server := to.Command(t.Context(), "iperf3", "-s", "-1", "--forceflush")
 	log := &logBuffer{}
 	server.Stdout, server.Stderr = log, log
@@ -92,13 +99,13 @@ func transfer(t *testing.T, from, to *netnstest.Host, addr netip.Addr) error {
 		}
 		return nil
 	})
-	out, err := output(t, from, "iperf3", "-c", addr.String(), "-n", "8M")
+	out, err = output(t, from, "iperf3", append([]string{"-c", addr.String()}, args...)...)
 	if err != nil {
 		err = fmt.Errorf("iperf3: %w\n%s", err, out)
 		_ = server.Process.Kill() // it waits for a client that has failed
 	}
 	_ = server.Wait()
-	return err
+	return out, err
 }
 
 // undisturbed pings from the first container to the second, a hundred times a

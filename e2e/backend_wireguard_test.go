@@ -258,8 +258,29 @@ func TestWireGuardRefusesWrongOptions(t *testing.T) {
 // A host without the program: wireguard-go's own binary, set up with wg(8) after
 // the protocol's description alone.
 func TestWireGuardPeerByHand(t *testing.T) {
+	testWireGuardByHand(t, "auto", func(hand *node) string { return hand.runWireGuardGo(51820) })
+}
+
+// The same with a device of the kernel, for either implementation on our side.
+func TestWireGuardKernelPeerByHand(t *testing.T) {
+	all := wireguards(t)
+	if !slices.Contains(all, "kernel") {
+		return
+	}
+	for _, datapath := range all {
+		t.Run(datapath, func(t *testing.T) {
+			testWireGuardByHand(t, datapath, func(hand *node) string {
+				hand.run("ip", "link", "add", "wg0", "type", "wireguard")
+				return "wg0"
+			})
+		})
+	}
+}
+
+// testWireGuardByHand sets up the device that makeDevice makes on a host by hand.
+func testWireGuardByHand(t *testing.T, datapath string, makeDevice func(hand *node) string) {
 	c := newCluster(t, "3")
-	c.use(`{"Type": "wireguard"}`)
+	c.use(`{"Type": "wireguard", "Datapath": "` + datapath + `"}`)
 	a := c.node("a")
 	a.join()
 	a.addContainer()
@@ -269,8 +290,9 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	}
 	hand := c.byHand("hand", fmt.Sprintf(`{"PublicIP":"%%v","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":%q,"Port":51820}}`, key.PublicKey()))
 
+	device := makeDevice(hand)
 	_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
-	device := hand.startWireGuard(key, 51820, v.BackendData.PublicKey, netip.AddrPortFrom(v.PublicIP, 51820), a.subnet())
+	hand.setWireGuard(device, key, 51820, v.BackendData.PublicKey, netip.AddrPortFrom(v.PublicIP, 51820), a.subnet())
 	hand.AddAddr(device, netip.PrefixFrom(handSubnet.Addr(), 32))
 	hand.AddRoute(network, netip.Addr{}, device)
 	c.awaitPair(a, hand)
@@ -283,9 +305,9 @@ func TestWireGuardPeerByHand(t *testing.T) {
 	}
 }
 
-// startWireGuard runs wireguard-go on the node with a peer that wg(8) sets, and returns
-// its device.
-func (n *node) startWireGuard(key wgtypes.Key, port int, peer string, endpoint netip.AddrPort, allowed netip.Prefix) (device string) {
+// runWireGuardGo runs wireguard-go on the node and returns its device, whose name has
+// the port in it.
+func (n *node) runWireGuardGo(port int) (device string) {
 	t := n.t
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "wireguard-go")
@@ -303,11 +325,18 @@ func (n *node) startWireGuard(key wgtypes.Key, port int, peer string, endpoint n
 		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
 		_ = plain.Wait()
 	})
+	return device
+}
+
+// setWireGuard gives a device its key, port and one peer by wg(8).
+func (n *node) setWireGuard(device string, key wgtypes.Key, port int, peer string, endpoint netip.AddrPort, allowed netip.Prefix) {
+	t := n.t
+	t.Helper()
 	secret := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(secret, []byte(key.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "wireguard-go takes its configuration", func() error {
+	eventually(t, "the device takes its configuration", func() error {
 		out, err := output(t, n.Host, "wg", "set", device, "private-key", secret, "listen-port", fmt.Sprint(port),
 			"peer", peer, "endpoint", endpoint.String(), "allowed-ips", allowed.String())
 		if err != nil {
@@ -317,7 +346,6 @@ func (n *node) startWireGuard(key wgtypes.Key, port int, peer string, endpoint n
 	})
 	n.SetMTU(device, 1420)
 	n.Up(device)
-	return device
 }
 
 // A host goes from the kernel's WireGuard to the one in user space and back. The device

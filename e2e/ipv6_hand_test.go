@@ -101,7 +101,8 @@ func wireguardByHand(t *testing.T, hand, a *node) (string, func(lease6)) {
 	}
 	data := fmt.Sprintf(`"BackendType":"wireguard","BackendData":{"PublicKey":%[1]q,"Port":51820},"BackendV6Data":{"PublicKey":%[1]q,"Port":51821}`, key.PublicKey())
 	return data, func(l lease6) {
-		device := hand.startWireGuard(key, 51821, l.BackendV6Data.PublicKey, netip.AddrPortFrom(l.PublicIPv6, 51821), a.ipv6Subnet())
+		device := hand.runWireGuardGo(51821)
+		hand.setWireGuard(device, key, 51821, l.BackendV6Data.PublicKey, netip.AddrPortFrom(l.PublicIPv6, 51821), a.ipv6Subnet())
 		hand.AddAddr(device, netip.PrefixFrom(handSubnet6.Addr(), 128))
 		hand.AddRoute(netip.MustParsePrefix(ipv6Network), netip.Addr{}, device)
 	}

@@ -141,18 +141,8 @@ func TestOffloadRepair(t *testing.T) {
 			c, a, b, da := offloadPair(t, p, "-offload-repair")
 			before := a.kernelOffloads(t)
 			fault := packetfault.Plant(t, c.lab.Router(), portOfA, packetfault.SuperPacket(), packetfault.Drop())
-			var off string
-			eventually(t, "a switch is off and the fault is gone", func() error {
-				s, err := a.readStatus()
-				if err != nil {
-					return err
-				}
-				if s.Backend.OffloadSwitch.Feature == "" || len(s.Backend.Peers) != 1 || len(s.Backend.Peers[0].OffloadFaults) > 0 {
-					return fmt.Errorf("%+v", s.Backend)
-				}
-				off = s.Backend.OffloadSwitch.Device + " " + s.Backend.OffloadSwitch.Feature
-				return nil
-			})
+			turned := a.repaired()
+			off := turned.Device + " " + turned.Feature
 			b.offloadFaults()
 			// The host's own packets, such as those to etcd, may still meet the fault.
 			eventually(t, "a transfer with "+off+" off does not meet the fault", func() error {
@@ -175,6 +165,29 @@ func TestOffloadRepair(t *testing.T) {
 			})
 		})
 	}
+}
+
+// offloadSwitch has the fields of the switch that is off.
+type offloadSwitch struct {
+	Device  string `json:"device"`
+	Feature string `json:"feature"`
+}
+
+// repaired waits until a switch is off and the node's one peer has no fault.
+func (n *node) repaired() (s offloadSwitch) {
+	n.t.Helper()
+	eventually(n.t, "a switch is off and the fault is gone", func() error {
+		got, err := n.readStatus()
+		if err != nil {
+			return err
+		}
+		s = got.Backend.OffloadSwitch
+		if s.Feature == "" || len(got.Backend.Peers) != 1 || len(got.Backend.Peers[0].OffloadFaults) > 0 {
+			return fmt.Errorf("%+v", got.Backend)
+		}
+		return nil
+	})
+	return s
 }
 
 // A host without the probes has no port in its lease, and listens at none.

@@ -86,10 +86,7 @@ type status struct {
 			Off        []string          `json:"off"`
 			Cut        []string          `json:"cut"`
 		} `json:"fastpath"`
-		OffloadSwitch struct {
-			Device  string `json:"device"`
-			Feature string `json:"feature"`
-		} `json:"offload_switch"`
+		OffloadSwitch offloadSwitch `json:"offload_switch"`
 		Peers []struct {
 			Subnet        netip.Prefix   `json:"subnet"`
 			PublicIP      netip.Addr     `json:"public_ip"`

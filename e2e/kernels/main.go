@@ -15,6 +15,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -50,6 +51,9 @@ type options struct {
 	append   string
 	cards    string
 	lines    []string
+	// conditions has each line boot once in each condition. suffix is that of its results.
+	conditions bool
+	suffix     string
 }
 
 func main() {
@@ -86,6 +90,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
 	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
 	fs.StringVar(&o.cards, "cards", "", "QEMU's `model` of two network cards that are joined, eth0 and eth1, such as virtio-net-pci; empty: none")
+	fs.BoolVar(&o.conditions, "conditions", false, "run a few end-to-end tests once in each condition, such as ipv6.disable=1, in place of the table")
 	fs.Usage = func() {
 		fmt.Fprintf(usage, "Usage: ./test -kernels [flags] [LINE…]\n\nRuns the tests on Debian's kernels %s, or on those of each LINE.\n\nFlags:\n", strings.Join(lines, ", "))
 		fs.PrintDefaults()
@@ -95,6 +100,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	if o.lines = fs.Args(); len(o.lines) == 0 {
 		o.lines = lines
+	}
+	if o.conditions {
+		o.packages, o.run = "e2e", cmp.Or(o.run, conditionTests)
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
@@ -126,7 +134,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			continue
 		}
 		if err == nil {
-			err = test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append, cards: o.cards})
+			err = o.each(func(o options) error {
+				return test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append, cards: o.cards})
+			})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", line, err))
@@ -142,8 +152,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 func test(ctx context.Context, o options, out io.Writer, g guest) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	fmt.Fprintf(out, "== %s: Linux %s\n", g.kernel.line, g.kernel.release)
-	results := filepath.Join(o.dir, "out-"+g.kernel.line)
+	name := g.kernel.line + o.suffix
+	fmt.Fprintf(out, "== %s: Linux %s\n", name, g.kernel.release)
+	results := filepath.Join(o.dir, "out-"+name)
 	fresh := results + "-new"
 	runErr := g.run(ctx, out, fresh)
 	if err := keep(fresh, results, o.add); err != nil || o.command != "" {
@@ -154,7 +165,7 @@ func test(ctx context.Context, o options, out io.Writer, g guest) error {
 		return errors.Join(runErr, err)
 	}
 	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped, %d not possible on this kernel\n",
-		g.kernel.line, len(r.ends(passed)), len(r.ends(failed, unfinished)), len(r.ends(skipped)), len(r.ends(lacking)))
+		name, len(r.ends(passed)), len(r.ends(failed, unfinished)), len(r.ends(skipped)), len(r.ends(lacking)))
 	if o.page != "" {
 		if err := enter(o.page, g.kernel, r); err != nil {
 			return errors.Join(runErr, err)

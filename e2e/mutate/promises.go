@@ -111,5 +111,6 @@ var promises = []promise{
 		{"probe-of-a-peer-is-answered", yields("receipt, true"), "pkg/offloadprobe", "TestStrangersGetNoAnswer", "want false"},
 		{"switch-that-helps-is-kept", never, "pkg/offloadrepair", "TestRepair/first", "turned"},
 		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "is off"},
+		{"families-have-faults-apart", never, "pkg/offloadrepair", "TestProblemOfOneFamily", "layer \"\""},
 	}},
 }

@@ -22,6 +22,9 @@ var (
 	Bridge            = Feature{"bridges", "CONFIG_BRIDGE"}
 	ConntrackTimeouts = Feature{"programs that prolong conntrack entries", "Linux 6.0"}
 	FDBFlush          = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
+	Flowtable         = Feature{"flowtables of nftables", "CONFIG_NF_FLOW_TABLE"}
+	GRE               = Feature{"tunnels of GRE", "CONFIG_NET_IPGRE"}
+	IPIP              = Feature{"tunnels of IPIP", "CONFIG_NET_IPIP"}
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}

@@ -237,6 +237,18 @@ func TestStrangersConnection(t *testing.T) {
 	}
 }
 
+// A peer of a family in which this host does not answer is not probed.
+func TestPeersOfOneFamily(t *testing.T) {
+	v4 := Peer{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddrPort("10.5.2.0:8287")}
+	v6 := Peer{netip.MustParsePrefix("fd00:5:0:2::/64"), netip.MustParseAddrPort("[fd00:5:0:2::]:8287")}
+	for local, want := range map[string]Peer{"10.5.1.0:8287": v4, "[fd00:5:0:1::]:8287": v6} {
+		p := New(Config{Locals: []netip.AddrPort{netip.MustParseAddrPort(local)}, Peers: func() []Peer { return []Peer{v4, v6} }})
+		if known := p.refresh(); len(known) != 1 || known[0].subnet != want.Subnet {
+			t.Errorf("from %s: %d peers, want %v", local, len(known), want.Subnet)
+		}
+	}
+}
+
 // The checks of a peer cost what the budget assumes.
 func TestCostOfChecks(t *testing.T) {
 	for _, family := range inet.Families {

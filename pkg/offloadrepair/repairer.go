@@ -183,7 +183,7 @@ func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (w
 	with := make(map[offloadprobe.Layer]netip.Prefix)
 	known := 0
 	for subnet, result := range results {
-		if inet.Of(subnet.Addr()) != f {
+		if inet.Of(subnet.Addr()) != f { // promise: families-have-faults-apart
 			continue
 		}
 		if result.Known {

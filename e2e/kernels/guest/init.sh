@@ -13,7 +13,22 @@ mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 mkdir -p /run/netns /run/lock
 mount -t bpf bpf /sys/fs/bpf
-mount -t cgroup2 cgroup /sys/fs/cgroup
+
+# argument prints the value of an argument of the kernel.
+argument() { sed -n "s/.*\bguest\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+if [ "$(argument cgroup)" = 1 ]; then
+	mount -t tmpfs cgroup /sys/fs/cgroup
+	for controller in memory cpu pids; do
+		mkdir "/sys/fs/cgroup/$controller"
+		mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+	done
+else
+	mount -t cgroup2 cgroup /sys/fs/cgroup
+fi
+[ "$(argument btf)" != 0 ] || mount -t tmpfs none /sys/kernel/btf
+for module in $(argument modules | tr , ' '); do
+	modprobe "$module"
+done
 ln -sfn /proc/self/fd /dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do
 	ln -sfn "/proc/self/fd/${n%:*}" "/dev/${n#*:}"

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+)
+
+// condition is a state of hosts that a kernel's line does not imply.
+type condition struct {
+	name string
+	// append has arguments of the kernel. guest/init.sh reads those that begin with
+	// "guest.".
+	append string
+	memory int // MiB; 0: as usual
+}
+
+// conditions are those of users' hosts. Unprivileged BPF is off everywhere: Debian's
+// kernels begin with kernel.unprivileged_bpf_disabled=2.
+var conditions = []condition{
+	{name: "no-ipv6", append: "ipv6.disable=1"},
+	{name: "no-btf", append: "guest.btf=0"},
+	{name: "cgroup-v1", append: "guest.cgroup=1"},
+	{name: "lockdown", append: "lockdown=confidentiality"},
+	{name: "little-memory", memory: 256},
+	{name: "mitigations", append: "mitigations=auto"},
+	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
+}
+
+// conditionTests carry packets in each way, over a bad link and by a flowtable.
+const conditionTests = "^Test(BadLink|Flowtable|BridgeNetfilter)$"
+
+// under returns o for a guest in a condition.
+func (c condition) under(o options) options {
+	o.append += " " + c.append
+	if c.memory != 0 {
+		o.memory = c.memory
+	}
+	o.suffix, o.page = "-"+c.name, "" // the table is of hosts as usual
+	return o
+}
+
+// each calls do once, or once in each condition.
+func (o options) each(do func(options) error) error {
+	if !o.conditions {
+		return do(o)
+	}
+	var errs []error
+	for _, c := range conditions {
+		if err := do(c.under(o)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
