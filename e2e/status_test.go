@@ -87,7 +87,7 @@ type status struct {
 			Cut        []string          `json:"cut"`
 		} `json:"fastpath"`
 		OffloadSwitch offloadSwitch `json:"offload_switch"`
-		Peers []struct {
+		Peers         []struct {
 			Subnet        netip.Prefix   `json:"subnet"`
 			PublicIP      netip.Addr     `json:"public_ip"`
 			TxFast        uint64         `json:"tx_fast_packets"`
