@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/netnstest/packetfault"
 )
 
 // before attaches a program before all others of the node's uplink. It ends the chain
@@ -156,4 +157,16 @@ func TestKernelContestedPosition(t *testing.T) {
 		return nil
 	})
 	copyBulk(t, a.container, b.container)
+}
+
+// What the programs unwrap passes another program at the device's ingress. There the
+// kernel reads the transport header of a super-packet; Linux 7.3 panics if that is still
+// the outer one (qdisc_pkt_len_segs_init, net/core/dev.c).
+func TestIngressProgramAtDevice(t *testing.T) {
+	_, a, b, _, _ := kernelPair(t)
+	for _, n := range []*node{a, b} {
+		packetfault.Plant(t, n.Host, "flannel0", packetfault.LongerThan(1<<20), packetfault.Drop()) // meets no packet
+	}
+	copyBulk(t, a.container, b.container)
+	copyBulk(t, b.container, a.container)
 }

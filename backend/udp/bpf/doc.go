@@ -38,9 +38,8 @@
 // only together with the mark of a tunnel.
 //
 // Super-packets arrive whole only from virtual links (veth, virtio), still marked as
-// a tunnel's. If the kernel cannot remove the mark (Linux 6.18 lacks
-// BPF_F_ADJ_ROOM_DECAP_L4_UDP), it cuts them at a bridge. That costs a container
-// about half of its throughput, and the host itself nothing.
+// a tunnel's. Up to Linux 7.1 a bridge cuts those with the mark. That costs a
+// container about half of its throughput, and the host itself nothing.
 //
 // Differences to the user-space paths: packets of the kernel path do not pass
 // netfilter on the uplink, tcpdump on the device does not show sent ones, and the

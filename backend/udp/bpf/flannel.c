@@ -32,13 +32,6 @@
 #define DECAP_L3(f) ((f) == 6 ? 1 << 8 : 1 << 7)
 
 /*
- * BPF_F_ADJ_ROOM_DECAP_L4_UDP of linux/bpf.h, if the kernel has it: removes the
- * tunnel's mark from a super-packet. With the mark, the kernel cuts it at devices
- * without tunnel offload, such as a bridge.
- */
-static __u64 decap_flags = 1 << 10;
-
-/*
  * Computes the size on the wire of the packet at off. Returns not 0 for a
  * super-packet that the programs do not handle, such as UDP's: nothing after
  * decap removes the tunnel's mark from it, so a socket without GRO would get
@@ -567,7 +560,6 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame
 	enum reason why;
 	struct peer *p;
 	struct wire w;
-	int err;
 
 	if (!whole_packet(h, skb->len - off, f, o) || (!skb->gso_size && !fits_device(skb, length_of(&h->ip, f))) ||
 	    measure_wire(skb, off + overhead(o), &h->ip, &w, f))
@@ -577,12 +569,13 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame
 		return why != CONGESTION_MARK_LOST && incomplete() ? NEXT : refuse(why);
 	if (!arrives_by(p, skb->ifindex, o))
 		return refuse(WRONG_INTERFACE);
-	err = remove_outer(skb, decap_flags | family, o);
-	if (err == -EINVAL) {
-		decap_flags = 0;
-		err = remove_outer(skb, family, o);
-	}
-	if (err)
+	/*
+	 * A super-packet keeps the mark of a tunnel. BPF_F_ADJ_ROOM_DECAP_L4_UDP of Linux 7.3
+	 * would remove it and leave the transport header at the outer UDP header. The next
+	 * program at an ingress then makes the kernel read before the packet, and panic
+	 * (qdisc_pkt_len_segs_init, net/core/dev.c).
+	 */
+	if (remove_outer(skb, family, o))
 		return NEXT;
 	if (tos != tos_of(&h->ip, f))
 		bpf_skb_store_bytes(skb, off, &h->ip, header_len(f), 0);
