@@ -21,9 +21,20 @@ static __always_inline int overhead(const int o)
 	return header_len(o) + sizeof(struct udphdr);
 }
 
+static __always_inline int outer_offset(const int o)
+{
+	return o == 6 ? __builtin_offsetof(struct frame, outer6) : __builtin_offsetof(struct frame, outer4);
+}
+
 static __always_inline void *outer_of(struct frame *h, const int o)
 {
-	return o == 6 ? (void *)&h->outer6 : (void *)&h->outer4;
+	return (void *)h + outer_offset(o);
+}
+
+/* The place for an Ethernet header before the outer one. */
+static __always_inline struct ethhdr *link_of(struct frame *h, const int o)
+{
+	return outer_of(h, o) - ETH_HLEN;
 }
 
 /* A packet's length in bytes. */
@@ -61,12 +72,14 @@ static __always_inline void set_tos(union header *ip, __u8 tos, const int f)
 /* RFC 1071 over an IPv4 header without options; 0xffff if it is intact. */
 static __always_inline __u16 header_sum(const struct iphdr *ip)
 {
-	const __u16 *w = (const void *)ip;
-	__u32 s = 0;
+	__u32 w[sizeof(*ip) / 4];
+	__u64 s = 0;
 
+	__builtin_memcpy(w, ip, sizeof(w));
 #pragma unroll
-	for (int i = 0; i < sizeof(*ip) / 2; i++)
+	for (int i = 0; i < sizeof(w) / sizeof(w[0]); i++)
 		s += w[i];
+	s = (s & 0xffffffff) + (s >> 32);
 	s = (s & 0xffff) + (s >> 16);
 	return s + (s >> 16);
 }

@@ -212,7 +212,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 off, struct 
 {
 	__u32 largest = w->largest + overhead(o);
 	struct bpf_fib_lookup fib = {};
-	struct ethhdr eth;
+	struct ethhdr *eth = link_of(h, o);
 	struct route *r;
 	int neighbour, err;
 
@@ -247,8 +247,6 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 off, struct 
 	/* A packet that is too large for an Ethernet header (BPF_SKB_MAX_LEN) is restored. */
 	if (!off && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return remove_outer(skb, 0, o) ? DROP : leave_to_reader(flow);
-	bpf_skb_store_bytes(skb, ETH_HLEN, outer_of(h, o), overhead(o), 0); /* there is room */
-
 	p->tx_packets += w->packets;
 	p->tx_bytes += w->bytes;
 	if (off)
@@ -257,12 +255,15 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 off, struct 
 	/* The mark is the inner packet's. A datagram of the socket has none. */
 	skb->mark = 0;
 
-	if (!r)
+	/* There is room for the headers. */
+	if (!r) {
+		bpf_skb_store_bytes(skb, ETH_HLEN, outer_of(h, o), overhead(o), 0);
 		return redirect_by_neighbour(&fib, off, o);
-	__builtin_memcpy(eth.h_dest, r->dmac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, r->smac, ETH_ALEN);
-	eth.h_proto = ethertype(o);
-	bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0);
+	}
+	__builtin_memcpy(eth->h_dest, r->dmac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, r->smac, ETH_ALEN);
+	eth->h_proto = ethertype(o);
+	bpf_skb_store_bytes(skb, 0, eth, ETH_HLEN + overhead(o), 0);
 	return bpf_redirect(r->uplink, 0);
 }
 
@@ -440,11 +441,11 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why, con
 	return p;
 }
 
-/* Removes the outer headers of a frame. Returns 0 if it is still as it was. */
-static __always_inline int unwrap_frame(struct xdp_md *ctx, const struct ethhdr *link, struct frame *h, __u32 size,
+/* Removes the outer headers of a frame, or leaves them. h is in the frame. */
+static __always_inline int unwrap_frame(struct xdp_md *ctx, struct ethhdr *eth, struct frame *h, __u32 size,
 					const int f, const int o)
 {
-	struct ethhdr *eth;
+	struct addresses addresses = *(struct addresses *)eth;
 	struct xdp_meta *m;
 	enum reason why;
 
@@ -457,39 +458,28 @@ static __always_inline int unwrap_frame(struct xdp_md *ctx, const struct ethhdr 
 	}
 	m = (void *)(long)ctx->data_meta;
 	eth = (void *)(long)ctx->data;
-	if ((void *)(m + 1) > (void *)eth || (void *)(eth + 1) + header_len(f) > (void *)(long)ctx->data_end)
+	if ((void *)(m + 1) > (void *)eth || (void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
 	*m = (struct xdp_meta){.magic = MAGIC(o), .device = device};
-	*eth = *link;
+	*(struct addresses *)eth = addresses;
 	eth->h_proto = ethertype(f);
-	if (f == 6)
-		*(struct ipv6hdr *)(eth + 1) = h->ip.v6;
-	else
-		*(struct iphdr *)(eth + 1) = h->ip.v4;
 	return XDP_PASS;
 }
 
-static __always_inline int unwrap_frame_of(struct xdp_md *ctx, const struct ethhdr *eth, const int o)
+static __always_inline int unwrap_frame_of(struct xdp_md *ctx, struct ethhdr *eth, const int o)
 {
-	/* Without its type the data would be copied by bytes. */
-	__be32 *data = (void *)(long)ctx->data + sizeof(*eth);
-	void *end = (void *)(long)ctx->data_end, *inner = (void *)data + overhead(o);
-	__u32 size = frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
-	struct frame h;
+	void *end = (void *)(long)ctx->data_end;
+	__u32 size = (frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data) - sizeof(*eth);
+	struct frame *h = (void *)(eth + 1) - outer_offset(o);
 
 	/* Drivers receive the headers into the first buffer. */
-	if (inner + sizeof(h.ip.v4) > end)
+	if ((void *)(&h->ip.v4 + 1) > end || !from_encap(h, o))
 		return XDP_PASS;
-	__builtin_memcpy(outer_of(&h, o), data, overhead(o) + sizeof(h.ip.v4));
-	if (!from_encap(&h, o))
+	if (h->ip.v4.version != 6)
+		return unwrap_frame(ctx, eth, h, size, 4, o);
+	if ((void *)(&h->ip.v6 + 1) > end)
 		return XDP_PASS;
-	size -= sizeof(*eth);
-	if (h.ip.v4.version != 6)
-		return unwrap_frame(ctx, eth, &h, size, 4, o);
-	if (inner + sizeof(h.ip.v6) > end)
-		return XDP_PASS;
-	h.ip.v6 = *(struct ipv6hdr *)inner;
-	return unwrap_frame(ctx, eth, &h, size, 6, o);
+	return unwrap_frame(ctx, eth, h, size, 6, o);
 }
 
 /*
@@ -500,17 +490,14 @@ static __always_inline int unwrap_frame_of(struct xdp_md *ctx, const struct ethh
 SEC("xdp.frags")
 int decap_xdp(struct xdp_md *ctx)
 {
-	struct ethhdr eth, *at = (void *)(long)ctx->data;
+	struct ethhdr *eth = (void *)(long)ctx->data;
 
-	if ((void *)(at + 1) > (void *)(long)ctx->data_end)
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end || eth->h_dest[0] & 1)
 		return XDP_PASS;
-	eth = *at;
-	if (eth.h_dest[0] & 1)
-		return XDP_PASS;
-	if (eth.h_proto == bpf_htons(ETH_P_IP))
-		return unwrap_frame_of(ctx, &eth, 4);
-	if (eth.h_proto == bpf_htons(ETH_P_IPV6))
-		return unwrap_frame_of(ctx, &eth, 6);
+	if (eth->h_proto == bpf_htons(ETH_P_IP))
+		return unwrap_frame_of(ctx, eth, 4);
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return unwrap_frame_of(ctx, eth, 6);
 	return XDP_PASS;
 }
 

@@ -50,6 +50,7 @@ union header {
  * ports after this.
  */
 struct frame {
+	__u8 room[16]; /* for an Ethernet header before outer6 */
 	union {
 		struct ipv6hdr outer6;
 		struct {
@@ -71,6 +72,11 @@ struct frame {
 /* The size on the wire: of a packet, or of a super-packet's segments. */
 struct wire {
 	__u32 packets, bytes, largest;
+};
+
+/* Those of an Ethernet header. struct ethhdr is packed, so it is copied by bytes. */
+struct addresses {
+	__u32 words[2 * ETH_ALEN / 4];
 };
 
 /* Metadata before a packet that decap_xdp decapsulated. */
