@@ -459,7 +459,7 @@ int from_container(struct __sk_buff *skb)
 	return bpf_redirect(device, 0);
 }
 
-/* How far the long way is; see struct slot. */
+/* A value of struct slot's last. */
 static __always_inline __u64 passage(__u32 tag, const struct packet *p)
 {
 	return (__u64)end(p) << 32 | tag;

@@ -58,6 +58,14 @@ func newHostsWith(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) 
 	t.Helper()
 	netnstest.Require(t)
 	netnstest.RequireConntrackTimeouts(t)
+	return makeHosts(t, ofA, ofB)
+}
+
+// makeHosts makes two hosts with these subnets, also with a kernel that has no fast
+// path.
+func makeHosts(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
+	t.Helper()
+	netnstest.Require(t)
 	lab := netnstest.New(t)
 	a, b := newHost(t, lab, "a", ofA), newHost(t, lab, "b", ofB)
 	a.carry(b)

@@ -14,7 +14,7 @@ func TestOnlyWhole(t *testing.T) {
 }
 
 func testOnlyWhole(t *testing.T, filters bool) {
-	_, a, b := newHosts(t)
+	_, a, b := makeHosts(t, "10.5.1.0/24", "10.5.2.0/24")
 	c := a.config()
 	c.onlyWhole, c.old = true, filters
 	a.path, a.stop = a.begin(c)
