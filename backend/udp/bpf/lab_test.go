@@ -2,10 +2,8 @@ package bpf
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -13,11 +11,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -28,46 +24,6 @@ const (
 	deviceName = "flannel0"
 	deviceMTU  = 1500 - 28
 )
-
-// networks contain all hosts' subnets, by family.
-var networks = [2]netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:5::/48")}
-
-// families are those of a test's packets and datagrams.
-type families struct{ inner, outer inet.Family }
-
-func (f families) String() string { return fmt.Sprintf("%v in %v", f.inner, f.outer) }
-
-// overhead is the length of the outer headers.
-func (f families) overhead() int { return f.outer.HeaderLen() + 8 }
-
-// mtu is the device's.
-func (f families) mtu() int { return 1500 - f.overhead() }
-
-// laterFamilies are all but IPv4 in IPv4, which most tests have.
-var laterFamilies = []families{{inet.IPv6, inet.IPv4}, {inet.IPv6, inet.IPv6}, {inet.IPv4, inet.IPv6}}
-
-// eachFamilies runs a test with IPv4 in IPv4, and with the other families.
-func eachFamilies(t *testing.T, test func(t *testing.T, f families)) {
-	for _, f := range append([]families{{}}, laterFamilies...) {
-		t.Run(f.String(), func(t *testing.T) {
-			f.require(t)
-			test(t, f)
-		})
-	}
-}
-
-// require skips the test if the kernel does not unwrap a packet of the other family.
-func (f families) require(t *testing.T) {
-	t.Helper()
-	netnstest.Require(t)
-	mixed, err := UnwrapsMixed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.inner != f.outer && !mixed {
-		t.Skip("this kernel has no BPF_F_ADJ_ROOM_DECAP_L3_* (before Linux 6.3)")
-	}
-}
 
 // host runs a minimal user-space side of the udp backend, and after attach the kernel
 // path.
@@ -85,8 +41,10 @@ type host struct {
 	// uplinks are those of attachTo.
 	uplinks [MaxUplinks]uint32
 
-	// sent and received count the packets that user space handled.
+	// sent and received count the packets that user space handled. lastSent begins the
+	// last one that it sent.
 	sent, received atomic.Int64
+	lastSent       atomic.Pointer[string]
 
 	mu    sync.Mutex
 	peers []Peer
@@ -307,103 +265,16 @@ func (h *host) statsOf(subnet netip.Prefix) PeerStats {
 	return PeerStats{}
 }
 
-// open makes the TUN and the socket; it runs inside the host.
-func (h *host) open() error {
-	fd, err := netnstest.OpenTUN(deviceName)
-	if err != nil {
-		return err
-	}
-	h.tun = fd
-	i, err := net.InterfaceByName(deviceName)
-	if err != nil {
-		return err
-	}
-	h.device = i.Index
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
-			if h.outer == inet.IPv4 {
-				err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
-				return
-			}
-			err = errors.Join(err,
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IP_PMTUDISC_DO),
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1))
-		}), err)
-	}}
-	s, err := lc.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(h.local(), port).String())
-	if err != nil {
-		return err
-	}
-	h.socket = s.(*net.UDPConn)
-	return nil
-}
-
-// carryOut sends the TUN's packets to the peer of their destination.
-func (h *host) carryOut() {
-	packet := make([]byte, 1<<16)
-	for {
-		n, err := h.tun.Read(packet)
-		if err != nil {
-			return
-		}
-		to := destinationOf(packet[:n])
-		if inet.Of(to) != h.families.inner || to.IsMulticast() {
-			continue
-		}
-		h.sent.Add(1)
-		h.mu.Lock()
-		if h.oddOut != nil {
-			h.oddOut(packet[:n])
-			h.mu.Unlock()
-			continue
-		}
-		for _, p := range h.peers {
-			if p.Subnet.Contains(to) {
-				// A failed send is a lost packet.
-				_, _ = h.socket.WriteToUDPAddrPort(packet[:n], netip.AddrPortFrom(p.Addrs[p.Outer], port))
-				break
-			}
-		}
-		h.mu.Unlock()
-	}
-}
-
-// destinationOf returns the destination of a packet.
-func destinationOf(packet []byte) netip.Addr {
-	if packet[0]>>4 == 4 {
-		return netip.AddrFrom4([4]byte(packet[16:20]))
-	}
-	return netip.AddrFrom16([16]byte(packet[24:40]))
-}
-
-// carryIn writes the socket's packets to the TUN. As in the classic receiver, its buffer
-// cuts larger datagrams.
-func (h *host) carryIn() {
-	packet := make([]byte, h.mtu())
-	for {
-		n, err := h.socket.Read(packet)
-		if err != nil {
-			return
-		}
-		h.received.Add(1)
-		h.mu.Lock()
-		odd := h.odd
-		h.mu.Unlock()
-		if odd != nil {
-			odd(packet[:n])
-		} else {
-			_, _ = h.tun.Write(packet[:n])
-		}
-	}
-}
-
 // untouched fails the test if the hosts' user space handled a packet.
 func untouched(t *testing.T, hosts ...*host) {
 	t.Helper()
 	for _, h := range hosts {
 		if out, in := h.sent.Load(), h.received.Load(); out != 0 || in != 0 {
-			t.Errorf("host %s: user space sent %d packets and received %d; want none", h.Name(), out, in)
+			last := ""
+			if p := h.lastSent.Load(); p != nil {
+				last = *p
+			}
+			t.Errorf("host %s: user space sent %d packets and received %d; want none; the last one sent: %s", h.Name(), out, in, last)
 		}
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -154,4 +156,28 @@ func TestSegmenterGone(t *testing.T) {
 		t.Error("the segmenter is not removed")
 	}
 	a.must(RemoveSegmenter(a.Netlink(), deviceName))
+}
+
+// The kernel's own multicast of IPv6 at the segmenter does not get to the device.
+func TestSegmenterMulticast(t *testing.T) {
+	_, hosts := newHostsOf(t, families{inet.IPv6, inet.IPv6}, false, true, true)
+	a := hosts[0]
+	in, out := netdev.Segmenter(deviceName)
+	fd := a.capture(deviceName)
+	group, nobody := netip.MustParseAddr("ff02::1:2"), netip.MustParseAddr("fd00:5:0:77::1")
+	newWire(a, a, in, out).send(append(ip6(0, 0, 17, 8, netip.MustParseAddr("fe80::1"), group), udp(1, 2, 0, nil)...))
+	a.say(netip.AddrPortFrom(a.inner(), echoPort), nobody, 0, "to nobody")
+	for packet := make([]byte, 1<<16); ; {
+		n, _, err := unix.Recvfrom(fd, packet, 0)
+		a.must(err)
+		if n < 40 || packet[0]>>4 != 6 {
+			continue
+		}
+		switch to := destinationOf(packet[:n]); to {
+		case group:
+			t.Fatal("the device got the segmenter's multicast")
+		case nobody:
+			return
+		}
+	}
 }
