@@ -86,6 +86,7 @@ var layers = []struct{ from, to string }{
 	{"contrib/kubernetes/render", ""},
 	{"docs", ""},
 	{"Godeps/generate", ""},
+	{"Godeps/weigh", ""},
 	{"e2e/commandline", "pkg/envflag"},
 	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
 	{"e2e/kube/...", "contrib/image/oci contrib/kubernetes/render e2e/kube/... pkg/netnstest pkg/subnetfile subnet subnet/kube"},
