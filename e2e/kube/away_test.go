@@ -1,9 +1,9 @@
 package kube
 
 import (
-	"errors"
 	"flag"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +19,13 @@ func TestAPIServerAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, controlplane.Options{})
 	nodes, daemons := r.join("n1", "n2")
-	r.eventually("the checkpoint", func() error {
-		if out := nodes[0].run("ls", nodes[0].dir+"/state"); !strings.Contains(out, "network-kubernetes") {
-			return errors.New(out)
+	peer := nodes[1].gateway().Masked().Addr().String()
+	r.eventually("the checkpoint with "+peer, func() error {
+		out, err := exec.CommandContext(t.Context(), "grep", "-r", "--files-with-matches", "--fixed-strings", peer, nodes[0].dir+"/state").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
 		}
-		return nil
+		return err
 	})
 	f := r.startFlow(nodes[1], nodes[0])
 	r.control.Kill("kube-apiserver")

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -104,9 +105,16 @@ func startHost(t *testing.T, k *kube.Store, number int) error {
 	if err != nil {
 		return err
 	}
-	leases, _, err := k.List(t.Context())
-	if err == nil && len(leases) < *manyNodes {
-		err = fmt.Errorf("%v has %d leases, want at least %d", l, len(leases), *manyNodes)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	peers := 0
+	err = m.Watch(ctx, l, func(events []subnet.Event) {
+		if peers += len(events); peers >= *manyNodes {
+			cancel()
+		}
+	})
+	if err == nil && t.Context().Err() != nil {
+		err = t.Context().Err()
 	}
 	return err
 }

@@ -73,6 +73,8 @@ var promises = []promise{
 	}},
 	{"A cluster's API server is asked for little", []mutation{
 		{"watch-resumes", never, "subnet/kube", "TestBrokenWatchResumes", "more lists"},
+		{"lost-data-is-no-data", never, "subnet/kube", "TestLostDataIsNoChange", "0 bad records"},
+		{"silent-server-is-passed-over", skip, "subnet/kube", "TestDial", "it takes"},
 		{"known-mac-stays", never, "backend/vxlan", "TestKnownMAC", "the MAC of the lease"},
 		{"short-fault-is-no-taint", never, "daemon", "TestNodeReporter", "a start that waits"},
 	}},

@@ -100,6 +100,11 @@ func (a Annotations) lease(n *node) (l subnet.Lease, ok bool, err error) {
 }
 
 func (a Annotations) decode(n *node, key subnet.Lease) (subnet.Lease, error) {
+	for f, data := range suffixData { // a host without data writes null
+		if a.of(n, suffixPublicIP[f]) != "" && a.of(n, data) == "" { // promise: lost-data-is-no-data
+			return subnet.Lease{}, fmt.Errorf("%s%s is missing", a.prefix, data)
+		}
+	}
 	r := record{PublicIP: a.of(n, suffixPublicIP[inet.IPv4]), BackendType: a.of(n, suffixType),
 		BackendData:   json.RawMessage(a.of(n, suffixData[inet.IPv4])),
 		BackendV6Data: json.RawMessage(a.of(n, suffixData[inet.IPv6]))}

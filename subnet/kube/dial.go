@@ -121,7 +121,7 @@ func (d *dialer) race(ctx context.Context, network string, targets []string) (ne
 			}
 			failures[a.target] = a.err
 		case <-next.C:
-			start()
+			start() // promise: silent-server-is-passed-over
 		}
 	}
 }

@@ -155,6 +155,20 @@ func TestAnnotationsRemoved(t *testing.T) {
 	w.have("two peers", "10.5.1.0/24", "10.5.3.0/24")
 }
 
+// A peer that loses only its data stays as it was until it writes them again.
+func TestLostDataIsNoChange(t *testing.T) {
+	w := watchPeers(t)
+	lost := published(t, peer(2))
+	delete(lost, names.prefix+suffixData[inet.IPv4])
+	bad := w.store.BadCount()
+	w.server.PutNode(nodeOf(peer(2)), lost, peer(2).Subnet.String())
+	put(t, w.server, 4) // arrives after it
+	w.have("four peers", "10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24", "10.5.4.0/24")
+	if n := w.store.BadCount() - bad; n != 1 {
+		t.Errorf("%d bad records, want 1", n)
+	}
+}
+
 // Annotations of our own that another party damages are written again at once.
 func TestDamagedOwnAnnotations(t *testing.T) {
 	w := watchPeers(t)

@@ -1,15 +1,13 @@
 // Package ipam runs IPAM plugins for the bundled bridge, in place of the package of
-// this name of containernetworking/plugins. It runs the bundled host-local in this
-// process, and any other plugin as a program.
+// this name of containernetworking/plugins. It runs host-local in this process, and any
+// other plugin as a program. The addresses of host-local are in the same files either way.
 package ipam
 
 import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -18,8 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/cni/bundled/hostlocal"
-	"github.com/coreos/flannel/cni/bundled/link"
 )
+
+// bundled is the plugin that runs in this process.
+const bundled = "host-local"
 
 // ConfigureIface gives the interface the addresses and routes of the result.
 func ConfigureIface(ifName string, res *current.Result) error {
@@ -28,7 +28,7 @@ func ConfigureIface(ifName string, res *current.Result) error {
 
 // ExecAdd runs the plugin's ADD with the configuration.
 func ExecAdd(plugin string, conf []byte) (types.Result, error) {
-	if !isOwn(plugin) {
+	if plugin != bundled {
 		return plugins.ExecAdd(plugin, conf)
 	}
 	commands, _, _ := hostlocal.New()
@@ -41,7 +41,7 @@ func ExecAdd(plugin string, conf []byte) (types.Result, error) {
 
 // ExecDel runs the plugin's DEL with the configuration.
 func ExecDel(plugin string, conf []byte) error {
-	if !isOwn(plugin) {
+	if plugin != bundled {
 		return plugins.ExecDel(plugin, conf)
 	}
 	commands, _, _ := hostlocal.New()
@@ -53,15 +53,6 @@ func ExecCheck(plugin string, conf []byte) error { return plugins.ExecCheck(plug
 
 // ExecStatus runs the plugin's STATUS with the configuration.
 func ExecStatus(plugin string, conf []byte) error { return plugins.ExecStatus(plugin, conf) }
-
-// isOwn reports whether CNI's folders have our link for host-local.
-func isOwn(plugin string) bool {
-	if plugin != "host-local" {
-		return false
-	}
-	path, err := invoke.FindInPath(plugin, filepath.SplitList(os.Getenv("CNI_PATH")))
-	return err == nil && link.IsOurs(path)
-}
 
 // arguments returns those of this process with another configuration.
 func arguments(conf []byte) *skel.CmdArgs {
