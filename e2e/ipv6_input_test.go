@@ -60,7 +60,7 @@ func TestPeerWithHalfARecord(t *testing.T) {
 	for i, rest := range []string{
 		`"PublicIPv6":null`,
 		`"PublicIPv6":"nonsense","BackendV6Data":{"VNI":1,"VtepMAC":"0e:00:00:00:01:01"}`,
-		`"PublicIPv6":"fe80::1","BackendV6Data":{"VNI":1,"VtepMAC":"0e:00:00:00:01:02"}`,
+		`"PublicIPv6":"ff05::1","BackendV6Data":{"VNI":1,"VtepMAC":"0e:00:00:00:01:02"}`,
 		`"PublicIPv6":"fd00:77::73"`,
 		`"PublicIPv6":"fd00:77::74","BackendV6Data":{"VNI":1,"VtepMAC":"nonsense"}`,
 	} {
