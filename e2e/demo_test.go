@@ -18,7 +18,7 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(limited(t), programs.demo, "-flannel="+programs.flannel)
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "6 of 6 pairs reach each other.") {
+	if err != nil || !strings.Contains(string(out), "6 of 6 pairs reach each other.") || !strings.Contains(string(out), "6 of 6 pairs reach each other by IPv6.") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	leavesNothing(t, cmd)

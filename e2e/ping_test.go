@@ -89,3 +89,16 @@ func TestPingHostGW(t *testing.T) {
 		t.Errorf("help ping:\n%s", out)
 	}
 }
+
+// A host of both families is found by its address of either.
+func TestPingByIPv6(t *testing.T) {
+	c := newCluster(t, "3")
+	c.configure(familyConfig("46", `{"Type": "udp"}`))
+	a, b := c.dualNode("a"), c.dualNode("b")
+	a.join()
+	b.join()
+	a.awaitPeer(b.ipv6Subnet(), b.IPv6Addr().Addr())
+	a.pings(c, 0, "PING "+b.ipv6Subnet().String(), b.IPv6Addr().Addr().String())
+	a.pings(c, 0, "PING "+b.ipv6Subnet().String(), "-status-addr=127.0.0.1:1", b.IPv6Addr().Addr().String()) // by the store alone
+	a.pings(c, 0, "PING "+b.subnet().String(), b.Addr().Addr().String())
+}

@@ -52,7 +52,7 @@ func (d *demo) start(ctx context.Context) {
 	lab := netnstest.New(d)
 	var store string
 	for i := range hosts {
-		h := lab.Host(fmt.Sprintf("host%d", i+1))
+		h := lab.DualHost(fmt.Sprintf("host%d", i+1))
 		n := &node{
 			Host:    h,
 			envFile: filepath.Join(dir, h.Name(), "subnet.env"),
@@ -152,6 +152,7 @@ func (d *demo) addContainer(n *node) {
 	n.Bridge("docker0", netip.PrefixFrom(gateway, bits), n.env.MTU)
 	n.container = n.Container("container"+strings.TrimPrefix(n.Name(), "host"), "docker0",
 		netip.PrefixFrom(gateway.Next(), bits), gateway, n.env.MTU)
+	n.AddIPv6("docker0", n.container, n.env.IPv6Subnet)
 }
 
 // fail logs the end of the log of n, and ends the demo.

@@ -1,11 +1,12 @@
 // Command demo runs the overlay on one machine: three hosts in network namespaces,
 // each with a daemon and a container behind a bridge made from subnet.env, and an
-// etcd in the first host's daemon. It pings every container from every other,
-// prints the results, and removes everything.
+// etcd in the first host's daemon. It pings every container from every other by IPv4
+// and by IPv6, prints the results, and removes everything.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,11 +15,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// network is the overlay.
-const network = "10.5.0.0/16"
+// network is the overlay, of both families.
+const network = "10.5.0.0/16,fd00:5::/48"
 
 // hosts is the number of hosts.
 const hosts = 3
@@ -54,7 +56,7 @@ func run(ctx context.Context, program string, keep bool, stdout, stderr io.Write
 		defer cancel()
 		d.start(limited)
 		d.printHosts()
-		err := d.printPings(limited)
+		err := errors.Join(d.printPings(limited, inet.IPv4), d.printPings(limited, inet.IPv6))
 		if keep {
 			d.printHints()
 			<-ctx.Done()

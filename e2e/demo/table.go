@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"text/tabwriter"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // rtt finds the average in the last line of ping's summary, in milliseconds.
@@ -23,11 +25,16 @@ func (d *demo) printHosts() {
 	fmt.Fprintln(d.out)
 }
 
-// printPings pings every container from every other. A ping without an answer is an
-// error.
-func (d *demo) printPings(ctx context.Context) error {
+// printPings pings every container from every other by a family. A ping without an
+// answer is an error.
+func (d *demo) printPings(ctx context.Context, f inet.Family) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', 0)
-	fmt.Fprint(w, "ROUND TRIP, ms")
+	head, by := "ROUND TRIP, ms", ""
+	if f == inet.IPv6 {
+		head, by = "BY IPv6, ms", " by IPv6"
+		fmt.Fprintln(d.out)
+	}
+	fmt.Fprint(w, head)
 	for _, to := range d.nodes {
 		fmt.Fprintf(w, "\tto %s", to.container.Name())
 	}
@@ -41,7 +48,7 @@ func (d *demo) printPings(ctx context.Context) error {
 				continue
 			}
 			pairs++
-			time, err := ping(ctx, from, to)
+			time, err := ping(ctx, from, to, f)
 			if err != nil {
 				time = "no answer"
 			} else {
@@ -55,17 +62,21 @@ func (d *demo) printPings(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	fmt.Fprintf(d.out, "\n%d of %d pairs reach each other.\n", reached, pairs)
+	fmt.Fprintf(d.out, "\n%d of %d pairs reach each other%s.\n", reached, pairs, by)
 	if reached < pairs {
-		return fmt.Errorf("%d pairs do not reach each other", pairs-reached)
+		return fmt.Errorf("%d pairs do not reach each other%s", pairs-reached, by)
 	}
 	return nil
 }
 
 // ping returns the average round trip of a few packets between two containers, in
 // milliseconds.
-func ping(ctx context.Context, from, to *node) (string, error) {
-	cmd := from.container.Command(ctx, "ping", "-n", "-q", "-c", "5", "-i", "0.05", "-w", "5", to.container.Addr().Addr().String())
+func ping(ctx context.Context, from, to *node, f inet.Family) (string, error) {
+	addr := to.container.Addr().Addr()
+	if f == inet.IPv6 {
+		addr = to.container.IPv6Addr().Addr()
+	}
+	cmd := from.container.Command(ctx, "ping", "-n", "-q", "-c", "5", "-i", "0.05", "-w", "5", addr.String())
 	out, err := cmd.Output()
 	if err != nil {
 		return "", err

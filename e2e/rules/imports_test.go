@@ -90,7 +90,7 @@ var layers = []struct{ from, to string }{
 	{"e2e/commandline", "pkg/envflag"},
 	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
 	{"e2e/kube/...", "contrib/image/oci contrib/kubernetes/render e2e/kube/... pkg/netnstest pkg/subnetfile subnet subnet/kube"},
-	{"e2e/...", "e2e/... pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/kube subnet/subnettest/faultproxy"},
+	{"e2e/...", "e2e/... pkg/inet pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/kube subnet/subnettest/faultproxy"},
 }
 
 // testLayers lists the packages that tests may import as well.
