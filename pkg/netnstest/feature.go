@@ -28,6 +28,7 @@ var (
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
+	LoopbackTrains    = Feature{"trains of UDP_SEGMENT that pass the loopback device whole", "Linux 5.11"}
 	MACVLAN           = Feature{"macvlan", "CONFIG_MACVLAN"}
 	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
