@@ -45,12 +45,6 @@ func parseConfig(text []byte) (*config, error) {
 	return c, nil
 }
 
-// choosesDelegate reports whether the choice of the delegate is flannel's.
-func (c *config) choosesDelegate() bool {
-	_, given := c.Delegate["type"]
-	return !given
-}
-
 // delegate is a plugin that flannel runs, and its configuration.
 type delegate struct {
 	plugin string

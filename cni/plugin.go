@@ -40,7 +40,7 @@ func add(ctx context.Context, args *skel.CmdArgs) error {
 	if err := (attachments{c.DataDir}).save(at, conf); err != nil {
 		return types.NewError(types.ErrIOFailure, fmt.Sprintf("save the configuration of %s: %v", at.container, err), "DEL needs it; give "+c.DataDir+" space and write access")
 	}
-	if err := d.attach(ctx, "ADD", conf, args, c.choosesDelegate()); err != nil {
+	if err := d.attach(ctx, "ADD", conf, args); err != nil {
 		return explain(err, "ADD by the plugin "+d.plugin)
 	}
 	return nil
@@ -54,7 +54,7 @@ func del(ctx context.Context, args *skel.CmdArgs) error {
 		return err
 	}
 	return attachments{c.DataDir}.delete(attachment{args.ContainerID, args.IfName}, func(d *delegate, conf []byte) error {
-		return d.attach(ctx, "DEL", conf, args, c.choosesDelegate())
+		return d.attach(ctx, "DEL", conf, args)
 	})
 }
 
@@ -119,22 +119,21 @@ func status(ctx context.Context, args *skel.CmdArgs) error {
 	return d.run(ctx, "STATUS")
 }
 
-// attach runs ADD or DEL, of which the first prints its result. A bundled delegate runs
-// in this process if it is our choice, or if the program in CNI's folder is ours: one more
-// process costs a pod's start some milliseconds. A delegate that the configuration names is
-// the program in CNI's folder.
-func (d *delegate) attach(ctx context.Context, command string, conf []byte, args *skel.CmdArgs, ours bool) error {
+// attach runs ADD or DEL, of which the first prints its result. If the program in CNI's
+// folder is a build of a bundled plugin, that runs in this process: one more process
+// costs a pod's start some milliseconds.
+func (d *delegate) attach(ctx context.Context, command string, conf []byte, args *skel.CmdArgs) error {
 	path, err := findPlugin(d.plugin)
-	if own := bundled.Find(d.plugin); own != nil && (ours || err == nil && link.IsOurs(path)) {
+	if err != nil {
+		return err
+	}
+	if own := bundled.Find(d.plugin); own != nil && link.Runs(path) {
 		inside := *args
 		inside.StdinData = conf
 		if command == "ADD" {
 			return own.Add(&inside)
 		}
 		return own.Del(&inside)
-	}
-	if err != nil {
-		return err
 	}
 	result, err := execPlugin(ctx, path, conf, &invoke.DelegateArgs{Command: command})
 	if err == nil {

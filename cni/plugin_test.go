@@ -217,7 +217,6 @@ func testLife(t *testing.T, cniVersion string, programs ...string) {
 	e := newEngine(t)
 	for _, name := range programs {
 		e.ownProgram(name)
-		e.forces = map[string]any{"type": "bridge"} // else it runs inside of flannel
 	}
 	list, pod := e.list(cniVersion), e.lab.Namespace("pod")
 	rt := e.runtime(pod, "eth0")
@@ -325,27 +324,38 @@ func TestDualStack(t *testing.T) {
 func TestDelIsRepeated(t *testing.T) {
 	e := newEngine(t)
 	e.ready(envIPv4)
-	e.forces = map[string]any{"type": "bridge"}
 	list, rt := e.list("1.0.0"), e.runtime(e.lab.Namespace("pod"), "eth0")
 	e.mustAdd(list, rt)
-	e.breakPlugin("bridge")
-	err := e.del(list, rt)
-	if err == nil || !strings.Contains(err.Error(), "broken") || len(e.saved()) == 0 || len(e.reserved()) == 0 {
-		t.Errorf("with a broken bridge: %v, saved %q, addresses %q", err, e.saved(), e.reserved())
+	for _, plugin := range []string{"bridge", "host-local"} {
+		e.breakPlugin(plugin)
+		err := e.del(list, rt)
+		if err == nil || !strings.Contains(err.Error(), "broken") || len(e.saved()) == 0 || len(e.reserved()) == 0 {
+			t.Errorf("with a broken %s: %v, saved %q, addresses %q", plugin, err, e.saved(), e.reserved())
+		}
+		e.plugin(plugin)
 	}
-	e.plugin("bridge")
 	if err := e.del(list, rt); err != nil || len(e.saved()) > 0 || len(e.reserved()) > 0 {
 		t.Errorf("DEL: %v, saved %q, addresses %q", err, e.saved(), e.reserved())
 	}
 }
 
-// If the configuration names no delegate, bridge and host-local are those of flannel,
-// whatever CNI's folder has under these names.
-func TestOwnDelegate(t *testing.T) {
+// A build of a bundled plugin in CNI's folder is not started, as the bundled one runs in
+// flannel's process. The builds here have no right to run.
+func TestSamePluginRunsInside(t *testing.T) {
 	e := newEngine(t)
 	e.ready(envIPv4)
 	for _, plugin := range []string{"bridge", "host-local"} {
-		e.breakPlugin(plugin)
+		text, err := os.ReadFile(filepath.Join("/usr/lib/cni", plugin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(e.bin, plugin)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	list, rt := e.list("1.0.0"), e.runtime(e.lab.Namespace("pod"), "eth0")
 	if r := e.mustAdd(list, rt); len(r.IPs) != 1 || len(e.reserved()) != 1 {
@@ -411,7 +421,6 @@ func TestDelOfAnUnreadableFile(t *testing.T) {
 func TestRemedies(t *testing.T) {
 	e := newEngine(t)
 	e.ready(envIPv4)
-	e.forces = map[string]any{"type": "bridge"}
 	list, pod := e.list("1.0.0"), e.lab.Namespace("pod")
 	e.host.Bridge("cni0", netip.MustParsePrefix("10.9.9.1/24"), 0)
 	_, err := e.add(list, e.runtime(pod, "eth0"))

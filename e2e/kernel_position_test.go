@@ -159,9 +159,8 @@ func TestKernelContestedPosition(t *testing.T) {
 	copyBulk(t, a.container, b.container)
 }
 
-// What the programs unwrap passes another program at the device's ingress. There the
-// kernel reads the transport header of a super-packet; Linux 7.3 panics if that is still
-// the outer one (qdisc_pkt_len_segs_init, net/core/dev.c).
+// What the programs unwrap passes another program at the device's ingress. A crash of
+// Linux 7.3.4 was seen there, when they removed the tunnel's mark.
 func TestIngressProgramAtDevice(t *testing.T) {
 	_, a, b, _, _ := kernelPair(t)
 	for _, n := range []*node{a, b} {

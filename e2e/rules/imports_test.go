@@ -21,7 +21,7 @@ var layers = []struct{ from, to string }{
 	{"cni/install", "cni cni/bundled cni/bundled/link pkg/atomicfile"},
 	{"cni/bundled", "cni/bundled/bridge cni/bundled/hostlocal cni/bundled/loopback cni/bundled/portmap"},
 	{"cni/bundled/bridge", "cni/bundled/ipam"},
-	{"cni/bundled/ipam", "cni/bundled/hostlocal"},
+	{"cni/bundled/ipam", "cni/bundled/hostlocal cni/bundled/link"},
 	{"cni/bundled/...", ""},
 	{"cni/conflist", "pkg/atomicfile pkg/reconcile"},
 	{"cni/reservation", ""},

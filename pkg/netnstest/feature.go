@@ -28,7 +28,9 @@ var (
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
+	LoopbackTrains    = Feature{"trains of UDP_SEGMENT that pass the loopback device whole", "Linux 5.11"}
 	MACVLAN           = Feature{"macvlan", "CONFIG_MACVLAN"}
+	MixedDecap        = Feature{"unwrapping of packets of the other family", "Linux 6.3"}
 	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
 	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}

@@ -1,7 +1,9 @@
 package rtnl
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -218,23 +221,36 @@ func TestFirstPassFails(t *testing.T) {
 // Our own changes are announced as well, and must not keep us busy.
 func TestOwnChangesAskForNoPass(t *testing.T) {
 	b := newBench(t)
-	c := config()
-	passes := 0
-	c.Prepare = func() error { passes++; return nil }
-	k := b.reconciler(c)
+	k := b.reconciler(config())
 	b.check(pass(k))
-	b.run(k)
+	surplus := netip.MustParsePrefix("10.5.99.0/24")
+	asked := make(chan []byte, 1000) // announcements that ask for a pass
+	done := make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- k.listener.Run(ctx, func(datagram []byte) bool {
+			// The kernel announces the links of the bench late.
+			if kind := binary.NativeEndian.Uint16(datagram[4:]); kind != unix.RTM_NEWLINK && k.concerns(datagram) {
+				asked <- bytes.Clone(datagram)
+			}
+			return false
+		}, func() { t.Error("announcements were lost") })
+	}()
 	for n := range 200 {
 		b.exchange(k, State{}, peer(n))
 	}
 	// This one asks for a pass, and comes last.
-	b.ip("route add 10.5.99.0/24 via 10.5.99.0 dev " + device + " onlink")
-	eventually(t, func() error { return b.difference(peers(0, 200)) })
-	k.passing.Lock()
-	defer k.passing.Unlock()
-	if passes > 2 { // the first and the repair
-		t.Errorf("%d passes", passes)
+	b.ip("route add " + surplus.String() + " via 10.5.99.0 dev " + device + " onlink proto 85")
+	select {
+	case first := <-asked:
+		if to := surplus.Addr().As4(); !bytes.Contains(first, to[:]) {
+			t.Errorf("an own change asks for a pass: %x", first)
+		}
+	case <-time.After(netnstest.Patience):
+		t.Error("the surplus route asks for no pass")
 	}
+	cancel()
+	b.check(<-done)
 }
 
 func TestRunEnds(t *testing.T) {

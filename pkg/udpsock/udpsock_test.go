@@ -152,7 +152,12 @@ func TestOneSendIsOneReceive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := r.Message(0); n != 1 || m.SegLen != 1000 || len(m.Data) != 9999 {
+	m := r.Message(0)
+	if n > 1 && len(m.Data) == 1000 {
+		netnstest.LoopbackTrains.Missing(t, "the device cuts them")
+		return
+	}
+	if n != 1 || m.SegLen != 1000 || len(m.Data) != 9999 {
 		t.Errorf("%d messages, first of %d bytes, segments of %d", n, len(m.Data), m.SegLen)
 	}
 }

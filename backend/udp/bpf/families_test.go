@@ -45,6 +45,6 @@ func (f families) require(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f.inner != f.outer && !mixed {
-		t.Skip("this kernel has no BPF_F_ADJ_ROOM_DECAP_L3_* (before Linux 6.3)")
+		netnstest.MixedDecap.Skip(t, "no flag BPF_F_ADJ_ROOM_DECAP_L3_*")
 	}
 }

@@ -558,9 +558,7 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame
 		return refuse(WRONG_INTERFACE);
 	/*
 	 * A super-packet keeps the mark of a tunnel. BPF_F_ADJ_ROOM_DECAP_L4_UDP of Linux 7.3
-	 * would remove it and leave the transport header at the outer UDP header. The next
-	 * program at an ingress then makes the kernel read before the packet, and panic
-	 * (qdisc_pkt_len_segs_init, net/core/dev.c).
+	 * would remove it, but a crash of 7.3.4 was seen with that flag.
 	 */
 	if (remove_outer(skb, family, o))
 		return NEXT;

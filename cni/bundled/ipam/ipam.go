@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -16,10 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/cni/bundled/hostlocal"
+	"github.com/coreos/flannel/cni/bundled/link"
 )
-
-// bundled is the plugin that runs in this process.
-const bundled = "host-local"
 
 // ConfigureIface gives the interface the addresses and routes of the result.
 func ConfigureIface(ifName string, res *current.Result) error {
@@ -28,7 +28,7 @@ func ConfigureIface(ifName string, res *current.Result) error {
 
 // ExecAdd runs the plugin's ADD with the configuration.
 func ExecAdd(plugin string, conf []byte) (types.Result, error) {
-	if plugin != bundled {
+	if !isOwn(plugin) {
 		return plugins.ExecAdd(plugin, conf)
 	}
 	commands, _, _ := hostlocal.New()
@@ -41,7 +41,7 @@ func ExecAdd(plugin string, conf []byte) (types.Result, error) {
 
 // ExecDel runs the plugin's DEL with the configuration.
 func ExecDel(plugin string, conf []byte) error {
-	if plugin != bundled {
+	if !isOwn(plugin) {
 		return plugins.ExecDel(plugin, conf)
 	}
 	commands, _, _ := hostlocal.New()
@@ -53,6 +53,15 @@ func ExecCheck(plugin string, conf []byte) error { return plugins.ExecCheck(plug
 
 // ExecStatus runs the plugin's STATUS with the configuration.
 func ExecStatus(plugin string, conf []byte) error { return plugins.ExecStatus(plugin, conf) }
+
+// isOwn reports whether the plugin is host-local, and what CNI's folders have is the same one.
+func isOwn(plugin string) bool {
+	if plugin != "host-local" {
+		return false
+	}
+	path, err := invoke.FindInPath(plugin, filepath.SplitList(os.Getenv("CNI_PATH")))
+	return err == nil && link.Runs(path)
+}
 
 // arguments returns those of this process with another configuration.
 func arguments(conf []byte) *skel.CmdArgs {

@@ -1,5 +1,5 @@
-// Package link knows the links in CNI's folder that lead to flannel's program. A
-// plugin that has such a link runs in the process of the plugin that needs it.
+// Package link knows the links in CNI's folder that lead to flannel's program, and
+// which plugins there run in the process of the plugin that needs them.
 package link
 
 import (
