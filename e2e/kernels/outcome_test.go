@@ -73,9 +73,15 @@ func TestKeep(t *testing.T) {
 		{"a", "panic\nEXIT 2\n", true, "p:TestA p:TestB p:TestB/c", "p"},
 		{"a", "=== RUN   TestD\n--- PASS: TestD\nPASS\nEXIT 0\n", true, "p:TestA p:TestB p:TestB/c p:TestD", ""},
 		{"b", "=== RUN   TestD\n--- FAIL: TestD\nFAIL\nEXIT 1\n", true, "", "p:TestD"},
+		{"", "", true, "", "p:TestD"},
 		{"b", "=== RUN   TestE\n--- PASS: TestE\nPASS\nEXIT 0\n", false, "p:TestE", ""},
 	} {
 		fresh := write(t, map[string]string{"release": c.release, "status.json": status, "p.txt": c.text})
+		if c.release == "" {
+			if err := os.Remove(filepath.Join(fresh, "release")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := keep(fresh, results, c.add); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,9 @@ type kernelNeigh struct {
 	link   int
 	state  uint16 // NUD_*
 	flags  uint8  // NTF_*
+	// partial: an announcement by rtnl_fdb_notify (net/core/rtnetlink.c), which has no
+	// destination. Older kernels send one beside that of the driver.
+	partial bool
 }
 
 // permanent reports whether a program set the entry; the kernel's own expire.
@@ -45,14 +48,17 @@ func parseNeigh(body []byte) (kernelNeigh, bool) {
 	}
 	n := kernelNeigh{family: body[0], link: int(native.Uint32(body[4:])), state: native.Uint16(body[8:]), flags: body[10]}
 	n.FDB = n.family == unix.AF_BRIDGE
-	ok := true
+	ok, times := true, false
 	for kind, value := range attributes(body, unix.SizeofNdMsg) {
 		switch kind {
+		case unix.NDA_CACHEINFO:
+			times = true
 		case unix.NDA_DST:
 			n.IP, _ = netip.AddrFromSlice(value)
 		case unix.NDA_LLADDR:
 			ok = copy(n.MAC[:], value) == len(n.MAC) && len(value) == len(n.MAC)
 		}
 	}
+	n.partial = n.FDB && !n.IP.IsValid() && !times
 	return n, ok
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -251,6 +252,22 @@ func TestOwnChangesAskForNoPass(t *testing.T) {
 	}
 	cancel()
 	b.check(<-done)
+}
+
+// Linux 5.10 announces a forwarding entry a second time, without its destination.
+func TestAnnouncementWithoutDestination(t *testing.T) {
+	b := newBench(t)
+	k := b.reconciler(config())
+	b.check(pass(k))
+	b.exchange(k, State{}, peer(0))
+	link, err := b.host.Netlink().LinkByName(device)
+	b.check(err)
+	datagram, err := hex.DecodeString("280000001c00000000000000000000000700000003000000800002000a0002000e00000000000000")
+	b.check(err)
+	binary.NativeEndian.PutUint32(datagram[unix.SizeofNlMsghdr+4:], uint32(link.Attrs().Index))
+	if k.concerns(datagram) {
+		t.Error("it asks for a pass")
+	}
 }
 
 func TestRunEnds(t *testing.T) {

@@ -86,6 +86,9 @@ func (r *Reconciler) routeDiffers(s scope, m syscall.NetlinkMessage) bool {
 }
 
 func (r *Reconciler) neighDiffers(n kernelNeigh, kind uint16) bool {
+	if n.partial {
+		return false // the device's driver announces the same change with its destination
+	}
 	want := r.want.neighs.get(n.key())
 	if kind == unix.RTM_DELNEIGH {
 		return want != nil
