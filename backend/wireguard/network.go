@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	log "github.com/golang/glog"
@@ -51,10 +53,19 @@ type part struct {
 
 // open sets the prohibit routes, which apply while there is no other to a
 // network. Then it makes the tunnel and the routes into it. It fails if no family has
-// its routes; Run tries again with those that have not.
+// its routes; Run tries again with those that have not. The routes into a device that is
+// there stay meanwhile.
 func (n *network) open() error {
+	there, err := n.deviceIsUp()
+	if err != nil {
+		return err
+	}
 	for _, p := range n.parts {
-		if err := p.route(p.prohibit()); err != nil {
+		routes := []rtnl.Route{p.prohibit()}
+		if there {
+			routes = append(routes, n.into(p))
+		}
+		if err := p.route(routes...); err != nil {
 			return err
 		}
 	}
@@ -63,9 +74,27 @@ func (n *network) open() error {
 	n.mu.Unlock()
 	var errs []error
 	for _, p := range n.parts {
-		errs = append(errs, p.route(p.prohibit(), rtnl.Route{Dst: p.network, Dev: n.end.device, Kind: rtnl.Link}))
+		errs = append(errs, p.route(p.prohibit(), n.into(p)))
 	}
 	return backend.AllFailed(errs)
+}
+
+// deviceIsUp reports whether the tunnel's device is there and up: that of the network
+// before, or, in the kernel, that of an earlier run.
+func (n *network) deviceIsUp() (bool, error) {
+	link, err := netlink.LinkByName(n.end.device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up device %s: %w", n.end.device, err)
+	}
+	return slices.Contains(deviceTypes, link.Type()) && link.Attrs().Flags&net.FlagUp != 0, nil
+}
+
+// into is the route of a family into the tunnel.
+func (n *network) into(p *part) rtnl.Route {
+	return rtnl.Route{Dst: p.network, Dev: n.end.device, Kind: rtnl.Link}
 }
 
 func (p *part) prohibit() rtnl.Route {
