@@ -61,11 +61,12 @@ func parseOptions(c backend.Config) (options, error) {
 	return o, nil
 }
 
-// checkUplink checks what depends on the interface to the other hosts.
+// checkUplink checks what depends on the interface to the other hosts. Before a
+// configuration is published, the interface of one family may be unknown: its MTU is 0.
 func (o options) checkUplink(f inet.Family, s backend.Side) error {
 	mtu, overhead := cmp.Or(o.MTU, s.Uplink.MTU), f.HeaderLen()+encapsulation
 	switch {
-	case mtu-overhead < f.MinMTU() || mtu > math.MaxUint16:
+	case mtu != 0 && mtu-overhead < f.MinMTU() || mtu > math.MaxUint16:
 		return fmt.Errorf("MTU %d of the network between the hosts is not in %d to %d: VXLAN takes %d bytes, %v needs %d", mtu, f.MinMTU()+overhead, math.MaxUint16, overhead, f, f.MinMTU())
 	case o.DirectRouting && s.Uplink.VRF != "":
 		return fmt.Errorf("Backend.DirectRouting: interface %s belongs to VRF %s, by whose table the kernel would route packets to containers; leave DirectRouting out", s.Uplink.Name, s.Uplink.VRF)

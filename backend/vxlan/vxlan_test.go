@@ -55,6 +55,19 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// A network of both families can be checked before the interface for IPv6 is known, as
+// that of -network is.
+func TestUnknownUplink(t *testing.T) {
+	for text, want := range map[string]string{`{}`: "", `{"MTU": 1350}`: "", `{"MTU": 1349}`: "MTU 1349"} {
+		c := config(t, text)
+		c.IPv6Network, c.IPv6SubnetLen = netip.MustParsePrefix("fd00:5::/48"), 64
+		_, err := New(c)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
 // A host that has a lease in the store keeps its MAC, whatever its node id is.
 func TestKnownMAC(t *testing.T) {
 	c := config(t, `{"VNI": 1}`)

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // options is the command line: what to measure, and how long.
@@ -41,13 +43,14 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	fs.Usage = func() {}
 	fs.StringVar(&o.programs.Flannel, "flannel", "bin/flannel", "`program` to measure")
 	fs.StringVar(&o.programs.WireGuardGo, "wireguard-go", "bin/wireguard-go", "`program` to compare wireguard with; it is left out where there is none")
-	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links, -ends, -rules and -routes; short, what the targets are about, in 25 minutes (9 rounds of 1 second)")
+	fs.StringVar(&plan, "plan", "all", "`name` of what is measured where: all, each of -subjects and -measures in each of -links, -ends, -rules, -routes and -inside; short, what the targets are about, in 30 minutes (9 rounds of 1 second)")
 	fs.StringVar(&subjects, "subjects", "", "comma-separated `names` of what to measure, default all: "+listNames(rig.Subjects(), subjectName))
 	fs.StringVar(&names, "measures", "", "comma-separated `names` of what to measure of it, default all: "+listNames(measures(), measureName))
 	fs.StringVar(&d.links, "links", "on,off", "comma-separated `names` of the link's variants: "+listNames(rig.Links(), linkName))
 	fs.StringVar(&d.ends, "ends", "container,nested", "comma-separated `names` of what the load runs in: "+listNames(rig.EndKinds(), endsName)+"; all but the first on the first link only")
 	fs.StringVar(&d.rules, "rules", "masq,none,rules", "comma-separated `names` of the hosts' firewall rules: "+listNames(rig.RuleSets(), rulesName)+"; all but the first on the first link only")
 	fs.StringVar(&d.routes, "routes", "1,1000,10000", "comma-separated `numbers` of routes; all but the first on the first link only")
+	fs.StringVar(&d.inside, "inside", result.InsideIPv4, "comma-separated IP `versions` of the load's packets: "+listNames(inet.Families[:], insideName)+"; all but the first on the first link only")
 	fs.IntVar(&o.rounds, "rounds", 7, "`number` of samples of each figure")
 	fs.IntVar(&o.seconds, "seconds", 3, "`length` of each measurement")
 	fs.StringVar(&o.congestion, "congestion", defaultCongestion(), "TCP congestion `control`")
@@ -67,8 +70,8 @@ func parseOptions(args []string, usage io.Writer) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("argument %q is not a flag (see bench -help)", fs.Arg(0))
 	}
-	if plan == "short" && slices.ContainsFunc([]string{"links", "ends", "rules", "routes"}, func(name string) bool { return given(fs, name) }) {
-		return nil, errors.New("-plan short sets the scenarios: omit -links, -ends, -rules and -routes")
+	if plan == "short" && slices.ContainsFunc([]string{"links", "ends", "rules", "routes", "inside"}, func(name string) bool { return given(fs, name) }) {
+		return nil, errors.New("-plan short sets the scenarios: omit -links, -ends, -rules, -routes and -inside")
 	}
 	for _, name := range slices.Sorted(maps.Keys(defaults(plan, o.quick))) {
 		if !given(fs, name) {
@@ -122,9 +125,9 @@ func (o *options) selectTrials(plan, subjects, names string, d dimensions) error
 		if err != nil {
 			return err
 		}
-		o.trials = cross(scenarios, chosen, measured)
+		o.trials = interleave(cross(scenarios, chosen, measured))
 	case "short":
-		o.trials = restrict(short(), chosen, measured)
+		o.trials = interleave(restrict(short(), chosen, measured))
 	default:
 		return fmt.Errorf("-plan: %q is not one of all, short", plan)
 	}

@@ -25,7 +25,7 @@ func TestOptions(t *testing.T) {
 	if o.rounds < 7 || subjectsOf(o) != listNames(rig.Subjects(), subjectName) || measuresOf(o) != listNames(measures(), measureName) || o.congestion == "" || len(o.required) != 0 {
 		t.Errorf("defaults are %+v", o)
 	}
-	want := []result.Scenario{usual, offLink(), nested(), noRules(), manyRules(), {Link: "on", Routes: 1000, Ends: "container", Rules: "masq"}, manyPeers()}
+	want := []result.Scenario{usual, offLink(), nested(), noRules(), manyRules(), {Link: "on", Routes: 1000, Ends: "container", Rules: "masq", Inside: "4"}, manyPeers()}
 	if diff := cmp.Diff(want, scenariosOf(o)); diff != "" {
 		t.Error(diff)
 	}
@@ -41,10 +41,26 @@ func TestOptions(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]result.Scenario{
-		{Link: "off", Routes: 7, Ends: "host", Rules: "none"}, {Link: "off", Routes: 7, Ends: "local", Rules: "none"},
-		{Link: "off", Routes: 9, Ends: "host", Rules: "none"},
+		{Link: "off", Routes: 7, Ends: "host", Rules: "none", Inside: "4"}, {Link: "off", Routes: 7, Ends: "local", Rules: "none", Inside: "4"},
+		{Link: "off", Routes: 9, Ends: "host", Rules: "none", Inside: "4"},
 	}, scenariosOf(o)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// IPv6 inside is a scenario of its own, alone or beside IPv4.
+func TestInside(t *testing.T) {
+	for arg, want := range map[string][]result.Scenario{"4,6": {usual, insideV6()}, "6": {insideV6()}} {
+		o, err := parseOptions([]string{"-quick", "-inside=" + arg}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, scenariosOf(o)); diff != "" {
+			t.Errorf("-inside=%s: %s", arg, diff)
+		}
+		if next := o.trials[1]; len(want) == 2 && (next.at != insideV6() || next.subject.Name != o.trials[0].subject.Name) {
+			t.Errorf("-inside=%s: the second trial is of %s, %v", arg, next.subject.Name, next.at)
+		}
 	}
 }
 
@@ -118,6 +134,8 @@ func TestWrongOptions(t *testing.T) {
 		{"-plan=short -links=on", "-plan short sets the scenarios"},
 		{"-plan=short -ends=host", "-plan short sets the scenarios"},
 		{"-plan=short -rules=none", "-plan short sets the scenarios"},
+		{"-plan=short -inside=6", "-plan short sets the scenarios"},
+		{"-inside=4,5", `"5" is not one of 4, 6`},
 		{"-ends=hosts", `"hosts" is not one of container, host, nested, local`},
 		{"-rules=masq,all", `"all" is not one of masq, none, rules`},
 		{"-plan=short -subjects=raw,host-gw -measures=udp1400,tcp-rr", ""},

@@ -27,7 +27,7 @@ func cross(scenarios []result.Scenario, subjects []rig.Subject, measures []measu
 }
 
 // usual is the scenario that most targets are about.
-var usual = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq"}
+var usual = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq", Inside: result.InsideIPv4}
 
 // The other scenarios of the short plan, which differ from the usual one in one
 // respect.
@@ -37,6 +37,13 @@ func local() result.Scenario     { s := usual; s.Ends = "local"; return s }
 func noRules() result.Scenario   { s := usual; s.Rules = "none"; return s }
 func manyRules() result.Scenario { s := usual; s.Rules = "rules"; return s }
 func manyPeers() result.Scenario { s := usual; s.Routes = 10000; return s }
+func insideV6() result.Scenario  { s := usual; s.Inside = result.InsideIPv6; return s }
+
+// bothFamilies are the subjects whose path is the same for IPv4 and IPv6 inside. The fast
+// path carries IPv4 alone.
+func bothFamilies() []string {
+	return []string{"udp-plain", "udp-offload", "udp-kernel", "host-gw", "vxlan", "wireguard"}
+}
 
 // short returns the trials that the documents cite: everything of the fast path and
 // of its rivals in the usual scenario, and of the rest what has a target.
@@ -58,15 +65,22 @@ func short() []trial {
 		{nested(), []string{rig.Reference, "udp-offload", "udp-kernel", "udp-fast", "host-gw"}, []string{"tcp1"}},
 		{local(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "udp-rr"}},
 		{manyPeers(), []string{"udp-kernel", "udp-fast"}, []string{"tcp1", "udp64"}},
+		{insideV6(), bothFamilies(), []string{"tcp1", "udp-rr"}},
 	} {
 		subjects := withNames(part.subjects, rig.Subjects(), subjectName)
 		trials = append(trials, cross([]result.Scenario{part.at}, subjects, withNames(part.measures, measures(), measureName))...)
 	}
-	// Two parts have the usual scenario.
+	return trials
+}
+
+// interleave sorts trials by scenario, then by subject. A subject's trials with IPv4 and
+// with IPv6 inside follow each other, since they are compared.
+func interleave(trials []trial) []trial {
+	either := func(t trial) result.Scenario { t.at.Inside = ""; return t.at }
+	scenarios := distinct(trials, either)
 	order := namesOf(rig.Subjects(), subjectName)
-	scenarios := distinct(trials, func(t trial) result.Scenario { return t.at })
 	slices.SortStableFunc(trials, func(a, b trial) int {
-		return cmp.Or(cmp.Compare(slices.Index(scenarios, a.at), slices.Index(scenarios, b.at)),
+		return cmp.Or(cmp.Compare(slices.Index(scenarios, either(a)), slices.Index(scenarios, either(b))),
 			cmp.Compare(slices.Index(order, a.subject.Name), slices.Index(order, b.subject.Name)))
 	})
 	return trials

@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/flannel/e2e/bench/machine"
 	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -116,6 +117,7 @@ func (b *bench) pair(ctx context.Context, t trial) (*rig.Pair, error) {
 		Routes: t.at.Routes,
 		Ends:   withNames([]string{t.at.Ends}, rig.EndKinds(), endsName)[0],
 		Rules:  withNames([]string{t.at.Rules}, rig.RuleSets(), rulesName)[0],
+		Inside: withNames([]string{t.at.Inside}, inet.Families[:], insideName)[0],
 	})
 }
 

@@ -133,6 +133,21 @@ func TestAllMeasuresLinksAndRounds(t *testing.T) {
 	}
 }
 
+// With -inside 4,6 the load runs over both families, and the table compares them.
+func TestBothFamilies(t *testing.T) {
+	require(t)
+	r, table, _ := measured(t, "-subjects=kernel-vxlan,udp-plain", "-measures=tcp1,udp-rr", "-inside=4,6")
+	complete(t, r, table)
+	if len(r.Scenarios) != 2 || strings.Count(table, "÷ INSIDE 4") != 1 {
+		t.Errorf("%d scenarios, printed %q", len(r.Scenarios), table)
+	}
+	for _, name := range []string{rig.Reference, "udp-plain"} {
+		if ratio, ok := r.RatioInside(r.Cell(insideV6(), name, "tcp1")); !ok || ratio <= 0 {
+			t.Errorf("%s: ratio of IPv6 inside to IPv4 inside is %v, %v", name, ratio, ok)
+		}
+	}
+}
+
 // An unsupported subject is left out, with its reason. It is an error if -subjects
 // names it.
 func TestRefused(t *testing.T) {

@@ -8,16 +8,17 @@ import (
 
 	"github.com/coreos/flannel/e2e/bench/result"
 	"github.com/coreos/flannel/e2e/bench/rig"
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // maxRoutes is within the number of addresses for simulated peers.
 const maxRoutes = 60000
 
 // dimensions are the flags that select scenarios, each a comma-separated list.
-type dimensions struct{ links, ends, rules, routes string }
+type dimensions struct{ links, ends, rules, routes, inside string }
 
-// scenarios returns each link with the first ends, rules and number of routes. Then
-// it varies one of these at a time, on the first link.
+// scenarios returns each link with the first ends, rules, number of routes and family
+// inside. Then it varies one of these at a time, on the first link.
 func (d dimensions) scenarios() ([]result.Scenario, error) {
 	links, err := pick("links", d.links, rig.Links(), linkName)
 	if err != nil {
@@ -39,7 +40,11 @@ func (d dimensions) scenarios() ([]result.Scenario, error) {
 		}
 		numbers = append(numbers, n)
 	}
-	base := result.Scenario{Link: links[0].Name, Routes: numbers[0], Ends: ends[0].Name, Rules: rules[0].Name}
+	inside, err := pick("inside", d.inside, inet.Families[:], insideName)
+	if err != nil {
+		return nil, err
+	}
+	base := result.Scenario{Link: links[0].Name, Routes: numbers[0], Ends: ends[0].Name, Rules: rules[0].Name, Inside: insideName(inside[0])}
 	var found []result.Scenario
 	add := func(change func(*result.Scenario)) {
 		s := base
@@ -58,6 +63,9 @@ func (d dimensions) scenarios() ([]result.Scenario, error) {
 	for _, n := range numbers[1:] {
 		add(func(s *result.Scenario) { s.Routes = n })
 	}
+	for _, f := range inside[1:] {
+		add(func(s *result.Scenario) { s.Inside = insideName(f) })
+	}
 	return found, nil
 }
 
@@ -66,6 +74,14 @@ func measureName(m measure) string     { return m.name }
 func linkName(l rig.Link) string       { return l.Name }
 func endsName(e rig.EndKind) string    { return e.Name }
 func rulesName(r rig.RuleSet) string   { return r.Name }
+
+// insideName returns the name of the family of the load's packets.
+func insideName(f inet.Family) string {
+	if f == inet.IPv4 {
+		return result.InsideIPv4
+	}
+	return result.InsideIPv6
+}
 
 // pick returns the elements of all that a comma-separated list names, in the order
 // of all. An empty list is all.

@@ -88,7 +88,7 @@ var layers = []struct{ from, to string }{
 	{"Godeps/generate", ""},
 	{"Godeps/weigh", ""},
 	{"e2e/commandline", "pkg/envflag"},
-	{"e2e/bench/rig", "e2e/... pkg/masq pkg/netnstest pkg/subnetfile subnet"},
+	{"e2e/bench/rig", "e2e/... pkg/inet pkg/masq pkg/netnstest pkg/subnetfile subnet"},
 	{"e2e/kube/...", "contrib/image/oci contrib/kubernetes/render e2e/kube/... pkg/netnstest pkg/subnetfile subnet subnet/kube"},
 	{"e2e/...", "e2e/... pkg/inet pkg/netnstest pkg/subnetfile subnet subnet/etcd subnet/etcdv3 subnet/kube subnet/subnettest/faultproxy"},
 }

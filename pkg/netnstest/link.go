@@ -72,7 +72,7 @@ func (h *Host) route(dst netip.Prefix, via netip.Addr, link string) *netlink.Rou
 }
 
 // Bridge makes a bridge as Docker makes docker0: addr is the containers' gateway,
-// and the host forwards. An mtu of 0 is the kernel's default.
+// and the host forwards packets of its family. An mtu of 0 is the kernel's default.
 func (h *Host) Bridge(name string, addr netip.Prefix, mtu int) {
 	h.lab.scope.Helper()
 	attrs := netlink.NewLinkAttrs()
@@ -81,6 +81,10 @@ func (h *Host) Bridge(name string, addr netip.Prefix, mtu int) {
 	h.check(h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}), "add bridge %s", name)
 	h.AddAddr(name, addr)
 	h.Up(name)
+	if addr.Addr().Is6() {
+		h.Sysctl("net.ipv6.conf.all.forwarding", "1")
+		return
+	}
 	h.Sysctl("net.ipv4.ip_forward", "1")
 }
 
@@ -94,6 +98,11 @@ func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.A
 	h.lab.Wire(h, port, c, "eth0", mtu)
 	h.enslave(port, bridge)
 	c.AddAddr("eth0", addr)
+	if addr.Addr().Is6() {
+		c.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), gateway, "")
+		c.addr6 = addr
+		return c
+	}
 	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
 	c.addr = addr
 	return c

@@ -14,15 +14,15 @@ import (
 	"github.com/coreos/flannel/e2e/bench/result"
 )
 
-var at = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq"}
+var at = result.Scenario{Link: "on", Routes: 1, Ends: "container", Rules: "masq", Inside: result.InsideIPv4}
 
 func sample() *result.Result {
-	far, off, nested := at, at, at
-	far.Routes, off.Link, nested.Ends = 1000, "off", "nested"
+	far, off, nested, six := at, at, at, at
+	far.Routes, off.Link, nested.Ends, six.Inside = 1000, "off", "nested", result.InsideIPv6
 	r := &result.Result{
 		Reference: "vxlan",
 		Subjects:  []result.Subject{{Name: "vxlan"}, {Name: "fast"}, {Name: "slow"}},
-		Scenarios: []result.Scenario{at, far, off, nested},
+		Scenarios: []result.Scenario{at, far, off, nested, six},
 		Figures: []result.Figure{
 			{Name: "tcp1", Better: result.More}, {Name: "rr-p50", Better: result.Less}, {Name: "loss", Better: result.Share},
 			{Name: "retrans", Better: result.Count}, {Name: "rr-p999", Better: result.Less, Detail: true},

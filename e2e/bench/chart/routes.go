@@ -32,7 +32,7 @@ func overRoutes(r *result.Result, sense result.Sense, legend bool) (*plot.Plot, 
 		numbers = numbers[:0]
 		var points plotter.XYs
 		for _, at := range r.Scenarios {
-			if at.Link != first.Link || at.Ends != first.Ends || at.Rules != first.Rules {
+			if at.Link != first.Link || at.Ends != first.Ends || at.Rules != first.Rules || at.Inside != first.Inside {
 				continue
 			}
 			if c := r.Cell(at, s.Name, f.Name); c != nil {

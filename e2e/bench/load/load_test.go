@@ -25,6 +25,12 @@ func TestMain(m *testing.M) {
 // ends are two hosts on a veth pair. The test is skipped without iperf3.
 func ends(t *testing.T) (a, b End) {
 	t.Helper()
+	return endsOf(t, netip.MustParsePrefix("172.20.0.0/16"))
+}
+
+// endsOf are two hosts with addresses of a network.
+func endsOf(t *testing.T, network netip.Prefix) (a, b End) {
+	t.Helper()
 	netnstest.Require(t)
 	if _, err := exec.LookPath("iperf3"); err != nil {
 		t.Skip("iperf3 is not in PATH; install the Debian package iperf3")
@@ -32,9 +38,11 @@ func ends(t *testing.T) (a, b End) {
 	lab := netnstest.New(t)
 	a, b = End{Host: lab.Namespace("a")}, End{Host: lab.Namespace("b")}
 	lab.Wire(a.Host, "link0", b.Host, "link0", 0)
-	for i, e := range []*End{&a, &b} {
-		e.Addr = netip.AddrFrom4([4]byte{172, 20, 0, byte(i + 1)})
-		e.AddAddr("link0", netip.PrefixFrom(e.Addr, 16))
+	addr := network.Addr()
+	for _, e := range []*End{&a, &b} {
+		addr = addr.Next()
+		e.Addr = addr
+		e.AddAddr("link0", netip.PrefixFrom(addr, network.Bits()))
 	}
 	return a, b
 }
@@ -106,6 +114,23 @@ func check(t *testing.T, b End, network string, got Transactions, err error) {
 	if found, err := listening(b, network, loadPort); found || err != nil {
 		t.Errorf("%s: the server is still there: %v, %v", network, found, err)
 	}
+}
+
+// Every load runs between IPv6 addresses, too.
+func TestIPv6(t *testing.T) {
+	a, b := endsOf(t, netip.MustParsePrefix("fd00:172:20::/64"))
+	if got, err := TCP(t.Context(), a, b, Transfer{Streams: 1, Seconds: 1, Congestion: "cubic"}); err != nil || got.Gbps <= 0 {
+		t.Errorf("TCP: %+v, %v", got, err)
+	}
+	if got, err := Packets(t.Context(), a, b, 64, 1); err != nil || got.Rate <= 0 {
+		t.Errorf("packets: %+v, %v", got, err)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		got, err := RequestResponse(t.Context(), a, b, network, 1)
+		check(t, b, network, got, err)
+	}
+	got, err := ConnectRequestResponse(t.Context(), a, b, 1)
+	check(t, b, "tcp", got, err)
 }
 
 // established returns how many connections an end has accepted.

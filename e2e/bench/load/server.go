@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // startTimeout bounds the start of a server. spareTime is how much longer than its
@@ -87,7 +88,7 @@ func listening(at End, network string, port uint16) (found bool, err error) {
 		list, state = netlink.SocketDiagUDP, stateClose
 	}
 	err = at.Do(func() error {
-		sockets, err := list(unix.AF_INET)
+		sockets, err := list(uint8(inet.Of(at.Addr).AF()))
 		for _, s := range sockets {
 			found = found || s.ID.SourcePort == port && s.State == state
 		}

@@ -31,7 +31,7 @@ type sink struct {
 }
 
 func openSink(ctx context.Context, at End) (*sink, error) {
-	conn, err := at.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at.Addr, loadPort).String())
+	conn, err := at.ListenPacket(ctx, "udp", netip.AddrPortFrom(at.Addr, loadPort).String())
 	if err != nil {
 		return nil, fmt.Errorf("open sink: %w", err)
 	}
@@ -63,7 +63,7 @@ func (s *sink) run() error {
 	for i := range messages {
 		messages[i].Buffers = [][]byte{make([]byte, 1)}
 	}
-	conn := ipv4.NewPacketConn(s.conn)
+	conn := ipv4.NewPacketConn(s.conn) // recvmmsg(2) is the same for IPv6
 	for {
 		n, err := conn.ReadBatch(messages, 0)
 		if errors.Is(err, net.ErrClosed) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // open returns a blocking socket of k's network, bound to an address. Port 0 lets
@@ -17,12 +19,12 @@ func open(k kind, at netip.AddrPort) (fd int, err error) {
 	if k.network() == "udp" {
 		typ = unix.SOCK_DGRAM
 	}
-	fd, err = unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+	fd, err = unix.Socket(inet.Of(at.Addr()).AF(), typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
 	}
 	option := [2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}
-	if at.Port() == 0 {
+	if at.Port() == 0 { // an IPv6 socket has the option, too (ip(7))
 		option = [2]int{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT}
 	}
 	if err := unix.SetsockoptInt(fd, option[0], option[1], 1); err != nil {
@@ -58,6 +60,9 @@ func dial(k kind, from netip.Addr, to netip.AddrPort, limit time.Duration) (fd i
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is6() {
+		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	}
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 

@@ -2,9 +2,11 @@
 // scenarios, with their samples. It prints a table, and reads and writes JSON.
 //
 // Glossary: a subject is a transport between two hosts. A scenario is the link, the
-// number of routes, the ends of the load and the firewall rules. A figure is a measured quantity. A cell is a figure of a
-// subject in a scenario. A sample is a cell's value in one round. All medians are
-// compared with those of the reference, one of the subjects.
+// number of routes, the ends of the load, the firewall rules, and the family of the
+// load's packets. A figure is a measured quantity. A cell is a figure of a subject in a
+// scenario. A sample is a cell's value in one round. All medians are compared with
+// those of the reference, one of the subjects. With IPv6 inside, they are also compared
+// with those of the same subject with IPv4 inside.
 package result
 
 import (
@@ -63,11 +65,23 @@ type Scenario struct {
 	// firewall rules.
 	Ends  string `json:"ends"`
 	Rules string `json:"rules"`
+	// Inside is the family of the load's packets: InsideIPv4 or InsideIPv6.
+	Inside string `json:"inside"`
 }
+
+// The families of the load's packets.
+const (
+	InsideIPv4 = "4"
+	InsideIPv6 = "6"
+)
 
 // String returns the scenario in words.
 func (s Scenario) String() string {
-	return fmt.Sprintf("%s ends, link %s, rules %s, %s", s.Ends, s.Link, s.Rules, countRoutes(s.Routes))
+	text := fmt.Sprintf("%s ends, link %s, rules %s, %s", s.Ends, s.Link, s.Rules, countRoutes(s.Routes))
+	if s.Inside == InsideIPv6 {
+		text += ", IPv6 inside"
+	}
+	return text
 }
 
 func countRoutes(n int) string {
@@ -92,16 +106,22 @@ func (s Scenario) difference(other Scenario) string {
 	if s.Routes != other.Routes {
 		parts = append(parts, countRoutes(s.Routes))
 	}
+	if s.Inside != other.Inside {
+		parts = append(parts, "IPv"+s.Inside+" inside")
+	}
 	return strings.Join(parts, ", ")
 }
 
-// complete fills in the ends and rules of a file that was written before there were
-// others.
+// complete fills in the ends, rules and family of a file that was written before there
+// were others.
 func (s *Scenario) complete() {
 	if s.Ends == "" {
 		s.Ends = "host"
 	}
 	if s.Rules == "" {
 		s.Rules = "none"
+	}
+	if s.Inside == "" {
+		s.Inside = InsideIPv4
 	}
 }

@@ -83,7 +83,7 @@ func roundRatios(c, other *Cell) Spread {
 
 // Ratio returns the cell's median over that of the reference in the same scenario;
 // ok is false if there is none.
-func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) { return r.over(c, r.Reference) }
+func (r *Result) Ratio(c *Cell) (ratio float64, ok bool) { return r.ratio(c, r.reference(c)) }
 
 // RatioByHand returns the cell's median over that of the same transport set up by
 // hand.
@@ -92,12 +92,25 @@ func (r *Result) RatioByHand(c *Cell) (ratio float64, ok bool) {
 	if i < 0 {
 		return 0, false
 	}
-	return r.over(c, r.Subjects[i].ByHand)
+	return r.ratio(c, r.Cell(c.Scenario, r.Subjects[i].ByHand, c.Figure))
 }
 
-// over returns the cell's median over that of subject in the same scenario.
-func (r *Result) over(c *Cell, subject string) (ratio float64, ok bool) {
-	other := r.Cell(c.Scenario, subject, c.Figure)
+// RatioInside returns the median of a cell with IPv6 inside over that of the same
+// subject with IPv4 inside.
+func (r *Result) RatioInside(c *Cell) (ratio float64, ok bool) { return r.ratio(c, r.insideIPv4(c)) }
+
+// reference returns the reference's cell in the same scenario; nil if there is none.
+func (r *Result) reference(c *Cell) *Cell { return r.Cell(c.Scenario, r.Reference, c.Figure) }
+
+// insideIPv4 returns the same subject's cell with IPv4 inside; nil if there is none.
+func (r *Result) insideIPv4(c *Cell) *Cell {
+	at := c.Scenario
+	at.Inside = InsideIPv4
+	return r.Cell(at, c.Subject, c.Figure)
+}
+
+// ratio returns the cell's median over that of another cell, which may be nil.
+func (r *Result) ratio(c, other *Cell) (ratio float64, ok bool) {
 	if other == nil || other.Median == 0 || !r.sense(c.Figure).hasRatio() {
 		return 0, false
 	}

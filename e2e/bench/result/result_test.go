@@ -3,6 +3,7 @@ package result
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,12 +15,14 @@ import (
 )
 
 var (
-	one    = Scenario{"on", 1, "container", "masq"}
-	many   = Scenario{"on", 1000, "container", "masq"}
-	strict = Scenario{"on", 1, "container", "rules"}
+	one    = Scenario{"on", 1, "container", "masq", InsideIPv4}
+	many   = Scenario{"on", 1000, "container", "masq", InsideIPv4}
+	strict = Scenario{"on", 1, "container", "rules", InsideIPv4}
+	six    = Scenario{"on", 1, "container", "masq", InsideIPv6}
 )
 
-// sample has two rounds of two subjects, of which ours has one more scenario.
+// sample has two rounds of two subjects, of which ours has one more scenario. The last
+// scenario has IPv6 inside.
 func sample() *Result {
 	r := &Result{
 		Machine: machine.Description{CPU: "CPU", Cores: 2, Kernel: "6.18", Go: "go1.26", Iperf3: "iperf 3.12",
@@ -27,7 +30,7 @@ func sample() *Result {
 		Rounds: 2, Seconds: 3, Congestion: "cubic", Reference: "vxlan",
 		Subjects:  []Subject{{Name: "vxlan", About: "by hand"}, {Name: "ours", About: "flannel", ByHand: "vxlan"}},
 		LeftOut:   map[string]string{"theirs": "not known"},
-		Scenarios: []Scenario{one, many, strict},
+		Scenarios: []Scenario{one, many, strict, six},
 		Figures:   []Figure{{"tcp", "TCP", "Gb/s", More, false}, {"loss", "UDP, loss", "%", Share, false}, {"cost", "UDP, cost", "µs", Less, true}, {"retrans", "TCP, retransmits", "segments/s", Count, false}},
 		Foreign:   []float64{0.01, 0.04, 0.02},
 		Repeated:  1,
@@ -46,6 +49,9 @@ func sample() *Result {
 		r.Add(strict, "ours", "cost", v*5)
 		r.Add(strict, "vxlan", "tcp", v)
 		r.Add(strict, "ours", "tcp", v*2)
+		r.Add(six, "vxlan", "tcp", v)
+		r.Add(six, "ours", "tcp", v*0.49)
+		r.Add(six, "ours", "loss", 1)
 	}
 	r.Evaluate([]Target{
 		{"tcp", "ours", one, "vxlan", one, 0.5},
@@ -57,6 +63,7 @@ func sample() *Result {
 		{"loss", "ours", one, "vxlan", many, 10}, // nor this
 		{"retrans", "ours", one, "", Scenario{}, 10.5},
 		{"retrans", "vxlan", one, "", Scenario{}, 10.5},
+		{"tcp", "ours", six, "ours", one, 0.97},
 	})
 	return r
 }
@@ -111,6 +118,12 @@ func TestRatio(t *testing.T) {
 	if got, ok := r.RatioByHand(r.Cell(one, "vxlan", "tcp")); ok {
 		t.Errorf("ratio %v of a subject without one by hand", got)
 	}
+	if got, ok := r.RatioInside(r.Cell(six, "ours", "tcp")); math.Abs(got-0.98) > 1e-9 || !ok {
+		t.Errorf("ratio to IPv4 inside: %v, %v", got, ok)
+	}
+	if got, ok := r.RatioInside(r.Cell(six, "ours", "loss")); ok {
+		t.Errorf("ratio %v of shares", got)
+	}
 }
 
 func TestTargets(t *testing.T) {
@@ -120,7 +133,7 @@ func TestTargets(t *testing.T) {
 		got = append(got, o.Met)
 	}
 	// The furthest from being met stands first.
-	if diff := cmp.Diff([]bool{false, false, false, true, true, true}, got); diff != "" {
+	if diff := cmp.Diff([]bool{false, false, false, true, true, true, true}, got); diff != "" {
 		t.Error(diff)
 	}
 	r.Add(one, "ours", "tcp", 30)
@@ -189,11 +202,12 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// A file from before there were ends and rules is one of hosts without rules.
+// A file from before there were ends, rules and families is one of hosts without rules,
+// with IPv4 inside.
 func TestReadCompletesScenarios(t *testing.T) {
 	r := sample()
 	for _, s := range []*Scenario{&r.Scenarios[0], &r.Cells[0].Scenario, &r.Outcomes[0].At, &r.Outcomes[0].OverAt} {
-		s.Ends, s.Rules = "", ""
+		s.Ends, s.Rules, s.Inside = "", "", ""
 	}
 	path := filepath.Join(t.TempDir(), "result.json")
 	if err := r.WriteFile(path); err != nil {
@@ -204,7 +218,7 @@ func TestReadCompletesScenarios(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []Scenario{back.Scenarios[0], back.Cells[0].Scenario, back.Outcomes[0].At, back.Outcomes[0].OverAt} {
-		if s.Ends != "host" || s.Rules != "none" {
+		if s.Ends != "host" || s.Rules != "none" || s.Inside != InsideIPv4 {
 			t.Errorf("scenario %v", s)
 		}
 	}

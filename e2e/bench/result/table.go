@@ -35,7 +35,7 @@ func (r *Result) Print(w io.Writer, about map[string]string) error {
 	}
 	for _, s := range r.Scenarios {
 		fmt.Fprintf(w, "\n%v\nends: %s\nlink: %s\nrules: %s\n\n", s, about[s.Ends], about[s.Link], about[s.Rules])
-		fmt.Fprintf(t, "FIGURE\tSUBJECT\t÷ %s\tMEDIAN\tSPREAD\t÷ BY HAND\n", r.Reference)
+		fmt.Fprintf(t, "FIGURE\tSUBJECT\t÷ %s\tMEDIAN\tSPREAD\t÷ BY HAND%s\n", r.Reference, inIPv6(s, "\t÷ INSIDE 4"))
 		for _, c := range r.ordered(s) {
 			r.printCell(t, c)
 		}
@@ -81,16 +81,24 @@ func (r *Result) score(figure string, ratio float64) float64 {
 
 func (r *Result) printCell(w io.Writer, c *Cell) {
 	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == c.Figure })
-	fmt.Fprintf(w, "%s, %s\t%s\t%s\t%s\t%s\t%s\n", r.Figures[i].Title, r.Figures[i].Unit, c.Subject,
-		r.formatReference(c), formatNumber(c.Median), formatSpread(Spread{c.Min, c.Max}), formatRatio(r.RatioByHand(c)))
+	fmt.Fprintf(w, "%s, %s\t%s\t%s\t%s\t%s\t%s%s\n", r.Figures[i].Title, r.Figures[i].Unit, c.Subject,
+		r.formatRounds(c, r.reference(c)), formatNumber(c.Median), formatSpread(Spread{c.Min, c.Max}), formatRatio(r.RatioByHand(c)),
+		inIPv6(c.Scenario, "\t"+r.formatRounds(c, r.insideIPv4(c))))
 }
 
-// formatReference formats the ratio to the reference, with the extremes of the
-// rounds' ratios.
-func (r *Result) formatReference(c *Cell) string {
-	ratio, ok := r.Ratio(c)
-	other := r.Cell(c.Scenario, r.Reference, c.Figure)
-	if !ok || c.Subject == r.Reference || slices.Min(other.Samples) == 0 {
+// inIPv6 returns text for a scenario with IPv6 inside, whose table has a column more.
+func inIPv6(s Scenario, text string) string {
+	if s.Inside != InsideIPv6 {
+		return ""
+	}
+	return text
+}
+
+// formatRounds formats the ratio to another cell, with the extremes of the rounds'
+// ratios.
+func (r *Result) formatRounds(c, other *Cell) string {
+	ratio, ok := r.ratio(c, other)
+	if !ok || c == other || slices.Min(other.Samples) == 0 {
 		return formatRatio(ratio, ok)
 	}
 	return formatNumber(ratio) + " (" + formatSpread(roundRatios(c, other)) + ")"

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
@@ -35,7 +36,7 @@ func EndKinds() []EndKind {
 // attachHosts needs nothing: the bridge has the address.
 func attachHosts(p *Pair, envs [2]subnetfile.Env) (ends [2]load.End, err error) {
 	for i, h := range p.hosts {
-		ends[i] = load.End{Host: h, Addr: firstAddr(envs[i].Subnet).Addr()}
+		ends[i] = load.End{Host: h, Addr: firstAddr(p.setting.subnet(envs[i])).Addr()}
 	}
 	return ends, nil
 }
@@ -56,7 +57,7 @@ func attachLocal(p *Pair, envs [2]subnetfile.Env) (ends [2]load.End, err error) 
 
 // container makes container number n of a host.
 func (p *Pair) container(h *netnstest.Host, env subnetfile.Env, n int) load.End {
-	gateway := firstAddr(env.Subnet)
+	gateway := firstAddr(p.setting.subnet(env))
 	addr := netip.PrefixFrom(nth(gateway.Addr(), n), gateway.Bits())
 	p.rig.containers++
 	c := h.Container(fmt.Sprintf("c%d", p.rig.containers), bridge, addr, gateway.Addr(), env.MTU)
@@ -71,9 +72,12 @@ const (
 	nestedPort = 4789
 )
 
-// nestedNetwork is that of the overlay between the containers. It is reserved for
-// benchmarks (RFC 2544 section C.2.2).
-var nestedNetwork = netip.MustParsePrefix("198.18.0.0/24")
+// nestedNetworks are those of the overlay between the containers, by family. They are
+// reserved for benchmarks (RFC 2544 section C.2.2, RFC 5180 section 8).
+var nestedNetworks = [...]netip.Prefix{
+	inet.IPv4: netip.MustParsePrefix("198.18.0.0/24"),
+	inet.IPv6: netip.MustParsePrefix("2001:2::/64"),
+}
 
 // attachNested makes a VXLAN device in each container, whose peer is the other
 // container.
@@ -83,9 +87,10 @@ func attachNested(p *Pair, envs [2]subnetfile.Env) ([2]load.End, error) {
 		return ends, err
 	}
 	outer := [2]netip.Addr{ends[0].Addr, ends[1].Addr}
+	f := p.setting.Inside
 	for i := range ends {
-		addr := netip.PrefixFrom(nth(nestedNetwork.Addr(), i+1), nestedNetwork.Bits())
-		if err := addNested(ends[i].Host, outer[i], outer[1-i], envs[i].MTU-vxlanOverhead); err != nil {
+		addr := netip.PrefixFrom(nth(nestedNetworks[f].Addr(), i+1), nestedNetworks[f].Bits())
+		if err := addNested(ends[i].Host, outer[i], outer[1-i], envs[i].MTU-vxlanOverhead(f)); err != nil {
 			return ends, err
 		}
 		ends[i].AddAddr(nestedDevice, addr)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
@@ -80,6 +81,44 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// With IPv6 inside, the load's packets of full size cross the link between the hosts' IPv6
+// subnets, in one piece.
+func TestInsideIPv6(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"raw", Reference, "wireguard-go", "udp-plain", "host-gw", "vxlan", "wireguard"} {
+		in := usual(3)
+		in.Inside = inet.IPv6
+		p := pair(t, r, name, in)
+		a, b := up(t, p)
+		for _, e := range []load.End{a, b} {
+			if !overlays[inet.IPv6].Contains(e.Addr) {
+				t.Errorf("%s: an end is %v", name, e.Addr)
+			}
+		}
+		const headers = 48 // of IPv6 and ICMPv6
+		sent := bytesOf(t, p.hosts[0], linkName)
+		pingOnce(t, a, b, p.envs[0].MTU-headers)
+		if got := bytesOf(t, p.hosts[0], linkName) - sent; got < uint64(p.envs[0].MTU) {
+			t.Errorf("%s: %d bytes crossed the link, want %d at least", name, got, p.envs[0].MTU)
+		}
+		if err := p.Down(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An overlay between containers has the load's family, and its packets of full size
+// pass.
+func TestNestedIPv6(t *testing.T) {
+	in := with(t, "nested", "masq")
+	in.Inside = inet.IPv6
+	a, b := up(t, pair(t, newRig(t), Reference, in))
+	if got := mtu(t, a.Host, nestedDevice); got != 1360 || !nestedNetworks[inet.IPv6].Contains(a.Addr) {
+		t.Errorf("%v has an MTU of %d, want 1360", a.Addr, got)
+	}
+	pingOnce(t, a, b, 1360-48)
+}
+
 // pingOnce sends one packet that must not be fragmented.
 func pingOnce(t *testing.T, a, b load.End, size int) {
 	t.Helper()
@@ -96,17 +135,22 @@ func TestRuleSets(t *testing.T) {
 		t.Skip("iptables-restore is not in PATH; install the Debian package iptables")
 	}
 	r := newRig(t)
-	for _, name := range []string{Reference, "udp-plain"} {
+	for _, c := range []struct {
+		name   string
+		inside inet.Family
+	}{{Reference, inet.IPv4}, {Reference, inet.IPv6}, {"udp-plain", inet.IPv4}} {
 		for _, rules := range []string{"masq", "none", "rules"} {
-			p := pair(t, r, name, with(t, "container", rules))
+			in := with(t, "container", rules)
+			in.Inside = c.inside
+			p := pair(t, r, c.name, in)
 			a, b := up(t, p)
 			pingOnce(t, a, b, 64)
 			for _, h := range p.hosts {
 				if got := tracked(t, h) > 0; got != (rules != "none") {
-					t.Errorf("%s, %s: connections are tracked: %v", name, rules, got)
+					t.Errorf("%v, %s: connections are tracked: %v", c, rules, got)
 				}
-				if got := ruleCount(t, h); rules == "rules" && got != iptablesRules || rules != "rules" && got != 0 {
-					t.Errorf("%s, %s: %d iptables rules", name, rules, got)
+				if got := ruleCount(t, h, c.inside); rules == "rules" && got != iptablesRules || rules != "rules" && got != 0 {
+					t.Errorf("%v, %s: %d iptables rules", c, rules, got)
 				}
 			}
 		}
@@ -130,10 +174,10 @@ func tracked(t *testing.T, h *netnstest.Host) (n int) {
 	return n
 }
 
-// ruleCount returns the number of rules that iptables shows.
-func ruleCount(t *testing.T, h *netnstest.Host) int {
+// ruleCount returns the number of rules that iptables shows for a family.
+func ruleCount(t *testing.T, h *netnstest.Host, f inet.Family) int {
 	t.Helper()
-	out, err := h.Command(t.Context(), "iptables-save").Output()
+	out, err := h.Command(t.Context(), strings.Replace(restorers[f], "restore", "save", 1)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,11 +185,13 @@ func ruleCount(t *testing.T, h *netnstest.Host) int {
 }
 
 func TestKubeAndDocker(t *testing.T) {
-	text := kubeAndDocker(peerSubnet(0))
-	if got := strings.Count(text, "\n-A "); got != iptablesRules {
-		t.Errorf("%d rules, want %d", got, iptablesRules)
+	for _, f := range inet.Families {
+		if got := strings.Count(kubeAndDocker(f, peerSubnet(f, 0)), "\n-A "); got != iptablesRules {
+			t.Errorf("%v: %d rules, want %d", f, got, iptablesRules)
+		}
 	}
 	// Published containers are in the subnet, and none is the load's.
+	text := kubeAndDocker(inet.IPv4, peerSubnet(inet.IPv4, 0))
 	if !strings.Contains(text, "-d 10.0.1.100/32") || strings.Contains(text, "10.0.1.2/32") || strings.Contains(text, "10.0.2.0/32") {
 		t.Error("the published containers have other addresses")
 	}

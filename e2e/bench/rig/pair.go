@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
@@ -18,9 +19,12 @@ const (
 	linkMTU = 1500
 )
 
-// segment is the network of link0. It has addresses for the simulated peers, since
-// host-gw requires that all peers are on the link.
-var segment = netip.MustParsePrefix("172.20.0.0/16")
+// segments are the networks of link0, by family. They have addresses for the simulated
+// peers, since host-gw requires that all peers are on the link.
+var segments = [...]netip.Prefix{
+	inet.IPv4: netip.MustParsePrefix("172.20.0.0/16"),
+	inet.IPv6: netip.MustParsePrefix("fd00:172:20::/64"),
+}
 
 // Pair is two hosts and a transport between them.
 type Pair struct {
@@ -43,6 +47,21 @@ type Setting struct {
 	Routes int
 	Ends   EndKind
 	Rules  RuleSet
+	// Inside is the family of the load's packets. Packets between the hosts are of the
+	// same family.
+	Inside inet.Family
+}
+
+// families returns those of the hosts' addresses: IPv4 alone, or both for IPv6
+// inside.
+func (s Setting) families() []inet.Family { return inet.Families[:s.Inside+1] }
+
+// subnet returns the load's subnet of a host.
+func (s Setting) subnet(env subnetfile.Env) netip.Prefix {
+	if s.Inside == inet.IPv4 {
+		return env.Subnet
+	}
+	return env.IPv6Subnet
 }
 
 // transport is a subject on a pair of hosts.
@@ -63,13 +82,15 @@ func (r *Rig) wire(name string, s Setting) *Pair {
 	}
 	r.lab.Wire(p.hosts[0], linkName, p.hosts[1], linkName, linkMTU)
 	for i, h := range p.hosts {
-		h.AddAddr(linkName, netip.PrefixFrom(publicIP(i), segment.Bits()))
+		for _, f := range s.families() {
+			h.AddAddr(linkName, netip.PrefixFrom(publicIP(f, i), segments[f].Bits()))
+		}
 	}
 	return p
 }
 
 // publicIP returns the address on the link of peer number n; 0 and 1 are real.
-func publicIP(n int) netip.Addr { return nth(segment.Addr(), n+1) }
+func publicIP(f inet.Family, n int) netip.Addr { return nth(segments[f].Addr(), n+1) }
 
 // Up starts the transport and waits until packets pass in both directions. The
 // first call makes the ends.
@@ -99,7 +120,7 @@ func (p *Pair) attach(ctx context.Context, envs [2]subnetfile.Env) (err error) {
 		return nil
 	}
 	for i, h := range p.hosts {
-		h.Bridge(bridge, firstAddr(envs[i].Subnet), envs[i].MTU)
+		h.Bridge(bridge, firstAddr(p.setting.subnet(envs[i])), envs[i].MTU)
 	}
 	if err := p.applyRules(ctx, envs); err != nil {
 		return err

@@ -15,7 +15,8 @@
 //	               └─ switch ─ host "store", with the leases ────┘
 //
 // The load crosses link0 alone; eth0 leads to the store. All further peers are
-// simulated: there are leases, but no hosts.
+// simulated: there are leases, but no hosts. For IPv6 inside, link0 has addresses of
+// both families, and bridge and container those of IPv6.
 package rig
 
 import (
@@ -58,7 +59,7 @@ func New(scope netnstest.Scope, programs Programs, dir string) *Rig {
 // it. The pair is down.
 func (r *Rig) Pair(ctx context.Context, s Subject, in Setting) (*Pair, error) {
 	r.scope.Helper()
-	name := fmt.Sprintf("%s-%s-%d-%s-%s", s.Name, in.Link.Name, in.Routes, in.Ends.Name, in.Rules.Name)
+	name := fmt.Sprintf("%s-%s-%d-%s-%s-%v", s.Name, in.Link.Name, in.Routes, in.Ends.Name, in.Rules.Name, in.Inside)
 	if p, ok := r.pairs[name]; ok {
 		return p, nil
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/e2e/bench/load"
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/subnet"
 )
@@ -75,7 +76,9 @@ func pair(t *testing.T, r *Rig, name string, in Setting) *Pair {
 }
 
 // usual is the first of each dimension, with that many routes.
-func usual(routes int) Setting { return Setting{Links()[0], routes, EndKinds()[0], RuleSets()[0]} }
+func usual(routes int) Setting {
+	return Setting{Links()[0], routes, EndKinds()[0], RuleSets()[0], inet.IPv4}
+}
 
 func up(t *testing.T, p *Pair) (a, b load.End) {
 	t.Helper()
@@ -223,7 +226,7 @@ func TestDaemons(t *testing.T) {
 	}
 	for _, kv := range got.Kvs {
 		l, err := subnet.ParseLease(filepath.Base(string(kv.Key)), kv.Value)
-		if err != nil || !segment.Contains(l.Attrs.PublicIP) || kv.Lease == 0 {
+		if err != nil || !segments[inet.IPv4].Contains(l.Attrs.PublicIP) || kv.Lease == 0 {
 			t.Errorf("%s = %s, lease %x: %v", kv.Key, kv.Value, kv.Lease, err)
 		}
 	}
@@ -334,8 +337,9 @@ func TestPeerData(t *testing.T) {
 		data any
 		want string
 	}{
-		{vxlanData(10000), `{"VNI":1,"VtepMAC":"02:00:00:00:27:10"}`},
-		{wireguardData(2), `{"PublicKey":"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Port":51820}`},
+		{vxlanData(inet.IPv4, 10000), `{"VNI":1,"VtepMAC":"02:00:00:00:27:10"}`},
+		{wireguardData(inet.IPv4, 2), `{"PublicKey":"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Port":51820}`},
+		{wireguardData(inet.IPv6, 2), `{"PublicKey":"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Port":51821}`},
 	} {
 		got, err := json.Marshal(c.data)
 		if err != nil || string(got) != c.want {
@@ -343,12 +347,20 @@ func TestPeerData(t *testing.T) {
 		}
 	}
 	seen := make(map[netip.Prefix]bool)
-	for n := range 60000 {
-		p := peerSubnet(n)
-		if !overlay.Contains(p.Addr()) || p != p.Masked() || seen[p] || !segment.Contains(publicIP(n)) || publicIP(n).Is4In6() {
-			t.Fatalf("peer %d: %v at %v", n, p, publicIP(n))
+	for _, f := range inet.Families {
+		for n := range 60000 {
+			p, public := peerSubnet(f, n), publicIP(f, n)
+			if !overlays[f].Contains(p.Addr()) || p != p.Masked() || seen[p] || !segments[f].Contains(public) || inet.Of(public) != f {
+				t.Fatalf("peer %d: %v at %v", n, p, public)
+			}
+			seen[p] = true
 		}
-		seen[p] = true
+	}
+	got, err := daemons{typ: "vxlan", data: vxlanData}.peer(1, inet.IPv6)
+	want := lease{"10.0.2.0-24&fd00:10:0:2::-64", `{"PublicIP":"172.20.0.2","PublicIPv6":"fd00:172:20::2","BackendType":"vxlan",` +
+		`"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}`}
+	if err != nil || got != want {
+		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 }
 

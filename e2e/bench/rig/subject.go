@@ -6,6 +6,8 @@ import (
 	"net"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/inet"
 )
 
 // Subject is a transport between two hosts.
@@ -37,8 +39,8 @@ func Subjects() []Subject {
 	}
 }
 
-// vxlanData returns the BackendData of peer number n.
-func vxlanData(n int) any {
+// vxlanData returns the BackendData of peer number n, the same for both families.
+func vxlanData(_ inet.Family, n int) any {
 	return struct {
 		VNI     int
 		VtepMAC string
@@ -50,12 +52,12 @@ func peerMAC(n int) net.HardwareAddr {
 	return binary.BigEndian.AppendUint32(net.HardwareAddr{0x02, 0x00}, uint32(n))
 }
 
-// wireguardData returns the BackendData of peer number n.
-func wireguardData(n int) any {
+// wireguardData returns the BackendData of peer number n. IPv6 has the next port.
+func wireguardData(f inet.Family, n int) any {
 	return struct {
 		PublicKey string
 		Port      int
-	}{wireguardKey(n).String(), wireguardPort}
+	}{wireguardKey(n).String(), wireguardPort + int(f)}
 }
 
 // wireguardKey returns the public key of peer number n. Any 32 bytes are a key (RFC

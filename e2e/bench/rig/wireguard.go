@@ -13,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
@@ -58,12 +59,13 @@ func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 			return nil, fmt.Errorf("make private key: %w", err)
 		}
 	}
+	f := p.setting.Inside
 	for i, h := range p.hosts {
 		port := wireguardPort
-		e := &wireguardEnd{host: h, addr: netip.PrefixFrom(peerSubnet(i).Addr(), 32), device: fmt.Sprintf("wg%d-%d%c", os.Getpid(), len(p.rig.pairs), 'a'+i)}
-		e.config = wgtypes.Config{PrivateKey: &keys[i], ListenPort: &port, Peers: []wgtypes.PeerConfig{wireguardPeer(1-i, keys[1-i].PublicKey())}}
+		e := &wireguardEnd{host: h, addr: host(peerSubnet(f, i).Addr()), device: fmt.Sprintf("wg%d-%d%c", os.Getpid(), len(p.rig.pairs), 'a'+i)}
+		e.config = wgtypes.Config{PrivateKey: &keys[i], ListenPort: &port, Peers: []wgtypes.PeerConfig{wireguardPeer(f, 1-i, keys[1-i].PublicKey())}}
 		for n := 2; n <= p.setting.Routes; n++ {
-			e.config.Peers = append(e.config.Peers, wireguardPeer(n, wireguardKey(n)))
+			e.config.Peers = append(e.config.Peers, wireguardPeer(f, n, wireguardKey(n)))
 		}
 		w.ends[i] = e
 	}
@@ -75,10 +77,10 @@ func openWireGuard(_ context.Context, p *Pair) (transport, error) {
 	return w, nil
 }
 
-func wireguardPeer(n int, key wgtypes.Key) wgtypes.PeerConfig {
+func wireguardPeer(f inet.Family, n int, key wgtypes.Key) wgtypes.PeerConfig {
 	return wgtypes.PeerConfig{
-		PublicKey: key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(publicIP(n), wireguardPort)),
-		AllowedIPs: []net.IPNet{*netnstest.IPNet(peerSubnet(n))},
+		PublicKey: key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(publicIP(f, n), wireguardPort)),
+		AllowedIPs: []net.IPNet{*netnstest.IPNet(peerSubnet(f, n))},
 	}
 }
 
@@ -88,7 +90,7 @@ func (w *wireguardGo) up(ctx context.Context) (envs [2]subnetfile.Env, err error
 			return envs, fmt.Errorf("start wireguard-go on %s: %w", e.host.Name(), err)
 		}
 	}
-	return byHandEnvs(linkMTU - wireguardOverhead), nil
+	return byHandEnvs(w.pair.setting.Inside, linkMTU-wireguardOverhead), nil
 }
 
 func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
@@ -113,7 +115,7 @@ func (w *wireguardGo) start(ctx context.Context, e *wireguardEnd) error {
 	e.host.SetMTU(e.device, linkMTU-wireguardOverhead)
 	e.host.AddAddr(e.device, e.addr)
 	e.host.Up(e.device)
-	e.host.AddRoute(overlay, netip.Addr{}, e.device)
+	e.host.AddRoute(overlays[w.pair.setting.Inside], netip.Addr{}, e.device)
 	return nil
 }
 
