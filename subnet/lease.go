@@ -185,6 +185,16 @@ func (l Lease) WithSubnet(p netip.Prefix) Lease {
 	return l
 }
 
+// Without returns l without the part of a family.
+func (l Lease) Without(f inet.Family) Lease {
+	if f == inet.IPv4 {
+		l.Subnet = netip.Prefix{}
+	} else {
+		l.IPv6Subnet = netip.Prefix{}
+	}
+	return l
+}
+
 // IsValid reports whether l has a part.
 func (l Lease) IsValid() bool { return l.Subnet.IsValid() || l.IPv6Subnet.IsValid() }
 

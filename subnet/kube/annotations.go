@@ -90,13 +90,30 @@ func (a Annotations) lease(n *node) (l subnet.Lease, ok bool, err error) {
 		return key, false, nil
 	}
 	if err == nil {
-		l, err = a.decode(n, key)
+		l, err = a.decode(n, a.published(n, key))
 	}
 	if err != nil {
 		return subnet.Lease{}, false, fmt.Errorf("decode annotations %s* of node %s: %w", a.prefix, n.Metadata.Name, err)
 	}
 	l.Rev = key.Rev
 	return l, true, nil
+}
+
+// published returns key with the parts of the families that the host has published, by
+// an address or by data. A Node has its podCIDRs before, and a host that carries one
+// family has both. Without any family, key stays as it is, and its attributes are at
+// fault.
+func (a Annotations) published(n *node, key subnet.Lease) subnet.Lease {
+	l := key
+	for _, f := range inet.Families {
+		if a.of(n, suffixPublicIP[f]) == "" && a.of(n, suffixData[f]) == "" { // promise: unpublished-family-is-no-part
+			l = l.Without(f)
+		}
+	}
+	if !l.IsValid() {
+		return key
+	}
+	return l
 }
 
 func (a Annotations) decode(n *node, key subnet.Lease) (subnet.Lease, error) {
@@ -135,7 +152,8 @@ func (a Annotations) extras(n *node) (e subnet.Extras) {
 }
 
 // encode returns the annotations that hold l's attributes; nil removes one. The
-// bytes are those that every flannel writes.
+// bytes are those that every flannel writes. A family without an address has data if l
+// has a part of it: its packets are inside datagrams of the other family.
 func (a Annotations) encode(l subnet.Lease) (map[string]*string, error) {
 	value, err := subnet.EncodeLease(l)
 	if err != nil {
@@ -157,8 +175,11 @@ func (a Annotations) encode(l subnet.Lease) (map[string]*string, error) {
 	put(suffixType, r.BackendType)
 	for f, data := range [...]json.RawMessage{r.BackendData, r.BackendV6Data} {
 		set[a.prefix+suffixPublicIP[f]], set[a.prefix+suffixData[f]] = nil, nil
-		if ip := l.Attrs.Addr(inet.Family(f)); ip.IsValid() {
+		ip := l.Attrs.Addr(inet.Family(f))
+		if ip.IsValid() {
 			put(suffixPublicIP[f], ip.String())
+		}
+		if ip.IsValid() || l.SubnetOf(inet.Family(f)).IsValid() {
 			put(suffixData[f], orNull(data))
 		}
 	}

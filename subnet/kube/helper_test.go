@@ -56,7 +56,13 @@ func openURL(t *testing.T, url string) (*Store, *atomic.Int64) {
 // holder returns the Holder of k for netConf1.
 func holder(t *testing.T, k *Store) *Holder {
 	t.Helper()
-	c, err := subnet.ParseConfig([]byte(netConf1))
+	return holderOf(t, k, netConf1)
+}
+
+// holderOf returns the Holder of k for a network configuration.
+func holderOf(t *testing.T, k *Store, config string) *Holder {
+	t.Helper()
+	c, err := subnet.ParseConfig([]byte(config))
 	if err != nil {
 		t.Fatal(err)
 	}

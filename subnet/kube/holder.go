@@ -31,11 +31,10 @@ func (h *Holder) key(n *node) (subnet.Lease, error) {
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	if !h.config.Range.Enabled() {
-		l.Subnet = netip.Prefix{}
-	}
-	if !h.config.IPv6.Enabled() {
-		l.IPv6Subnet = netip.Prefix{}
+	for _, f := range inet.Families {
+		if !h.config.RangeOf(f).Enabled() {
+			l = l.Without(f)
+		}
 	}
 	if !l.IsValid() {
 		return subnet.Lease{}, fmt.Errorf("node %s has the podCIDRs %v, and the configuration enables another family: %w", n.Metadata.Name, n.Spec.PodCIDRs, subnet.ErrUnassigned)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -19,7 +20,9 @@ import (
 //
 // A kubelet writes its Node every few minutes. Such a change gives an Added with
 // the attributes as they were. A change of a Node that is no lease gives a Removed,
-// which says nothing new to a caller that has none of its subnet.
+// which says nothing new to a caller that has none of its subnet. The same holds for
+// the leases that a Node with podCIDRs of both families has had before it published
+// another family.
 func (s *Store) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev, []subnet.Event)) error {
 	w := watch{Store: s, rev: p.Rev, deliver: fn}
 	defer w.end()
@@ -109,15 +112,31 @@ func (w *watch) events(e *event) []subnet.Event {
 	switch {
 	// Our own annotations, if they are damaged, are to be written again.
 	case e.Type == eventDeleted || err == nil && !ok || err != nil && own:
-		if l, err = n.key(); err != nil {
-			return nil // it never was a lease
-		}
-		return []subnet.Event{{Type: subnet.Removed, Lease: &l}}
+		return removals(n, subnet.Lease{})
 	case err != nil:
 		// What the peer published before stays in force: a mistake must not disconnect it.
 		return nil
 	}
-	return []subnet.Event{{Type: subnet.Added, Lease: &l}}
+	return append(removals(n, l), subnet.Event{Type: subnet.Added, Lease: &l})
+}
+
+// removals returns the removals of all leases that n may have been but l. A host of two
+// families may publish them one after the other, so its lease has had one part or both.
+func removals(n *node, l subnet.Lease) (events []subnet.Event) {
+	key, err := n.key()
+	if err != nil {
+		return nil // it never was a lease
+	}
+	former := []subnet.Lease{key}
+	if len(key.Parts()) > 1 {
+		former = append(former, key.Without(inet.IPv6), key.Without(inet.IPv4))
+	}
+	for _, f := range former {
+		if f.Key() != l.Key() {
+			events = append(events, subnet.Event{Type: subnet.Removed, Lease: &f})
+		}
+	}
+	return events
 }
 
 // noteOwn keeps our own Node as the watch delivers it, and reports whether e is of it.

@@ -28,11 +28,20 @@ type watching struct {
 // watchPeers runs the Manager's Watch until it has the peers 1, 2 and 3.
 func watchPeers(t *testing.T) *watching {
 	t.Helper()
-	w := &watching{T: t, server: kubeapi.Start(t)}
-	w.server.PutNode(self, nil, "10.5.200.0/24")
+	w := watchNetwork(t, netConf1, "10.5.200.0/24")
 	put(t, w.server, 1, 2, 3)
+	eventually(t, "three peers", func() bool { return len(w.peers()) == 3 })
+	return w
+}
+
+// watchNetwork runs the Manager's Watch for a configuration and our podCIDRs. There is no
+// peer yet.
+func watchNetwork(t *testing.T, config string, podCIDRs ...string) *watching {
+	t.Helper()
+	w := &watching{T: t, server: kubeapi.Start(t)}
+	w.server.PutNode(self, nil, podCIDRs...)
 	w.store, w.requests = open(t, w.server)
-	h := holder(t, w.store)
+	h := holderOf(t, w.store, config)
 	l := acquire(t, h)
 	w.manager = subnet.NewManager(w.store, h, h.config, subnet.Timing{})
 	w.manager.Adopt(l)
@@ -74,7 +83,6 @@ func watchPeers(t *testing.T) *watching {
 		slices.Sort(all)
 		return all
 	}
-	eventually(t, "three peers", func() bool { return len(w.peers()) == 3 })
 	return w
 }
 
