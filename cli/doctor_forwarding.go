@@ -47,15 +47,20 @@ func (f *facts) forwarders() []string {
 	for _, l := range links {
 		arrive := netdev.IsFlannel(l.Name) || l.Name == f.uplink.Name && f.config != nil && f.config.BackendType == "host-gw"
 		if f.report != nil && f.report.Lease != nil && !arrive {
-			addrs, err := l.Addrs()
-			arrive = err == nil && slices.ContainsFunc(addrs, func(a net.Addr) bool {
-				p, err := netip.ParsePrefix(a.String())
-				return err == nil && f.report.Lease.Subnet.Contains(p.Addr())
-			})
+			arrive = hasAddrOf(l, f.report.Lease.Subnet)
 		}
 		if arrive {
 			names = append(names, l.Name)
 		}
 	}
 	return names
+}
+
+// hasAddrOf reports whether an interface has an address of a subnet.
+func hasAddrOf(l net.Interface, subnet netip.Prefix) bool {
+	addrs, err := l.Addrs()
+	return err == nil && slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && subnet.Contains(p.Addr())
+	})
 }

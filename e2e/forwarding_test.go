@@ -39,6 +39,39 @@ func TestDoctorFindsForwardingOfOneInterface(t *testing.T) {
 	}
 }
 
+// IPv6 that is forwarded on single interfaces alone is no fault; doctor names an
+// interface that lacks it.
+func TestDoctorKnowsForcedForwarding(t *testing.T) {
+	c := newCluster(t, "3")
+	c.configure(familyConfig("46", `{"Type": "vxlan"}`))
+	n := c.dualNode("a")
+	n.join()
+	n.addContainer()
+	n.AddIPv6("docker0", n.container, n.ipv6Subnet())
+	const check = "IPv6"
+	n.finds(c, check, "ok", "")
+	set := func(key, value string) string {
+		t.Helper()
+		out, err := output(t, n.Host, "sysctl", "-w", "net/ipv6/conf/"+key+"="+value)
+		if err != nil && strings.Contains(out, "No such file") {
+			return out
+		}
+		if err != nil {
+			t.Fatalf("sysctl: %v\n%s", err, out)
+		}
+		return ""
+	}
+	set("all/forwarding", "0")
+	n.finds(c, check, "fail", "sysctl -w net.ipv6.conf.all.forwarding=1")
+	if cause := set("flannel-v6.1/force_forwarding", "1"); cause != "" {
+		netnstest.ForcedForwarding.Missing(t, cause)
+		return
+	}
+	n.finds(c, check, "fail", "sysctl -w net/ipv6/conf/docker0/force_forwarding=1")
+	set("docker0/force_forwarding", "1")
+	n.finds(c, check, "ok", "")
+}
+
 // A policy of legacy iptables that drops what containers send is logged, as one of
 // nftables is.
 func TestLegacyForwardPolicy(t *testing.T) {

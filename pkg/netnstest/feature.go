@@ -23,6 +23,7 @@ var (
 	ConntrackTimeouts = Feature{"programs that prolong conntrack entries", "Linux 6.0"}
 	FDBFlush          = Feature{"a flush of a VXLAN device's FDB", "Linux 6.7"}
 	Flowtable         = Feature{"flowtables of nftables", "CONFIG_NF_FLOW_TABLE"}
+	ForcedForwarding  = Feature{"forwarding of IPv6 on one interface", "Linux 6.17"}
 	GRE               = Feature{"tunnels of GRE", "CONFIG_NET_IPGRE"}
 	IPIP              = Feature{"tunnels of IPIP", "CONFIG_NET_IPIP"}
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
