@@ -31,10 +31,10 @@ type end struct {
 // family inside has an address of the host's; without one, its packets need the
 // datagrams of the other family.
 func chooseEnds(c backend.Config, o options) ([]end, error) {
-	own := func(f inet.Family) bool { return c.Of(f).Outside() }
+	own := func(f inet.Family) bool { return c.Of(f).Sends() }
 	missing := slices.IndexFunc(c.Inside(), func(f inet.Family) bool { return !own(f) })
 	if o.mode == separate && missing >= 0 {
-		return nil, fmt.Errorf("Backend.Mode %s: this host has no %v address for other hosts; add one, or set Mode to %q", separate, c.Inside()[missing], backend.ModeAuto)
+		return nil, fmt.Errorf("Backend.Mode %s: %w; add one, or set Mode to %q", separate, backend.NoAddress(c.Inside()[missing]), backend.ModeAuto)
 	}
 	if o.mode == separate || o.mode == "" && missing < 0 {
 		var ends []end
@@ -84,7 +84,7 @@ func attrs(ends []end, key wgtypes.Key) subnet.Attrs {
 // generation: IPv6 serves where IPv4 is private and IPv6 is not.
 func (e end) choose(peer subnet.Attrs) (inet.Family, error) {
 	v4, v6 := peer.PublicIP, peer.PublicIPv6
-	has := func(f inet.Family) bool { return slices.Contains(e.outer, f) && peer.Addr(f).IsValid() }
+	has := func(f inet.Family) bool { return slices.Contains(e.outer, f) && backend.Reaches(peer, f) }
 	switch {
 	case has(inet.IPv4) && has(inet.IPv6):
 		if v4.IsPrivate() && !v6.IsPrivate() && !e.addrs[inet.IPv6].IsPrivate() {
@@ -96,5 +96,5 @@ func (e end) choose(peer subnet.Attrs) (inet.Family, error) {
 	case has(inet.IPv6):
 		return inet.IPv6, nil
 	}
-	return 0, fmt.Errorf("its lease names no address of a family that %s sends in, %v; check addresses and Backend.Mode there", e.device, e.outer)
+	return 0, backend.Unreached(e.device, e.outer, peer)
 }

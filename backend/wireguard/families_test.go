@@ -97,6 +97,10 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%+v: %v, %v", test, got, err)
 		}
 	}
+	both := end{outer: inet.Families[:], addrs: [2]netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")}}
+	if got, err := both.choose(subnet.Attrs{PublicIP: addr("10.0.0.2"), PublicIPv6: addr("fe80::2")}); err != nil || got != inet.IPv4 {
+		t.Errorf("a peer with a link-local IPv6 address: %v, %v", got, err)
+	}
 	e := end{outer: inet.Families[:1]}
 	if _, err := e.choose(subnet.Attrs{PublicIPv6: addr("2001:db8::2")}); err == nil {
 		t.Error("a peer without an address of ours")
