@@ -3,67 +3,87 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// mixCase is a network: the families inside, and the backend with the family of its
-// datagrams.
+// mixCase is a network: the families inside and outside, and the backend.
 type mixCase struct {
 	name, inside, backend string // inside is "4", "6" or "46"
-	args                  []string
-	mtu                   int
+	// outside are the families of the datagrams.
+	outside string
+	args    []string
+	mtu     int
 	// devices are deleted, one after the other.
 	devices []string
 	// dataPath is the status's name of it.
 	dataPath string
 }
 
-func udpMix(path, inside, mode string, mtu int) mixCase {
-	dataPath := path
-	if path == "auto" {
-		dataPath = "kernel"
+// outsideOf are the families of the datagrams in a Mode.
+func outsideOf(mode, inside string) string {
+	switch mode {
+	case "ipv4":
+		return "4"
+	case "ipv6":
+		return "6"
 	}
-	return mixCase{
-		name: fmt.Sprintf("udp %s %s in %s", path, inside, mode), inside: inside, mtu: mtu,
+	return inside
+}
+
+func udpMix(path, inside, mode string) mixCase {
+	m := mixCase{
+		name: fmt.Sprintf("udp %s %s in %s", path, inside, mode), inside: inside, outside: outsideOf(mode, inside), mtu: 1472,
 		backend: fmt.Sprintf(`{"Type": "udp", "Mode": %q}`, mode), args: []string{"-udp-datapath=" + path},
-		devices: []string{"flannel0"}, dataPath: dataPath,
+		devices: []string{"flannel0"}, dataPath: path,
 	}
+	if path == "auto" {
+		m.dataPath = "kernel"
+	}
+	if m.outside != "4" {
+		m.mtu = 1452
+	}
+	return m
 }
 
 func wireguardMix(inside, mode string, devices ...string) mixCase {
 	return mixCase{
-		name: fmt.Sprintf("wireguard %s in %s", inside, mode), inside: inside, mtu: 1420,
+		name: fmt.Sprintf("wireguard %s in %s", inside, mode), inside: inside, outside: outsideOf(mode, inside), mtu: 1420,
 		backend: fmt.Sprintf(`{"Type": "wireguard", "Mode": %q, "Datapath": "userspace"}`, mode), devices: devices, dataPath: "userspace",
 	}
 }
 
-var mixes = []mixCase{
-	udpMix("plain", "46", "auto", 1452),
-	udpMix("plain", "6", "ipv4", 1472),
-	udpMix("offload", "46", "ipv4", 1472),
-	udpMix("offload", "46", "ipv6", 1452),
-	udpMix("offload", "4", "ipv6", 1452),
-	udpMix("auto", "46", "auto", 1452),
-	udpMix("auto", "6", "auto", 1452),
-	udpMix("auto", "46", "ipv4", 1472),
-	udpMix("auto", "46", "ipv6", 1452),
-	udpMix("auto", "6", "ipv4", 1472),
-	udpMix("auto", "4", "ipv6", 1452),
-	{name: "vxlan 46", inside: "46", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel.1", "flannel-v6.1"}, dataPath: "vxlan"},
-	{name: "vxlan 6", inside: "6", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel-v6.1"}, dataPath: "vxlan"},
-	{name: "host-gw 46", inside: "46", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},
-	{name: "host-gw 6", inside: "6", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},
-	wireguardMix("46", "separate", "flannel-wg", "flannel-wg-v6"),
-	wireguardMix("46", "auto", "flannel-wg"),
-	wireguardMix("6", "ipv4", "flannel-wg"),
+// mixes are all pairs of families inside and outside for each backend and data path.
+func mixes() []mixCase {
+	all := []mixCase{
+		udpMix("plain", "46", "auto"),
+		udpMix("auto", "46", "auto"),
+		{name: "vxlan 46", inside: "46", outside: "46", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel.1", "flannel-v6.1"}, dataPath: "vxlan"},
+		{name: "vxlan 6", inside: "6", outside: "6", backend: `{"Type": "vxlan"}`, mtu: 1430, devices: []string{"flannel-v6.1"}, dataPath: "vxlan"},
+		{name: "vxlan 4", inside: "4", outside: "4", backend: `{"Type": "vxlan"}`, mtu: 1450, devices: []string{"flannel.1"}, dataPath: "vxlan"},
+		{name: "host-gw 46", inside: "46", outside: "46", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},
+		{name: "host-gw 6", inside: "6", outside: "6", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},
+		{name: "host-gw 4", inside: "4", outside: "4", backend: `{"Type": "host-gw"}`, mtu: 1500, dataPath: "routes"},
+		wireguardMix("46", "separate", "flannel-wg", "flannel-wg-v6"),
+		wireguardMix("46", "auto", "flannel-wg"),
+	}
+	for _, pair := range []struct{ inside, mode string }{{"46", "ipv4"}, {"46", "ipv6"}, {"6", "ipv4"}, {"6", "ipv6"}, {"4", "ipv4"}, {"4", "ipv6"}} {
+		for _, path := range []string{"plain", "offload", "auto"} {
+			all = append(all, udpMix(path, pair.inside, pair.mode))
+		}
+		all = append(all, wireguardMix(pair.inside, pair.mode, "flannel-wg"))
+	}
+	return all
 }
 
 // Containers on three hosts reach each other in each family, whatever the family of
-// the datagrams. They do so after a restart, a crash, the end of a host, and the loss of
-// a device.
+// the datagrams. They do so after a restart, a crash, the end of a host, a change of its
+// addresses, and the loss of a device.
 func TestFamilies(t *testing.T) {
-	for _, m := range mixes {
+	for _, m := range mixes() {
 		t.Run(m.name, func(t *testing.T) { m.run(t) })
 	}
 }
@@ -124,10 +144,39 @@ func (m mixCase) run(t *testing.T) {
 	tr.daemons[2] = c.join()
 	tr.meet("after one left and came back")
 
+	tr.renumber(a)
+	tr.meet("after a has other addresses")
+
 	for _, device := range m.devices {
 		a.run("ip", "link", "del", device)
 		tr.meet("without " + device)
 	}
+}
+
+// renumber gives a host another address of each family outside, and waits until its lease
+// names them.
+func (tr *mixTrio) renumber(n *node) {
+	tr.t.Helper()
+	var names []string
+	if strings.Contains(tr.mix.outside, "4") {
+		n.DelAddr(netnstest.Uplink, n.Addr())
+		n.AddAddr(netnstest.Uplink, netip.MustParsePrefix("192.168.77.200/24"))
+		n.run("ip", "route", "replace", "default", "via", tr.lab.Router().Addr().Addr().String())
+		names = append(names, `"PublicIP":"192.168.77.200"`)
+	}
+	if strings.Contains(tr.mix.outside, "6") {
+		n.AddAddr(netnstest.Uplink, netip.MustParsePrefix("fd00:77::77/64"))
+		n.DelAddr(netnstest.Uplink, n.IPv6Addr())
+		names = append(names, `"PublicIPv6":"fd00:77::77"`)
+	}
+	eventually(tr.t, "the lease has the new addresses", func() error {
+		for key, value := range tr.leases() {
+			if tr.isLeaseOf(n, key) && !slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(value, name) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q are not in the leases %v", names, tr.leases())
+	})
 }
 
 // addContainer makes a bridge and a container with an address of each family inside. A
