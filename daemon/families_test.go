@@ -129,6 +129,51 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 	}
 }
 
+// While neither family can be set up, as when the addresses of both are renumbered, IPv6
+// is not at fault: the host keeps its IPv6 subnet.
+func TestFaultOfBothFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.SetConfig([]byte(rigDual))
+		r.findable(eth0v6)
+		m := r.join()
+		lease := m.lease
+		s := r.supervise(m)
+		r.network()
+		r.fail(nil, errUnusable)
+		r.uplinks <- eth1
+		time.Sleep(10 * time.Second) // several attempts
+		r.fail(nil, nil)
+		time.Sleep(2 * time.Minute)
+		if n := r.network(); n == nil || n.lease.Key() != lease.Key() {
+			t.Errorf("the network is %+v, want the lease %v", n, lease)
+		}
+		if got := r.problems(); got != "" {
+			t.Errorf("problems are %q", got)
+		}
+		s.stop()
+		<-s.ended
+	})
+}
+
+// The addresses of both families change together: one network follows both changes.
+func TestBothUplinksChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.SetConfig([]byte(rigDual))
+		r.findable(eth0v6)
+		r.supervise(r.join())
+		r.network()
+		renumbered := eth0v6
+		renumbered.Addr = renumbered.Addr.Next()
+		r.joiner.underlay.succeed = func(uplink.Choice, uplink.Uplink) (uplink.Uplink, error) { return renumbered, nil }
+		r.uplinks <- eth1
+		if n := r.network(); n == nil || n.lease.Attrs.PublicIPv6 != renumbered.Addr || n.lease.Attrs.PublicIP != eth1.Addr {
+			t.Errorf("the network is %+v", n)
+		}
+	})
+}
+
 // A host without a free IPv6 subnet gets one when there is one. Its network goes on
 // until then.
 func TestMissingIPv6SubnetIsSought(t *testing.T) {

@@ -250,7 +250,9 @@ func (j *joiner) makeBackend(m *membership) (err error) {
 	if err == nil || !j.leaveIPv6Out(m.config, err) {
 		return err
 	}
-	m.backend, err = j.newBackend(m.config)
+	if m.backend, err = j.newBackend(m.config); err != nil {
+		j.takeIPv6Back()
+	}
 	return err
 }
 
@@ -263,6 +265,11 @@ func (j *joiner) leaveIPv6Out(config *subnet.Config, err error) bool {
 	log.Warningf("go on without %v reason=%q", inet.IPv6, err)
 	j.state.update(func(s *progress) { s.without[inet.IPv6] = err.Error() })
 	return true
+}
+
+// takeIPv6Back undoes leaveIPv6Out: IPv6 is not at fault where IPv4 alone fails as well.
+func (j *joiner) takeIPv6Back() {
+	j.state.update(func(s *progress) { s.without[inet.IPv6] = "" })
 }
 
 // publishState shows configuration and manager to the other parts.

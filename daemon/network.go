@@ -70,6 +70,9 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 		if err = r.joiner.makeBackend(m); err == nil {
 			network, err = r.up(ctx, m)
 		}
+		if err != nil { // promise: fault-of-ipv4-costs-no-ipv6
+			r.joiner.takeIPv6Back()
+		}
 	}
 	if err != nil {
 		return &networkSetupError{fmt.Errorf("set up backend %s for %s: %w", m.config.BackendType, m.lease.Subnets(), err)}

@@ -34,6 +34,7 @@ func (j *joiner) rejoin(ctx context.Context, m *membership, to ...uplink.Uplink)
 		for _, up := range to {
 			j.underlay.set(up)
 		}
+		j.underlay.refresh(to)
 		if err := j.settle(ctx, m, 0); err != nil {
 			return &networkSetupError{err}
 		}

@@ -100,6 +100,7 @@ func newRigAt(t *testing.T, fake *subnettest.Fake, addr string) *rig {
 		}
 		return &fakeBackend{r, now.host()}, r.refuse
 	}
+	r.joiner.underlay.succeed = func(_ uplink.Choice, u uplink.Uplink) (uplink.Uplink, error) { return u, nil }
 	r.joiner.underlay.find = func(c uplink.Choice) (uplink.Uplink, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -33,12 +33,13 @@ type underlay struct {
 	state   *state
 
 	// The functions that reach the kernel.
-	find func(uplink.Choice) (uplink.Uplink, error)
-	wait func(context.Context, uplink.Choice) (uplink.Uplink, error)
+	find    func(uplink.Choice) (uplink.Uplink, error)
+	wait    func(context.Context, uplink.Choice) (uplink.Uplink, error)
+	succeed func(uplink.Choice, uplink.Uplink) (uplink.Uplink, error)
 }
 
 func newUnderlay(o *Options, s *state) *underlay {
-	return &underlay{options: o, state: s, find: uplink.Find, wait: uplink.Wait}
+	return &underlay{options: o, state: s, find: uplink.Find, wait: uplink.Wait, succeed: uplink.Successor}
 }
 
 // set sets the uplink of a family. The public IP is the uplink's address, unless the
@@ -51,6 +52,21 @@ func (u *underlay) set(up uplink.Uplink) {
 	}
 	log.Infof("chose interface iface=%s addr=%v mtu=%d public_ip=%v reason=%q", up.Name, up.Addr, up.MTU, publicIP, up.Reason)
 	u.state.update(func(s *progress) { s.sides[f] = side{uplink: up, publicIP: publicIP} })
+}
+
+// refresh sets the uplinks beside changed, which have just been set, if they are others by
+// now: the addresses of both families often change together, and a network for one that
+// is gone would fail.
+func (u *underlay) refresh(changed []uplink.Uplink) {
+	for _, f := range inet.Families {
+		known := u.state.get().sides[f].uplink
+		if known.Index == 0 || slices.ContainsFunc(changed, func(up uplink.Uplink) bool { return inet.Of(up.Addr) == f }) {
+			continue
+		}
+		if now, err := u.succeed(u.options.iface.Of(f), known); err == nil && now != known {
+			u.set(now)
+		}
+	}
 }
 
 // awaitFirst waits for the uplink of one family, preferably IPv4; for that alone if the

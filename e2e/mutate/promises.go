@@ -50,6 +50,7 @@ var promises = []promise{
 		{"packets-wait-for-the-next-network", always, "daemon", "TestIPv6IntoARunningNetwork", "the network before has left"},
 		{"full-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestAcquireWithFullIPv6", "no free subnet is left"},
 		{"lost-ipv6-costs-no-ipv4", never, "subnet/etcd", "TestIPv6PartIsLost", "the lost part is not noticed"},
+		{"fault-of-ipv4-costs-no-ipv6", never, "daemon", "TestFaultOfBothFamilies", "want the lease"},
 		{"unpublished-family-is-no-part", never, "subnet/kube", "TestLeaseOfPublishedFamilies", "want 10.5.3.0-24"},
 		{"family-is-turned-on-at-once", never, "subnet", "TestConfigTurnsFamilyOn", "ended with"},
 	}},

@@ -53,7 +53,7 @@ type follower struct {
 }
 
 func (f *follower) look(context.Context) error {
-	now, err := look(f.choice, f.current)
+	now, err := Successor(f.choice, f.current)
 	problem := ""
 	if err != nil {
 		now, problem = f.current, err.Error() // none replaces it yet
@@ -76,7 +76,9 @@ func (f *follower) look(context.Context) error {
 	return nil
 }
 
-func look(c Choice, u Uplink) (Uplink, error) {
+// Successor returns the uplink that replaces u at this moment, u itself if nothing has
+// changed. The error is why there is none.
+func Successor(c Choice, u Uplink) (Uplink, error) {
 	h, err := readHost(c.Family)
 	if err != nil {
 		return Uplink{}, err

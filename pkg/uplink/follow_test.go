@@ -44,13 +44,13 @@ func TestFollowSeesChanges(t *testing.T) {
 	if next.Addr != ip("192.0.2.9") || next.Name != "eth0" {
 		t.Errorf("after a change of address: %+v, want 192.0.2.9 on eth0", next)
 	}
-	if _, err := look(Choice{Ifaces: []string{"192.0.2.1"}}, u); err == nil {
+	if _, err := Successor(Choice{Ifaces: []string{"192.0.2.1"}}, u); err == nil {
 		t.Error("an address that was asked for by -iface is replaced by another")
 	}
 
 	other := addLink(t, h, "eth1", 1500, "198.51.100.1/24")
 	check(t, addRoute(h, other, "0.0.0.0/0", 0))
-	if again, err := look(Choice{}, next); err != nil || again != next {
+	if again, err := Successor(Choice{}, next); err != nil || again != next {
 		t.Errorf("another interface has the default route now: %+v, %v; want to stay with %+v", again, err, next)
 	}
 	check(t, h.LinkDel(l))

@@ -125,7 +125,7 @@ func TestFollowIPv6(t *testing.T) {
 	u, err := Find(six)
 	check(t, err)
 	run(t, "ip -6 addr change 2001:db8:1::1/64 dev eth0 valid_lft 3000 preferred_lft 0")
-	if now, err := look(six, u); err != nil || now != u {
+	if now, err := Successor(six, u); err != nil || now != u {
 		t.Errorf("deprecated, without another: %+v, %v", now, err)
 	}
 	run(t, "ip -6 addr add 2001:db8:2::1/64 dev eth0 nodad")
@@ -135,7 +135,7 @@ func TestFollowIPv6(t *testing.T) {
 	// One of IPv4 alone does not count.
 	run(t, "ip -6 addr flush dev eth0 scope global")
 	run(t, "ip addr add 192.0.2.1/24 dev eth0")
-	if _, err := look(six, u); err == nil || !strings.Contains(err.Error(), "IPv6") {
+	if _, err := Successor(six, u); err == nil || !strings.Contains(err.Error(), "IPv6") {
 		t.Errorf("without an address: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -41,7 +41,7 @@ func TestFindAddressOfLoopback(t *testing.T) {
 			if byAddr := len(c.Ifaces) > 0; !byAddr && !strings.Contains(u.Reason, "-iface") {
 				t.Errorf("%s, %+v: reason %q names no other choice", route, c, u.Reason)
 			}
-			if again, err := look(c, u); err != nil || again != u {
+			if again, err := Successor(c, u); err != nil || again != u {
 				t.Errorf("%s, %+v: then %+v, %v", route, c, again, err)
 			}
 		}
