@@ -132,6 +132,7 @@ func testRestart(t *testing.T, f families, old bool, tso string) {
 	if !strings.Contains(summary, "600 received, 0% packet loss") {
 		t.Errorf("lost packets: %s", summary)
 	}
+	a.Exec("ping -c 1 " + b.inner().String()) // the others may have ended before the last restart
 	untouched(t, a, b)
 	if n := a.statsOf(b.subnet).TxPackets; counted == 0 || n == 0 {
 		t.Errorf("the first path counted %d packets, the second %d", counted, n)
