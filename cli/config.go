@@ -103,24 +103,26 @@ func setConfig(ctx context.Context, p *Program, st store.Store, text []byte, c *
 	if err != nil {
 		return err
 	}
-	change := configChange{Changed: !bytes.Equal(old, text), Changes: []string{}, Config: c}
-	if change.Changed { // else it was there, or opening the empty store published it
-		before, err := subnet.ParseConfig(old)
-		if err != nil {
-			change.Changes = append(change.Changes, fmt.Sprintf("replaces an invalid configuration: %v", err))
-			before = new(subnet.Config)
-		}
-		for _, d := range before.Diff(c) {
-			if d.Key != "Backend.Type" { // Backend shows it
-				change.Changes = append(change.Changes, d.String())
-			}
-		}
-		if err := st.ReplaceConfig(ctx, old, text); err != nil {
-			return fmt.Errorf("replace configuration: %w", err)
+	change := configChange{Changed: true, Changes: []string{}, Config: c}
+	if st.Published {
+		return p.print(change, "written; the store had no configuration\n")
+	}
+	if bytes.Equal(old, text) {
+		change.Changed = false
+		return p.print(change, "the store has this configuration already\n")
+	}
+	before, err := subnet.ParseConfig(old)
+	if err != nil {
+		change.Changes = append(change.Changes, fmt.Sprintf("replaces an invalid configuration: %v", err))
+		before = new(subnet.Config)
+	}
+	for _, d := range before.Diff(c) {
+		if d.Key != "Backend.Type" { // Backend shows it
+			change.Changes = append(change.Changes, d.String())
 		}
 	}
-	if !change.Changed {
-		return p.print(change, "the store has this configuration already\n")
+	if err := st.ReplaceConfig(ctx, old, text); err != nil {
+		return fmt.Errorf("replace configuration: %w", err)
 	}
 	effect := "no effective change"
 	if len(change.Changes) > 0 {

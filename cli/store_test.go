@@ -26,7 +26,8 @@ func TestConfig(t *testing.T) {
 	}
 	expect(exitFailed, "no network configuration", "config", "get")
 	expect(exitFailed, "Network", "config", "set", "10.5.0.0/40")
-	expect(exitOK, "has this configuration", "config", "set", "10.5.0.0/16")
+	expect(exitOK, "the store had no configuration", "config", "set", "10.5.0.0/16")
+	expect(exitOK, "has this configuration already", "config", "set", "10.5.0.0/16")
 	expect(exitOK, `"changed": false`, "config", "set", "-json", "10.5.0.0/16")
 	expect(exitOK, `{"Network": "10.5.0.0/16"}`, "config", "get")
 	expect(exitOK, `"SubnetLen": 24`, "config", "get", "-json")

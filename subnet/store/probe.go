@@ -80,11 +80,11 @@ func (p *probe) choose(ctx context.Context) (Store, error) {
 		return Store{}, fmt.Errorf("etcd answers, and %w; write one, as in: etcdctl put %s '{\"Network\":\"10.5.0.0/16\"}'",
 			subnet.ErrNoConfig, p.cfg.ConfigKey())
 	}
-	written, err := writable.PublishConfig(ctx, p.cfg.Publish)
-	if err != nil {
+	var err error
+	if writable.Published, err = writable.PublishConfig(ctx, p.cfg.Publish); err != nil {
 		return Store{}, fmt.Errorf("publish network configuration: %w", err)
 	}
-	log.Infof("use etcd's v%s API: neither had key=%q written=%v", writable.API, p.cfg.ConfigKey(), written)
+	log.Infof("use etcd's v%s API: neither had key=%q written=%v", writable.API, p.cfg.ConfigKey(), writable.Published)
 	return writable, nil
 }
 

@@ -117,6 +117,8 @@ type Store struct {
 	Opened Config
 	// Warning is a fault of the configuration that the store works in spite of.
 	Warning string
+	// Published reports whether Open has written Config.Publish.
+	Published bool
 
 	newHolder func(*subnet.Config, time.Duration) subnet.Holder
 }
@@ -181,7 +183,7 @@ func (c Config) open(ctx context.Context, written string) (Store, error) {
 		return s, nil
 	}
 	action := c.describe("publish network configuration as")
-	_, err = backoff.Retry(ctx, action, func() (bool, error) { return s.PublishConfig(ctx, c.Publish) })
+	s.Published, err = backoff.Retry(ctx, action, func() (bool, error) { return s.PublishConfig(ctx, c.Publish) })
 	if err != nil {
 		closeUnused(s)
 		return Store{}, fmt.Errorf("%s: %w", action, err)
