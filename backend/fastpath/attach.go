@@ -13,7 +13,6 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
@@ -159,16 +158,9 @@ func (p *programs) detach(h hook) error {
 func (p *programs) pinned(h hook) (tchook.Hook, error) {
 	path := filepath.Join(p.config.PinDir, h.pin())
 	if h.device != 0 {
-		if f := tchook.PinnedFilter(p.tc, h.key(), path); f != nil {
-			return f, nil
-		}
-		return nil, nil
+		return tchook.PinnedFilter(p.tc, h.key(), path)
 	}
-	l, err := pinned.Link(path)
-	if l == nil || err != nil {
-		return nil, err
-	}
-	return tchook.Link{Link: l}, nil
+	return tchook.PinnedLink(path)
 }
 
 // hooks lists the pinned hooks.

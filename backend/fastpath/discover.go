@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -101,13 +102,12 @@ func gatewaysOf(h *netlink.Handle, links []netlink.Link, subnet netip.Prefix) (g
 		if n == nil {
 			return false
 		}
-		ip, ok := netip.AddrFromSlice(n.IP.To4())
-		bits, _ := n.Mask.Size()
-		return ok && subnet.Contains(ip) && bits >= subnet.Bits()
+		p := netdev.Prefix(*n)
+		return subnet.Contains(p.Addr()) && p.Bits() >= subnet.Bits()
 	}
 	addressed, routed := make(map[int]bool), make(map[int]bool)
 	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && subnet.Contains(ip) {
+		if subnet.Contains(netdev.Prefix(*a.IPNet).Addr()) {
 			addressed[a.LinkIndex] = true
 		}
 	}

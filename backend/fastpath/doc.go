@@ -7,8 +7,10 @@
 //	container ◄─veth──────────────────────────[to_container]◄─ tunnel ◄─ wire
 //	    veth ◄[left]◄ bridge ◄ rules ◄ route ◄ long way ┘
 //
-// The three programs are attached with tcx. They change nothing of the wire
-// format: the tunnel device wraps and unwraps as for other packets.
+// The programs are attached with tcx, or by filters of tc on a kernel without tcx
+// (before Linux 6.6). They change nothing of the wire format: the tunnel device wraps
+// and unwraps as for other packets. A fourth program, whole, has super-packets of the
+// long way pass by a device that would cut them.
 //
 // Glossary: the long way is that of a packet without this package. An entry is
 // the record of a flow in connection tracking. A port is the host's end of a
@@ -29,7 +31,7 @@
 // the route's MTU, flows that the host translates, and flows with a helper,
 // accounting or a timeout policy in connection tracking.
 //
-// The route and the neighbour are the kernel's, looked up for each packet. The
+// The route and the neighbour are the kernel's, looked up again in each jiffy. The
 // addresses of containers come from the kernel's neighbours and forwarding
 // entries, which user space follows. If user space is gone for [lifetime], all
 // packets take the long way.

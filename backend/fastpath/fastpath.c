@@ -45,21 +45,6 @@ static __always_inline struct settings *current(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
-/* RFC 1071 over an IPv4 header without options; 0xffff where it is intact. */
-static __always_inline __u16 sum(const struct iphdr *ip)
-{
-	__u32 w[sizeof(*ip) / 4];
-	__u64 s = 0;
-
-	__builtin_memcpy(w, ip, sizeof(w));
-#pragma unroll
-	for (int i = 0; i < sizeof(w) / sizeof(w[0]); i++)
-		s += w[i];
-	s = (s & 0xffffffff) + (s >> 32);
-	s = (s & 0xffff) + (s >> 16);
-	return s + (s >> 16);
-}
-
 /* The host's containers have addresses of its subnet, all others of the network. */
 static __always_inline int local(__be32 a) { return (a & subnet_mask) == subnet; }
 static __always_inline int remote(__be32 a) { return (a & network_mask) == network && !local(a); }
@@ -117,7 +102,7 @@ static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet
 	__u8 tcp[2]; /* length of the header, flags */
 
 	if (p->ip.version != 4 || p->ip.ihl != 5 || p->ip.frag_off & bpf_htons(IP_FRAGMENT) ||
-	    p->ip.ttl <= 1 || len != skb->len - off || sum(&p->ip) != 0xffff)
+	    p->ip.ttl <= 1 || len != skb->len - off || header_sum(&p->ip) != 0xffff)
 		return 0;
 	if (p->ip.protocol == IPPROTO_TCP) {
 		if (load_tcp(skb, off, tcp) < 0 || tcp[0] >> 4 < 5 ||
@@ -336,9 +321,10 @@ static __always_inline int fresh(const struct path *path, const struct packet *p
 static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct packet *p,
 				   __u32 from, __u32 flags)
 {
+	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->family = AF_INET;
 	fib->ifindex = from;
-	fib->tos = p->ip.tos & ~3;
+	fib->tos = p->ip.tos & ~ECN_MASK;
 	fib->tot_len = p->largest;
 	fib->l4_protocol = p->ip.protocol;
 	fib->sport = p->sport;
@@ -367,7 +353,7 @@ static __always_inline struct container *find_container(struct __sk_buff *skb, c
 /* FAST_OUT if a container of ours sent the packet, and its route leads into the tunnel. */
 static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struct packet *p, const struct ethhdr *eth)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib;
 	struct container *c;
 	struct flow f;
 	struct path *path = path_of(p, &f);
@@ -393,7 +379,7 @@ static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struc
 /* The way to a container; NULL if there is none, and why. */
 static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct packet *p, enum outcome *why)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib;
 	struct station s = {};
 	struct port *port;
 	struct flow f;

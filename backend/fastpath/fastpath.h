@@ -3,20 +3,8 @@
  * Constants, configuration and maps of the programs. The loader writes them, and
  * reads the counters and the reports.
  */
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/ip.h>
+#include "../../pkg/tchook/program.h"
 #include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
-/* enum tcx_action_base, linux/bpf.h of 6.6. NEXT lets other programs look. */
-#define NEXT (-1)
-
-#define AF_INET 2
-#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 
 /* The flags of a TCP header, RFC 9293 section 3.1. */
 #define TCP_FIN 0x01

@@ -36,8 +36,9 @@ func jiffiesPerSecond() (uint32, error) {
 	return uint32((time.Second.Nanoseconds() + step.Nano()/2) / step.Nano()), nil
 }
 
-// renew writes the timeouts of connection tracking, and lets the programs go on for lifetime, if replied for flows with a reply only. It runs
-// in the network namespace of the device.
+// renew writes the timeouts of connection tracking, and lets the programs go on for
+// lifetime; if replied is true, for flows with a reply only. It runs in the network
+// namespace of the device.
 func (p *programs) renew(replied bool) error {
 	s := fastpathSettings{Epoch: p.epoch.Load()}
 	if replied {

@@ -122,10 +122,7 @@ func (p *programs) ids() ([]ebpf.ProgramID, error) {
 		return nil, err
 	}
 	for _, h := range hooks {
-		if _, done := p.attached[h]; done {
-			continue
-		}
-		if h.device != 0 { // a filter
+		if _, done := p.attached[h]; done || h.device != 0 { // a filter is no program of tcx
 			continue
 		}
 		l, err := pinned.Link(filepath.Join(p.config.PinDir, h.pin()))

@@ -36,7 +36,7 @@ func Remove(ctx context.Context, network netip.Prefix) error {
 		return err
 	}
 	for _, device := range slices.Concat(devices, lost) {
-		if err := removeDevice(h, device, network); err != nil {
+		if err := removeDevice(h, device, []netip.Prefix{network}); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -62,9 +62,9 @@ func markDevice(h *netlink.Handle, name string) error {
 	return nil
 }
 
-// leftDevices returns our persistent devices that serve one of the networks, or that have no
-// address because a run was killed before it set one. Earlier releases set no mark;
-// their devices have pins.
+// leftDevices returns our persistent devices that serve one of the networks, or that
+// have no address because a run was killed before it set one. Earlier releases set no
+// mark; their devices have pins.
 func leftDevices(h *netlink.Handle, networks []netip.Prefix) ([]string, error) {
 	links, err := rtnl.Links(h)
 	if err != nil {
@@ -121,9 +121,9 @@ func lostDevices(h *netlink.Handle) ([]string, error) {
 }
 
 // removeDevice removes the programs of a device, and then the device, unless
-// another process has locked it. A device that serves another network as well stays
-// without the addresses and routes of this one.
-func removeDevice(h *netlink.Handle, name string, network netip.Prefix) error {
+// another process has locked it. A device that serves other networks as well stays
+// without the addresses and routes of these.
+func removeDevice(h *netlink.Handle, name string, networks []netip.Prefix) error {
 	lock, err := netdev.Lock(name)
 	if errors.Is(err, netdev.ErrLocked) {
 		return nil
@@ -133,7 +133,11 @@ func removeDevice(h *netlink.Handle, name string, network netip.Prefix) error {
 	}
 	shared := false
 	if l, e := h.LinkByName(name); e == nil { // programs may have outlived their device
-		shared, err = rtnl.Release(h, l, network)
+		for _, n := range networks {
+			if shared, err = rtnl.Release(h, l, n); err != nil || !shared {
+				break
+			}
+		}
 	}
 	if !shared && err == nil {
 		log.Infof("remove kernel data path of an earlier run device=%s", name)
@@ -170,9 +174,7 @@ func lockDevice(h *netlink.Handle, networks []netip.Prefix) (name string, found 
 			return "", false, nil, err
 		}
 		for _, other := range left[i+1:] {
-			for _, n := range networks {
-				err = errors.Join(err, removeDevice(h, other, n))
-			}
+			err = errors.Join(err, removeDevice(h, other, networks))
 		}
 		return device, true, lock, err
 	}

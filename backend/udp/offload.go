@@ -106,16 +106,27 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
 		return nil, fmt.Errorf("kernel without TUN offloads: %w: %w", errors.ErrUnsupported, cmp.Or(f.Checksum, f.TSO4))
 	}
-	for _, f := range p.outer {
-		if err := d.openSockets(f, queues); err != nil {
-			return nil, err
-		}
+	if err := d.openSockets(); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
 
-// openSockets opens the sockets of a family. The caller closes them after an error.
-func (d *offloaded) openSockets(f inet.Family, queues int) (err error) {
+// openSockets opens the sockets that are not open yet. The caller closes them after an
+// error.
+func (d *offloaded) openSockets() error {
+	for _, f := range d.outer {
+		if d.receiving[f] != nil {
+			continue
+		}
+		if err := d.openSocketsOf(f, len(d.device.Queues())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *offloaded) openSocketsOf(f inet.Family, queues int) (err error) {
 	cfg := udpsock.Config{Local: d.locals[f], Device: d.Of(f).Uplink.VRF, Buffer: socketBuffer, PacketInfo: true}
 	if d.receiving[f], err = udpsock.Listen(cfg, queues); err != nil {
 		return explainListen(err)

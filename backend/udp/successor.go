@@ -137,11 +137,7 @@ func (d *offloaded) moveTo(p *pathConfig) (_ dataPath, err error) {
 		}
 	}
 	if err = errors.Join(d.close(), next.resume()); err == nil { // d's sockets may have the port of new ones
-		for _, f := range p.outer {
-			if next.receiving[f] == nil && err == nil {
-				err = next.openSockets(f, len(next.device.Queues()))
-			}
-		}
+		err = next.openSockets()
 	}
 	if err != nil {
 		return nil, errors.Join(err, next.close())

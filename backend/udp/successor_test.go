@@ -37,7 +37,6 @@ func TestPacketsWaitForTheNextNetwork(t *testing.T) {
 			}
 			a.upWith(t, kept, backendOf(t, a.Host, path, ""))
 			a.run()
-			introduce(nodes[:1])
 			a.network.Apply([]subnet.Event{added(b.lease)})
 			arrives(t, atA, "between")
 			arrives(t, atB, "between")

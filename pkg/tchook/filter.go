@@ -87,12 +87,16 @@ func (f *Filter) qdisc() netlink.Qdisc {
 }
 
 // PinnedFilter returns the filter that is pinned at path; nil if there is none.
-func PinnedFilter(tc *netlink.Handle, k Key, path string) *Filter {
-	if _, err := os.Stat(path); err != nil {
-		return nil
+func PinnedFilter(tc *netlink.Handle, k Key, path string) (Hook, error) {
+	pins, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
 	}
-	_, err := os.Stat(filepath.Join(path, qdiscPin))
-	return &Filter{tc: tc, Key: k, path: path, madeQdisc: err == nil}
+	if err != nil {
+		return nil, fmt.Errorf("read pin of filter: %w", err)
+	}
+	isQdisc := func(pin os.DirEntry) bool { return pin.Name() == qdiscPin }
+	return &Filter{tc: tc, Key: k, path: path, madeQdisc: slices.ContainsFunc(pins, isQdisc)}, nil
 }
 
 // Replace implements [Hook]: the kernel exchanges a filter of the same handle in its

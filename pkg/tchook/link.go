@@ -13,6 +13,15 @@ import (
 // Link is a link of tcx (Linux 6.6 and newer) or XDP.
 type Link struct{ link.Link }
 
+// PinnedLink returns the link that is pinned at path; nil if there is none.
+func PinnedLink(path string) (Hook, error) {
+	l, err := pinned.Link(path)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	return Link{l}, nil
+}
+
 // Replace implements [Hook].
 func (l Link) Replace(program *ebpf.Program) error { return l.Update(program) }
 

@@ -69,21 +69,6 @@ static __always_inline void set_tos(union header *ip, __u8 tos, const int f)
 	ip->v4.tos = tos;
 }
 
-/* RFC 1071 over an IPv4 header without options; 0xffff if it is intact. */
-static __always_inline __u16 header_sum(const struct iphdr *ip)
-{
-	__u32 w[sizeof(*ip) / 4];
-	__u64 s = 0;
-
-	__builtin_memcpy(w, ip, sizeof(w));
-#pragma unroll
-	for (int i = 0; i < sizeof(w) / sizeof(w[0]); i++)
-		s += w[i];
-	s = (s & 0xffffffff) + (s >> 32);
-	s = (s & 0xffff) + (s >> 16);
-	return s + (s >> 16);
-}
-
 /* IPv4 without options, not a fragment. */
 static __always_inline int plain_ipv4(const struct iphdr *ip)
 {
@@ -210,6 +195,7 @@ static __always_inline void write_outer(struct frame *h, const struct peer *p, _
 /* Fills in what selects the route of a datagram, all but its size. */
 static __always_inline void describe_route(struct bpf_fib_lookup *fib, const struct frame *h, const int o)
 {
+	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = device;
 	fib->l4_protocol = IPPROTO_UDP;
 	fib->sport = h->udp.source;

@@ -211,8 +211,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 off, struct 
 				       const struct wire *w, __u32 flow, const int f, const int o)
 {
 	__u32 largest = w->largest + overhead(o);
-	struct bpf_fib_lookup fib = {};
 	struct ethhdr *eth = link_of(h, o);
+	struct bpf_fib_lookup fib;
 	struct route *r;
 	int neighbour, err;
 
@@ -317,14 +317,12 @@ int encap(struct __sk_buff *skb)
 }
 
 /*
- * For an Ethernet packet of the fast path or of the segmenter. Its long way begins at
- * the TUN. The kernel itself sends multicast of IPv6 into the segmenter.
+ * The long way of an Ethernet packet begins at the TUN. The kernel itself sends
+ * multicast of IPv6 into the segmenter.
  */
-SEC("tcx/ingress")
-int encap_l2(struct __sk_buff *skb)
+static __always_inline int pass_to_reader(struct __sk_buff *skb)
 {
 	__u8 to;
-	int action;
 
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + __builtin_offsetof(struct ipv6hdr, daddr), &to, sizeof(to)) < 0 ||
@@ -333,8 +331,16 @@ int encap_l2(struct __sk_buff *skb)
 	} else if (skb->protocol != bpf_htons(ETH_P_IP)) {
 		return DROP;
 	}
-	action = send(skb, ETH_HLEN);
-	return action == NEXT ? bpf_redirect(device, 0) : action;
+	return bpf_redirect(device, 0);
+}
+
+/* For an Ethernet packet of the fast path or of the segmenter. */
+SEC("tcx/ingress")
+int encap_l2(struct __sk_buff *skb)
+{
+	int action = send(skb, ETH_HLEN);
+
+	return action == NEXT ? pass_to_reader(skb) : action;
 }
 
 /*

@@ -3,28 +3,15 @@
  * Packet formats, constants, configuration, and the maps: peers, which the loader
  * writes, and counters, which it reads.
  */
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/ip.h>
+#include "../../../pkg/tchook/program.h"
 #include <linux/ipv6.h>
 #include <linux/udp.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 
-/* enum tcx_action_base, linux/bpf.h of 6.6. NEXT runs the next program. */
-#define NEXT (-1)
-#define DROP 2
-
-#define AF_INET 2
 #define AF_INET6 10
 #define EINVAL 22
 #define EALREADY 114
 #define IP_DF 0x4000
 #define FLOWINFO 0x0fffffff /* IPv6's traffic class and flow label */
-#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
-#define ECN_MASK 3	   /* RFC 3168: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE */
 #define ECT_1 1
 #define ECT_0 2
 #define CE 3

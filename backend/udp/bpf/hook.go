@@ -9,7 +9,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
@@ -52,14 +51,8 @@ func pinnedHook(tc *netlink.Handle, path string) (tchook.Hook, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f := tchook.PinnedFilter(tc, k, path); f != nil {
-			return f, nil
-		}
-		return nil, nil
+		return tchook.PinnedFilter(tc, k, path)
 	}
-	l, err := pinned.Link(path)
-	if err != nil || l == nil {
-		return nil, explain(err)
-	}
-	return tchook.Link{Link: l}, nil
+	h, err := tchook.PinnedLink(path)
+	return h, explain(err)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -250,6 +251,17 @@ func (h *host) drops() map[string]uint64 {
 	_, drops, err := h.path.Stats()
 	h.must(err)
 	return drops
+}
+
+// refuses waits until the programs have refused n packets for a reason.
+func (h *host) refuses(n uint64, reason string) {
+	h.t.Helper()
+	netnstest.Eventually(h.t, fmt.Sprintf("%s refuses %d packets", h.Name(), n), func() error {
+		if got := h.drops()[reason]; got != n {
+			return fmt.Errorf("%s is %d", reason, got)
+		}
+		return nil
+	})
 }
 
 func (h *host) statsOf(subnet netip.Prefix) PeerStats {

@@ -78,9 +78,7 @@ func TestBothAddresses(t *testing.T) {
 			p.Uplinks[inet.IPv4] = [MaxUplinks]uint32{index + 1}
 			b.must(b.path.Set([]Peer{p}))
 			w.send(frame{outerSource: p.Addrs[0], outerDestination: c.Locals[0], source: a.inner(), destination: b.inner()}.bytes())
-			if n := b.drops()["wrong_interface"]; n != 1 {
-				t.Errorf("wrong_interface is %d, want 1", n)
-			}
+			b.refuses(1, "wrong_interface")
 		})
 	}
 }

@@ -107,7 +107,7 @@ type objects struct {
 //
 // It must be called in the network namespace of the device. It turns on
 // forwarding for packets from the device; the programs admit only packets to
-// c.Subnet.
+// c.Subnets.
 //
 // Errors: the kernel's; os.ErrPermission if a capability is missing
 // (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, or CAP_SYS_ADMIN to mount a bpffs);
