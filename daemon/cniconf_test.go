@@ -46,10 +46,7 @@ func TestCNIConf(t *testing.T) {
 		if r.network() == nil || !published() {
 			t.Fatal("there is no configuration with the network")
 		}
-		s.stop()
-		if err := <-s.ended; err != nil {
-			t.Fatal(err)
-		}
+		s.end(t)
 		withdrawStale(r.reporter.cniConf, r.options) // the next start
 		if !published() {
 			t.Error("a restart takes the configuration away")

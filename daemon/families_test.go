@@ -22,7 +22,19 @@ import (
 
 const rigDual = `{"Network": "10.5.0.0/16", "IPv6Network": "fd00:5::/48", "Backend": {"Type": "alloc"}}`
 
+// rigOneIPv6 is rigDual with one IPv6 subnet.
+var rigOneIPv6 = strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)
+
 var eth0v6 = uplink.Uplink{Index: 2, Name: "eth0", MTU: 1500, Addr: netip.MustParseAddr("2001:db8::10")}
+
+// newDualRig returns the rig of a network of both families, on a host that has both.
+func newDualRig(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.store.SetConfig([]byte(rigDual))
+	r.findable(eth0v6)
+	return r
+}
 
 // findable makes uplinks that the host has.
 func (r *rig) findable(ups ...uplink.Uplink) {
@@ -80,10 +92,7 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 			}
 			first = second
 		}
-		s.stop()
-		if err := <-s.ended; err != nil {
-			t.Error(err)
-		}
+		s.end(t)
 	})
 }
 
@@ -97,15 +106,13 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 		"the backend refuses it": {func(r *rig) { r.refuseV6 = errUnusable }, errUnusable.Error()},
 		"etcd's v2 API":          {func(r *rig) { r.options.store.API = store.API2 }, "etcd's v2 API holds IPv4 leases only"},
 		"no subnet is free": {func(r *rig) {
-			r.store.SetConfig([]byte(strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)))
+			r.store.SetConfig([]byte(rigOneIPv6))
 			r.store.Put("10.5.9.0-24&fd00:5:0:1::-64", []byte(`{"PublicIP":"192.0.2.9"}`), time.Hour)
 		}, "no IPv6 subnet is free"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t)
-				r.store.SetConfig([]byte(rigDual))
-				r.findable(eth0v6)
+				r := newDualRig(t)
 				test.fault(r)
 				m := r.join()
 				if !m.lease.Subnet.IsValid() || m.lease.IPv6Subnet.IsValid() {
@@ -122,8 +129,7 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 				if report := r.reporter.full(); len(report.NotReady) > 0 {
 					t.Errorf("not ready: %v", report.NotReady)
 				}
-				s.stop()
-				<-s.ended
+				s.end(t)
 			})
 		})
 	}
@@ -133,9 +139,7 @@ func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {
 // is not at fault: the host keeps its IPv6 subnet.
 func TestFaultOfBothFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.store.SetConfig([]byte(rigDual))
-		r.findable(eth0v6)
+		r := newDualRig(t)
 		m := r.join()
 		lease := m.lease
 		s := r.supervise(m)
@@ -151,17 +155,14 @@ func TestFaultOfBothFamilies(t *testing.T) {
 		if got := r.problems(); got != "" {
 			t.Errorf("problems are %q", got)
 		}
-		s.stop()
-		<-s.ended
+		s.end(t)
 	})
 }
 
 // The addresses of both families change together: one network follows both changes.
 func TestBothUplinksChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.store.SetConfig([]byte(rigDual))
-		r.findable(eth0v6)
+		r := newDualRig(t)
 		r.supervise(r.join())
 		r.network()
 		renumbered := eth0v6
@@ -179,7 +180,7 @@ func TestBothUplinksChange(t *testing.T) {
 func TestMissingIPv6SubnetIsSought(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.store.SetConfig([]byte(strings.Replace(rigDual, "fd00:5::/48\"", `fd00:5::/48", "IPv6SubnetMin": "fd00:5:0:1::", "IPv6SubnetMax": "fd00:5:0:1::"`, 1)))
+		r.store.SetConfig([]byte(rigOneIPv6))
 		const other = "10.5.9.0-24&fd00:5:0:1::-64"
 		r.store.Put(other, []byte(`{"PublicIP":"192.0.2.9"}`), 0)
 		r.findable(eth0v6)
@@ -202,10 +203,7 @@ func TestMissingIPv6SubnetIsSought(t *testing.T) {
 		if got := r.problems(); got != "" {
 			t.Errorf("problems are %q", got)
 		}
-		s.stop()
-		if err := <-s.ended; err != nil {
-			t.Error(err)
-		}
+		s.end(t)
 	})
 }
 
@@ -213,11 +211,9 @@ func TestMissingIPv6SubnetIsSought(t *testing.T) {
 // that appears later is used.
 func TestUplinkOfEitherFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
+		r := newDualRig(t)
 		eth0 := r.state.get().sides[inet.IPv4].uplink
 		r.state.update(func(s *progress) { s.sides = [2]side{} })
-		r.store.SetConfig([]byte(rigDual))
-		r.findable(eth0v6)
 		began := time.Now()
 		if err := r.joiner.awaitUplink(t.Context()); err != nil || time.Since(began) != ipv4Patience {
 			t.Fatalf("%v after %v", err, time.Since(began))
@@ -239,8 +235,7 @@ func TestUplinkOfEitherFamily(t *testing.T) {
 		if got := r.stored(m.lease.Subnet).Attrs; got.PublicIP != eth0.Addr || got.PublicIPv6 != eth0v6.Addr {
 			t.Errorf("the store has %+v", got)
 		}
-		s.stop()
-		<-s.ended
+		s.end(t)
 	})
 }
 
@@ -287,9 +282,7 @@ func TestCheckpointWithoutIPv6Subnet(t *testing.T) {
 // Our IPv6 subnet is another host's: the host takes another one.
 func TestLostIPv6PartIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.store.SetConfig([]byte(rigDual))
-		r.findable(eth0v6)
+		r := newDualRig(t)
 		older := r.store.Copy()
 		m := r.join()
 		own := m.lease
@@ -306,8 +299,7 @@ func TestLostIPv6PartIsReplaced(t *testing.T) {
 		if !n.has(netip.MustParsePrefix("10.5.9.0/24")) || !n.has(own.IPv6Subnet) {
 			t.Error("the other host is no peer")
 		}
-		s.stop()
-		<-s.ended
+		s.end(t)
 	})
 }
 
@@ -329,8 +321,7 @@ func TestIPv6Only(t *testing.T) {
 		if line := r.reporter.statusLine(); !strings.HasPrefix(line, "subnet fd00:5:0:") {
 			t.Errorf("status line %q", line)
 		}
-		s.stop()
-		<-s.ended
+		s.end(t)
 		r.saveCheckpoint()
 		again := newRigAt(t, fake, "2001:db8::10")
 		*again.checkpoints = *r.checkpoints

@@ -63,10 +63,7 @@ func refusesSecond(t *testing.T, first, second *rig) {
 	if !now.Attrs.Equal(m.lease.Attrs) || now.Rev > written+2 { // the challenge and its answer
 		t.Errorf("the lease was %+v, is %+v", m.lease, now)
 	}
-	s.stop()
-	if err := <-s.ended; err != nil {
-		t.Errorf("the first ended with %v", err)
-	}
+	s.end(t)
 }
 
 // A run without a usable state folder finds the lease of the run before.

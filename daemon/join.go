@@ -28,42 +28,6 @@ const storeTimeout = 5 * time.Second
 // errNoConfiguration: the store has not given a configuration within storeTimeout.
 var errNoConfiguration = errors.New("no configuration within " + storeTimeout.String())
 
-// membership is a host's place in the network: it holds a lease.
-type membership struct {
-	store   store.Store
-	config  *subnet.Config
-	backend backend.Backend
-	manager *subnet.Manager
-	lease   subnet.Lease
-	// synced: a network has had its first full set of peers.
-	synced bool
-	// lacking counts how often in turn the lease was acquired without a part that it
-	// should have; 0 if it is complete.
-	lacking int
-	// formerIPs are the public IPs that this host had before with this lease.
-	formerIPs []netip.Addr
-	// formerNetworks are the other networks of earlier runs that are known.
-	formerNetworks []netip.Prefix
-}
-
-// renew keeps the lease until ctx ends (nil) or it is lost (subnet.ErrLost).
-func (m *membership) renew(ctx context.Context) error { return m.manager.Renew(ctx, m.lease) }
-
-// leave closes the store at the end of a run, which err ended. The lease stays.
-func (m *membership) leave(err error) {
-	m.close()
-	if err == nil || errors.Is(err, context.Canceled) {
-		l := m.manager.Status().Lease
-		log.Infof("leave the lease in the store subnet=%s expires=%s", l.Subnets(), l.Expiry())
-	}
-}
-
-func (m *membership) close() {
-	if err := m.store.Close(); err != nil {
-		log.Warningf("close store: %v", err)
-	}
-}
-
 // networkSetupError is why there is no network for the uplink as it is.
 type networkSetupError struct{ error }
 
@@ -247,29 +211,10 @@ func (j *joiner) settle(ctx context.Context, m *membership, patience time.Durati
 // one for IPv4 alone: no fault of IPv6 ends IPv4.
 func (j *joiner) makeBackend(m *membership) (err error) {
 	m.backend, err = j.newBackend(m.config)
-	if err == nil || !j.leaveIPv6Out(m.config, err) {
+	return j.underlay.withoutIPv6(m.config, err, func() (err error) {
+		m.backend, err = j.newBackend(m.config)
 		return err
-	}
-	if m.backend, err = j.newBackend(m.config); err != nil {
-		j.takeIPv6Back()
-	}
-	return err
-}
-
-// leaveIPv6Out leaves IPv6 out because of err; false if this host would carry nothing
-// then.
-func (j *joiner) leaveIPv6Out(config *subnet.Config, err error) bool {
-	if len(j.state.get().inside(config)) < len(inet.Families) {
-		return false
-	}
-	log.Warningf("go on without %v reason=%q", inet.IPv6, err)
-	j.state.update(func(s *progress) { s.without[inet.IPv6] = err.Error() })
-	return true
-}
-
-// takeIPv6Back undoes leaveIPv6Out: IPv6 is not at fault where IPv4 alone fails as well.
-func (j *joiner) takeIPv6Back() {
-	j.state.update(func(s *progress) { s.without[inet.IPv6] = "" })
+	})
 }
 
 // publishState shows configuration and manager to the other parts.
@@ -292,11 +237,12 @@ func (j *joiner) acquire(ctx context.Context, m *membership, last lastRun, timeo
 func (j *joiner) takeLease(ctx context.Context, m *membership, last lastRun, timeout time.Duration) error {
 	// A start that the host's own networks refuse must leave no lease behind.
 	hints, err := j.hints(m.config, last)
-	if err != nil && j.leaveIPv6Out(m.config, err) {
+	err = j.underlay.withoutIPv6(m.config, err, func() (err error) {
 		if err = j.makeBackend(m); err == nil {
 			hints, err = j.hints(m.config, last)
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -307,7 +253,7 @@ func (j *joiner) takeLease(ctx context.Context, m *membership, last lastRun, tim
 	}
 	m.lease = lease
 	if slices.Contains(j.state.get().inside(m.config), inet.IPv6) && !lease.IPv6Subnet.IsValid() {
-		j.leaveIPv6Out(m.config, errNoIPv6Subnet)
+		j.underlay.leaveIPv6Out(m.config, errNoIPv6Subnet)
 		m.lacking++
 		if err := j.makeBackend(m); err != nil {
 			return err

@@ -66,14 +66,12 @@ func (e *uplinkChangedError) Error() string {
 // *adaptedError, backend.ErrGone, subnet.ErrLost, or the failure.
 func (r *runner) run(ctx context.Context, m *membership) error {
 	network, err := r.up(ctx, m)
-	if err != nil && r.joiner.leaveIPv6Out(m.config, err) {
+	err = r.joiner.underlay.withoutIPv6(m.config, err, func() (err error) {
 		if err = r.joiner.makeBackend(m); err == nil {
 			network, err = r.up(ctx, m)
 		}
-		if err != nil { // promise: fault-of-ipv4-costs-no-ipv6
-			r.joiner.takeIPv6Back()
-		}
-	}
+		return err
+	})
 	if err != nil {
 		return &networkSetupError{fmt.Errorf("set up backend %s for %s: %w", m.config.BackendType, m.lease.Subnets(), err)}
 	}

@@ -77,8 +77,11 @@ func (p *peers) leases() []*subnet.Lease {
 	defer p.mu.Unlock()
 	all := make([]*subnet.Lease, 0, len(p.known))
 	for known, l := range p.known {
-		if slices.ContainsFunc(l.Parts(), func(part netip.Prefix) bool { return p.known[part] != nil && p.known[part].Key() != l.Key() }) {
-			l = new(subnet.Lease{Attrs: l.Attrs, Rev: l.Rev, Created: l.Created}.WithSubnet(known))
+		if slices.ContainsFunc(l.Parts(), func(part netip.Prefix) bool {
+			other := p.known[part]
+			return other != nil && other != l && other.Key() != l.Key()
+		}) {
+			l = new(l.Without(inet.Of(known.Addr()).Other()))
 		}
 		all = append(all, l)
 	}

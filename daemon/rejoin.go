@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
-	"time"
 
 	log "github.com/golang/glog"
 
@@ -63,13 +61,6 @@ func (j *joiner) adopt(m *membership) {
 	j.publishState(m)
 }
 
-// rememberAddr notes the address that the stored lease may still name.
-func (m *membership) rememberAddr() {
-	if ip := m.lease.Attrs.HostAddr(); !slices.Contains(m.formerIPs, ip) {
-		m.formerIPs = append(m.formerIPs, ip)
-	}
-}
-
 // fitLease gets the parts of the lease that it lacks, after a change of the families
 // that this host carries. While the store is away, the host goes on with those that
 // it has.
@@ -111,35 +102,8 @@ func isAdapted(err error) bool {
 	return ok
 }
 
-const (
-	// lackingLeast is the least time before the first attempt to get a part that the
-	// lease lacks. It doubles up to lackingMost: each attempt reads all leases. Up to
-	// half of it is added at random.
-	lackingLeast = time.Minute
-	lackingMost  = 16 * time.Minute
-)
-
-// errLacking ends control when it is time to get the part that the lease lacks.
-var errLacking = errors.New("the lease lacks a subnet")
-
 // errStillLacking: the attempt has changed nothing, and the network goes on.
 var errStillLacking = errors.New("the lease still lacks a subnet")
-
-// awaitAttempt returns errLacking when it is time for another attempt, and nil when ctx
-// ends.
-func (m *membership) awaitAttempt(ctx context.Context) error {
-	if m.lacking == 0 {
-		<-ctx.Done()
-		return nil
-	}
-	pause := min(lackingLeast<<min(m.lacking-1, 10), lackingMost)
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(pause + rand.N(pause/2)):
-		return errLacking
-	}
-}
 
 // adapt prepares m for a changed configuration, or replaces a part of the lease that
 // is lost or was never there. The network runs on meanwhile, and nothing keeps the lease;

@@ -197,6 +197,15 @@ type supervised struct {
 	ended chan error
 }
 
+// end ends the supervisor, which must not have failed.
+func (s *supervised) end(t *testing.T) {
+	t.Helper()
+	s.stop()
+	if err := <-s.ended; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
 // network returns the network that was set up since the last call; nil: none.
 func (r *rig) network() *fakeNetwork {
 	r.Helper()
@@ -260,8 +269,11 @@ func (b *fakeBackend) UpWith(_ context.Context, l subnet.Lease, kept io.Closer) 
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
 	b.rig.ups++
-	if b.rig.upErr != nil {
-		return nil, b.rig.upErr
+	if err := b.rig.upErr; err != nil {
+		if kept != nil {
+			err = errors.Join(err, kept.Close())
+		}
+		return nil, err
 	}
 	n := &fakeNetwork{lease: l, kept: kept, breaks: make(chan error, 1), peers: make(map[netip.Prefix]bool), applied: make(chan struct{})}
 	b.rig.networks <- n
@@ -279,6 +291,8 @@ type fakeNetwork struct {
 	applied chan struct{} // closed by the first Apply
 	closed  bool
 	closing error // what Close returns
+	// discarded: what it has left is closed.
+	discarded bool
 }
 
 func (n *fakeNetwork) MTU() int { return 1472 }
@@ -324,7 +338,18 @@ func (n *fakeNetwork) Leave() (io.Closer, error) { return fakeKept{n}, n.Close()
 // fakeKept is what a network has left.
 type fakeKept struct{ by *fakeNetwork }
 
-func (fakeKept) Close() error { return nil }
+func (k fakeKept) Close() error {
+	k.by.mu.Lock()
+	defer k.by.mu.Unlock()
+	k.by.discarded = true
+	return nil
+}
+
+func (n *fakeNetwork) isDiscarded() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.discarded
+}
 
 func (n *fakeNetwork) failClose(err error) {
 	n.mu.Lock()

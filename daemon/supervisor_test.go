@@ -57,10 +57,7 @@ func TestUplinkChangeKeepsTheLease(t *testing.T) {
 		if got := r.noted(&r.messages); !slices.Equal(got, []string{sd.SdNotifyReady}) {
 			t.Errorf("systemd got %q", got)
 		}
-		s.stop()
-		if err := <-s.ended; err != nil {
-			t.Errorf("Run returned %v", err)
-		}
+		s.end(t)
 		if !second.isClosed() || r.state.get().network != nil {
 			t.Error("the network is still open")
 		}
@@ -116,12 +113,16 @@ func TestSetupFailureKeepsTheLease(t *testing.T) {
 				m := r.join()
 				lease := m.lease.Subnet
 				s := r.supervise(m)
-				if r.network() == nil {
+				first := r.network()
+				if first == nil {
 					t.Fatal("no first network")
 				}
 				r.fail(tt.refuse, tt.up)
 				r.uplinks <- eth1
 				time.Sleep(10 * rigTTL)
+				if !first.isDiscarded() {
+					t.Error("what the first network has left stays open")
+				}
 				if got := r.stored(lease); got.Subnet != lease {
 					t.Fatalf("the lease is gone after %v", 10*rigTTL)
 				}
@@ -145,10 +146,7 @@ func TestSetupFailureKeepsTheLease(t *testing.T) {
 				if got := r.state.get(); got.sides[inet.IPv4].problem != "" {
 					t.Errorf("the problem is still %q", got.sides[inet.IPv4].problem)
 				}
-				s.stop()
-				if err := <-s.ended; err != nil {
-					t.Errorf("Run returned %v", err)
-				}
+				s.end(t)
 			})
 		})
 	}

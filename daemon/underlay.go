@@ -182,6 +182,29 @@ func (u *underlay) settle(ctx context.Context, config *subnet.Config, api string
 	return nil
 }
 
+// withoutIPv6 leaves IPv6 out because of err, and returns the error of again. It returns
+// err if that is nil, or if this host carries one family only.
+func (u *underlay) withoutIPv6(config *subnet.Config, err error, again func() error) error {
+	if err == nil || !u.leaveIPv6Out(config, err) {
+		return err
+	}
+	if err = again(); err != nil { // promise: fault-of-ipv4-costs-no-ipv6
+		u.state.update(func(s *progress) { s.without[inet.IPv6] = "" }) // IPv6 is not at fault
+	}
+	return err
+}
+
+// leaveIPv6Out leaves IPv6 out because of err; false if this host would carry nothing
+// then.
+func (u *underlay) leaveIPv6Out(config *subnet.Config, err error) bool {
+	if len(u.state.get().inside(config)) < len(inet.Families) {
+		return false
+	}
+	log.Warningf("go on without %v reason=%q", inet.IPv6, err)
+	u.state.update(func(s *progress) { s.without[inet.IPv6] = err.Error() })
+	return true
+}
+
 // seek finds the uplink of a family. It waits as long as patience if this host has
 // an uplink already.
 func (u *underlay) seek(ctx context.Context, f inet.Family, patience time.Duration) error {

@@ -85,8 +85,11 @@ func (d *device) check() error {
 // get returns the device. It adds it if there is none, and replaces it if it
 // differs from want.
 func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
-	have, err := d.reconciler.Links.LinkByName(d.name)
-	if err == nil {
+	have, err := rtnl.FindLink(d.reconciler.Links, d.name)
+	if err != nil {
+		return nil, err
+	}
+	if have != nil {
 		vxlan, ok := have.(*netlink.Vxlan)
 		if !ok {
 			return nil, fmt.Errorf("interface %s exists and is of type %s, not vxlan: delete or rename it", d.name, have.Type())
@@ -99,8 +102,6 @@ func (d *device) get(want *netlink.Vxlan) (netlink.Link, error) {
 		if err := d.reconciler.Links.LinkDel(have); err != nil {
 			return nil, fmt.Errorf("delete device %s: %w", d.name, err)
 		}
-	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil, fmt.Errorf("look up device %s: %w", d.name, err)
 	}
 	if err := d.reconciler.Links.LinkAdd(want); err != nil {
 		return nil, fmt.Errorf("add device %s: %w", d.name, explain(err, d.options))

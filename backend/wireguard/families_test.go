@@ -147,7 +147,7 @@ func newDualSite(t *testing.T, lab *netnstest.Lab, n byte, mode string) *site {
 	s.lease = subnet.Lease{
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n}), 24), IPv6Subnet: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 5, 7: n}), 64), Attrs: b.Attrs(),
 	}
-	s.up()
+	s.up(nil)
 	t.Cleanup(func() { s.check(s.tunnels.Close()) })
 	s.host.AddAddr("lo", netip.PrefixFrom(s.addr, 32))
 	s.host.AddAddr("lo", netip.PrefixFrom(s.addr6(), 128))

@@ -71,7 +71,7 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 	stop()
 	a.check(a.network.Close())
 	since := time.Now()
-	a.up()
+	a.up(nil)
 	a.apply(b.lease, c.lease)
 	stop = a.run()
 	a.awaitSessions(since, b, c)
@@ -80,7 +80,7 @@ func TestNewTunnelInitiatesHandshakes(t *testing.T) {
 
 	stop()
 	a.check(a.network.Close())
-	a.up()
+	a.up(nil)
 	a.apply(b.lease, c.lease)
 	a.network.dequeue() // only the next tunnel matters below
 	out, err := a.host.Command(t.Context(), "ip", "link", "del", netdev.WireGuard).CombinedOutput()

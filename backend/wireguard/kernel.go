@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // kernelTunnel is the kernel's own implementation, which outlives the process.
@@ -31,14 +33,14 @@ func openKernel(h *netlink.Handle, device string) (tunnel, error) {
 
 // ensureLink makes the kernel's device if there is none.
 func ensureLink(h *netlink.Handle, device string) error {
-	link, err := h.LinkByName(device)
+	link, err := rtnl.FindLink(h, device)
 	switch {
-	case err == nil && link.Type() != Type:
+	case err != nil:
+		return err
+	case link != nil && link.Type() != Type:
 		return fmt.Errorf("interface %s exists and is of type %s, not %s: delete or rename it", device, link.Type(), Type)
-	case err == nil:
+	case link != nil:
 		return nil
-	case !errors.As(err, new(netlink.LinkNotFoundError)):
-		return fmt.Errorf("look up device %s: %w", device, err)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = device
@@ -56,14 +58,11 @@ func ensureLink(h *netlink.Handle, device string) error {
 // removeLink deletes the kernel's device of an earlier run, whose name the device of
 // user space needs.
 func removeLink(h *netlink.Handle, device string) error {
-	link, err := h.LinkByName(device)
-	switch {
-	case errors.As(err, new(netlink.LinkNotFoundError)), err == nil && link.Type() != Type:
-		return nil
-	case err == nil:
-		err = h.LinkDel(link)
+	link, err := rtnl.FindLink(h, device)
+	if link == nil || link.Type() != Type {
+		return err
 	}
-	if err != nil {
+	if err := h.LinkDel(link); err != nil {
 		return fmt.Errorf("delete the kernel's device %s: %w", device, err)
 	}
 	return nil

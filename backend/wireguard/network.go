@@ -82,15 +82,15 @@ func (n *network) open() error {
 // deviceIsUp reports whether the tunnel's device is there and up: that of the network
 // before, or, in the kernel, that of an earlier run.
 func (n *network) deviceIsUp() (bool, error) {
-	link, err := netlink.LinkByName(n.end.device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up device %s: %w", n.end.device, err)
+	link, err := rtnl.FindLink(n.links(), n.end.device)
+	if link == nil {
+		return false, err
 	}
 	return slices.Contains(deviceTypes, link.Type()) && link.Attrs().Flags&net.FlagUp != 0, nil
 }
+
+// links is the netlink socket of any part.
+func (n *network) links() *netlink.Handle { return n.parts[0].reconciler.Links }
 
 // into is the route of a family into the tunnel.
 func (n *network) into(p *part) rtnl.Route {
@@ -202,11 +202,11 @@ func (n *network) prepare(p *part) error {
 		return nil
 	}
 	links := p.reconciler.Links
-	exists, err := rtnl.LinkExists(links, n.end.device)
+	link, err := rtnl.FindLink(links, n.end.device)
 	if err != nil {
 		return err
 	}
-	if n.tunnel != nil && !exists {
+	if n.tunnel != nil && link == nil {
 		ratelog.Warningf("recreate tunnel device=%s reason=%q", n.end.device, "it was deleted")
 		if err := n.closeTunnel(); err != nil {
 			ratelog.Warningf("close tunnel: %v", err)
@@ -217,10 +217,9 @@ func (n *network) prepare(p *part) error {
 			return err
 		}
 		n.handshakeAll()
-	}
-	link, err := links.LinkByName(n.end.device)
-	if err != nil {
-		return fmt.Errorf("look up device %s: %w", n.end.device, err)
+		if link, err = links.LinkByName(n.end.device); err != nil {
+			return fmt.Errorf("look up device %s: %w", n.end.device, err)
+		}
 	}
 	if err := p.reconciler.EnsureUp(link, p.address, n.mtu); err != nil {
 		return err

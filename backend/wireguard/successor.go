@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
@@ -119,21 +117,13 @@ func (n *network) takeOver(k *keptTunnel) error {
 			return fmt.Errorf("change the sockets of %s: %w", n.end.device, err)
 		}
 	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open route netlink: %w", err)
-	}
-	defer h.Close()
-	link, err := h.LinkByName(n.end.device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil // prepare makes another one
-	}
-	if err != nil {
-		return fmt.Errorf("look up device %s: %w", n.end.device, err)
+	link, err := rtnl.FindLink(n.links(), n.end.device)
+	if link == nil {
+		return err // nil: prepare makes another device
 	}
 	for _, former := range k.networks {
 		if !slices.ContainsFunc(n.parts, func(p *part) bool { return p.network == former }) {
-			if _, err := rtnl.Release(h, link, former); err != nil {
+			if _, err := rtnl.Release(n.links(), link, former); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -218,7 +219,7 @@ func newSite(t *testing.T, lab *netnstest.Lab, n byte) *site {
 	b, err := New(c)
 	s.check(err)
 	s.backend, s.lease = b, subnet.Lease{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, n, 0}), 24), Attrs: b.Attrs()}
-	s.up()
+	s.up(nil)
 	t.Cleanup(func() { s.check(s.network.Close()) })
 	s.host.AddAddr("lo", netip.PrefixFrom(s.addr, 32)) // as a container's
 	return s
@@ -235,10 +236,11 @@ func newSites(t *testing.T) (a, b, c *site) {
 	return a, b, c
 }
 
-func (s *site) up() {
+// up sets the network up with what the one before has left; nil for nothing.
+func (s *site) up(kept io.Closer) {
 	s.Helper()
 	s.check(s.host.Do(func() error {
-		up, err := s.backend.Up(s.Context(), s.lease)
+		up, err := backend.UpWith(s.Context(), s.backend, s.lease, kept)
 		if err == nil {
 			s.tunnels = up.(*tunnels)
 			s.network = s.tunnels.networks[0]

@@ -23,38 +23,31 @@ var (
 type host struct {
 	*testing.T
 	*netnstest.Host
+	network, own, peer netip.Prefix
 }
 
 func newHost(t *testing.T) host {
 	t.Helper()
 	netnstest.Require(t)
-	h := host{t, netnstest.New(t).Host("a")}
+	h := host{t, netnstest.New(t).Host("a"), network, own, peer}
 	h.Bridge("d0", netip.MustParsePrefix("172.18.5.1/24"), 1500)
-	h.run("ip link add flannel0 type bridge")
-	h.run("ip link set flannel0 up")
-	h.run("ip route add 172.16.0.0/13 dev flannel0 proto 85")
+	h.Exec("ip link add flannel0 type bridge")
+	h.Exec("ip link set flannel0 up")
+	h.Exec("ip route add 172.16.0.0/13 dev flannel0 proto 85")
 	h.Sysctl("net.ipv4.ip_forward", "1")
 	return h
-}
-
-func (h host) run(line string) {
-	h.Helper()
-	words := strings.Fields(line)
-	if out, err := h.Command(h.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
-		h.Fatalf("%s: %v\n%s", line, err, out)
-	}
 }
 
 // problems returns what a Resolver finds for our own subnet and for the peer's.
 func (h host) problems() (ours, theirs string) {
 	h.Helper()
 	err := h.Do(func() error {
-		r, err := Open(network, own)
+		r, err := Open(h.network, h.own)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		ours, theirs = fmt.Sprint(r.Own()), fmt.Sprint(r.Peer(peer))
+		ours, theirs = fmt.Sprint(r.Own()), fmt.Sprint(r.Peer(h.peer))
 		return nil
 	})
 	if err != nil {
@@ -63,14 +56,41 @@ func (h host) problems() (ours, theirs string) {
 	return ours, theirs
 }
 
+// interference is a change of a host, and the problems that a Resolver finds then.
+type interference struct {
+	do           []string
+	ours, theirs string // in the problems; empty: none
+	remedy       string
+}
+
+// check makes the change, and compares the problems.
+func (c interference) check(h host) {
+	h.Helper()
+	for _, line := range c.do {
+		h.Exec(line)
+	}
+	ours, theirs := h.problems()
+	for _, p := range []struct{ got, want string }{{ours, c.ours}, {theirs, c.theirs}} {
+		if p.want == "" && p.got != "<nil>" || p.want != "" && !strings.Contains(p.got, p.want) {
+			h.Errorf("got %q, want %q", p.got, p.want)
+		}
+	}
+	if c.remedy == "" {
+		return
+	}
+	if !strings.HasSuffix(theirs, c.remedy) {
+		h.Fatalf("got %q, want the remedy %q", theirs, c.remedy)
+	}
+	h.Exec(c.remedy)
+	if ours, theirs := h.problems(); ours != "<nil>" || theirs != "<nil>" {
+		h.Errorf("after the remedy: %s; %s", ours, theirs)
+	}
+}
+
 // A route or a rule of another program that takes packets is named, with the
 // interface, and with a remedy that works.
 func TestResolverNamesWhatTakesPackets(t *testing.T) {
-	for name, test := range map[string]struct {
-		do           []string
-		ours, theirs string // in the problems; empty: none
-		remedy       string
-	}{
+	for name, c := range map[string]interference{
 		"nothing": {},
 		"a Docker network in Network": {do: []string{"ip link add br-compose type bridge", "ip addr add 172.18.0.1/16 dev br-compose", "ip link set br-compose up"},
 			theirs: "to br-compose (route 172.18.0.0/16, table main)"},
@@ -97,71 +117,57 @@ func TestResolverNamesWhatTakesPackets(t *testing.T) {
 		"strict reverse path filters": {do: []string{"sysctl -qw net.ipv4.conf.all.rp_filter=1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
-			for _, line := range test.do {
-				h.run(line)
-			}
-			ours, theirs := h.problems()
-			for _, c := range []struct{ got, want string }{{ours, test.ours}, {theirs, test.theirs}} {
-				if c.want == "" && c.got != "<nil>" || c.want != "" && !strings.Contains(c.got, c.want) {
-					t.Errorf("got %q, want %q", c.got, c.want)
-				}
-			}
-			if test.remedy == "" {
-				return
-			}
-			if !strings.HasSuffix(theirs, test.remedy) {
-				t.Fatalf("got %q, want the remedy %q", theirs, test.remedy)
-			}
-			h.run(test.remedy)
-			if ours, theirs := h.problems(); ours != "<nil>" || theirs != "<nil>" {
-				t.Errorf("after the remedy: %s; %s", ours, theirs)
-			}
+			c.check(newHost(t))
 		})
 	}
 }
 
-// A running Checker follows routes, rules and peers.
+// A running Checker follows addresses, routes and rules.
 func TestCheckerFollowsTheKernel(t *testing.T) {
-	h := newHost(t)
-	others := []netip.Prefix{peer}
+	newHost(t).follows([]change{
+		{"ip rule add pref 100 to 172.18.6.0/24 prohibit", "ip rule del pref 100"},
+		{"ip route add 172.18.6.0/25 via 192.168.77.254", "ip route del 172.18.6.0/25"},
+		{"ip addr add 172.18.0.1/16 dev d0", "ip addr del 172.18.0.1/16 dev d0"},
+	})
+}
+
+// change takes packets, until it is undone.
+type change struct{ do, undo string }
+
+// follows runs a Checker, which must find each change.
+func (h host) follows(changes []change) {
+	h.Helper()
 	var c *Checker
 	err := h.Do(func() (err error) {
-		c, err = NewChecker(network, own, func() []netip.Prefix { return others })
+		c, err = NewChecker(h.network, h.own, func() []netip.Prefix { return []netip.Prefix{h.peer} })
 		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(h.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
 	defer func() {
 		cancel()
 		if err := errors.Join(<-ended, c.Close()); err != nil {
-			t.Error(err)
+			h.Error(err)
 		}
 	}()
-	await := func(what string, want func() bool) {
-		t.Helper()
-		deadline := time.After(10 * time.Second)
-		for !want() {
-			select {
-			case <-deadline:
-				t.Fatalf("%s: %v", what, c.Check())
-			case <-time.After(10 * time.Millisecond):
+	expect := func(what string, taken bool) {
+		h.Helper()
+		netnstest.Eventually(h.T, what, func() error {
+			if all, problem := c.Check(), c.Problem(h.peer); (all != nil) != taken || (problem != nil) != taken {
+				return fmt.Errorf("found %v; of the peer %v", all, problem)
 			}
-		}
+			return nil
+		})
 	}
-	for _, change := range []struct{ do, undo string }{
-		{"ip rule add pref 100 to 172.18.6.0/24 prohibit", "ip rule del pref 100"},
-		{"ip route add 172.18.6.0/25 via 192.168.77.254", "ip route del 172.18.6.0/25"},
-		{"ip addr add 172.18.0.1/16 dev d0", "ip addr del 172.18.0.1/16 dev d0"},
-	} {
-		h.run(change.do)
-		await(change.do, func() bool { return c.Check() != nil && c.Problem(peer) != nil })
-		h.run(change.undo)
-		await(change.undo, func() bool { return c.Check() == nil && c.Problem(peer) == nil })
+	for _, c := range changes {
+		h.Exec(c.do)
+		expect(c.do, true)
+		h.Exec(c.undo)
+		expect(c.undo, false)
 	}
 }
 

@@ -16,7 +16,7 @@ func TestNetworksAndConflicts(t *testing.T) {
 		"ip route add 172.19.3.0/24 via 192.168.77.254", "ip route add 172.20.0.0/16 via 192.168.77.254 table 52", "ip route add blackhole 172.21.0.0/16 metric 5",
 		"ip route add 10.7.0.0/16 via 192.168.77.254",
 	} {
-		h.run(line)
+		h.Exec(line)
 	}
 	var have []Network
 	if err := h.Do(func() (err error) { have, err = Networks(netip.MustParsePrefix("0.0.0.0/0")); return err }); err != nil {
@@ -58,7 +58,7 @@ func TestIPv6Networks(t *testing.T) {
 		"ip link add docker0 type bridge", "ip addr add fd00:17::1/64 dev docker0 nodad", "ip link set docker0 up",
 		"ip -6 route add fd00:19::/48 dev docker0", "ip -6 route add unreachable fd00:21::/48 metric 5",
 	} {
-		h.run(line)
+		h.Exec(line)
 	}
 	if err := h.Do(func() error {
 		have, err := Networks(netip.MustParsePrefix("fd00::/16"))

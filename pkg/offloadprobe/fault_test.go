@@ -82,9 +82,7 @@ func TestReceiveMerging(t *testing.T) {
 	t.Parallel()
 	a, b := newSides(t, inside)
 	for _, feature := range []string{"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-tcp-segmentation"} {
-		if out, err := a.Command(t.Context(), "ethtool", "-K", uplink, feature, "off").CombinedOutput(); err != nil {
-			t.Fatalf("ethtool: %v\n%s", err, out)
-		}
+		a.Exec("ethtool -K " + uplink + " " + feature + " off")
 	}
 	startBoth(t, a, b)
 	fault.Plant(t, b.Host, tunnel, fault.SuperPacket(), fault.Drop())

@@ -70,12 +70,12 @@ func (r *Reconciler) ensureAddr(l netlink.Link, addr netip.Prefix) error {
 // CheckUp returns an error if the device does not exist or is not as EnsureUp makes
 // it. It changes nothing.
 func CheckUp(h *netlink.Handle, name string, addr netip.Prefix, mtu int) error {
-	l, err := h.LinkByName(name)
+	l, err := FindLink(h, name)
 	switch {
-	case errors.As(err, new(netlink.LinkNotFoundError)):
-		return fmt.Errorf("device %s does not exist", name)
 	case err != nil:
-		return fmt.Errorf("look up device %s: %w", name, err)
+		return err
+	case l == nil:
+		return fmt.Errorf("device %s does not exist", name)
 	case l.Attrs().Flags&net.FlagUp == 0:
 		return fmt.Errorf("device %s is down", name)
 	case l.Attrs().MTU != mtu:

@@ -33,28 +33,31 @@ func RetryDump[T any](what string, dump func() ([]T, error)) (all []T, err error
 	return all, nil
 }
 
-// LinkExists reports whether an interface of that name exists.
-func LinkExists(h *netlink.Handle, name string) (bool, error) {
-	_, err := h.LinkByName(name)
+// FindLink returns the interface of that name; nil if there is none.
+func FindLink(h *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := h.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look up interface %s: %w", name, err)
+		return nil, fmt.Errorf("look up interface %s: %w", name, err)
 	}
-	return true, nil
+	return l, nil
+}
+
+// LinkExists reports whether an interface of that name exists.
+func LinkExists(h *netlink.Handle, name string) (bool, error) {
+	l, err := FindLink(h, name)
+	return l != nil, err
 }
 
 // DeleteLink deletes the interface of that name. It returns nil if there is none.
 func DeleteLink(h *netlink.Handle, name string) error {
-	l, err := h.LinkByName(name)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
+	l, err := FindLink(h, name)
+	if l == nil {
+		return err
 	}
-	if err == nil {
-		err = h.LinkDel(l)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete device %s: %w", name, err)
 	}
 	return nil

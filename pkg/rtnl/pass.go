@@ -90,12 +90,12 @@ func indexes(h *netlink.Handle, c Config) (map[string]int, error) {
 		if name == "" {
 			continue
 		}
-		link, err := h.LinkByName(name)
-		if errors.As(err, new(netlink.LinkNotFoundError)) {
-			continue
-		}
+		link, err := FindLink(h, name)
 		if err != nil {
-			return nil, fmt.Errorf("look up interface %s: %w", name, err)
+			return nil, err
+		}
+		if link == nil {
+			continue
 		}
 		if name == c.Device && len(c.DeviceTypes) > 0 && !slices.Contains(c.DeviceTypes, link.Type()) {
 			continue

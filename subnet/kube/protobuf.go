@@ -23,19 +23,19 @@ var errEncoding = errors.New("the answer is not " + protobufType)
 // generated.proto in k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1
 // and k8s.io/api/core/v1.
 const (
-	unknownRaw                                                               = 2
-	watchEventType, watchEventObject                                         = 1, 2
-	rawExtensionRaw                                                          = 1
-	listMetadata, listItems                                                  = 1, 2
-	listMetaResourceVersion, listMetaContinue                                = 2, 3
-	statusMessage, statusReason, statusCode                                  = 3, 4, 6
-	nodeMetadata, nodeSpec                                                   = 1, 2
-	metaName, metaUID, metaResourceVersion, metaAnnotations                  = 1, 5, 6, 12
-	specPodCIDR, specPodCIDRs                                                = 1, 7
-	mapKey, mapValue                                        protowire.Number = 1, 2
+	unknownRaw                                              = 2
+	watchEventType, watchEventObject                        = 1, 2
+	rawExtensionRaw                                         = 1
+	listMetadata, listItems                                 = 1, 2
+	listMetaResourceVersion, listMetaContinue               = 2, 3
+	statusMessage, statusReason, statusCode                 = 3, 4, 6
+	nodeMetadata, nodeSpec                                  = 1, 2
+	metaName, metaUID, metaResourceVersion, metaAnnotations = 1, 5, 6, 12
+	specPodCIDR, specPodCIDRs                               = 1, 7
+	mapKey, mapValue                                        = 1, 2
 )
 
-// field is a field of a message: text if it is a string or a message, number if it is an
+// field is a field of a message: text if it is a string or a message, value if it is an
 // integer.
 type field struct {
 	number protowire.Number
