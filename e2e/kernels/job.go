@@ -33,6 +33,7 @@ var leftOut = map[string]string{
 var programs = map[string]string{
 	"flannel": ".", "classicpeer": "./e2e/classicpeer", "demo": "./e2e/demo", "bench": "./e2e/bench",
 	"cniplugin": "./cni/flannel", "wireguard": "golang.zx2c4.com/wireguard",
+	"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
 }
 
 //go:embed guest/tests.sh
