@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 )
 
@@ -17,9 +18,9 @@ func checkBigTCP(f *facts) finding {
 	if err != nil {
 		return warn("ip -d link show", "the sizes of super-packets cannot be read: %v", err)
 	}
-	device := netdev.GSOLimit{}
+	var device netdev.GSOLimit
 	var inside []string // containers' interfaces, and bridges
-	for _, name := range f.forwarders() {
+	for _, name := range f.forwarders(inet.Families[:]...) {
 		i := slices.IndexFunc(limits, func(l netdev.GSOLimit) bool { return l.Device == name })
 		switch {
 		case i < 0:

@@ -45,6 +45,12 @@ func TestCheckBigTCP(t *testing.T) {
 		t.Errorf("without a tunnel: %+v", f)
 	}
 	h.run("ip", "link", "add", "flannel.1", "type", "vxlan", "id", "1", "dstport", "8472", "dev", netnstest.Uplink)
+	h.AddAddr("pods", netip.MustParsePrefix("fd00:5:0:1::1/64"))
+	known.report.Lease = &status.Lease{IPv6Subnet: netip.MustParsePrefix("fd00:5:0:1::/64")}
+	if f := check(); f.Verdict != verdictWarn {
+		t.Errorf("a port with BIG TCP, with IPv6 only: %+v", f)
+	}
+	known.report.Lease = &status.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24")}
 	if f := check(); f.Verdict != verdictWarn || !strings.Contains(f.Found, port+" (150000 bytes)") || !strings.Contains(f.Fix, "ip link set "+port+" gso_max_size 65536") {
 		t.Errorf("a port with BIG TCP: %+v", f)
 	}

@@ -23,8 +23,11 @@ func checkFirewall(f *facts) finding {
 		return warn("sudo flannel doctor", "%v", err)
 	}
 	for _, c := range rules.Bases {
+		if !c.Drops {
+			continue
+		}
 		for _, need := range f.needs(c) {
-			if c.Drops && !need.key.accepted(rules, c) {
+			if !need.key.accepted(rules, c) {
 				return warn(need.fix, "the chain %s of the table %s has policy drop, and no rule accepts %s; flannel ping shows whether packets pass", c.Name, c.Table, need.packets)
 			}
 		}

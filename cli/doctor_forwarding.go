@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 )
 
@@ -22,7 +23,7 @@ func checkForwarding(f *facts) finding {
 		return failed("sysctl -w net.ipv4.ip_forward=1", "is %s: the kernel drops what containers send to other hosts", value)
 	}
 	var closed, fix []string
-	for _, name := range f.forwarders() {
+	for _, name := range f.forwarders(inet.IPv4) {
 		// Slashes in place of dots: sysctl(8) takes both, and flannel.1 has a dot.
 		key := "net/ipv4/conf/" + name + "/forwarding"
 		if value, err := sysctl(key); err == nil && value == "0" {
@@ -37,8 +38,8 @@ func checkForwarding(f *facts) finding {
 
 // forwarders returns the interfaces at which packets to be passed on arrive: from
 // other hosts at flannel's devices, or with host-gw at the uplink; from containers
-// at the interfaces that have an address of the subnet.
-func (f *facts) forwarders() []string {
+// at the interfaces that have an address of the subnet of one of the families.
+func (f *facts) forwarders(families ...inet.Family) []string {
 	links, err := net.Interfaces()
 	if err != nil {
 		return nil
@@ -46,10 +47,7 @@ func (f *facts) forwarders() []string {
 	var names []string
 	for _, l := range links {
 		arrive := netdev.IsFlannel(l.Name) || l.Name == f.uplink.Name && f.config != nil && f.config.BackendType == "host-gw"
-		if f.report != nil && f.report.Lease != nil && !arrive {
-			arrive = hasAddrOf(l, f.report.Lease.Subnet)
-		}
-		if arrive {
+		if arrive || slices.ContainsFunc(families, func(family inet.Family) bool { return hasAddrOf(l, f.ownSubnet(family)) }) {
 			names = append(names, l.Name)
 		}
 	}

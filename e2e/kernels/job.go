@@ -21,17 +21,6 @@ var packages = []string{
 	"pkg/probe", "pkg/offloadprobe", "pkg/reconcile", "cni", "cli", "daemon", "e2e",
 }
 
-// elsewhere are packages whose tests make network namespaces and see no difference
-// between kernels, each with the reason.
-var elsewhere = map[string]string{
-	"cni/reservation": "files",
-	"pkg/subnetfile":  "files",
-	"e2e/bench":       "figures",
-	"e2e/bench/load":  "figures",
-	"e2e/bench/rig":   "figures",
-	"e2e/kube":        "servers of Kubernetes",
-}
-
 // leftOut are patterns of the tests that need more than a kernel: Docker, systemd, the
 // Go tool, groff or hours.
 var leftOut = map[string]string{
@@ -44,6 +33,7 @@ var leftOut = map[string]string{
 var programs = map[string]string{
 	"flannel": ".", "classicpeer": "./e2e/classicpeer", "demo": "./e2e/demo", "bench": "./e2e/bench",
 	"cniplugin": "./cni/flannel", "wireguard": "golang.zx2c4.com/wireguard",
+	"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
 }
 
 //go:embed guest/tests.sh

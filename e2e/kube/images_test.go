@@ -56,8 +56,8 @@ func (s *imageSet) makeFlannel() error {
 	s.name, s.newer = name+":v"+version, name+":v"+version+".1"
 	for _, v := range []string{version, version + ".1"} {
 		archive := filepath.Join(filepath.Dir(s.program), v+".tar")
-		make := exec.CommandContext(context.Background(), "go", "run", "../../contrib/image", "-name="+name, "-version="+v, "-o="+archive, s.program)
-		if out, err := make.CombinedOutput(); err != nil {
+		cmd := exec.CommandContext(context.Background(), "go", "run", "../../contrib/image", "-name="+name, "-version="+v, "-o="+archive, s.program)
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("make image %s: %w\n%s", v, err, out)
 		}
 		s.archives = append(s.archives, archive)

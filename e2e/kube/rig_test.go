@@ -3,7 +3,6 @@ package kube
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -166,8 +165,8 @@ func (n *node) envFile() string { return filepath.Join(n.dir, "run", "subnet.env
 
 // kill ends the daemon as the kernel does when it is out of memory.
 func (d *daemon) kill() {
-	if err := d.Cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		d.node.rig.t.Errorf("kill the daemon: %v", err)
+	if err := d.Kill(); err != nil {
+		d.node.rig.t.Error(err)
 	}
 	<-d.Ended()
 }

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/e2e/kube/controlplane"
@@ -154,24 +154,18 @@ func images() (all []map[string]any) {
 
 // memoryOf returns the memory of a process that is in RAM, and the part that is not of
 // files (VmRSS and RssAnon of proc(5)).
-func memoryOf(t *testing.T, pid int) (total, anonymous int) {
+func memoryOf(t *testing.T, pid int) (total, anonymous uint64) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := map[string]*int{"VmRSS:": &total, "RssAnon:": &anonymous}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 3 && values[fields[0]] != nil {
-			kb, err := strconv.Atoi(fields[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			*values[fields[0]] = kb << 10
-		}
+	status, err := p.NewStatus()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if total == 0 || anonymous == 0 {
-		t.Fatalf("no memory in\n%s", text)
+	if status.VmRSS == 0 || status.RssAnon == 0 {
+		t.Fatalf("process %d has no memory: %+v", pid, status)
 	}
-	return total, anonymous
+	return status.VmRSS, status.RssAnon
 }

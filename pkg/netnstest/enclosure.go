@@ -79,12 +79,12 @@ func (e *Enclosure) first() (int, error) {
 // lets its first process go when all others are gone (zap_pid_ns_processes in
 // kernel/pid_namespace.c), and unshare ends after it.
 func (c *Cmd) Kill() error {
-	pid := c.Process.Pid
-	if child, ok := firstChild(pid); c.forks && ok {
-		pid = child
+	kill := c.Process.Kill
+	if child, ok := firstChild(c.Process.Pid); c.forks && ok {
+		kill = func() error { return syscall.Kill(child, syscall.SIGKILL) }
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", pid, err)
+	if err := kill(); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s: %w", c.Path, err)
 	}
 	return nil
 }

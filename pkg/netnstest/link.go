@@ -93,19 +93,27 @@ func (h *Host) Bridge(name string, addr netip.Prefix, mtu int) {
 func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.Addr, mtu int) *Host {
 	h.lab.scope.Helper()
 	c := h.lab.Namespace(name)
-	port := "veth-" + name
-	port = port[:min(len(port), unix.IFNAMSIZ-1)]
+	port := deviceName("veth-" + name)
 	h.lab.Wire(h, port, c, "eth0", mtu)
 	h.enslave(port, bridge)
 	c.AddAddr("eth0", addr)
-	if addr.Addr().Is6() {
-		c.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), gateway, "")
-		c.addr6 = addr
-		return c
-	}
-	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
-	c.addr = addr
+	c.routeBy(gateway, addr)
 	return c
+}
+
+// deviceName cuts a name to the length of a device's.
+func deviceName(name string) string { return name[:min(len(name), unix.IFNAMSIZ-1)] }
+
+// routeBy gives a container a default route by a gateway, and records its address.
+func (h *Host) routeBy(gateway netip.Addr, addr netip.Prefix) {
+	h.lab.scope.Helper()
+	if gateway.Is6() {
+		h.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), gateway, "")
+		h.addr6 = addr
+		return
+	}
+	h.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
+	h.addr = addr
 }
 
 // RoutedContainer makes a namespace with a host route to it over a veth pair, without
@@ -113,8 +121,7 @@ func (h *Host) Container(name, bridge string, addr netip.Prefix, gateway netip.A
 func (h *Host) RoutedContainer(name string, addr, gateway netip.Addr, mtu int) *Host {
 	h.lab.scope.Helper()
 	c := h.lab.Namespace(name)
-	port := "veth-" + name
-	port = port[:min(len(port), unix.IFNAMSIZ-1)]
+	port := deviceName("veth-" + name)
 	h.lab.Wire(h, port, c, "eth0", mtu)
 	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 	h.AddAddr(port, host(gateway))
@@ -122,8 +129,7 @@ func (h *Host) RoutedContainer(name string, addr, gateway netip.Addr, mtu int) *
 	h.Sysctl("net.ipv4.ip_forward", "1")
 	c.AddAddr("eth0", host(addr))
 	c.AddRoute(host(gateway), netip.Addr{}, "eth0")
-	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
-	c.addr = host(addr)
+	c.routeBy(gateway, host(addr))
 	return c
 }
 
@@ -143,15 +149,13 @@ func (h *Host) MacvlanContainer(name string, addr netip.Prefix, gateway netip.Ad
 	h.AddAddr(top, netip.PrefixFrom(gateway, addr.Bits()))
 	h.Up(top)
 	h.Sysctl("net.ipv4.ip_forward", "1")
-	inside := macvlan("eth0-" + name)
-	inside.Name = inside.Name[:min(len(inside.Name), unix.IFNAMSIZ-1)]
+	inside := macvlan(deviceName("eth0-" + name))
 	inside.Namespace = netlink.NsFd(c.ns)
 	h.check(h.nl.LinkAdd(inside), "add macvlan device %s", inside.Name)
 	h.check(c.nl.LinkSetName(c.link(inside.Name), "eth0"), "rename %s", inside.Name)
 	c.AddAddr("eth0", addr)
 	c.Up("eth0")
-	c.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway, "")
-	c.addr = addr
+	c.routeBy(gateway, addr)
 	return c
 }
 
@@ -162,9 +166,9 @@ func (h *Host) AddIPv6(bridge string, c *Host, network netip.Prefix) {
 	gateway := network.Addr().Next()
 	h.AddAddr(bridge, netip.PrefixFrom(gateway, network.Bits()))
 	h.Sysctl("net.ipv6.conf.all.forwarding", "1")
-	c.addr6 = netip.PrefixFrom(gateway.Next(), network.Bits())
-	c.AddAddr("eth0", c.addr6)
-	c.AddRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), gateway, "")
+	addr := netip.PrefixFrom(gateway.Next(), network.Bits())
+	c.AddAddr("eth0", addr)
+	c.routeBy(gateway, addr)
 }
 
 func (h *Host) enslave(port, bridge string) {

@@ -16,14 +16,17 @@ const module = "github.com/containernetworking/plugins"
 // version is newer than that of the bundled plugins, a script or another program is run
 // as what it is.
 func Runs(file string) bool {
-	if IsOurs(file) {
-		return true
-	}
+	return IsOurs(file) || isBuild(file, version())
+}
+
+// isBuild reports whether the file is a build of the plugin that its name says, of the
+// version newest or an older one.
+func isBuild(file, newest string) bool {
 	info, err := buildinfo.ReadFile(file)
 	if err != nil || path.Dir(path.Dir(info.Path)) != module+"/plugins" || path.Base(info.Path) != path.Base(file) {
 		return false
 	}
-	return semver.Compare(info.Main.Version, version()) <= 0 // a build without a version is oldest
+	return semver.Compare(info.Main.Version, newest) <= 0 // a build without a version is oldest
 }
 
 // version returns that of the bundled plugins, such as v1.9.1.

@@ -110,7 +110,7 @@ func Start(t testing.TB, h *netnstest.Host, o Options) *ControlPlane {
 	c.StartAPIServer()
 	c.grant()
 	if o.ClusterCIDR != "" || len(o.Workers) > 0 {
-		c.StartManager()
+		c.startManager()
 	}
 	if len(o.Workers) > 0 {
 		c.startScheduler()
@@ -214,9 +214,9 @@ func (c *ControlPlane) AwaitReady() {
 	})
 }
 
-// StartManager starts the controller manager, which assigns podCIDRs and keeps the
+// startManager starts the controller manager, which assigns podCIDRs and keeps the
 // taint of the network.
-func (c *ControlPlane) StartManager() {
+func (c *ControlPlane) startManager() {
 	c.t.Helper()
 	args := []string{"--kubeconfig=" + c.path("manager.conf"), "--leader-elect=false", "--bind-address=127.0.0.1", "--cert-dir=" + c.path("manager"),
 		"--service-account-private-key-file=" + c.path("sa.key"), "--root-ca-file=" + c.path("certs/apiserver.crt")}
@@ -234,7 +234,7 @@ func (c *ControlPlane) AssignPodCIDRs(clusterCIDR string) {
 	c.t.Helper()
 	c.options.ClusterCIDR = clusterCIDR
 	c.Kill("kube-controller-manager")
-	c.StartManager()
+	c.startManager()
 }
 
 func (c *ControlPlane) startScheduler() {

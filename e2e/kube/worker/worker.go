@@ -8,7 +8,6 @@ import (
 	"context"
 	"embed"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -154,27 +153,18 @@ func (w *Worker) start(name string, args ...string) {
 	w.running.Start(name, cmd)
 }
 
-// Try runs a command on the node, and returns what it prints.
-func (w *Worker) Try(name string, args ...string) (string, error) {
-	cmd, err := w.enclosure.Command(w.t.Context(), name, args...)
-	if err != nil {
-		return "", err
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s %q on %s: %w\n%s", name, args, w.Name(), err, out)
-	}
-	return string(out), err
-}
-
-// Run is Try for a command that must not fail.
+// Run runs a command on the node, and returns what it prints.
 func (w *Worker) Run(name string, args ...string) string {
 	w.t.Helper()
-	out, err := w.Try(name, args...)
+	cmd, err := w.enclosure.Command(w.t.Context(), name, args...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return out
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("%s %q on %s: %v\n%s", name, args, w.Name(), err, out)
+	}
+	return string(out)
 }
 
 // Path returns the path by which this process reaches a file of the node.
