@@ -220,20 +220,34 @@ func TestVXLANPeerByHand(t *testing.T) {
 	const mac = "c6:d2:32:6f:8f:44"
 	hand := c.byHand("hand", `{"PublicIP":"%v","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"`+mac+`"}}`)
 	_, v := parseLease(t, a.leaseKey(), c.leases()[a.leaseKey()])
-	via := a.subnet().Addr().String()
-	for _, command := range []string{
-		"ip link add flannel.1 address " + mac + " mtu 1450 type vxlan id 1 dstport 8472 dev eth0 local " + hand.Addr().Addr().String() + " nolearning",
-		"ip addr add " + handSubnet.Addr().String() + "/32 dev flannel.1",
-		"ip link set flannel.1 up",
-		"ip neigh add " + via + " lladdr " + v.BackendData.VtepMAC + " nud permanent dev flannel.1",
-		"bridge fdb add " + v.BackendData.VtepMAC + " dev flannel.1 dst " + v.PublicIP.String(),
-		"ip route add " + a.subnet().String() + " via " + via + " dev flannel.1 onlink",
-	} {
-		hand.run(strings.Fields(command)...)
-	}
+	hand.addVTEP("flannel.1", 1450, vtep{handSubnet, hand.Addr().Addr(), mac}, vtep{a.subnet(), v.PublicIP, v.BackendData.VtepMAC})
 	c.awaitPair(a, hand)
 	if err := transfer(t, a.container, hand.container, hand.containerAddr()); err != nil {
 		t.Error(err)
+	}
+}
+
+// vtep is a host's end of VXLAN, by the family of its subnet: the host's address, and the
+// MAC of its device.
+type vtep struct {
+	subnet netip.Prefix
+	host   netip.Addr
+	mac    string
+}
+
+// addVTEP makes a node's end by hand, with the entries for one peer.
+func (n *node) addVTEP(device string, mtu int, own, peer vtep) {
+	n.t.Helper()
+	addr, via := netip.PrefixFrom(own.subnet.Addr(), own.subnet.Addr().BitLen()), peer.subnet.Addr().String()
+	for _, command := range []string{
+		fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id 1 dstport 8472 dev eth0 local %v nolearning", device, own.mac, mtu, own.host),
+		fmt.Sprintf("ip addr add %v dev %s", addr, device),
+		fmt.Sprintf("ip link set %s up", device),
+		fmt.Sprintf("ip neigh add %s lladdr %s nud permanent dev %s", via, peer.mac, device),
+		fmt.Sprintf("bridge fdb add %s dev %s dst %v", peer.mac, device, peer.host),
+		fmt.Sprintf("ip route add %v via %s dev %s onlink", peer.subnet, via, device),
+	} {
+		n.run(strings.Fields(command)...)
 	}
 }
 

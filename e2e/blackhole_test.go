@@ -38,9 +38,7 @@ func TestBlackholeRoute(t *testing.T) {
 		t.Errorf("a packet for %v has the route %s", nobody, out)
 	}
 	n.addContainer()
-	if err := ping(t, n.Host, n.containerAddr()); err != nil {
-		t.Errorf("the host does not reach its container: %v", err)
-	}
+	eventually(t, "the host reaches its container", func() error { return ping(t, n.Host, n.containerAddr()) })
 	d.kill()
 	blackholes(2)
 	d = n.join()

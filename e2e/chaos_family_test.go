@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ var familyFaults = []fault{
 // The test does as TestChaos, in a network of both families, and also raises faults of
 // one family.
 func TestChaosOfFamilies(t *testing.T) {
-	testChaos(t, append(familyFaults, faults...), true, dualChaosTime)
+	testChaos(t, slices.Concat(familyFaults, faults), true, dualChaosTime)
 }
 
 // addIPv6 gives a host its IPv6 address, which is usable at once, and a default route.

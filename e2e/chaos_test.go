@@ -51,7 +51,7 @@ func TestChaos(t *testing.T) {
 }
 
 // testChaos chooses from faults that -chaos-faults allows.
-func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration, args ...string) {
+func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration) {
 	t.Helper()
 	seed := *chaosSeed
 	if seed == 0 {
@@ -67,7 +67,7 @@ func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration, arg
 		t.Fatalf("-chaos-faults %q chooses no fault", *chaosFaults)
 	}
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	r := newFaultRig(t, chaosHosts, dual, append(args, "-ip-masq", "-offload-probe-interval=1s")...)
+	r := newFaultRig(t, chaosHosts, dual, "-ip-masq", "-offload-probe-interval=1s")
 	r.askDaemons()
 	began, count := time.Now(), make(map[string]int)
 	var slowest time.Duration

@@ -65,14 +65,7 @@ func TestFastPathToEachDataPath(t *testing.T) {
 			c.joinPair(a, b)
 			a.exchangesByFastPath(b.container)
 			e := newEcho(t, a, b)
-			eventually(t, "small packets take the fast path", func() error {
-				before := a.status().Backend.FastPath
-				e.exchange(100)
-				if after := a.status().Backend.FastPath; after.TxPackets-before.TxPackets < 100 || after.RxPackets-before.RxPackets < 100 {
-					return fmt.Errorf("it went from %+v to %+v", before, after)
-				}
-				return nil
-			})
+			e.takesFastPath(a)
 		})
 	}
 }
@@ -148,19 +141,25 @@ func (e *echo) exchange(n int) {
 	}
 }
 
+// takesFastPath exchanges datagrams until all of both directions take a node's fast path.
+func (e *echo) takesFastPath(n *node) {
+	e.t.Helper()
+	eventually(e.t, "datagrams take the fast path of "+n.Name(), func() error {
+		before := n.status().Backend.FastPath
+		e.exchange(100)
+		if after := n.status().Backend.FastPath; after.TxPackets-before.TxPackets < 100 || after.RxPackets-before.RxPackets < 100 {
+			return fmt.Errorf("it went from %+v to %+v", before, after)
+		}
+		return nil
+	})
+}
+
 // With the daemon killed and started again, no packet of the fast path is lost,
 // and nearly all of them take it.
 func TestFastPathRestart(t *testing.T) {
 	a, b, _, db := fastPair(t)
 	e := newEcho(t, a, b)
-	eventually(t, "datagrams take the fast path", func() error {
-		before := b.status().Backend.FastPath
-		e.exchange(100)
-		if after := b.status().Backend.FastPath; after.TxPackets-before.TxPackets < 100 || after.RxPackets-before.RxPackets < 100 {
-			return fmt.Errorf("it went from %+v to %+v", before, after)
-		}
-		return nil
-	})
+	e.takesFastPath(b)
 	eventually(t, "packets to the peer count as sent by the fast path", func() error {
 		if peers := b.status().Backend.Peers; len(peers) != 1 || peers[0].TxFast == 0 {
 			return fmt.Errorf("the peers are %+v", peers)

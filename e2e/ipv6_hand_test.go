@@ -75,17 +75,7 @@ func vxlanByHand(_ *testing.T, hand, a *node) (string, func(lease6)) {
 	const mac = "c6:d2:32:6f:8f:46"
 	data := `"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"},"BackendV6Data":{"VNI":1,"VtepMAC":"` + mac + `"}`
 	return data, func(l lease6) {
-		via := a.ipv6Subnet().Addr().String()
-		for _, command := range []string{
-			"ip link add flannel-v6.1 address " + mac + " mtu 1430 type vxlan id 1 dstport 8472 dev eth0 local " + hand.IPv6Addr().Addr().String() + " nolearning",
-			"ip -6 addr add " + handSubnet6.Addr().String() + "/128 dev flannel-v6.1 nodad",
-			"ip link set flannel-v6.1 up",
-			"ip -6 neigh add " + via + " lladdr " + l.BackendV6Data.VtepMAC + " nud permanent dev flannel-v6.1",
-			"bridge fdb add " + l.BackendV6Data.VtepMAC + " dev flannel-v6.1 dst " + l.PublicIPv6.String(),
-			"ip -6 route add " + a.ipv6Subnet().String() + " via " + via + " dev flannel-v6.1 onlink",
-		} {
-			hand.run(strings.Fields(command)...)
-		}
+		hand.addVTEP("flannel-v6.1", 1430, vtep{handSubnet6, hand.IPv6Addr().Addr(), mac}, vtep{a.ipv6Subnet(), l.PublicIPv6, l.BackendV6Data.VtepMAC})
 	}
 }
 

@@ -47,7 +47,7 @@ func TestKernelRestartOfFamilies(t *testing.T) {
 // floodPing sends pings for some seconds. The channel gets the summary.
 func floodPing(t *testing.T, from *netnstest.Host, to netip.Addr) <-chan string {
 	t.Helper()
-	c := from.Command(t.Context(), "ping", "-n", "-q", "-i", "0.002", "-c", "1500", "-W", "1", to.String())
+	c := from.Command(t.Context(), "ping", "-n", "-q", "-i", "0.001", "-c", "3000", "-W", "5", to.String())
 	ended := make(chan string, 1)
 	go func() {
 		text, err := c.CombinedOutput()

@@ -86,13 +86,8 @@ func TestKernelRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, a, b, _, db := kernelPair(t)
 			before := b.subnet()
-			pings := a.container.Command(t.Context(), "ping", "-n", "-q", "-i", "0.001", "-c", "3000", "-W", "1", b.containerAddr().String())
+			pings := floodPing(t, a.container, b.containerAddr())
 			stream := startStream(t, a.container, b.container)
-			out := make(chan string, 1)
-			go func() {
-				text, err := pings.CombinedOutput()
-				out <- fmt.Sprint(string(text), err)
-			}()
 			stream.progresses(t)
 			end(db)
 			stream.progresses(t)
@@ -101,7 +96,7 @@ func TestKernelRestart(t *testing.T) {
 			stream.progresses(t)
 			c.awaitKernelLease(b)
 			stream.progresses(t)
-			if text := <-out; !strings.Contains(text, " 0% packet loss") {
+			if text := <-pings; !strings.Contains(text, " 0% packet loss") {
 				t.Errorf("while the daemon was %s and started again:\n%s", name, text)
 			}
 			if after := b.subnet(); after != before {

@@ -66,26 +66,46 @@ func (s *sender) send(to netip.Addr, datagram []byte) {
 // receive returns the next datagram and its sender.
 func (s *sender) receive() (netip.Addr, []byte) {
 	s.t.Helper()
-	if err := s.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		s.t.Fatal(err)
+	from, payload := s.read(patience)
+	if payload == nil {
+		s.t.Fatalf("no datagram within %v", patience)
 	}
-	buf := make([]byte, 1<<16)
-	n, from, err := s.conn.ReadFrom(buf)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return from.(*net.UDPAddr).AddrPort().Addr().Unmap(), buf[:n]
+	return from, payload
 }
 
 // pending reports whether a datagram has come.
 func (s *sender) pending() bool {
 	s.t.Helper()
-	if err := s.conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+	_, payload := s.read(time.Millisecond)
+	return payload != nil
+}
+
+// has reports whether a payload is among the datagrams that have come. It drops those
+// before.
+func (s *sender) has(payload string) bool {
+	s.t.Helper()
+	for {
+		_, got := s.read(time.Millisecond)
+		if got == nil || string(got) == payload {
+			return got != nil
+		}
+	}
+}
+
+// read returns the next datagram and its sender; the payload is nil if none comes within
+// the limit.
+func (s *sender) read(limit time.Duration) (from netip.Addr, payload []byte) {
+	s.t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		s.t.Fatal(err)
 	}
-	_, _, err := s.conn.ReadFrom(make([]byte, 1))
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	buf := make([]byte, 1<<16)
+	n, at, err := s.conn.ReadFrom(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return from, nil
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return err == nil
+	return at.(*net.UDPAddr).AddrPort().Addr().Unmap(), buf[:n]
 }
