@@ -159,7 +159,7 @@ func TestFrom(t *testing.T) {
 	if err := run(t.Context(), args, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-offload ÷ kernel-vxlan: host ends, link on, rules none, 1 route"} {
+	for _, want := range []string{"interleaved rounds", "udp-offload", "TARGETS", "udp-fast ÷ kernel-vxlan: container ends, link on, rules masq, 1 route"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not have %q", want)
 		}
