@@ -25,7 +25,7 @@ func (r *rule) compare(v *expr.Cmp) {
 	case protocol:
 		same = certaintyOf(s.mask != nil || len(v.Data) != 1 || v.Data[0] == unix.IPPROTO_TCP || v.Data[0] == unix.IPPROTO_UDP)
 	case tcpFlags:
-		same = flagsMatch(s.mask, v.Data)
+		same = r.flagsMatch(s.mask, v.Data)
 	case connState:
 		same = r.stateMatch(s.mask, v.Data)
 	case interfaceName:
@@ -96,10 +96,10 @@ func prefixLen(mask []byte, bytes int) int {
 }
 
 // flagsMatch compares the flags of a packet amid a TCP flow: ACK, perhaps PSH,
-// and the bits of ECN.
-func flagsMatch(mask, data []byte) certainty {
+// and the bits of ECN. Those differ between packets.
+func (r *rule) flagsMatch(mask, data []byte) certainty {
 	const ack, known = 0x10, 0x37 // FIN, SYN, RST, ACK, URG
-	if len(data) != 1 {
+	if len(data) != 1 || r.opening {
 		return maybe
 	}
 	m := byte(0xff)
@@ -112,6 +112,7 @@ func flagsMatch(mask, data []byte) certainty {
 	if m&^known == 0 {
 		return always
 	}
+	r.each("tcp flags")
 	return maybe
 }
 

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -26,26 +27,50 @@ const (
 type scene struct {
 	network netip.Prefix
 	marks   Marks
+	device  string // name of the tunnel device
 	// names are those of the interfaces that packets come and leave by: tunnel,
 	// bridges and ports.
 	names []string
 }
 
 // judge returns the rules that judge or change each packet of a flow, by
-// conntrack state of the flow.
+// conntrack state of the flow. Those for all flows include rules that could set the
+// marks before other rules have judged a packet, and chains behind our own.
 func judge(rules *hostrules.Ruleset, s scene) map[uint32][]string {
-	found := make(map[uint32][]string)
-	for _, state := range []uint32{stateEstablished, stateNew} {
-		j := &judgement{Ruleset: rules, scene: s, state: state}
+	follow := func(state uint32, opening bool) []string {
+		j := &judgement{Ruleset: rules, scene: s, state: state, opening: opening}
 		for _, c := range rules.Bases {
 			if j.meets(c) {
 				j.walk(c, nil)
 			}
 		}
-		slices.Sort(j.found)
-		found[state] = slices.Compact(j.found)
+		return j.found
+	}
+	all := slices.Concat(follow(stateEstablished, false), follow(stateNew, true))
+	for _, c := range rules.Bases {
+		if (len(c.Rules) > 0 || c.Drops) && s.behind(c) {
+			all = append(all, fmt.Sprintf("chain %v, which comes last", c))
+		}
+	}
+	found := map[uint32][]string{stateEstablished: all, stateNew: follow(stateNew, false)}
+	for state, rules := range found {
+		slices.Sort(rules)
+		found[state] = slices.Compact(rules)
 	}
 	return found
+}
+
+// behind reports whether packets to the tunnel pass a base chain after our rule has
+// marked their flow. The chain that is added last at a hook and a priority comes first
+// (nf_hook_entries_grow in net/netfilter/core.c).
+func (s scene) behind(c *hostrules.Chain) bool {
+	switch c.Family {
+	case nftables.TableFamilyIPv4, nftables.TableFamilyINet:
+		return c.Hook == unix.NF_INET_POST_ROUTING && c.Priority == math.MaxInt32 && !ourTable(c.Table)
+	case nftables.TableFamilyNetdev:
+		return c.Hook == unix.NF_NETDEV_EGRESS && c.At(s.device)
+	}
+	return false
 }
 
 // judgement follows packets of one state through the chains.
@@ -53,14 +78,17 @@ type judgement struct {
 	*hostrules.Ruleset
 	scene
 	state uint32
-	found []string
+	// opening packets are the first of their flows. Only rules that overwrite its mark
+	// count for them.
+	opening bool
+	found   []string
 }
 
 // meets reports whether packets of the long way pass the hook of a base chain.
 // Chains of type nat see the first packet of a flow only (nf_nat_inet_fn in
 // net/netfilter/nf_nat_core.c).
 func (j *judgement) meets(c *hostrules.Chain) bool {
-	if c.Kind == "nat" || ourTable(c.Table) {
+	if c.Kind == "nat" && !j.opening || ourTable(c.Table) {
 		return false
 	}
 	switch c.Family {
@@ -76,7 +104,7 @@ func (j *judgement) meets(c *hostrules.Chain) bool {
 }
 
 func (j *judgement) onDevice(c *hostrules.Chain) bool {
-	return slices.ContainsFunc(c.Devices, func(d string) bool { return slices.Contains(j.names, d) })
+	return slices.ContainsFunc(j.names, c.At)
 }
 
 // walk reports whether all packets end there: accepted or dropped.
@@ -86,7 +114,7 @@ func (j *judgement) walk(c *hostrules.Chain, from []*hostrules.Chain) bool {
 	}
 	from = append(from, c)
 	for _, exprs := range c.Rules {
-		r := rule{judgement: j, loaded: make(map[uint32]symbol), match: always}
+		r := rule{judgement: j, chain: c, loaded: make(map[uint32]symbol), match: always}
 		for _, e := range exprs {
 			if r.add(e); r.match == never {
 				break
@@ -95,8 +123,12 @@ func (j *judgement) walk(c *hostrules.Chain, from []*hostrules.Chain) bool {
 		if r.match == never {
 			continue
 		}
-		if r.perPacket != "" {
-			j.found = append(j.found, fmt.Sprintf("rule %q in chain %v", r.perPacket, c))
+		reason := r.perPacket
+		if j.opening {
+			reason = r.overwrites
+		}
+		if reason != "" {
+			j.found = append(j.found, fmt.Sprintf("rule %q in chain %v", reason, c))
 		}
 		end := r.ends
 		for _, target := range j.Targets(c, r.jump, r.mapped) {

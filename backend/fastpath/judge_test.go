@@ -35,6 +35,31 @@ func TestJudge(t *testing.T) {
 		{name: "limit at a port", script: `iifname "dock*" limit rate 10/second accept`, established: "limit", fresh: "limit"},
 		{name: "limit of ICMP", script: "ip protocol icmp limit rate 10/second accept"},
 		{name: "limit of SYN", script: "tcp flags & (syn | rst | fin) == syn limit rate 10/second accept"},
+		{name: "PSH", script: "tcp flags & psh == psh drop", established: "tcp flags", fresh: "tcp flags"},
+		{name: "nothing but ACK", script: "tcp flags == ack drop", established: "tcp flags", fresh: "tcp flags"},
+		{name: "flags in a set", script: "tcp flags { ack, fin } drop", established: "tcp flags", fresh: "tcp flags"},
+		{name: "iptables PSH", iptables: []string{"-A FORWARD -p tcp --tcp-flags PSH PSH -j DROP"}, established: "tcp flags", fresh: "tcp flags"},
+		{name: "iptables not PSH", iptables: []string{"-A FORWARD -p tcp ! --tcp-flags PSH PSH -j DROP"}, established: "tcp flags", fresh: "tcp flags"},
+		{name: "iptables christmas tree", iptables: []string{"-A FORWARD -p tcp --tcp-flags ALL FIN,PSH,URG -j DROP"}},
+		{name: "iptables TCP option", iptables: []string{"-A FORWARD -p tcp --tcp-option 8 -j DROP"}, established: "tcp option", fresh: "tcp option"},
+		{name: "TTL in a concatenation", script: "ip saddr . ip ttl { 10.5.1.2 . 3 } drop", established: "set", fresh: "set"},
+		{name: "set", script: "table ip user { set s { type ipv4_addr; elements = { 10.5.1.2 }; }; chain c { type filter hook forward priority 0; ip saddr @s drop; }; }"},
+		{name: "set with counters", script: "table ip user { set s { type ipv4_addr; counter; elements = { 10.5.1.2 }; }; chain c { type filter hook forward priority 0; ip saddr @s drop; }; }"},
+		{
+			name:        "set whose elements expire",
+			script:      "table ip user { set s { type ipv4_addr; flags timeout; elements = { 10.5.1.2 timeout 1h }; }; chain c { type filter hook forward priority 0; ip saddr @s drop; }; }",
+			established: "set with timeouts", fresh: "set with timeouts",
+		},
+		{
+			name:        "set that rules change",
+			script:      "table ip user { set s { type ipv4_addr; size 100; flags dynamic; }; chain c { type filter hook forward priority 0; ip saddr @s drop; ct state new tcp dport 23 add @s { ip saddr }; }; }",
+			established: "set with dynamic elements", fresh: "set with dynamic elements",
+		},
+		{
+			name:        "set that limits",
+			script:      "table ip user { set s { type ipv4_addr; size 100; limit rate 10/second; elements = { 10.5.1.2 }; }; chain c { type filter hook forward priority 0; ip saddr @s drop; }; }",
+			established: "set with limit", fresh: "set with limit",
+		},
 		{name: "quota", script: "quota over 10 mbytes drop", established: "quota", fresh: "quota"},
 		{name: "log", script: "log prefix \"x\"", established: "log", fresh: "log"},
 		{name: "mark", script: "meta mark set 7", established: "meta set", fresh: "meta set"},
@@ -49,6 +74,18 @@ func TestJudge(t *testing.T) {
 		{name: "by other bits of the conntrack mark", script: "ct mark and 0xff == 7 drop"},
 		{name: "iptables by conntrack mark", iptables: []string{"-A FORWARD -m connmark --mark 7 -j DROP"}, established: "connmark", fresh: "connmark"},
 		{name: "iptables by other bits of the conntrack mark", iptables: []string{"-A FORWARD -m connmark --mark 7/0xff -j DROP"}},
+		{name: "conntrack mark of first packets", script: "ct state new ct mark set 0x10000000", established: "ct mark set", fresh: "ct set"},
+		{name: "other bits of first packets", script: "ct state new ct mark set 7", fresh: "ct set"},
+		{name: "one more bit of first packets", script: "ct state new ct mark set ct mark or 1", fresh: "ct set"},
+		{name: "mark of first packets saved", script: "ct state new ct mark set meta mark", established: "ct mark set", fresh: "ct set"},
+		{name: "other bits of first packets saved", script: "ct state new ct mark set meta mark and 0xff", fresh: "ct set"},
+		{name: "conntrack mark of SYN", script: "tcp flags syn ct state new ct mark set 0x20000000", established: "ct mark set"},
+		{name: "conntrack mark of nat", script: "table ip user { chain c { type nat hook prerouting priority dstnat; ct mark set 0x20000000; }; }", established: "ct mark set"},
+		{name: "other bits of nat", script: "table ip user { chain c { type nat hook prerouting priority dstnat; ct mark set 7; }; }"},
+		{name: "iptables conntrack mark of nat", iptables: []string{"-t nat -A PREROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000"}, established: "CONNMARK"},
+		{name: "iptables other bits of nat", iptables: []string{"-t nat -A PREROUTING -j CONNMARK --set-xmark 1/1"}},
+		{name: "iptables mark of nat saved", iptables: []string{"-t nat -A PREROUTING -j CONNMARK --save-mark"}, established: "CONNMARK"},
+		{name: "iptables other bits of nat saved", iptables: []string{"-t nat -A PREROUTING -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff"}},
 		{name: "notrack", script: "notrack"},
 		{
 			name:   "in a chain that is gone to",
@@ -101,7 +138,7 @@ func TestJudge(t *testing.T) {
 			defer reader.Close()
 			rules, err := reader.Ruleset()
 			h.must(err)
-			found := judge(rules, scene{network: network, marks: MarksOf(0x30000000), names: []string{deviceName, bridgeName}})
+			found := judge(rules, scene{network: network, marks: MarksOf(0x30000000), device: deviceName, names: []string{deviceName, bridgeName}})
 			check(t, "flows with a reply", found[stateEstablished], test.established)
 			check(t, "flows without a reply", found[stateNew], test.fresh)
 		})

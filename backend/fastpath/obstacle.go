@@ -47,7 +47,7 @@ func (p *Path) inspect(t topology) (findings, error) {
 	if err != nil {
 		return f, err
 	}
-	s := scene{network: p.config.Network, marks: p.config.Marks, names: []string{p.device}}
+	s := scene{network: p.config.Network, marks: p.config.Marks, device: p.device, names: []string{p.device}}
 	for _, name := range t.names {
 		s.names = append(s.names, name)
 	}

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -13,6 +14,7 @@ import (
 type symbol struct {
 	kind symbolKind
 	mask []byte // nil: all bits
+	bits uint32 // of a mark's, that may be set
 }
 
 type symbolKind int
@@ -32,14 +34,18 @@ const (
 // rule is the interpretation of one rule.
 type rule struct {
 	*judgement
+	chain  *hostrules.Chain
 	loaded map[uint32]symbol
+	last   symbol // that was loaded
 	match  certainty
 	// perPacket names the expression that judges or changes each packet.
 	perPacket string
-	ends      bool   // the verdict is to accept or drop
-	returns   bool   // the verdict is to return
-	jump      string // the verdict is to go on there
-	mapped    bool   // the verdict is looked up in a map
+	// overwrites names the expression that may set a bit of the marks.
+	overwrites string
+	ends       bool   // the verdict is to accept or drop
+	returns    bool   // the verdict is to return
+	jump       string // the verdict is to go on there
+	mapped     bool   // the verdict is looked up in a map
 }
 
 func (r *rule) add(e hostrules.Expression) {
@@ -55,10 +61,9 @@ func (r *rule) add(e hostrules.Expression) {
 	case *expr.Cmp:
 		r.compare(v)
 	case *expr.Lookup:
-		r.use(r.loaded[v.SourceRegister], "set")
-		r.mapped = r.mapped || v.IsDestRegSet && v.DestRegister == unix.NFT_REG_VERDICT
+		r.lookUp(v)
 	case *expr.Immediate:
-		r.loaded[v.Register] = symbol{kind: constant}
+		r.load(v.Register, symbol{kind: constant, bits: wordOf(v.Data)})
 	case *expr.Verdict:
 		r.verdict(v)
 	case *expr.Match:
@@ -74,10 +79,7 @@ func (r *rule) add(e hostrules.Expression) {
 func (r *rule) other(name string) {
 	switch name {
 	case "range", "byteorder", "hash", "fib", "rt", "xfrm", "socket", "osf":
-		for _, s := range r.loaded {
-			r.use(s, name)
-		}
-		r.weaken()
+		r.useAll(name)
 	case "counter", "reject", "flow_offload", "notrack", "masq", "nat", "redir":
 	default:
 		r.each(name)
@@ -100,9 +102,49 @@ func (r *rule) weaken() {
 // use notes a comparison with something that is not known.
 func (r *rule) use(s symbol, name string) {
 	r.weaken()
-	if s.kind == varying {
+	switch s.kind {
+	case varying:
 		r.each(name)
+	case tcpFlags:
+		r.each("tcp flags")
+	case connMark:
+		r.each("ct mark")
 	}
+}
+
+// useAll notes one with the value of several registers.
+func (r *rule) useAll(name string) {
+	r.weaken()
+	for _, s := range r.loaded {
+		r.use(s, name)
+	}
+}
+
+// lookUp may have the key in several registers.
+func (r *rule) lookUp(v *expr.Lookup) {
+	r.useAll("set")
+	if why := r.Unannounced(r.chain, v.SetName); why != "" {
+		r.each("set with " + why)
+	}
+	if v.IsDestRegSet && v.DestRegister == unix.NFT_REG_VERDICT {
+		r.mapped = true
+	} else if v.IsDestRegSet {
+		r.load(v.DestRegister, symbol{kind: constant, bits: allBits})
+	}
+}
+
+const allBits = 0xffffffff
+
+// wordOf returns a mark's value, or all bits of what is none.
+func wordOf(data []byte) uint32 {
+	if len(data) != 4 {
+		return allBits
+	}
+	return binary.NativeEndian.Uint32(data)
+}
+
+func (r *rule) load(register uint32, s symbol) {
+	r.loaded[register], r.last = s, s
 }
 
 func (r *rule) payload(v *expr.Payload) {
@@ -110,7 +152,7 @@ func (r *rule) payload(v *expr.Payload) {
 		r.each("payload set")
 		return
 	}
-	s := symbol{kind: varying}
+	s := symbol{kind: varying, bits: allBits}
 	const ipProtocol, ipSource, ipTarget, ports, flags = 9, 12, 16, 4, 13 // RFC 791 section 3.1, RFC 9293 section 3.1
 	switch {
 	case v.Base == expr.PayloadBaseLLHeader:
@@ -126,7 +168,7 @@ func (r *rule) payload(v *expr.Payload) {
 	case v.Base == expr.PayloadBaseTransportHeader && v.Offset == flags && v.Len == 1:
 		s.kind = tcpFlags
 	}
-	r.loaded[v.DestRegister] = s
+	r.load(v.DestRegister, s)
 }
 
 // Of enum nft_meta_keys, linux/netfilter/nf_tables.h. Times are the first keys
@@ -144,7 +186,7 @@ func (r *rule) meta(v *expr.Meta) {
 		}
 		return
 	}
-	s := symbol{kind: constant}
+	s := symbol{kind: constant, bits: allBits}
 	switch v.Key {
 	case expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME:
 		s.kind = interfaceName
@@ -158,28 +200,39 @@ func (r *rule) meta(v *expr.Meta) {
 	if v.Key >= metaTimes && v.Key != metaSDIF && v.Key != metaSDIFName {
 		s.kind = varying
 	}
-	r.loaded[v.Register] = s
+	r.load(v.Register, s)
 }
 
 func (r *rule) conntrack(v *expr.Ct) {
 	if v.Register == unix.NFT_REG_VERDICT { // a register is read, which expr.Ct does not have
 		r.each("ct set")
+		if v.Key == expr.CtKeyMARK {
+			r.overwrite("ct mark set", r.last.bits)
+		}
 		return
 	}
-	s := symbol{kind: constant}
+	s := symbol{kind: constant, bits: allBits}
 	switch v.Key {
 	case expr.CtKeySTATE:
 		s.kind = connState
 	case expr.CtKeyMARK:
-		s.kind = connMark
+		s.kind, s.bits = connMark, 0 // those that are set may stay
 	case expr.CtKeyEXPIRATION, expr.CtKeyPKTS, expr.CtKeyBYTES, expr.CtKeyAVGPKT:
 		s.kind = varying
 	}
-	r.loaded[v.Register] = s
+	r.load(v.Register, s)
+}
+
+// overwrite notes that bits of the entry's mark may be set.
+func (r *rule) overwrite(name string, bits uint32) {
+	if bits&(r.marks.Sent|r.marks.Received) != 0 {
+		r.overwrites = name
+	}
 }
 
 func (r *rule) bitwise(v *expr.Bitwise) {
 	s := r.loaded[v.SourceRegister]
+	s.bits = s.bits&wordOf(v.Mask) | wordOf(v.Xor)
 	if s.kind == connMark && !r.hasMarks(v.Mask) {
 		s.kind = constant
 	}
@@ -187,7 +240,7 @@ func (r *rule) bitwise(v *expr.Bitwise) {
 		s.kind = min(s.kind, varying)
 	}
 	s.mask = v.Mask
-	r.loaded[v.DestRegister] = s
+	r.load(v.DestRegister, s)
 }
 
 func (r *rule) verdict(v *expr.Verdict) {

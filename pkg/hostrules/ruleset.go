@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -17,6 +19,7 @@ import (
 type Ruleset struct {
 	Bases  []*Chain // chains with a hook, in no order
 	chains map[key]*Chain
+	sets   map[key]set
 }
 
 type key struct {
@@ -28,11 +31,12 @@ type key struct {
 // Chain is a chain of nftables.
 type Chain struct {
 	key
-	Hook    uint32
-	Kind    string   // filter, nat or route; empty for a chain without a hook
-	Drops   bool     // the policy
-	Devices []string // of family netdev
-	Rules   [][]Expression
+	Hook     uint32
+	Priority int32
+	Kind     string   // filter, nat or route; empty for a chain without a hook
+	Drops    bool     // the policy
+	devices  []string // of family netdev; see At
+	Rules    [][]Expression
 }
 
 // String returns the chain's family, table and name as nft(8) takes them.
@@ -53,17 +57,21 @@ type Expression struct {
 
 // Linux/netfilter/nf_tables.h and nfnetlink.h, as far as x/sys/unix lacks them.
 const (
-	nftaHookDevs = 4 // NFTA_HOOK_DEVS
-	nfgenmsgLen  = 4 // struct nfgenmsg
+	nftaHookDevs     = 4 // NFTA_HOOK_DEVS
+	nftaDevicePrefix = 2 // NFTA_DEVICE_PREFIX of Linux 6.18
+	nfgenmsgLen      = 4 // struct nfgenmsg
 )
 
 // Ruleset reads all tables.
 func (r *Reader) Ruleset() (*Ruleset, error) {
-	rules := &Ruleset{chains: make(map[key]*Chain)}
+	rules := &Ruleset{chains: make(map[key]*Chain), sets: make(map[key]set)}
 	if r.nft == nil {
 		return rules, nil
 	}
-	err := errors.Join(r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain), r.dump(unix.NFT_MSG_GETRULE, rules.addRule))
+	err := errors.Join(
+		r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain),
+		r.dump(unix.NFT_MSG_GETRULE, rules.addRule),
+		r.dump(unix.NFT_MSG_GETSET, rules.addSet))
 	if err != nil {
 		return nil, fmt.Errorf("read nftables rules: %w", err)
 	}
@@ -136,18 +144,37 @@ func (c *Chain) addHook(a *netlink.AttributeDecoder) error {
 		switch a.Type() {
 		case unix.NFTA_HOOK_HOOKNUM:
 			c.Hook = a.Uint32()
+		case unix.NFTA_HOOK_PRIORITY:
+			c.Priority = int32(a.Uint32())
 		case unix.NFTA_HOOK_DEV:
-			c.Devices = append(c.Devices, a.String())
+			c.devices = append(c.devices, a.String())
 		case nftaHookDevs:
-			a.Nested(func(a *netlink.AttributeDecoder) error {
-				for a.Next() {
-					c.Devices = append(c.Devices, a.String())
-				}
-				return nil
-			})
+			a.Nested(c.addDevices)
 		}
 	}
 	return nil
+}
+
+// addDevices adds the beginnings of names with an asterisk. Linux 6.16 and 6.17 leave
+// out the zero at their end, and later kernels have an attribute for them.
+func (c *Chain) addDevices(a *netlink.AttributeDecoder) error {
+	for a.Next() {
+		name := a.String()
+		if b := a.Bytes(); a.Type() == nftaDevicePrefix || len(b) > 0 && b[len(b)-1] != 0 {
+			name += "*"
+		}
+		c.devices = append(c.devices, name)
+	}
+	return nil
+}
+
+// At reports whether a chain of family netdev, or one at the ingress hook of family
+// inet, sees the packets of a device.
+func (c *Chain) At(device string) bool {
+	return slices.ContainsFunc(c.devices, func(d string) bool {
+		prefix, isPrefix := strings.CutSuffix(d, "*")
+		return d == device || isPrefix && strings.HasPrefix(device, prefix)
+	})
 }
 
 func (r *Ruleset) addRule(family nftables.TableFamily, a *netlink.AttributeDecoder) {
