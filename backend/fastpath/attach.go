@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,6 +105,11 @@ func (p *programs) attach(h hook) error {
 		return fmt.Errorf("attach %s to interface %d: %w", h.program, h.index, explain(err))
 	}
 	return nil
+}
+
+// forget has attach look at the hooks of these interfaces again.
+func (p *programs) forget(indexes []int) {
+	maps.DeleteFunc(p.attached, func(h hook, _ struct{}) bool { return slices.Contains(indexes, h.index) })
 }
 
 // replace has the hook of an earlier process run a program. It ends one that is not

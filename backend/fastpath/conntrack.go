@@ -21,18 +21,21 @@ func markTable(device string) *nftables.Table {
 }
 
 // mark makes the table whose rules mark the entry of a flow in connection
-// tracking (N is the network, S the subnet, out and in the bits of Marks):
+// tracking (N is the network, S the subnet, D the device, out and in the bits of Marks):
 //
 //	chain postrouting {
 //		type filter hook postrouting priority 2147483647; policy accept;
-//		ip saddr S ip daddr N ip daddr != S ct mark and out == 0 ct mark set ct mark or out
-//		ip saddr N ip saddr != S ip daddr S ct mark and in == 0 ct mark set ct mark or in
+//		oif D ip saddr S ip daddr N ip daddr != S ct mark and out == 0 ct mark set ct mark or out
+//		iif D ip saddr N ip saddr != S ip daddr S ct mark and in == 0 ct mark set ct mark or in
 //	}
 //
-// A packet that reaches them has passed all other rules of the host. They also
-// have the kernel track flows, which it does only if a rule needs it
-// (nf_ct_netns_get in net/netfilter/nf_conntrack_proto.c). mark changes nothing if
-// the table is complete. It runs in the network namespace of the device.
+// Without D, a container that forges the address of another host's container could
+// open the way for packets from there, which rules about D drop.
+//
+// A packet that reaches the rules has passed all others of the host. They also have the
+// kernel track flows, which it does only if a rule needs it (nf_ct_netns_get in
+// net/netfilter/nf_conntrack_proto.c). mark changes nothing if the table is complete.
+// It runs in the network namespace of the device.
 func mark(device string, config Config) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -43,7 +46,7 @@ func mark(device string, config Config) error {
 		Name: "postrouting", Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityLast,
 	}
-	rules, version := config.markRules(), fmt.Append(nil, config.Network, config.Subnet, config.Marks)
+	rules, version := config.markRules(), fmt.Append(nil, config.Network, config.Subnet, config.Marks, config.Device)
 	// An error says that there is no such table or chain.
 	have, err := c.GetRules(t, chain)
 	same := func(r *nftables.Rule) bool { return bytes.Equal(r.UserData, version) }
@@ -85,6 +88,12 @@ func (c Config) markRules() [][]expr.Any {
 	const source, target = 12, 16 // RFC 791 section 3.1
 	within := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpEq, p) }
 	outside := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpNeq, p) }
+	by := func(key expr.MetaKey) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: key, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uint32(c.Device))},
+		}
+	}
 	join := func(parts ...[]expr.Any) (all []expr.Any) {
 		for _, p := range parts {
 			all = append(all, p...)
@@ -92,8 +101,8 @@ func (c Config) markRules() [][]expr.Any {
 		return all
 	}
 	return [][]expr.Any{
-		join(within(source, c.Subnet), within(target, c.Network), outside(target, c.Subnet), setMark(c.Marks.Sent)),
-		join(within(source, c.Network), outside(source, c.Subnet), within(target, c.Subnet), setMark(c.Marks.Received)),
+		join(by(expr.MetaKeyOIF), within(source, c.Subnet), within(target, c.Network), outside(target, c.Subnet), setMark(c.Marks.Sent)),
+		join(by(expr.MetaKeyIIF), within(source, c.Network), outside(source, c.Subnet), within(target, c.Subnet), setMark(c.Marks.Received)),
 	}
 }
 

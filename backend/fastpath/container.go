@@ -17,8 +17,8 @@ type MAC [6]byte
 type Container struct {
 	Addr netip.Addr
 	MAC  MAC
-	// Port is the index of the host's end of the veth pair, PortMTU its MTU.
-	Port, PortMTU int
+	// Port is the index of the host's end of the veth pair.
+	Port int
 	// Bridge is the index of the port's bridge, Gateway the bridge's own address.
 	Bridge  int
 	Gateway MAC
@@ -37,7 +37,7 @@ func (c Container) value() fastpathContainer {
 }
 
 func (c Container) port() fastpathPort {
-	return fastpathPort{Index: uint32(c.Port), Mtu: uint32(c.PortMTU)}
+	return fastpathPort{Index: uint32(c.Port)}
 }
 
 // table is what the kernel's maps have.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -185,6 +186,7 @@ func TestShaper(t *testing.T) {
 		{"shaper at the port", "qdisc add dev veth-a1 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev veth-a1 root", "qdisc tbf at veth-a1"},
 		{"filter at the port", "filter add dev veth-a1 ingress bpf direct-action object-pinned " + passing(t), "qdisc del dev veth-a1 clsact", "tc filter at veth-a1"},
 		{"locked port", "link set dev veth-a1 type bridge_slave locked on", "link set dev veth-a1 type bridge_slave locked off", "locked port at veth-a1"},
+		{"filter at the tunnel", "filter add dev flannel0 ingress bpf direct-action object-pinned " + passing(t), "qdisc del dev flannel0 clsact", "tc filter at flannel0"},
 		{"shaper at the bridge", "qdisc add dev docker0 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev docker0 root", "qdisc tbf at docker0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -198,7 +200,7 @@ func TestShaper(t *testing.T) {
 				}
 			}
 			if strings.HasPrefix(test.add, "filter") {
-				tc("qdisc add dev veth-a1 clsact")
+				tc("qdisc add dev " + strings.Fields(test.add)[3] + " clsact")
 				a.serves(1)
 				tc(test.add)
 			} else {
@@ -249,19 +251,6 @@ func TestRuleJudgesEachPacket(t *testing.T) {
 		sent, received := a.fast(func() { s.exchange(20) })
 		return sent > 0 && received > 0
 	})
-}
-
-// TestIPsec adds an IPsec policy.
-func TestIPsec(t *testing.T) {
-	a, _ := newRunning(t)
-	policy := &netlink.XfrmPolicy{
-		Src: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
-		Dir: netlink.XFRM_DIR_FWD, Action: netlink.XFRM_POLICY_ALLOW,
-	}
-	a.must(a.Do(func() error { return netlink.XfrmPolicyAdd(policy) }))
-	a.serves(0)
-	a.must(a.Do(func() error { return netlink.XfrmPolicyDel(policy) }))
-	a.serves(1)
 }
 
 // TestHeader compares what a container receives by both ways.
@@ -497,14 +486,23 @@ func TestReplaced(t *testing.T) {
 // passing pins a tc program that does nothing.
 func passing(t *testing.T) string {
 	t.Helper()
+	return pinnedProgram(t, ebpf.SchedCLS)
+}
+
+var pins atomic.Int32 // number the pins of passing
+
+// pinnedProgram pins a program that returns 0.
+func pinnedProgram(t *testing.T, kind ebpf.ProgramType) string {
+	t.Helper()
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
+		Type: kind, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-pass", os.Getpid()))
+	pins.Add(1)
+	path := filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-pass-%d", os.Getpid(), pins.Load()))
 	if err := program.Pin(path); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -18,10 +19,15 @@ import (
 type topology struct {
 	gateways   []gateway
 	containers []Container
-	// stations are the ways to the hardware addresses behind gateways.
-	stations map[fastpathStation]fastpathExit
-	// names are those of the bridges and ports, by index.
-	names map[int]string
+	// neighbours are the hardware addresses that the host sends to by gateways, stations
+	// the ways to them. A container may pretend any number of other addresses.
+	neighbours map[fastpathStation]bool
+	stations   map[fastpathStation]fastpathExit
+	// names are those of the bridges and ports, by index. labels also have what else
+	// rules may know an interface by: the group.
+	names, labels map[int]string
+	// xdp are the devices with a program of XDP, by index.
+	xdp map[int]bool
 }
 
 // gateway is a device that leads to addresses of our subnet.
@@ -48,7 +54,10 @@ const (
 // address that the bridge has learned at a port. The other end of the port must
 // be in another network namespace, where bpf_redirect_peer can deliver.
 func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
-	t := topology{names: make(map[int]string), stations: make(map[fastpathStation]fastpathExit)}
+	t := topology{
+		names: make(map[int]string), labels: make(map[int]string), xdp: make(map[int]bool),
+		neighbours: make(map[fastpathStation]bool), stations: make(map[fastpathStation]fastpathExit),
+	}
 	links, err := rtnl.Links(h)
 	if err != nil {
 		return t, err
@@ -63,23 +72,32 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 		}
 		bridges[g.index] = g.kind == bridgeDevice
 	}
-	ports := make(map[int]netlink.LinkAttrs)
+	ports := make(map[int]bool)
 	for _, l := range links {
-		if a := l.Attrs(); bridges[a.MasterIndex] {
+		a := l.Attrs()
+		if _, isGateway := bridges[a.Index]; isGateway || bridges[a.MasterIndex] {
+			t.labels[a.Index] = fmt.Sprintf("%s group %d", a.Name, a.Group)
+		}
+		if a.Xdp != nil && a.Xdp.Attached {
+			t.xdp[a.Index] = true
+		}
+		if bridges[a.MasterIndex] {
 			t.names[a.Index] = a.Name
 			if l.Type() == "veth" && a.NetNsID >= 0 && a.Flags&net.FlagUp != 0 {
-				ports[a.Index] = *a
+				ports[a.Index] = true
 			}
 		}
+	}
+	neighbours, err := t.addNeighbours(h)
+	if err != nil {
+		return t, err
 	}
 	if err := t.addStations(h); err != nil {
 		return t, err
 	}
 	for _, g := range t.gateways {
 		if g.kind == bridgeDevice {
-			if err := t.addContainers(h, g, ports, subnet); err != nil {
-				return t, err
-			}
+			t.addContainers(g, neighbours, ports, subnet)
 		}
 	}
 	slices.SortFunc(t.containers, func(a, b Container) int {
@@ -165,6 +183,9 @@ func (t *topology) addStations(h *netlink.Handle) error {
 		}
 		for _, g := range t.gateways {
 			s := fastpathStation{Bridge: uint32(g.index), Mac: MAC(e.HardwareAddr)}
+			if !t.neighbours[s] {
+				continue
+			}
 			way := fastpathExit{Index: uint32(e.LinkIndex)}
 			switch {
 			// Permanent entries are of the port's own address.
@@ -191,24 +212,33 @@ const redirectIngress = 1
 // first (NUD_VALID of net/neighbour.h).
 const usable = netlink.NUD_PERMANENT | netlink.NUD_NOARP | netlink.NUD_REACHABLE | netlink.NUD_PROBE | netlink.NUD_STALE | netlink.NUD_DELAY
 
-func (t *topology) addContainers(h *netlink.Handle, b gateway, ports map[int]netlink.LinkAttrs, subnet netip.Prefix) error {
-	neighbours, err := rtnl.RetryDump("neighbours", func() ([]netlink.Neigh, error) { return h.NeighList(b.index, unix.AF_INET) })
+// addNeighbours returns the usable neighbours at gateways.
+func (t *topology) addNeighbours(h *netlink.Handle) ([]netlink.Neigh, error) {
+	all, err := rtnl.RetryDump("neighbours", func() ([]netlink.Neigh, error) { return h.NeighList(0, unix.AF_INET) })
 	if err != nil {
-		return err
+		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(n netlink.Neigh) bool {
+		return n.State&usable == 0 || len(n.HardwareAddr) != len(MAC{}) ||
+			!slices.ContainsFunc(t.gateways, func(g gateway) bool { return g.index == n.LinkIndex })
+	})
+	for _, n := range all {
+		t.neighbours[fastpathStation{Bridge: uint32(n.LinkIndex), Mac: MAC(n.HardwareAddr)}] = true
+	}
+	return all, nil
+}
+
+func (t *topology) addContainers(b gateway, neighbours []netlink.Neigh, ports map[int]bool, subnet netip.Prefix) {
 	for _, n := range neighbours {
 		ip, ok := netip.AddrFromSlice(n.IP.To4())
-		if !ok || !subnet.Contains(ip) || n.State&usable == 0 || len(n.HardwareAddr) != len(MAC{}) {
+		if !ok || !subnet.Contains(ip) || n.LinkIndex != b.index {
 			continue
 		}
 		mac := MAC(n.HardwareAddr)
-		port, ok := ports[int(t.stations[fastpathStation{Bridge: uint32(b.index), Mac: mac}].Index)]
-		if !ok || mac == b.mac {
+		port := int(t.stations[fastpathStation{Bridge: uint32(b.index), Mac: mac}].Index)
+		if !ports[port] || mac == b.mac {
 			continue
 		}
-		t.containers = append(t.containers, Container{
-			Addr: ip, MAC: mac, Port: port.Index, PortMTU: port.MTU, Bridge: b.index, Gateway: b.mac,
-		})
+		t.containers = append(t.containers, Container{Addr: ip, MAC: mac, Port: port, Bridge: b.index, Gateway: b.mac})
 	}
-	return nil
 }

@@ -41,7 +41,8 @@
 // Connection tracking does not see the packets of the fast path, and would
 // call a later FIN invalid. So user space turns off its check of the window for
 // the flow (IP_CT_TCP_FLAG_BE_LIBERAL of the entry), and only then TCP takes the
-// fast path.
+// fast path. It has the entry forget the last acknowledgement, too, with which
+// connection tracking compares an RST.
 package fastpath
 
 //go:generate go tool bpf2go -go-package fastpath -target bpfel -type outcome -cflags "-O2 -mcpu=v3 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" fastpath fastpath.c

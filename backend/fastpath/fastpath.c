@@ -156,16 +156,20 @@ static __always_inline __u32 end(const struct packet *p)
 	return p->ip.protocol == IPPROTO_TCP ? bpf_ntohl(p->rest) + p->data : 0;
 }
 
-static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct packet *p)
+/* reply: whether the packet is of the entry's second direction. */
+static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct packet *p, int *reply)
 {
 	struct bpf_ct_opts opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = p->ip.protocol};
 	struct bpf_sock_tuple t = {};
+	struct nf_conn *ct;
 
 	t.ipv4.saddr = p->ip.saddr;
 	t.ipv4.daddr = p->ip.daddr;
 	t.ipv4.sport = p->sport;
 	t.ipv4.dport = p->dport;
-	return bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));
+	ct = bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));
+	*reply = opts.dir;
+	return ct;
 }
 
 /* Whether the entry has an extension (nf_ct_ext_exist in net/netfilter/nf_conntrack_extend.h). */
@@ -173,7 +177,10 @@ static __always_inline struct nf_conn *find(struct __sk_buff *skb, const struct 
 	(bpf_core_enum_value_exists(enum nf_ct_ext_id, id) && \
 	 *((__u8 *)&(ext)->offset + bpf_core_enum_value(enum nf_ct_ext_id, id)))
 
-/* An entry that needs more of the kernel than to let packets pass. */
+/*
+ * An entry that needs more of the kernel than to let packets pass. One that a helper
+ * expected has the mark of its parent (init_conntrack in net/netfilter/nf_conntrack_core.c).
+ */
 static __always_inline enum outcome special(struct nf_conn *ct)
 {
 	struct nf_ct_ext *ext = ct->ext;
@@ -211,7 +218,21 @@ static __always_inline void prolong(struct nf_conn *ct, const struct packet *p, 
 		bpf_ct_change_timeout(ct, full * 1000);
 }
 
-static __always_inline enum outcome judge(struct nf_conn *ct, const struct packet *p, __u32 mark, const struct settings *t)
+/*
+ * Whether connection tracking checks sequence numbers, though it does not see all: the
+ * window, and that of an RST. This must not be below the last number that the
+ * other end has acknowledged (IP_CT_TCP_FLAG_MAXACK_SET), and would seem so after 2 GB.
+ */
+static __always_inline int checks_sequence(struct nf_conn *ct, int reply)
+{
+	__u8 original = ct->proto.tcp.seen[0].flags, answer = ct->proto.tcp.seen[1].flags;
+
+	return !(original & answer & IP_CT_TCP_FLAG_BE_LIBERAL) ||
+	       (reply ? answer : original) & IP_CT_TCP_FLAG_MAXACK_SET;
+}
+
+static __always_inline enum outcome judge(struct nf_conn *ct, const struct packet *p, __u32 mark, int reply,
+					  const struct settings *t)
 {
 	enum outcome o = special(ct);
 	__u64 status = ct->status;
@@ -225,7 +246,7 @@ static __always_inline enum outcome judge(struct nf_conn *ct, const struct packe
 	if (p->ip.protocol == IPPROTO_TCP) {
 		if (ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED)
 			return NOT_ESTABLISHED;
-		if (!(ct->proto.tcp.seen[0].flags & ct->proto.tcp.seen[1].flags & IP_CT_TCP_FLAG_BE_LIBERAL))
+		if (checks_sequence(ct, reply))
 			return WINDOW;
 	} else if ((status & (IPS_SEEN_REPLY | IPS_ASSURED)) == IPS_SEEN_REPLY &&
 		   /* The verifier of older kernels takes the union for its first member. */
@@ -238,11 +259,15 @@ static __always_inline enum outcome judge(struct nf_conn *ct, const struct packe
 	return FAST_OUT;
 }
 
-/* Windows are checked until user space has been told. */
-static __always_inline void report(const struct packet *p)
+/* Sequence numbers are checked until user space has been told. */
+static __always_inline void report(const struct packet *p, struct slot *s)
 {
 	struct flow f = {p->ip.saddr, p->ip.daddr, p->sport, p->dport, p->ip.protocol};
+	__u32 jiffy = bpf_jiffies64();
 
+	if (s->reported == jiffy)
+		return;
+	s->reported = jiffy;
 	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
 }
 
@@ -252,17 +277,18 @@ static __always_inline enum outcome admit(struct __sk_buff *skb, const struct pa
 	struct settings *t = current();
 	enum outcome o = NO_ENTRY;
 	struct nf_conn *ct;
+	int reply;
 
 	if (!t || bpf_ktime_get_coarse_ns() > t->until)
 		return STALE;
-	ct = find(skb, p);
+	ct = find(skb, p, &reply);
 	if (ct) {
-		o = judge(ct, p, mark, t);
+		o = judge(ct, p, mark, reply, t);
 		bpf_ct_release(ct);
 	}
 	if (o == WINDOW)
-		report(p);
-	if (o != FAST_OUT && o != NOT_JUDGED)
+		report(p, f);
+	else if (o != FAST_OUT && o != NOT_JUDGED)
 		f->packets = 0; /* look again after some packets */
 	return o;
 }
@@ -317,21 +343,33 @@ static __always_inline int fresh(const struct path *path, const struct packet *p
 	return path->jiffy == (__u32)bpf_jiffies64() && p->largest <= path->largest && x[0] == y[0] && x[1] == y[1];
 }
 
-/* 0 if there is a route that carries the packet. */
-static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct packet *p,
-				   __u32 from, __u32 flags)
+/* 0 if there is a route that carries packets of this size. */
+static __always_inline int look_up(struct __sk_buff *skb, struct bpf_fib_lookup *fib, const struct flow *f,
+				   __u32 size, __u32 from, __u32 flags)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->family = AF_INET;
 	fib->ifindex = from;
-	fib->tos = p->ip.tos & ~ECN_MASK;
-	fib->tot_len = p->largest;
-	fib->l4_protocol = p->ip.protocol;
-	fib->sport = p->sport;
-	fib->dport = p->dport;
-	fib->ipv4_src = p->ip.saddr;
-	fib->ipv4_dst = p->ip.daddr;
+	fib->tos = f->tos & ~ECN_MASK;
+	fib->tot_len = size;
+	fib->l4_protocol = f->protocol;
+	fib->sport = f->sport;
+	fib->dport = f->dport;
+	fib->ipv4_src = f->saddr;
+	fib->ipv4_dst = f->daddr;
 	return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
+/*
+ * Whether the route to the source of a packet, which goes from one interface to another,
+ * leads back. A router may ask that (fib_validate_source in net/ipv4/fib_frontend.c).
+ */
+static __always_inline int leads_back(struct __sk_buff *skb, const struct flow *f, __u32 from, __u32 to)
+{
+	struct flow back = {f->daddr, f->saddr, f->dport, f->sport, f->protocol, f->tos};
+	struct bpf_fib_lookup fib;
+
+	return !look_up(skb, &fib, &back, sizeof(struct iphdr), to, BPF_FIB_LOOKUP_SKIP_NEIGH) && fib.ifindex == from;
 }
 
 static __always_inline void remember(struct path *path, const struct packet *p, const struct flow *f)
@@ -366,7 +404,8 @@ static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struc
 	c = find_container(skb, p, eth);
 	if (!c)
 		return UNKNOWN_CONTAINER;
-	if (look_up(skb, &fib, p, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device)
+	if (look_up(skb, &fib, &f, p->largest, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device ||
+	    !leads_back(skb, &f, c->bridge, device))
 		return ROUTE;
 	note_use(&c->used);
 	path->port = skb->ifindex;
@@ -374,6 +413,17 @@ static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struc
 	__builtin_memcpy(path->smac, eth->h_source, ETH_ALEN);
 	remember(path, p, &f);
 	return FAST_OUT;
+}
+
+/* Returns the MTU of an interface, or -1 if it has gone. */
+static __always_inline int mtu_of(struct __sk_buff *skb, __u32 index)
+{
+	__u32 mtu = 0; /* asks about the packet itself, whose size does not matter */
+
+	/* Linux 5.12; the programs but `whole` need a later one. */
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu))
+		return 0;
+	return bpf_check_mtu(skb, index, &mtu, 0, 0) < 0 ? -1 : mtu;
 }
 
 /* The way to a container; NULL if there is none, and why. */
@@ -384,19 +434,22 @@ static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct
 	struct port *port;
 	struct flow f;
 	struct path *path = path_of(p, &f);
+	int mtu;
 
 	if (path && fresh(path, p, &f))
 		return path;
 	*why = ROUTE;
-	if (!path || look_up(skb, &fib, p, device, 0))
+	if (!path || look_up(skb, &fib, &f, p->largest, device, 0) || !leads_back(skb, &f, device, fib.ifindex))
 		return NULL;
 	s.bridge = fib.ifindex;
 	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
 	port = bpf_map_lookup_elem(&ports, &s);
-	if (port && p->largest > port->mtu)
+	/* Without user space, a port that has gone is still known. */
+	mtu = port ? mtu_of(skb, port->index) : -1;
+	if (mtu >= 0 && p->largest > mtu)
 		return NULL;
 	*why = UNKNOWN_CONTAINER;
-	if (!port)
+	if (!port || mtu < 0)
 		return NULL;
 	note_use(&port->used);
 	path->port = port->index;
@@ -572,7 +625,7 @@ int whole(struct __sk_buff *skb)
 		return NEXT;
 	if (t && bpf_ktime_get_ns() <= t->until && !bpf_skb_load_bytes(skb, 0, s.mac, ETH_ALEN)) {
 		e = bpf_map_lookup_elem(&exits, &s);
-		if (e)
+		if (e && mtu_of(skb, e->index) >= 0)
 			return bpf_redirect(e->index, e->flags);
 	}
 	n = bpf_map_lookup_elem(&cuts, &s.bridge);

@@ -71,7 +71,7 @@ struct station {
 };
 
 struct port {
-	__u32 index, mtu, used;
+	__u32 index, used;
 };
 
 struct {
@@ -107,7 +107,8 @@ struct {
 
 /* What is known of a flow, by its hash. Two flows with one slot hinder each other, no more. */
 struct slot {
-	__u32 packets, unused; /* that took the long way; starts again after a refusal */
+	__u32 packets;  /* that took the long way; starts again after a refusal */
+	__u32 reported; /* jiffy of the last report */
 	/*
 	 * The last packet of the long way to a container: its end() in the upper half. In
 	 * the lower half the flow's tag when it has left for the container, 0 before.
@@ -156,7 +157,7 @@ enum outcome {
 	UNKNOWN_CONTAINER,
 	ROUTE,		 /* leads elsewhere, or the packet is larger than it carries */
 	NO_ENTRY,	 /* in connection tracking */
-	TRANSLATED,	 /* by the host, or in the hands of a helper */
+	TRANSLATED,	 /* by the host, or in the hands of a helper, or another flow's child */
 	COUNTED,	 /* by connection tracking, which must see each packet */
 	NOT_ESTABLISHED,
 	WINDOW,		 /* connection tracking still checks TCP's window */
@@ -236,6 +237,7 @@ enum nf_ct_ext_id {
 };
 
 /* enum ip_conntrack_status, linux/netfilter/nf_conntrack_common.h. */
+#define IPS_EXPECTED (1 << 0)
 #define IPS_SEEN_REPLY (1 << 1)
 #define IPS_ASSURED (1 << 2)
 #define IPS_CONFIRMED (1 << 3)
@@ -250,12 +252,13 @@ enum nf_ct_ext_id {
 #define IPS_OFFLOAD (1 << 14)
 #define IPS_HW_OFFLOAD (1 << 15)
 #define SPECIAL                                                                             \
-	(IPS_SRC_NAT | IPS_DST_NAT | IPS_SEQ_ADJUST | IPS_TEMPLATE | IPS_NAT_CLASH |        \
+	(IPS_EXPECTED | IPS_SRC_NAT | IPS_DST_NAT | IPS_SEQ_ADJUST | IPS_TEMPLATE | IPS_NAT_CLASH |        \
 	 IPS_HELPER | IPS_OFFLOAD | IPS_HW_OFFLOAD)
 
 /* linux/netfilter/nf_conntrack_tcp.h */
 #define TCP_CONNTRACK_ESTABLISHED 3
 #define IP_CT_TCP_FLAG_BE_LIBERAL 0x08
+#define IP_CT_TCP_FLAG_MAXACK_SET 0x20
 
 /* SKB_GSO_UDP_TUNNEL (linux/skbuff.h) as a feature (NETIF_F_GSO_SHIFT in linux/netdev_features.h). */
 #define NETIF_F_GSO_UDP_TUNNEL (1ULL << (16 + 10))

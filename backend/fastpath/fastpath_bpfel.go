@@ -79,7 +79,6 @@ type fastpathPath struct {
 type fastpathPort struct {
 	_     structs.HostLayout
 	Index uint32
-	Mtu   uint32
 	Used  uint32
 }
 
@@ -95,10 +94,10 @@ type fastpathSettings struct {
 }
 
 type fastpathSlot struct {
-	_       structs.HostLayout
-	Packets uint32
-	Unused  uint32
-	Last    uint64
+	_        structs.HostLayout
+	Packets  uint32
+	Reported uint32
+	Last     uint64
 }
 
 type fastpathStation struct {

@@ -39,6 +39,27 @@ func TestForged(t *testing.T) {
 	}
 }
 
+// TestForgedPeer has a container send to another as if it were a peer's container, whose
+// packets a rule drops. They still take the long way.
+func TestForgedPeer(t *testing.T) {
+	a, b := newRunning(t)
+	forger := a.second()
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 udp dport 7000 drop; }; }")
+	peer, target := netip.AddrPortFrom(b.addr(), 7000), netip.AddrPortFrom(a.addr(), 7000)
+	forger.AddAddr("lo", netip.PrefixFrom(b.addr(), 32))
+	// By the gateway: the bridge would pass it without the rules of IP.
+	forger.AddRoute(netip.PrefixFrom(a.addr(), 32), a.gateway(), "")
+	forged, from, to := dial(t, forger, peer, target), dial(t, b.container, peer, target), dial(t, a.container, target, peer)
+	a.until("packets of the peer are judged", func() bool {
+		write(from, 32)
+		relay(t, forged, to)
+		return a.stats().LongWay["not_passed_by_rules"].Packets > 64
+	})
+	if _, received := a.fast(func() { write(from, 32); silent(t, to) }); received > 0 {
+		t.Errorf("%d packets have passed the rule by", received)
+	}
+}
+
 // TestForgedFrame has a container send frames of its flow with other hardware
 // addresses. The bridge would judge them by these, so none takes the fast path.
 func TestForgedFrame(t *testing.T) {

@@ -261,7 +261,7 @@ func (h *host) known() Container {
 	h.t.Helper()
 	return Container{
 		Addr: h.addr(), MAC: h.mac(h.container, "eth0"), Bridge: h.index(bridgeName),
-		Gateway: h.mac(h.Host, bridgeName), Port: h.index("veth-" + h.container.Name()), PortMTU: deviceMTU,
+		Gateway: h.mac(h.Host, bridgeName), Port: h.index("veth-" + h.container.Name()),
 	}
 }
 

@@ -86,6 +86,16 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		return err
 	}
 	f.closed = l.closed
+	reason, err := l.inspectIngress(p.config.Device)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		f.all = append(f.all, fmt.Sprintf("%s at %s", reason, p.device))
+	}
+	if t.xdp[p.config.Device] {
+		f.all = append(f.all, "XDP program at "+p.device)
+	}
 	for _, g := range t.gateways {
 		reason, err := l.inspect(g.index)
 		if err != nil {
@@ -94,6 +104,9 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		f.gateways[g.index] = reason
 		if reason != "" && g.kind == bridgeDevice {
 			f.all = append(f.all, fmt.Sprintf("%s at %s", reason, g.name))
+		}
+		if t.xdp[g.index] && g.kind == bridgeDevice {
+			f.all = append(f.all, "XDP program at "+g.name)
 		}
 	}
 	for _, c := range t.containers {

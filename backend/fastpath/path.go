@@ -36,16 +36,20 @@ type Path struct {
 	rules    *hostrules.Reader
 	changed  reconcile.Signal
 
-	// work is held by each change of the programs. It guards joined.
+	// work is held by each change of the programs. It guards joined, places and labels.
 	work     sync.Mutex
 	programs *programs
 	joined   bool
+	places   places
+	labels   map[int]string // of the last look
 
-	mu     sync.Mutex // guards what follows
-	known  topology   // as of the last look
-	looks  bool       // a look is under way: known is of before
-	status Status
-	cuts   map[uint32]string // see cutReasons
+	mu    sync.Mutex // guards what follows
+	known topology   // as of the last look
+	looks bool       // a look is under way: known is of before
+	// detached are the interfaces that have lost programs since the last look.
+	detached []int
+	status   Status
+	cuts     map[uint32]string // see cutReasons
 	// stale: rules have changed since the last look. suspendErr is why the programs
 	// could not be suspended then.
 	stale      bool
@@ -72,7 +76,7 @@ const notJoined = "the tunnel's programs are suspended"
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c, changed: reconcile.NewSignal(), status: Status{Off: []string{notJoined}}}
+	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal(), status: Status{Off: []string{notJoined}}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -81,7 +85,9 @@ func New(c Config) (_ *Path, err error) {
 	if p.programs, p.adopted, err = open(c); err != nil {
 		return nil, err
 	}
-	p.stale = p.adopted // promise: rules-changed-meanwhile
+	// Rules may have changed since a process has marked the flows, whether or not its
+	// programs are left.
+	p.stale = true // promise: rules-changed-meanwhile
 	device, err := net.InterfaceByIndex(c.Device)
 	if err != nil {
 		return nil, fmt.Errorf("find tunnel device: %w", err)
@@ -157,12 +163,17 @@ func (p *Path) reconcile() error {
 	}
 	p.mu.Lock()
 	p.looks = true
+	p.programs.forget(p.detached)
+	p.detached = nil
 	p.mu.Unlock()
-	if err := p.beginJudgement(); err != nil {
-		return err
-	}
 	t, err := discover(p.links, p.config.Subnet)
 	if err != nil {
+		return err
+	}
+	if p.relabelled(t) {
+		p.rulesChanged()
+	}
+	if err := p.beginJudgement(); err != nil {
 		return err
 	}
 	f, err := p.inspect(t)
@@ -180,7 +191,12 @@ func (p *Path) reconcile() error {
 			return err
 		}
 	}
-	if err := p.programs.set(serve, p.detours(t, f)); err != nil {
+	d := p.detours(t, f)
+	if err := p.move(p.places.moved(serve), serve, d); err != nil {
+		return err
+	}
+	p.places.note(serve)
+	if err := p.programs.set(serve, d); err != nil {
 		return err
 	}
 	if err := p.programs.seal(); err != nil {
@@ -194,6 +210,19 @@ func (p *Path) reconcile() error {
 	}
 	p.note(t, f.cutReasons(t), Status{Containers: len(serve), Off: f.reasons(t)})
 	return nil
+}
+
+// relabelled reports whether an interface has another name or group than at the last
+// look, by which rules may know it.
+func (p *Path) relabelled(t topology) bool {
+	for index, label := range p.labels {
+		if now, ok := t.labels[index]; ok && now != label { // promise: renamed-interface-is-judged-again
+			p.labels = t.labels
+			return true
+		}
+	}
+	p.labels = t.labels
+	return false
 }
 
 // note keeps what was found.

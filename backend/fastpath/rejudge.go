@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -40,11 +42,9 @@ func (p *Path) beginJudgement() error {
 	if err != nil || !stale || p.programs.lacking != nil { // without the other programs there are no marks
 		return err
 	}
-	for _, mark := range []uint32{p.config.Marks.Sent, p.config.Marks.Received} {
-		if err := unmarkEntries(mark); err != nil {
-			p.rulesChanged() // try again
-			return err
-		}
+	if err := unmarkAll(p.config.Marks, p.config.Network.Contains); err != nil {
+		p.rulesChanged() // try again
+		return err
 	}
 	return nil
 }
@@ -59,8 +59,13 @@ func (p *Path) endJudgement(replied bool) error {
 	return p.programs.renew(replied)
 }
 
-// unmarkEntries takes a bit from the marks of all entries.
-func unmarkEntries(mark uint32) error {
+// unmarkAll takes the bits from the marks of the entries with a selected address.
+func unmarkAll(marks Marks, selected func(netip.Addr) bool) error {
+	return errors.Join(unmarkEntries(marks.Sent, selected), unmarkEntries(marks.Received, selected))
+}
+
+// unmarkEntries takes a bit from the marks of entries.
+func unmarkEntries(mark uint32, selected func(netip.Addr) bool) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Strict: true})
 	if err != nil {
 		return fmt.Errorf("open conntrack netlink: %w", err)
@@ -77,6 +82,9 @@ func unmarkEntries(mark uint32) error {
 		tuple, err := originalTuple(m)
 		if err != nil {
 			return fmt.Errorf("decode conntrack entry: %w", err)
+		}
+		if !slices.ContainsFunc(addrsOf(tuple), selected) {
+			continue
 		}
 		_, err = conntrackRequest(conn, ctnlMsgNew, netlink.Acknowledge, func(a *netlink.AttributeEncoder) {
 			a.Bytes(ctaTupleOrig|netlink.Nested, tuple)
@@ -120,6 +128,28 @@ func originalTuple(m netlink.Message) (tuple []byte, err error) {
 		}
 	}
 	return tuple, a.Err()
+}
+
+// addrsOf returns source and target of a tuple.
+func addrsOf(tuple []byte) (addrs []netip.Addr) {
+	a, err := netlink.NewAttributeDecoder(tuple)
+	if err != nil {
+		return nil
+	}
+	for a.Next() {
+		if a.Type() != ctaTupleIP {
+			continue
+		}
+		a.Nested(func(a *netlink.AttributeDecoder) error {
+			for a.Next() {
+				if addr, ok := netip.AddrFromSlice(a.Bytes()); ok {
+					addrs = append(addrs, addr)
+				}
+			}
+			return nil
+		})
+	}
+	return addrs
 }
 
 // conntrackRequest makes a request about IPv4 entries.

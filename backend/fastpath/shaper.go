@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -52,54 +53,70 @@ func (l *linkInspector) inspect(index int) (string, error) {
 	}
 	for _, q := range l.qdiscs[index] {
 		switch kind := q.Type(); kind {
-		case "noqueue":
-		case "clsact", "ingress":
-			if has, err := l.filtered(index); has || err != nil {
-				return "tc filter", err
-			}
+		case "noqueue", "clsact", "ingress":
 		default:
 			return "qdisc " + kind, nil
 		}
 	}
-	return l.foreignProgram(index)
+	for _, egress := range []bool{false, true} {
+		if reason, err := l.foreign(index, egress); reason != "" || err != nil {
+			return reason, err
+		}
+	}
+	return "", nil
+}
+
+// inspectIngress is inspect for the tunnel device: packets that are sent do not meet
+// its queue on the long way either, since the tunnel's own program redirects them
+// before all others.
+func (l *linkInspector) inspectIngress(index int) (string, error) { return l.foreign(index, false) }
+
+// foreign looks for filters and programs of others.
+func (l *linkInspector) foreign(index int, egress bool) (string, error) {
+	filtered, err := l.filtered(index, egress)
+	if err != nil {
+		return "", err
+	}
+	if filtered {
+		return "tc filter", nil
+	}
+	return l.foreignProgram(index, egress)
 }
 
 // filtered reports whether an interface has filters of others.
-func (l *linkInspector) filtered(index int) (bool, error) {
-	for _, egress := range []bool{false, true} {
-		key := tchook.Key{Egress: egress, Index: index, Device: l.device}
-		filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, key.Attrs().Parent)
-		if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("list tc filters of interface %d: %w", index, err)
-		}
-		if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !key.Is(f) }) {
-			return true, nil
-		}
+func (l *linkInspector) filtered(index int, egress bool) (bool, error) {
+	if !slices.ContainsFunc(l.qdiscs[index], func(q netlink.Qdisc) bool { return q.Type() == "clsact" || q.Type() == "ingress" }) {
+		return false, nil
 	}
-	return false, nil
+	key := tchook.Key{Egress: egress, Index: index, Device: l.device}
+	filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, key.Attrs().Parent)
+	if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list tc filters of interface %d: %w", index, err)
+	}
+	return slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !key.Is(f) }), nil
 }
 
 // foreignProgram looks for tcx programs that are not ours.
-func (l *linkInspector) foreignProgram(index int) (string, error) {
+func (l *linkInspector) foreignProgram(index int, egress bool) (string, error) {
 	if l.filters {
 		return "", nil
 	}
-	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-		attached, err := netdev.Programs(index, at)
-		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		for _, program := range attached {
-			if !slices.Contains(l.ours, program.ID) {
-				return "tcx program", nil
-			}
-		}
+	at := ebpf.AttachTCXIngress
+	if egress {
+		at = ebpf.AttachTCXEgress
+	}
+	attached, err := netdev.Programs(index, at)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if slices.ContainsFunc(attached, func(p link.AttachedProgram) bool { return !slices.Contains(l.ours, p.ID) }) {
+		return "tcx program", nil
 	}
 	return "", nil
 }

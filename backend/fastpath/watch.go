@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"slices"
 	"syscall"
@@ -53,6 +54,7 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
 		if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
+			p.noteDetached(m)
 			return true
 		}
 		n, err := netlink.NeighDeserialize(m.Data)
@@ -60,18 +62,31 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 	})
 }
 
+// noteDetached notes an interface that has lost its programs: it was deleted, and
+// another may get its index, or somebody has deleted the qdisc of filters. It is called
+// with p.mu held.
+func (p *Path) noteDetached(m syscall.NetlinkMessage) {
+	const index = 4 // in struct ifinfomsg and struct tcmsg
+	if (m.Header.Type == unix.RTM_DELLINK || m.Header.Type == unix.RTM_DELQDISC) && len(m.Data) >= index+4 {
+		p.detached = append(p.detached, int(binary.NativeEndian.Uint32(m.Data[index:]))) // promise: program-is-attached-again
+	}
+}
+
 // concerns reports whether a neighbour or forwarding entry differs from what is
 // known.
 func (t topology) concerns(n *netlink.Neigh, deleted bool) bool {
 	valid := !deleted && (n.Family == unix.AF_BRIDGE || n.State&usable != 0)
+	if n.Family == unix.AF_BRIDGE {
+		return t.hasNeighbour(n.MasterIndex, n.HardwareAddr) && t.leads(n.MasterIndex, n.HardwareAddr, n.LinkIndex) != valid
+	}
 	if slices.ContainsFunc(t.gateways, func(g gateway) bool { return g.kind == macvlanDevice && g.index == n.LinkIndex }) {
 		return valid && !t.leads(n.LinkIndex, n.HardwareAddr, 0)
 	}
 	if _, ours := t.names[n.LinkIndex]; !ours {
 		return false
 	}
-	if n.Family == unix.AF_BRIDGE {
-		return t.leads(n.MasterIndex, n.HardwareAddr, n.LinkIndex) != valid
+	if valid && !t.hasNeighbour(n.LinkIndex, n.HardwareAddr) {
+		return true
 	}
 	known := slices.ContainsFunc(t.containers, func(c Container) bool {
 		same := slices.Equal(c.MAC[:], n.HardwareAddr)
@@ -79,6 +94,10 @@ func (t topology) concerns(n *netlink.Neigh, deleted bool) bool {
 		return c.Bridge == n.LinkIndex && slices.Equal(c.Addr.AsSlice(), n.IP.To4()) && (same || !valid)
 	})
 	return known != valid
+}
+
+func (t topology) hasNeighbour(gateway int, mac net.HardwareAddr) bool {
+	return len(mac) == len(MAC{}) && t.neighbours[fastpathStation{Bridge: uint32(gateway), Mac: MAC(mac)}]
 }
 
 // leads reports whether a gateway leads to a hardware address, by a port if that is

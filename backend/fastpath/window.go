@@ -29,7 +29,7 @@ func flowOf(b []byte) (flow, bool) {
 	}, true
 }
 
-// windows turns off the check of windows for the TCP flows that the programs
+// windows turns off the check of sequence numbers for the TCP flows that the programs
 // report.
 type windows struct {
 	reports *ringbuf.Reader
@@ -91,12 +91,13 @@ const (
 	ctaTCPFlagsOriginal = 4
 	ctaTCPFlagsReply    = 5
 	flagBeLiberal       = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL, linux/netfilter/nf_conntrack_tcp.h
+	flagMaxAck          = 0x20 // IP_CT_TCP_FLAG_MAXACK_SET
 	nfgenmsgLen         = 4
 	nfnlSubsystemShift  = 8
 )
 
-// ignore sets IP_CT_TCP_FLAG_BE_LIBERAL for both directions of the flow's entry
-// (nlattr_to_tcp in net/netfilter/nf_conntrack_proto_tcp.c). The kernel finds the
+// ignore sets IP_CT_TCP_FLAG_BE_LIBERAL for both directions of the flow's entry, and has
+// it forget what they have acknowledged (nlattr_to_tcp in net/netfilter/nf_conntrack_proto_tcp.c). The kernel finds the
 // entry by the tuple of either direction.
 func (w *windows) ignore(f flow) error {
 	_, err := conntrackRequest(w.conn, ctnlMsgNew, netlink.Acknowledge, func(a *netlink.AttributeEncoder) {
@@ -116,7 +117,7 @@ func (w *windows) ignore(f flow) error {
 		})
 		a.Nested(ctaProtoInfo, func(a *netlink.AttributeEncoder) error {
 			a.Nested(ctaProtoInfoTCP, func(a *netlink.AttributeEncoder) error {
-				flags := []byte{flagBeLiberal, flagBeLiberal} // struct nf_ct_tcp_flags: flags, mask
+				flags := []byte{flagBeLiberal, flagBeLiberal | flagMaxAck} // struct nf_ct_tcp_flags: flags, mask
 				a.Bytes(ctaTCPFlagsOriginal, flags)
 				a.Bytes(ctaTCPFlagsReply, flags)
 				return nil

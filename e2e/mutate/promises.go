@@ -91,6 +91,10 @@ var promises = []promise{
 	{"The host's rules hold on the fast path", []mutation{
 		{"changed-rules-judge-again", skip, "backend/fastpath", "TestRuleAdded", "the flow has no mark"},
 		{"rules-changed-meanwhile", skip, "backend/fastpath", "TestRuleAddedMeanwhile", "the flow has no mark"},
+		{"moved-address-is-judged-again", skip, "backend/fastpath", "TestMovedAddressIsJudged", "have passed the rule by"},
+		{"renamed-interface-is-judged-again", never, "backend/fastpath", "TestRenamedBridgeIsJudged", "the flow has no mark"},
+		{"program-is-attached-again", skip, "backend/fastpath", "TestFilterIsAttachedAgain", "the filters are back"},
+		{"ipsec-default-is-heeded", never, "backend/fastpath", "TestIPsec", "0 containers are served"},
 	}},
 	{"Other users and programs", []mutation{
 		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},

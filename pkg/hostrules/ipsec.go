@@ -52,13 +52,20 @@ func (x *xfrm) policies(f inet.Family) ([]netlink.XfrmPolicy, error) {
 }
 
 // IPsecWithin describes the policies that may select packets between two addresses of
-// network.
+// network and that the host forwards.
 func (r *Reader) IPsecWithin(network netip.Prefix) ([]string, error) {
 	all, err := r.xfrm.policies(inet.Of(network.Addr()))
 	if err != nil {
 		return nil, err
 	}
+	blocked, err := r.xfrm.blockedByDefault()
+	if err != nil {
+		return nil, err
+	}
 	var found []string
+	if blocked[netlink.XFRM_DIR_FWD] || blocked[netlink.XFRM_DIR_OUT] { // promise: ipsec-default-is-heeded
+		found = append(found, "IPsec default policy (ip xfrm policy getdefault)")
+	}
 	for _, p := range all {
 		if p.Dir <= netlink.XFRM_DIR_FWD && overlaps(p.Src, network) && overlaps(p.Dst, network) { // others are those of sockets
 			found = append(found, fmt.Sprintf("IPsec policy from %v to %v", p.Src, p.Dst))
@@ -196,7 +203,10 @@ func (x *xfrm) blockedByDefault() (map[netlink.Dir]bool, error) {
 	}
 	for _, m := range answers {
 		if len(m) >= 3 { // in, fwd, out
-			return map[netlink.Dir]bool{netlink.XFRM_DIR_IN: m[0] == blockDefault, netlink.XFRM_DIR_OUT: m[2] == blockDefault}, nil
+			return map[netlink.Dir]bool{
+				netlink.XFRM_DIR_IN: m[0] == blockDefault, netlink.XFRM_DIR_FWD: m[1] == blockDefault,
+				netlink.XFRM_DIR_OUT: m[2] == blockDefault,
+			}, nil
 		}
 	}
 	return nil, nil

@@ -1,0 +1,109 @@
+package fastpath
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// TestMarksOfEarlierRun removes the fast path, adds a rule that drops a flow, and starts
+// it again. The flow's entry has the marks of the first run.
+func TestMarksOfEarlierRun(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, a, b)
+	flood(t, s, a, b)
+	a.stop()
+	a.must(a.Do(func() error { return Remove(a.config().PinDir, deviceName) }))
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }")
+	a.run()
+	a.serves(1)
+	sent, _ := a.fast(func() {
+		write(s.from, 64)
+		silent(t, s.to)
+	})
+	if sent > 0 {
+		t.Errorf("%d packets have passed the rule by", sent)
+	}
+}
+
+// TestPortGoneMeanwhile replaces a container by one with its addresses, as Docker does,
+// while user space is away. The flow to it is on the fast path.
+func TestPortGoneMeanwhile(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, b, a)
+	flood(t, s, b, a)
+	a.stop()
+	mac := a.mac(a.container, "eth0")
+	a.must(a.Netlink().LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth-" + a.container.Name()}}))
+	heir := a.second()
+	inside, err := heir.Netlink().LinkByName("eth0")
+	a.must(err)
+	a.must(heir.Netlink().LinkSetHardwareAddr(inside, mac[:]))
+	heir.DelAddr("eth0", heir.Addr())
+	heir.AddAddr("eth0", netip.PrefixFrom(a.addr(), a.subnet.Bits()))
+	heir.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), a.gateway(), "")
+	a.greet(heir, a.addr())
+	c := dial(t, heir, netip.AddrPortFrom(a.addr(), 7000), netip.AddrPortFrom(b.addr(), 7000))
+	relay(t, c, s.from)
+	write(s.from, 8)
+	arrives(t, c, true)
+}
+
+// TestFilterIsAttachedAgain deletes the qdisc of our filters.
+func TestFilterIsAttachedAgain(t *testing.T) {
+	a, b := newRunningWithFilters(t)
+	warm(t, a, b)
+	for _, device := range []string{"veth-a1", deviceName} {
+		a.tool("tc", "qdisc del dev "+device+" clsact")
+		a.until("the filters are back", func() bool { return len(a.filters()) == 3 })
+		warm(t, a, b)
+	}
+}
+
+// TestExpectedFlow has a helper of connection tracking expect a flow to the container. A
+// rule drops the answers. The flow's entry has the marks of its parent.
+func TestExpectedFlow(t *testing.T) {
+	a, b := newRunning(t)
+	a.tool("iptables-nft", "-t raw -A PREROUTING -p udp --dport 69 -j CT --helper tftp")
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 udp dport 7001 drop; }; }")
+	const tftp, own, expected = 69, 7000, 7001
+	client, err := a.container.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.addr(), own).String())
+	a.must(err)
+	t.Cleanup(func() { client.Close() })
+	server := func(port uint16) *net.UDPConn {
+		return dial(t, b.container, netip.AddrPortFrom(b.addr(), port), netip.AddrPortFrom(a.addr(), own))
+	}
+	control, data := server(tftp), server(expected)
+	send := func(to net.Conn, message string) {
+		t.Helper()
+		_, err := client.WriteTo([]byte(message), to.LocalAddr())
+		a.must(err)
+	}
+	a.until("the request's entry has both marks", func() bool {
+		send(control, "\x00\x01file\x00octet\x00")
+		if _, err := control.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		write(control, 1)
+		_, _, err := client.ReadFrom(make([]byte, 100))
+		a.must(err)
+		return a.marked(a.marks.Sent) > 0 && a.marked(a.marks.Received) > 0
+	})
+	write(data, 1)
+	_, _, err = client.ReadFrom(make([]byte, 100))
+	a.must(err)
+	sent, _ := a.fast(func() {
+		a.until("packets are counted as of an expected flow", func() bool {
+			for range 64 {
+				send(data, "answer")
+			}
+			return a.stats().LongWay["translated"].Packets > 0
+		})
+		silent(t, data)
+	})
+	if sent > 0 {
+		t.Errorf("%d packets have passed the rule by", sent)
+	}
+}
