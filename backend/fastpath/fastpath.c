@@ -92,6 +92,11 @@ static __always_inline int load_tcp(struct __sk_buff *skb, __u32 off, __u8 tcp[2
 	return 0;
 }
 
+static __always_inline __u32 udp_length(const struct packet *p)
+{
+	return bpf_ntohl(p->rest) >> 16;
+}
+
 /*
  * The kernel alone answers, reassembles or closes: it gets all that is not a
  * whole packet of TCP or UDP in the midst of a flow.
@@ -109,8 +114,8 @@ static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet
 		    (tcp[1] & (TCP_ACK | TCP_SYN | TCP_FIN | TCP_RST | TCP_URG)) != TCP_ACK)
 			return 0;
 		hdr = sizeof(p->ip) + (tcp[0] >> 4) * 4;
-	} else if (p->ip.protocol != IPPROTO_UDP) {
-		return 0;
+	} else if (p->ip.protocol != IPPROTO_UDP || udp_length(p) < 8 || udp_length(p) > len - sizeof(p->ip)) {
+		return 0; /* connection tracking calls a wrong length invalid */
 	}
 	if (hdr > len)
 		return 0;

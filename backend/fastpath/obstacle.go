@@ -117,6 +117,9 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		if err != nil {
 			return err
 		}
+		if reason == "" && l.screened[c.Port] {
+			reason = "XDP program in the container"
+		}
 		if reason != "" {
 			reason = fmt.Sprintf("%s at %s", reason, t.names[c.Port])
 		}

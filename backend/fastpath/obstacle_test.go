@@ -35,6 +35,22 @@ func TestXDP(t *testing.T) {
 	a.serves(1)
 }
 
+// TestXDPInContainer attaches a program of XDP to the container's end of its veth pair.
+func TestXDPInContainer(t *testing.T) {
+	a, b := newRunning(t)
+	s := datagrams(t, b, a)
+	flood(t, s, b, a)
+	program := pinnedProgram(t, ebpf.XDP) // drops all
+	if out, err := a.container.Command(t.Context(), "ip", "link", "set", "dev", "eth0", "xdpdrv", "pinned", program).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a.until("the status says why", func() bool {
+		return strings.Join(a.path.Status().Off, "") == "XDP program in the container at veth-a1"
+	})
+	write(s.from, 8)
+	silent(t, s.to)
+}
+
 // TestRulesBehindOurs has rules that packets meet after their flow is marked.
 func TestRulesBehindOurs(t *testing.T) {
 	a, _ := newRunning(t)

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -20,45 +21,67 @@ const (
 // those of unknown stations (br_handle_frame_finish in net/bridge/br_input.c). It
 // runs in the network namespace of the device.
 func closedPorts() (map[int]string, error) {
+	closed := make(map[int]string)
+	err := dumpLinks(unix.AF_BRIDGE, func(index int, a *netlink.AttributeDecoder) {
+		if a.Type() == unix.IFLA_PROTINFO {
+			a.Nested(func(a *netlink.AttributeDecoder) error {
+				if reason := closedBy(a); reason != "" {
+					closed[index] = reason
+				}
+				return nil
+			})
+		}
+	})
+	return closed, err
+}
+
+// screenedPorts are veth devices whose other end has a program of XDP in the driver,
+// by index. bpf_redirect_peer passes it by. The program bounds the MTU of this end
+// (veth_xdp_set in drivers/net/veth.c). It runs in the network namespace of the device.
+func screenedPorts() (map[int]bool, error) {
+	const usual = math.MaxUint16 // ETH_MAX_MTU, linux/if_ether.h
+	screened := make(map[int]bool)
+	err := dumpLinks(unix.AF_UNSPEC, func(index int, a *netlink.AttributeDecoder) {
+		if a.Type() == unix.IFLA_MAX_MTU && a.Uint32() < usual {
+			screened[index] = true
+		}
+	})
+	return screened, err
+}
+
+// dumpLinks calls f with each attribute of all interfaces, and their index.
+func dumpLinks(family byte, f func(index int, a *netlink.AttributeDecoder)) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
 	if err != nil {
-		return nil, fmt.Errorf("list ports of bridges: %w", err)
+		return fmt.Errorf("list interfaces: %w", err)
 	}
 	defer conn.Close()
 	request := make([]byte, ifinfomsgLen)
-	request[0] = unix.AF_BRIDGE
+	request[0] = family
 	messages, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request | netlink.Dump},
 		Data:   request,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list ports of bridges: %w", err)
+		return fmt.Errorf("list interfaces: %w", err)
 	}
-	closed := make(map[int]string)
 	for _, m := range messages {
 		if len(m.Data) < ifinfomsgLen {
 			continue
 		}
 		a, err := netlink.NewAttributeDecoder(m.Data[ifinfomsgLen:])
 		if err != nil {
-			return nil, fmt.Errorf("list ports of bridges: %w", err)
+			return fmt.Errorf("list interfaces: %w", err)
 		}
 		index := int(binary.NativeEndian.Uint32(m.Data[4:]))
 		for a.Next() {
-			if a.Type() == unix.IFLA_PROTINFO {
-				a.Nested(func(a *netlink.AttributeDecoder) error {
-					if reason := closedBy(a); reason != "" {
-						closed[index] = reason
-					}
-					return nil
-				})
-			}
+			f(index, a)
 		}
 		if err := a.Err(); err != nil {
-			return nil, fmt.Errorf("list ports of bridges: %w", err)
+			return fmt.Errorf("list interfaces: %w", err)
 		}
 	}
-	return closed, nil
+	return nil
 }
 
 func closedBy(a *netlink.AttributeDecoder) (reason string) {

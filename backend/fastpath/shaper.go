@@ -20,12 +20,13 @@ import (
 // linkInspector finds what packets of the fast path pass by at an interface: a
 // shaper, a filter, a program of others, or a port that is closed.
 type linkInspector struct {
-	links   *netlink.Handle
-	closed  map[int]string
-	qdiscs  map[int][]netlink.Qdisc
-	device  int  // of the tunnel
-	filters bool // the kernel has no tcx
-	ours    []ebpf.ProgramID
+	links    *netlink.Handle
+	closed   map[int]string
+	screened map[int]bool // see screenedPorts
+	qdiscs   map[int][]netlink.Qdisc
+	device   int  // of the tunnel
+	filters  bool // the kernel has no tcx
+	ours     []ebpf.ProgramID
 }
 
 func (p *Path) newLinkInspector() (*linkInspector, error) {
@@ -39,6 +40,9 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 		l.qdiscs[index] = append(l.qdiscs[index], q)
 	}
 	if l.closed, err = closedPorts(); err != nil {
+		return nil, err
+	}
+	if l.screened, err = screenedPorts(); err != nil {
 		return nil, err
 	}
 	l.ours, err = p.programs.ids()

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/ratelog"
 )
@@ -34,7 +35,11 @@ func flowOf(b []byte) (flow, bool) {
 type windows struct {
 	reports *ringbuf.Reader
 	conn    *netlink.Conn
+	limit   *rate.Limiter // a container may cause any number of reports
 }
+
+// maxRequests bounds the requests in a second. What is not handled is reported again.
+const maxRequests = 5000
 
 // openWindows runs in the network namespace of the device.
 func openWindows(p *programs) (*windows, error) {
@@ -46,7 +51,7 @@ func openWindows(p *programs) (*windows, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open reports of fast path: %w", err), conn.Close())
 	}
-	return &windows{reports, conn}, nil
+	return &windows{reports, conn, rate.NewLimiter(maxRequests, maxRequests)}, nil
 }
 
 // run returns nil when ctx ends.
@@ -64,6 +69,9 @@ func (w *windows) run(ctx context.Context) error {
 		f, ok := flowOf(record.RawSample)
 		if !ok {
 			continue
+		}
+		if w.limit.Wait(ctx) != nil {
+			return nil
 		}
 		// ENOENT: the flow has ended.
 		if err := w.ignore(f); err != nil && !errors.Is(err, unix.ENOENT) {
