@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -11,7 +12,8 @@ type condition struct {
 	// append has arguments of the kernel. guest/init.sh reads those that begin with
 	// "guest.".
 	append string
-	memory int // MiB; 0: as usual
+	memory int    // MiB; 0: as usual
+	tests  string // pattern; "": conditionTests
 }
 
 // conditions are those of users' hosts. Unprivileged BPF is off everywhere: Debian's
@@ -24,6 +26,7 @@ var conditions = []condition{
 	{name: "little-memory", memory: 256},
 	{name: "mitigations", append: "mitigations=auto"},
 	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
+	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,sch_ingress", tests: "^TestMissingModules$"},
 }
 
 // conditionTests carry packets in each way, over a bad link and by a flowtable.
@@ -35,7 +38,8 @@ func (c condition) under(o options) options {
 	if c.memory != 0 {
 		o.memory = c.memory
 	}
-	o.suffix, o.page = "-"+c.name, "" // the table is of hosts as usual
+	o.run = cmp.Or(o.run, c.tests, conditionTests)
+	o.suffix, o.page = "-"+c.name, nil // the table is of hosts as usual
 	return o
 }
 

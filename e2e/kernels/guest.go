@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type guest struct {
 	kernel kernel
 	root   string // disk
 	job    *job
+	tests  string // pattern; "": all
 	memory int    // MiB
 	append string // arguments of the kernel
 	cards  string // model of two network cards that are joined; "": none
@@ -38,10 +40,10 @@ var emulation = []string{
 // calibration.
 const arguments = "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check tsc=reliable clocksource=tsc random.trust_cpu=on net.ifnames=0 "
 
-// run boots the guest, copies what it prints to out, and its files to the folder
-// results. An exit code of the job other than 0 is an error.
-func (g guest) run(ctx context.Context, out io.Writer, results string) error {
-	disk, err := g.job.disk(ctx)
+// run boots the guest, copies what it prints to out, with its name before each line, and
+// its files to the folder results. An exit code of the job other than 0 is an error.
+func (g guest) run(ctx context.Context, name string, out io.Writer, results string) error {
+	disk, err := g.job.disk(ctx, name, cmp.Or(g.tests, "."))
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func (g guest) run(ctx context.Context, out io.Writer, results string) error {
 	if err := qemu.Start(); err != nil {
 		return fmt.Errorf("start the guest: %w", err)
 	}
-	code, readErr := follow(serial, out)
+	code, readErr := follow(serial, name+": ", out)
 	err = qemu.Wait()
 	switch {
 	case ctx.Err() != nil:

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	_ "embed"
 )
@@ -45,7 +46,10 @@ var testsScript string
 var goTool string
 
 // job is the folder that becomes the disk of a guest, mounted at /job.
-type job struct{ dir string }
+type job struct {
+	dir string
+	mu  sync.Mutex // held while a disk is made of dir
+}
 
 // newJob builds the tests and the programs. The tests read files of the source tree,
 // so a copy of it is there, too.
@@ -54,7 +58,7 @@ func newJob(ctx context.Context, o options) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &job{dir}
+	j := &job{dir: dir}
 	if err := j.fill(ctx, o); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -68,12 +72,12 @@ func (j *job) fill(ctx context.Context, o options) error {
 		}
 	}
 	var list strings.Builder
-	for _, p := range strings.Split(o.packages, ",") {
+	for p := range strings.SplitSeq(o.packages, ",") {
 		binary := strings.ReplaceAll(p, "/", "-")
 		if err := goBuild(ctx, "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", filepath.Join(j.dir, "tests", binary), "./"+p); err != nil {
 			return err
 		}
-		fmt.Fprintln(&list, p, binary, cmp.Or(leftOut[p], "^$"))
+		fmt.Fprintln(&list, p, binary, skips(p, o.skip))
 	}
 	for name, p := range programs {
 		if err := goBuild(ctx, "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(j.dir, "programs", name), p); err != nil {
@@ -81,7 +85,7 @@ func (j *job) fill(ctx context.Context, o options) error {
 		}
 	}
 	for file, text := range map[string]string{
-		"tools/go": goTool, "list": list.String(), "run": cmp.Or(o.run, "."), "command": cmp.Or(o.command, testsScript),
+		"tools/go": goTool, "list": list.String(), "command": cmp.Or(o.command, testsScript),
 	} {
 		if err := os.WriteFile(filepath.Join(j.dir, file), []byte(text), 0o755); err != nil {
 			return err
@@ -97,6 +101,17 @@ func goBuild(ctx context.Context, args ...string) error {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	return nil
+}
+
+// skips returns the pattern of the tests of a package that do not run.
+func skips(pkg, more string) string {
+	patterns := []string{"^$"}
+	for _, p := range []string{leftOut[pkg], more} {
+		if p != "" {
+			patterns = append(patterns, p)
+		}
+	}
+	return strings.Join(patterns, "|")
 }
 
 // copyTree copies the regular files of a source tree, except those of Git and of builds.
@@ -130,9 +145,15 @@ func copyTree(from, to string) error {
 	})
 }
 
-// disk makes a disk for one guest, with room for its results.
-func (j *job) disk(ctx context.Context) (string, error) {
-	disk := j.dir + ".ext4"
+// disk makes a disk for the guest of that name, which runs the tests of a pattern. It has
+// room for the results.
+func (j *job) disk(ctx context.Context, name, run string) (string, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := os.WriteFile(filepath.Join(j.dir, "run"), []byte(run), 0o644); err != nil {
+		return "", err
+	}
+	disk := j.dir + "-" + name + ".ext4"
 	return disk, makeDisk(ctx, disk, j.dir, 300)
 }
 

@@ -15,7 +15,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -30,6 +29,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	_ "embed"
 )
 
@@ -41,12 +42,14 @@ var needed = []string{"5.10", "6.1", "6.12"}
 
 type options struct {
 	dir      string // of disks and kernels, kept between runs
-	page     string // with the table
+	page     *page  // nil: none
 	run      string // pattern of tests
+	skip     string // pattern of tests; "": none
 	packages string
 	command  string // in place of the tests
 	add      bool
 	timeout  time.Duration
+	guests   int // at a time
 	memory   int // MiB
 	append   string
 	cards    string
@@ -81,12 +84,14 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	fs.SetOutput(usage)
 	fs.StringVar(&o.dir, "dir", filepath.Join(cache, "flannel-kernels"), "`folder` of disks and kernels, kept between runs")
-	fs.StringVar(&o.page, "page", "docs/kernels.md", "`file` whose table gets the results; empty: none")
+	pageFile := fs.String("page", "docs/kernels.md", "`file` whose table gets the results; empty: none")
 	fs.StringVar(&o.run, "run", "", "`pattern` of the tests to run; empty: all")
+	fs.StringVar(&o.skip, "skip", "", "`pattern` of tests that do not run")
 	fs.StringVar(&o.packages, "packages", strings.Join(packages, ","), "comma-separated `packages` to test")
 	fs.StringVar(&o.command, "command", "", "shell `text` to run in place of the tests; what it leaves in out/ comes to DIR/out-LINE")
 	fs.BoolVar(&o.add, "add", false, "keep the results of earlier runs with the same kernel; of each test the last result counts")
 	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
+	fs.IntVar(&o.guests, "guests", 1, "`number` of guests at a time; each takes a processor")
 	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
 	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
 	fs.StringVar(&o.cards, "cards", "", "QEMU's `model` of two network cards that are joined, eth0 and eth1, such as virtio-net-pci; empty: none")
@@ -98,17 +103,23 @@ func parse(args []string, usage io.Writer) (options, error) {
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
+	if o.guests < 1 {
+		return o, fmt.Errorf("-guests is %d, must be 1 or more", o.guests)
+	}
+	if *pageFile != "" {
+		o.page = &page{file: *pageFile}
+	}
 	if o.lines = fs.Args(); len(o.lines) == 0 {
 		o.lines = lines
 	}
 	if o.conditions {
-		o.packages, o.run = "e2e", cmp.Or(o.run, conditionTests)
+		o.packages = "e2e"
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
 }
 
-// run tests each line in turn. A failure of one does not end the others.
+// run tests each line. A failure of one does not end the others.
 func run(ctx context.Context, o options, out io.Writer) error {
 	if err := checkTools(); err != nil {
 		return err
@@ -126,25 +137,33 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	defer j.remove()
-	var errs []error
-	for _, line := range o.lines {
+	errs := make([]error, len(o.lines))
+	var guests errgroup.Group
+	guests.SetLimit(o.guests)
+	for i, line := range o.lines {
+		if ctx.Err() != nil {
+			break
+		}
 		k, err := d.kernel(ctx, line)
 		if errors.Is(err, errNoKernel) && !slices.Contains(needed, line) {
 			fmt.Fprintf(out, "%s: not tested: %v\n", line, err)
 			continue
 		}
-		if err == nil {
-			err = o.each(func(o options) error {
-				return test(ctx, o, out, guest{kernel: k, root: root, job: j, memory: o.memory, append: o.append, cards: o.cards})
-			})
-		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", line, err))
+			errs[i] = fmt.Errorf("%s: %w", line, err)
+			continue
 		}
-		if ctx.Err() != nil {
-			break
-		}
+		guests.Go(func() error {
+			err := o.each(func(o options) error {
+				return test(ctx, o, out, guest{kernel: k, root: root, job: j, tests: o.run, memory: o.memory, append: o.append, cards: o.cards})
+			})
+			if err != nil {
+				errs[i] = fmt.Errorf("%s: %w", line, err)
+			}
+			return nil
+		})
 	}
+	_ = guests.Wait() // errs has the errors of all
 	return errors.Join(errs...)
 }
 
@@ -152,11 +171,14 @@ func run(ctx context.Context, o options, out io.Writer) error {
 func test(ctx context.Context, o options, out io.Writer, g guest) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	name := g.kernel.line + o.suffix
 	fmt.Fprintf(out, "== %s: Linux %s\n", name, g.kernel.release)
 	results := filepath.Join(o.dir, "out-"+name)
 	fresh := results + "-new"
-	runErr := g.run(ctx, out, fresh)
+	runErr := g.run(ctx, name, out, fresh)
 	if err := keep(fresh, results, o.add); err != nil || o.command != "" {
 		return errors.Join(runErr, err)
 	}
@@ -166,8 +188,8 @@ func test(ctx context.Context, o options, out io.Writer, g guest) error {
 	}
 	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped, %d not possible on this kernel\n",
 		name, len(r.ends(passed)), len(r.ends(failed, unfinished)), len(r.ends(skipped)), len(r.ends(lacking)))
-	if o.page != "" {
-		if err := enter(o.page, g.kernel, r); err != nil {
+	if o.page != nil {
+		if err := o.page.enter(g.kernel, r); err != nil {
 			return errors.Join(runErr, err)
 		}
 	}

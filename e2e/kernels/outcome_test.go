@@ -109,17 +109,17 @@ func TestHas(t *testing.T) {
 
 // A row replaces that of its line, and the rows are in the order of the lines.
 func TestEnter(t *testing.T) {
-	page := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(page, []byte("# Kernels\n\n"+head+"\nMore.\n"), 0o644); err != nil {
+	p := page{file: filepath.Join(t.TempDir(), "page.md")}
+	if err := os.WriteFile(p.file, []byte("# Kernels\n\n"+head+"\nMore.\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	o := outcome{path: "kernel", reason: reason, verdicts: map[string]verdict{eachBackend + "udp": passed, "p:A": passed, "p:B": lacking}, lacks: map[string]bool{"tcx": true}}
 	for _, line := range []string{"6.12", "6.1", "7.3", "6.1-cloud", "6.12"} {
-		if err := enter(page, kernel{line: line, release: line + ".7-amd64"}, o); err != nil {
+		if err := p.enter(kernel{line: line, release: line + ".7-amd64"}, o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(page)
+	text, err := os.ReadFile(p.file)
 	if err != nil {
 		t.Fatal(err)
 	}

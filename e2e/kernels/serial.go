@@ -11,9 +11,10 @@ import (
 
 var exit = regexp.MustCompile(`^GUEST-EXIT (\d+)`)
 
-// follow copies the lines of a guest's serial port to out, and returns the exit code
-// among them. It reads to the end in any case: a guest waits for its reader.
-func follow(serial io.Reader, out io.Writer) (code string, err error) {
+// follow copies the lines of a guest's serial port to out, each with prefix before it, and
+// returns the exit code among them. It reads to the end in any case: a guest waits for its
+// reader.
+func follow(serial io.Reader, prefix string, out io.Writer) (code string, err error) {
 	r := bufio.NewReader(serial)
 	begins := true // the piece begins a line
 	for {
@@ -29,6 +30,9 @@ func follow(serial io.Reader, out io.Writer) (code string, err error) {
 			code = string(m[1])
 		} else if err == nil {
 			piece = bytes.TrimRight(piece, "\r")
+			if begins {
+				piece = append([]byte(prefix), piece...)
+			}
 			if !more {
 				piece = append(piece, '\n')
 			}

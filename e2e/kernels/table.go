@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // The table's rows stand behind its head.
@@ -17,16 +18,24 @@ const (
 	absent = "–"
 )
 
-// enter puts a kernel's row into the table of a page, in place of an earlier row of
-// its line.
-func enter(page string, k kernel, o outcome) error {
-	text, err := os.ReadFile(page)
+// page is a file with the table. Guests that end at the same time enter their rows one
+// after the other.
+type page struct {
+	file string
+	mu   sync.Mutex
+}
+
+// enter puts a kernel's row into the table, in place of an earlier row of its line.
+func (p *page) enter(k kernel, o outcome) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text, err := os.ReadFile(p.file)
 	if err != nil {
 		return err
 	}
 	before, rest, found := strings.Cut(string(text), head)
 	if !found {
-		return fmt.Errorf("%s has no table with the head\n%s", page, head)
+		return fmt.Errorf("%s has no table with the head\n%s", p.file, head)
 	}
 	rows := []string{row(k, o)}
 	for strings.HasPrefix(rest, "|") {
@@ -47,7 +56,7 @@ func enter(page string, k kernel, o outcome) error {
 		}
 		return cmp.Compare(a, b)
 	})
-	return os.WriteFile(page, []byte(before+head+strings.Join(rows, "\n")+"\n"+rest), 0o644)
+	return os.WriteFile(p.file, []byte(before+head+strings.Join(rows, "\n")+"\n"+rest), 0o644)
 }
 
 // lineOf returns the first cell of a row.

@@ -13,7 +13,7 @@ func TestCheck(t *testing.T) {
 	a, b := hosts[0], hosts[1]
 	says := func(want string) {
 		t.Helper()
-		if err := a.path.Check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := a.Do(a.path.Check); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Check = %v, want %q", err, want)
 		}
 	}

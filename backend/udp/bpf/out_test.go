@@ -278,7 +278,7 @@ func testSuperPacketTooBig(t *testing.T, f families) {
 	a.must(err)
 	defer c.Close()
 	untouched(t, a, b)
-	_, err = c.Write(make([]byte, 1<<16))
+	_, err = c.Write(make([]byte, 1<<14)) // no more than the socket holds, since nothing is acknowledged
 	a.must(err)
 	if n := wait(t, declined); n <= 1400-f.overhead() {
 		t.Errorf("user space got a packet of %d bytes, which fits", n)
@@ -321,9 +321,9 @@ func TestRoutes(t *testing.T) {
 	// On an uplink that is no longer attached, the socket receives datagrams.
 	b.attachTo(netnstest.Uplink)
 	a.AddRoute(netip.PrefixFrom(b.local(), 32), netip.AddrFrom4([4]byte{192, 168, 100, 2}), "second")
-	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
-	if n := b.received.Load(); n != 1 {
-		t.Errorf("the socket received %d packets, want 1", n)
+	run(t, a.Host, "ping", "-c", "5", "-i", "0.01", "-w", "5", b.inner().String())
+	if n := b.received.Load(); n < 4 {
+		t.Errorf("the socket received %d packets, want at least 4 of 5", n)
 	}
 }
 

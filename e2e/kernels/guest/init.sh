@@ -29,6 +29,9 @@ fi
 for module in $(argument modules | tr , ' '); do
 	modprobe "$module"
 done
+for module in $(argument without | tr , ' '); do
+	echo "install $module /bin/false"
+done >/etc/modprobe.d/without.conf
 ln -sfn /proc/self/fd /dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do
 	ln -sfn "/proc/self/fd/${n%:*}" "/dev/${n#*:}"
