@@ -18,8 +18,9 @@ const module = "github.com/coreos/flannel"
 // It is long, because a machine may be slow.
 const patience = netnstest.Patience
 
-// programs are the binaries that the tests run, built once.
-var programs struct{ flannel, classicpeer, demo string }
+// programs are the binaries that the tests run, built once; release by the first test
+// that needs it.
+var programs struct{ flannel, classicpeer, demo, release string }
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -30,6 +31,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	programs.release = filepath.Join(dir, "release")
 	for path, program := range map[string]*string{
 		module:                      &programs.flannel,
 		module + "/e2e/classicpeer": &programs.classicpeer,

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -19,6 +20,12 @@ type stream struct {
 
 // startStream begins to send from one container to another, until the test ends.
 func startStream(t *testing.T, from, to *netnstest.Host) *stream {
+	t.Helper()
+	return startPacedStream(t, from, to, 0)
+}
+
+// startPacedStream pauses after each 64 KiB, for queues that a stream would fill.
+func startPacedStream(t *testing.T, from, to *netnstest.Host, pause time.Duration) *stream {
 	t.Helper()
 	l, err := to.Listen(t.Context(), "tcp4", ":0")
 	if err != nil {
@@ -42,6 +49,9 @@ func startStream(t *testing.T, from, to *netnstest.Host) *stream {
 			if _, err := out.Write(buf); err != nil {
 				s.err.Store(&err)
 				return
+			}
+			if pause > 0 {
+				<-time.After(pause)
 			}
 		}
 	}()

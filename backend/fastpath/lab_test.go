@@ -305,17 +305,31 @@ type stream struct {
 // connect opens a TCP connection from the container of a to that of b.
 func connect(t *testing.T, a, b *host) stream {
 	t.Helper()
-	l, err := b.container.Listen(t.Context(), "tcp4", netip.AddrPortFrom(b.addr(), 0).String())
-	b.must(err)
+	l := b.listen(0)
+	return connectTo(a, l, l.Addr().(*net.TCPAddr).AddrPort())
+}
+
+// listen listens at a port of the container; 0 is any.
+func (h *host) listen(port uint16) net.Listener {
+	h.t.Helper()
+	l, err := h.container.Listen(h.t.Context(), "tcp4", netip.AddrPortFrom(h.addr(), port).String())
+	h.must(err)
+	return l
+}
+
+// connectTo opens a connection from a's container to an address that leads to l, by a
+// rule perhaps, and closes l.
+func connectTo(a *host, l net.Listener, to netip.AddrPort) stream {
+	a.t.Helper()
 	defer l.Close()
-	from, err := a.container.Dial(t.Context(), "tcp4", l.Addr().String())
+	from, err := a.container.Dial(a.t.Context(), "tcp4", to.String())
 	a.must(err)
-	to, err := l.Accept()
-	b.must(err)
-	t.Cleanup(func() { from.Close(); to.Close() })
-	limit(t, from)
-	limit(t, to)
-	return stream{t, from, to}
+	accepted, err := l.Accept()
+	a.must(err)
+	a.t.Cleanup(func() { from.Close(); accepted.Close() })
+	limit(a.t, from)
+	limit(a.t, accepted)
+	return stream{a.t, from, accepted}
 }
 
 // exchange sends n messages there and back, one at a time.

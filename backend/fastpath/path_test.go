@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -62,49 +61,6 @@ func TestRun(t *testing.T) {
 		if off := h.path.Status().Off; len(off) > 0 {
 			t.Errorf("host %s: the fast path is off: %q", h.Name(), off)
 		}
-	}
-}
-
-// TestRuleAdded adds a rule that drops a flow on the fast path, or an element to the
-// set of a rule. With the flow's entry deleted not one packet more arrives. Without
-// that, none does after the rules have been looked at.
-func TestRuleAdded(t *testing.T) {
-	const before = "add table ip user; add chain ip user forward { type filter hook forward priority filter; }; " +
-		"add set ip user blocked { type ipv4_addr; }; add rule ip user forward ip saddr @blocked drop"
-	for _, test := range []struct {
-		way, add string
-		forget   bool
-	}{
-		{"sent", "add rule ip user forward oifname flannel0 drop", true},
-		{"received", "add rule ip user forward iifname flannel0 drop", true},
-		{"sent", "add rule ip user forward oifname flannel0 drop", false},
-		{"received", "add rule ip user forward iifname flannel0 drop", false},
-		{"sent", "add element ip user blocked { 10.5.1.2 }", false},
-		{"received", "add element ip user blocked { 10.5.2.2 }", false},
-	} {
-		t.Run(fmt.Sprintf("%s %s forget=%v", test.way, test.add, test.forget), func(t *testing.T) {
-			a, b := newRunning(t)
-			a.nft(before)
-			s := warm(t, a, b)
-			from, to, mark := s.from, s.to, a.marks.Sent
-			if test.way == "received" {
-				from, to, mark = to, from, a.marks.Received
-			}
-			a.nft(test.add)
-			if test.forget {
-				a.forget()
-			} else {
-				a.until("the flow has no mark", func() bool { return a.marked(mark) == 0 })
-			}
-			if _, err := from.Write([]byte("too late")); err != nil {
-				t.Fatal(err)
-			}
-			silent(t, to)
-			a.nft("delete table ip user")
-			if _, err := io.ReadFull(to, make([]byte, 8)); err != nil {
-				t.Error(err)
-			}
-		})
 	}
 }
 

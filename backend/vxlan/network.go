@@ -165,7 +165,7 @@ func (n *network) read(l *subnet.Lease) *peer {
 	case data.VNI != nil && *data.VNI != n.options.VNI:
 		p.fault = fmt.Errorf("its VNI is %d, ours is %d", *data.VNI, n.options.VNI)
 	case p.mac == n.device.mac:
-		p.fault = fmt.Errorf("it has our own MAC %v; if it is a copy of this host, delete node-id in its -state-dir and restart flannel there", p.mac)
+		p.fault = fmt.Errorf("it has our own MAC %v; if it is a copy of this host, stop flannel there, delete %s and node-id in its -state-dir, and start it", p.mac, n.device.name)
 	}
 	return p
 }

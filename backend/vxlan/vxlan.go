@@ -10,8 +10,9 @@
 //
 // Glossary: a VTEP is the tunnel's end on a host, the device flannel.<VNI>. Its MAC
 // is that of the lease in the store, if the store keeps leases of hosts that are
-// down. Else it follows from the host's node id. So it stays the same when the device
-// is made again. There are no broadcasts: each peer's lease has all that the kernel needs.
+// down. Else it is that of a device that an earlier run or another release of flannel
+// has left, which peers know. Else it follows from the host's node id, so it is the same
+// after a reboot. There are no broadcasts: each peer's lease has all that the kernel needs.
 // The kernel carries packets on while the daemon does not run.
 package vxlan
 
@@ -23,6 +24,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
@@ -52,7 +56,13 @@ func New(c backend.Config) (backend.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vtep{config: c, options: o, id: id}, nil
+	v := &vtep{config: c, options: o}
+	for _, f := range inet.Families {
+		if v.macs[f], err = chooseMAC(c.Previous.Data(f), nameOf(o.VNI, f), macOf(id, f)); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
 }
 
 // salts make the MACs of a host's devices differ, and differ from other ids that
@@ -87,6 +97,30 @@ func macIn(data json.RawMessage) (mac rtnl.MAC, ok bool) {
 	return mac, err == nil
 }
 
+// chooseMAC returns the MAC of the device of that name: that of the previous lease, or
+// that of a device that exists, or else derived. A device that gets another MAC loses
+// packets until the peers know it.
+func chooseMAC(previous json.RawMessage, device string, derived rtnl.MAC) (rtnl.MAC, error) {
+	if mac, ok := macIn(previous); ok { // promise: known-mac-stays
+		return mac, nil
+	}
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return derived, fmt.Errorf("open route netlink: %w", err)
+	}
+	defer links.Close()
+	link, err := rtnl.FindLink(links, device)
+	if err != nil {
+		return derived, err
+	}
+	if vxlan, ok := link.(*netlink.Vxlan); ok {
+		if mac, err := parseMAC(vxlan.HardwareAddr.String()); err == nil { // promise: mac-of-device-stays
+			return mac, nil
+		}
+	}
+	return derived, nil
+}
+
 func parseMAC(s string) (rtnl.MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
@@ -99,15 +133,7 @@ func parseMAC(s string) (rtnl.MAC, error) {
 type vtep struct {
 	config  backend.Config
 	options options
-	id      nodeid.ID
-}
-
-// mac returns the MAC of a family's device.
-func (v *vtep) mac(f inet.Family) rtnl.MAC {
-	if previous, ok := macIn(v.config.Previous.Data(f)); ok { // promise: known-mac-stays
-		return previous
-	}
-	return macOf(v.id, f)
+	macs    [len(inet.Families)]rtnl.MAC // of each family's device
 }
 
 // Attrs implements backend.Backend. The data always encode: they are a number and a
@@ -115,7 +141,7 @@ func (v *vtep) mac(f inet.Family) rtnl.MAC {
 func (v *vtep) Attrs() subnet.Attrs {
 	a := subnet.Attrs{BackendType: Type}
 	for _, f := range v.config.Inside() {
-		data, _ := json.Marshal(leaseData{VNI: &v.options.VNI, VtepMAC: v.mac(f).String()})
+		data, _ := json.Marshal(leaseData{VNI: &v.options.VNI, VtepMAC: v.macs[f].String()})
 		a.SetFamily(f, v.config.Of(f).PublicIP, data)
 	}
 	return a
@@ -173,7 +199,7 @@ func (v *vtep) open(f inet.Family, l subnet.Lease) (*network, error) {
 	d := &device{
 		family: f, name: nameOf(v.options.VNI, f), uplink: s.Uplink.Name, local: s.Uplink.Addr,
 		address: netip.PrefixFrom(own.Addr(), f.Bits()),
-		mac:     v.mac(f), mtu: v.options.mtu(f, s), options: v.options,
+		mac:     v.macs[f], mtu: v.options.mtu(f, s), options: v.options,
 	}
 	lock, err := netdev.Lock(d.name)
 	if err != nil {

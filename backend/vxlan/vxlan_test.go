@@ -87,6 +87,28 @@ func TestKnownMAC(t *testing.T) {
 	}
 }
 
+// A device that another release of flannel has left keeps its MAC.
+func TestMACOfDeviceStays(t *testing.T) {
+	netnstest.Require(t)
+	h := netnstest.New(t).Host("a")
+	const mac = "c6:d2:32:6f:8f:44"
+	h.Exec(fmt.Sprintf("ip link add flannel.1 address %s type vxlan id 1 dstport 8472 nolearning local %v dev eth0", mac, h.Addr().Addr()))
+	var have string
+	err := h.Do(func() error {
+		b, err := New(config(t, `{}`))
+		if err == nil {
+			have = string(b.Attrs().BackendData)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"VNI":1,"VtepMAC":"` + mac + `"}`; have != want {
+		t.Errorf("backend data %s, want the MAC of the device: %s", have, want)
+	}
+}
+
 // The MAC is the node id's for ever: a change of this would make peers lose us.
 func TestMAC(t *testing.T) {
 	if got := macOf(nodeid.ID{1, 2, 3}, inet.IPv4).String(); got != "a2:76:90:3b:ce:23" {

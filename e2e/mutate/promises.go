@@ -40,6 +40,7 @@ var promises = []promise{
 	}},
 	{"A restart loses no packet", []mutation{
 		{"pinned-filter-stays", never, "backend/udp/bpf", "TestRestart/filters", "want none"},
+		{"mac-of-device-stays", never, "backend/vxlan", "TestMACOfDeviceStays", "want the MAC of the device"},
 		{"programs-get-what-they-take", always, "backend/udp", "TestPairsOfLeases", "takes 6in4: true"},
 	}},
 	{"A changed configuration is noticed", []mutation{

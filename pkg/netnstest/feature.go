@@ -26,6 +26,7 @@ var (
 	ForcedForwarding  = Feature{"forwarding of IPv6 on one interface", "Linux 6.17"}
 	GRE               = Feature{"tunnels of GRE", "CONFIG_NET_IPGRE"}
 	IPIP              = Feature{"tunnels of IPIP", "CONFIG_NET_IPIP"}
+	IPSet             = Feature{"ipset", "CONFIG_IP_SET"}
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
