@@ -68,6 +68,7 @@ var promises = []promise{
 		{"saved-until-deleted", never, "cni", "TestDelIsRepeated", "with a broken bridge"},
 		{"interfaces-have-own-files", never, "cni", "TestAttachments", "the short name has"},
 		{"gc-is-of-one-network", withoutOperand, "cni", "TestGC", "saved is"},
+		{"gc-keeps-rules-of-pods", always, "cni", "TestGCRemovesRules/iptables", "no rule has 10.1.17.2"},
 		{"another-owner-keeps-the-address", never, "cni/reservation", "TestListAndFree", "List = "},
 	}},
 	{"Pods start only where they can be connected", []mutation{
