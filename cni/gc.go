@@ -9,7 +9,9 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/pkg/ip"
 
+	"github.com/coreos/flannel/cni/natchain"
 	"github.com/coreos/flannel/cni/reservation"
 )
 
@@ -17,9 +19,10 @@ import (
 // added. Its file does not have the name; engines of Kubernetes use this one.
 const defaultInterface = "eth0"
 
-// gc deletes what is left of attachments of this network that do not exist: first
-// by the delegate's DEL, then the addresses that host-local still keeps. At last it
-// forwards the command.
+// gc deletes what is left of attachments of this network that do not exist: first the
+// rules of portmap and of bridge, which DEL without a namespace leaves, then the rest by
+// the delegate's DEL, then the addresses that host-local still keeps. At last it forwards
+// the command.
 func gc(ctx context.Context, args *skel.CmdArgs) error {
 	c, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -29,11 +32,8 @@ func gc(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{attachments{c.DataDir}.collect(ctx, c.Name, args.Path, valid)}
-	if kind, given := c.IPAM["type"]; !given || kind == "host-local" {
-		errs = append(errs, freeInvalid(c, valid))
-	}
-	errs = append(errs, forwardGC(ctx, c))
+	errs := []error{removeRules(ctx, c, valid), attachments{c.DataDir}.collect(ctx, c.Name, args.Path, valid),
+		freeInvalid(c, valid), forwardGC(ctx, c)}
 	if err := errors.Join(errs...); err != nil {
 		return types.NewError(types.ErrInternal, err.Error(), "")
 	}
@@ -42,17 +42,17 @@ func gc(ctx context.Context, args *skel.CmdArgs) error {
 
 // validity are the attachments that exist.
 type validity struct {
+	list        []types.GCAttachment
 	attachments map[attachment]bool
 	containers  map[string]bool
 }
 
 func parseValidity(text json.RawMessage) (validity, error) {
-	v := validity{make(map[attachment]bool), make(map[string]bool)}
-	var list []types.GCAttachment
-	if err := json.Unmarshal(text, &list); err != nil { // also if the key is missing
+	v := validity{attachments: make(map[attachment]bool), containers: make(map[string]bool)}
+	if err := json.Unmarshal(text, &v.list); err != nil { // also if the key is missing
 		return v, invalid("the container engine has to list the attachments that exist", "the configuration of GC has no list cni.dev/valid-attachments: %v", err)
 	}
-	for _, at := range list {
+	for _, at := range v.list {
 		v.attachments[attachment{at.ContainerID, at.IfName}] = true
 		v.containers[at.ContainerID] = true
 	}
@@ -65,6 +65,39 @@ func (v validity) has(at attachment) bool {
 		return v.containers[at.container]
 	}
 	return v.attachments[at]
+}
+
+// removeRules removes the rules of containers that do not exist. Some are known by the
+// rules, the others by what flannel and host-local have saved of them.
+func removeRules(ctx context.Context, c *config, valid validity) error {
+	chains, err := natchain.List(c.Name)
+	errs := []error{err}
+	for _, chain := range chains {
+		if !valid.containers[chain.Container] { // promise: gc-keeps-rules-of-pods
+			errs = append(errs, chain.Remove())
+		}
+	}
+	gone, err := c.gone(valid)
+	return errors.Join(append(errs, err, natchain.RemoveHostports(ctx, gone), ip.GCIPMasqForNetwork(c.Name, valid.list))...)
+}
+
+// gone returns the saved containers of the network that do not exist.
+func (c *config) gone(valid validity) (map[string]bool, error) {
+	gone := make(map[string]bool)
+	saved := attachments{c.DataDir}
+	all, err := saved.list()
+	for _, at := range all {
+		if !valid.containers[at.container] && saved.isOf(at, c.Name) {
+			gone[at.container] = true
+		}
+	}
+	reserved, listErr := c.reserved()
+	for _, r := range reserved {
+		if !valid.containers[r.Container] {
+			gone[r.Container] = true
+		}
+	}
+	return gone, errors.Join(err, listErr)
 }
 
 // collect deletes the saved attachments of a network that do not exist.
@@ -102,11 +135,19 @@ func (a attachments) isOf(at attachment, network string) bool {
 	return err == nil && d.conf["name"] == network
 }
 
+// reserved returns the addresses that host-local keeps; none for another IPAM plugin.
+func (c *config) reserved() ([]reservation.Reservation, error) {
+	if kind, given := c.IPAM["type"]; given && kind != "host-local" {
+		return nil, nil
+	}
+	dir, _ := c.IPAM["dataDir"].(string)
+	return reservation.List(dir, c.Name)
+}
+
 // freeInvalid frees the addresses of attachments that do not exist. host-local
 // itself does so since 1.10 only.
 func freeInvalid(c *config, valid validity) error {
-	dir, _ := c.IPAM["dataDir"].(string)
-	all, err := reservation.List(dir, c.Name)
+	all, err := c.reserved()
 	errs := []error{err}
 	for _, r := range all {
 		if !valid.has(attachment{r.Container, r.Interface}) {

@@ -56,11 +56,12 @@ type engine struct {
 	lab    *netnstest.Lab
 	host   *netnstest.Host
 	cni    *libcni.CNIConfig
-	bin    string // CNI's plugins
-	dir    string // of all files
-	envTo  string // subnet.env
-	name   string // of the network
-	forces map[string]any
+	bin    string         // CNI's plugins
+	dir    string         // of all files
+	envTo  string         // subnet.env
+	name   string         // of the network
+	forces map[string]any // keys of the delegate
+	ports  map[string]any // keys of portmap
 }
 
 func newEngine(t *testing.T) *engine {
@@ -133,10 +134,12 @@ func (e *engine) list(cniVersion string) *libcni.NetworkConfigList {
 	e.Helper()
 	delegate := map[string]any{"hairpinMode": true, "isDefaultGateway": true}
 	maps.Copy(delegate, e.forces)
+	portmap := map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}}
+	maps.Copy(portmap, e.ports)
 	text, err := json.Marshal(map[string]any{"cniVersion": cniVersion, "name": e.name, "plugins": []any{
 		map[string]any{"type": Name, "subnetFile": e.envTo, "dataDir": filepath.Join(e.dir, "flannel"), "delegate": delegate,
 			"ipam": map[string]any{"dataDir": filepath.Join(e.dir, "networks")}},
-		map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}},
+		portmap,
 	}})
 	if err != nil {
 		e.Fatal(err)

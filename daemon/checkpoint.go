@@ -32,8 +32,11 @@ import (
 )
 
 const (
-	// checkpointInterval bounds how often the file is written.
+	// checkpointInterval is the period of looks for changes of the lease.
 	checkpointInterval = 10 * time.Second
+	// checkpointShare is the part of the time that writes for changed peers may take, as
+	// its inverse: 10,000 peers are a file of some megabytes.
+	checkpointShare = 100
 	// maxCheckpointPause bounds the pause before a failed write is repeated.
 	maxCheckpointPause = 10 * time.Minute
 	// checkpointHeader begins the file's first line, which a checksum ends. The
@@ -235,7 +238,8 @@ type checkpointWriter struct {
 	version uint64 // of the peers that were saved
 
 	pauses pauses    // after failed writes
-	retry  time.Time // there is no write before
+	retry  time.Time // there is no write before, after a failed one
+	next   time.Time // changed peers wait until then
 }
 
 type pauses interface {
@@ -252,19 +256,30 @@ func newCheckpointWriter(f *checkpointFile, s *state, p *peers, opened store.Con
 	return &checkpointWriter{file: f, state: s, peers: p, now: clock.Now, saved: saved, pauses: pauses}
 }
 
-// Run saves changes every checkpointInterval, and when ctx ends. It repeats a failed
-// write after a growing pause.
+// Run saves changes of the peers at once, as far as checkpointShare permits, those of the
+// lease every checkpointInterval, and both when ctx ends. It repeats a failed write after
+// a growing pause.
 func (w *checkpointWriter) Run(ctx context.Context) error {
 	for {
 		select {
-		case now := <-time.After(clock.UntilTick(checkpointInterval)):
-			if !now.Before(w.retry) {
-				w.save()
-			}
+		case <-w.peers.changed:
+			w.awaitShare(ctx)
+		case <-time.After(clock.UntilTick(checkpointInterval)):
 		case <-ctx.Done():
 			w.save()
 			return nil
 		}
+		if !time.Now().Before(w.retry) {
+			w.save()
+		}
+	}
+}
+
+// awaitShare waits until checkpointShare permits another write, or ctx ends.
+func (w *checkpointWriter) awaitShare(ctx context.Context) {
+	select {
+	case <-time.After(time.Until(w.next)):
+	case <-ctx.Done():
 	}
 }
 
@@ -280,7 +295,10 @@ func (w *checkpointWriter) save() {
 	c.Config, c.Lease, c.Ends, c.Written = *state.config, status.Lease, status.Ends, now
 	next := c
 	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
-	if err := w.file.save(c); err != nil {
+	began := time.Now()
+	err := w.file.save(c)
+	w.next = time.Now().Add(min(checkpointShare*time.Since(began), checkpointInterval))
+	if err != nil {
 		pause := w.pauses.NextBackOff()
 		w.retry = time.Now().Add(pause)
 		ratelog.Warningf("save lease and peers: %v; a start while the store is away has to wait for the store; try again in %v",

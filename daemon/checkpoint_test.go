@@ -118,7 +118,8 @@ func TestCheckpointRemaining(t *testing.T) {
 	}
 }
 
-// The writer saves what has changed, at intervals and at the end.
+// The writer saves changed peers at once, unless it has just written for long, and also
+// when it ends.
 func TestCheckpointWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -137,17 +138,29 @@ func TestCheckpointWriter(t *testing.T) {
 			}
 			return c
 		}
-		time.Sleep(checkpointInterval)
 		synctest.Wait()
 		if got := load().subnets(); !slices.Equal(got, []netip.Prefix{peer.Subnet}) {
 			t.Errorf("saved the peers %v", got)
+		}
+		const pause = checkpointInterval / 4
+		w.next = time.Now().Add(pause)
+		second := subnet.Lease{Subnet: subnetOf(9), Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.9")}}
+		r.peers.apply([]subnet.Event{{Type: subnet.Added, Lease: &second}})
+		synctest.Wait()
+		if got := load().subnets(); len(got) != 1 {
+			t.Errorf("saved the peers %v during the pause", got)
+		}
+		time.Sleep(pause)
+		synctest.Wait()
+		if got := load().subnets(); len(got) != 2 {
+			t.Errorf("saved the peers %v after the pause", got)
 		}
 		r.peers.apply([]subnet.Event{{Type: subnet.Removed, Lease: &peer}})
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if got := load().subnets(); len(got) > 0 {
+		if got := load().subnets(); !slices.Equal(got, []netip.Prefix{second.Subnet}) {
 			t.Errorf("saved the peers %v at the end", got)
 		}
 	})

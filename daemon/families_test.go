@@ -96,6 +96,36 @@ func TestIPv6IntoARunningNetwork(t *testing.T) {
 	})
 }
 
+// While a host waits for the IPv6 interface to turn IPv6 on, and while it makes the
+// network for that, the status names the family. IPv4 goes on.
+func TestStatusNamesTheAwaitedFamily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		m := r.join()
+		s := r.supervise(m)
+		r.network()
+		r.store.SetConfig([]byte(rigDual))
+		for began := time.Now(); r.problems() == "" && time.Since(began) < 2*time.Minute; {
+			time.Sleep(secondPatience / 10)
+		}
+		if got := r.problems(); !strings.Contains(got, "waiting for the IPv6 interface to the other hosts: "+errUnusable.Error()) {
+			t.Errorf("problems are %q", got)
+		}
+		if got := r.reporter.full().NotReady; len(got) > 0 {
+			t.Errorf("not ready: %q", got)
+		}
+		time.Sleep(secondPatience)
+		synctest.Wait()
+		if got := r.noted(&r.upMeets); len(got) != 1 || !strings.Contains(got[0], "making the network anew: the network configuration is another: IPv6Network") {
+			t.Errorf("during the change not ready: %q", got)
+		}
+		if got := r.reporter.full().NotReady; len(got) > 0 {
+			t.Errorf("not ready: %q", got)
+		}
+		s.end(t)
+	})
+}
+
 // A fault of IPv6 leaves a host its IPv4 subnet, and the status names it. The host
 // takes its IPv6 subnet when the fault is over.
 func TestFaultOfIPv6CostsNoIPv4(t *testing.T) {

@@ -76,7 +76,7 @@ func (r *runner) run(ctx context.Context, m *membership) error {
 		return &networkSetupError{fmt.Errorf("set up backend %s for %s: %w", m.config.BackendType, m.lease.Subnets(), err)}
 	}
 	r.state.update(func(s *progress) {
-		s.network, s.applied = network, false
+		s.network, s.applied, s.replaced = network, false, ""
 		for f := range s.sides {
 			s.sides[f].problem = ""
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/reconcile"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -14,6 +15,7 @@ import (
 // families. It is safe for concurrent use.
 type peers struct {
 	observer *observer
+	changed  reconcile.Signal // set by apply
 
 	mu      sync.Mutex // guards what follows
 	known   map[netip.Prefix]*subnet.Lease
@@ -21,7 +23,7 @@ type peers struct {
 }
 
 func newPeers(o *observer) *peers {
-	return &peers{observer: o, known: make(map[netip.Prefix]*subnet.Lease)}
+	return &peers{observer: o, changed: reconcile.NewSignal(), known: make(map[netip.Prefix]*subnet.Lease)}
 }
 
 // apply changes the set as Network.Apply does.
@@ -41,6 +43,7 @@ func (p *peers) apply(events []subnet.Event) {
 		}
 	}
 	p.version++
+	p.changed.Set() // promise: peers-are-saved-at-once
 }
 
 // currentVersion differs from an earlier one if apply was called since.

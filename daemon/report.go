@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,16 +109,10 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		missing("waiting for an interface with an address")
 		return s, peers
 	}
-	for _, f := range outside {
-		if problem := p.sides[f].problem; problem != "" && f == outside[0] {
-			missing("the interface to the other hosts cannot be used: %s", problem)
-		} else if problem != "" { // packets of the other family flow
-			s.FamilyProblems = append(s.FamilyProblems, fmt.Sprintf("the %v interface to the other hosts cannot be used: %s", f, problem))
-		}
+	if problem := p.sides[outside[0]].problem; problem != "" {
+		missing("the interface to the other hosts cannot be used: %s", problem)
 	}
-	for _, f := range p.left() {
-		s.FamilyProblems = append(s.FamilyProblems, fmt.Sprintf("this host carries no %v: %s", f, p.without[f]))
-	}
+	s.FamilyProblems = familyProblems(p)
 	if p.store.Source == nil {
 		missing("waiting for the store %v", r.options.store.Config().Servers())
 		return s, peers
@@ -142,7 +137,7 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		missing("the lease of %s expired at %s and could not be renewed", l.Subnets(), l.Expiry())
 	}
 	if p.network == nil {
-		missing("waiting for the network device")
+		missing("%s", cmp.Or(p.replaced, "waiting for the network device"))
 		return s, peers
 	}
 	if !p.applied {
@@ -159,6 +154,25 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		}
 	}
 	return s, peers
+}
+
+// familyProblems returns why packets of one family do not flow, while the other's may.
+func familyProblems(p progress) (problems []string) {
+	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	for _, f := range p.outside()[1:] {
+		if problem := p.sides[f].problem; problem != "" {
+			add("the %v interface to the other hosts cannot be used: %s", f, problem)
+		}
+	}
+	for _, f := range inet.Families {
+		if awaited := p.sides[f].awaited; awaited != "" {
+			add("waiting for the %v interface to the other hosts: %s", f, awaited)
+		}
+	}
+	for _, f := range p.left() {
+		add("this host carries no %v: %s", f, p.without[f])
+	}
+	return problems
 }
 
 // because returns err as the end of a sentence; nothing for nil.

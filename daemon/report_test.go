@@ -32,6 +32,7 @@ func TestReportNamesWhatIsMissing(t *testing.T) {
 			{func(s *progress) { s.manager = nil }, "waiting for the network configuration /coreos.com/network/config"},
 			{func(s *progress) { s.manager = m.store.NewManager(m.config, r.options.leaseTTL, r.options.renewal) }, "waiting for a subnet"},
 			{func(s *progress) { s.network = nil }, "waiting for the network device"},
+			{func(s *progress) { s.network, s.replaced = nil, "making the network anew: the uplink is another" }, "making the network anew: the uplink is another"},
 			{func(s *progress) { s.applied = false }, "waiting for the first full set of peers"},
 		} {
 			now := whole

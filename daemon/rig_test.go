@@ -54,6 +54,7 @@ type rig struct {
 	refuse   error                         // what the backend's constructor returns
 	upErr    error                         // what Up returns
 	ups      int                           // calls of Up
+	upMeets  []string                      // what is missing for readiness at the last one
 	messages []string                      // to systemd
 	removed  []string                      // backend and network that were removed from the kernel
 }
@@ -266,9 +267,11 @@ func (b *fakeBackend) Up(ctx context.Context, l subnet.Lease) (backend.Network, 
 }
 
 func (b *fakeBackend) UpWith(_ context.Context, l subnet.Lease, kept io.Closer) (backend.Network, error) {
+	missing := b.rig.reporter.full().NotReady
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
 	b.rig.ups++
+	b.rig.upMeets = missing
 	if err := b.rig.upErr; err != nil {
 		if kept != nil {
 			err = errors.Join(err, kept.Close())

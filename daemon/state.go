@@ -31,6 +31,9 @@ type side struct {
 	publicIP netip.Addr
 	// problem is why the uplink cannot be used at present; "" if it can.
 	problem string
+	// awaited is why there is no uplink yet, while this host waits for it beside the
+	// other family's; "" otherwise.
+	awaited string
 }
 
 // progress is the state at one time. A field that is not reached yet is zero.
@@ -46,6 +49,7 @@ type progress struct {
 	manager     *subnet.Manager
 	network     backend.Network
 	applied     bool                                   // network has its first full set of peers
+	replaced    string                                 // why another network is made; "" before the first, and while there is one
 	probers     [len(inet.Families)]*probe.Prober      // by family; nil while its peers are not probed
 	routes      [len(inet.Families)]*hostroute.Checker // by family; nil while routes are not checked
 	offloads    *offloads                              // nil while offloads are not probed

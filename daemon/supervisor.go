@@ -63,6 +63,7 @@ func (s *supervisor) Run(ctx context.Context) (err error) {
 		}
 		if err != nil {
 			log.Warningf("make the network anew subnet=%s reason=%q", s.member.lease.Subnets(), err)
+			s.state.update(func(p *progress) { p.replaced = "making the network anew: " + err.Error() })
 		}
 		if err = s.joiner.rejoin(ctx, s.member, to...); err != nil {
 			continue

@@ -213,11 +213,13 @@ func (u *underlay) seek(ctx context.Context, f inet.Family, patience time.Durati
 	if err != nil && len(u.state.get().outside()) == 0 {
 		up, err = u.wait(ctx, choice)
 	} else if err != nil && patience > 0 {
+		u.state.update(func(s *progress) { s.sides[f].awaited = err.Error() })
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if late, e := u.wait(limited, choice); e == nil {
 			up, err = late, nil
 		}
+		u.state.update(func(s *progress) { s.sides[f].awaited = "" })
 	}
 	if err == nil {
 		u.set(up)

@@ -47,6 +47,25 @@ func TestStartWithoutEtcd(t *testing.T) {
 	}
 }
 
+// A daemon that is killed after a host has joined, and starts while etcd is away, reaches
+// that host.
+func TestKilledAfterJoin(t *testing.T) {
+	c := newCluster(t, "3")
+	a, b, da, _ := c.pair()
+	eventually(t, "a checkpoint with the peer", func() error {
+		text, err := os.ReadFile(a.memoryFile())
+		if err == nil && !strings.Contains(string(text), b.subnet().String()) {
+			err = fmt.Errorf("the checkpoint is %s", text)
+		}
+		return err
+	})
+	da.kill()
+	c.etcd.Stop()
+	da = a.join()
+	da.says("use the checkpoint of the last run")
+	c.awaitPair(a, b)
+}
+
 // A damaged memory is no memory: the host waits for etcd, as a new one does.
 func TestDamagedMemory(t *testing.T) {
 	c := newCluster(t, "3")

@@ -102,18 +102,30 @@ func TestUplinkKinds(t *testing.T) {
 	}
 }
 
-func (k uplinkKind) test(t *testing.T, backend, config string) {
-	c := newCluster(t, "3")
+// uplinkAddr is the address at the interface of a host of the pair.
+func uplinkAddr(number int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, 90, byte(number)}) }
+
+// pairOver makes a pair of hosts with an uplink of the kind. The daemons, which will have
+// args, do not run yet.
+func (k uplinkKind) pairOver(t *testing.T, config string, args ...string) (c *cluster, a, b *node) {
+	t.Helper()
+	c = newCluster(t, "3")
 	c.use(config)
-	a, b := c.node("a", "-iface=top0"), c.node("b", "-iface=top0")
+	args = append(args, "-iface=top0")
+	a, b = c.node("a", args...), c.node("b", args...)
 	c.lab.Wire(a.Host, wire, b.Host, wire, 0)
 	for i, n := range []*node{a, b} {
 		if out, err := k.makeOn(t, n.Host, 1+i); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		n.AddAddr("top0", netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 90, byte(1 + i)}), 24))
+		n.AddAddr("top0", netip.PrefixFrom(uplinkAddr(1+i), 24))
 		n.Up("top0")
 	}
+	return c, a, b
+}
+
+func (k uplinkKind) test(t *testing.T, backend, config string) {
+	c, a, b := k.pairOver(t, config)
 	if reason := k.refuses[backend]; reason != "" {
 		d := a.launch()
 		if code := d.wait().ExitCode(); code != 1 {
@@ -129,4 +141,28 @@ func (k uplinkKind) test(t *testing.T, backend, config string) {
 	da.stop()
 	a.join()
 	c.awaitPair(a, b)
+}
+
+// The interface below a macvlan answers ARP requests for the macvlan's address, too. So a
+// peer may send to either's hardware address, and its packets arrive by either. They are
+// admitted.
+func TestMacvlanSharesARP(t *testing.T) {
+	for _, kind := range kindsHere(t) {
+		if kind.name != "macvlan" {
+			continue
+		}
+		overEachDataPath(t, func(t *testing.T, dataPath string) {
+			c, a, b := kind.pairOver(t, `{"Type": "udp"}`, dataPath)
+			for i, way := range [][2]*node{{a, b}, {b, a}} {
+				below, err := way[1].Netlink().LinkByName(wire)
+				if err != nil {
+					t.Fatal(err)
+				}
+				way[0].run("ip", "neigh", "replace", uplinkAddr(2-i).String(), "lladdr", below.Attrs().HardwareAddr.String(), "dev", "top0", "nud", "permanent")
+			}
+			c.joinPair(a, b)
+			copyBulk(t, a.container, b.container)
+			copyBulk(t, b.container, a.container)
+		})
+	}
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -99,9 +100,47 @@ func TestReplace(t *testing.T) {
 		}
 		return nil
 	})
+	showsFault(r, nodes[0], nodes[1].gateway())
 	if a, b := before.Metadata.Annotations[prefix+"backend-data"], after.Metadata.Annotations[prefix+"backend-data"]; a != b {
 		t.Errorf("backend-data was %s, and is %s", a, b)
 	}
+}
+
+// A fault that lasts is shown by the Node: condition, event and taint have its reason, until
+// it ends.
+func showsFault(r *rig, n *node, peer netip.Prefix) {
+	r.t.Helper()
+	foreign := []string{netip.PrefixFrom(peer.Masked().Addr(), peer.Bits()+1).String(), "dev", "lo"}
+	n.run("ip", append([]string{"route", "add"}, foreign...)...)
+	shows := func(unavailable bool, words string) {
+		r.t.Helper()
+		r.eventually("condition, event and taint of "+n.name, func() error { return condition(r, n.name, unavailable, words) })
+	}
+	shows(true, peer.Masked().String())
+	n.run("ip", append([]string{"route", "del"}, foreign...)...)
+	shows(false, "Flannel is running on this node")
+}
+
+// condition checks what a Node shows of its network.
+func condition(r *rig, node string, want bool, words string) error {
+	status := map[bool]string{true: "True", false: "False"}[want]
+	o, _ := r.control.Node(node)
+	for _, c := range o.Status.Conditions {
+		if c.Type != "NetworkUnavailable" {
+			continue
+		}
+		if c.Status != status || !strings.Contains(c.Message, words) {
+			return fmt.Errorf("the condition is %+v", c)
+		}
+		if has := unavailable(r, node); has != want {
+			return fmt.Errorf("the Node has the taint: %v, want %v", has, want)
+		}
+		if events := strings.Join(r.control.Events(node), "\n"); !strings.Contains(events, words) {
+			return fmt.Errorf("the events are %s", events)
+		}
+		return nil
+	}
+	return fmt.Errorf("conditions are %v", o.Status.Conditions)
 }
 
 // unavailable reports whether a Node has the taint of NetworkUnavailable.

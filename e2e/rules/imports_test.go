@@ -16,13 +16,14 @@ var layers = []struct{ from, to string }{
 	{"cli", "backend backend/all cni/conflist cni/install cni/reservation subnet subnet/store pkg/..."},
 	{"daemon", "backend backend/all cni/conflist subnet subnet/embed subnet/kube subnet/store pkg/..."},
 
-	{"cni", "cni/bundled cni/bundled/link cni/reservation pkg/subnetfile"},
+	{"cni", "cni/bundled cni/bundled/link cni/natchain cni/reservation pkg/subnetfile"},
 	{"cni/flannel", "cni"},
 	{"cni/install", "cni cni/bundled cni/bundled/link pkg/atomicfile"},
 	{"cni/bundled", "cni/bundled/bridge cni/bundled/hostlocal cni/bundled/loopback cni/bundled/portmap"},
 	{"cni/bundled/bridge", "cni/bundled/ipam"},
 	{"cni/bundled/ipam", "cni/bundled/hostlocal cni/bundled/link"},
 	{"cni/bundled/...", ""},
+	{"cni/natchain", ""},
 	{"cni/conflist", "pkg/atomicfile pkg/reconcile"},
 	{"cni/reservation", ""},
 

@@ -48,6 +48,8 @@ type nextHops struct {
 // longest matching prefix: of any metric, with all their next hops.
 // So both ways count of a host that has several, and of one that sends by one
 // interface and receives by another. An address without a route is absent.
+//
+// For IPv4 the interface below a macvlan device counts as well, see sharedWith.
 func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) {
 	sorted := slices.Compact(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare))
 	type place struct {
@@ -92,6 +94,7 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 	for at, route := range best {
 		found[at.addr] = append(found[at.addr], route.links...)
 	}
+	shared := make(map[uint32][]uint32)
 	for _, a := range sorted {
 		if len(found[a]) == 0 {
 			// A next hop object that the kernel does not expand
@@ -100,12 +103,52 @@ func (r *Reach) Interfaces(addrs []netip.Addr) (map[netip.Addr][]uint32, error) 
 				found[a] = []uint32{uint32(routes[0].LinkIndex)}
 			}
 		}
+		if a.Is4() {
+			if found[a], err = r.addShared(found[a], shared); err != nil {
+				return nil, err
+			}
+		}
 		slices.Sort(found[a])
 		if found[a] = slices.Compact(found[a]); len(found[a]) == 0 {
 			delete(found, a)
 		}
 	}
 	return found, nil
+}
+
+// addShared appends to interfaces those that share ARP with them. It looks up each once
+// and remembers the result in known.
+func (r *Reach) addShared(interfaces []uint32, known map[uint32][]uint32) (_ []uint32, err error) {
+	for _, index := range interfaces {
+		more, found := known[index]
+		if !found {
+			if more, err = r.sharedWith(index); err != nil {
+				return nil, err
+			}
+			known[index] = more
+		}
+		interfaces = append(interfaces, more...)
+	}
+	return interfaces, nil
+}
+
+// sharedWith returns the interface by which IPv4 packets for the addresses of another one
+// arrive as well: the one below a macvlan device. Both have a hardware address on one wire,
+// and each answers ARP requests for all addresses of this host (arp_ignore 0 of
+// Documentation/networking/ip-sysctl.rst). The sender takes the first answer.
+func (r *Reach) sharedWith(index uint32) ([]uint32, error) {
+	l, err := r.links.LinkByIndex(int(index))
+	switch {
+	case errors.As(err, new(netlink.LinkNotFoundError)):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up interface %d: %w", index, err)
+	}
+	_, is := l.(*netlink.Macvlan)
+	if a := l.Attrs(); is && a.ParentIndex > 0 && a.NetNsID < 0 {
+		return []uint32{uint32(a.ParentIndex)}, nil
+	}
+	return nil, nil
 }
 
 // families returns the address families of addrs, each once.
