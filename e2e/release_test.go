@@ -127,7 +127,7 @@ func TestReleaseReplaced(t *testing.T) {
 			b.addContainer()
 			c.awaitPair(a, b)
 			flows := startLoad(t, []*node{a, b}, inet.IPv4)
-			stream := startPacedStream(t, a.container, b.container, 10*time.Millisecond)
+			stream := startStreamWithin(t, a.container, b.container, 32<<10)
 			checkLosses := func(when string, since time.Time) {
 				t.Helper()
 				until := time.Now()

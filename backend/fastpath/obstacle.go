@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
-
 	"github.com/coreos/flannel/pkg/hostrules"
 )
 
@@ -61,7 +58,6 @@ func (p *Path) inspect(t topology) (findings, error) {
 			f.replyless = append(f.replyless, reason)
 		}
 	}
-	f.all = append(f.all, tunnelRules(rules, p.device)...)
 	legacy, err := hostrules.LegacyTables()
 	if err != nil {
 		return f, err
@@ -81,18 +77,6 @@ func (p *Path) inspect(t topology) (findings, error) {
 	}
 	f.all = append(f.all, policies...)
 	return f, p.inspectLinks(t, &f)
-}
-
-// tunnelRules names the chains with rules about what the tunnel device sends. They come
-// behind the rule that marks a flow, and the tunnel's program passes them by.
-func tunnelRules(rules *hostrules.Ruleset, device string) (chains []string) {
-	for _, c := range rules.Bases {
-		sends := c.Family == nftables.TableFamilyNetdev && c.Hook == unix.NF_NETDEV_EGRESS
-		if sends && slices.Contains(c.Devices, device) && (len(c.Rules) > 0 || c.Drops) {
-			chains = append(chains, fmt.Sprintf("chain %v", c))
-		}
-	}
-	return chains
 }
 
 // inspectLinks looks for shapers, filters and programs of others.
