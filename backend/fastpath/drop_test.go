@@ -169,7 +169,9 @@ func (d directed) stops(forget bool) {
 	if forget {
 		d.at.forget()
 	} else {
-		d.at.until("the flow has no mark", func() bool { return d.at.marked(d.mark) == 0 })
+		d.at.until("the flow has no mark, or the fast path is off", func() bool {
+			return d.at.marked(d.mark) == 0 || d.at.path.Status().Containers == 0
+		})
 	}
 	if _, err := d.from.Write([]byte("too late")); err != nil {
 		d.Fatal(err)
