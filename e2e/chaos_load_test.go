@@ -155,7 +155,10 @@ func (f *flow) gap(from time.Time) (gap time.Duration) {
 }
 
 // lost are the packets sent between two moments that are not answered in time.
-func (f *flow) lost(from, to time.Time) error {
+func (f *flow) lost(from, to time.Time) error { return f.lostMore(0, from, to) }
+
+// lostMore is lost if these are more packets than spared.
+func (f *flow) lostMore(spared int, from, to time.Time) error {
 	for {
 		f.mu.Lock()
 		maps.DeleteFunc(f.waiting, func(_ uint64, sent time.Time) bool { return sent.Before(from) })
@@ -169,7 +172,7 @@ func (f *flow) lost(from, to time.Time) error {
 			}
 		}
 		f.mu.Unlock()
-		if count == 0 {
+		if count <= spared {
 			return nil
 		}
 		if time.Since(to) > answerLimit {

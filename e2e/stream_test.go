@@ -1,13 +1,13 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -21,11 +21,12 @@ type stream struct {
 // startStream begins to send from one container to another, until the test ends.
 func startStream(t *testing.T, from, to *netnstest.Host) *stream {
 	t.Helper()
-	return startPacedStream(t, from, to, 0)
+	return startStreamWithin(t, from, to, 0)
 }
 
-// startPacedStream pauses after each 64 KiB, for queues that a stream would fill.
-func startPacedStream(t *testing.T, from, to *netnstest.Host, pause time.Duration) *stream {
+// startStreamWithin has at most that many bytes on the way, so that the stream fills no
+// queue; 0 is no limit.
+func startStreamWithin(t *testing.T, from, to *netnstest.Host, window int64) *stream {
 	t.Helper()
 	l, err := to.Listen(t.Context(), "tcp4", ":0")
 	if err != nil {
@@ -44,14 +45,15 @@ func startPacedStream(t *testing.T, from, to *netnstest.Host, pause time.Duratio
 	done := make(chan struct{}, 2)
 	go func() {
 		defer func() { done <- struct{}{} }()
-		buf := make([]byte, 64<<10)
+		buf, answer := make([]byte, cmp.Or(window, 64<<10)), make([]byte, 1)
 		for {
-			if _, err := out.Write(buf); err != nil {
+			_, err := out.Write(buf)
+			if err == nil && window > 0 {
+				_, err = out.Read(answer)
+			}
+			if err != nil {
 				s.err.Store(&err)
 				return
-			}
-			if pause > 0 {
-				<-time.After(pause)
 			}
 		}
 	}()
@@ -60,7 +62,10 @@ func startPacedStream(t *testing.T, from, to *netnstest.Host, pause time.Duratio
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := in.Read(buf)
-			s.received.Add(int64(n))
+			total := s.received.Add(int64(n))
+			if err == nil && window > 0 && total/window > (total-int64(n))/window {
+				_, err = in.Write(buf[:1])
+			}
 			if err != nil && !errors.Is(err, io.EOF) {
 				s.err.Store(&err)
 			}
