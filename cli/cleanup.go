@@ -8,17 +8,21 @@ import (
 	"slices"
 
 	"github.com/coreos/flannel/backend/all"
+	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/subnetfile"
 )
 
 var cleanupCommand = command{
 	name: "cleanup", summary: "remove the kernel state that an earlier run of flannel left",
-	detail: "It removes the devices, routes, nftables table and eBPF programs of one network, and nothing else. subnet.env and\n" +
-		"-state-dir stay, so that the next start gets the same subnet. It refuses to run while a daemon runs.",
+	detail: "It removes the devices, routes, nftables table and eBPF programs of one network, and turns on the offload that\n" +
+		"-offload-repair has turned off, and nothing else. subnet.env and -state-dir stay, so that the next start gets the same\n" +
+		"subnet. It refuses to run while a daemon runs.",
 	json: "print JSON",
 	prepare: func(p *Program, fs *flag.FlagSet) action {
 		s := newStatusClient(fs)
 		file := subnetFileFlag(fs)
+		stateDir := fs.String("state-dir", "/var/lib/flannel", "the daemon's `folder`")
 		given := fs.String("network", "", "`CIDR` of the network, instead of the one in -subnet-file")
 		dryRun := fs.Bool("dry-run", false, "print what would be removed, and remove nothing")
 		force := fs.Bool("force", false, "run although a daemon runs; its devices stay")
@@ -31,17 +35,22 @@ var cleanupCommand = command{
 			if err != nil {
 				return err
 			}
-			if !*dryRun {
-				if !*force {
-					if err := refuseRunning(ctx, s, left); err != nil {
-						return err
-					}
+			running := refuseRunning(ctx, s, left)
+			if running != nil && !*dryRun && !*force {
+				return running
+			}
+			var repair []all.Leftover
+			if running == nil { // before the device of the switch is removed
+				if repair, err = endRepair(*stateDir, *dryRun); err != nil {
+					return err
 				}
+			}
+			if !*dryRun {
 				if left, err = removeLeftovers(ctx, networks, left, *force); err != nil {
 					return err
 				}
 			}
-			return printLeftovers(p, left, *dryRun)
+			return printLeftovers(p, append(repair, left...), *dryRun)
 		}
 	},
 }
@@ -116,6 +125,25 @@ func removeLeftovers(ctx context.Context, networks []netip.Prefix, left []all.Le
 		return nil, fmt.Errorf("%s was not removed", stay[0])
 	}
 	return slices.DeleteFunc(left, func(l all.Leftover) bool { return slices.Contains(stay, l) }), nil
+}
+
+// endRepair turns on the switch that -offload-repair has turned off. It returns it as a
+// leftover, named by the command that turns it off.
+func endRepair(stateDir string, dryRun bool) ([]all.Leftover, error) {
+	features, err := netdev.OpenFeatures()
+	if err != nil {
+		return nil, err
+	}
+	defer features.Close()
+	end := offloadrepair.Restore
+	if dryRun {
+		end = offloadrepair.Left
+	}
+	n, err := end(features, stateDir)
+	if n == nil || err != nil {
+		return nil, err
+	}
+	return []all.Leftover{{Kind: "offload repair", Name: n.Off()}}, nil
 }
 
 func printLeftovers(p *Program, left []all.Leftover, dryRun bool) error {

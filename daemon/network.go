@@ -298,11 +298,15 @@ func (r *runner) probe(ctx context.Context, m *membership, network backend.Netwo
 
 // probeOffloads probes the offloads on the paths to the peers until ctx ends.
 func (r *runner) probeOffloads(ctx context.Context, m *membership, network backend.Network) error {
-	if !r.options.probesOffloads(m.config) {
+	probes := r.options.probesOffloads(m.config)
+	if !probes || !r.options.offloadRepair {
+		endOffloadRepair(r.options.stateDir)
+	}
+	if !probes {
 		return nil
 	}
 	now := r.state.get()
-	o, err := newOffloads(r.options, now.uplinks(), offloadprobe.Config{
+	o, err := newOffloads(r.options, now.uplinks(), network.DataPath, offloadprobe.Config{
 		Locals: offloadAddrs(m.config, &m.lease, now.inside(m.config)), MTU: network.MTU(), Interval: r.options.offloadInterval,
 		Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
 			for _, l := range leases {

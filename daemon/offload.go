@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/status"
+	"github.com/coreos/flannel/pkg/uplink"
 	"github.com/coreos/flannel/subnet"
 )
 
@@ -24,9 +25,11 @@ type offloads struct {
 	prober   *offloadprobe.Prober
 	repairer *offloadrepair.Repairer // nil without -offload-repair
 	peers    func() []offloadprobe.Peer
+	// dataPath returns that of the network (backend.Network).
+	dataPath func() string
 	// uplinks are the interfaces to the other hosts, by the family of the containers'
 	// packets.
-	uplinks [len(inet.Families)]string
+	uplinks [len(inet.Families)]uplink.Uplink
 
 	mu       sync.Mutex       // guards what follows
 	features *netdev.Features // nil after close
@@ -59,12 +62,12 @@ func offloadAddrs(c *subnet.Config, l *subnet.Lease, inside []inet.Family) (addr
 }
 
 // newOffloads returns offloads that do not probe yet. The caller closes them.
-func newOffloads(options *Options, uplinks [len(inet.Families)]string, c offloadprobe.Config) (*offloads, error) {
+func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, dataPath func() string, c offloadprobe.Config) (*offloads, error) {
 	features, err := netdev.OpenFeatures()
 	if err != nil {
 		return nil, err
 	}
-	o := &offloads{peers: c.Peers, uplinks: uplinks, features: features}
+	o := &offloads{peers: c.Peers, uplinks: uplinks, dataPath: dataPath, features: features}
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {
 		report(change)
@@ -77,15 +80,23 @@ func newOffloads(options *Options, uplinks [len(inet.Families)]string, c offload
 		o.repairer = offloadrepair.New(offloadrepair.Config{
 			Prober: o.prober, Features: features, Devices: o.devices, StateDir: options.stateDir, Interval: c.Interval,
 		})
-		return o, nil
 	}
-	n, err := offloadrepair.Restore(features, options.stateDir)
+	return o, nil
+}
+
+// endOffloadRepair turns on the switch that a run with -offload-repair has left off.
+func endOffloadRepair(stateDir string) {
+	features, err := netdev.OpenFeatures()
+	var n *offloadrepair.Note
+	if err == nil {
+		defer features.Close()
+		n, err = offloadrepair.Restore(features, stateDir)
+	}
 	if err != nil {
 		log.Warningf("turn on a switch of a run with -offload-repair: %v", err)
 	} else if n != nil {
 		log.Infof("turn on the switch of a run with -offload-repair command=%q", n.On())
 	}
-	return o, nil
 }
 
 // Run probes, and repairs with -offload-repair, until ctx ends.
@@ -110,16 +121,28 @@ func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
 		if p.Subnet == peer {
 			device, err := o.features.RouteDevice(p.Addr.Addr())
 			f := inet.Of(peer.Addr())
-			d := offloadrepair.Devices{Encapsulated: device != o.uplinks[f], Uplink: o.uplinks[f], Family: f}
-			// The kernel data path takes packets off a TUN before its features apply, and
-			// WireGuard needs none of its device's.
-			if netdev.IsVXLAN(device) {
+			d := offloadrepair.Devices{Uplink: o.uplinks[f].Name, Family: f, Checksummed: netdev.IsVXLAN(device)}
+			if d.Encapsulated = o.encapsulation(device, d.Uplink); d.Encapsulated == offloadrepair.ByProcess || netdev.IsVXLAN(device) {
 				d.Tunnel = device
 			}
 			return d, err
 		}
 	}
 	return offloadrepair.Devices{}, fmt.Errorf("the peer %v has left", peer)
+}
+
+// encapsulation returns how packets that the kernel routes to a device are on the uplink.
+// The kernel data path takes packets off a TUN before the features of the TUN apply. The
+// kernel's WireGuard encrypts packet by packet.
+func (o *offloads) encapsulation(device, uplink string) offloadrepair.Encapsulation {
+	inKernel := o.dataPath() == "kernel"
+	switch {
+	case device == uplink || inKernel && netdev.IsWireGuard(device):
+		return offloadrepair.Bare
+	case inKernel || netdev.IsVXLAN(device):
+		return offloadrepair.ByKernel
+	}
+	return offloadrepair.ByProcess
 }
 
 // familyLayer is a layer of the paths of one family.
@@ -158,17 +181,20 @@ func (o *offloads) describe(b *status.Backend) {
 			if f.Layer == "" {
 				continue
 			}
+			var fix string
 			key := familyLayer{inet.Of(p.Subnet.Addr()), f.Layer}
-			if _, known := commands[key]; f.here && !known {
-				commands[key] = o.command(f.Layer, p.Subnet)
-			}
-			fix := remedies[f.Layer]
-			switch {
-			case fix != "":
-			case f.here:
-				fix = commands[key]
-			default:
+			switch _, known := commands[key]; {
+			case f.Layer == offloadprobe.ECN:
+				fix = ecnRemedy
+			case !f.here:
 				fix = fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
+			case f.Layer == offloadprobe.PathMTU:
+				fix = o.lowerMTU(p, b.MTU)
+			case !known:
+				commands[key] = o.command(f.Layer, p.Subnet)
+				fallthrough
+			default:
+				fix = commands[key]
 			}
 			p.OffloadFaults = append(p.OffloadFaults, status.OffloadFault{
 				Direction: f.direction, Layer: string(f.Layer), Since: f.Since, Effect: effects[f.Layer], Fix: fix,
@@ -188,9 +214,20 @@ func (o *offloads) command(l offloadprobe.Layer, peer netip.Prefix) string {
 		err = errors.New("no switch is left that may end the fault: replace the driver, or its firmware")
 	}
 	if err != nil {
-		return fmt.Sprintf("ethtool -k %s (%v)", o.uplinks[inet.Of(peer.Addr())], err)
+		return fmt.Sprintf("ethtool -k %s (%v)", o.uplinks[inet.Of(peer.Addr())].Name, err)
 	}
 	return candidates[0].Off()
+}
+
+// lowerMTU returns the command that makes containers' packets as short as those that
+// reach a peer. full is the size of the longest.
+func (o *offloads) lowerMTU(p *status.Peer, full int) string {
+	const raise = "raise the MTU of the path, or "
+	if p.Probe == nil || p.Probe.MTU == 0 || p.Probe.MTU >= full {
+		return raise + "lower that of the uplink; flannel doctor has the sizes"
+	}
+	up := o.uplinks[inet.Of(p.Subnet.Addr())]
+	return fmt.Sprintf(raise+"ip link set %s mtu %d", up.Name, up.MTU-(full-p.Probe.MTU))
 }
 
 // effects has the packets that a fault of each layer loses.
@@ -204,8 +241,6 @@ var effects = map[offloadprobe.Layer]string{
 	offloadprobe.ECN:             "packets with an ECN codepoint are lost, or lose the codepoint",
 }
 
-// remedies has what to do about faults that no switch of a device ends.
-var remedies = map[offloadprobe.Layer]string{
-	offloadprobe.PathMTU: "raise the MTU of the path, or lower that of the uplink; flannel doctor has the sizes",
-	offloadprobe.ECN:     "remove the rule on the path that drops or clears ECN, or: sysctl -w net.ipv4.tcp_ecn=0 in the containers",
-}
+// ecnRemedy is what to do about a path that treats ECN wrongly: no switch of a device ends
+// that.
+const ecnRemedy = "remove the rule on the path that drops or clears ECN, or: sysctl -w net.ipv4.tcp_ecn=0 in the containers"

@@ -66,13 +66,13 @@ func (p progress) outside() (families []inet.Family) {
 	return families
 }
 
-// uplinks returns the name of the uplink for containers' packets of each family: that of
-// the other family where the family has none.
-func (p progress) uplinks() (names [len(inet.Families)]string) {
+// uplinks returns the uplink for containers' packets of each family: that of the other
+// family where the family has none.
+func (p progress) uplinks() (all [len(inet.Families)]uplink.Uplink) {
 	for _, f := range inet.Families {
-		names[f] = cmp.Or(p.sides[f].uplink.Name, p.sides[f.Other()].uplink.Name)
+		all[f] = cmp.Or(p.sides[f].uplink, p.sides[f.Other()].uplink)
 	}
-	return names
+	return all
 }
 
 // interfaces returns the names of the uplinks, each once.

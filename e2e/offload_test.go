@@ -134,8 +134,25 @@ func TestOffloadFaultOfIPv6(t *testing.T) {
 }
 
 // With -offload-repair the switch that ends the fault is off, and the others are on. A
-// start without the flag turns it on.
+// start without the flag or without probes turns it on, and so does cleanup, also after
+// the daemon was killed.
 func TestOffloadRepair(t *testing.T) {
+	endings := map[string]func(a *node, d *daemon){
+		offloadPaths[0].backend: func(a *node, d *daemon) { d.stop(); a.join("-offload-repair=false") },
+		offloadPaths[1].backend: func(a *node, d *daemon) {
+			d.kill()
+			args := []string{"cleanup", "-subnet-file=" + a.envFile, "-state-dir=" + a.stateFile("")}
+			for range 2 { // it has turned nothing the first time
+				a.commandSays(0, "would remove offload repair ethtool -K eth0 ", append(args, "-dry-run")...)
+			}
+			a.commandSays(0, "removed offload repair ethtool -K eth0 ", args...)
+			a.commandSays(0, "nothing to remove", args...)
+		},
+		offloadPaths[2].backend: func(a *node, d *daemon) {
+			d.kill()
+			a.join("-offload-repair=false", "-offload-probe-interval=0")
+		},
+	}
 	for _, p := range offloadPaths {
 		t.Run(p.backend, func(t *testing.T) {
 			c, a, b, da := offloadPair(t, p, "-offload-repair")
@@ -155,8 +172,7 @@ func TestOffloadRepair(t *testing.T) {
 				}
 				return nil
 			})
-			da.stop()
-			a.join("-offload-repair=false")
+			endings[p.backend](a, da)
 			eventually(t, "the switch is on", func() error {
 				if after := a.kernelOffloads(t); after != before {
 					return fmt.Errorf("the offloads are\n%s, were\n%s", after, before)

@@ -118,10 +118,13 @@ var promises = []promise{
 	{"Faults of offloads are named", []mutation{
 		{"fault-needs-two-verdicts", withoutOperand, "pkg/offloadprobe", "TestDiagnosisOfLossesOnce", "two verdicts that differ"},
 		{"pause-is-no-fault", always, "pkg/offloadprobe", "TestDiagnosisWithoutFault", "stalls"},
-		{"silence-is-no-diagnosis", never, "pkg/offloadprobe", "TestFaultOfALatePeer", "not found"},
+		{"silence-is-no-diagnosis", never, "pkg/offloadprobe", "TestFaultOfALatePeer", "found: not within"},
 		{"probe-of-a-peer-is-answered", yields("receipt, true"), "pkg/offloadprobe", "TestStrangersGetNoAnswer", "want false"},
 		{"switch-that-helps-is-kept", never, "pkg/offloadrepair", "TestRepair/first", "turned"},
-		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "is off"},
+		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "note &"},
+		{"checksum-of-tcp-alone", never, "pkg/offloadprobe", "TestDiagnosisBehindAFirewall", "checksum of TCP: "},
+		{"note-is-of-a-switch-that-is-off", never, "pkg/offloadrepair", "TestSwitchOfAnother/turned_on", "is off"},
+		{"suspects-are-not-healthy", withoutOperand, "pkg/offloadrepair", "TestProblemWithSuspects", "layer \"\""},
 		{"families-have-faults-apart", never, "pkg/offloadrepair", "TestProblemOfOneFamily", "layer \"\""},
 	}},
 }

@@ -63,7 +63,7 @@ var layers = []struct{ from, to string }{
 	{"pkg/netnstest/packetfault", "pkg/netnstest"},
 	{"pkg/nodeid", "pkg/atomicfile"},
 	{"pkg/offload", "pkg/checksum pkg/tun/virtio"},
-	{"pkg/offloadprobe", "pkg/clock pkg/inet pkg/udpsock"},
+	{"pkg/offloadprobe", "pkg/checksum pkg/clock pkg/inet pkg/udpsock"},
 	{"pkg/offloadrepair", "pkg/atomicfile pkg/clock pkg/inet pkg/offloadprobe pkg/ratelog"},
 	{"pkg/ownfile", ""},
 	{"pkg/pinned", ""},

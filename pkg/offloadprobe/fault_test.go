@@ -25,6 +25,9 @@ var faults = []struct {
 	{"checksum of large packets", true, func(h fault.Header) []fault.Part {
 		return parts(fault.LongerThan(1000), fault.ChecksumLeft(h), fault.Drop())
 	}, Checksum},
+	{"checksum of TCP", true, func(h fault.Header) []fault.Part {
+		return parts(fault.Protocol(h, unix.IPPROTO_TCP), fault.ChecksumLeft(h), fault.Drop())
+	}, Checksum},
 	{"super-packets", true, superPackets, Segmentation},
 	{"super-packets without encapsulation", false, superPackets, Segmentation},
 	{"frames above the MTU", true, longerThan(1514), Segmentation},

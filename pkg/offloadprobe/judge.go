@@ -92,9 +92,12 @@ type tallies [shapes]tally
 
 func (t *tallies) addRound(results [udpCheck]outcome) {
 	for s := small + 1; s < udpCheck; s++ {
-		if results[s] != unreachable {
-			t[s].add(results[s] == passed)
+		if r := results[s]; r == passed || r == lost {
+			t[s].add(r == passed)
 		}
+	}
+	if r := results[tcpSmall]; r != unreachable {
+		t[tcpConnect].add(r != unanswered)
 	}
 }
 
@@ -115,11 +118,12 @@ func (t *tallies) bad(s shape) bool {
 func (t *tallies) good(s shape) bool { return t[s].passed >= enough && !t.bad(s) }
 
 // settled reports whether more rounds would not change the verdict. The shapes of TCP
-// need connections, and a control that arrives.
+// need connections, and a control that arrives. A SYN needs a right that this process
+// may not have.
 func (t *tallies) settled() bool {
 	noTCP := t[tcpSmall].sent == 0 || t.bad(tcpSmall)
-	for s := range udpCheck {
-		if noTCP && forms[s].tcp {
+	for s := range shapes {
+		if noTCP && forms[s].tcp || s >= tcpSYN && t[s].sent == 0 {
 			continue
 		}
 		if !t.bad(s) && !t.good(s) {
@@ -142,14 +146,18 @@ func (t *tallies) verdict() (l Layer, known bool) {
 		return ECN, true
 	case t.bad(smallChecksum):
 		return Checksum, true
+	case t.good(tcpSYN) && t.bad(tcpConnect): // promise: checksum-of-tcp-alone
+		return Checksum, true
 	case t.bad(full):
 		return PathMTU, true
-	case t.bad(fullChecksum), tcp && t.bad(tcpFull):
+	case t.bad(fullChecksum):
 		return Checksum, true
+	case tcp && t.bad(tcpFull): // the checksum is as good as that of tcpSmall
+		return PathMTU, true
+	case udpSuper && tcpSuper: // a process that encapsulates may send a train as a super-packet
+		return Segmentation, true
 	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain):
 		return ReceiveMerging, true
-	case udpSuper && tcpSuper:
-		return Segmentation, true
 	case udpSuper:
 		return UDPSegmentation, true
 	case tcpSuper:

@@ -17,6 +17,7 @@ type path struct {
 	loss  float64
 	fault []shape
 	noTCP bool // there is no connection
+	syn   bool // a SYN with a computed checksum passes even so
 	// stall is the probability that nothing passes from one control to the next.
 	stall float64
 
@@ -41,7 +42,10 @@ func (p *path) probe(s shape) outcome {
 		p.stalled = !stalled && random.Float64() < p.stall
 	}
 	if f.tcp && p.noTCP {
-		return unreachable
+		return unanswered
+	}
+	if f.syn && p.noTCP && !p.syn {
+		return lost
 	}
 	if stalled || slices.Contains(p.fault, s) {
 		return lost
@@ -140,6 +144,7 @@ func TestDiagnosisBehindAFirewall(t *testing.T) {
 		known bool
 	}{
 		"without TCP":                 {&path{noTCP: true}, "", true},
+		"checksum of TCP":             {&path{noTCP: true, syn: true}, Checksum, true},
 		"checksum without TCP":        {&path{noTCP: true, fault: lossOf[Checksum]}, Checksum, true},
 		"segmentation without TCP":    {&path{noTCP: true, fault: lossOf[Segmentation]}, UDPSegmentation, true},
 		"without the port of merging": {&path{fault: []shape{merged, mergedSmall}}, "", true},

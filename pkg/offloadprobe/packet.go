@@ -34,7 +34,8 @@ type header struct {
 	// tos of a receipt is the TOS field or traffic class with which the datagram arrived. layer
 	// is the fault that the responder's own probes find, as a code.
 	tos, layer byte
-	// length of a TCP probe is that of the header and the payload.
+	// length of a probe is that of the header and the payload. It is 0 in a datagram of an
+	// earlier release.
 	length uint32
 }
 
@@ -69,10 +70,13 @@ func (h header) message(size int) []byte {
 	return b
 }
 
-// intact reports whether the payload behind the header is the sent one. Packets with
-// a wrong checksum that a device declares right are damaged.
-func (h header) intact(b []byte) bool {
-	for i, v := range b {
+// intact reports whether a message is the sent one, as a whole. Packets with a wrong
+// checksum that a device declares right are damaged.
+func (h header) intact(message []byte) bool {
+	if h.length != 0 && h.length != uint32(len(message)) {
+		return false
+	}
+	for i, v := range message[headerLen:] {
 		if v != payload(h.token, i) {
 			return false
 		}

@@ -25,7 +25,7 @@ type peer struct {
 	rtt    time.Duration
 
 	visiting sync.Mutex // held during a visit; guards what follows
-	checkTCP bool       // the kind of the next check
+	checkTCP bool       // the kind of the last check
 	// pause is the number of intervals between two diagnoses. diagnosed is the end of the
 	// last one; zero before the first.
 	pause     int
@@ -38,9 +38,15 @@ func (p *Prober) visit(ctx context.Context, to *peer) {
 		return
 	}
 	defer to.visiting.Unlock()
-	to.checkTCP = !to.checkTCP
+	if !p.answers(ctx, to) {
+		return
+	}
+	r := p.resultOf(to)
+	if !r.Suspect { // the check that has failed comes again
+		to.checkTCP = !to.checkTCP
+	}
 	switch {
-	case p.faultTo(to) != "":
+	case r.Tx.Layer != "":
 		if !to.checkTCP { // this visit has both kinds, so every other one is enough
 			p.verify(ctx, to)
 		}
@@ -69,12 +75,16 @@ func (p *Prober) Recheck(ctx context.Context, all bool) {
 		visits.Go(func() error {
 			to.visiting.Lock()
 			defer to.visiting.Unlock()
-			if p.faultTo(to) != "" {
+			switch {
+			case !p.answers(ctx, to):
+			case p.resultOf(to).Tx.Layer != "":
 				p.verify(ctx, to)
-			} else {
+			default:
 				to.diagnosed, to.pause = time.Time{}, 0
 				p.examine(ctx, to, tcpSegments)
-				p.examine(ctx, to, udpCheck)
+				if !p.resultOf(to).Suspect {
+					p.examine(ctx, to, udpCheck)
+				}
 			}
 			return nil
 		})
@@ -82,10 +92,10 @@ func (p *Prober) Recheck(ctx context.Context, all bool) {
 	_ = visits.Wait() // visits have no error
 }
 
-func (p *Prober) faultTo(to *peer) Layer {
+func (p *Prober) resultOf(to *peer) Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return to.result.Tx.Layer
+	return to.result
 }
 
 // check probes a peer until a probe is not lost, suspicion times at most.
@@ -102,14 +112,15 @@ func (p *Prober) check(ctx context.Context, to *peer, s shape) (result outcome) 
 func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 	switch p.check(ctx, to, s) {
 	case passed: // a fault ends by verify
-		p.note(to, func(r *Result) { r.Known = true })
-	case lost, unreachable: // a broken checksum lets no connection through
+		p.note(to, func(r *Result) { r.Known, r.Suspect = true, false })
+	case lost, unanswered, unreachable: // a broken checksum lets no connection through
 		p.diagnoseIfDue(ctx, to)
 	}
 }
 
 // verify ends a fault after both checks have passed twice, and shapes of UDP that stand
-// for TCP where there is no connection.
+// for TCP where there is no connection. It does not if a SYN with a computed checksum is
+// all that passes of TCP.
 func (p *Prober) verify(ctx context.Context, to *peer) {
 	reachable := true
 	for range 2 {
@@ -118,18 +129,24 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 			case lost:
 				p.diagnoseIfDue(ctx, to)
 				return
-			case unreachable:
+			case unanswered, unreachable:
 				reachable = false
+				if p.check(ctx, to, tcpSYN) == passed {
+					p.diagnoseIfDue(ctx, to)
+					return
+				}
 			}
 		}
 	}
-	if reachable || p.faultTo(to) != TCPSegmentation {
+	if reachable || p.resultOf(to).Tx.Layer != TCPSegmentation {
 		p.setTx(to, "")
 	}
 }
 
 // diagnoseIfDue diagnoses a peer unless it has just been, with the same result. A peer
-// that does not answer, as before its start, is not diagnosed.
+// that does not answer, as before its start, is not diagnosed. While diagnosesAtOnce
+// others are, the peer is a suspect, and the next visit tries again: a fault of this
+// host's device is one to all peers.
 func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 	if ctx.Err() != nil {
 		return
@@ -138,24 +155,28 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 	if !to.diagnosed.IsZero() && time.Since(to.diagnosed) < time.Duration(to.pause)*interval {
 		return
 	}
+	if p.check(ctx, to, small) != passed { // promise: silence-is-no-diagnosis
+		p.forgetRTT(to)
+		return
+	}
 	select {
 	case p.diagnosing <- struct{}{}:
 		defer func() { <-p.diagnosing }()
-	case <-ctx.Done():
+	default:
+		p.note(to, func(r *Result) { r.Suspect = r.Tx.Layer == "" })
 		return
 	}
-	if p.check(ctx, to, small) != passed { // promise: silence-is-no-diagnosis
-		return
-	}
-	before := p.faultTo(to)
+	before := p.resultOf(to).Tx.Layer
 	layer, known := diagnose(ctx, func(s shape) outcome { return p.probeInTurn(ctx, to, s) })
 	if ctx.Err() != nil {
 		return
 	}
+	if !known {
+		layer = before
+	}
+	p.note(to, func(r *Result) { r.Suspect = false })
 	if known {
 		p.setTx(to, layer)
-	} else {
-		layer = before
 	}
 	if layer != before {
 		to.pause = 0

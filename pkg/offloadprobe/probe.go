@@ -19,7 +19,9 @@ type outcome int
 const (
 	lost outcome = iota
 	passed
-	// unreachable: there was no connection, which says nothing about the shape.
+	// unanswered: nobody answered the SYN of the connection. unreachable: there was no
+	// connection for another reason. Neither says anything about the shape.
+	unanswered
 	unreachable
 )
 
@@ -28,7 +30,10 @@ const receiptBuffer = 2 * headerLen
 
 // send sends a shape to a peer, and waits for the receipts.
 func (p *Prober) send(ctx context.Context, to *peer, s shape) outcome {
-	if forms[s].tcp {
+	switch f := forms[s]; {
+	case f.syn:
+		return p.probeSYN(ctx, to)
+	case f.tcp:
 		return p.probeTCP(ctx, to, s)
 	}
 	result, err := p.probeUDP(ctx, to, s)
@@ -55,9 +60,9 @@ func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcom
 	if f.merge {
 		x.to = mergingAddr(to.addr)
 	}
-	messages := make([][]byte, f.packets)
+	messages, size := make([][]byte, f.packets), f.size(p.config.MTU, inet.Of(to.addr.Addr()))
 	for i := range messages {
-		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token}.message(f.size(p.config.MTU, inet.Of(to.addr.Addr())))
+		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token, length: uint32(size)}.message(size)
 	}
 	began := time.Now()
 	if err := socket.conn.SetReadDeadline(began.Add(p.wait(to))); err != nil {
@@ -115,15 +120,28 @@ func (p *Prober) probeTCP(ctx context.Context, to *peer, s shape) outcome {
 	}
 	receipt, failed, err := t.run(ctx)
 	switch {
+	case errors.Is(err, errUnanswered):
+		return unanswered
 	case err != nil:
-		if !errors.Is(err, errUnreachable) {
-			log.V(1).Infof("offload probe of TCP to=%v: %v", to.addr, err)
-		}
+		log.V(1).Infof("offload probe of TCP to=%v: %v", to.addr, err)
 		return unreachable
 	case failed:
 		return lost
 	}
 	p.setRx(to, receipt)
+	return passed
+}
+
+// probeSYN is unreachable without the right to send a SYN.
+func (p *Prober) probeSYN(ctx context.Context, to *peer) outcome {
+	failed, err := newSYNProbe(p.config.localFor(to.addr), to.addr, p.wait(to)).run(ctx, p.within)
+	switch {
+	case err != nil:
+		log.V(1).Infof("offload probe by a SYN to=%v: %v", to.addr, err)
+		return unreachable
+	case failed:
+		return lost
+	}
 	return passed
 }
 
@@ -142,10 +160,14 @@ func (p *Prober) probeInTurn(ctx context.Context, to *peer, s shape) outcome {
 // shapeSpacing is the time between two shapes of a round.
 const shapeSpacing = 5 * time.Millisecond
 
-// wait is the time for a receipt: four round trips, within bounds.
+// wait is the time for a receipt: four round trips, within bounds. It is the longest
+// until a round trip is known.
 func (p *Prober) wait(of *peer) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if of.rtt == 0 {
+		return p.most
+	}
 	return min(max(4*of.rtt, p.least), p.most)
 }
 
@@ -154,4 +176,19 @@ func (p *Prober) noteRTT(of *peer, rtt time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	of.rtt = max(rtt, of.rtt*7/8)
+}
+
+// forgetRTT makes the next waits the longest: the path may have become slower.
+func (p *Prober) forgetRTT(of *peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of.rtt = 0
+}
+
+// answers reports whether a peer answers, by one small packet if no round trip is known.
+func (p *Prober) answers(ctx context.Context, to *peer) bool {
+	p.mu.Lock()
+	known := to.rtt != 0
+	p.mu.Unlock()
+	return known || p.probe(ctx, to, small) == passed
 }

@@ -58,7 +58,7 @@ func (c *Config) cost() (most int) {
 const (
 	// visitsAtOnce and diagnosesAtOnce bound the peers that are checked, and those that
 	// are diagnosed, at one time.
-	visitsAtOnce, diagnosesAtOnce = 16, 2
+	visitsAtOnce, diagnosesAtOnce = 32, 4
 	// refreshLimit is the minimum time between two refreshes for unknown addresses.
 	refreshLimit = time.Second
 )
@@ -106,6 +106,13 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 		all[subnet] = peer.result
 	}
 	return all
+}
+
+// Round returns the time in which each peer gets both checks.
+func (p *Prober) Round() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return round(p.config.Interval, len(p.inOrder), p.config.cost())
 }
 
 // Run probes and answers until ctx ends, which returns nil. It returns an error if it
@@ -234,7 +241,7 @@ func (p *Prober) note(of *peer, change func(*Result)) {
 
 func (p *Prober) setTx(of *peer, l Layer) {
 	p.note(of, func(r *Result) {
-		r.Known = true
+		r.Known, r.Suspect = true, false
 		if r.Tx.Layer != l {
 			r.Tx = Fault{l, time.Now()}
 		}

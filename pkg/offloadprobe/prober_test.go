@@ -36,7 +36,7 @@ func TestNetemIsNoFault(t *testing.T) {
 	for name, netem := range map[string]string{
 		"reorder":   "delay 10ms reorder 25% 50%",
 		"duplicate": "duplicate 20%",
-		"delay":     "delay 40ms 20ms",
+		"delay":     "delay 250ms 20ms",
 		"damage":    "corrupt 5%",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,12 +164,13 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 	whole := header{kind: kindProbe, token: 7}.message(smallLen)
 	damaged := header{kind: kindProbe, token: 7}.message(smallLen)
 	damaged[smallLen-1]++
+	cut := header{kind: kindProbe, token: 7, length: smallLen + 1}.message(smallLen)
 	for _, tt := range []struct {
 		name    string
 		from    netip.Addr
 		message []byte
 		answer  bool
-	}{{"peer", b.addr, whole, true}, {"stranger", stranger.Addr(), whole, false}, {"damaged", b.addr, damaged, false},
+	}{{"peer", b.addr, whole, true}, {"stranger", stranger.Addr(), whole, false}, {"damaged", b.addr, damaged, false}, {"cut", b.addr, cut, false},
 		{"receipt", b.addr, header{kind: kindReceipt, token: 7}.message(smallLen), false}, {"short", b.addr, whole[:headerLen-1], false}} {
 		c, err := b.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(tt.from, 0).String())
 		if err != nil {

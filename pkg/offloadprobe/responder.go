@@ -136,7 +136,7 @@ func (r *responder) answer(s *udpSocket, d datagram) {
 
 // receipt returns the receipt of a whole probe from an address.
 func (r *responder) receipt(message []byte, from netip.Addr) (receipt header, ok bool) {
-	if receipt.parse(message) != nil || receipt.kind != kindProbe || !receipt.intact(message[headerLen:]) {
+	if receipt.parse(message) != nil || receipt.kind != kindProbe || !receipt.intact(message) {
 		return header{}, false
 	}
 	layer, ok := r.fault(from)

@@ -28,6 +28,9 @@ type Result struct {
 	// Known is true if Tx is the result of a check or a diagnosis. It is false for a
 	// peer that has not answered yet.
 	Known bool
+	// Suspect is true without a fault to the peer if a check has failed, and other peers are
+	// being diagnosed.
+	Suspect bool
 }
 
 // Change is a change of a peer's result.

@@ -1,6 +1,7 @@
 package offloadprobe
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -18,6 +19,8 @@ type plan struct {
 	prober *Prober
 	first  netip.Prefix
 	lost   atomic.Pointer[[]shape]
+	rtt    atomic.Int64 // of the path, if not 0
+	all    atomic.Bool  // the paths to all peers lose the shapes
 	checks atomic.Int64 // of all peers
 	stop   func()
 }
@@ -57,13 +60,16 @@ func (s *plan) probe(ctx context.Context, to *peer, sent shape) outcome {
 	if sent == udpCheck || sent == tcpSegments {
 		s.checks.Add(1)
 	}
-	result, took := passed, time.Millisecond
-	if to.subnet == s.first && slices.Contains(*s.lost.Load(), sent) {
-		result, took = lost, s.prober.wait(to)
+	result, took := passed, time.Duration(cmp.Or(s.rtt.Load(), int64(time.Millisecond)))
+	if wait := s.prober.wait(to); took > wait || (to.subnet == s.first || s.all.Load()) && slices.Contains(*s.lost.Load(), sent) {
+		result, took = lost, wait
 	}
 	select {
 	case <-time.After(took):
 	case <-ctx.Done():
+	}
+	if result == passed {
+		s.prober.noteRTT(to, took)
 	}
 	return result
 }
@@ -84,14 +90,77 @@ func TestFaultsAreFoundInTime(t *testing.T) {
 	}
 }
 
+// A fault to all peers is known as such soon: most are diagnosed, or are suspects. In a
+// few minutes all are diagnosed.
+func TestFaultToAllPeers(t *testing.T) {
+	for layer := range lossOf {
+		synctest.Test(t, func(t *testing.T) {
+			s := startPlan(t, inet.IPv4, hostPeers)
+			defer s.stop()
+			<-time.After(time.Minute)
+			lost := withCheck(layer)
+			s.lost.Store(&lost)
+			s.all.Store(true)
+			<-time.After(30 * time.Second)
+			if faulty, healthy := s.count(layer); faulty < healthy || faulty == 0 {
+				t.Errorf("%s: %d peers with the fault, %d without", layer, faulty, healthy)
+			}
+			<-time.After(210 * time.Second)
+			if faulty, _ := s.count(layer); faulty != hostPeers {
+				t.Errorf("%s: %d peers with the fault after four minutes", layer, faulty)
+			}
+		})
+	}
+}
+
+// count returns the number of peers with a fault of a layer, and of those without any that
+// are no suspects.
+func (s *plan) count(layer Layer) (faulty, healthy int) {
+	for _, r := range s.prober.Results() {
+		switch {
+		case r.Tx.Layer == layer:
+			faulty++
+		case r.Known && !r.Suspect:
+			healthy++
+		}
+	}
+	return faulty, healthy
+}
+
+// A path may be slow, and become slower.
+func TestSlowPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startPlan(t, inet.IPv4, 1)
+		defer s.stop()
+		<-time.After(time.Minute)
+		for _, rtt := range []time.Duration{400 * time.Millisecond, 1900 * time.Millisecond} {
+			s.rtt.Store(int64(rtt))
+			for _, layer := range []Layer{Segmentation, ""} {
+				lost := withCheck(layer)
+				s.lost.Store(&lost)
+				<-time.After(5 * time.Minute)
+				if r := s.prober.Results()[s.first]; r.Tx.Layer != layer {
+					t.Errorf("with a round trip of %v the fault is %q, want %q", rtt, r.Tx.Layer, layer)
+				}
+			}
+		}
+	})
+}
+
+// withCheck returns the shapes that a fault of a layer loses, with the check of UDP.
+func withCheck(layer Layer) []shape {
+	lost := slices.Clone(lossOf[layer])
+	if layer != "" && layer != PathMTU && layer != TCPSegmentation {
+		lost = append(lost, udpCheck)
+	}
+	return lost
+}
+
 // slowestFind returns the longest time in which a fault is found, of those that begin at
 // some times of a round.
 func slowestFind(t *testing.T, family inet.Family, peers int, layer Layer) (slowest time.Duration) {
 	t.Helper()
-	lost := slices.Clone(lossOf[layer])
-	if layer != PathMTU && layer != TCPSegmentation {
-		lost = append(lost, udpCheck)
-	}
+	lost := withCheck(layer)
 	const step = 1700 * time.Millisecond
 	for phase := time.Minute; phase < time.Minute+26*time.Second; phase += step {
 		synctest.Test(t, func(t *testing.T) {

@@ -16,18 +16,23 @@ const (
 	// mergedSmall is the control of merged, which has a port of its own.
 	mergedSmall
 	merged
+	tcpSYN   // a SYN with a computed checksum, the control of connections
 	tcpSmall // the control of TCP
 	tcpFull
 	tcpTrain
 	tcpSegments
 	// udpCheck is the check of UDP. tcpSegments is that of TCP.
 	udpCheck
+	// tcpConnect is the connection of tcpSmall. It is counted, and not sent.
+	tcpConnect
 	shapes // their number
 )
 
 // form describes a shape.
 type form struct {
 	tcp bool
+	// syn is a SYN only, which needs no connection.
+	syn bool
 	// packets is the number of packets on the wire.
 	packets int
 	// full packets have the size of the MTU; others have smallLen bytes of payload.
@@ -61,11 +66,13 @@ var forms = [shapes]form{
 	segments:      {packets: 2, full: true, segment: true},
 	mergedSmall:   {packets: 1, merge: true},
 	merged:        {packets: 2, full: true, segment: true, merge: true},
+	tcpSYN:        {syn: true, packets: 1},
 	tcpSmall:      {tcp: true, packets: 1},
 	tcpFull:       {tcp: true, packets: 1, full: true},
 	tcpTrain:      {tcp: true, packets: 3, full: true},
 	tcpSegments:   {tcp: true, packets: 2, full: true, segment: true},
 	udpCheck:      {packets: 2, segment: true, merge: true, tos: ect0},
+	tcpConnect:    {packets: 1},
 }
 
 // size returns the payload of one datagram of a family with its header, in bytes.

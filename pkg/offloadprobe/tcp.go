@@ -25,16 +25,18 @@ type tcpProbe struct {
 	dial func(ctx context.Context, d *net.Dialer, to string) (net.Conn, error)
 }
 
-// errUnreachable means that there is no connection: the probe says nothing about
-// offloads of what is sent.
-var errUnreachable = errors.New("the peer accepts no connection")
+// errUnanswered means that nobody has answered the SYN of a connection.
+var errUnanswered = errors.New("the peer does not answer")
 
 // run returns the receipt. lost is true if segments were lost, or the receipt is.
 func (p *tcpProbe) run(ctx context.Context) (receipt header, lost bool, err error) {
 	dialer := &net.Dialer{Timeout: p.wait, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.local, 0))}
 	c, err := p.dial(ctx, dialer, p.to.String())
+	if failure := net.Error(nil); errors.As(err, &failure) && failure.Timeout() {
+		return header{}, false, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
 	if err != nil {
-		return header{}, false, fmt.Errorf("%w: %w", errUnreachable, err)
+		return header{}, false, err
 	}
 	conn := c.(*net.TCPConn)
 	defer conn.Close()

@@ -65,26 +65,30 @@ func removeNote(path string) error {
 	return nil
 }
 
+// Left returns the note in a state folder of a switch that is off, nil for none.
+func Left(f Features, stateDir string) (*Note, error) {
+	n, err := readNote(NotePath(stateDir))
+	if n == nil || err != nil {
+		return nil, err
+	}
+	p, err := positionOf(f, n.Switch)
+	if err != nil || p != off {
+		return nil, err
+	}
+	return n, nil
+}
+
 // Restore turns the switch of the note in a state folder on again, and removes the
 // note. It returns what it turned, nil for nothing.
 func Restore(f Features, stateDir string) (*Note, error) {
-	path := NotePath(stateDir)
-	n, err := readNote(path)
+	n, err := Left(f, stateDir)
 	if err != nil {
 		return nil, err
 	}
 	if n != nil {
-		on, err := f.Switchable(n.Device)
-		switch {
-		case err != nil: // the device is gone, and its features with it
-			n = nil
-		case on[n.Feature]:
-			n = nil
-		default:
-			if err := f.Switch(n.Device, n.Feature, true); err != nil {
-				return nil, err
-			}
+		if err := f.Switch(n.Device, n.Feature, true); err != nil {
+			return nil, err
 		}
 	}
-	return n, removeNote(path)
+	return n, removeNote(NotePath(stateDir))
 }

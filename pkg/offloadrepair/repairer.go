@@ -19,15 +19,16 @@ const (
 	// firstTrial is the time after which a switch is turned on, to find out whether the
 	// fault is gone. It doubles after each trial that finds the fault, up to maxTrial.
 	firstTrial, maxTrial = time.Hour, 24 * time.Hour
-	// verdictIntervals is the number of intervals after which the peers' receipts have
-	// what a switch of the receiver has changed.
-	verdictIntervals = 3
+	// verdictRounds is the number of rounds after which the peers' receipts have what a
+	// switch of the receiver has changed.
+	verdictRounds = 3
 )
 
 // Prober is an offloadprobe.Prober.
 type Prober interface {
 	Results() map[netip.Prefix]offloadprobe.Result
 	Recheck(ctx context.Context, all bool)
+	Round() time.Duration
 }
 
 // Config configures a Repairer.
@@ -50,14 +51,15 @@ type Repairer struct {
 	trial  time.Duration // until the next trial
 	wake   chan struct{}
 
-	// These are Run's.
+	// These are Run's. note is nil while no switch is turned.
 	state    repairState
+	note     *Note
 	deadline time.Time          // of the result, or until the trial
 	tried    []Switch           // those that did not end the fault
 	failing  offloadprobe.Layer // the fault that tried is about
 
-	mu   sync.Mutex
-	note *Note // the switch that is off, nil for none; guarded by mu
+	mu  sync.Mutex
+	off *Note // the note of a switch that is off, nil for none; guarded by mu
 }
 
 // repairState is the state of the one switch.
@@ -66,6 +68,8 @@ type repairState int
 const (
 	// idle: no switch is turned.
 	idle repairState = iota
+	// resumed: an earlier run has turned the switch, and may not have learned the result.
+	resumed
 	// turned: the switch is off, and the result is not known yet.
 	turned
 	// kept: the switch is off and has ended the fault.
@@ -91,10 +95,10 @@ func (r *Repairer) Changed() {
 func (r *Repairer) Turned() *Note {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.note == nil {
+	if r.off == nil {
 		return nil
 	}
-	n := *r.note
+	n := *r.off
 	return &n
 }
 
@@ -106,18 +110,17 @@ func (r *Repairer) Run(ctx context.Context) error {
 		log.Warningf("go without the note: %v", err)
 	}
 	if n != nil {
-		r.setNote(n)
-		r.state, r.deadline = kept, time.Now().Add(r.trial)
+		r.note, r.state, r.failing = n, resumed, n.Layer
 	}
 	for {
+		for again := true; again && ctx.Err() == nil; {
+			again = r.step(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.wake:
 		case <-time.After(clock.UntilTick(r.config.Interval / 2)):
-		}
-		for again := true; again && ctx.Err() == nil; {
-			again = r.step(ctx)
 		}
 	}
 }
@@ -125,39 +128,76 @@ func (r *Repairer) Run(ctx context.Context) error {
 // step makes one change of the state. again is true if the next step is due now.
 func (r *Repairer) step(ctx context.Context) (again bool) {
 	layer, peer := r.problem()
-	if layer != r.failing && r.state == idle {
-		r.failing, r.tried = layer, nil
-	}
-	late := !time.Now().Before(r.deadline)
-	n := r.Turned()
-	switch r.state {
-	case idle:
+	if r.state == idle {
+		if layer != r.failing {
+			r.failing, r.tried = layer, nil
+		}
 		return layer != "" && r.try(ctx, layer, peer)
+	}
+	n := r.note
+	at, err := positionOf(r.config.Features, n.Switch)
+	switch {
+	case err != nil:
+		ratelog.Warningf("go on with a switch that is turned off layer=%s: %v", n.Layer, err)
+		return false
+	case at == gone:
+		log.Infof("the device of a switch that was turned off is gone layer=%s device=%s", n.Layer, n.Device)
+		r.forget()
+		return true
+	}
+	if at == off && r.state != onTrial {
+		r.show(n)
+	}
+	if r.state == resumed && !r.answered() {
+		return false
+	}
+	if at == on && r.state != onTrial { // promise: note-is-of-a-switch-that-is-off
+		r.tryOn(ctx, n) // another turned it, or the device was made anew
+		return true
+	}
+	return r.stepOf(ctx, n, layer == n.Layer)
+}
+
+// stepOf is step for a switch that is in the position of the state. failing is true if
+// the fault is there.
+func (r *Repairer) stepOf(ctx context.Context, n *Note, failing bool) (again bool) {
+	late := !time.Now().Before(r.deadline)
+	switch r.state {
+	case resumed:
+		r.state = turned
+		r.await(ctx, n.Layer, true)
+		return true
 	case turned:
 		switch {
-		case layer != n.Layer: // promise: switch-that-helps-is-kept
+		case !failing: // promise: switch-that-helps-is-kept
 			r.state, r.deadline = kept, time.Now().Add(r.trial)
 			log.Warningf("fault of an offload is ended by a switch layer=%s command=%q", n.Layer, n.Off())
 		case late:
 			return r.turnBack(n)
 		}
 	case kept:
-		switch {
-		case layer == n.Layer && r.isOn(n.Switch): // the device was made anew
-			return r.turn(ctx, n)
-		case late:
+		if late {
 			r.beginTrial(ctx, n)
-			return true
+			return r.state == onTrial
 		}
 	case onTrial:
 		switch {
-		case layer == n.Layer:
+		case failing:
 			r.trial = min(2*r.trial, maxTrial)
-			r.turn(ctx, n)
-			return true
+			return r.turn(ctx, n)
 		case late: // promise: switch-is-turned-back
 			log.Infof("fault of an offload is gone, the switch is on again layer=%s command=%q", n.Layer, n.On())
 			r.forget()
+		}
+	}
+	return false
+}
+
+// answered reports whether the results of a peer are known.
+func (r *Repairer) answered() bool {
+	for _, result := range r.config.Prober.Results() {
+		if result.Known {
+			return true
 		}
 	}
 	return false
@@ -177,7 +217,8 @@ func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
 }
 
 // commonFault returns the layer of a fault that at least half of the peers of a family
-// share, one of these, and their number; 0 if there is no such fault.
+// share, one of these, and their number; 0 if there is no such fault. Suspects count for
+// neither side.
 func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (worst offloadprobe.Layer, peer netip.Prefix, n int) {
 	count := make(map[offloadprobe.Layer]int)
 	with := make(map[offloadprobe.Layer]netip.Prefix)
@@ -186,7 +227,7 @@ func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (w
 		if inet.Of(subnet.Addr()) != f { // promise: families-have-faults-apart
 			continue
 		}
-		if result.Known {
+		if result.Known && !result.Suspect { // promise: suspects-are-not-healthy
 			known++
 		}
 		l := result.Tx.Layer
@@ -236,7 +277,7 @@ func (r *Repairer) try(ctx context.Context, layer offloadprobe.Layer, peer netip
 func (r *Repairer) turn(ctx context.Context, n *Note) (again bool) {
 	err := n.write(r.path)
 	if err == nil {
-		r.setNote(n)
+		r.note = n
 		err = r.config.Features.Switch(n.Device, n.Feature, false)
 	}
 	if err != nil {
@@ -247,17 +288,17 @@ func (r *Repairer) turn(ctx context.Context, n *Note) (again bool) {
 	}
 	log.Warningf("turn off a switch because of a fault of an offload layer=%s command=%q", n.Layer, n.Off())
 	r.state = turned
+	r.show(n)
 	r.await(ctx, n.Layer, false)
 	return true
 }
 
 // turnBack turns a switch on that did not help. If that fails, the note remains and the
-// next step repeats it, unless the device is gone.
+// next step repeats it, unless the switch is on or gone all the same.
 func (r *Repairer) turnBack(n *Note) (back bool) {
 	if err := r.config.Features.Switch(n.Device, n.Feature, true); err != nil {
 		ratelog.Warningf("turn a switch back that did not end the fault layer=%s command=%q: %v", n.Layer, n.On(), err)
-		features, err := r.config.Features.Switchable(n.Device)
-		if on, has := features[n.Feature]; err == nil && has && !on {
+		if p, err := positionOf(r.config.Features, n.Switch); err != nil || p == off {
 			return false
 		}
 	} else {
@@ -275,7 +316,13 @@ func (r *Repairer) beginTrial(ctx context.Context, n *Note) {
 		r.deadline = time.Now().Add(r.trial)
 		return
 	}
+	r.tryOn(ctx, n)
+}
+
+// tryOn finds out whether the fault is there with the switch on.
+func (r *Repairer) tryOn(ctx context.Context, n *Note) {
 	r.state = onTrial
+	r.show(nil)
 	r.await(ctx, n.Layer, true)
 }
 
@@ -283,29 +330,25 @@ func (r *Repairer) beginTrial(ctx context.Context, n *Note) {
 // it.
 func (r *Repairer) await(ctx context.Context, l offloadprobe.Layer, all bool) {
 	if AtReceiver(l) {
-		r.deadline = time.Now().Add(verdictIntervals * r.config.Interval)
+		r.deadline = time.Now().Add(verdictRounds * r.config.Prober.Round())
 		return
 	}
 	r.config.Prober.Recheck(ctx, all)
 	r.deadline = time.Now()
 }
 
-func (r *Repairer) isOn(s Switch) bool {
-	on, err := r.config.Features.Switchable(s.Device)
-	return err == nil && on[s.Feature]
-}
-
 // forget ends the state of a switch that is on.
 func (r *Repairer) forget() {
-	r.state = idle
-	r.setNote(nil)
+	r.state, r.note = idle, nil
+	r.show(nil)
 	if err := removeNote(r.path); err != nil {
 		ratelog.Warningf("%v", err)
 	}
 }
 
-func (r *Repairer) setNote(n *Note) {
+// show makes Turned return a note.
+func (r *Repairer) show(n *Note) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.note = n
+	r.off = n
 }

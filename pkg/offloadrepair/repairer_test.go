@@ -1,8 +1,10 @@
 package offloadrepair
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,8 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
 )
 
@@ -36,6 +38,9 @@ type host struct {
 	faulty  int // peers that have the fault
 	results map[netip.Prefix]offloadprobe.Result
 	turns   []string
+	round   time.Duration // Round, if not 0
+	lag     time.Duration // of the results after a switch of the receiver
+	turnAt  time.Time     // the last turn
 }
 
 func newHost(layer offloadprobe.Layer, ends ...Switch) *host {
@@ -61,7 +66,7 @@ func (h *host) Switchable(device string) (map[string]bool, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, errors.New("no such device")
+		return nil, fmt.Errorf("read offloads of %s: %w", device, unix.ENODEV)
 	}
 	return found, nil
 }
@@ -82,8 +87,14 @@ func (h *host) Switch(device, feature string, on bool) error {
 	if on {
 		command = s.On()
 	}
-	h.turns = append(h.turns, command)
+	h.turns, h.turnAt = append(h.turns, command), time.Now()
 	return nil
+}
+
+func (h *host) Round() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return cmp.Or(h.round, interval)
 }
 
 func (h *host) Results() map[netip.Prefix]offloadprobe.Result {
@@ -103,6 +114,9 @@ func (h *host) Recheck(context.Context, bool) {
 func (h *host) probe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if AtReceiver(h.layer) && time.Since(h.turnAt) < h.lag {
+		return
+	}
 	h.results = make(map[netip.Prefix]offloadprobe.Result)
 	ended := slices.ContainsFunc(h.ends, func(s Switch) bool { return !h.on[s] })
 	for i := range h.peers {
@@ -128,16 +142,25 @@ func (h *host) set(change func(*host)) {
 // run runs a Repairer of h for a time.
 func (h *host) run(t *testing.T, dir string, d time.Duration) *Repairer {
 	t.Helper()
+	return h.runWith(t, dir, d, func(time.Duration) {})
+}
+
+// runWith is run with a function that is called in each interval.
+func (h *host) runWith(t *testing.T, dir string, d time.Duration, each func(passed time.Duration)) *Repairer {
+	t.Helper()
 	r := New(Config{
 		Prober: h, Features: h, StateDir: dir, Interval: interval,
-		Devices: func(netip.Prefix) (Devices, error) { return Devices{"flannel.1", true, "eth0", inet.IPv4}, nil },
+		Devices: func(netip.Prefix) (Devices, error) {
+			return Devices{Tunnel: "flannel.1", Encapsulated: ByKernel, Uplink: "eth0"}, nil
+		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- r.Run(ctx) }()
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for passed := time.Duration(0); passed < d; passed += interval {
 		<-time.After(interval)
 		h.probe()
+		each(passed)
 	}
 	cancel()
 	if err := <-ran; err != nil {
@@ -265,67 +288,18 @@ func TestTrial(t *testing.T) {
 	}
 }
 
-// A device that was made anew has all features on. The switch is turned again.
-func TestDeviceMadeAnew(t *testing.T) {
+// The results of a switch of the receiver come with the round of the probes, which takes
+// long with many peers.
+func TestRepairAtReceiverOfManyPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(offloadprobe.Checksum, tunnelChecksum)
-		dir := t.TempDir()
-		h.run(t, dir, 10*time.Minute)
-		h.set(func(h *host) { h.on[tunnelChecksum] = true })
-		h.run(t, dir, 10*time.Minute)
-		h.turned(t, tunnelChecksum.Off(), tunnelChecksum.Off())
+		h := newHost(offloadprobe.ReceiveMerging, tunnelGRO)
+		h.set(func(h *host) { h.round, h.lag = 10*interval, 15*interval })
+		r := h.run(t, t.TempDir(), 50*time.Minute)
+		h.turned(t, tunnelGRO.Off())
+		if n := r.Turned(); n == nil || n.Switch != tunnelGRO {
+			t.Errorf("the switch that is off is %+v", n)
+		}
 	})
-}
-
-// A run without -offload-repair turns the switch on again. A note of an earlier boot
-// is none.
-func TestRestore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHost(offloadprobe.Checksum, tunnelChecksum)
-		dir := t.TempDir()
-		h.run(t, dir, 10*time.Minute)
-		h.turned(t, tunnelChecksum.Off())
-		n, err := readNote(NotePath(dir))
-		if err != nil || n == nil {
-			t.Fatalf("note %+v, %v", n, err)
-		}
-		restored, err := Restore(h, dir)
-		if err != nil || restored == nil || restored.Switch != tunnelChecksum {
-			t.Errorf("restored %+v, %v", restored, err)
-		}
-		h.turned(t, tunnelChecksum.On())
-		n.Boot = "another"
-		if err := n.write(NotePath(dir)); err != nil {
-			t.Fatal(err)
-		}
-		if restored, err = Restore(h, dir); err != nil || restored != nil {
-			t.Errorf("restored %+v, %v", restored, err)
-		}
-		h.turned(t)
-	})
-}
-
-func TestCandidates(t *testing.T) {
-	h := newHost("")
-	for _, tt := range []struct {
-		layer   offloadprobe.Layer
-		devices Devices
-		want    []Switch
-	}{
-		{offloadprobe.Segmentation, Devices{"flannel.1", true, "eth0", inet.IPv4}, []Switch{segmentation, tunnelChecksum, uplinkChecksum}},
-		{offloadprobe.Segmentation, Devices{Encapsulated: true, Uplink: "eth0"}, []Switch{segmentation, uplinkChecksum}},
-		{offloadprobe.Segmentation, Devices{Uplink: "eth0"}, []Switch{uplinkChecksum}},
-		{offloadprobe.TCPSegmentation, Devices{Uplink: "eth0"}, []Switch{{"eth0", "tx-tcp-segmentation"}}},
-		{offloadprobe.ReceiveMerging, Devices{"flannel.1", true, "eth0", inet.IPv4}, []Switch{tunnelGRO, uplinkGRO}},
-		{offloadprobe.PathMTU, Devices{"flannel.1", true, "eth0", inet.IPv4}, nil},
-	} {
-		if got, err := Candidates(h, tt.layer, tt.devices); err != nil || !slices.Equal(got, tt.want) {
-			t.Errorf("%s with %+v: %v, %v; want %v", tt.layer, tt.devices, got, err, tt.want)
-		}
-	}
-	if _, err := Candidates(h, offloadprobe.Checksum, Devices{Tunnel: "gone", Uplink: "eth0"}); err == nil {
-		t.Error("no error for a device that is gone")
-	}
 }
 
 // A fault of all peers of one family is one to repair, however many peers the other
@@ -346,19 +320,15 @@ func TestProblemOfOneFamily(t *testing.T) {
 	}
 }
 
-// The features of packets of TCP over IPv6 have names of their own.
-func TestCandidatesOfIPv6(t *testing.T) {
-	h := newHost("")
-	for _, feature := range []string{"tx-tcp6-segmentation", "tx-checksum-ipv6", "tx-checksum-ipv4"} {
-		h.on[Switch{"eth0", feature}] = true
+// Peers whose check has failed, and that wait for a diagnosis, are not healthy ones.
+func TestProblemWithSuspects(t *testing.T) {
+	h := newHost(offloadprobe.Checksum)
+	h.set(func(h *host) { h.peers, h.faulty = 50, 4 })
+	for subnet, result := range h.results {
+		result.Suspect = result.Tx.Layer == ""
+		h.results[subnet] = result
 	}
-	for l, want := range map[offloadprobe.Layer][]Switch{
-		offloadprobe.TCPSegmentation: {{"eth0", "tx-tcp6-segmentation"}},
-		offloadprobe.Checksum:        {{"eth0", "tx-checksum-ip-generic"}, {"eth0", "tx-checksum-ipv6"}},
-	} {
-		got, err := Candidates(h, l, Devices{Uplink: "eth0", Family: inet.IPv6})
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %v, %v, want %v", l, got, err, want)
-		}
+	if l, _ := New(Config{Prober: h}).problem(); l != offloadprobe.Checksum {
+		t.Errorf("layer %q", l)
 	}
 }

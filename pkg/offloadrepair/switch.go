@@ -1,8 +1,11 @@
 package offloadrepair
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadprobe"
@@ -10,7 +13,8 @@ import (
 
 // Features are the offload features of devices (netdev.Features).
 type Features interface {
-	// Switchable returns the features of a device that can be changed; true is on.
+	// Switchable returns the features of a device that can be changed; true is on. The
+	// error is ENODEV if there is no such device.
 	Switchable(device string) (map[string]bool, error)
 	// Switch turns a feature on or off.
 	Switch(device, feature string, on bool) error
@@ -21,13 +25,28 @@ type Devices struct {
 	// Tunnel is the kernel's tunnel device; empty if there is none, or if the path passes
 	// its features by.
 	Tunnel string
-	// Encapsulated packets leave by the uplink.
-	Encapsulated bool
+	// Encapsulated is how packets are on the uplink. Checksummed datagrams of the kernel
+	// have a checksum of their own.
+	Encapsulated Encapsulation
+	Checksummed  bool
 	// Uplink is the interface to the other hosts.
 	Uplink string
 	// Family is that of the containers' packets.
 	Family inet.Family
 }
+
+// Encapsulation is how a path carries the containers' packets.
+type Encapsulation int
+
+const (
+	// Bare packets have no other header.
+	Bare Encapsulation = iota
+	// ByKernel: the kernel encapsulates packets. The uplink segments those inside.
+	ByKernel
+	// ByProcess: this process sends packets in datagrams of its own, several in one
+	// super-packet.
+	ByProcess
+)
 
 // Switch is a feature of a device.
 type Switch struct {
@@ -41,20 +60,57 @@ func (s Switch) Off() string { return fmt.Sprintf("ethtool -K %s %s off", s.Devi
 // On returns the command that turns the switch on.
 func (s Switch) On() string { return fmt.Sprintf("ethtool -K %s %s on", s.Device, s.Feature) }
 
-// feature is a feature of one of the two devices. encapsulated: it applies to packets
-// that a tunnel has encapsulated. name6 is its name for IPv6 where the families have
-// features of their own.
-type feature struct {
-	name, name6          string
-	tunnel, encapsulated bool
+// position is that of a switch.
+type position int
+
+const (
+	gone position = iota // the device has no such switch
+	off
+	on
+)
+
+func positionOf(f Features, s Switch) (position, error) {
+	states, err := f.Switchable(s.Device)
+	if errors.Is(err, unix.ENODEV) {
+		return gone, nil
+	}
+	if err != nil {
+		return gone, err
+	}
+	switch active, has := states[s.Feature]; {
+	case !has:
+		return gone, nil
+	case active:
+		return on, nil
+	}
+	return off, nil
 }
 
-func (f feature) of(family inet.Family) string {
-	if family == inet.IPv6 && f.name6 != "" {
+// feature is a feature of one of the two devices. only, if not Bare, is the
+// encapsulation that it applies to. name6 is its name for IPv6 where the families have
+// features of their own, and nameSum that for checksummed datagrams.
+type feature struct {
+	name, name6, nameSum string
+	tunnel               bool
+	only                 Encapsulation
+}
+
+func (f feature) of(d Devices) string {
+	switch {
+	case d.Family == inet.IPv6 && f.name6 != "":
 		return f.name6
+	case d.Checksummed && f.nameSum != "":
+		return f.nameSum
 	}
 	return f.name
 }
+
+// tunnelSegmentation is the feature that segments super-packets in the datagrams of a
+// path, and otherSegmentation that for datagrams of the other kind.
+var (
+	tunnelSegmentation = feature{name: "tx-udp_tnl-segmentation", nameSum: "tx-udp_tnl-csum-segmentation", only: ByKernel}
+	otherSegmentation  = feature{name: "tx-udp_tnl-csum-segmentation", nameSum: "tx-udp_tnl-segmentation", only: ByKernel}
+)
 
 // features has those that may end a fault, in the order to try. The first ones cost
 // other traffic of the host least. A device without checksum offload gets no
@@ -66,21 +122,19 @@ var features = map[offloadprobe.Layer][]feature{
 		{name: "tx-checksum-ipv4", name6: "tx-checksum-ipv6"},
 	},
 	offloadprobe.Segmentation: {
-		{name: "tx-udp_tnl-segmentation", encapsulated: true},
-		{name: "tx-udp_tnl-csum-segmentation", encapsulated: true},
+		tunnelSegmentation, otherSegmentation,
+		{name: "tx-udp-segmentation", only: ByProcess},
 		{name: "tx-checksum-ip-generic", tunnel: true},
 		{name: "tx-checksum-ip-generic"},
 		{name: "tx-checksum-ipv4", name6: "tx-checksum-ipv6"},
 	},
 	offloadprobe.TCPSegmentation: {
-		{name: "tx-udp_tnl-segmentation", encapsulated: true},
-		{name: "tx-udp_tnl-csum-segmentation", encapsulated: true},
+		tunnelSegmentation, otherSegmentation,
 		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation"},
 		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation", tunnel: true},
 	},
 	offloadprobe.UDPSegmentation: {
-		{name: "tx-udp_tnl-segmentation", encapsulated: true},
-		{name: "tx-udp_tnl-csum-segmentation", encapsulated: true},
+		tunnelSegmentation, otherSegmentation,
 		{name: "tx-udp-segmentation"},
 		{name: "tx-udp-segmentation", tunnel: true},
 	},
@@ -118,8 +172,8 @@ func Candidates(f Features, l offloadprobe.Layer, d Devices) ([]Switch, error) {
 		if candidate.tunnel {
 			device = d.Tunnel
 		}
-		s := Switch{device, candidate.of(d.Family)}
-		if on[device][s.Feature] && (d.Encapsulated || !candidate.encapsulated) && !slices.Contains(all, s) {
+		s := Switch{device, candidate.of(d)}
+		if on[device][s.Feature] && (candidate.only == Bare || candidate.only == d.Encapsulated) && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}
