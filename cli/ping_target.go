@@ -81,7 +81,7 @@ func (r *resolver) membership(ctx context.Context) (membership, error) {
 	}
 	env, failed := subnetfile.Read(*r.subnetFile)
 	if failed != nil {
-		return membership{}, errors.Join(errors.New("this host has no subnet: is the daemon running?"), err, failed)
+		return membership{}, errors.Join(errors.New("this host has no subnet"), err, failed)
 	}
 	return membership{lease: subnet.Lease{Subnet: env.Subnet, IPv6Subnet: env.IPv6Subnet}, mtu: env.MTU}, nil
 }

@@ -6,6 +6,7 @@ package atomicfile
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -31,6 +32,9 @@ func Copy(from, path string) error {
 	info, err := source.Stat()
 	if err != nil {
 		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("copy %s: it is no regular file", from)
 	}
 	return write(path, source, info.Mode().Perm(), (*renameio.PendingFile).CloseAtomicallyReplace)
 }

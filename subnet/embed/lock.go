@@ -3,6 +3,7 @@ package embed
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -13,10 +14,10 @@ import (
 // waits for the lock without a limit and without a log line.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make etcd's data directory: %w", err)
+		return nil, fmt.Errorf("make etcd's data directory: %w", withRemedy(err))
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make etcd's data directory private: %w", err)
+		return nil, fmt.Errorf("make etcd's data directory private: %w", withRemedy(err))
 	}
 	lock, err := tryLock(dir)
 	if err != nil {
@@ -32,6 +33,14 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, err
 	}
 	return lock, nil
+}
+
+// withRemedy adds to err what a user can do who may not write there.
+func withRemedy(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run flannel as root, or name a folder of your own (-state-dir)", err)
+	}
+	return err
 }
 
 func tryLock(path string) (*os.File, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -190,6 +191,18 @@ func TestDirInUse(t *testing.T) {
 	third := run(t, c)
 	if err := <-third.ended; err == nil || !strings.Contains(err.Error(), "is in use by another process") {
 		t.Errorf("Run on another's database: %v", err)
+	}
+}
+
+// A user who forgets sudo learns what to do; another error stays as it is.
+func TestRemedy(t *testing.T) {
+	for cause, want := range map[error]string{
+		unix.EACCES: "mkdir x: permission denied; run flannel as root, or name a folder of your own (-state-dir)",
+		unix.ENOSPC: "mkdir x: no space left on device",
+	} {
+		if got := withRemedy(&fs.PathError{Op: "mkdir", Path: "x", Err: cause}).Error(); got != want {
+			t.Errorf("the error is %q, want %q", got, want)
+		}
 	}
 }
 
