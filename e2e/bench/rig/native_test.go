@@ -1,0 +1,47 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/coreos/flannel/pkg/inet"
+)
+
+// FOU and bareudp have one format: a host with either understands a host with the other.
+// Where the kernel lacks a module, the subject is left out with that reason.
+func TestNativeTunnels(t *testing.T) {
+	r := newRig(t)
+	mixed := Subject{Name: "fou-bareudp", open: func(_ context.Context, p *Pair) (transport, error) {
+		f := p.setting.Inside
+		err := errors.Join(addFOU(p.hosts[0], f, 0, p.setting.Routes), addBareUDP(p.hosts[1], f, 1, p.setting.Routes))
+		return static(byHandEnvs(f, linkMTU-udpOverhead(f))), err
+	}}
+	for _, f := range inet.Families {
+		for _, s := range []Subject{subject(t, "fou"), subject(t, "bareudp"), mixed} {
+			t.Run(s.Name+" "+f.String(), func(t *testing.T) {
+				in := usual(3)
+				in.Inside = f
+				p, err := r.Pair(t.Context(), s, in)
+				if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+					if !strings.Contains(refused.Reason, "module") {
+						t.Errorf("left out: %s; want the module", refused.Reason)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, b := up(t, p)
+				sent := bytesOf(t, p.hosts[0], linkName)
+				if out, err := a.Command(t.Context(), "ping", "-c1", "-s1000", "-I", a.Addr.String(), b.Addr.String()).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				if got := bytesOf(t, p.hosts[0], linkName) - sent; got < 1000 {
+					t.Errorf("%d bytes crossed the link, want 1000 at least", got)
+				}
+			})
+		}
+	}
+}
