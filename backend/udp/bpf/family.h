@@ -112,6 +112,28 @@ static __always_inline int is_from(const struct frame *h, const struct peer *p, 
 	return o == 6 ? same6(h->outer6.saddr.s6_addr32, p->addr6) : h->outer4.saddr == p->addr;
 }
 
+/* The length of decap_xdp's metadata, which has a source of the datagram's family. */
+static __always_inline int meta_len(const int o)
+{
+	return __builtin_offsetof(struct xdp_meta, source) + (o == 6 ? sizeof(struct in6_addr) : sizeof(__be32));
+}
+
+static __always_inline void note_source(struct xdp_meta *m, const struct frame *h, const int o)
+{
+	if (o == 6)
+		__builtin_memcpy(m->source, &h->outer6.saddr, sizeof(m->source));
+	else
+		m->source[0] = h->outer4.saddr;
+}
+
+static __always_inline void restore_source(struct frame *h, const struct xdp_meta *m, const int o)
+{
+	if (o == 6)
+		__builtin_memcpy(&h->outer6.saddr, m->source, sizeof(m->source));
+	else
+		h->outer4.saddr = m->source[0];
+}
+
 /* The datagram's source as a key of hosts. */
 static __always_inline struct host host_of(const struct frame *h, const int o)
 {

@@ -20,24 +20,14 @@ func fit(spec *ebpf.CollectionSpec, old bool) error {
 	if !routes {
 		return fmt.Errorf("needs Linux 5.10 or newer for bpf_redirect_neigh: %w", ebpf.ErrNotSupported)
 	}
-	checkMTU, err := has(ebpf.SchedCLS, asm.FnCheckMtu)
-	if err != nil {
-		return err
-	}
 	frags, err := has(ebpf.XDP, asm.FnXdpGetBuffLen)
 	if err != nil {
 		return err
 	}
-	if old {
-		checkMTU, frags = false, false
-	}
-	if !frags {
+	if frags = frags && !old; !frags {
 		spec.Programs[flannelProgDecapXdp].Flags &^= unix.BPF_F_XDP_HAS_FRAGS
 	}
-	return errors.Join(
-		spec.Variables[flannelVarCheckMtu].Set(checkMTU),
-		spec.Variables[flannelVarFrags].Set(frags),
-	)
+	return spec.Variables[flannelVarFrags].Set(frags)
 }
 
 // UnwrapsMixed reports whether bpf_skb_adjust_room takes BPF_F_ADJ_ROOM_DECAP_L3_*, by

@@ -392,12 +392,6 @@ static __always_inline int whole_packet(const struct frame *h, __u32 size, const
 	       begins_packet(&h->ip, f) && (f == o || mixed);
 }
 
-/* A device drops redirected packets above its MTU. */
-static __always_inline int fits_device(void *ctx, __u32 size)
-{
-	return check_mtu ? !bpf_check_mtu(ctx, device, &size, 0, 0) : size <= mtu;
-}
-
 /* Returns true if this host's own routes to the peer name the interface. */
 static __always_inline int arrives_by(const struct peer *p, __u32 ifindex, const int o)
 {
@@ -419,13 +413,9 @@ static __always_inline int incomplete(void)
 	return m && m->incomplete;
 }
 
-/*
- * Returns the sender of a whole datagram, or NULL and the reason of the refusal.
- * A router's congestion mark is merged into the inner header.
- */
-static __always_inline struct peer *admit(struct frame *h, enum reason *why, const int f, const int o)
+/* Returns the peer whose subnet has the packet and whose host sent the datagram, or NULL and the reason. */
+static __always_inline struct peer *sender_of(const struct frame *h, enum reason *why, const int f, const int o)
 {
-	__u8 tos = tos_of(&h->ip, f), mark = outer_tos(h, o) & ECN_MASK;
 	struct peer *p = find_source(&h->ip, f);
 
 	if (!p || !is_from(h, p, o)) {
@@ -434,17 +424,48 @@ static __always_inline struct peer *admit(struct frame *h, enum reason *why, con
 		*why = bpf_map_lookup_elem(&hosts, &host) ? INNER_SOURCE_MISMATCH : UNKNOWN_OUTER_SOURCE;
 		return NULL;
 	}
+	return p;
+}
+
+/*
+ * Merges a router's congestion mark into the inner header. Returns false if the mark
+ * would be lost. RFC 6040, figure 4: it must reach an ECN-capable end.
+ */
+static __always_inline int merge_mark(struct frame *h, const int f, const int o)
+{
+	__u8 tos = tos_of(&h->ip, f), mark = outer_tos(h, o) & ECN_MASK;
+
+	if (mark == CE && !(tos & ECN_MASK))
+		return 0;
+	if (mark == CE || (mark == ECT_1 && (tos & ECN_MASK) == ECT_0))
+		set_tos(&h->ip, (tos & ~ECN_MASK) | mark, f);
+	return 1;
+}
+
+/* Returns the sender of a whole datagram and merges its mark, or returns NULL and the reason of the refusal. */
+static __always_inline struct peer *admit(struct frame *h, enum reason *why, const int f, const int o)
+{
+	struct peer *p = sender_of(h, why, f, o);
+
+	if (!p)
+		return NULL;
 	*why = INNER_DESTINATION_MISMATCH;
 	if (!for_subnet(&h->ip, f))
 		return NULL;
-
-	/* RFC 6040, figure 4: a router's mark must reach an ECN-capable end. */
 	*why = CONGESTION_MARK_LOST;
-	if (mark == CE && !(tos & ECN_MASK))
-		return NULL;
-	if (mark == CE || (mark == ECT_1 && (tos & ECN_MASK) == ECT_0))
-		set_tos(&h->ip, (tos & ~ECN_MASK) | mark, f);
-	return p;
+	return merge_mark(h, f, o) ? p : NULL;
+}
+
+/*
+ * Returns true for a frame that decap_xdp may unwrap. decap looks up the sender, once
+ * for all that GRO has joined. But it cannot give an unwrapped packet to the socket.
+ */
+static __always_inline int may_unwrap(struct frame *h, __u32 size, const int f, const int o)
+{
+	enum reason why;
+
+	return whole_packet(h, size, f, o) && length_of(&h->ip, f) <= mtu && for_subnet(&h->ip, f) &&
+	       (!incomplete() || sender_of(h, &why, f, o)) && merge_mark(h, f, o);
 }
 
 /* Removes the outer headers of a frame, or leaves them. h is in the frame. */
@@ -452,21 +473,22 @@ static __always_inline int unwrap_frame(struct xdp_md *ctx, struct ethhdr *eth, 
 					const int f, const int o)
 {
 	struct addresses addresses = *(struct addresses *)eth;
-	struct xdp_meta *m;
-	enum reason why;
+	struct xdp_meta meta = {.magic = MAGIC(o), .device = device}, *m;
 
-	if (!whole_packet(h, size, f, o) || !fits_device(ctx, length_of(&h->ip, f)) || !admit(h, &why, f, o) ||
-	    bpf_xdp_adjust_head(ctx, overhead(o)))
+	if (!may_unwrap(h, size, f, o))
 		return XDP_PASS;
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*m))) {
+	note_source(&meta, h, o);
+	if (bpf_xdp_adjust_head(ctx, overhead(o)))
+		return XDP_PASS;
+	if (bpf_xdp_adjust_meta(ctx, -meta_len(o))) {
 		bpf_xdp_adjust_head(ctx, -overhead(o));
 		return XDP_PASS;
 	}
 	m = (void *)(long)ctx->data_meta;
 	eth = (void *)(long)ctx->data;
-	if ((void *)(m + 1) > (void *)eth || (void *)(eth + 1) > (void *)(long)ctx->data_end)
+	if ((void *)m + meta_len(o) > (void *)eth || (void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
-	*m = (struct xdp_meta){.magic = MAGIC(o), .device = device};
+	__builtin_memcpy(m, &meta, meta_len(o));
 	*(struct addresses *)eth = addresses;
 	eth->h_proto = ethertype(f);
 	return XDP_PASS;
@@ -490,8 +512,9 @@ static __always_inline int unwrap_frame_of(struct xdp_md *ctx, struct ethhdr *et
 
 /*
  * GRO joins TCP segments, but not within our datagrams. So decap_xdp decapsulates
- * before GRO and adds metadata for decap. Only decap knows the frame's final
- * destination, so it alone counts and refuses.
+ * before GRO and adds metadata for decap. GRO does not join packets with different
+ * metadata. Only decap knows the frame's final destination, so it alone counts and
+ * refuses.
  */
 SEC("xdp.frags")
 int decap_xdp(struct xdp_md *ctx)
@@ -519,10 +542,8 @@ static __always_inline int refuse(enum reason why)
 /* Passes an unwrapped packet to the TUN device. */
 static __always_inline int deliver(struct __sk_buff *skb, __u32 off, struct peer *p, const struct wire *w)
 {
-	if (p) {
-		p->rx_packets += w->packets;
-		p->rx_bytes += w->bytes;
-	}
+	p->rx_packets += w->packets;
+	p->rx_bytes += w->bytes;
 	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
 	/* The fast path delivers the packet, or redirects it as below. */
 	if (off)
@@ -530,20 +551,34 @@ static __always_inline int deliver(struct __sk_buff *skb, __u32 off, struct peer
 	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
-/* Delivers a packet that decap_xdp has unwrapped. */
-static __always_inline int pass_unwrapped(struct __sk_buff *skb, __u32 off, int outer, const int f)
+/*
+ * Delivers a packet that decap_xdp has unwrapped. decap_xdp of an earlier release looks
+ * up the sender itself, and notes no source of the datagram.
+ */
+static __always_inline int pass_unwrapped(struct __sk_buff *skb, __u32 off, const struct xdp_meta *m, const int f, const int o)
 {
-	union header ip;
+	int sourced = (void *)m + meta_len(o) <= (void *)(long)skb->data;
+	enum reason why = UNKNOWN_OUTER_SOURCE;
+	struct frame h;
 	struct peer *p;
 	struct wire w;
 
-	if (bpf_skb_load_bytes(skb, off, &ip, header_len(f)) < 0)
+	if (sourced)
+		restore_source(&h, m, o);
+	if (bpf_skb_load_bytes(skb, off, &h.ip, header_len(f)) < 0)
 		return NEXT;
-	p = find_source(&ip, f);
-	measure_wire(skb, off, &ip, &w, f);
-	if (p && !arrives_by(p, skb->ifindex, outer))
+	p = sourced ? sender_of(&h, &why, f, o) : find_source(&h.ip, f);
+	if (!p)
+		return refuse(why);
+	if (!arrives_by(p, skb->ifindex, o))
 		return refuse(WRONG_INTERFACE);
+	measure_wire(skb, off, &h.ip, &w, f);
 	return deliver(skb, off, p, &w);
+}
+
+static __always_inline int pass_unwrapped_of(struct __sk_buff *skb, __u32 off, const struct xdp_meta *m, const int o)
+{
+	return skb->protocol == bpf_htons(ETH_P_IPV6) ? pass_unwrapped(skb, off, m, 6, o) : pass_unwrapped(skb, off, m, 4, o);
 }
 
 static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame *h, const int f, const int o)
@@ -554,7 +589,7 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame
 	struct peer *p;
 	struct wire w;
 
-	if (!whole_packet(h, skb->len - off, f, o) || (!skb->gso_size && !fits_device(skb, length_of(&h->ip, f))) ||
+	if (!whole_packet(h, skb->len - off, f, o) || (!skb->gso_size && length_of(&h->ip, f) > mtu) ||
 	    measure_wire(skb, off + overhead(o), &h->ip, &w, f))
 		return NEXT;
 	p = admit(h, &why, f, o);
@@ -594,7 +629,6 @@ static __always_inline int unwrap_datagram(struct __sk_buff *skb, __u32 off, con
 static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 {
 	struct xdp_meta *m = (void *)(long)skb->data_meta;
-	int outer;
 
 	/*
 	 * decap_xdp sees neither a VLAN tag that the device removed nor the device's
@@ -602,11 +636,11 @@ static __always_inline int decap(struct __sk_buff *skb, __u32 off)
 	 */
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_tci & VID)
 		return NEXT;
-	if ((void *)(m + 1) <= (void *)(long)skb->data && m->device == device &&
-	    (m->magic == MAGIC(4) || m->magic == MAGIC(6))) {
-		outer = m->magic == MAGIC(4) ? 4 : 6;
-		return skb->protocol == bpf_htons(ETH_P_IPV6) ? pass_unwrapped(skb, off, outer, 6)
-							      : pass_unwrapped(skb, off, outer, 4);
+	if ((void *)m->source <= (void *)(long)skb->data && m->device == device) {
+		if (m->magic == MAGIC(4))
+			return pass_unwrapped_of(skb, off, m, 4);
+		if (m->magic == MAGIC(6))
+			return pass_unwrapped_of(skb, off, m, 6);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		return unwrap_datagram(skb, off, 4);

@@ -69,6 +69,7 @@ struct addresses {
 /* Metadata before a packet that decap_xdp decapsulated. */
 struct xdp_meta {
 	__u32 magic, device;
+	__be32 source[4]; /* of the datagram; of IPv4 the first */
 };
 
 /* By the datagram's family: "fln1" and "fln6". */
@@ -82,7 +83,6 @@ volatile const __be16 port;	       /* every host's UDP port */
 volatile const __be32 subnet, mask;    /* our lease */
 volatile const __be32 subnet6[4], mask6[4];
 volatile const __u32 mtu;	       /* of the TUN, in bytes */
-volatile const __u8 check_mtu;	       /* the kernel has bpf_check_mtu (Linux 5.12) */
 volatile const __u8 frags;	       /* XDP's frames may have several buffers (Linux 5.18) */
 volatile const __u8 mixed;	       /* the kernel has BPF_F_ADJ_ROOM_DECAP_L3_* (Linux 6.3) */
 

@@ -116,7 +116,6 @@ const (
 	flannelProgEncap    = "encap"
 	flannelProgEncapL2  = "encap_l2"
 	flannelProgObserve  = "observe"
-	flannelVarCheckMtu  = "check_mtu"
 	flannelVarDevice    = "device"
 	flannelVarFrags     = "frags"
 	flannelVarLocal     = "local"
@@ -201,18 +200,17 @@ type flannelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flannelVariableSpecs struct {
-	CheckMtu *ebpf.VariableSpec `ebpf:"check_mtu"`
-	Device   *ebpf.VariableSpec `ebpf:"device"`
-	Frags    *ebpf.VariableSpec `ebpf:"frags"`
-	Local    *ebpf.VariableSpec `ebpf:"local"`
-	Local6   *ebpf.VariableSpec `ebpf:"local6"`
-	Mask     *ebpf.VariableSpec `ebpf:"mask"`
-	Mask6    *ebpf.VariableSpec `ebpf:"mask6"`
-	Mixed    *ebpf.VariableSpec `ebpf:"mixed"`
-	Mtu      *ebpf.VariableSpec `ebpf:"mtu"`
-	Port     *ebpf.VariableSpec `ebpf:"port"`
-	Subnet   *ebpf.VariableSpec `ebpf:"subnet"`
-	Subnet6  *ebpf.VariableSpec `ebpf:"subnet6"`
+	Device  *ebpf.VariableSpec `ebpf:"device"`
+	Frags   *ebpf.VariableSpec `ebpf:"frags"`
+	Local   *ebpf.VariableSpec `ebpf:"local"`
+	Local6  *ebpf.VariableSpec `ebpf:"local6"`
+	Mask    *ebpf.VariableSpec `ebpf:"mask"`
+	Mask6   *ebpf.VariableSpec `ebpf:"mask6"`
+	Mixed   *ebpf.VariableSpec `ebpf:"mixed"`
+	Mtu     *ebpf.VariableSpec `ebpf:"mtu"`
+	Port    *ebpf.VariableSpec `ebpf:"port"`
+	Subnet  *ebpf.VariableSpec `ebpf:"subnet"`
+	Subnet6 *ebpf.VariableSpec `ebpf:"subnet6"`
 }
 
 // flannelObjects contains all objects after they have been loaded into the kernel.
@@ -268,18 +266,17 @@ func (m *flannelMaps) Close() error {
 //
 // It can be passed to loadFlannelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flannelVariables struct {
-	CheckMtu *ebpf.Variable `ebpf:"check_mtu"`
-	Device   *ebpf.Variable `ebpf:"device"`
-	Frags    *ebpf.Variable `ebpf:"frags"`
-	Local    *ebpf.Variable `ebpf:"local"`
-	Local6   *ebpf.Variable `ebpf:"local6"`
-	Mask     *ebpf.Variable `ebpf:"mask"`
-	Mask6    *ebpf.Variable `ebpf:"mask6"`
-	Mixed    *ebpf.Variable `ebpf:"mixed"`
-	Mtu      *ebpf.Variable `ebpf:"mtu"`
-	Port     *ebpf.Variable `ebpf:"port"`
-	Subnet   *ebpf.Variable `ebpf:"subnet"`
-	Subnet6  *ebpf.Variable `ebpf:"subnet6"`
+	Device  *ebpf.Variable `ebpf:"device"`
+	Frags   *ebpf.Variable `ebpf:"frags"`
+	Local   *ebpf.Variable `ebpf:"local"`
+	Local6  *ebpf.Variable `ebpf:"local6"`
+	Mask    *ebpf.Variable `ebpf:"mask"`
+	Mask6   *ebpf.Variable `ebpf:"mask6"`
+	Mixed   *ebpf.Variable `ebpf:"mixed"`
+	Mtu     *ebpf.Variable `ebpf:"mtu"`
+	Port    *ebpf.Variable `ebpf:"port"`
+	Subnet  *ebpf.Variable `ebpf:"subnet"`
+	Subnet6 *ebpf.Variable `ebpf:"subnet6"`
 }
 
 // flannelPrograms contains all programs after they have been loaded into the kernel.

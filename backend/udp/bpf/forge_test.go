@@ -50,8 +50,9 @@ func testIncomplete(t *testing.T, f families) {
 	b.must(b.path.Apply(nil, []netip.Prefix{a.subnet}))
 	b.must(b.path.SetIncomplete(true))
 	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
-	if in, out := b.received.Load(), b.sent.Load(); in != 1 || out != 1 {
-		t.Errorf("user space received %d and sent %d packets of the missing peer, want 1 and 1", in, out)
+	// On a loaded machine ping sends again.
+	if in, out := b.received.Load(), b.sent.Load(); in < 1 || out < 1 {
+		t.Errorf("user space received %d and sent %d packets of the missing peer, want 1 at least", in, out)
 	}
 	run(t, c.Host, "ping", "-c", "1", "-w", "5", b.inner().String())
 	untouched(t, c)

@@ -141,7 +141,8 @@ func TestXDPIsTaken(t *testing.T) {
 	a.segmented(true)
 	c := a.config()
 	c.Port++
-	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: a.device}
+	c.Device = a.link("lo") // any other
+	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: c.Device}
 	second.load(c)
 	second.attachTo(netnstest.Uplink)
 	if why := second.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
