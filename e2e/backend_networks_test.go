@@ -26,17 +26,18 @@ func (s *second) on(first *node) *node {
 // Two networks on one host: neither touches the other's device, routes or file.
 func TestTwoNetworks(t *testing.T) {
 	for _, test := range []struct {
-		name, backend string
+		name, first, backend string
 		// strict: packets of the other network are refused by their source.
 		strict bool
 	}{
-		{"vxlan", `{"Type": "vxlan", "VNI": 2}`, false},
-		{"udp", `{"Type": "udp", "Port": 8290}`, true},
-		{"wireguard", `{"Type": "wireguard"}`, true},
+		{"vxlan", `{"Type": "vxlan"}`, `{"Type": "vxlan", "VNI": 2}`, false},
+		{"udp", `{"Type": "vxlan"}`, `{"Type": "udp", "Port": 8290}`, true},
+		{"udp beside udp", `{"Type": "udp"}`, `{"Type": "udp", "Port": 8290}`, true},
+		{"wireguard", `{"Type": "vxlan"}`, `{"Type": "wireguard"}`, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t, "3")
-			c.use(`{"Type": "vxlan"}`)
+			c.use(test.first)
 			a, b := c.node("a"), c.node("b")
 			c.joinPair(a, b)
 			other := newSecond(c, "second", `{"Network": "10.6.0.0/16", "Backend": `+test.backend+`}`)

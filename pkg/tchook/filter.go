@@ -130,11 +130,14 @@ func (f *Filter) Misplaced(index int) (why, err error) {
 	if err != nil {
 		return nil, err
 	}
-	switch position := slices.IndexFunc(all, f.Is); {
-	case position < 0 || f.Index != index:
+	position := slices.IndexFunc(all, f.Is)
+	if position < 0 || f.Index != index {
 		return ErrDetached, nil
-	case position > 0:
-		return fmt.Errorf("runs after %s", describe(all[0])), nil
+	}
+	for _, other := range all[:position] {
+		if b, ok := other.(*netlink.BpfFilter); !ok || b.Name != label { // flannel's for another network leave our packets alone
+			return fmt.Errorf("runs after %s", describe(other)), nil
+		}
 	}
 	return nil, nil
 }

@@ -16,7 +16,8 @@ type Hook interface {
 	// Replace makes the hook run another program from the next packet on.
 	Replace(*ebpf.Program) error
 	// Misplaced returns what is wrong with the hook, or nil: it is not attached to
-	// the interface ([ErrDetached]), or runs after another program.
+	// the interface ([ErrDetached]), or runs after another program. By a link of tcx,
+	// that is an [*AfterError]; filters of flannel may come first.
 	Misplaced(index int) (why, err error)
 	// Behind describes the programs that run after the hook's.
 	Behind() ([]string, error)
@@ -30,6 +31,14 @@ type Hook interface {
 // ErrDetached is the reason of a hook without an interface: a person detached it, or
 // the interface was deleted.
 var ErrDetached = errors.New("is detached")
+
+// AfterError is the reason of a hook that runs after other programs.
+type AfterError struct {
+	Programs []ebpf.ProgramID // in their order
+}
+
+// Error names the first program.
+func (e *AfterError) Error() string { return "runs after " + nameOf(e.Programs[0]) }
 
 // nameOf returns a program's name and number. The name needs CAP_SYS_ADMIN.
 func nameOf(id ebpf.ProgramID) string {

@@ -51,8 +51,15 @@ func (l Link) Misplaced(index int) (why, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(chain) > 0 && chain[0].ID != info.Program { // promise: our-programs-are-first
-		return fmt.Errorf("runs after %s", nameOf(chain[0].ID)), nil
+	var before []ebpf.ProgramID
+	for _, other := range chain {
+		if other.ID == info.Program {
+			break
+		}
+		before = append(before, other.ID)
+	}
+	if len(before) > 0 { // promise: our-programs-are-first
+		return &AfterError{before}, nil
 	}
 	return nil, nil
 }

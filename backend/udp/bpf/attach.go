@@ -188,7 +188,7 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		return err
 	}
 	if h != nil {
-		why, err := h.Misplaced(index)
+		why, err := p.misplaced(h, index)
 		if err != nil {
 			return err
 		}

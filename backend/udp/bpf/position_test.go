@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -224,4 +225,44 @@ func TestLooksWhileOthersCome(t *testing.T) {
 	close(done)
 	wg.Wait()
 	a.must(failed)
+}
+
+// The paths of two networks share an uplink. The programs of either may be first; those
+// of others may not.
+func TestTwoPathsAtOneUplink(t *testing.T) { eachHook(t, testTwoPathsAtOneUplink) }
+
+func testTwoPathsAtOneUplink(t *testing.T, old bool) {
+	_, hosts := newHostsBy(t, old, false)
+	a, root := hosts[0], newPinRoot(t)
+	var paths []*Path
+	for i, name := range []string{deviceName, "flannel1"} {
+		if i > 0 {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = name
+			a.must(a.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "end1"}))
+			a.Up(name)
+		}
+		c := a.config()
+		c.Device, c.Port, c.PinDir = a.link(name), port+uint16(i), filepath.Join(root, "flannel", name)
+		a.attach(c, nil)
+		defer a.remove(c.PinDir)
+		paths = append(paths, a.path)
+	}
+	for range 2 {
+		for i, p := range paths {
+			if err := a.Do(p.Check); err != nil {
+				t.Errorf("path %d: %v", i, err)
+			}
+			a.must(a.Do(func() error { return p.Attach([]int{a.link(netnstest.Uplink)}) }))
+			if n := p.Repairs(); n != 0 {
+				t.Errorf("path %d: %d repairs", i, n)
+			}
+		}
+	}
+	a.foreign(netnstest.Uplink, ebpf.AttachTCXIngress, link.Head())
+	for i, p := range paths {
+		if err := a.Do(p.Check); err == nil || !strings.Contains(err.Error(), "runs after program") {
+			t.Errorf("path %d, with another program before it: %v", i, err)
+		}
+	}
 }

@@ -101,7 +101,7 @@ func (p *Path) checkLinks() error {
 		if name == p.encapHook() {
 			where = "the device"
 		}
-		why, err := h.Misplaced(h.index)
+		why, err := p.misplaced(h, h.index)
 		if err != nil {
 			return fmt.Errorf("look at the program on %s: %w", where, err)
 		}
