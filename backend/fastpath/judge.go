@@ -27,9 +27,9 @@ const (
 type scene struct {
 	network netip.Prefix
 	marks   Marks
-	device  string // name of the tunnel device
-	// names are those of the interfaces that packets come and leave by: tunnel,
-	// bridges and ports.
+	device  string // name of the tunnel device; "" without a tunnel
+	// names are those of the interfaces that packets come and leave by: the tunnel or
+	// the uplinks, bridges and ports.
 	names []string
 }
 
@@ -68,7 +68,7 @@ func (s scene) behind(c *hostrules.Chain) bool {
 	case nftables.TableFamilyIPv4, nftables.TableFamilyINet:
 		return c.Hook == unix.NF_INET_POST_ROUTING && c.Priority == math.MaxInt32 && !ourTable(c.Table)
 	case nftables.TableFamilyNetdev:
-		return c.Hook == unix.NF_NETDEV_EGRESS && c.At(s.device)
+		return c.Hook == unix.NF_NETDEV_EGRESS && s.device != "" && c.At(s.device)
 	}
 	return false
 }

@@ -53,7 +53,7 @@ func TestPortGoneMeanwhile(t *testing.T) {
 
 // TestFilterIsAttachedAgain deletes the qdisc of our filters.
 func TestFilterIsAttachedAgain(t *testing.T) {
-	a, b := newRunningWithFilters(t)
+	a, b := newRunningWithFilters(t, false)
 	warm(t, a, b)
 	for _, device := range []string{"veth-a1", deviceName} {
 		a.tool("tc", "qdisc del dev "+device+" clsact")

@@ -166,7 +166,7 @@ func pinInNewNamespace(c Config) error {
 }
 
 func TestFilterNames(t *testing.T) {
-	for _, k := range []tchook.Key{{Egress: true, Index: 7, Device: 7}, {Index: 2, Device: 7}} {
+	for _, k := range []tchook.Key{{Egress: true, Index: 7, Owner: 7}, {Index: 2, Owner: 7}} {
 		if got, err := parseFilter(filterName(k)); err != nil || got != k {
 			t.Errorf("parseFilter(%q) = %v, %v, want %v", filterName(k), got, err, k)
 		}
