@@ -74,7 +74,10 @@ const notJoined = "the tunnel's programs are suspended"
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal(), status: Status{Off: []string{notJoined}}}
+	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal()}
+	if !c.direct() {
+		p.status.Off = []string{notJoined}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())

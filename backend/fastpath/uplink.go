@@ -77,7 +77,7 @@ func (l *linkInspector) inspectUplinks(t topology, f *findings) error {
 			return err
 		}
 		if reason != "" {
-			f.uplinks[u.index] = fmt.Sprintf("%s at uplink %s", reason, u.name)
+			f.uplinks[u.index] = fmt.Sprintf("%s at uplink %s", reason, u.name) // promise: filter-at-an-uplink-is-met
 		}
 	}
 	return nil
