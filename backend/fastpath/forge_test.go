@@ -44,10 +44,12 @@ func testForged(t *testing.T, direct bool) {
 
 // TestForgedPeer has a container send to another as if it were a peer's container, whose
 // packets a rule drops. They still take the long way.
-func TestForgedPeer(t *testing.T) {
-	a, b := newRunning(t)
+func TestForgedPeer(t *testing.T) { eachWay(t, testForgedPeer) }
+
+func testForgedPeer(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	forger := a.second()
-	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 udp dport 7000 drop; }; }")
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname " + a.outer() + " udp dport 7000 drop; }; }")
 	peer, target := netip.AddrPortFrom(b.addr(), 7000), netip.AddrPortFrom(a.addr(), 7000)
 	forger.AddAddr("lo", netip.PrefixFrom(b.addr(), 32))
 	// By the gateway: the bridge would pass it without the rules of IP.
