@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/coreos/flannel/pkg/hostrules"
@@ -52,16 +53,11 @@ func (p *Path) inspect(t topology) (findings, error) {
 	if err != nil {
 		return f, err
 	}
-	s := scene{network: p.config.Network, marks: p.config.Marks}
-	for _, name := range t.names {
-		s.names = append(s.names, name)
+	s := scene{network: p.config.Network, marks: p.config.Marks, outer: []string{p.config.Name}}
+	if p.config.direct() {
+		s.outer = t.uplinkNames()
 	}
-	for _, u := range t.uplinks {
-		s.names = append(s.names, u.name)
-	}
-	if !p.config.direct() {
-		s.device, s.names = p.config.Name, append(s.names, p.config.Name)
-	}
+	s.names = slices.AppendSeq(slices.Clone(s.outer), maps.Values(t.names))
 	judged := judge(rules, s)
 	f.all = append(f.all, judged[stateEstablished]...)
 	for _, reason := range judged[stateNew] {

@@ -79,7 +79,7 @@ func (l *linkInspector) inspect(index int) (string, error) {
 }
 
 // inspectIngress is inspect for the tunnel device or an uplink. At an uplink, packets of
-// either way meet what is at its egress. At the tunnel device, packets of neither way
+// either way meet the filters and queues at its egress. At the tunnel device, packets of neither way
 // meet its queue, since the tunnel's own program redirects them before all others.
 func (l *linkInspector) inspectIngress(index int) (string, error) { return l.foreign(index, false) }
 

@@ -38,6 +38,13 @@ func uplinksOf(links []netlink.Link, routes []netlink.Route, c Config) (uplinks 
 	return uplinks
 }
 
+func (t topology) uplinkNames() (names []string) {
+	for _, u := range t.uplinks {
+		names = append(names, u.name)
+	}
+	return names
+}
+
 // leadsOut reports whether a route's destination is of other hosts.
 func leadsOut(dst netip.Prefix, c Config) bool {
 	return c.Network.Contains(dst.Addr()) && dst.Bits() >= c.Network.Bits() && !c.Subnet.Contains(dst.Addr())
@@ -65,7 +72,7 @@ func unfit(l netlink.Link, links []netlink.Link) string {
 }
 
 // inspectUplinks looks for what packets of the fast path pass by at the uplinks. They
-// meet programs of XDP there, and what is at the egress, as on the long way.
+// meet programs of XDP there, and filters and queues at the egress, as on the long way.
 func (l *linkInspector) inspectUplinks(t topology, f *findings) error {
 	for _, u := range t.uplinks {
 		if u.unfit != "" {
