@@ -136,7 +136,7 @@ func (o *Options) flagSet() *flag.FlagSet {
 	fs.Func("public-ipv6", "IPv6 `address` that other hosts send to (default: the interface's)", o.setPublicIP(inet.IPv6))
 	fs.IntVar(&o.port, "port", 0, "UDP `port`, of all hosts; takes precedence over the configuration's Backend.Port (default 8285)")
 	fs.StringVar(&o.dataPath, "udp-datapath", "auto", "how the udp backend moves packets: auto (the best that this machine has), kernel, offload, plain")
-	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathAuto, "how packets of containers pass the host with the kernel data path: auto (past bridge and rules, where the rules have passed the flow and need not see each packet), off")
+	fs.StringVar(&o.fastPath, "fastpath", backend.FastPathAuto, "how packets of containers pass the host with the kernel data path and with host-gw: auto (past bridge and rules, where the rules have passed the flow and need not see each packet), off")
 	fs.StringVar(&o.fastPathBits, "fastpath-mark", "0x30000000", "the two `bits` of conntrack marks that the fast path uses; no other program may use them")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write the subnet to, for Docker and others")
 	fs.StringVar(&o.cniConf, "cni-conf", "", "`file` with the CNI configuration to publish in -cni-conf-dir as 10-flannel.conflist while this host can connect pods; empty: none")

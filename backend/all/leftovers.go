@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/masq"
@@ -48,10 +49,11 @@ func Leftovers(network netip.Prefix) ([]Leftover, error) {
 	if err != nil {
 		return nil, err
 	}
+	direct, directErr := directPath(network)
 	inKernel, routesErr := routes(h, network)
 	rules, tablesErr := tables(network)
 	pinned, programsErr := programs(links, left)
-	return slices.Concat(left, inKernel, rules, pinned), errors.Join(routesErr, tablesErr, programsErr)
+	return slices.Concat(left, inKernel, rules, pinned, direct), errors.Join(routesErr, tablesErr, programsErr, directErr)
 }
 
 // RemoveLeftovers removes what Leftovers lists, except devices that a running
@@ -148,4 +150,13 @@ func programs(links []netlink.Link, left []Leftover) (more []Leftover, err error
 		}
 	}
 	return more, err
+}
+
+// directPath is the fast path of the backend host-gw.
+func directPath(network netip.Prefix) ([]Leftover, error) {
+	left, err := fastpath.LeftDirect(network)
+	if err != nil || !left {
+		return nil, err
+	}
+	return []Leftover{{"eBPF programs", "of " + network.String()}}, nil
 }

@@ -1,13 +1,16 @@
 package all
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // Leftovers lists, and RemoveLeftovers removes, what belongs to the network, and
@@ -47,9 +50,18 @@ func TestLeftovers(t *testing.T) {
 			t.Errorf("leftovers of %v are %q, want %q", n, got, want)
 		}
 	}
-	others := []string{"device flannel.2", "nftables table flannel-10.6.0.0-16", "route 10.6.3.0/24"}
+	if err := h.Do(func() (err error) {
+		for _, n := range []netip.Prefix{network, other} {
+			c, directErr := fastpath.Direct(n)
+			err = errors.Join(err, directErr, pinned.Prepare(c.PinDir, func(string) error { return nil }))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	others := []string{"device flannel.2", "eBPF programs of 10.6.0.0/16", "nftables table flannel-10.6.0.0-16", "route 10.6.3.0/24"}
 	expect(other, others...)
-	expect(network, "device flannel.1", "nftables table flannel-10.5.0.0-16", "route 10.5.3.0/24")
+	expect(network, "device flannel.1", "eBPF programs of 10.5.0.0/16", "nftables table flannel-10.5.0.0-16", "route 10.5.3.0/24")
 
 	// A running daemon's device stays.
 	if err := h.Do(func() error {

@@ -18,7 +18,7 @@ import (
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
-// Beginnings of the names of pins: link_PROGRAM_INDEX, filter_PROGRAM_INDEX_DEVICE.
+// Beginnings of the names of pins: link_PROGRAM_INDEX, filter_PROGRAM_INDEX_OWNER.
 const (
 	linkPrefix   = "link_"
 	filterPrefix = "filter_"
@@ -28,12 +28,12 @@ const (
 type hook struct {
 	program string // its name
 	index   int    // of the interface
-	device  int    // of a filter of tc: index of the tunnel device; 0: a link of tcx
+	owner   int    // of a filter of tc, see Config.owner; 0: a link of tcx
 }
 
 func (h hook) pin() string {
-	if h.device != 0 {
-		return fmt.Sprintf("%s%s_%d_%d", filterPrefix, h.program, h.index, h.device)
+	if h.owner != 0 {
+		return fmt.Sprintf("%s%s_%d_%d", filterPrefix, h.program, h.index, h.owner)
 	}
 	return fmt.Sprintf("%s%s_%d", linkPrefix, h.program, h.index)
 }
@@ -45,7 +45,7 @@ func hookOf(pin string) (h hook, ok bool) {
 		if name, ok = strings.CutPrefix(pin, filterPrefix); !ok {
 			return h, false
 		}
-		if name, h.device, ok = cutNumber(name); !ok {
+		if name, h.owner, ok = cutNumber(name); !ok {
 			return h, false
 		}
 	}
@@ -68,7 +68,7 @@ func (h hook) egress() bool {
 }
 
 func (h hook) key() tchook.Key {
-	return tchook.Key{Egress: h.egress(), Index: h.index, Device: h.device}
+	return tchook.Key{Egress: h.egress(), Index: h.index, Owner: h.owner}
 }
 
 // before orders hooks by the time of their attachment. They are ended in the reverse
@@ -80,13 +80,20 @@ func (h hook) before(other hook) int { return cmp.Compare(other.pin(), h.pin()) 
 func (p *programs) hook(program string, index int) hook {
 	h := hook{program: program, index: index}
 	if p.filters {
-		h.device = p.config.Device
+		h.owner = p.config.owner()
 	}
 	return h
 }
 
-func (p *programs) deviceHook() hook {
-	return p.hook(fastpathProgToContainer, p.config.Device)
+// outerHooks are at the tunnel device, or without one at the uplinks.
+func (p *programs) outerHooks(t table) (hooks []hook) {
+	if !p.config.direct() {
+		return []hook{p.hook(fastpathProgToContainer, p.config.Device)}
+	}
+	for index := range t.uplinks {
+		hooks = append(hooks, p.hook(fastpathProgToContainer, int(index)))
+	}
+	return hooks
 }
 
 func (p *programs) portHooks(index int) []hook {
@@ -139,7 +146,7 @@ func (p *programs) add(h hook, program *ebpf.Program) error {
 }
 
 func (p *programs) open(h hook, program *ebpf.Program) (tchook.Hook, error) {
-	if h.device != 0 {
+	if h.owner != 0 {
 		return tchook.AddFilter(p.tc, h.key(), program)
 	}
 	options := link.TCXOptions{Interface: h.index, Program: program, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()}
@@ -164,7 +171,7 @@ func (p *programs) detach(h hook) error {
 // pinned returns the pinned hook; nil if there is none.
 func (p *programs) pinned(h hook) (tchook.Hook, error) {
 	path := filepath.Join(p.config.PinDir, h.pin())
-	if h.device != 0 {
+	if h.owner != 0 {
 		return tchook.PinnedFilter(p.tc, h.key(), path)
 	}
 	return tchook.PinnedLink(path)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/bits"
 	"net"
 	"net/netip"
@@ -27,14 +28,18 @@ func MarksOf(bits uint32) Marks {
 
 // Config is constant in the loaded programs.
 type Config struct {
-	// Device is the index of the tunnel device, which has no link header.
+	// Name is the name of the tunnel device, or another name without one. It is in
+	// the name of the path's nftables table.
+	Name string
+	// Device is the index of the tunnel device, which has no link header. 0: there is
+	// none, and packets leave and arrive by the uplinks as they are (direct).
 	Device int
 	// Network has the addresses of all hosts' containers, Subnet those of this
 	// host's. Both are IPv4.
 	Network, Subnet netip.Prefix
 	Marks           Marks
 	// PinDir is a directory on a bpffs. The programs in it stay at work when the
-	// process ends. Its parent must exist when Join is called.
+	// process ends. With a tunnel, its parent must exist when Join is called.
 	PinDir string
 
 	// For tests: as if the kernel had no tcx, or lacked what the programs but `whole` need.
@@ -54,8 +59,10 @@ type Tunnel struct {
 func (c Config) validate() error {
 	one := func(mark uint32) bool { return bits.OnesCount32(mark) == 1 }
 	switch {
-	case c.Device <= 0:
-		return fmt.Errorf("device index %d is not positive", c.Device)
+	case c.Name == "":
+		return errors.New("name is missing")
+	case c.Device < 0:
+		return fmt.Errorf("device index %d is negative", c.Device)
 	case !c.Network.IsValid() || !c.Network.Addr().Is4() || c.Network != c.Network.Masked():
 		return fmt.Errorf("network %v is not an IPv4 network", c.Network)
 	case c.Subnet != c.Subnet.Masked() || c.Subnet.Bits() < c.Network.Bits() || !c.Network.Contains(c.Subnet.Addr()):
@@ -67,6 +74,27 @@ func (c Config) validate() error {
 	}
 	return nil
 }
+
+func (c Config) direct() bool { return c.Device == 0 }
+
+// outer returns the indexes of the interfaces to other hosts.
+func (c Config) outer(uplinks []int) []int {
+	if c.direct() {
+		return uplinks
+	}
+	return []int{c.Device}
+}
+
+// owner tells the filters of one network from those of others. Indexes of interfaces
+// are below ownersOfNetworks.
+func (c Config) owner() int {
+	if !c.direct() {
+		return c.Device
+	}
+	return ownersOfNetworks | int(crc32.ChecksumIEEE([]byte(c.Network.String())))&(ownersOfNetworks-1)
+}
+
+const ownersOfNetworks = 1 << 15
 
 // be32 returns a in the byte order of packets.
 func be32(a netip.Addr) uint32 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -13,11 +14,11 @@ import (
 )
 
 // tablePrefix begins the names of our nftables tables, such as
-// flannel-fastpath-flannel0.
+// flannel-fastpath-flannel0. The rest is Config.Name.
 const tablePrefix = "flannel-fastpath-"
 
-func markTable(device string) *nftables.Table {
-	return &nftables.Table{Name: tablePrefix + device, Family: nftables.TableFamilyIPv4}
+func markTable(name string) *nftables.Table {
+	return &nftables.Table{Name: tablePrefix + name, Family: nftables.TableFamilyIPv4}
 }
 
 // mark makes the table whose rules mark the entry of a flow in connection
@@ -30,27 +31,32 @@ func markTable(device string) *nftables.Table {
 //	}
 //
 // Without D, a container that forges the address of another host's container could
-// open the way for packets from there, which rules about D drop.
+// open the way for packets from there, which rules about D drop. Without a tunnel there
+// are both rules for each uplink D.
 //
 // A packet that reaches the rules has passed all others of the host. They also have the
 // kernel track flows, which it does only if a rule needs it (nf_ct_netns_get in
 // net/netfilter/nf_conntrack_proto.c). mark changes nothing if the table is complete.
-// It runs in the network namespace of the device.
-func mark(device string, config Config) error {
+// It runs in the network namespace of the path.
+func mark(config Config, uplinks []int) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("make rules of fast path: %w", err)
 	}
-	t := markTable(device)
+	t := markTable(config.Name)
 	chain := &nftables.Chain{
 		Name: "postrouting", Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityLast,
 	}
-	rules, version := config.markRules(), fmt.Append(nil, config.Network, config.Subnet, config.Marks, config.Device)
+	var rules [][]expr.Any
+	for _, device := range config.outer(uplinks) {
+		rules = append(rules, config.markRules(device)...)
+	}
+	version := fmt.Append(nil, config.Network, config.Subnet, config.Marks, config.outer(uplinks))
 	// An error says that there is no such table or chain.
 	have, err := c.GetRules(t, chain)
-	same := func(r *nftables.Rule) bool { return bytes.Equal(r.UserData, version) }
-	if err == nil && len(have) == len(rules) && same(have[0]) && same(have[1]) {
+	other := func(r *nftables.Rule) bool { return !bytes.Equal(r.UserData, version) }
+	if err == nil && len(have) == len(rules) && !slices.ContainsFunc(have, other) {
 		return nil
 	}
 	c.AddTable(t)
@@ -67,12 +73,12 @@ func mark(device string, config Config) error {
 }
 
 // unmark takes the table away. It is no error if it is not there.
-func unmark(device string) error {
+func unmark(name string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("remove rules of fast path: %w", err)
 	}
-	t := markTable(device)
+	t := markTable(name)
 	c.AddTable(t)
 	c.DelTable(t)
 	if err := c.Flush(); err != nil {
@@ -84,14 +90,15 @@ func unmark(device string) error {
 // ourTable reports whether a table is of a fast path, also of another network.
 func ourTable(name string) bool { return strings.HasPrefix(name, tablePrefix) }
 
-func (c Config) markRules() [][]expr.Any {
+// markRules are those of packets by a device.
+func (c Config) markRules(device int) [][]expr.Any {
 	const source, target = 12, 16 // RFC 791 section 3.1
 	within := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpEq, p) }
 	outside := func(offset uint32, p netip.Prefix) []expr.Any { return compareAddr(offset, expr.CmpOpNeq, p) }
 	by := func(key expr.MetaKey) []expr.Any {
 		return []expr.Any{
 			&expr.Meta{Key: key, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uint32(c.Device))},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uint32(device))},
 		}
 	}
 	join := func(parts ...[]expr.Any) (all []expr.Any) {

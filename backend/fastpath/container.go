@@ -44,11 +44,15 @@ func (c Container) port() fastpathPort {
 type table struct {
 	containers map[fastpathAddress]fastpathContainer
 	ports      map[fastpathStation]fastpathPort
+	uplinks    map[uint32]uint8 // by index
 }
 
-func tableOf(containers []Container) table {
-	t := table{make(map[fastpathAddress]fastpathContainer), make(map[fastpathStation]fastpathPort)}
-	for _, c := range containers {
+func tableOf(s service) table {
+	t := table{make(map[fastpathAddress]fastpathContainer), make(map[fastpathStation]fastpathPort), make(map[uint32]uint8)}
+	for _, index := range s.uplinks {
+		t.uplinks[uint32(index)] = 1
+	}
+	for _, c := range s.containers {
 		t.containers[c.address()] = c.value()
 		t.ports[c.station()] = c.port()
 	}
@@ -57,10 +61,11 @@ func tableOf(containers []Container) table {
 
 // read returns the table that the kernel has.
 func (p *programs) read() (table, error) {
-	t := tableOf(nil)
+	t := tableOf(service{})
 	err := errors.Join(
 		readMap(p.Containers, t.containers, func(c *fastpathContainer) { c.Used = 0 }),
-		readMap(p.Ports, t.ports, func(p *fastpathPort) { p.Used = 0 }))
+		readMap(p.Ports, t.ports, func(p *fastpathPort) { p.Used = 0 }),
+		readMap(p.Uplinks, t.uplinks, func(*uint8) {}))
 	return t, err
 }
 
@@ -76,42 +81,47 @@ func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, clear func(*V)) err
 	return entries.Err()
 }
 
-// set makes the containers those that packets are exchanged with, and has
-// super-packets take the detours. It attaches the programs to the ports and devices,
-// and no others. What no longer holds is removed first: no packet goes to a container
-// that has lost the address.
-func (p *programs) set(containers []Container, d detours) error {
+// service is what the programs serve.
+type service struct {
+	containers []Container
+	uplinks    []int // by index, if there is no tunnel
+	detours    detours
+}
+
+// set makes the containers those that packets are exchanged with, and has super-packets
+// take the detours. It attaches the programs to the ports and devices, and no others.
+// What no longer holds is removed first: no packet goes to a container that has lost
+// the address.
+func (p *programs) set(s service) error {
 	have, err := p.read()
 	if err != nil {
 		return fmt.Errorf("read containers of fast path: %w", err)
 	}
-	want := tableOf(containers)
+	want := tableOf(s)
 	if err := errors.Join(
 		change(p.Containers, have.containers, want.containers),
 		change(p.Ports, have.ports, want.ports),
-		p.setDetours(d),
+		change(p.Uplinks, have.uplinks, want.uplinks),
+		p.setDetours(s.detours),
 	); err != nil {
 		return fmt.Errorf("change containers of fast path: %w", err)
 	}
-	if err := p.attachAll(want, d); err != nil {
+	if err := p.attachAll(want, s.detours); err != nil {
 		return err
 	}
-	return p.attachDecap(len(containers) > 0)
+	return p.attachDecap(len(s.containers) > 0)
 }
 
 // attachDecap has the tunnel's own program call ours, or not.
 func (p *programs) attachDecap(on bool) error {
 	m := p.tunnel.Decap
-	if m == nil {
-		return nil
+	if !on || m == nil {
+		return Detach(m)
 	}
-	if on {
-		if err := m.Put(uint32(0), p.ToContainerL2); err != nil {
-			return fmt.Errorf("attach fast path to the tunnel's program: %w", err)
-		}
-		return nil
+	if err := m.Put(uint32(0), p.ToContainerL2); err != nil {
+		return fmt.Errorf("attach fast path to the tunnel's program: %w", err)
 	}
-	return Detach(m)
+	return nil
 }
 
 func change[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
@@ -142,7 +152,9 @@ func (p *programs) attachAll(t table, d detours) error {
 		}
 	}
 	if len(want) > 0 {
-		want[p.deviceHook()] = struct{}{}
+		for _, h := range p.outerHooks(t) {
+			want[h] = struct{}{}
+		}
 	}
 	for device := range d.devices {
 		want[p.hook(fastpathProgWhole, int(device))] = struct{}{}

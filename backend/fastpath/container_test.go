@@ -81,8 +81,10 @@ func relay(t *testing.T, from, to net.Conn) {
 
 // TestAddressMoves gives a container's address to another one, which has a
 // flow to it on the fast path from then on.
-func TestAddressMoves(t *testing.T) {
-	a, b := newRunning(t)
+func TestAddressMoves(t *testing.T) { eachWay(t, testAddressMoves) }
+
+func testAddressMoves(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := datagrams(t, b, a)
 	flood(t, s, b, a)
 
@@ -254,8 +256,10 @@ func TestRuleJudgesEachPacket(t *testing.T) {
 }
 
 // TestHeader compares what a container receives by both ways.
-func TestHeader(t *testing.T) {
-	a, b := newRunning(t)
+func TestHeader(t *testing.T) { eachWay(t, testHeader) }
+
+func testHeader(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := datagrams(t, a, b)
 	receive := watchHeader(t, s.to)
 	type header struct{ ttl, tos int }
@@ -335,8 +339,10 @@ func control(t *testing.T, c net.Conn, f func(fd int) error) {
 
 // TestOddPackets sends what the kernel must handle on a flow that is on the
 // fast path: fragments, a TTL of 1, and what is larger than the path's MTU.
-func TestOddPackets(t *testing.T) {
-	a, b := newRunning(t)
+func TestOddPackets(t *testing.T) { eachWay(t, testOddPackets) }
+
+func testOddPackets(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := datagrams(t, a, b)
 	flood(t, s, a, b)
 	fragmented := func() {
@@ -431,8 +437,10 @@ func TestAdoptAfterSuspend(t *testing.T) {
 }
 
 // TestAdopt ends user space, and starts it again.
-func TestAdopt(t *testing.T) {
-	a, b := newRunning(t)
+func TestAdopt(t *testing.T) { eachWay(t, testAdopt) }
+
+func testAdopt(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := warm(t, a, b)
 	before := a.stats()
 	a.stop()
@@ -453,11 +461,13 @@ func TestAdopt(t *testing.T) {
 }
 
 // TestRuleAddedMeanwhile adds a rule while user space is away.
-func TestRuleAddedMeanwhile(t *testing.T) {
-	a, b := newRunning(t)
+func TestRuleAddedMeanwhile(t *testing.T) { eachWay(t, testRuleAddedMeanwhile) }
+
+func testRuleAddedMeanwhile(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := warm(t, a, b)
 	a.stop()
-	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }")
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname " + a.outer() + " drop; }; }")
 	a.run()
 	a.until("the flow has no mark", func() bool { return a.marked(a.marks.Sent) == 0 })
 	if _, err := s.from.Write([]byte("too late")); err != nil {
@@ -486,17 +496,17 @@ func TestReplaced(t *testing.T) {
 // passing pins a tc program that does nothing.
 func passing(t *testing.T) string {
 	t.Helper()
-	return pinnedProgram(t, ebpf.SchedCLS)
+	return pinnedProgram(t, ebpf.SchedCLS, 0) // TC_ACT_OK
 }
 
 var pins atomic.Int32 // number the pins of passing
 
-// pinnedProgram pins a program that returns 0.
-func pinnedProgram(t *testing.T, kind ebpf.ProgramType) string {
+// pinnedProgram pins a program that has one verdict for all packets.
+func pinnedProgram(t *testing.T, kind ebpf.ProgramType, verdict int32) string {
 	t.Helper()
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: kind, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -572,7 +582,7 @@ func TestOtherNetwork(t *testing.T) {
 	a.Bridge("docker1", netip.MustParsePrefix("10.6.1.1/24"), 0)
 	c := a.Container("a9", "docker1", netip.MustParsePrefix("10.6.1.2/24"), netip.MustParseAddr("10.6.1.1"), 0)
 	config := a.config()
-	config.Device, config.Network, config.Subnet = device, second, netip.MustParsePrefix("10.6.1.0/24")
+	config.Name, config.Device, config.Network, config.Subnet = "flannel1", device, second, netip.MustParsePrefix("10.6.1.0/24")
 	config.PinDir += "-second"
 	a.runPath(config)
 	greet := dial(t, c, netip.MustParseAddrPort("10.6.1.2:0"), netip.MustParseAddrPort("10.6.1.1:9"))

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
@@ -23,6 +24,8 @@ type topology struct {
 	// the ways to them. A container may pretend any number of other addresses.
 	neighbours map[fastpathStation]bool
 	stations   map[fastpathStation]fastpathExit
+	// uplinks lead to other hosts, if there is no tunnel.
+	uplinks []uplink
 	// names are those of the bridges and ports, by index. labels also have what else
 	// rules may know an interface by: the group.
 	names, labels map[int]string
@@ -53,7 +56,7 @@ const (
 // is a neighbour at a bridge that has the gateway of our subnet, with a hardware
 // address that the bridge has learned at a port. The other end of the port must
 // be in another network namespace, where bpf_redirect_peer can deliver.
-func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
+func discover(h *netlink.Handle, c Config) (topology, error) {
 	t := topology{
 		names: make(map[int]string), labels: make(map[int]string), xdp: make(map[int]bool),
 		neighbours: make(map[fastpathStation]bool), stations: make(map[fastpathStation]fastpathExit),
@@ -62,8 +65,15 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 	if err != nil {
 		return t, err
 	}
-	if t.gateways, err = gatewaysOf(h, links, subnet); err != nil {
+	routes, err := rtnl.Routes(h, inet.IPv4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
 		return t, err
+	}
+	if t.gateways, err = gatewaysOf(h, links, routes, c.Subnet); err != nil {
+		return t, err
+	}
+	if c.direct() {
+		t.uplinks = uplinksOf(links, routes, c)
 	}
 	bridges := make(map[int]bool)
 	for _, g := range t.gateways {
@@ -75,7 +85,9 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 	ports := make(map[int]bool)
 	for _, l := range links {
 		a := l.Attrs()
-		if _, isGateway := bridges[a.Index]; isGateway || bridges[a.MasterIndex] {
+		_, isGateway := bridges[a.Index]
+		isUplink := slices.ContainsFunc(t.uplinks, func(u uplink) bool { return u.index == a.Index })
+		if isGateway || isUplink || bridges[a.MasterIndex] {
 			t.labels[a.Index] = fmt.Sprintf("%s group %d", a.Name, a.Group)
 		}
 		if a.Xdp != nil && a.Xdp.Attached {
@@ -97,7 +109,7 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 	}
 	for _, g := range t.gateways {
 		if g.kind == bridgeDevice {
-			t.addContainers(g, neighbours, ports, subnet)
+			t.addContainers(g, neighbours, ports, c.Subnet)
 		}
 	}
 	slices.SortFunc(t.containers, func(a, b Container) int {
@@ -107,21 +119,10 @@ func discover(h *netlink.Handle, subnet netip.Prefix) (topology, error) {
 }
 
 // gatewaysOf returns the devices with an address or a route of the subnet.
-func gatewaysOf(h *netlink.Handle, links []netlink.Link, subnet netip.Prefix) (gateways []gateway, err error) {
+func gatewaysOf(h *netlink.Handle, links []netlink.Link, routes []netlink.Route, subnet netip.Prefix) (gateways []gateway, err error) {
 	addrs, err := rtnl.RetryDump("addresses", func() ([]netlink.Addr, error) { return h.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return nil, err
-	}
-	routes, err := rtnl.RetryDump("routes", func() ([]netlink.Route, error) { return h.RouteList(nil, unix.AF_INET) })
-	if err != nil {
-		return nil, err
-	}
-	within := func(n *net.IPNet) bool {
-		if n == nil {
-			return false
-		}
-		p := netdev.Prefix(*n)
-		return subnet.Contains(p.Addr()) && p.Bits() >= subnet.Bits()
 	}
 	addressed, routed := make(map[int]bool), make(map[int]bool)
 	for _, a := range addrs {
@@ -130,7 +131,7 @@ func gatewaysOf(h *netlink.Handle, links []netlink.Link, subnet netip.Prefix) (g
 		}
 	}
 	for _, r := range routes {
-		routed[r.LinkIndex] = routed[r.LinkIndex] || within(r.Dst)
+		routed[r.LinkIndex] = routed[r.LinkIndex] || within(r.Dst, subnet)
 	}
 	for _, l := range links {
 		if index := l.Attrs().Index; addressed[index] || routed[index] {
@@ -138,6 +139,14 @@ func gatewaysOf(h *netlink.Handle, links []netlink.Link, subnet netip.Prefix) (g
 		}
 	}
 	return gateways, nil
+}
+
+func within(n *net.IPNet, network netip.Prefix) bool {
+	if n == nil {
+		return false
+	}
+	p := netdev.Prefix(*n)
+	return network.Contains(p.Addr()) && p.Bits() >= network.Bits()
 }
 
 func gatewayOf(l netlink.Link, addressed bool) gateway {

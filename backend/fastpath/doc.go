@@ -12,6 +12,10 @@
 // and unwraps as for other packets. A fourth program, whole, has super-packets of the
 // long way pass by a device that would cut them.
 //
+// Without a tunnel (direct), an uplink takes its place: an interface that routes to
+// other hosts' subnets lead through. from_container sends to the neighbour there that
+// is the route's gateway.
+//
 // Glossary: the long way is that of a packet without this package. An entry is
 // the record of a flow in connection tracking. A port is the host's end of a
 // container's veth pair, in a bridge. The window is what connection tracking

@@ -39,6 +39,15 @@ var dropRules = []struct{ way, rule string }{
 	{"received", "iptables-legacy -t filter: FORWARD -i flannel0"},
 }
 
+// uplinkRules are those of hosts without a tunnel.
+var uplinkRules = []struct{ way, rule string }{
+	{"sent", "nft ip: type filter hook forward; oifname eth0"},
+	{"received", "nft ip: type filter hook forward; iifname eth0"},
+	{"sent", "nft netdev: type filter hook egress device eth0; ip saddr 10.5.1.2"},
+	{"received", "nft netdev: type filter hook ingress device eth0; ip daddr 10.5.1.2"},
+	{"received", "nft inet: type filter hook ingress device eth0; ip daddr 10.5.1.2"},
+}
+
 // commands returns those that add a rule and that delete it.
 func commands(rule string) (add, undo string) {
 	where, what, _ := strings.Cut(rule, ": ")
@@ -54,7 +63,17 @@ func commands(rule string) (add, undo string) {
 // deleted not one packet more arrives. Without that, none does after announced rules
 // have been looked at.
 func TestRuleAdded(t *testing.T) {
-	for _, test := range dropRules {
+	eachWay(t, func(t *testing.T, direct bool) {
+		rules := dropRules
+		if direct {
+			rules = uplinkRules
+		}
+		testRuleAdded(t, direct, rules)
+	})
+}
+
+func testRuleAdded(t *testing.T, direct bool, rules []struct{ way, rule string }) {
+	for _, test := range rules {
 		legacy := strings.HasPrefix(test.rule, "iptables-legacy")
 		for _, forget := range []bool{true, false} {
 			if legacy && !forget {
@@ -63,7 +82,7 @@ func TestRuleAdded(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s forget=%v", test.way, test.rule, forget), func(t *testing.T) {
 				t.Parallel()
 				requireTool(t, test.rule)
-				a, b := newRunning(t)
+				a, b := newRunningBy(t, direct)
 				add, undo := commands(test.rule)
 				f := a.warmFlow(t, b, test.way)
 				a.Exec(add)

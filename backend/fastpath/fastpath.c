@@ -1,12 +1,12 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The short way of packets between a container's link and the tunnel device.
- * Programs, attached with tcx:
+ * The short way of packets between a container's link and the tunnel device, or the
+ * uplink if there is no tunnel. Programs, attached with tcx:
  *
- *   from_container  ingress of a container's link  redirects to the tunnel
+ *   from_container  ingress of a container's link  redirects to the tunnel or the uplink
  *   to_container    ingress of the tunnel          redirects into the container
- *                   (or of the uplink, after the tunnel's own program)
+ *                   (or of the uplink, after the tunnel's own program if there is one)
  *   left            egress of a container's link   notes what the long way lets pass
  *   whole           egress of a gateway's device   passes by a device that cuts super-packets
  *
@@ -393,31 +393,44 @@ static __always_inline struct container *find_container(struct __sk_buff *skb, c
 	return c && same(eth->h_source, c->mac) && same(eth->h_dest, c->gateway) ? c : NULL;
 }
 
-/* FAST_OUT if a container of ours sent the packet, and its route leads into the tunnel. */
-static __always_inline enum outcome leads_out(struct __sk_buff *skb, const struct packet *p, const struct ethhdr *eth)
+/* Whether packets to other hosts may leave by an interface. */
+static __always_inline int is_outer(__u32 index)
+{
+	return device ? index == device : !!bpf_map_lookup_elem(&uplinks, &index);
+}
+
+/* The way to another host of what a container of ours sent; NULL if there is none, and why. */
+static __always_inline struct path *leads_out(struct __sk_buff *skb, const struct packet *p, const struct ethhdr *eth,
+					      enum outcome *why)
 {
 	struct bpf_fib_lookup fib;
 	struct container *c;
 	struct flow f;
 	struct path *path = path_of(p, &f);
 
+	*why = ROUTE;
 	if (!path)
-		return ROUTE;
+		return NULL;
 	if (fresh(path, p, &f) && path->port == skb->ifindex && same(eth->h_source, path->smac) &&
 	    same(eth->h_dest, path->dmac))
-		return FAST_OUT;
+		return path;
 	c = find_container(skb, p, eth);
-	if (!c)
-		return UNKNOWN_CONTAINER;
-	if (look_up(skb, &fib, &f, p->largest, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.ifindex != device ||
-	    !leads_back(skb, &f, c->bridge, device))
-		return ROUTE;
+	if (!c) {
+		*why = UNKNOWN_CONTAINER;
+		return NULL;
+	}
+	/* A gateway may have an address of IPv6 (RFC 5549). */
+	if (look_up(skb, &fib, &f, p->largest, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.family != AF_INET ||
+	    !is_outer(fib.ifindex) || !leads_back(skb, &f, c->bridge, fib.ifindex))
+		return NULL;
 	note_use(&c->used);
 	path->port = skb->ifindex;
+	path->outer = fib.ifindex;
+	path->next = fib.ipv4_dst;
 	__builtin_memcpy(path->dmac, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(path->smac, eth->h_source, ETH_ALEN);
 	remember(path, p, &f);
-	return FAST_OUT;
+	return path;
 }
 
 /* Returns the MTU of an interface, or -1 if it has gone. */
@@ -434,6 +447,7 @@ static __always_inline int mtu_of(struct __sk_buff *skb, __u32 index)
 /* The way to a container; NULL if there is none, and why. */
 static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct packet *p, enum outcome *why)
 {
+	__u32 outer = device ? device : skb->ifindex;
 	struct bpf_fib_lookup fib;
 	struct station s = {};
 	struct port *port;
@@ -441,10 +455,10 @@ static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct
 	struct path *path = path_of(p, &f);
 	int mtu;
 
-	if (path && fresh(path, p, &f))
+	if (path && fresh(path, p, &f) && path->outer == outer)
 		return path;
 	*why = ROUTE;
-	if (!path || look_up(skb, &fib, &f, p->largest, device, 0) || !leads_back(skb, &f, device, fib.ifindex))
+	if (!path || look_up(skb, &fib, &f, p->largest, outer, 0) || !leads_back(skb, &f, outer, fib.ifindex))
 		return NULL;
 	s.bridge = fib.ifindex;
 	__builtin_memcpy(s.mac, fib.dmac, ETH_ALEN);
@@ -458,6 +472,7 @@ static __always_inline struct path *leads_in(struct __sk_buff *skb, const struct
 		return NULL;
 	note_use(&port->used);
 	path->port = port->index;
+	path->outer = outer;
 	__builtin_memcpy(path->dmac, fib.dmac, ETH_ALEN);
 	__builtin_memcpy(path->smac, fib.smac, ETH_ALEN);
 	remember(path, p, &f);
@@ -470,11 +485,20 @@ static __always_inline __u32 priority(__u8 tos)
 	return (0x4620 >> (tos >> 3 & 3) * 4) & 15;
 }
 
+/* The kernel writes the neighbour's address, and asks for it as for a packet that it forwards. */
+static __always_inline int send_directly(const struct path *way)
+{
+	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = way->next};
+
+	return bpf_redirect_neigh(way->outer, &next, sizeof(next), 0);
+}
+
 SEC("tcx/ingress")
 int from_container(struct __sk_buff *skb)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 	struct packet p = {};
+	struct path *way;
 	struct slot *f;
 	enum outcome o;
 
@@ -488,9 +512,10 @@ int from_container(struct __sk_buff *skb)
 			f->packets++;
 		return leave(FIRST_PACKETS, &p);
 	}
-	o = leads_out(skb, &p, eth);
-	if (o == FAST_OUT)
-		o = admit(skb, &p, sent, f);
+	way = leads_out(skb, &p, eth, &o);
+	if (!way)
+		return leave(o, &p);
+	o = admit(skb, &p, sent, f);
 	if (o != FAST_OUT)
 		return leave(o, &p);
 
@@ -499,6 +524,8 @@ int from_container(struct __sk_buff *skb)
 	bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, ttl), &p.ip.ttl, 4, 0);
 	skb->priority = priority(p.ip.tos);
 	count(FAST_OUT, &p);
+	if (!device)
+		return send_directly(way);
 	bpf_tail_call(skb, &encap, 0);
 	return bpf_redirect(device, 0);
 }
@@ -561,9 +588,12 @@ static __attribute__((noinline)) int deliver(struct __sk_buff *skb, __u32 off)
 /* LONG_WAY in cb[4] says that to_container_l2 has seen the packet. */
 #define LONG_WAY 0x666c6e66 /* "flnf" */
 
+/* At the tunnel, or at an uplink without one. A VLAN's packet is for the VLAN's device. */
 SEC("tcx/ingress")
 int to_container(struct __sk_buff *skb)
 {
+	if (!device)
+		return skb->vlan_present ? NEXT : deliver(skb, ETH_HLEN);
 	return skb->cb[4] == LONG_WAY ? NEXT : deliver(skb, 0);
 }
 

@@ -18,7 +18,7 @@
 #define SLOTS 65536 /* a power of two */
 
 /* Filled in by the loader, constants to the verifier. */
-volatile const __u32 device;		    /* ifindex of the tunnel */
+volatile const __u32 device;		    /* ifindex of the tunnel; 0: packets use the uplinks directly */
 volatile const __be32 network, network_mask; /* of all hosts */
 volatile const __be32 subnet, subnet_mask;   /* of this host */
 volatile const __u32 sent, received;	    /* bits of an entry's mark, by direction */
@@ -82,6 +82,15 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
+/* The interfaces, by ifindex, that lead to other hosts without a tunnel. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} uplinks SEC(".maps");
+
 /* Where a device sends the frames for a station that it would cut. */
 struct exit {
 	__u32 index; /* of a bridge's port, or of the device below */
@@ -136,7 +145,9 @@ struct path {
 	__u32 jiffy;   /* in which; it is looked up again in the next */
 	__u32 largest; /* packet that it is known to carry, in bytes */
 	__u32 port;    /* ifindex of the container's link on the host */
-	__u8 dmac[ETH_ALEN], smac[ETH_ALEN]; /* of the packet at that link */
+	__u32 outer;   /* ifindex of the tunnel or the uplink */
+	__be32 next;   /* the neighbour at the uplink */
+	__u8 dmac[ETH_ALEN], smac[ETH_ALEN]; /* of the packet at the container's link */
 };
 
 #define PATHS 1024 /* a power of two */

@@ -72,6 +72,8 @@ type fastpathPath struct {
 	Jiffy   uint32
 	Largest uint32
 	Port    uint32
+	Outer   uint32
+	Next    uint32
 	Dmac    [6]uint8
 	Smac    [6]uint8
 }
@@ -121,6 +123,7 @@ const (
 	fastpathMapReports        = "reports"
 	fastpathMapSettings       = "settings"
 	fastpathMapSlots          = "slots"
+	fastpathMapUplinks        = "uplinks"
 	fastpathProgFromContainer = "from_container"
 	fastpathProgLeft          = "left"
 	fastpathProgToContainer   = "to_container"
@@ -200,6 +203,7 @@ type fastpathMapSpecs struct {
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Uplinks    *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -247,6 +251,7 @@ type fastpathMaps struct {
 	Reports    *ebpf.Map `ebpf:"reports"`
 	Settings   *ebpf.Map `ebpf:"settings"`
 	Slots      *ebpf.Map `ebpf:"slots"`
+	Uplinks    *ebpf.Map `ebpf:"uplinks"`
 }
 
 func (m *fastpathMaps) Close() error {
@@ -261,6 +266,7 @@ func (m *fastpathMaps) Close() error {
 		m.Reports,
 		m.Settings,
 		m.Slots,
+		m.Uplinks,
 	)
 }
 

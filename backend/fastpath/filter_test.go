@@ -8,9 +8,9 @@ import (
 )
 
 // newRunningWithFilters is newRunning as on a kernel without tcx.
-func newRunningWithFilters(t *testing.T) (a, b *host) {
+func newRunningWithFilters(t *testing.T, direct bool) (a, b *host) {
 	t.Helper()
-	_, a, b = newHosts(t)
+	_, a, b = newHostsBy(t, direct)
 	for _, h := range []*host{a, b} {
 		h.old = true
 		h.run()
@@ -22,10 +22,10 @@ func newRunningWithFilters(t *testing.T) (a, b *host) {
 	return a, b
 }
 
-// filters lists the filters at the container's port and at the tunnel device.
+// filters lists the filters at the container's port and at the tunnel device or uplink.
 func (h *host) filters() (found []string) {
 	h.t.Helper()
-	for _, name := range []string{"veth-" + h.container.Name(), deviceName} {
+	for _, name := range []string{"veth-" + h.container.Name(), h.outer()} {
 		l, err := h.Netlink().LinkByName(name)
 		h.must(err)
 		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
@@ -54,8 +54,10 @@ func (h *host) qdiscs() (n int) {
 
 // TestFilters has filters of tc run the programs: over a restart of user space, and
 // until the path is suspended.
-func TestFilters(t *testing.T) {
-	a, b := newRunningWithFilters(t)
+func TestFilters(t *testing.T) { eachWay(t, testFilters) }
+
+func testFilters(t *testing.T, direct bool) {
+	a, b := newRunningWithFilters(t, direct)
 	s := warm(t, a, b)
 	if got := a.filters(); len(got) != 3 {
 		t.Errorf("filters are %q, want two at the port and one at the device", got)
@@ -83,7 +85,7 @@ func TestFilters(t *testing.T) {
 
 // TestFilterOfOthers puts a filter beside ours.
 func TestFilterOfOthers(t *testing.T) {
-	a, _ := newRunningWithFilters(t)
+	a, _ := newRunningWithFilters(t, false)
 	add := "filter add dev veth-a1 ingress pref 9 bpf direct-action object-pinned " + passing(t)
 	if out, err := a.Command(t.Context(), "tc", strings.Fields(add)...).CombinedOutput(); err != nil {
 		t.Fatalf("tc %s: %v\n%s", add, err, out)
@@ -100,7 +102,7 @@ func TestFilterOfOthers(t *testing.T) {
 
 // TestFiltersRemoved removes what a killed process has left.
 func TestFiltersRemoved(t *testing.T) {
-	a, _ := newRunningWithFilters(t)
+	a, _ := newRunningWithFilters(t, false)
 	a.stop()
 	if len(a.filters()) != 3 {
 		t.Error("the filters have ended with the process")

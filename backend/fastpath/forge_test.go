@@ -10,12 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/checksum"
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // TestForged has a container send with the address and the ports of another's
 // flow that is on the fast path.
-func TestForged(t *testing.T) {
-	a, b := newRunning(t)
+func TestForged(t *testing.T) { eachWay(t, testForged) }
+
+func testForged(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	forger := a.second()
 	a.greet(forger, forger.Addr().Addr())
 	a.greet(a.container, a.addr())
@@ -41,10 +44,12 @@ func TestForged(t *testing.T) {
 
 // TestForgedPeer has a container send to another as if it were a peer's container, whose
 // packets a rule drops. They still take the long way.
-func TestForgedPeer(t *testing.T) {
-	a, b := newRunning(t)
+func TestForgedPeer(t *testing.T) { eachWay(t, testForgedPeer) }
+
+func testForgedPeer(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	forger := a.second()
-	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 udp dport 7000 drop; }; }")
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname " + a.outer() + " udp dport 7000 drop; }; }")
 	peer, target := netip.AddrPortFrom(b.addr(), 7000), netip.AddrPortFrom(a.addr(), 7000)
 	forger.AddAddr("lo", netip.PrefixFrom(b.addr(), 32))
 	// By the gateway: the bridge would pass it without the rules of IP.
@@ -62,8 +67,10 @@ func TestForgedPeer(t *testing.T) {
 
 // TestForgedFrame has a container send frames of its flow with other hardware
 // addresses. The bridge would judge them by these, so none takes the fast path.
-func TestForgedFrame(t *testing.T) {
-	a, b := newRunning(t)
+func TestForgedFrame(t *testing.T) { eachWay(t, testForgedFrame) }
+
+func testForgedFrame(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := datagrams(t, a, b)
 	flood(t, s, a, b)
 	own, gateway, other := a.mac(a.container, "eth0"), a.mac(a.Host, bridgeName), MAC{2, 0, 0, 0, 0, 1}
@@ -105,12 +112,17 @@ func TestForgedFrame(t *testing.T) {
 // injector sends frames by the container's interface.
 func (h *host) injector() func(frame []byte) {
 	h.t.Helper()
+	return h.injectorAt(h.container, "eth0")
+}
+
+func (h *host) injectorAt(where *netnstest.Host, name string) func(frame []byte) {
+	h.t.Helper()
 	var fd int
-	h.must(h.container.Do(func() (err error) {
+	h.must(where.Do(func() (err error) {
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		link, err := net.InterfaceByName("eth0")
+		link, err := net.InterfaceByName(name)
 		if err != nil {
 			return err
 		}

@@ -27,10 +27,9 @@ const (
 type scene struct {
 	network netip.Prefix
 	marks   Marks
-	device  string // name of the tunnel device
-	// names are those of the interfaces that packets come and leave by: tunnel,
-	// bridges and ports.
-	names []string
+	// outer are the names of the tunnel device or the uplinks. names are those of all
+	// interfaces that packets come and leave by: also bridges and ports.
+	outer, names []string
 }
 
 // judge returns the rules that judge or change each packet of a flow, by
@@ -60,15 +59,17 @@ func judge(rules *hostrules.Ruleset, s scene) map[uint32][]string {
 	return found
 }
 
-// behind reports whether packets to the tunnel pass a base chain after our rule has
+// behind reports whether packets to other hosts pass a base chain after our rule has
 // marked their flow. The chain that is added last at a hook and a priority comes first
-// (nf_hook_entries_grow in net/netfilter/core.c).
+// (nf_hook_entries_grow in net/netfilter/core.c). Packets that a program redirects at
+// the ingress of an interface pass no chain at the egress of another
+// (__netif_receive_skb_core in net/core/dev.c sets nf_skip_egress).
 func (s scene) behind(c *hostrules.Chain) bool {
 	switch c.Family {
 	case nftables.TableFamilyIPv4, nftables.TableFamilyINet:
 		return c.Hook == unix.NF_INET_POST_ROUTING && c.Priority == math.MaxInt32 && !ourTable(c.Table)
 	case nftables.TableFamilyNetdev:
-		return c.Hook == unix.NF_NETDEV_EGRESS && c.At(s.device)
+		return c.Hook == unix.NF_NETDEV_EGRESS && slices.ContainsFunc(s.outer, c.At)
 	}
 	return false
 }

@@ -138,7 +138,7 @@ func TestJudge(t *testing.T) {
 			defer reader.Close()
 			rules, err := reader.Ruleset()
 			h.must(err)
-			found := judge(rules, scene{network: network, marks: MarksOf(0x30000000), device: deviceName, names: []string{deviceName, bridgeName}})
+			found := judge(rules, scene{network: network, marks: MarksOf(0x30000000), outer: []string{deviceName}, names: []string{deviceName, bridgeName}})
 			check(t, "flows with a reply", found[stateEstablished], test.established)
 			check(t, "flows without a reply", found[stateNew], test.fresh)
 		})

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 const (
@@ -28,7 +29,8 @@ const (
 var network = netip.MustParsePrefix("10.5.0.0/16")
 
 // host has a bridge with a container, and a tunnel to the other host that is
-// carried by user space: the programs see the same packets with any tunnel.
+// carried by user space: the programs see the same packets with any tunnel. A direct
+// host has a route to the other host's subnet instead.
 type host struct {
 	*netnstest.Host
 	t         *testing.T
@@ -44,13 +46,37 @@ type host struct {
 	stop      func()
 	marks     Marks
 	tunnel    Tunnel
+	direct    bool
 	old       bool // as if the kernel had no tcx
+}
+
+// eachWay runs a test with a tunnel between the hosts, and without.
+func eachWay(t *testing.T, test func(t *testing.T, direct bool)) {
+	t.Run("tunnel", func(t *testing.T) { test(t, false) })
+	t.Run("direct", func(t *testing.T) { test(t, true) })
 }
 
 // newHosts makes two hosts whose containers reach each other the long way.
 func newHosts(t *testing.T) (*netnstest.Lab, *host, *host) {
 	t.Helper()
 	return newHostsWith(t, "10.5.1.0/24", "10.5.2.0/24")
+}
+
+// newHostsBy makes two hosts with a tunnel or without.
+func newHostsBy(t *testing.T, direct bool) (*netnstest.Lab, *host, *host) {
+	t.Helper()
+	if !direct {
+		return newHosts(t)
+	}
+	netnstest.Require(t)
+	netnstest.RequireConntrackTimeouts(t)
+	lab := netnstest.New(t)
+	a, b := newHost(t, lab, "a", "10.5.1.0/24"), newHost(t, lab, "b", "10.5.2.0/24")
+	for h, peer := range map[*host]*host{a: b, b: a} {
+		h.direct = true
+		h.AddRoute(peer.subnet, peer.Addr().Addr(), netnstest.Uplink)
+	}
+	return lab, a, b
 }
 
 // newHostsWith makes two hosts with these subnets.
@@ -68,6 +94,8 @@ func makeHosts(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
 	netnstest.Require(t)
 	lab := netnstest.New(t)
 	a, b := newHost(t, lab, "a", ofA), newHost(t, lab, "b", ofB)
+	a.addTunnel()
+	b.addTunnel()
 	a.carry(b)
 	b.carry(a)
 	return lab, a, b
@@ -76,6 +104,17 @@ func makeHosts(t *testing.T, ofA, ofB string) (*netnstest.Lab, *host, *host) {
 func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	t.Helper()
 	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: MarksOf(0x30000000)}
+	h.Bridge(bridgeName, netip.PrefixFrom(h.gateway(), h.subnet.Bits()), deviceMTU)
+	// As Docker does: a bridge without an address of its own takes its ports'.
+	bridge, err := h.Netlink().LinkByName(bridgeName)
+	h.must(err)
+	h.must(h.Netlink().LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr))
+	h.container = h.Container(name+"1", bridgeName, netip.PrefixFrom(h.gateway().Next(), h.subnet.Bits()), h.gateway(), deviceMTU)
+	return h
+}
+
+func (h *host) addTunnel() {
+	h.t.Helper()
 	h.must(h.Do(func() (err error) {
 		if h.tun, err = netnstest.OpenTUN(deviceName); err != nil {
 			return err
@@ -90,16 +129,17 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	h.AddAddr(deviceName, netip.PrefixFrom(h.subnet.Addr(), 32))
 	h.Up(deviceName)
 	h.AddRoute(network, netip.Addr{}, deviceName)
-	h.Bridge(bridgeName, netip.PrefixFrom(h.gateway(), h.subnet.Bits()), deviceMTU)
-	// As Docker does: a bridge without an address of its own takes its ports'.
-	bridge, err := h.Netlink().LinkByName(bridgeName)
-	h.must(err)
-	h.must(h.Netlink().LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr))
-	h.container = h.Container(name+"1", bridgeName, netip.PrefixFrom(h.gateway().Next(), h.subnet.Bits()), h.gateway(), deviceMTU)
-	socket, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(h.Addr().Addr(), 8285).String())
+	socket, err := h.ListenPacket(h.t.Context(), "udp4", netip.AddrPortFrom(h.Addr().Addr(), 8285).String())
 	h.must(err)
 	h.socket = socket
-	return h
+}
+
+// outer is the interface to the other host.
+func (h *host) outer() string {
+	if h.direct {
+		return netnstest.Uplink
+	}
+	return deviceName
 }
 
 func (h *host) gateway() netip.Addr { return h.subnet.Addr().Next() }
@@ -147,10 +187,15 @@ func (h *host) carry(peer *host) {
 // config pins below a directory of the test's own.
 func (h *host) config() Config {
 	name := strings.NewReplacer("/", "_", ".", "_").Replace(h.t.Name())
-	return Config{
-		Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, old: h.old,
+	c := Config{
+		Name: deviceName, Device: h.device, Network: network, Subnet: h.subnet, Marks: h.marks, old: h.old,
 		PinDir: filepath.Join(bpffs, fmt.Sprintf("flannel-test-%d-%s-%s", os.Getpid(), name, h.Name())),
 	}
+	if h.direct {
+		c.Name = "10.5.0.0-16"
+		c.PinDir = filepath.Join(c.PinDir, "direct") // its siblings belong to the test, too
+	}
+	return c
 }
 
 // run puts a Path to work, as the backend does.
@@ -189,7 +234,7 @@ func (h *host) begin(c Config) (path *Path, stop func()) {
 	})
 	h.t.Cleanup(func() {
 		stop()
-		h.must(h.Do(func() error { return Remove(c.PinDir, path.device) }))
+		h.must(h.Do(func() error { return Remove(c.PinDir, c.Name) }))
 	})
 	return path, stop
 }
@@ -223,7 +268,7 @@ func (h *host) start(containers ...Container) {
 	h.t.Helper()
 	c := h.config()
 	h.must(h.Do(func() (err error) {
-		if err := mark(deviceName, c); err != nil {
+		if err := mark(c, h.uplinks()); err != nil {
 			return err
 		}
 		if h.programs, _, err = open(c); err != nil {
@@ -238,7 +283,7 @@ func (h *host) start(containers ...Container) {
 		if h.windows, err = openWindows(h.programs); err != nil {
 			return err
 		}
-		return h.programs.set(containers, detours{})
+		return h.programs.set(service{containers: containers, uplinks: h.uplinks()})
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -252,8 +297,16 @@ func (h *host) start(containers ...Container) {
 		wg.Wait()
 		_ = h.windows.close()
 		h.must(h.programs.close())
-		h.must(os.RemoveAll(c.PinDir))
+		h.must(pinned.Remove(c.PinDir))
 	})
+}
+
+// uplinks are the indexes of a direct host's uplinks.
+func (h *host) uplinks() []int {
+	if !h.direct {
+		return nil
+	}
+	return []int{h.index(netnstest.Uplink)}
 }
 
 // known is the host's own container, as discovery would find it.

@@ -10,13 +10,15 @@ import (
 
 // TestMarksOfEarlierRun removes the fast path, adds a rule that drops a flow, and starts
 // it again. The flow's entry has the marks of the first run.
-func TestMarksOfEarlierRun(t *testing.T) {
-	a, b := newRunning(t)
+func TestMarksOfEarlierRun(t *testing.T) { eachWay(t, testMarksOfEarlierRun) }
+
+func testMarksOfEarlierRun(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	s := datagrams(t, a, b)
 	flood(t, s, a, b)
 	a.stop()
-	a.must(a.Do(func() error { return Remove(a.config().PinDir, deviceName) }))
-	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 drop; }; }")
+	a.must(a.Do(func() error { return Remove(a.config().PinDir, a.config().Name) }))
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname " + a.outer() + " drop; }; }")
 	a.run()
 	a.serves(1)
 	sent, _ := a.fast(func() {
@@ -52,10 +54,12 @@ func TestPortGoneMeanwhile(t *testing.T) {
 }
 
 // TestFilterIsAttachedAgain deletes the qdisc of our filters.
-func TestFilterIsAttachedAgain(t *testing.T) {
-	a, b := newRunningWithFilters(t)
+func TestFilterIsAttachedAgain(t *testing.T) { eachWay(t, testFilterIsAttachedAgain) }
+
+func testFilterIsAttachedAgain(t *testing.T, direct bool) {
+	a, b := newRunningWithFilters(t, direct)
 	warm(t, a, b)
-	for _, device := range []string{"veth-a1", deviceName} {
+	for _, device := range []string{"veth-a1", a.outer()} {
 		a.tool("tc", "qdisc del dev "+device+" clsact")
 		a.until("the filters are back", func() bool { return len(a.filters()) == 3 })
 		warm(t, a, b)

@@ -29,7 +29,7 @@ func TestIPsec(t *testing.T) {
 // TestXDP attaches a program of XDP, which would drop packets, to the bridge.
 func TestXDP(t *testing.T) {
 	a, _ := newRunning(t)
-	a.tool("ip", "link set dev docker0 xdpgeneric pinned "+pinnedProgram(t, ebpf.XDP))
+	a.tool("ip", "link set dev docker0 xdpgeneric pinned "+pinnedProgram(t, ebpf.XDP, 0))
 	a.until("the status says why", func() bool { return strings.Join(a.path.Status().Off, "") == "XDP program at docker0" })
 	a.tool("ip", "link set dev docker0 xdpgeneric off")
 	a.serves(1)
@@ -40,7 +40,7 @@ func TestXDPInContainer(t *testing.T) {
 	a, b := newRunning(t)
 	s := datagrams(t, b, a)
 	flood(t, s, b, a)
-	program := pinnedProgram(t, ebpf.XDP) // drops all
+	program := pinnedProgram(t, ebpf.XDP, 0) // drops all
 	if out, err := a.container.Command(t.Context(), "ip", "link", "set", "dev", "eth0", "xdpdrv", "pinned", program).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -11,8 +11,10 @@ import (
 
 // TestOrder has a flow go back to the fast path while a queue of the long way still
 // has packets of it. None overtakes them.
-func TestOrder(t *testing.T) {
-	_, a, b := newHosts(t)
+func TestOrder(t *testing.T) { eachWay(t, testOrder) }
+
+func testOrder(t *testing.T, direct bool) {
+	_, a, b := newHostsBy(t, direct)
 	for _, h := range []*host{a, b} {
 		h.start(h.known())
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +27,6 @@ const (
 // Suspend. Its methods may be called concurrently, but for Run and Close.
 type Path struct {
 	config   Config
-	device   string // its name
 	adopted  bool
 	windows  *windows
 	links    *netlink.Handle
@@ -76,7 +74,10 @@ const notJoined = "the tunnel's programs are suspended"
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal(), status: Status{Off: []string{notJoined}}}
+	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal()}
+	if !c.direct() {
+		p.status.Off = []string{notJoined}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -88,11 +89,6 @@ func New(c Config) (_ *Path, err error) {
 	// Rules may have changed since a process has marked the flows, whether or not its
 	// programs are left.
 	p.stale = true // promise: rules-changed-meanwhile
-	device, err := net.InterfaceByIndex(c.Device)
-	if err != nil {
-		return nil, fmt.Errorf("find tunnel device: %w", err)
-	}
-	p.device = device.Name
 	if p.windows, err = openWindows(p.programs); err != nil {
 		return nil, err
 	}
@@ -125,7 +121,7 @@ func (p *Path) Suspend() error {
 	defer p.work.Unlock()
 	p.joined = false
 	p.note(topology{}, nil, Status{Off: []string{notJoined}})
-	return errors.Join(p.programs.leave(), unmark(p.device))
+	return errors.Join(p.programs.leave(), unmark(p.config.Name))
 }
 
 // Run keeps the programs up to date with containers and rules, until ctx ends
@@ -134,7 +130,7 @@ func (p *Path) Suspend() error {
 // [lifetime]; after an error all packets take the long way.
 func (p *Path) Run(ctx context.Context) error {
 	err := reconcile.Loop{
-		Task:     "reconcile fast path device=" + p.device,
+		Task:     "reconcile fast path of " + p.config.Name,
 		Changed:  p.changed,
 		Interval: interval,
 		Burst:    burst,
@@ -166,7 +162,7 @@ func (p *Path) reconcile() error {
 	p.programs.forget(p.detached)
 	p.detached = nil
 	p.mu.Unlock()
-	t, err := discover(p.links, p.config.Subnet)
+	t, err := discover(p.links, p.config)
 	if err != nil {
 		return err
 	}
@@ -181,22 +177,23 @@ func (p *Path) reconcile() error {
 		return err
 	}
 	var serve []Container
+	uplinks, leads := f.serves(t, p.config)
 	for _, c := range t.containers {
-		if len(f.all) == 0 && f.ports[c.Port] == "" {
+		if leads && len(f.all) == 0 && f.ports[c.Port] == "" {
 			serve = append(serve, c)
 		}
 	}
 	if len(serve) > 0 {
-		if err := mark(p.device, p.config); err != nil {
+		if err := mark(p.config, uplinks); err != nil {
 			return err
 		}
 	}
-	d := p.detours(t, f)
-	if err := p.move(p.places.moved(serve), serve, d); err != nil {
+	w := service{serve, uplinks, p.detours(t, f)}
+	if err := p.move(p.places.moved(serve), w); err != nil {
 		return err
 	}
 	p.places.note(serve)
-	if err := p.programs.set(serve, d); err != nil {
+	if err := p.programs.set(w); err != nil {
 		return err
 	}
 	if err := p.programs.seal(); err != nil {
@@ -230,7 +227,7 @@ func (p *Path) note(t topology, cuts map[uint32]string, s Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !slices.Equal(s.Off, p.status.Off) {
-		log.Infof("change fast path device=%s containers=%d off=%q", p.device, s.Containers, s.Off)
+		log.Infof("change fast path of=%s containers=%d off=%q", p.config.Name, s.Containers, s.Off)
 	}
 	p.known, p.looks, p.cuts, p.status = t, false, cuts, s
 }

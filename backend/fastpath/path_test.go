@@ -13,17 +13,24 @@ import (
 // TestExchange sees both directions of a TCP flow take the fast path at both
 // hosts.
 func TestExchange(t *testing.T) {
-	_, a, b := newHosts(t)
-	for _, h := range []*host{a, b} {
-		h.start(h.known())
-	}
-	warm(t, a, b)
+	eachWay(t, func(t *testing.T, direct bool) {
+		_, a, b := newHostsBy(t, direct)
+		for _, h := range []*host{a, b} {
+			h.start(h.known())
+		}
+		warm(t, a, b)
+	})
 }
 
 // newRunning makes two hosts that have found their containers.
 func newRunning(t *testing.T) (a, b *host) {
 	t.Helper()
-	_, a, b = newHosts(t)
+	return newRunningBy(t, false)
+}
+
+func newRunningBy(t *testing.T, direct bool) (a, b *host) {
+	t.Helper()
+	_, a, b = newHostsBy(t, direct)
 	runBoth(t, a, b)
 	return a, b
 }
@@ -54,8 +61,10 @@ func warm(t *testing.T, a, b *host) stream {
 }
 
 // TestRun sees containers found without help.
-func TestRun(t *testing.T) {
-	a, b := newRunning(t)
+func TestRun(t *testing.T) { eachWay(t, testRun) }
+
+func testRun(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	warm(t, a, b).exchange(100)
 	for _, h := range []*host{a, b} {
 		if off := h.path.Status().Off; len(off) > 0 {
@@ -87,9 +96,11 @@ func limit(t *testing.T, c net.Conn) {
 
 // TestOneWayUDP sees datagrams that nobody answers take the fast path, and
 // answers to them dropped by a rule about answers only.
-func TestOneWayUDP(t *testing.T) {
-	a, b := newRunning(t)
-	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname flannel0 meta l4proto udp drop; }; }")
+func TestOneWayUDP(t *testing.T) { eachWay(t, testOneWayUDP) }
+
+func testOneWayUDP(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
+	a.nft("table ip user { chain forward { type filter hook forward priority filter; iifname " + a.outer() + " meta l4proto udp drop; }; }")
 	s := datagrams(t, a, b)
 	receive := make([]byte, 100)
 	send := func(n int) {
@@ -126,9 +137,11 @@ func TestOneWayUDP(t *testing.T) {
 
 // TestAnswersDropped has the host of the answering container drop its answers. The
 // direction to it takes the fast path, and the answers never do.
-func TestAnswersDropped(t *testing.T) {
-	a, b := newRunning(t)
-	b.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 meta l4proto udp drop; }; }")
+func TestAnswersDropped(t *testing.T) { eachWay(t, testAnswersDropped) }
+
+func testAnswersDropped(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
+	b.nft("table ip user { chain forward { type filter hook forward priority filter; oifname " + b.outer() + " meta l4proto udp drop; }; }")
 	s := datagrams(t, a, b)
 	b.until("datagrams are received by the fast path", func() bool {
 		_, received := b.fast(func() { relay(t, s.from, s.to) })
@@ -172,9 +185,11 @@ func datagramsAt(t *testing.T, a, b *host, port uint16) stream {
 }
 
 // TestTranslated sees flows that the host translates take the long way.
-func TestTranslated(t *testing.T) {
-	a, b := newRunning(t)
-	a.nft("table ip user { chain postrouting { type nat hook postrouting priority srcnat; oifname flannel0 masquerade; }; }")
+func TestTranslated(t *testing.T) { eachWay(t, testTranslated) }
+
+func testTranslated(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
+	a.nft("table ip user { chain postrouting { type nat hook postrouting priority srcnat; oifname " + a.outer() + " masquerade; }; }")
 	s := connect(t, a, b)
 	sent, received := a.fast(func() {
 		a.until("a packet is counted as translated", func() bool {
@@ -190,8 +205,10 @@ func TestTranslated(t *testing.T) {
 
 // TestFIN ends a connection after far more bytes than a window has, at hosts
 // that drop what connection tracking calls invalid.
-func TestFIN(t *testing.T) {
-	a, b := newRunning(t)
+func TestFIN(t *testing.T) { eachWay(t, testFIN) }
+
+func testFIN(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
 	for _, h := range []*host{a, b} {
 		h.nft("table ip user { chain forward { type filter hook forward priority filter; ct state invalid counter drop; }; }")
 	}

@@ -53,11 +53,12 @@ func except(containers []Container, addrs map[netip.Addr]bool) []Container {
 
 // move has rules judge the flows of these addresses again. Meanwhile their packets take
 // the long way.
-func (p *Path) move(addrs map[netip.Addr]bool, serve []Container, d detours) error {
+func (p *Path) move(addrs map[netip.Addr]bool, s service) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	if err := p.programs.set(except(serve, addrs), d); err != nil {
+	s.containers = except(s.containers, addrs)
+	if err := p.programs.set(s); err != nil {
 		return err
 	}
 	return unmarkAll(p.config.Marks, func(a netip.Addr) bool { return addrs[a] })

@@ -50,7 +50,13 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	}
 	p := &programs{config: c, attached: make(map[hook]struct{})}
 	p.epoch.Store(1)
-	if adopted, err = p.adopt(); err == nil && !adopted {
+	if c.direct() {
+		err = c.prepareDirect()
+	}
+	if err == nil {
+		adopted, err = p.adopt()
+	}
+	if err == nil && !adopted {
 		err = p.load()
 	}
 	if err == nil && !adopted && p.lacking != nil {
@@ -84,6 +90,11 @@ func (p *programs) join(t Tunnel) error {
 	if err := os.Mkdir(p.config.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make directory for pins of fast path: %w", err)
 	}
+	if p.config.direct() {
+		if err := pinned.PinNamespace(p.config.PinDir); err != nil {
+			return fmt.Errorf("pin namespace of fast path: %w", err)
+		}
+	}
 	if t.Encap != nil {
 		if err := p.Encap.Put(uint32(0), t.Encap); err != nil {
 			return fmt.Errorf("join fast path to the tunnel's program: %w", err)
@@ -95,7 +106,7 @@ func (p *programs) join(t Tunnel) error {
 
 // leave detaches the programs and removes their pins.
 func (p *programs) leave() error {
-	if err := p.set(nil, detours{}); err != nil {
+	if err := p.set(service{}); err != nil {
 		return err
 	}
 	if err := p.Encap.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -212,7 +223,7 @@ func (p *programs) maps() map[string]**ebpf.Map {
 		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
 		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
 		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths, fastpathMapExits: &p.Exits,
-		fastpathMapCuts: &p.Cuts,
+		fastpathMapCuts: &p.Cuts, fastpathMapUplinks: &p.Uplinks,
 	}
 }
 

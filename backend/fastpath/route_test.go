@@ -12,8 +12,14 @@ import (
 
 // TestRoutesStopPackets has routes, policy routing and settings of the host stop a flow
 // that is on the fast path, in the direction from the container (sent) or to it.
-func TestRoutesStopPackets(t *testing.T) {
-	a, b := newRunning(t)
+func TestRoutesStopPackets(t *testing.T) { eachWay(t, testRoutesStopPackets) }
+
+func testRoutesStopPackets(t *testing.T, direct bool) {
+	a, b := newRunningBy(t, direct)
+	outer, elsewhere := a.outer(), netnstest.Uplink
+	if direct {
+		elsewhere = bridgeName
+	}
 	sent, received := datagramsAt(t, a, b, 7000), datagramsAt(t, b, a, 7001)
 	for _, test := range []struct {
 		name         string
@@ -23,14 +29,14 @@ func TestRoutesStopPackets(t *testing.T) {
 	}{
 		{"forwarding", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1", true, true},
 		{"forwarding of the bridge", "sysctl -qw net.ipv4.conf.docker0.forwarding=0", "sysctl -qw net.ipv4.conf.docker0.forwarding=1", true, false},
-		{"forwarding of the tunnel", "sysctl -qw net.ipv4.conf.flannel0.forwarding=0", "sysctl -qw net.ipv4.conf.flannel0.forwarding=1", false, true},
-		{"blackhole for the peer", "ip route add blackhole 10.5.2.0/24", "ip route del blackhole 10.5.2.0/24", true, false},
+		{"forwarding of the tunnel or uplink", "sysctl -qw net.ipv4.conf." + outer + ".forwarding=0", "sysctl -qw net.ipv4.conf." + outer + ".forwarding=1", false, true},
+		{"blackhole for the peer", "ip route add blackhole 10.5.2.2", "ip route del blackhole 10.5.2.2", true, false},
 		{"unreachable container", "ip route add unreachable 10.5.1.2", "ip route del unreachable 10.5.1.2", false, true},
 		{"prohibited source", "ip rule add from 10.5.1.2 prohibit", "ip rule del from 10.5.1.2 prohibit", true, false},
-		{"prohibited interface", "ip rule add iif flannel0 prohibit", "ip rule del iif flannel0 prohibit", false, true},
+		{"prohibited interface", "ip rule add iif " + outer + " prohibit", "ip rule del iif " + outer + " prohibit", false, true},
 		{
-			"reverse path", "sysctl -qw net.ipv4.conf.all.rp_filter=1 && ip route add 10.5.2.0/24 dev eth0",
-			"sysctl -qw net.ipv4.conf.all.rp_filter=0 && ip route del 10.5.2.0/24 dev eth0", true, true,
+			"reverse path", "sysctl -qw net.ipv4.conf.all.rp_filter=1 && ip route add 10.5.2.2 dev " + elsewhere,
+			"sysctl -qw net.ipv4.conf.all.rp_filter=0 && ip route del 10.5.2.2 dev " + elsewhere, true, true,
 		},
 		{"source that is the host's own", "ip addr add 10.5.2.2/32 dev lo", "ip addr del 10.5.2.2/32 dev lo", true, true},
 	} {

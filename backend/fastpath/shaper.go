@@ -24,9 +24,10 @@ type linkInspector struct {
 	closed   map[int]string
 	screened map[int]bool // see screenedPorts
 	qdiscs   map[int][]netlink.Qdisc
-	device   int  // of the tunnel
+	owner    int  // of our filters
 	filters  bool // the kernel has no tcx
 	ours     []ebpf.ProgramID
+	tag      string // of our program at uplinks
 }
 
 func (p *Path) newLinkInspector() (*linkInspector, error) {
@@ -34,7 +35,7 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc), device: p.config.Device, filters: p.programs.filters}
+	l := &linkInspector{links: p.links, qdiscs: make(map[int][]netlink.Qdisc), owner: p.config.owner(), filters: p.programs.filters}
 	for _, q := range all {
 		index := q.Attrs().LinkIndex
 		l.qdiscs[index] = append(l.qdiscs[index], q)
@@ -44,6 +45,13 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	}
 	if l.screened, err = screenedPorts(); err != nil {
 		return nil, err
+	}
+	if p.config.direct() && p.programs.lacking == nil {
+		info, err := p.programs.ToContainer.Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at program %s: %w", fastpathProgToContainer, err)
+		}
+		l.tag = info.Tag
 	}
 	l.ours, err = p.programs.ids()
 	return l, err
@@ -70,9 +78,9 @@ func (l *linkInspector) inspect(index int) (string, error) {
 	return "", nil
 }
 
-// inspectIngress is inspect for the tunnel device: packets that are sent do not meet
-// its queue on the long way either, since the tunnel's own program redirects them
-// before all others.
+// inspectIngress is inspect for the tunnel device or an uplink. At an uplink, packets of
+// either way meet the filters and queues at its egress. At the tunnel device, packets of neither way
+// meet its queue, since the tunnel's own program redirects them before all others.
 func (l *linkInspector) inspectIngress(index int) (string, error) { return l.foreign(index, false) }
 
 // foreign looks for filters and programs of others.
@@ -92,7 +100,7 @@ func (l *linkInspector) filtered(index int, egress bool) (bool, error) {
 	if !slices.ContainsFunc(l.qdiscs[index], func(q netlink.Qdisc) bool { return q.Type() == "clsact" || q.Type() == "ingress" }) {
 		return false, nil
 	}
-	key := tchook.Key{Egress: egress, Index: index, Device: l.device}
+	key := tchook.Key{Egress: egress, Index: index, Owner: l.owner}
 	filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, key.Attrs().Parent)
 	if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
 		return false, nil
@@ -119,10 +127,24 @@ func (l *linkInspector) foreignProgram(index int, egress bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if slices.ContainsFunc(attached, func(p link.AttachedProgram) bool { return !slices.Contains(l.ours, p.ID) }) {
+	foreign := func(p link.AttachedProgram) bool { return !slices.Contains(l.ours, p.ID) && !l.ofOtherNetwork(p.ID) }
+	if slices.ContainsFunc(attached, foreign) {
 		return "tcx program", nil
 	}
 	return "", nil
+}
+
+// ofOtherNetwork reports whether a program is of another path at an uplink that both
+// networks use. It leaves packets of this network alone. The tag is of the code, without
+// its constants.
+func (l *linkInspector) ofOtherNetwork(id ebpf.ProgramID) bool {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false // it has gone, or the capability CAP_SYS_ADMIN is missing
+	}
+	defer p.Close()
+	info, err := p.Info()
+	return err == nil && l.tag != "" && info.Tag == l.tag
 }
 
 // ids are those of our programs, and of those that an earlier version has left
@@ -143,7 +165,7 @@ func (p *programs) ids() ([]ebpf.ProgramID, error) {
 		return nil, err
 	}
 	for _, h := range hooks {
-		if _, done := p.attached[h]; done || h.device != 0 { // a filter is no program of tcx
+		if _, done := p.attached[h]; done || h.owner != 0 { // a filter is no program of tcx
 			continue
 		}
 		l, err := pinned.Link(filepath.Join(p.config.PinDir, h.pin()))

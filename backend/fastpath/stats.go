@@ -22,7 +22,7 @@ var outcomeNames = [fastpathOutcomeOUTCOMES]string{
 // Count is a number of packets and their bytes, as on the wire.
 type Count struct{ Packets, Bytes uint64 }
 
-// Stats counts packets between containers and the tunnel since the programs
+// Stats counts packets between containers and the tunnel or the uplinks since the programs
 // were loaded.
 type Stats struct {
 	// Sent and Received took the fast path.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"slices"
 	"syscall"
 
@@ -20,8 +21,11 @@ func (p *Path) watch() (err error) {
 	if p.rules, err = hostrules.Open(); err != nil {
 		return err
 	}
-	p.listener, err = reconcile.Listen(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_TC)
+	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_TC}
+	if p.config.direct() {
+		groups = append(groups, unix.RTNLGRP_IPV4_ROUTE)
+	}
+	p.listener, err = reconcile.Listen(unix.NETLINK_ROUTE, groups...)
 	return err
 }
 
@@ -44,7 +48,8 @@ func concernsRules(datagram []byte) bool {
 }
 
 // concernsLinks excludes announcements of neighbours and forwarding entries
-// that change no container: the kernel announces each confirmation of one.
+// that change no container: the kernel announces each confirmation of one. It excludes
+// those of routes that lead through a known uplink, of which each host has one.
 func (p *Path) concernsLinks(datagram []byte) bool {
 	messages, err := syscall.ParseNetlinkMessage(datagram)
 	if err != nil {
@@ -53,12 +58,17 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
-		if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
-			p.noteDetached(m)
-			return true
+		switch m.Header.Type {
+		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+			n, err := netlink.NeighDeserialize(m.Data)
+			return err != nil || p.looks || p.known.concerns(n, m.Header.Type == unix.RTM_DELNEIGH)
+		case unix.RTM_NEWROUTE:
+			return p.known.concernsRoute(m, p.config)
+		case unix.RTM_DELROUTE: // a later look has the programs leave the uplink
+			return false
 		}
-		n, err := netlink.NeighDeserialize(m.Data)
-		return err != nil || p.looks || p.known.concerns(n, m.Header.Type == unix.RTM_DELNEIGH)
+		p.noteDetached(m)
+		return true
 	})
 }
 
@@ -70,6 +80,28 @@ func (p *Path) noteDetached(m syscall.NetlinkMessage) {
 	if (m.Header.Type == unix.RTM_DELLINK || m.Header.Type == unix.RTM_DELQDISC) && len(m.Data) >= index+4 {
 		p.detached = append(p.detached, int(binary.NativeEndian.Uint32(m.Data[index:]))) // promise: program-is-attached-again
 	}
+}
+
+// concernsRoute reports whether a new route to other hosts leads through an interface
+// that is not known as an uplink.
+func (t topology) concernsRoute(m syscall.NetlinkMessage, c Config) bool {
+	attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+	if err != nil {
+		return true
+	}
+	through := 0
+	for _, a := range attributes {
+		switch {
+		case a.Attr.Type == unix.RTA_DST:
+			dst, ok := netip.AddrFromSlice(a.Value)
+			if !ok || !leadsOut(netip.PrefixFrom(dst, int(m.Data[1])), c) { // rtm_dst_len
+				return false
+			}
+		case a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4:
+			through = int(binary.NativeEndian.Uint32(a.Value))
+		}
+	}
+	return !slices.ContainsFunc(t.uplinks, func(u uplink) bool { return u.index == through })
 }
 
 // concerns reports whether a neighbour or forwarding entry differs from what is

@@ -31,6 +31,9 @@ type detours struct {
 // detours has no way past a device whose rules or queues the packets must meet.
 func (p *Path) detours(t topology, f findings) detours {
 	d := detours{make(map[uint32]bool), make(map[fastpathStation]fastpathExit)}
+	if p.config.direct() {
+		return d // nothing is unwrapped
+	}
 	past := make(map[uint32]bool)
 	for _, g := range t.gateways {
 		if g.kind == wholeDevice || g.index == p.config.Device {

@@ -5,7 +5,8 @@
 //	                     route fd00:5:0:3::/64   via 2001:db8::3
 //
 // Each family has routes of its own. There is no device and no lease data. The kernel
-// carries the packets, also while the daemon does not run.
+// carries the packets, also while the daemon does not run. Those of IPv4 may take the
+// fast path (package fastpath).
 package hostgw
 
 import (
@@ -17,8 +18,10 @@ import (
 	"sync"
 
 	log "github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/ratelog"
 	"github.com/coreos/flannel/pkg/rtnl"
@@ -47,9 +50,9 @@ func New(c backend.Config) (backend.Backend, error) {
 	return &gateway{c}, nil
 }
 
-// Remove deletes the routes into network that an earlier run left.
+// Remove deletes the routes into network that an earlier run left, and its fast path.
 func Remove(_ context.Context, network netip.Prefix) error {
-	return rtnl.RemoveRoutes(network, rtnl.Gateway)
+	return errors.Join(rtnl.RemoveRoutes(network, rtnl.Gateway), fastpath.RemoveDirect(network))
 }
 
 // gateway is the backend before it has a lease.
@@ -89,7 +92,11 @@ func (g *gateway) open(f inet.Family, l subnet.Lease) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{family: f, uplink: s.Uplink, reconciler: reconciler}, nil
+	n := &network{family: f, uplink: s.Uplink, reconciler: reconciler}
+	if f == inet.IPv4 {
+		n.fast = fastpath.OpenDirect(g.config.FastPath, s.Network, l.Subnet, g.config.FastPathMark)
+	}
+	return n, nil
 }
 
 // network is the backend at work for one family of one lease.
@@ -97,6 +104,7 @@ type network struct {
 	family     inet.Family
 	uplink     uplink.Uplink
 	reconciler *rtnl.Reconciler
+	fast       *fastpath.Optional // nil for IPv6
 
 	mu    sync.Mutex            // guards peers
 	peers map[netip.Prefix]peer // nil before the first Apply
@@ -151,7 +159,13 @@ func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.S
 // Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s family=%v iface=%s mtu=%d", Type, n.family, n.uplink.Name, n.MTU())
-	return n.reconciler.Run(ctx)
+	if n.fast == nil {
+		return n.reconciler.Run(ctx)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.reconciler.Run(ctx) })
+	g.Go(func() error { n.fast.Run(ctx); return nil })
+	return g.Wait()
 }
 
 // DataPath implements backend.Network.
@@ -166,12 +180,16 @@ func (n *network) Stats() backend.Stats {
 	refused := n.reconciler.Refusals()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return backend.Stats{
+	s := backend.Stats{
 		DataPath: dataPath, Reason: "the kernel routes by " + n.uplink.Name,
 		Peers: backend.UncountedPeers(n.peers, func(dst netip.Prefix, p peer) (netip.Addr, error) {
 			return p.host, cmp.Or(p.fault, problem(refused[dst]))
 		}),
 	}
+	if n.fast != nil {
+		s.FastPath = n.fast.Stats()
+	}
+	return s
 }
 
 // Check implements backend.Checker.
@@ -188,5 +206,12 @@ func problem(r *rtnl.Refusal) error {
 	return r.Err
 }
 
-// Close implements backend.Network. The routes stay in the kernel.
-func (n *network) Close() error { return n.reconciler.Close() }
+// Close implements backend.Network. The routes stay in the kernel, and for some time the
+// fast path.
+func (n *network) Close() error {
+	err := n.reconciler.Close()
+	if n.fast != nil {
+		err = errors.Join(err, n.fast.Close())
+	}
+	return err
+}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
 	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/inet"
@@ -37,7 +38,7 @@ type kernel struct {
 	left    pairs // to the offloaded path
 	found   bool  // the device is an earlier run's
 	changed reconcile.Signal
-	fast    fastPath
+	fast    *fastpath.Optional
 
 	mu    sync.Mutex // guards what follows
 	peers kernelPeers
@@ -118,7 +119,7 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 		return nil, rule
 	default:
 		k.suspended = rule
-		return k, errors.Join(k.fast.suspend(), bpf.Remove(k.config.PinDir))
+		return k, errors.Join(k.fast.Suspend(), bpf.Remove(k.config.PinDir))
 	}
 }
 
@@ -177,7 +178,7 @@ func (k *kernel) name() string {
 func (k *kernel) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.offloaded.run(ctx) })
-	g.Go(func() error { k.runFast(ctx); return nil })
+	g.Go(func() error { k.fast.Run(ctx); return nil })
 	g.Go(func() error {
 		return reconcile.Loop{
 			Task:     "keep kernel data path device=" + k.deviceName(),
@@ -265,7 +266,7 @@ func (k *kernel) addTo(s *backend.Stats) {
 	for reason, n := range refused {
 		s.Drops[reason] += n
 	}
-	s.FastPath = k.fastStats()
+	s.FastPath = k.fast.Stats()
 	bySubnet := make(map[netip.Prefix]bpf.PeerStats, len(counted))
 	for _, p := range counted {
 		bySubnet[p.Subnet] = p
@@ -299,7 +300,9 @@ func (k *kernel) close() error {
 		name = k.deviceName()
 		errs = append(errs, k.offloaded.close())
 	}
-	errs = append(errs, k.fast.close())
+	if k.fast != nil {
+		errs = append(errs, k.fast.Close())
+	}
 	if k.path != nil {
 		errs = append(errs, k.path.Close())
 	}

@@ -270,7 +270,7 @@ func (k *kernel) suspend(err error) {
 		return
 	}
 	k.count()
-	if err := errors.Join(k.fast.suspend(), k.path.Close(), bpf.Remove(k.config.PinDir)); err != nil {
+	if err := errors.Join(k.fast.Suspend(), k.path.Close(), bpf.Remove(k.config.PinDir)); err != nil {
 		log.Errorf("remove kernel data path device=%s reason=%q", k.deviceName(), err)
 	}
 	k.path, k.uplinks, k.afterGRO, k.peers.written = nil, nil, nil, false

@@ -98,6 +98,7 @@ var promises = []promise{
 		{"renamed-interface-is-judged-again", never, "backend/fastpath", "TestRenamedBridgeIsJudged", "the flow has no mark"},
 		{"program-is-attached-again", skip, "backend/fastpath", "TestFilterIsAttachedAgain", "the filters are back"},
 		{"ipsec-default-is-heeded", never, "backend/fastpath", "TestIPsec", "0 containers are served"},
+		{"filter-at-an-uplink-is-met", skip, "backend/fastpath", "TestUplinkOfOthers", "0 containers are served"},
 	}},
 	{"Other users and programs", []mutation{
 		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},

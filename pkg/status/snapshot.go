@@ -153,8 +153,8 @@ type Backend struct {
 	Peers         []Peer         `json:"peers"`
 }
 
-// FastPath counts packets between containers and the tunnel device that pass
-// bridge, firewall rules and routing by.
+// FastPath counts packets between containers and the tunnel device or the uplink that
+// pass bridge, firewall rules and routing by.
 type FastPath struct {
 	// Containers is the number of addresses that it serves.
 	Containers int    `json:"containers"`

@@ -28,8 +28,9 @@ type Filter struct {
 type Key struct {
 	Egress bool
 	Index  int // of the interface
-	// Device is the index of the tunnel device. Two networks have filters of their own.
-	Device int
+	// Owner is a number of the network, such as the index of its tunnel device. Two
+	// networks have filters of their own.
+	Owner int
 }
 
 // qdiscPin is the pin of a qdisc, below that of the filter.
@@ -38,7 +39,7 @@ const qdiscPin = "clsact"
 // label is the name of our filters in "tc filter show".
 const label = "flannel"
 
-// handles begins the handles of our filters; the rest is the device's index.
+// handles begins the handles of our filters; the rest is the owner.
 // Other programs number theirs from 1.
 const handles = 0x666c0000 // "fl"
 
@@ -54,7 +55,7 @@ func (k Key) parent() uint32 {
 // net/sched/cls_bpf.c).
 func (k Key) Attrs() netlink.FilterAttrs {
 	return netlink.FilterAttrs{
-		LinkIndex: k.Index, Parent: k.parent(), Handle: handles | uint32(k.Device)&0xffff,
+		LinkIndex: k.Index, Parent: k.parent(), Handle: handles | uint32(k.Owner)&0xffff,
 		Priority: 1, Protocol: unix.ETH_P_ALL,
 	}
 }

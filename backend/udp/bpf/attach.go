@@ -62,7 +62,7 @@ func (p *Path) decapHook(index int) string {
 }
 
 func (p *Path) filterKey(index int, egress bool) tchook.Key {
-	return tchook.Key{Egress: egress, Index: index, Device: p.config.Device}
+	return tchook.Key{Egress: egress, Index: index, Owner: p.config.Device}
 }
 
 // Attach attaches encap to the device, and the decap programs to these uplinks and

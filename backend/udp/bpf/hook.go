@@ -25,7 +25,7 @@ func filterName(k tchook.Key) string {
 	if k.Egress {
 		prefix = filterOut
 	}
-	return prefix + strconv.Itoa(k.Index) + "_" + strconv.Itoa(k.Device)
+	return prefix + strconv.Itoa(k.Index) + "_" + strconv.Itoa(k.Owner)
 }
 
 // parseFilter is the inverse of filterName.
@@ -40,7 +40,7 @@ func parseFilter(name string) (tchook.Key, error) {
 	if err := errors.Join(err, err2); err != nil {
 		return tchook.Key{}, fmt.Errorf("parse pin %s: %w", name, err)
 	}
-	return tchook.Key{Egress: egress, Index: i, Device: d}, nil
+	return tchook.Key{Egress: egress, Index: i, Owner: d}, nil
 }
 
 // pinnedHook returns the hook that is pinned at path; nil if there is none. A filter

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
@@ -126,7 +127,7 @@ func TestLeftOverNamespace(t *testing.T) {
 	deadline := time.NewTimer(10 * time.Second)
 	defer deadline.Stop()
 	for { // the kernel removes a namespace some time later
-		a.must(preparePins(filepath.Join(root, "a")))
+		a.must(pinned.Prepare(filepath.Join(root, "a"), removeGone))
 		_, err := os.Stat(left)
 		if errors.Is(err, os.ErrNotExist) {
 			return
@@ -158,14 +159,14 @@ func pinInNewNamespace(c Config) error {
 		return err
 	}
 	err = p.Attach(nil)
-	if gone, goneErr := namespaceIsGone(c.PinDir); gone || goneErr != nil {
+	if gone, goneErr := pinned.NamespaceIsGone(c.PinDir); gone || goneErr != nil {
 		err = errors.Join(err, fmt.Errorf("the namespace is said to be gone: %v, %w", gone, goneErr))
 	}
 	return errors.Join(err, p.Close(), tun.Close())
 }
 
 func TestFilterNames(t *testing.T) {
-	for _, k := range []tchook.Key{{Egress: true, Index: 7, Device: 7}, {Index: 2, Device: 7}} {
+	for _, k := range []tchook.Key{{Egress: true, Index: 7, Owner: 7}, {Index: 2, Owner: 7}} {
 		if got, err := parseFilter(filterName(k)); err != nil || got != k {
 			t.Errorf("parseFilter(%q) = %v, %v, want %v", filterName(k), got, err, k)
 		}

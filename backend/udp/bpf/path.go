@@ -16,6 +16,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // Config configures the programs. All fields but PinDir and MaxPeers are constants
@@ -138,7 +139,7 @@ func (p *Path) open() error {
 	}
 	p.mixed = mixed && !p.config.old
 	if p.config.PinDir != "" {
-		if err := preparePins(p.config.PinDir); err != nil {
+		if err := pinned.Prepare(p.config.PinDir, removeGone); err != nil {
 			return err
 		}
 		if err := p.adopt(); err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/coreos/flannel/pkg/ownfile"
 	"github.com/coreos/flannel/pkg/pinned"
 )
 
@@ -28,9 +27,21 @@ const (
 
 func xdpLink(index int) string { return linkXDPPrefix + strconv.Itoa(index) }
 
+// PinDir returns the directory for a device of the current network namespace.
+func PinDir(device string) (string, error) {
+	name, err := pinName(device)
+	return filepath.Join(pinned.Root(), name), err
+}
+
+// pinName returns the name of a device's directory; for "" its prefix.
+func pinName(device string) (string, error) {
+	namespace, err := pinned.Namespace()
+	return namespace + "-" + device, err
+}
+
 // Pinned returns the devices of the current network namespace that have a PinDir.
 func Pinned() ([]string, error) {
-	names, err := entryNames(pinRoot())
+	names, err := entryNames(pinned.Root())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -43,7 +54,8 @@ func Pinned() ([]string, error) {
 	}
 	var devices []string
 	for _, name := range names {
-		if device, ours := strings.CutPrefix(name, prefix); ours {
+		device, ours := strings.CutPrefix(name, prefix)
+		if ours && !strings.Contains(device, ":") { // the directory is of a device
 			devices = append(devices, device)
 		}
 	}
@@ -89,49 +101,7 @@ func Remove(dir string) (err error) {
 			return err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	// The last daemon removes the common directory.
-	if err := os.Remove(filepath.Dir(dir)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
-		return err
-	}
-	return nil
-}
-
-// preparePins creates the directory, and mounts a bpffs if there is none. It removes
-// the directories of devices and namespaces that have gone: namespaces end without
-// notice.
-func preparePins(dir string) error {
-	if strings.HasPrefix(dir, bpffs+"/") {
-		if err := mountBPFFS(); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make directory for pins: %w", err)
-	}
-	if !isBPFFS(dir) {
-		return fmt.Errorf("%s is not on a bpffs: %w", dir, unix.EINVAL)
-	}
-	// A bpffs has mode 1777 by default: any user may make the folder first.
-	if err := errors.Join(ownfile.CheckDir(filepath.Dir(dir)), ownfile.CheckDir(dir)); err != nil {
-		return err
-	}
-	siblings, err := os.ReadDir(filepath.Dir(dir))
-	if err != nil {
-		return fmt.Errorf("look for left-over pins: %w", err)
-	}
-	for _, s := range siblings {
-		other := filepath.Join(filepath.Dir(dir), s.Name())
-		if other == dir {
-			continue
-		}
-		if err := removeGone(other); err != nil {
-			return fmt.Errorf("look at left-over pins %s: %w", other, err)
-		}
-	}
-	return nil
+	return pinned.Remove(dir)
 }
 
 // removeGone removes a directory, maybe of another namespace, if what it is for has
@@ -140,11 +110,11 @@ func preparePins(dir string) error {
 func removeGone(dir string) error {
 	l, err := link.LoadPinnedLink(filepath.Join(dir, linkEncap), nil)
 	if err != nil {
-		gone, err := namespaceIsGone(dir)
+		gone, err := pinned.NamespaceIsGone(dir)
 		if gone {
 			err = os.RemoveAll(dir)
 		}
-		return err
+		return explain(err)
 	}
 	attached, err := pinned.InterfaceOf(l)
 	if err := errors.Join(err, l.Close()); err != nil || attached != 0 {
@@ -184,7 +154,7 @@ func (p *Path) adopt() error {
 // commitPins pins programs and maps, and removes the earlier ones.
 func (p *Path) commitPins() error {
 	if p.filters {
-		if err := pinNamespace(p.config.PinDir); err != nil {
+		if err := pinned.PinNamespace(p.config.PinDir); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // Any user may make a folder on a bpffs that has the default mode, 1777. No
@@ -15,14 +16,14 @@ func TestPinsOfAnotherUser(t *testing.T) {
 	netnstest.Require(t)
 	root := filepath.Join(newPinRoot(t), "flannel")
 	dir := filepath.Join(root, "a")
-	if err := preparePins(dir); err != nil {
+	if err := pinned.Prepare(dir, removeGone); err != nil {
 		t.Fatalf("folders of our own: %v", err)
 	}
 	for _, foreign := range []string{root, dir} {
 		if err := os.Chown(foreign, 65534, 65534); err != nil {
 			t.Fatal(err)
 		}
-		if err := preparePins(dir); err == nil || !strings.Contains(err.Error(), foreign+" belongs to user 65534") {
+		if err := pinned.Prepare(dir, removeGone); err == nil || !strings.Contains(err.Error(), foreign+" belongs to user 65534") {
 			t.Errorf("%s is nobody's: %v", foreign, err)
 		}
 		if err := os.Chown(foreign, 0, 0); err != nil {

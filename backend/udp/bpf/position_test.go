@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // foreign attaches another program that ends the chain of an interface with
@@ -123,7 +124,7 @@ func testDetachedByHandAndPinsRemoved(t *testing.T, old bool) {
 	for _, name := range a.path.hookNames() {
 		a.detachByHand(name)
 	}
-	a.must(preparePins(filepath.Join(root, "other")))
+	a.must(pinned.Prepare(filepath.Join(root, "other"), removeGone))
 	if _, err := os.Stat(c.PinDir); errors.Is(err, os.ErrNotExist) == old {
 		t.Fatalf("old kernel %v: look at pins: %v", old, err)
 	}

@@ -35,6 +35,7 @@ func Subjects() []Subject {
 		{Name: "udp-kernel", About: "flannel, udp, -udp-datapath=kernel", open: daemons{typ: "udp", dataPath: "kernel"}.open},
 		{Name: "udp-fast", About: "flannel, udp, -udp-datapath=kernel -fastpath=auto", open: daemons{typ: "udp", dataPath: "kernel", fastPath: true}.open},
 		{Name: "host-gw", About: "flannel, host-gw", ByHand: "raw", open: daemons{typ: "host-gw"}.open},
+		{Name: "host-gw-fast", About: "flannel, host-gw, -fastpath=auto", ByHand: "raw", open: daemons{typ: "host-gw", fastPath: true}.open},
 		{Name: "vxlan", About: "flannel, vxlan", ByHand: Reference, open: daemons{typ: "vxlan", data: vxlanData}.open},
 		{Name: "wireguard-go", About: "wireguard-go's own program, set up by hand", open: openWireGuard, byHand: true},
 		{Name: "wireguard", About: "flannel, wireguard", ByHand: "wireguard-go", open: daemons{typ: "wireguard", data: wireguardData}.open},

@@ -1,9 +1,8 @@
-package bpf
+package pinned
 
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/prometheus/procfs"
@@ -11,9 +10,6 @@ import (
 )
 
 const bpffs = "/sys/fs/bpf"
-
-// pinRoot is the directory of all pins.
-func pinRoot() string { return filepath.Join(lastingBPFFS(), "flannel") }
 
 // lastingBPFFS returns the bpffs to pin in, or where to mount one. "ip netns exec"
 // gives each command its own /sys (ip-netns(8)). A bpffs that is mounted there ends

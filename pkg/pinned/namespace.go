@@ -1,4 +1,4 @@
-package bpf
+package pinned
 
 import (
 	"errors"
@@ -10,27 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PinDir returns the directory for a device of the current network namespace. Its
-// name has the namespace's cookie (SO_NETNS_COOKIE), which is unique until the next
-// boot, so namespaces do not share directories.
-func PinDir(device string) (string, error) {
-	name, err := pinName(device)
-	return filepath.Join(pinRoot(), name), err
-}
-
-// pinName returns the name of a device's directory; for "" its prefix.
-func pinName(device string) (string, error) {
-	namespace, err := namespaceName()
-	if err != nil {
-		return "", fmt.Errorf("name directory for pins: %w", err)
-	}
-	return namespace + "-" + device, nil
-}
-
-// namespaceName returns a name for the current network namespace. A kernel without
-// SO_NETNS_COOKIE (before Linux 5.14) has the inode's number, which is unique among
-// the namespaces that exist.
-func namespaceName() (string, error) {
+// Namespace returns a name for the current network namespace, by which namespaces do
+// not share directories. It has the namespace's cookie (SO_NETNS_COOKIE), which is
+// unique until the next boot. A kernel without (before Linux 5.14) has the inode's
+// number, which is unique among the namespaces that exist.
+func Namespace() (name string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("name directory for pins: %w", err)
+		}
+	}()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", err
@@ -55,8 +44,8 @@ func namespaceName() (string, error) {
 // kernel/bpf/devmap.c), and so the map tells other namespaces whether this one exists.
 const namespacePin = "namespace"
 
-// pinNamespace pins a map for the current network namespace, if there is none.
-func pinNamespace(dir string) error {
+// PinNamespace pins a map for the current network namespace, if there is none.
+func PinNamespace(dir string) error {
 	path := filepath.Join(dir, namespacePin)
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -76,15 +65,15 @@ func pinNamespace(dir string) error {
 // (LOOPBACK_IFINDEX, include/net/flow.h).
 const loopback = 1
 
-// namespaceIsGone reports whether the namespace of a directory with filters exists no
+// NamespaceIsGone reports whether the namespace of a directory with filters exists no
 // longer. False if the directory does not tell.
-func namespaceIsGone(dir string) (bool, error) {
+func NamespaceIsGone(dir string) (bool, error) {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, namespacePin), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, explain(err)
+		return false, err
 	}
 	var index uint32
 	err = m.Lookup(uint32(0), &index)
