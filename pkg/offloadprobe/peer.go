@@ -58,8 +58,8 @@ func (p *Prober) visit(ctx context.Context, to *peer) {
 }
 
 // Recheck checks those peers now that have a fault to them, or all peers. It diagnoses
-// peers without a fault where checks fail. It returns when the results are there or
-// ctx ends.
+// peers without a fault where checks fail, diagnosesAtOnce at most; more of them become
+// suspects. It returns when the results are there or ctx ends.
 func (p *Prober) Recheck(ctx context.Context, all bool) {
 	p.mu.Lock()
 	var due []*peer
