@@ -30,7 +30,7 @@ func (p *Path) misplaced(h tchook.Hook, index int) (why, err error) {
 			return why, nil
 		}
 	}
-	return nil, nil // promise: networks-share-an-uplink
+	return nil, nil
 }
 
 // related returns the programs that other data paths have attached to uplinks by links
