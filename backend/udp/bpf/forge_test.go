@@ -45,8 +45,15 @@ func testWrongInterface(t *testing.T, f families) {
 func TestIncomplete(t *testing.T) { eachFamilies(t, testIncomplete) }
 
 func testIncomplete(t *testing.T, f families) {
+	for name, segmented := range map[string]bool{"after GRO": false, "before GRO": true} {
+		t.Run(name, func(t *testing.T) { testIncompleteTable(t, f, segmented) })
+	}
+}
+
+func testIncompleteTable(t *testing.T, f families, segmented bool) {
 	_, hosts := newHostsOf(t, f, false, true, true, true)
 	a, b, c := hosts[0], hosts[1], hosts[2]
+	b.segmented(segmented)
 	b.must(b.path.Apply(nil, []netip.Prefix{a.subnet}))
 	b.must(b.path.SetIncomplete(true))
 	run(t, a.Host, "ping", "-c", "1", "-w", "5", b.inner().String())

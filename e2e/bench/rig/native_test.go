@@ -28,6 +28,7 @@ func TestNativeTunnels(t *testing.T) {
 					if !strings.Contains(refused.Reason, "module") {
 						t.Errorf("left out: %s; want the module", refused.Reason)
 					}
+					t.Logf("left out: %s", refused.Reason)
 					return
 				}
 				if err != nil {
