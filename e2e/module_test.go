@@ -1,6 +1,10 @@
 package e2e
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
 
 // A daemon that needs a module which the kernel lacks does not start. Its error has the
 // command that loads the module.
@@ -30,4 +34,19 @@ func TestMissingModules(t *testing.T) {
 			refuses(t, d, m.remedy)
 		})
 	}
+}
+
+// A daemon that can do without a module goes on. Its status has the command.
+func TestMissingFilters(t *testing.T) {
+	c := newCluster(t, "3")
+	out, lacks := output(t, c.lab.Host("probe"), "tc", "qdisc", "add", "dev", "lo", "clsact")
+	a := c.node("a")
+	a.join()
+	eventually(t, "the data path is the kernel's, or the command is named", func() error {
+		s := a.status().Backend
+		if s.DataPath == "kernel" || lacks != nil && strings.Contains(s.DataPathReason, "modprobe sch_ingress") {
+			return nil
+		}
+		return fmt.Errorf("it is %s: %s; tc: %s", s.DataPath, s.DataPathReason, out)
+	})
 }

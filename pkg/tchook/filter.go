@@ -73,7 +73,7 @@ func AddFilter(tc *netlink.Handle, k Key, program *ebpf.Program) (*Filter, error
 	err := tc.QdiscAdd(f.qdisc())
 	f.madeQdisc = err == nil
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("add qdisc clsact (kernel module sch_ingress): %w", err)
+		return nil, fmt.Errorf("add qdisc clsact: %w", explain(err, "sch_ingress"))
 	}
 	if err := f.Replace(program); err != nil {
 		return nil, errors.Join(err, f.End())
@@ -107,9 +107,18 @@ func (f *Filter) Replace(program *ebpf.Program) error {
 		FilterAttrs: f.Attrs(), Fd: program.FD(), Name: label, DirectAction: true,
 	})
 	if err != nil {
-		return fmt.Errorf("put filter of tc with preference 1 (kernel module cls_bpf): %w", err)
+		return fmt.Errorf("put filter of tc with preference 1: %w", explain(err, "cls_bpf"))
 	}
 	return nil
+}
+
+// explain adds the remedy if the kernel does not know the kind of qdisc or filter
+// (qdisc_create, net/sched/sch_api.c; tcf_proto_lookup_ops, net/sched/cls_api.c).
+func explain(err error, module string) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w; the kernel may lack the module: load it with \"modprobe %s\"", err, module)
+	}
+	return err
 }
 
 // chain lists the filters of one direction of an interface, in the kernel's order.
