@@ -13,6 +13,8 @@ type findings struct {
 	// all are reasons that concern all packets, replyless those that concern flows
 	// without a reply only.
 	all, replyless []string
+	// restless are reasons that concern addresses that move too often.
+	restless []string
 	// ports are reasons that concern one port, gateways those that concern one
 	// gateway, by index. Of ports that are closed, closed has a reason.
 	ports, gateways, closed map[int]string
@@ -24,7 +26,7 @@ type findings struct {
 
 // reasons lists all of them, and those of the topology.
 func (f findings) reasons(t topology) []string {
-	all := slices.Concat(f.all, f.replyless)
+	all := slices.Concat(f.all, f.replyless, f.restless)
 	for _, g := range t.gateways {
 		if g.kind == vlanBridge {
 			all = append(all, fmt.Sprintf("bridge %s filters VLANs", g.name))

@@ -11,6 +11,7 @@ import (
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/reconcile"
@@ -39,6 +40,7 @@ type Path struct {
 	programs *programs
 	joined   bool
 	places   places
+	moves    *rate.Limiter  // of addresses
 	labels   map[int]string // of the last look
 
 	mu    sync.Mutex // guards what follows
@@ -74,7 +76,7 @@ const notJoined = "the tunnel's programs are suspended"
 // Errors: errors.Is(err, os.ErrPermission) where capabilities are missing;
 // ebpf.ErrNotSupported where the kernel lacks what the programs call.
 func New(c Config) (_ *Path, err error) {
-	p := &Path{config: c, places: make(places), changed: reconcile.NewSignal()}
+	p := &Path{config: c, places: make(places), moves: rate.NewLimiter(rate.Every(movesEvery), movesBurst), changed: reconcile.NewSignal()}
 	if !c.direct() {
 		p.status.Off = []string{notJoined}
 	}
@@ -154,14 +156,14 @@ func (p *Path) Run(ctx context.Context) error {
 func (p *Path) reconcile() error {
 	p.work.Lock()
 	defer p.work.Unlock()
-	if !p.joined {
-		return nil
-	}
 	p.mu.Lock()
-	p.looks = true
+	p.looks = p.joined
 	p.programs.forget(p.detached)
 	p.detached = nil
 	p.mu.Unlock()
+	if !p.joined {
+		return nil
+	}
 	t, err := discover(p.links, p.config)
 	if err != nil {
 		return err
@@ -189,23 +191,23 @@ func (p *Path) reconcile() error {
 		}
 	}
 	w := service{serve, uplinks, p.detours(t, f)}
-	if err := p.move(p.places.moved(serve), w); err != nil {
+	if w.containers, f.restless, err = p.move(w); err != nil {
 		return err
 	}
-	p.places.note(serve)
+	p.places.note(w.containers)
 	if err := p.programs.set(w); err != nil {
 		return err
 	}
 	if err := p.programs.seal(); err != nil {
 		return err
 	}
-	if err := p.refresh(serve); err != nil {
+	if err := p.refresh(w.containers); err != nil {
 		return err
 	}
 	if err := p.endJudgement(len(f.replyless) > 0); err != nil {
 		return err
 	}
-	p.note(t, f.cutReasons(t), Status{Containers: len(serve), Off: f.reasons(t)})
+	p.note(t, f.cutReasons(t), Status{Containers: len(w.containers), Off: f.reasons(t)})
 	return nil
 }
 

@@ -1,9 +1,11 @@
 package fastpath
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // A rule may tell two containers apart that have one address after another, or two
@@ -51,15 +53,31 @@ func except(containers []Container, addrs map[netip.Addr]bool) []Container {
 	return slices.DeleteFunc(slices.Clone(containers), func(c Container) bool { return stations[c.station()] })
 }
 
-// move has rules judge the flows of these addresses again. Meanwhile their packets take
-// the long way.
-func (p *Path) move(addrs map[netip.Addr]bool, s service) error {
+// Each move costs a list of all flows, and a container can pretend any number of moves
+// by ARP. movesEvery and movesBurst bound them.
+const (
+	movesEvery = time.Second
+	movesBurst = 10
+)
+
+// move has rules judge the flows of addresses that have moved again. Meanwhile their
+// packets take the long way. If moves are too frequent, the packets do so until a later
+// look: restless has these addresses.
+func (p *Path) move(s service) (stay []Container, restless []string, err error) {
+	addrs := p.places.moved(s.containers)
 	if len(addrs) == 0 {
-		return nil
+		return s.containers, nil, nil
 	}
-	s.containers = except(s.containers, addrs)
+	all := s.containers
+	s.containers = except(all, addrs)
+	if !p.moves.Allow() {
+		for a := range addrs {
+			restless = append(restless, fmt.Sprintf("address %v moves between containers", a))
+		}
+		return s.containers, restless, nil
+	}
 	if err := p.programs.set(s); err != nil {
-		return err
+		return nil, nil, err
 	}
-	return unmarkAll(p.config.Marks, func(a netip.Addr) bool { return addrs[a] })
+	return all, nil, unmarkAll(p.config.Marks, func(a netip.Addr) bool { return addrs[a] })
 }

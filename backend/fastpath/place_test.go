@@ -42,6 +42,32 @@ func TestMovedAddressIsJudged(t *testing.T) {
 	}
 }
 
+// TestRestlessAddress has an address move more often than the path follows. Its packets
+// take the long way.
+func TestRestlessAddress(t *testing.T) {
+	a, b := newRunning(t)
+	heir := a.second()
+	a.path.moves.SetBurst(0)
+	flood(t, datagrams(t, a, b), a, b)
+	a.inherit(heir)
+	c := dial(t, heir, netip.AddrPortFrom(a.addr(), 7001), netip.AddrPortFrom(b.addr(), 7001))
+	to := dial(t, b.container, netip.AddrPortFrom(b.addr(), 7001), netip.AddrPortFrom(a.addr(), 7001))
+	a.until("the status names the address", func() bool {
+		s := a.path.Status()
+		return s.Containers == 0 && strings.Join(s.Off, "") == "address 10.5.1.2 moves between containers"
+	})
+	if sent, _ := a.fast(func() {
+		for range 64 {
+			relay(t, c, to)
+		}
+	}); sent > 0 {
+		t.Errorf("%d packets of the address took the fast path", sent)
+	}
+	a.path.moves.SetBurst(1)
+	a.path.changed.Set()
+	a.serves(1)
+}
+
 // seen returns how many packets the programs have seen.
 func (h *host) seen() uint64 {
 	h.t.Helper()

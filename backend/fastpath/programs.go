@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,8 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	}
 	p := &programs{config: c, attached: make(map[hook]struct{})}
 	p.epoch.Store(1)
+	// Before Linux 5.11, maps count as locked memory. If this fails, the load says so.
+	_ = rlimit.RemoveMemlock()
 	if c.direct() {
 		err = c.prepareDirect()
 	}
