@@ -56,10 +56,10 @@ func short() []trial {
 	}{
 		{usual, []string{rig.Reference, "udp-kernel", "udp-fast", "host-gw"},
 			[]string{"tcp1", "tcp1r", "tcp4", "tcp4r", "udp64", "udp1400", "udp-rr", "tcp-rr", "crr"}},
-		{usual, []string{"raw", "udp-plain", "udp-offload", "vxlan", "wireguard-go", "wireguard"},
+		{usual, []string{"raw", "fou", "bareudp", "udp-plain", "udp-offload", "host-gw-fast", "vxlan", "wireguard-go", "wireguard"},
 			[]string{"tcp1", "tcp4", "udp64", "udp-rr"}},
 		{offLink(), []string{rig.Reference, "udp-kernel", "udp-fast", "host-gw"}, []string{"tcp1", "tcp4", "udp64", "udp-rr", "crr"}},
-		{offLink(), []string{"udp-offload"}, []string{"tcp1", "udp64"}},
+		{offLink(), []string{"udp-offload", "host-gw-fast"}, []string{"tcp1", "udp64"}},
 		{manyRules(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "tcp4", "udp64", "udp-rr", "crr"}},
 		{noRules(), []string{rig.Reference, "udp-fast"}, []string{"tcp1", "udp64", "udp-rr"}},
 		{nested(), []string{rig.Reference, "udp-offload", "udp-kernel", "udp-fast", "host-gw"}, []string{"tcp1"}},
