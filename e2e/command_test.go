@@ -29,11 +29,11 @@ func (n *node) commandSays(wantCode int, want string, args ...string) {
 // kernelDetails is kernelState with what links are made of, programs included.
 func (n *node) kernelDetails() string {
 	n.t.Helper()
-	links, err := output(n.t, n.Host, "ip", "-o", "-d", "link")
+	links, err := n.Command(n.t.Context(), "ip", "-o", "-d", "link").Output() // it warns of namespaces that go meanwhile
 	if err != nil {
 		n.t.Fatalf("ip link: %v\n%s", err, links)
 	}
-	return kernelState(n.t, n.Host) + links
+	return kernelState(n.t, n.Host) + string(links)
 }
 
 func TestCommands(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netnstest"
@@ -74,6 +75,7 @@ func newHost(t *testing.T, lab *netnstest.Lab, f families, name string, number i
 	h.Up(deviceName)
 	h.AddAddr(deviceName, netip.PrefixFrom(h.inner(), f.inner.Bits()))
 	h.AddRoute(networks[f.inner], netip.Addr{}, deviceName)
+	h.awaitLocal(h.inner())
 	h.Sysctl("net.ipv4.conf.all.rp_filter", "0")
 	var wg sync.WaitGroup
 	wg.Go(h.carryOut)
@@ -87,6 +89,19 @@ func newHost(t *testing.T, lab *netnstest.Lab, f families, name string, number i
 		wg.Wait()
 	})
 	return h
+}
+
+// awaitLocal waits until an address is the host's: of IPv6, the kernel makes it so later,
+// by a worker (addrconf_dad_work, net/ipv6/addrconf.c). Until then the host forwards.
+func (h *host) awaitLocal(addr netip.Addr) {
+	h.t.Helper()
+	netnstest.Eventually(h.t, fmt.Sprintf("%v is %s's", addr, h.Name()), func() error {
+		routes, err := h.Netlink().RouteGet(addr.AsSlice())
+		if err == nil && (len(routes) != 1 || routes[0].Type != unix.RTN_LOCAL) {
+			err = fmt.Errorf("its routes are %v", routes)
+		}
+		return err
+	})
 }
 
 // newHosts makes hosts a, b, … that know each other, on one switch.
