@@ -215,9 +215,9 @@ func kernelState(t *testing.T, h *netnstest.Host) string {
 		"nft --stateless list ruleset", "sysctl net.ipv4.ip_forward",
 	} {
 		words := strings.Fields(command)
-		out, err := output(t, h, words[0], words[1:]...)
+		out, err := h.Command(t.Context(), words[0], words[1:]...).Output() // without warnings
 		if err != nil {
-			t.Fatalf("%s: %s", command, out)
+			t.Fatalf("%s: %v: %s", command, err, out)
 		}
 		fmt.Fprintf(&all, "$ %s\n%s", command, out)
 	}
