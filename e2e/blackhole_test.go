@@ -45,8 +45,9 @@ func TestBlackholeRoute(t *testing.T) {
 	blackholes(0)
 	d.stop()
 
-	n.join("-ip-blackhole-route").kill()
+	d = n.join("-ip-blackhole-route")
 	blackholes(2)
+	d.kill()
 	n.commandSays(0, "blackhole "+n.subnet().String(), "cleanup", "-subnet-file="+n.envFile)
 	blackholes(0)
 }
