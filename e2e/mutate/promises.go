@@ -92,7 +92,7 @@ var promises = []promise{
 		{"search-ends-below-limit", yields("0, size+2*precision"), "pkg/probe", "TestSearchEndsBelowTheLimit", "want the full size again"},
 	}},
 	{"The host's rules hold on the fast path", []mutation{
-		{"changed-rules-judge-again", skip, "backend/fastpath", "TestRuleAdded/sent_nft_ip:.*false", "the flow has no mark"},
+		{"changed-rules-judge-again", skip, "backend/fastpath", "TestRuleAdded/tunnel/sent/nft_ip:.*false", "the flow has no mark"},
 		{"rules-changed-meanwhile", skip, "backend/fastpath", "TestRuleAddedMeanwhile", "the flow has no mark"},
 		{"moved-address-is-judged-again", skip, "backend/fastpath", "TestMovedAddressIsJudged", "have passed the rule by"},
 		{"renamed-interface-is-judged-again", never, "backend/fastpath", "TestRenamedBridgeIsJudged", "the flow has no mark"},
