@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -117,18 +118,7 @@ func (h *host) injector() func(frame []byte) {
 
 func (h *host) injectorAt(where *netnstest.Host, name string) func(frame []byte) {
 	h.t.Helper()
-	var fd int
-	h.must(where.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		link, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index})
-	}))
-	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	fd := h.packetSocket(where, name, 0)
 	return func(frame []byte) {
 		h.t.Helper()
 		_, err := unix.Write(fd, frame)
@@ -136,15 +126,39 @@ func (h *host) injectorAt(where *netnstest.Host, name string) func(frame []byte)
 	}
 }
 
+// packetSocket opens a socket of frames at an interface. It receives those of a
+// protocol; 0: none.
+func (h *host) packetSocket(where *netnstest.Host, name string, protocol uint16) (fd int) {
+	h.t.Helper()
+	number := bits.ReverseBytes16(protocol) // in the byte order of packets
+	h.must(where.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(number)); err != nil {
+			return err
+		}
+		link, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: number})
+	}))
+	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	return fd
+}
+
 // frameTo is a datagram of the flow of [datagrams] to the peer's container.
 func (h *host) frameTo(peer *host, to, from MAC) []byte {
 	const data = "message"
-	ip := []byte{0x45, 0, 0, byte(20 + 8 + len(data)), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	ip = append(append(ip, h.addr().AsSlice()...), peer.addr().AsSlice()...)
-	binary.BigEndian.PutUint16(ip[10:], checksum.Finish(checksum.Add(0, ip)))
-	frame := append(append(slices.Concat(to[:], from[:]), 0x08, 0x00), ip...)
+	var udp []byte
 	for _, v := range []uint16{7000, 7000, uint16(8 + len(data)), 0} {
-		frame = binary.BigEndian.AppendUint16(frame, v)
+		udp = binary.BigEndian.AppendUint16(udp, v)
 	}
-	return append(frame, data...)
+	return h.frame(peer, to, from, unix.IPPROTO_UDP, append(udp, data...))
+}
+
+// frame is an IPv4 packet from the host's container to the peer's.
+func (h *host) frame(peer *host, to, from MAC, protocol byte, payload []byte) []byte {
+	ip := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, protocol, 0, 0}
+	ip = slices.Concat(ip, h.addr().AsSlice(), peer.addr().AsSlice())
+	binary.BigEndian.PutUint16(ip[10:], checksum.Finish(checksum.Add(0, ip)))
+	return slices.Concat(to[:], from[:], []byte{0x08, 0x00}, ip, payload)
 }

@@ -30,25 +30,14 @@ func TestReset(t *testing.T) {
 // the host's container has sent on a connection.
 func (h *host) sequence(s stream) func() uint32 {
 	h.t.Helper()
-	var fd int
-	h.must(h.container.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(htons(unix.ETH_P_ALL))); err != nil {
-			return err
-		}
-		link, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: htons(unix.ETH_P_ALL)})
-	}))
-	h.t.Cleanup(func() { h.must(unix.Close(fd)) })
+	fd := h.packetSocket(h.container, "eth0", unix.ETH_P_ALL)
 	own := uint16(s.from.LocalAddr().(*net.TCPAddr).Port)
 	var last uint32
 	return func() uint32 {
 		h.t.Helper()
 		frame := make([]byte, 1<<16)
 		for {
-			n, _, err := unix.Recvfrom(fd, frame, 0)
+			n, _, err := unix.Recvfrom(fd, frame, unix.MSG_DONTWAIT)
 			if err != nil {
 				return last
 			}
@@ -60,22 +49,15 @@ func (h *host) sequence(s stream) func() uint32 {
 	}
 }
 
-func htons(v uint16) uint16 { return v<<8 | v>>8 }
-
 // reset is an RST of the connection from the host's container to the peer's.
 func (h *host) reset(s stream, peer *host, sequence uint32) []byte {
 	own, other := s.from.LocalAddr().(*net.TCPAddr).Port, s.from.RemoteAddr().(*net.TCPAddr).Port
-	ip := []byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0, 0}
-	addresses := slices.Concat(h.addr().AsSlice(), peer.addr().AsSlice())
-	ip = append(ip, addresses...)
-	binary.BigEndian.PutUint16(ip[10:], checksum.Finish(checksum.Add(0, ip)))
 	const offset, rst = 5 << 4, 4
 	tcp := binary.BigEndian.AppendUint16(nil, uint16(own))
 	tcp = binary.BigEndian.AppendUint16(tcp, uint16(other))
 	tcp = binary.BigEndian.AppendUint32(tcp, sequence)
 	tcp = append(tcp, 0, 0, 0, 0, offset, rst, 0, 0, 0, 0, 0, 0)
-	pseudo := slices.Concat(addresses, []byte{0, unix.IPPROTO_TCP, 0, byte(len(tcp))}, tcp)
+	pseudo := slices.Concat(h.addr().AsSlice(), peer.addr().AsSlice(), []byte{0, unix.IPPROTO_TCP, 0, byte(len(tcp))}, tcp)
 	binary.BigEndian.PutUint16(tcp[16:], checksum.Finish(checksum.Add(0, pseudo)))
-	gateway, mac := h.mac(h.Host, bridgeName), h.mac(h.container, "eth0")
-	return slices.Concat(gateway[:], mac[:], []byte{0x08, 0x00}, ip, tcp)
+	return h.frame(peer, h.mac(h.Host, bridgeName), h.mac(h.container, "eth0"), unix.IPPROTO_TCP, tcp)
 }
