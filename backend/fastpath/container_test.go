@@ -185,32 +185,22 @@ func TestNeighbour(t *testing.T) {
 // by, and closes the container's port.
 func TestShaper(t *testing.T) {
 	for _, test := range []struct{ name, add, remove, want string }{
-		{"shaper at the port", "qdisc add dev veth-a1 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev veth-a1 root", "qdisc tbf at veth-a1"},
-		{"filter at the port", "filter add dev veth-a1 ingress bpf direct-action object-pinned " + passing(t), "qdisc del dev veth-a1 clsact", "tc filter at veth-a1"},
-		{"locked port", "link set dev veth-a1 type bridge_slave locked on", "link set dev veth-a1 type bridge_slave locked off", "locked port at veth-a1"},
-		{"filter at the tunnel", "filter add dev flannel0 ingress bpf direct-action object-pinned " + passing(t), "qdisc del dev flannel0 clsact", "tc filter at flannel0"},
-		{"shaper at the bridge", "qdisc add dev docker0 root tbf rate 1mbit burst 10k latency 50ms", "qdisc del dev docker0 root", "qdisc tbf at docker0"},
+		{"shaper at the port", "tc qdisc add dev veth-a1 root tbf rate 1mbit burst 10k latency 50ms", "tc qdisc del dev veth-a1 root", "qdisc tbf at veth-a1"},
+		{"filter at the port", "tc filter add dev veth-a1 ingress bpf direct-action object-pinned " + passing(t), "tc qdisc del dev veth-a1 clsact", "tc filter at veth-a1"},
+		{"locked port", "ip link set dev veth-a1 type bridge_slave locked on", "ip link set dev veth-a1 type bridge_slave locked off", "locked port at veth-a1"},
+		{"filter at the tunnel", "tc filter add dev flannel0 ingress bpf direct-action object-pinned " + passing(t), "tc qdisc del dev flannel0 clsact", "tc filter at flannel0"},
+		{"shaper at the bridge", "tc qdisc add dev docker0 root tbf rate 1mbit burst 10k latency 50ms", "tc qdisc del dev docker0 root", "qdisc tbf at docker0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, _ := newRunning(t)
-			tc := func(args string) {
-				t.Helper()
-				if strings.HasPrefix(args, "link") {
-					a.tool("ip", args)
-				} else {
-					a.tool("tc", args)
-				}
-			}
-			if strings.HasPrefix(test.add, "filter") {
-				tc("qdisc add dev " + strings.Fields(test.add)[3] + " clsact")
+			if device, isFilter := strings.CutPrefix(test.add, "tc filter add dev "); isFilter {
+				a.Exec("tc qdisc add dev " + strings.Fields(device)[0] + " clsact")
 				a.serves(1)
-				tc(test.add)
-			} else {
-				tc(test.add)
 			}
+			a.Exec(test.add)
 			a.serves(0)
 			a.until("the status says "+test.want, func() bool { return strings.Join(a.path.Status().Off, "") == test.want })
-			tc(test.remove)
+			a.Exec(test.remove)
 			a.serves(1)
 			a.until("the status is clear", func() bool { return len(a.path.Status().Off) == 0 })
 		})
@@ -231,9 +221,7 @@ func TestClosedPort(t *testing.T) {
 	if found := closed(); len(found) > 0 {
 		t.Errorf("closed ports without a spanning tree: %v", found)
 	}
-	if out, err := a.Command(t.Context(), "ip", "link", "set", bridgeName, "type", "bridge", "forward_delay", "3000", "stp_state", "1").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	a.Exec("ip link set " + bridgeName + " type bridge forward_delay 3000 stp_state 1")
 	port := "veth-" + a.second().Name()
 	a.until("the new port is closed", func() bool { return closed()[a.index(port)] == "spanning tree" })
 }

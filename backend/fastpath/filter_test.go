@@ -1,7 +1,6 @@
 package fastpath
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -86,17 +85,12 @@ func testFilters(t *testing.T, direct bool) {
 // TestFilterOfOthers puts a filter beside ours.
 func TestFilterOfOthers(t *testing.T) {
 	a, _ := newRunningWithFilters(t, false)
-	add := "filter add dev veth-a1 ingress pref 9 bpf direct-action object-pinned " + passing(t)
-	if out, err := a.Command(t.Context(), "tc", strings.Fields(add)...).CombinedOutput(); err != nil {
-		t.Fatalf("tc %s: %v\n%s", add, err, out)
-	}
+	a.Exec("tc filter add dev veth-a1 ingress pref 9 bpf direct-action object-pinned " + passing(t))
 	a.serves(0)
 	if got := a.filters(); len(got) != 1 || got[0] == "veth-a1 flannel" {
 		t.Errorf("filters are %q, want that of others", got)
 	}
-	if out, err := a.Command(t.Context(), "tc", "filter", "del", "dev", "veth-a1", "ingress", "pref", "9").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	a.Exec("tc filter del dev veth-a1 ingress pref 9")
 	a.serves(1)
 }
 

@@ -60,7 +60,7 @@ func testFilterIsAttachedAgain(t *testing.T, direct bool) {
 	a, b := newRunningWithFilters(t, direct)
 	warm(t, a, b)
 	for _, device := range []string{"veth-a1", a.outer()} {
-		a.tool("tc", "qdisc del dev "+device+" clsact")
+		a.Exec("tc qdisc del dev " + device + " clsact")
 		a.until("the filters are back", func() bool { return len(a.filters()) == 3 })
 		warm(t, a, b)
 	}
@@ -70,7 +70,7 @@ func testFilterIsAttachedAgain(t *testing.T, direct bool) {
 // rule drops the answers. The flow's entry has the marks of its parent.
 func TestExpectedFlow(t *testing.T) {
 	a, b := newRunning(t)
-	a.tool("iptables-nft", "-t raw -A PREROUTING -p udp --dport 69 -j CT --helper tftp")
+	a.Exec("iptables-nft -t raw -A PREROUTING -p udp --dport 69 -j CT --helper tftp")
 	a.nft("table ip user { chain forward { type filter hook forward priority filter; oifname flannel0 udp dport 7001 drop; }; }")
 	const tftp, own, expected = 69, 7000, 7001
 	client, err := a.container.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(a.addr(), own).String())

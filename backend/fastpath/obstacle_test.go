@@ -20,18 +20,18 @@ func TestIPsec(t *testing.T) {
 	a.serves(0)
 	a.must(a.Do(func() error { return netlink.XfrmPolicyDel(policy) }))
 	a.serves(1)
-	a.tool("ip", "xfrm policy setdefault fwd block")
+	a.Exec("ip xfrm policy setdefault fwd block")
 	a.serves(0)
-	a.tool("ip", "xfrm policy setdefault fwd accept")
+	a.Exec("ip xfrm policy setdefault fwd accept")
 	a.serves(1)
 }
 
 // TestXDP attaches a program of XDP, which would drop packets, to the bridge.
 func TestXDP(t *testing.T) {
 	a, _ := newRunning(t)
-	a.tool("ip", "link set dev docker0 xdpgeneric pinned "+pinnedProgram(t, ebpf.XDP, 0))
+	a.Exec("ip link set dev docker0 xdpgeneric pinned " + pinnedProgram(t, ebpf.XDP, 0))
 	a.until("the status says why", func() bool { return strings.Join(a.path.Status().Off, "") == "XDP program at docker0" })
-	a.tool("ip", "link set dev docker0 xdpgeneric off")
+	a.Exec("ip link set dev docker0 xdpgeneric off")
 	a.serves(1)
 }
 
@@ -40,10 +40,7 @@ func TestXDPInContainer(t *testing.T) {
 	a, b := newRunning(t)
 	s := datagrams(t, b, a)
 	flood(t, s, b, a)
-	program := pinnedProgram(t, ebpf.XDP, 0) // drops all
-	if out, err := a.container.Command(t.Context(), "ip", "link", "set", "dev", "eth0", "xdpdrv", "pinned", program).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	a.container.Exec("ip link set dev eth0 xdpdrv pinned " + pinnedProgram(t, ebpf.XDP, 0)) // drops all
 	a.until("the status says why", func() bool {
 		return strings.Join(a.path.Status().Off, "") == "XDP program in the container at veth-a1"
 	})

@@ -19,7 +19,7 @@ func testOrder(t *testing.T, direct bool) {
 		h.start(h.known())
 	}
 	s := warm(t, a, b)
-	b.tool("tc", "qdisc add dev "+bridgeName+" root tbf rate 400kbit burst 2000 limit 1000000")
+	b.Exec("tc qdisc add dev " + bridgeName + " root tbf rate 400kbit burst 2000 limit 1000000")
 	before := outOfOrder(t, b)
 	b.must(b.programs.suspend())
 	message := make([]byte, 1000)
@@ -49,14 +49,6 @@ func testOrder(t *testing.T, direct bool) {
 		_, received := b.fast(func() { s.exchange(20) })
 		return received >= 20
 	})
-}
-
-// tool runs a tool of iproute2 on the host.
-func (h *host) tool(name, args string) {
-	h.t.Helper()
-	if out, err := h.Command(h.t.Context(), name, strings.Fields(args)...).CombinedOutput(); err != nil {
-		h.t.Fatalf("host %s: %s %s: %v\n%s", h.Name(), name, args, err, out)
-	}
 }
 
 // outOfOrder counts the TCP segments that the host's container has received before

@@ -101,7 +101,7 @@ func TestRenamedBridgeIsJudged(t *testing.T) {
 			a.nft("table ip user { chain forward { type filter hook forward priority filter; " + test.rule + "; }; }")
 			s := datagrams(t, a, b)
 			flood(t, s, a, b)
-			a.tool("ip", test.change)
+			a.Exec("ip " + test.change)
 			a.until("the flow has no mark", func() bool { return a.marked(a.marks.Sent) == 0 })
 			for range 4 * 16 {
 				if _, err := s.from.Write([]byte("message")); err != nil {

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"net"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,24 +44,24 @@ func testRoutesStopPackets(t *testing.T, direct bool) {
 		t.Run(test.name, func(t *testing.T) {
 			flood(t, sent, a, b)
 			flood(t, received, b, a)
-			a.shell(test.stop)
+			a.execAll(test.stop)
 			passJiffy(t)
 			write(sent.from, 8)
 			write(received.from, 8)
 			arrives(t, sent.to, !test.stopsSent)
 			arrives(t, received.to, !test.stopsGotten)
-			a.shell(test.resume)
+			a.execAll(test.resume)
 			forgive(t, sent.from)
 			forgive(t, received.from)
 		})
 	}
 }
 
-// shell runs a command of the shell on the host.
-func (h *host) shell(command string) {
+// execAll runs commands on the host, one after the other.
+func (h *host) execAll(commands string) {
 	h.t.Helper()
-	if out, err := h.Command(h.t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
-		h.t.Fatalf("host %s: %s: %v\n%s", h.Name(), command, err, out)
+	for _, command := range strings.Split(commands, " && ") {
+		h.Exec(command)
 	}
 }
 

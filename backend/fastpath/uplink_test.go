@@ -29,7 +29,7 @@ func wireAgain(lab *netnstest.Lab, a, b *host) {
 
 // move has a host send to its peer by the second uplink.
 func (h *host) move(peer *host, via string) {
-	h.tool("ip", "route replace "+peer.subnet.String()+" via "+via+" dev "+secondUplink)
+	h.Exec("ip route replace " + peer.subnet.String() + " via " + via + " dev " + secondUplink)
 }
 
 // TestTwoUplinks moves a flow from one uplink to the other, first one direction of it.
@@ -88,14 +88,14 @@ func TestUplinkKinds(t *testing.T) {
 		"link add br9 type bridge", "link add veth9 type veth peer name peer9", "link set veth9 master br9",
 		"link set veth9 up", "route add 10.5.9.0/24 dev veth9",
 	} {
-		a.tool("ip", args)
+		a.Exec("ip " + args)
 	}
 	a.run()
 	a.greet(a.container, a.addr())
 	a.serves(1)
 	want := []string{"uplink ifb8 is of kind ifb", "uplink tun7 has no Ethernet header", "uplink veth9 belongs to bridge br9"}
 	a.until("the status has the reasons", func() bool { return slices.Equal(a.path.Status().Off, want) })
-	a.tool("ip", "link set eth0 down") // which takes its routes away
+	a.Exec("ip link set eth0 down") // which takes its routes away
 	a.serves(0)
 }
 
@@ -105,24 +105,24 @@ func TestUplinkOfOthers(t *testing.T) {
 	a, b := newRunningBy(t, true)
 	s := datagrams(t, a, b)
 	flood(t, s, a, b)
-	a.tool("tc", "qdisc add dev eth0 root tbf rate 100mbit burst 100k latency 50ms")
-	a.tool("tc", "qdisc add dev eth0 clsact")
-	a.tool("tc", "filter add dev eth0 egress bpf direct-action object-pinned "+pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
+	a.Exec("tc qdisc add dev eth0 root tbf rate 100mbit burst 100k latency 50ms")
+	a.Exec("tc qdisc add dev eth0 clsact")
+	a.Exec("tc filter add dev eth0 egress bpf direct-action object-pinned " + pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
 	if sent, _ := a.fast(func() { write(s.from, 8) }); sent != 8 {
 		t.Errorf("%d packets of 8 took the fast path", sent)
 	}
 	silent(t, s.to)
-	a.tool("tc", "filter del dev eth0 egress")
+	a.Exec("tc filter del dev eth0 egress")
 	flood(t, s, a, b)
 	a.serves(1)
-	a.tool("tc", "filter add dev eth0 ingress bpf direct-action object-pinned "+pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
+	a.Exec("tc filter add dev eth0 ingress bpf direct-action object-pinned " + pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
 	a.serves(0)
 	a.until("the status names the filter", func() bool { return strings.Join(a.path.Status().Off, "") == "tc filter at uplink eth0" })
 	if _, err := s.to.Write([]byte("message")); err != nil {
 		t.Fatal(err)
 	}
 	silent(t, s.from)
-	a.tool("tc", "filter del dev eth0 ingress")
+	a.Exec("tc filter del dev eth0 ingress")
 	a.serves(1)
 }
 
