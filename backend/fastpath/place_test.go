@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/time/rate"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -63,7 +64,7 @@ func TestRestlessAddress(t *testing.T) {
 	}); sent > 0 {
 		t.Errorf("%d packets of the address took the fast path", sent)
 	}
-	a.path.moves.SetBurst(1)
+	a.path.moves.SetLimit(rate.Inf)
 	a.path.changed.Set()
 	a.serves(1)
 }

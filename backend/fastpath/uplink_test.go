@@ -108,10 +108,9 @@ func TestUplinkOfOthers(t *testing.T) {
 	a.Exec("tc qdisc add dev eth0 root tbf rate 100mbit burst 100k latency 50ms")
 	a.Exec("tc qdisc add dev eth0 clsact")
 	a.Exec("tc filter add dev eth0 egress bpf direct-action object-pinned " + pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
-	if sent, _ := a.fast(func() { write(s.from, 8) }); sent != 8 {
+	if sent, _ := a.fast(func() { write(s.from, 8); silent(t, s.to) }); sent != 8 {
 		t.Errorf("%d packets of 8 took the fast path", sent)
 	}
-	silent(t, s.to)
 	a.Exec("tc filter del dev eth0 egress")
 	flood(t, s, a, b)
 	a.serves(1)
