@@ -187,13 +187,8 @@ func (r *Ruleset) addRule(family nftables.TableFamily, a *netlink.AttributeDecod
 		case unix.NFTA_RULE_CHAIN:
 			k.Name = a.String()
 		case unix.NFTA_RULE_EXPRESSIONS:
-			a.Nested(func(a *netlink.AttributeDecoder) error {
-				for a.Next() {
-					a.Nested(func(a *netlink.AttributeDecoder) error {
-						rule = append(rule, expressionOf(family, a))
-						return nil
-					})
-				}
+			eachIn(a, func(a *netlink.AttributeDecoder) error {
+				rule = append(rule, expressionOf(family, a))
 				return nil
 			})
 		}
@@ -201,6 +196,16 @@ func (r *Ruleset) addRule(family nftables.TableFamily, a *netlink.AttributeDecod
 	if c := r.chains[k]; c != nil { // else it was added since the chains were read
 		c.Rules = append(c.Rules, rule)
 	}
+}
+
+// eachIn calls f with the attributes of each element of a list.
+func eachIn(list *netlink.AttributeDecoder, f func(*netlink.AttributeDecoder) error) {
+	list.Nested(func(a *netlink.AttributeDecoder) error {
+		for a.Next() {
+			a.Nested(f)
+		}
+		return nil
+	})
 }
 
 func expressionOf(family nftables.TableFamily, a *netlink.AttributeDecoder) (e Expression) {

@@ -33,12 +33,7 @@ func (r *Ruleset) addSet(family nftables.TableFamily, a *netlink.AttributeDecode
 		case nftaSetExpr:
 			a.Nested(s.addExpression)
 		case nftaSetExpressions:
-			a.Nested(func(a *netlink.AttributeDecoder) error {
-				for a.Next() {
-					a.Nested(s.addExpression)
-				}
-				return nil
-			})
+			eachIn(a, s.addExpression)
 		}
 	}
 	r.sets[k] = s
