@@ -159,12 +159,11 @@ func (n *network) update(events []subnet.Event) (changes map[netip.Prefix]rtnl.S
 // Run implements backend.Network.
 func (n *network) Run(ctx context.Context) error {
 	log.Infof("carry packets backend=%s family=%v iface=%s mtu=%d", Type, n.family, n.uplink.Name, n.MTU())
-	if n.fast == nil {
-		return n.reconciler.Run(ctx)
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.reconciler.Run(ctx) })
-	g.Go(func() error { n.fast.Run(ctx); return nil })
+	if n.fast != nil {
+		g.Go(func() error { n.fast.Run(ctx); return nil })
+	}
 	return g.Wait()
 }
 
