@@ -27,7 +27,6 @@ type linkInspector struct {
 	owner    int  // of our filters
 	filters  bool // the kernel has no tcx
 	ours     []ebpf.ProgramID
-	tag      string // of our program at uplinks
 }
 
 func (p *Path) newLinkInspector() (*linkInspector, error) {
@@ -46,14 +45,12 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	if l.screened, err = screenedPorts(); err != nil {
 		return nil, err
 	}
-	if p.config.direct() && p.programs.lacking == nil {
-		info, err := p.programs.ToContainer.Info()
-		if err != nil {
-			return nil, fmt.Errorf("look at program %s: %w", fastpathProgToContainer, err)
-		}
-		l.tag = info.Tag
+	if l.ours, err = p.programs.ids(); err != nil || !p.config.direct() {
+		return l, err
 	}
-	l.ours, err = p.programs.ids()
+	// Programs of other networks at an uplink leave packets of this one alone.
+	others, err := pinned.ProgramsBeside(p.config.PinDir, linkPrefix+fastpathProgToContainer+"_*")
+	l.ours = append(l.ours, others...)
 	return l, err
 }
 
@@ -79,8 +76,8 @@ func (l *linkInspector) inspect(index int) (string, error) {
 }
 
 // inspectIngress is inspect for the tunnel device or an uplink. At an uplink, packets of
-// either way meet the filters and queues at its egress. At the tunnel device, packets of neither way
-// meet its queue, since the tunnel's own program redirects them before all others.
+// either way meet the filters and queues at its egress. At the tunnel device, packets of
+// neither way meet its queue: the tunnel's own program redirects them before all others.
 func (l *linkInspector) inspectIngress(index int) (string, error) { return l.foreign(index, false) }
 
 // foreign looks for filters and programs of others.
@@ -127,24 +124,11 @@ func (l *linkInspector) foreignProgram(index int, egress bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	foreign := func(p link.AttachedProgram) bool { return !slices.Contains(l.ours, p.ID) && !l.ofOtherNetwork(p.ID) }
+	foreign := func(p link.AttachedProgram) bool { return !slices.Contains(l.ours, p.ID) }
 	if slices.ContainsFunc(attached, foreign) {
 		return "tcx program", nil
 	}
 	return "", nil
-}
-
-// ofOtherNetwork reports whether a program is of another path at an uplink that both
-// networks use. It leaves packets of this network alone. The tag is of the code, without
-// its constants.
-func (l *linkInspector) ofOtherNetwork(id ebpf.ProgramID) bool {
-	p, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return false // it has gone, or the capability CAP_SYS_ADMIN is missing
-	}
-	defer p.Close()
-	info, err := p.Info()
-	return err == nil && l.tag != "" && info.Tag == l.tag
 }
 
 // ids are those of our programs, and of those that an earlier version has left
@@ -168,18 +152,13 @@ func (p *programs) ids() ([]ebpf.ProgramID, error) {
 		if _, done := p.attached[h]; done || h.owner != 0 { // a filter is no program of tcx
 			continue
 		}
-		l, err := pinned.Link(filepath.Join(p.config.PinDir, h.pin()))
+		id, ok, err := pinned.ProgramOf(filepath.Join(p.config.PinDir, h.pin()))
 		if err != nil {
 			return nil, err
 		}
-		if l == nil { // its pin has gone meanwhile
-			continue
+		if ok { // else its pin has gone meanwhile
+			ids = append(ids, id)
 		}
-		info, err := l.Info()
-		if err := errors.Join(err, l.Close()); err != nil {
-			return nil, fmt.Errorf("look at program %s: %w", h.program, err)
-		}
-		ids = append(ids, info.Program)
 	}
 	return ids, nil
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -15,6 +17,44 @@ func Link(path string) (link.Link, error) {
 		return nil, nil
 	}
 	return l, err
+}
+
+// ProgramOf returns the program of the link that is pinned at path; ok is false if there
+// is none.
+func ProgramOf(path string) (id ebpf.ProgramID, ok bool, err error) {
+	l, err := Link(path)
+	if l == nil || err != nil {
+		return 0, false, err
+	}
+	info, err := l.Info()
+	if err := errors.Join(err, l.Close()); err != nil {
+		return 0, false, fmt.Errorf("look at pinned link %s: %w", path, err)
+	}
+	return info.Program, true, nil
+}
+
+// ProgramsBeside returns the programs of the links that are pinned in the directories
+// beside dir, under names that match a pattern of [filepath.Glob].
+func ProgramsBeside(dir, pattern string) ([]ebpf.ProgramID, error) {
+	root, own := filepath.Split(dir)
+	paths, err := filepath.Glob(filepath.Join(root, "*", pattern))
+	if err != nil {
+		return nil, fmt.Errorf("look for pins beside %s: %w", dir, err)
+	}
+	var programs []ebpf.ProgramID
+	for _, path := range paths {
+		if filepath.Base(filepath.Dir(path)) == own {
+			continue
+		}
+		id, ok, err := ProgramOf(path)
+		if err != nil {
+			return nil, err
+		}
+		if ok { // else its process has just removed it
+			programs = append(programs, id)
+		}
+	}
+	return programs, nil
 }
 
 // End detaches a link, removes its pin, and closes it. The removal of a pin alone

@@ -3,7 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -21,45 +21,14 @@ func (p *Path) misplaced(h tchook.Hook, index int) (why, err error) {
 	if !ok || err != nil || p.config.PinDir == "" {
 		return why, err
 	}
-	related, err := p.related()
+	related, err := pinned.ProgramsBeside(p.config.PinDir, linkTCPrefix+"*")
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range after.Programs {
-		if !related[id] {
-			return why, nil
-		}
+	if slices.ContainsFunc(after.Programs, func(id ebpf.ProgramID) bool { return !slices.Contains(related, id) }) {
+		return why, nil
 	}
 	return nil, nil
-}
-
-// related returns the programs that other data paths have attached to uplinks by links
-// of tcx, which are pinned beside ours.
-func (p *Path) related() (map[ebpf.ProgramID]bool, error) {
-	root, own := filepath.Split(p.config.PinDir)
-	paths, err := filepath.Glob(filepath.Join(root, "*", linkTCPrefix+"*"))
-	if err != nil {
-		return nil, fmt.Errorf("look for other data paths: %w", err)
-	}
-	related := make(map[ebpf.ProgramID]bool)
-	for _, path := range paths {
-		if filepath.Base(filepath.Dir(path)) == own {
-			continue
-		}
-		l, err := pinned.Link(path)
-		if err != nil {
-			return nil, fmt.Errorf("open pin %s: %w", path, err)
-		}
-		if l == nil { // its daemon has just removed it
-			continue
-		}
-		info, err := l.Info()
-		if err = errors.Join(err, l.Close()); err != nil {
-			return nil, fmt.Errorf("read pin %s: %w", path, err)
-		}
-		related[info.Program] = true
-	}
-	return related, nil
 }
 
 // repair logs that a program is attached anew, and counts it if another program ran
