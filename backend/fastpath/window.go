@@ -105,8 +105,9 @@ const (
 )
 
 // ignore sets IP_CT_TCP_FLAG_BE_LIBERAL for both directions of the flow's entry, and has
-// it forget what they have acknowledged (nlattr_to_tcp in net/netfilter/nf_conntrack_proto_tcp.c). The kernel finds the
-// entry by the tuple of either direction.
+// it forget what they have acknowledged (nlattr_to_tcp in
+// net/netfilter/nf_conntrack_proto_tcp.c). The kernel finds the entry by the tuple of
+// either direction.
 func (w *windows) ignore(f flow) error {
 	_, err := conntrackRequest(w.conn, ctnlMsgNew, netlink.Acknowledge, func(a *netlink.AttributeEncoder) {
 		a.Nested(ctaTupleOrig, func(a *netlink.AttributeEncoder) error {
