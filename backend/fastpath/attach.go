@@ -85,17 +85,6 @@ func (p *programs) hook(program string, index int) hook {
 	return h
 }
 
-// outerHooks are at the tunnel device, or without one at the uplinks.
-func (p *programs) outerHooks(t table) (hooks []hook) {
-	if !p.config.direct() {
-		return []hook{p.hook(fastpathProgToContainer, p.config.Device)}
-	}
-	for index := range t.uplinks {
-		hooks = append(hooks, p.hook(fastpathProgToContainer, int(index)))
-	}
-	return hooks
-}
-
 func (p *programs) portHooks(index int) []hook {
 	return []hook{p.hook(fastpathProgLeft, index), p.hook(fastpathProgFromContainer, index)}
 }

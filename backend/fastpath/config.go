@@ -77,14 +77,6 @@ func (c Config) validate() error {
 
 func (c Config) direct() bool { return c.Device == 0 }
 
-// outer returns the indexes of the interfaces to other hosts.
-func (c Config) outer(uplinks []int) []int {
-	if c.direct() {
-		return uplinks
-	}
-	return []int{c.Device}
-}
-
 // owner tells the filters of one network from those of others. Indexes of interfaces
 // are below ownersOfNetworks.
 func (c Config) owner() int {

@@ -31,14 +31,14 @@ func markTable(name string) *nftables.Table {
 //	}
 //
 // Without D, a container that forges the address of another host's container could
-// open the way for packets from there, which rules about D drop. Without a tunnel there
-// are both rules for each uplink D.
+// open the way for packets from there, which rules about D drop. There are both rules
+// for each outer interface D.
 //
 // A packet that reaches the rules has passed all others of the host. They also have the
 // kernel track flows, which it does only if a rule needs it (nf_ct_netns_get in
 // net/netfilter/nf_conntrack_proto.c). mark changes nothing if the table is complete.
 // It runs in the network namespace of the path.
-func mark(config Config, uplinks []int) error {
+func mark(config Config, outer []int) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("make rules of fast path: %w", err)
@@ -49,10 +49,10 @@ func mark(config Config, uplinks []int) error {
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityLast,
 	}
 	var rules [][]expr.Any
-	for _, device := range config.outer(uplinks) {
+	for _, device := range outer {
 		rules = append(rules, config.markRules(device)...)
 	}
-	version := fmt.Append(nil, config.Network, config.Subnet, config.Marks, config.outer(uplinks))
+	version := fmt.Append(nil, config.Network, config.Subnet, config.Marks, outer)
 	// An error says that there is no such table or chain.
 	have, err := c.GetRules(t, chain)
 	other := func(r *nftables.Rule) bool { return !bytes.Equal(r.UserData, version) }

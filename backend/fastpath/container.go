@@ -44,13 +44,13 @@ func (c Container) port() fastpathPort {
 type table struct {
 	containers map[fastpathAddress]fastpathContainer
 	ports      map[fastpathStation]fastpathPort
-	uplinks    map[uint32]uint8 // by index
+	outer      map[uint32]uint8 // by index
 }
 
 func tableOf(s service) table {
 	t := table{make(map[fastpathAddress]fastpathContainer), make(map[fastpathStation]fastpathPort), make(map[uint32]uint8)}
-	for _, index := range s.uplinks {
-		t.uplinks[uint32(index)] = 1
+	for _, index := range s.outer {
+		t.outer[uint32(index)] = 1
 	}
 	for _, c := range s.containers {
 		t.containers[c.address()] = c.value()
@@ -65,7 +65,7 @@ func (p *programs) read() (table, error) {
 	err := errors.Join(
 		readMap(p.Containers, t.containers, func(c *fastpathContainer) { c.Used = 0 }),
 		readMap(p.Ports, t.ports, func(p *fastpathPort) { p.Used = 0 }),
-		readMap(p.Uplinks, t.uplinks, func(*uint8) {}))
+		readMap(p.OuterLinks, t.outer, func(*uint8) {}))
 	return t, err
 }
 
@@ -84,7 +84,7 @@ func readMap[K comparable, V any](m *ebpf.Map, into map[K]V, clear func(*V)) err
 // service is what the programs serve.
 type service struct {
 	containers []Container
-	uplinks    []int // by index, if there is no tunnel
+	outer      []int // by index
 	detours    detours
 }
 
@@ -101,7 +101,7 @@ func (p *programs) set(s service) error {
 	if err := errors.Join(
 		change(p.Containers, have.containers, want.containers),
 		change(p.Ports, have.ports, want.ports),
-		change(p.Uplinks, have.uplinks, want.uplinks),
+		change(p.OuterLinks, have.outer, want.outer),
 		p.setDetours(s.detours),
 	); err != nil {
 		return fmt.Errorf("change containers of fast path: %w", err)
@@ -152,8 +152,8 @@ func (p *programs) attachAll(t table, d detours) error {
 		}
 	}
 	if len(want) > 0 {
-		for _, h := range p.outerHooks(t) {
-			want[h] = struct{}{}
+		for index := range t.outer {
+			want[p.hook(fastpathProgToContainer, int(index))] = struct{}{}
 		}
 	}
 	for device := range d.devices {

@@ -24,8 +24,7 @@ type topology struct {
 	// the ways to them. A container may pretend any number of other addresses.
 	neighbours map[fastpathStation]bool
 	stations   map[fastpathStation]fastpathExit
-	// uplinks lead to other hosts, if there is no tunnel.
-	uplinks []uplink
+	outer      []outer
 	// names are those of the bridges and ports, by index. labels also have what else
 	// rules may know an interface by: the group.
 	names, labels map[int]string
@@ -72,9 +71,7 @@ func discover(h *netlink.Handle, c Config) (topology, error) {
 	if t.gateways, err = gatewaysOf(h, links, routes, c.Subnet); err != nil {
 		return t, err
 	}
-	if c.direct() {
-		t.uplinks = uplinksOf(links, routes, c)
-	}
+	t.outer = outerOf(links, routes, c)
 	bridges := make(map[int]bool)
 	for _, g := range t.gateways {
 		if g.kind == bridgeDevice || g.kind == vlanBridge {
@@ -86,8 +83,7 @@ func discover(h *netlink.Handle, c Config) (topology, error) {
 	for _, l := range links {
 		a := l.Attrs()
 		_, isGateway := bridges[a.Index]
-		isUplink := slices.ContainsFunc(t.uplinks, func(u uplink) bool { return u.index == a.Index })
-		if isGateway || isUplink || bridges[a.MasterIndex] {
+		if isGateway || t.isOuter(a.Index) || bridges[a.MasterIndex] {
 			t.labels[a.Index] = fmt.Sprintf("%s group %d", a.Name, a.Group)
 		}
 		if a.Xdp != nil && a.Xdp.Attached {

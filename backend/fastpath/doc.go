@@ -14,7 +14,7 @@
 //
 // Without a tunnel (direct), an uplink takes its place: an interface that routes to
 // other hosts' subnets lead through. from_container sends to the neighbour there that
-// is the route's gateway.
+// is the route's gateway. Outer interfaces are the tunnel device or the uplinks.
 //
 // Glossary: the long way is that of a packet without this package. An entry is
 // the record of a flow in connection tracking. A port is the host's end of a

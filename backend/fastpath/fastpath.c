@@ -393,12 +393,6 @@ static __always_inline struct container *find_container(struct __sk_buff *skb, c
 	return c && same(eth->h_source, c->mac) && same(eth->h_dest, c->gateway) ? c : NULL;
 }
 
-/* Whether packets to other hosts may leave by an interface. */
-static __always_inline int is_outer(__u32 index)
-{
-	return device ? index == device : !!bpf_map_lookup_elem(&uplinks, &index);
-}
-
 /* The way to another host of what a container of ours sent; NULL if there is none, and why. */
 static __always_inline struct path *leads_out(struct __sk_buff *skb, const struct packet *p, const struct ethhdr *eth,
 					      enum outcome *why)
@@ -421,7 +415,7 @@ static __always_inline struct path *leads_out(struct __sk_buff *skb, const struc
 	}
 	/* A gateway may have an address of IPv6 (RFC 5549). */
 	if (look_up(skb, &fib, &f, p->largest, c->bridge, BPF_FIB_LOOKUP_SKIP_NEIGH) || fib.family != AF_INET ||
-	    !is_outer(fib.ifindex) || !leads_back(skb, &f, c->bridge, fib.ifindex))
+	    !bpf_map_lookup_elem(&outer_links, &fib.ifindex) || !leads_back(skb, &f, c->bridge, fib.ifindex))
 		return NULL;
 	note_use(&c->used);
 	path->port = skb->ifindex;

@@ -82,14 +82,14 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
-/* The interfaces, by ifindex, that lead to other hosts without a tunnel. */
+/* The interfaces to other hosts, by ifindex: the tunnel, or the uplinks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, __u8);
-} uplinks SEC(".maps");
+} outer_links SEC(".maps");
 
 /* Where a device sends the frames for a station that it would cut. */
 struct exit {

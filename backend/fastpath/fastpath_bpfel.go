@@ -118,12 +118,12 @@ const (
 	fastpathMapCuts           = "cuts"
 	fastpathMapEncap          = "encap"
 	fastpathMapExits          = "exits"
+	fastpathMapOuterLinks     = "outer_links"
 	fastpathMapPaths          = "paths"
 	fastpathMapPorts          = "ports"
 	fastpathMapReports        = "reports"
 	fastpathMapSettings       = "settings"
 	fastpathMapSlots          = "slots"
-	fastpathMapUplinks        = "uplinks"
 	fastpathProgFromContainer = "from_container"
 	fastpathProgLeft          = "left"
 	fastpathProgToContainer   = "to_container"
@@ -198,12 +198,12 @@ type fastpathMapSpecs struct {
 	Cuts       *ebpf.MapSpec `ebpf:"cuts"`
 	Encap      *ebpf.MapSpec `ebpf:"encap"`
 	Exits      *ebpf.MapSpec `ebpf:"exits"`
+	OuterLinks *ebpf.MapSpec `ebpf:"outer_links"`
 	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Uplinks    *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -246,12 +246,12 @@ type fastpathMaps struct {
 	Cuts       *ebpf.Map `ebpf:"cuts"`
 	Encap      *ebpf.Map `ebpf:"encap"`
 	Exits      *ebpf.Map `ebpf:"exits"`
+	OuterLinks *ebpf.Map `ebpf:"outer_links"`
 	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Reports    *ebpf.Map `ebpf:"reports"`
 	Settings   *ebpf.Map `ebpf:"settings"`
 	Slots      *ebpf.Map `ebpf:"slots"`
-	Uplinks    *ebpf.Map `ebpf:"uplinks"`
 }
 
 func (m *fastpathMaps) Close() error {
@@ -261,12 +261,12 @@ func (m *fastpathMaps) Close() error {
 		m.Cuts,
 		m.Encap,
 		m.Exits,
+		m.OuterLinks,
 		m.Paths,
 		m.Ports,
 		m.Reports,
 		m.Settings,
 		m.Slots,
-		m.Uplinks,
 	)
 }
 

@@ -27,8 +27,8 @@ const (
 type scene struct {
 	network netip.Prefix
 	marks   Marks
-	// outer are the names of the tunnel device or the uplinks. names are those of all
-	// interfaces that packets come and leave by: also bridges and ports.
+	// outer are the names of the outer interfaces. names are those of all interfaces that
+	// packets come and leave by: also bridges and ports.
 	outer, names []string
 }
 

@@ -268,7 +268,7 @@ func (h *host) start(containers ...Container) {
 	h.t.Helper()
 	c := h.config()
 	h.must(h.Do(func() (err error) {
-		if err := mark(c, h.uplinks()); err != nil {
+		if err := mark(c, []int{h.index(h.outer())}); err != nil {
 			return err
 		}
 		if h.programs, _, err = open(c); err != nil {
@@ -283,7 +283,7 @@ func (h *host) start(containers ...Container) {
 		if h.windows, err = openWindows(h.programs); err != nil {
 			return err
 		}
-		return h.programs.set(service{containers: containers, uplinks: h.uplinks()})
+		return h.programs.set(service{containers: containers, outer: []int{h.index(h.outer())}})
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -299,14 +299,6 @@ func (h *host) start(containers ...Container) {
 		h.must(h.programs.close())
 		h.must(pinned.Remove(c.PinDir))
 	})
-}
-
-// uplinks are the indexes of a direct host's uplinks.
-func (h *host) uplinks() []int {
-	if !h.direct {
-		return nil
-	}
-	return []int{h.index(netnstest.Uplink)}
 }
 
 // known is the host's own container, as discovery would find it.

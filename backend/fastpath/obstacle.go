@@ -18,8 +18,8 @@ type findings struct {
 	// ports are reasons that concern one port, gateways those that concern one
 	// gateway, by index. Of ports that are closed, closed has a reason.
 	ports, gateways, closed map[int]string
-	// uplinks are reasons that concern one uplink, by index.
-	uplinks map[int]string
+	// outer are reasons that concern one outer interface, by index.
+	outer map[int]string
 	// bridgeRule names a rule about what a bridge sends.
 	bridgeRule string
 }
@@ -37,7 +37,7 @@ func (f findings) reasons(t topology) []string {
 			all = append(all, reason)
 		}
 	}
-	for _, reason := range f.uplinks {
+	for _, reason := range f.outer {
 		all = append(all, reason)
 	}
 	slices.Sort(all)
@@ -47,7 +47,7 @@ func (f findings) reasons(t topology) []string {
 // inspect looks for what sees or changes each packet of the long way. It runs
 // in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
-	f := findings{ports: make(map[int]string), gateways: make(map[int]string), uplinks: make(map[int]string)}
+	f := findings{ports: make(map[int]string), gateways: make(map[int]string), outer: make(map[int]string)}
 	if err := p.programs.lacking; err != nil {
 		f.all = append(f.all, err.Error())
 	}
@@ -55,10 +55,7 @@ func (p *Path) inspect(t topology) (findings, error) {
 	if err != nil {
 		return f, err
 	}
-	s := scene{network: p.config.Network, marks: p.config.Marks, outer: []string{p.config.Name}}
-	if p.config.direct() {
-		s.outer = t.uplinkNames()
-	}
+	s := scene{network: p.config.Network, marks: p.config.Marks, outer: t.outerNames()}
 	s.names = slices.AppendSeq(slices.Clone(s.outer), maps.Values(t.names))
 	judged := judge(rules, s)
 	f.all = append(f.all, judged[stateEstablished]...)
@@ -95,7 +92,7 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 		return err
 	}
 	f.closed = l.closed
-	if err := p.inspectOuter(l, t, f); err != nil {
+	if err := l.inspectOuter(t, f); err != nil {
 		return err
 	}
 	for _, g := range t.gateways {
@@ -126,24 +123,6 @@ func (p *Path) inspectLinks(t topology, f *findings) error {
 			reason = fmt.Sprintf("%s at %s", reason, t.names[c.Port])
 		}
 		f.ports[c.Port] = reason
-	}
-	return nil
-}
-
-// inspectOuter looks at the tunnel device or the uplinks.
-func (p *Path) inspectOuter(l *linkInspector, t topology, f *findings) error {
-	if p.config.direct() {
-		return l.inspectUplinks(t, f)
-	}
-	reason, err := l.inspectIngress(p.config.Device)
-	if err != nil {
-		return err
-	}
-	if reason != "" {
-		f.all = append(f.all, fmt.Sprintf("%s at %s", reason, p.config.Name))
-	}
-	if t.xdp[p.config.Device] {
-		f.all = append(f.all, "XDP program at "+p.config.Name)
 	}
 	return nil
 }

@@ -179,18 +179,18 @@ func (p *Path) reconcile() error {
 		return err
 	}
 	var serve []Container
-	uplinks, leads := f.serves(t, p.config)
+	outer := f.serves(t)
 	for _, c := range t.containers {
-		if leads && len(f.all) == 0 && f.ports[c.Port] == "" {
+		if len(outer) > 0 && len(f.all) == 0 && f.ports[c.Port] == "" {
 			serve = append(serve, c)
 		}
 	}
 	if len(serve) > 0 {
-		if err := mark(p.config, uplinks); err != nil {
+		if err := mark(p.config, outer); err != nil {
 			return err
 		}
 	}
-	w := service{serve, uplinks, p.detours(t, f)}
+	w := service{serve, outer, p.detours(t, f)}
 	if w.containers, f.restless, err = p.move(w); err != nil {
 		return err
 	}

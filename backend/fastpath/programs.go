@@ -226,7 +226,7 @@ func (p *programs) maps() map[string]**ebpf.Map {
 		fastpathMapContainers: &p.Containers, fastpathMapPorts: &p.Ports, fastpathMapSlots: &p.Slots,
 		fastpathMapCounts: &p.Counts, fastpathMapReports: &p.Reports, fastpathMapSettings: &p.Settings,
 		fastpathMapEncap: &p.Encap, fastpathMapPaths: &p.Paths, fastpathMapExits: &p.Exits,
-		fastpathMapCuts: &p.Cuts, fastpathMapUplinks: &p.Uplinks,
+		fastpathMapCuts: &p.Cuts, fastpathMapOuterLinks: &p.OuterLinks,
 	}
 }
 

@@ -101,7 +101,7 @@ func (t topology) concernsRoute(m syscall.NetlinkMessage, c Config) bool {
 			through = int(binary.NativeEndian.Uint32(a.Value))
 		}
 	}
-	return !slices.ContainsFunc(t.uplinks, func(u uplink) bool { return u.index == through })
+	return !t.isOuter(through)
 }
 
 // concerns reports whether a neighbour or forwarding entry differs from what is
