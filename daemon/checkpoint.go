@@ -34,8 +34,9 @@ import (
 const (
 	// checkpointInterval is the period of looks for changes of the lease.
 	checkpointInterval = 10 * time.Second
-	// checkpointShare is the part of the time that writes for changed peers may take, as
-	// its inverse: 10,000 peers are a file of some megabytes.
+	// checkpointShare is the part of the time that writes may take, as its inverse: 10,000
+	// peers are a file of some megabytes. The pause between two is checkpointInterval at
+	// most.
 	checkpointShare = 100
 	// maxCheckpointPause bounds the pause before a failed write is repeated.
 	maxCheckpointPause = 10 * time.Minute
@@ -238,8 +239,7 @@ type checkpointWriter struct {
 	version uint64 // of the peers that were saved
 
 	pauses pauses    // after failed writes
-	retry  time.Time // there is no write before, after a failed one
-	next   time.Time // changed peers wait until then
+	next   time.Time // there is no write before, unless Run ends
 }
 
 type pauses interface {
@@ -256,30 +256,23 @@ func newCheckpointWriter(f *checkpointFile, s *state, p *peers, opened store.Con
 	return &checkpointWriter{file: f, state: s, peers: p, now: clock.Now, saved: saved, pauses: pauses}
 }
 
-// Run saves changes of the peers at once, as far as checkpointShare permits, those of the
-// lease every checkpointInterval, and both when ctx ends. It repeats a failed write after
-// a growing pause.
+// Run saves changes of the peers at once and those of the lease every checkpointInterval,
+// as far as checkpointShare permits, and both when ctx ends. It repeats a failed write
+// after a growing pause.
 func (w *checkpointWriter) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-w.peers.changed:
-			w.awaitShare(ctx)
 		case <-time.After(clock.UntilTick(checkpointInterval)):
+		case <-ctx.Done():
+		}
+		select {
+		case <-time.After(time.Until(w.next)):
+			w.save()
 		case <-ctx.Done():
 			w.save()
 			return nil
 		}
-		if !time.Now().Before(w.retry) {
-			w.save()
-		}
-	}
-}
-
-// awaitShare waits until checkpointShare permits another write, or ctx ends.
-func (w *checkpointWriter) awaitShare(ctx context.Context) {
-	select {
-	case <-time.After(time.Until(w.next)):
-	case <-ctx.Done():
 	}
 }
 
@@ -296,15 +289,14 @@ func (w *checkpointWriter) save() {
 	next := c
 	c.Peers = w.peers.leases() // not kept in saved: a peer's lease may go
 	began := time.Now()
-	err := w.file.save(c)
-	w.next = time.Now().Add(min(checkpointShare*time.Since(began), checkpointInterval))
-	if err != nil {
+	if err := w.file.save(c); err != nil {
 		pause := w.pauses.NextBackOff()
-		w.retry = time.Now().Add(pause)
+		w.next = time.Now().Add(pause)
 		ratelog.Warningf("save lease and peers: %v; a start while the store is away has to wait for the store; try again in %v",
 			err, pause.Round(time.Second))
 		return
 	}
-	w.saved, w.version, w.retry = next, version, time.Time{}
+	w.next = time.Now().Add(min(checkpointShare*time.Since(began), checkpointInterval))
+	w.saved, w.version = next, version
 	w.pauses.Reset()
 }

@@ -206,7 +206,7 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 		if attempts < 2 || attempts > 30 {
 			t.Errorf("%d attempts in an hour", attempts)
 		}
-		if pause := time.Until(w.retry); pause > 2*maxCheckpointPause || pause < maxCheckpointPause/4 {
+		if pause := time.Until(w.next); pause > 2*maxCheckpointPause || pause < maxCheckpointPause/4 {
 			t.Errorf("the next attempt is in %v", pause)
 		}
 		if err := os.Remove(r.options.stateDir); err != nil {
@@ -218,8 +218,8 @@ func TestCheckpointIsWrittenAgain(t *testing.T) {
 			}
 		})
 		runFor(3 * maxCheckpointPause)
-		if !w.retry.IsZero() {
-			t.Errorf("an attempt is due at %v, after a success", w.retry)
+		if pause := time.Until(w.next); pause > 0 {
+			t.Errorf("there is no write for %v, after a success", pause)
 		}
 	})
 }

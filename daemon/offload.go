@@ -182,18 +182,18 @@ func (o *offloads) describe(b *status.Backend) {
 				continue
 			}
 			var fix string
-			key := familyLayer{inet.Of(p.Subnet.Addr()), f.Layer}
-			switch _, known := commands[key]; {
+			switch {
 			case f.Layer == offloadprobe.ECN:
 				fix = ecnRemedy
 			case !f.here:
 				fix = fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
 			case f.Layer == offloadprobe.PathMTU:
 				fix = o.lowerMTU(p, b.MTU)
-			case !known:
-				commands[key] = o.command(f.Layer, p.Subnet)
-				fallthrough
 			default:
+				key := familyLayer{inet.Of(p.Subnet.Addr()), f.Layer}
+				if commands[key] == "" {
+					commands[key] = o.command(f.Layer, p.Subnet)
+				}
 				fix = commands[key]
 			}
 			p.OffloadFaults = append(p.OffloadFaults, status.OffloadFault{

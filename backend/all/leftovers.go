@@ -23,7 +23,7 @@ const device = "device" // a Leftover.Kind
 
 // Leftover is kernel state that flannel made.
 type Leftover struct {
-	Kind string `json:"kind"` // device, route, blackhole, nftables table or eBPF programs
+	Kind string `json:"kind"` // such as device, route, blackhole, nftables table or eBPF programs
 	Name string `json:"name"`
 }
 

@@ -57,7 +57,7 @@ func New(c backend.Config) (backend.Backend, error) {
 		return nil, err
 	}
 	v := &vtep{config: c, options: o}
-	for _, f := range inet.Families {
+	for _, f := range c.Inside() {
 		if v.macs[f], err = chooseMAC(c.Previous.Data(f), nameOf(o.VNI, f), macOf(id, f)); err != nil {
 			return nil, err
 		}

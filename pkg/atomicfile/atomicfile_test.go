@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -87,4 +88,8 @@ func TestCopy(t *testing.T) {
 	if err := Copy(from+"none", path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("copy of no file: %v", err)
 	}
+	if err := Copy(filepath.Dir(from), path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("copy of a folder: %v", err)
+	}
+	holds(t, path, "text", 0o440)
 }

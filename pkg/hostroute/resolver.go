@@ -44,8 +44,12 @@ func sample(subnet netip.Prefix) netip.Addr { return subnet.Addr().Next().Next()
 
 // Own returns an error if the kernel sends packets for this host's containers to
 // another interface than that which has their subnet. It returns nil while no
-// interface has it. Call it before Peer.
+// interface has it. Call it before Peer. Both see the changes that the kernel has announced
+// before.
 func (r *Resolver) Own() error {
+	if err := rtnl.AwaitAnnounced(r.handle); err != nil {
+		return err
+	}
 	bridge, err := r.findBridge()
 	if r.bridge = bridge; bridge == 0 || err != nil {
 		return err

@@ -171,12 +171,11 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 	if ctx.Err() != nil {
 		return
 	}
-	if !known {
-		layer = before
-	}
-	p.note(to, func(r *Result) { r.Suspect = false })
 	if known {
 		p.setTx(to, layer)
+	} else {
+		layer = before
+		p.note(to, func(r *Result) { r.Suspect = false })
 	}
 	if layer != before {
 		to.pause = 0

@@ -167,7 +167,7 @@ func (p *Prober) schedule(ctx context.Context) {
 // next returns the peers that are due now, and the pause before the next ones.
 func (p *Prober) next() (due []*peer, pause time.Duration) {
 	known := p.refresh()
-	group, pause := pace(round(p.config.Interval, len(known), p.config.cost()), len(known))
+	group, pause := pace(p.Round(), len(known))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.queue) == 0 {

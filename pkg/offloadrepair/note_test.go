@@ -12,15 +12,23 @@ import (
 	"github.com/coreos/flannel/pkg/offloadprobe"
 )
 
+// repaired returns a host on which a run has turned tunnelChecksum off, and the run's state
+// folder.
+func repaired(t *testing.T) (h *host, stateDir string) {
+	t.Helper()
+	h, stateDir = newHost(offloadprobe.Checksum, tunnelChecksum), t.TempDir()
+	h.run(t, stateDir, 10*time.Minute)
+	h.turned(t, tunnelChecksum.Off())
+	return h, stateDir
+}
+
 // A device that was made anew has all features on. The switch is turned again.
 func TestDeviceMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(offloadprobe.Checksum, tunnelChecksum)
-		dir := t.TempDir()
-		h.run(t, dir, 10*time.Minute)
+		h, dir := repaired(t)
 		h.set(func(h *host) { h.on[tunnelChecksum] = true })
 		h.run(t, dir, 10*time.Minute)
-		h.turned(t, tunnelChecksum.Off(), tunnelChecksum.Off())
+		h.turned(t, tunnelChecksum.Off())
 	})
 }
 
@@ -28,10 +36,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 // is none.
 func TestRestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(offloadprobe.Checksum, tunnelChecksum)
-		dir := t.TempDir()
-		h.run(t, dir, 10*time.Minute)
-		h.turned(t, tunnelChecksum.Off())
+		h, dir := repaired(t)
 		n, err := readNote(NotePath(dir))
 		if err != nil || n == nil {
 			t.Fatalf("note %+v, %v", n, err)
@@ -93,10 +98,7 @@ func TestKilledRun(t *testing.T) {
 // A start before a peer has answered turns nothing, and shows the switch that is off.
 func TestStartWithoutAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(offloadprobe.Checksum, tunnelChecksum)
-		dir := t.TempDir()
-		h.run(t, dir, 10*time.Minute)
-		h.turned(t, tunnelChecksum.Off())
+		h, dir := repaired(t)
 		h.set(func(h *host) { h.peers = 0 })
 		r := h.run(t, dir, 3*time.Hour)
 		h.turned(t)

@@ -45,6 +45,16 @@ func FindLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	return l, nil
 }
 
+// AwaitAnnounced returns when the kernel has made the changes that it has announced. It
+// announces a deletion before it removes the route (fib_table_delete in
+// net/ipv4/fib_trie.c), under the lock of route netlink. A look-up of a route takes no
+// lock, and since Linux 6.9 a dump does not either (inet_dump_fib in
+// net/ipv4/fib_frontend.c). A look-up of a link takes the lock, and so waits.
+func AwaitAnnounced(h *netlink.Handle) error {
+	_, err := FindLink(h, "lo")
+	return err
+}
+
 // LinkExists reports whether an interface of that name exists.
 func LinkExists(h *netlink.Handle, name string) (bool, error) {
 	l, err := FindLink(h, name)

@@ -59,10 +59,7 @@ func (r *Reconciler) pass() error {
 // thousand peers take 3 MB. The caller holds mu.
 func (r *Reconciler) compare() (s scope, d *difference, err error) {
 	s.config = r.config
-	// The kernel announces a deletion before it removes the route (fib_table_delete in
-	// net/ipv4/fib_trie.c), and since Linux 6.9 a dump takes no lock (inet_dump_fib in
-	// net/ipv4/fib_frontend.c). The look-up of a link takes it, and so waits.
-	if _, err := FindLink(r.Links, "lo"); err != nil {
+	if err := AwaitAnnounced(r.Links); err != nil {
 		return s, nil, err
 	}
 	if s.links, err = indexes(r.Links, r.config); err != nil {
