@@ -25,7 +25,7 @@ var peerProgram = flag.String("peer-program", "",
 // buildRelease builds e2e/release, once.
 var buildRelease = sync.OnceValue(func() error {
 	cmd := exec.CommandContext(context.Background(), "go", "build", "-C", "release", "-buildvcs=false", "-o", programs.release, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the release: %w\n%s", err, out)
 	}

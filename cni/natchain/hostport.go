@@ -25,7 +25,7 @@ func RemoveHostports(ctx context.Context, containers map[string]bool) error {
 	for _, family := range []knftables.Family{knftables.IPv4Family, knftables.IPv6Family} {
 		nft, err := knftables.New(family, hostportTable)
 		if err != nil {
-			continue // no program nft, and so no rules of portmap
+			continue // nft does not work here, so portmap has no rules of it
 		}
 		errs = append(errs, removeHostports(ctx, nft, containers))
 	}

@@ -1,11 +1,13 @@
-// Package natchain finds and removes what the plugins bridge and portmap have added to the
-// table nat of iptables for containers. Each container has chains of its own:
+// Package natchain finds and removes the rules that the plugins bridge and portmap have
+// added for containers. In the table nat of iptables each container has chains of its own:
 //
 //	POSTROUTING       -s 10.1.17.2/32 … -j CNI-3ef5…        by bridge, with ipMasq
 //	CNI-HOSTPORT-DNAT -p tcp --dports 8080 … -j CNI-DN-3ef… by portmap
 //
 // A jump has a comment with the network and the container. The chain's name is their hash,
 // so that a jump of another program with such a comment is not taken for one of these.
+//
+// With nftables the rules of all containers are in portmap's chains.
 package natchain
 
 import (
@@ -117,11 +119,7 @@ func (c Chain) Remove() error {
 	for _, j := range c.jumps {
 		errs = append(errs, c.iptables.DeleteIfExists(table, j.from, j.rule...))
 	}
-	exists, err := c.iptables.ChainExists(table, c.name)
-	if err == nil && exists {
-		err = c.iptables.ClearAndDeleteChain(table, c.name)
-	}
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(append(errs, c.iptables.ClearAndDeleteChain(table, c.name))...); err != nil {
 		return fmt.Errorf("remove the chain %s of container %s from the table %s: %w", c.name, c.Container, table, err)
 	}
 	return nil

@@ -104,15 +104,7 @@ func goBuild(ctx context.Context, args ...string) error {
 }
 
 // skips returns the pattern of the tests of a package that do not run.
-func skips(pkg, more string) string {
-	patterns := []string{"^$"}
-	for _, p := range []string{leftOut[pkg], more} {
-		if p != "" {
-			patterns = append(patterns, p)
-		}
-	}
-	return strings.Join(patterns, "|")
-}
+func skips(pkg, more string) string { return cmp.Or(leftOut[pkg], "^$") + "|" + cmp.Or(more, "^$") }
 
 // copyTree copies the regular files of a source tree, except those of Git and of builds.
 func copyTree(from, to string) error {

@@ -106,8 +106,8 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// A fault that lasts is shown by the Node: condition, event and taint have its reason, until
-// it ends.
+// showsFault gives a host a fault that lasts. The Node shows it by condition, event and taint
+// until it ends.
 func showsFault(r *rig, n *node, peer netip.Prefix) {
 	r.t.Helper()
 	foreign := []string{netip.PrefixFrom(peer.Masked().Addr(), peer.Bits()+1).String(), "dev", "lo"}

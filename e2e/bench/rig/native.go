@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,18 +22,9 @@ const (
 // udpOverhead returns the size of the outer IP and UDP headers, in bytes.
 func udpOverhead(outer inet.Family) int { return outer.HeaderLen() + 8 }
 
-// openFOU makes a tunnel device for each peer, and a socket of FOU, which takes the UDP
-// header off (net/ipv4/fou_core.c). The bytes on the wire are those of flannel's udp backend.
-func openFOU(_ context.Context, p *Pair) (transport, error) {
-	for i, h := range p.hosts {
-		if err := addFOU(h, p.setting.Inside, i, p.setting.Routes); err != nil {
-			return nil, err
-		}
-	}
-	return static(byHandEnvs(p.setting.Inside, linkMTU-udpOverhead(p.setting.Inside))), nil
-}
-
-// addFOU makes the socket of host number self, and its devices to all peers.
+// addFOU makes the socket of FOU on host number self, which takes the UDP header off
+// (net/ipv4/fou_core.c), and a tunnel device for each peer. The bytes on the wire are
+// those of flannel's udp backend.
 func addFOU(h *netnstest.Host, f inet.Family, self, routes int) error {
 	socket := netlink.Fou{Family: unix.AF_INET, Port: udpPort, Protocol: unix.IPPROTO_IPIP, EncapType: netlink.FOU_ENCAP_DIRECT}
 	if f == inet.IPv6 {
@@ -80,18 +70,8 @@ const (
 	ignoreEncapLimit = 1
 )
 
-// openBareUDP makes one device on each host, which gets the peer's address from the
+// addBareUDP makes one device on host number self, which gets the peer's address from the
 // route (drivers/net/bareudp.c). The bytes on the wire are those of flannel's udp backend.
-func openBareUDP(_ context.Context, p *Pair) (transport, error) {
-	for i, h := range p.hosts {
-		if err := addBareUDP(h, p.setting.Inside, i, p.setting.Routes); err != nil {
-			return nil, err
-		}
-	}
-	return static(byHandEnvs(p.setting.Inside, linkMTU-udpOverhead(p.setting.Inside))), nil
-}
-
-// addBareUDP makes the device of host number self, and its routes to all peers.
 func addBareUDP(h *netnstest.Host, f inet.Family, self, routes int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = bareUDPDevice, linkMTU-udpOverhead(f)
@@ -120,7 +100,7 @@ func addBareUDP(h *netnstest.Host, f inet.Family, self, routes int) error {
 func addTunnel(nl *netlink.Handle, dev netlink.Link) error {
 	err := nl.LinkAdd(dev)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return &RefusedError{fmt.Sprintf("the kernel has no devices of kind %s: load the module of that name", dev.Type())}
+		return &RefusedError{fmt.Sprintf("the kernel has no devices of kind %[1]s: run modprobe rtnl-link-%[1]s, or use a kernel that has the module", dev.Type())}
 	}
 	if err != nil {
 		return fmt.Errorf("add %s: %w", dev.Attrs().Name, err)

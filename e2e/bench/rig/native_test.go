@@ -1,23 +1,24 @@
 package rig
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // FOU and bareudp have one format: a host with either understands a host with the other.
 // Where the kernel lacks a module, the subject is left out with that reason.
 func TestNativeTunnels(t *testing.T) {
 	r := newRig(t)
-	mixed := Subject{Name: "fou-bareudp", open: func(_ context.Context, p *Pair) (transport, error) {
-		f := p.setting.Inside
-		err := errors.Join(addFOU(p.hosts[0], f, 0, p.setting.Routes), addBareUDP(p.hosts[1], f, 1, p.setting.Routes))
-		return static(byHandEnvs(f, linkMTU-udpOverhead(f))), err
-	}}
+	mixed := Subject{Name: "fou-bareudp", open: devices{udpOverhead, func(h *netnstest.Host, f inet.Family, self, routes int) error {
+		if self == 0 {
+			return addFOU(h, f, self, routes)
+		}
+		return addBareUDP(h, f, self, routes)
+	}}.open}
 	for _, f := range inet.Families {
 		for _, s := range []Subject{subject(t, "fou"), subject(t, "bareudp"), mixed} {
 			t.Run(s.Name+" "+f.String(), func(t *testing.T) {

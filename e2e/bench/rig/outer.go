@@ -14,15 +14,8 @@ import (
 // (LWTUNNEL_ENCAP_IP and LWTUNNEL_ENCAP_IP6, linux/lwtunnel.h).
 type outerHeader struct{ remote netip.Addr }
 
-// The attributes of enum lwtunnel_ip_t. Those of IPv6 have the same numbers.
-const (
-	outerDestination = 2
-	outerHopLimit    = 4
-	outerFlags       = 6
-
-	// dontFragment is TUNNEL_DONT_FRAGMENT (linux/if_tunnel.h).
-	dontFragment = 0x100
-)
+// dontFragment is TUNNEL_DONT_FRAGMENT (linux/if_tunnel.h).
+const dontFragment = 0x100
 
 // Type implements netlink.Encap.
 func (o *outerHeader) Type() int {
@@ -32,13 +25,14 @@ func (o *outerHeader) Type() int {
 	return unix.LWTUNNEL_ENCAP_IP6
 }
 
-// Encode implements netlink.Encap.
+// Encode implements netlink.Encap. The attributes of IPv4 (enum lwtunnel_ip_t) have the
+// numbers of those of IPv6.
 func (o *outerHeader) Encode() ([]byte, error) {
 	var b []byte
 	for _, a := range []*nl.RtAttr{
-		nl.NewRtAttr(outerDestination, o.remote.AsSlice()),
-		nl.NewRtAttr(outerHopLimit, []byte{hopLimit}),
-		nl.NewRtAttr(outerFlags, binary.BigEndian.AppendUint16(nil, dontFragment)),
+		nl.NewRtAttr(nl.LWTUNNEL_IP6_DST, o.remote.AsSlice()),
+		nl.NewRtAttr(nl.LWTUNNEL_IP6_HOPLIMIT, []byte{hopLimit}),
+		nl.NewRtAttr(nl.LWTUNNEL_IP6_FLAGS, binary.BigEndian.AppendUint16(nil, dontFragment)),
 	} {
 		b = append(b, a.Serialize()...)
 	}

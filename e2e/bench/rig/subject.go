@@ -26,10 +26,10 @@ const Reference = "kernel-vxlan"
 // Subjects returns all subjects, in the order of measurement.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: "raw", About: "no overlay: routes through the other host, set up by hand", open: openRaw, byHand: true},
-		{Name: Reference, About: "kernel VXLAN, set up by hand", open: openVXLAN, byHand: true},
-		{Name: "fou", About: "the datagrams of flannel's udp by the kernel's own FOU and a tunnel device per peer, set up by hand", open: openFOU, byHand: true},
-		{Name: "bareudp", About: "the same datagrams by a bareudp device of the kernel, set up by hand", open: openBareUDP, byHand: true},
+		{Name: "raw", About: "no overlay: routes through the other host, set up by hand", open: devices{noOverhead, addRoutes}.open, byHand: true},
+		{Name: Reference, About: "kernel VXLAN, set up by hand", open: devices{vxlanOverhead, addVXLAN}.open, byHand: true},
+		{Name: "fou", About: "the datagrams of flannel's udp by the kernel's own FOU and a tunnel device per peer, set up by hand", open: devices{udpOverhead, addFOU}.open, byHand: true},
+		{Name: "bareudp", About: "the same datagrams by a bareudp device of the kernel, set up by hand", open: devices{udpOverhead, addBareUDP}.open, byHand: true},
 		{Name: "udp-plain", About: "flannel, udp, -udp-datapath=plain", open: daemons{typ: "udp", dataPath: "plain"}.open},
 		{Name: "udp-offload", About: "flannel, udp, -udp-datapath=offload", open: daemons{typ: "udp", dataPath: "offload"}.open},
 		{Name: "udp-kernel", About: "flannel, udp, -udp-datapath=kernel", open: daemons{typ: "udp", dataPath: "kernel"}.open},

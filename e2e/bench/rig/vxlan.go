@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"context"
 	"fmt"
 	"net"
 
@@ -24,18 +23,8 @@ const (
 // Ethernet header, in bytes (RFC 7348 section 5).
 func vxlanOverhead(outer inet.Family) int { return outer.HeaderLen() + 8 + 8 + 14 }
 
-// openVXLAN makes a VXLAN device without learning on each host, with a route, a
-// neighbour and a forwarding entry for each peer.
-func openVXLAN(_ context.Context, p *Pair) (transport, error) {
-	for i, h := range p.hosts {
-		if err := addVXLAN(h, p.setting.Inside, i, p.setting.Routes); err != nil {
-			return nil, err
-		}
-	}
-	return static(byHandEnvs(p.setting.Inside, linkMTU-vxlanOverhead(p.setting.Inside))), nil
-}
-
-// addVXLAN makes the device of host number self, with its entries for all peers.
+// addVXLAN makes the device of host number self, without learning. Each peer has a
+// route, a neighbour and a forwarding entry.
 func addVXLAN(h *netnstest.Host, f inet.Family, self, routes int) error {
 	nl := h.Netlink()
 	uplink, err := nl.LinkByName(linkName)
