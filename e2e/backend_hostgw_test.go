@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -32,9 +33,12 @@ func TestHostGWRefusesFarPeers(t *testing.T) {
 	c.keys.put(t, "subnets/10.5.121.0-24", `{"PublicIP":"192.168.77.121","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}`, 0)
 	da.says("refuse route dst=10.5.120.0/24")
 	c.awaitPair(a, b)
-	if status := a.statusText(); !strings.Contains(status, "203.0.113.7 is not on the link of eth0") {
-		t.Errorf("the status does not name the reason:\n%s", status)
-	}
+	eventually(t, "the status names the reason", func() error {
+		if text := a.statusText(); !strings.Contains(text, "203.0.113.7 is not on the link of eth0") {
+			return errors.New(text)
+		}
+		return nil
+	})
 	routes, err := ownRoutes(a)
 	if err != nil || len(routes) != 1 {
 		t.Errorf("routes of a: %v, %v; want that to b alone", routes, err)

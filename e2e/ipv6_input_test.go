@@ -81,13 +81,7 @@ func TestPeerWithHalfARecord(t *testing.T) {
 			t.Errorf("%s: the route of IPv6 is %q, %v", rest, out, err)
 		}
 	}
-	eventually(t, "the status has a problem for each", func() error {
-		text := a.statusText()
-		if n := strings.Count(text, `"problem":`); n != 5 {
-			return fmt.Errorf("%d problems in the status, want 5:\n%s", n, text)
-		}
-		return nil
-	})
+	a.awaitProblems(5)
 	c.awaitPair(a, b)
 	eventually(t, "IPv6 from a", func() error { return ping(t, a.container, b.container.IPv6Addr().Addr()) })
 }

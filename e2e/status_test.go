@@ -129,6 +129,18 @@ func (n *node) drops(reason string) uint64 {
 	return count
 }
 
+// awaitProblems waits until the status has that many peers with a problem.
+func (n *node) awaitProblems(count int) {
+	n.t.Helper()
+	eventually(n.t, fmt.Sprintf("%d peers with a problem", count), func() error {
+		text := n.statusText()
+		if got := strings.Count(text, `"problem":`); got != count {
+			return fmt.Errorf("%d in\n%s", got, text)
+		}
+		return nil
+	})
+}
+
 // awaitPeer waits until the node's table has a peer for subnet at addr. If addr is
 // invalid, it waits until there is none.
 func (n *node) awaitPeer(subnet netip.Prefix, addr netip.Addr) {
