@@ -15,11 +15,14 @@ import (
 	_ "embed"
 )
 
-// packages are those whose tests touch the kernel.
+// packages are those whose tests touch the kernel, in the order of their runs. The long ones
+// are last, so a guest that runs out of time has the others.
 var packages = []string{
-	"backend/udp/bpf", "backend/udp", "backend/fastpath", "backend/vxlan", "backend/hostgw", "backend/wireguard", "backend/all",
 	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute",
-	"pkg/probe", "pkg/offloadprobe", "pkg/reconcile", "cni", "cli", "daemon", "e2e",
+	"pkg/probe", "pkg/reconcile", "pkg/pinned", "pkg/offloadrepair", "pkg/inet", "pkg/clock", "pkg/control", "pkg/logpipe",
+	"pkg/atomicfile", "pkg/subnetfile", "pkg/netnstest", "cni/natchain", "cni/reservation",
+	"backend/vxlan", "backend/hostgw", "backend/all", "cli", "daemon", "cni",
+	"backend/wireguard", "backend/fastpath", "pkg/offloadprobe", "backend/udp/bpf", "backend/udp", "e2e",
 }
 
 // leftOut are patterns of the tests that need more than a kernel: Docker, systemd, the
@@ -73,11 +76,11 @@ func (j *job) fill(ctx context.Context, o options) error {
 	}
 	var list strings.Builder
 	for p := range strings.SplitSeq(o.packages, ",") {
-		binary := strings.ReplaceAll(p, "/", "-")
-		if err := goBuild(ctx, "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", filepath.Join(j.dir, "tests", binary), "./"+p); err != nil {
+		file := filepath.Join(j.dir, "tests", binary(p))
+		if err := goBuild(ctx, "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", file, "./"+p); err != nil {
 			return err
 		}
-		fmt.Fprintln(&list, p, binary, skips(p, o.skip))
+		fmt.Fprintln(&list, p, binary(p), skips(p, o.skip))
 	}
 	for name, p := range programs {
 		if err := goBuild(ctx, "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(j.dir, "programs", name), p); err != nil {
@@ -102,6 +105,9 @@ func goBuild(ctx context.Context, args ...string) error {
 	}
 	return nil
 }
+
+// binary returns the name of the test binary of a package, and of its results.
+func binary(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") }
 
 // skips returns the pattern of the tests of a package that do not run.
 func skips(pkg, more string) string { return cmp.Or(leftOut[pkg], "^$") + "|" + cmp.Or(more, "^$") }

@@ -52,6 +52,16 @@ func (o outcome) err() error {
 	return nil
 }
 
+// unrun returns the packages of which no test has run.
+func (o outcome) unrun() []string {
+	ran := make(map[string]bool)
+	for name := range o.verdicts {
+		pkg, _, _ := strings.Cut(name, ":")
+		ran[pkg] = true
+	}
+	return slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return ran[binary(pkg)] })
+}
+
 // readOutcome reads the files that guest/tests.sh left.
 func readOutcome(dir string, k kernel) (outcome, error) {
 	o := outcome{verdicts: make(map[string]verdict), lacks: make(map[string]bool)}

@@ -13,8 +13,8 @@ import (
 
 // The table's rows stand behind its head.
 const (
-	head = "| line | kernel | `auto` takes | programs by | offloads missing | udp | vxlan | host-gw | wireguard in the kernel | in user space | tests passed | failed |\n" +
-		"|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+	head = "| line | kernel | `auto` takes | programs by | offloads missing | udp | vxlan | host-gw | wireguard in the kernel | in user space | tests passed | failed | packages not run |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
 	absent = "–"
 )
 
@@ -84,7 +84,7 @@ func row(k kernel, o outcome) string {
 	if len(o.lacks) > 0 {
 		n += " without " + strings.Join(slices.Sorted(maps.Keys(o.lacks)), ", ")
 	}
-	cells = append(cells, n, bad)
+	cells = append(cells, n, bad, cmp.Or(strings.Join(o.unrun(), " "), absent))
 	return "| " + strings.Join(cells, " | ") + " |"
 }
 
