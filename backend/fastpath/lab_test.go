@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,10 +106,13 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 	t.Helper()
 	h := &host{Host: lab.Host(name), t: t, subnet: netip.MustParsePrefix(subnet), marks: MarksOf(0x30000000)}
 	h.Bridge(bridgeName, netip.PrefixFrom(h.gateway(), h.subnet.Bits()), deviceMTU)
-	// As Docker does: a bridge without an address of its own takes its ports'.
+	// As Docker does: a bridge without an address of its own takes its ports'. Linux 5.10
+	// makes no forwarding entry for the address that the bridge has already.
 	bridge, err := h.Netlink().LinkByName(bridgeName)
 	h.must(err)
-	h.must(h.Netlink().LinkSetHardwareAddr(bridge, bridge.Attrs().HardwareAddr))
+	own := slices.Clone(bridge.Attrs().HardwareAddr)
+	own[len(own)-1] ^= 1
+	h.must(h.Netlink().LinkSetHardwareAddr(bridge, own))
 	h.container = h.Container(name+"1", bridgeName, netip.PrefixFrom(h.gateway().Next(), h.subnet.Bits()), h.gateway(), deviceMTU)
 	return h
 }
