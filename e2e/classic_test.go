@@ -101,7 +101,7 @@ func copyBulk(t *testing.T, from, to *netnstest.Host) {
 // copyBulkTo is copyBulk to an address of the other host.
 func copyBulkTo(t *testing.T, from, to *netnstest.Host, addr netip.Addr) {
 	t.Helper()
-	const size = 8 << 20
+	const size = 3 << 20
 	seed := [32]byte{1}
 	server, err := to.Listen(t.Context(), "tcp4", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
