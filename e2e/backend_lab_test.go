@@ -80,7 +80,7 @@ func (tr *trio) transferAll() {
 
 func transfer(t *testing.T, from, to *netnstest.Host, addr netip.Addr) error {
 	t.Helper()
-	_, err := iperf3(t, from, to, addr, "-n", "8M")
+	_, err := iperf3(t, from, to, addr, "-n", "3M")
 	return err
 }
 

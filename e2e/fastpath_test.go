@@ -206,20 +206,24 @@ func testFastPathRestart(t *testing.T, pair func(*testing.T) (a, b *node, da, db
 	})
 	before := b.status().Backend.FastPath
 	stream := startStream(t, a.container, b.container)
-	const rounds = 1000
+	const rounds = 500
+	first := e.next
 	e.exchange(rounds)
 	db.kill()
 	e.exchange(rounds)
 	stream.progresses(t)
 	db = b.launch()
-	e.exchange(5 * rounds) // meanwhile it starts
-	db.ready()
+	for begin := time.Now(); !db.isReady(); e.exchange(10) {
+		if time.Since(begin) > patience {
+			t.Fatalf("the daemon is not ready after %v", patience)
+		}
+	}
 	stream.progresses(t)
 	e.exchange(rounds)
 	after := b.status().Backend.FastPath
 	// The new process has the rules judge each flow again.
-	if n := after.RxPackets - before.RxPackets; n < 8*rounds-100 {
-		t.Errorf("%d packets were received by the fast path, want nearly all of %d", n, 8*rounds)
+	if n, all := after.RxPackets-before.RxPackets, e.next-first; n < all-100 {
+		t.Errorf("%d packets were received by the fast path, want nearly all of %d", n, all)
 	}
 }
 

@@ -8,9 +8,14 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
+
+// pause is the time between two writes of a stream. A stream that sent as fast as it can
+// would keep the processor from the daemon that it tests.
+const pause = 2 * time.Millisecond
 
 // stream is a TCP connection that carries bytes all the time.
 type stream struct {
@@ -46,7 +51,9 @@ func startStreamWithin(t *testing.T, from, to *netnstest.Host, window int64) *st
 	go func() {
 		defer func() { done <- struct{}{} }()
 		buf, answer := make([]byte, cmp.Or(window, 64<<10)), make([]byte, 1)
-		for {
+		next := time.NewTicker(pause)
+		defer next.Stop()
+		for ; ; <-next.C {
 			_, err := out.Write(buf)
 			if err == nil && window > 0 {
 				_, err = out.Read(answer)

@@ -21,21 +21,29 @@ func Eventually(t Waiter, what string, check func() error) {
 	EventuallyWithin(t, Patience, what, check)
 }
 
-// EventuallyWithin calls check every 10 ms until it returns nil. It fails the test
-// with the last error if that takes longer than limit.
+// The pauses between two checks are a part of the time that has passed, within these
+// limits. On a slow machine, checks without pauses keep the processor from what they wait
+// for.
+const (
+	shortestPause = 10 * time.Millisecond
+	longestPause  = 100 * time.Millisecond
+	pausePart     = 16
+)
+
+// EventuallyWithin calls check until it returns nil, at first every 10 ms. It fails the
+// test with the last error if that takes longer than limit.
 func EventuallyWithin(t Waiter, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
+	begin := time.Now()
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
 		select {
-		case <-poll.C:
+		case <-time.After(min(max(time.Since(begin)/pausePart, shortestPause), longestPause)):
 		case <-deadline.C:
 			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		case <-t.Context().Done():
