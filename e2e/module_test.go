@@ -2,8 +2,14 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
 
 // A daemon that needs a module which the kernel lacks does not start. Its error has the
@@ -48,5 +54,30 @@ func TestMissingFilters(t *testing.T) {
 			return nil
 		}
 		return fmt.Errorf("it is %s: %s; tc: %s", s.DataPath, s.DataPathReason, out)
+	})
+}
+
+// Without what the fast path needs, the daemon goes on. Its status names it.
+func TestMissingConntrack(t *testing.T) {
+	c := newCluster(t, "3")
+	noConntrack := c.lab.Host("probe").Do(func() error {
+		_, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		return err
+	})
+	_, noTypes := os.Stat("/sys/kernel/btf/vmlinux")
+	a := c.node("a", dataPathFlag+"kernel")
+	a.join()
+	eventually(t, "the fast path is there, or what it needs is named", func() error {
+		off := strings.Join(a.status().Backend.FastPath.Off, "\n")
+		switch lacks := strings.Contains(off, "the kernel lacks"); {
+		case noConntrack != nil && strings.Contains(off, "modprobe -a nf_conntrack"),
+			noConntrack == nil && noTypes != nil && strings.Contains(off, "CONFIG_DEBUG_INFO_BTF"),
+			noConntrack == nil && noTypes == nil && !lacks:
+			return nil
+		case noConntrack == nil && noTypes == nil && strings.Contains(off, "need Linux 6.0 or newer"):
+			netnstest.ConntrackTimeouts.Missing(t, off)
+			return nil
+		}
+		return fmt.Errorf("it is off for %q; conntrack: %v; types: %v", off, noConntrack, noTypes)
 	})
 }

@@ -117,3 +117,48 @@ func TestBridgeNetfilter(t *testing.T) {
 		})
 	}
 }
+
+// A chain of the administrator at a tunnel device is gone, dead or at the new device
+// after flannel has made the device again. It sees packets once it is added again.
+func TestChainAtReplacedDevice(t *testing.T) {
+	for _, w := range carriers(t) {
+		if w.device == "" {
+			continue
+		}
+		t.Run(w.name, func(t *testing.T) {
+			c, a, b, _, _ := pairOf(t, w)
+			chain := `
+				add table netdev user
+				add chain netdev user in { type filter hook ingress device ` + w.device + ` priority 0; }
+				add rule netdev user in counter`
+			a.run("nft", chain)
+			counts := func() error {
+				before := counter(t, a.Host, "netdev user in")
+				if err := ping(t, b.container, a.containerAddr()); err != nil {
+					return err
+				}
+				if now := counter(t, a.Host, "netdev user in"); now == before {
+					return fmt.Errorf("counts %q", now)
+				}
+				return nil
+			}
+			eventually(t, "the chain counts", counts)
+			a.run("ip", "link", "del", w.device)
+			c.awaitPair(a, b)
+			if err := counts(); err != nil {
+				t.Logf("the chain does not see the new device: %v", err)
+			}
+			a.run("nft", "add table netdev user; delete table netdev user;"+chain)
+			eventually(t, "the new chain counts", counts)
+		})
+	}
+}
+
+// counter returns the counter of a chain, "" if there is no such chain.
+func counter(t *testing.T, h *netnstest.Host, chain string) string {
+	t.Helper()
+	out, _ := output(t, h, "nft", append([]string{"list", "chain"}, strings.Fields(chain)...)...)
+	_, after, _ := strings.Cut(out, "counter ")
+	count, _, _ := strings.Cut(after, "\n")
+	return count
+}

@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -16,22 +19,37 @@ const limitRule = "table ip user { chain forward { type filter hook forward prio
 // The link between these hosts carries super-packets. The receiving host hands them to
 // a container as they are, however the container is attached: not one is cut.
 func TestSuperPacketsStayWhole(t *testing.T) {
-	for name, attach := range map[string]func(n *node){
-		"bridge, and a rule judges each packet": func(n *node) { n.run("nft", limitRule) },
-		"macvlan": func(n *node) {
+	for name, attach := range map[string]func(n *node) error{
+		"bridge, and a rule judges each packet": func(n *node) error {
+			n.run("nft", limitRule)
+			return nil
+		},
+		"macvlan": func(n *node) error {
 			n.run("ip", "link", "del", "docker0")
 			gateway := n.gateway()
 			n.container = n.MacvlanContainer(n.Name()+"-macvlan", netip.PrefixFrom(n.containerAddr(), gateway.Bits()), gateway.Addr(), n.mtu())
+			return nil
 		},
-		"routed veth": func(n *node) {
+		"routed veth": func(n *node) error {
 			n.run("ip", "link", "del", "docker0")
 			n.container = n.RoutedContainer(n.Name()+"-routed", n.containerAddr(), n.gateway().Addr(), n.mtu())
+			return nil
+		},
+		"routed netkit": func(n *node) (err error) {
+			n.run("ip", "link", "del", "docker0")
+			n.container, err = n.NetkitContainer(n.Name()+"-netkit", n.containerAddr(), n.gateway().Addr(), n.mtu())
+			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			netnstest.Require(t)
 			_, a, b, _, _ := kernelPair(t)
-			attach(b)
+			if err := attach(b); errors.Is(err, unix.EOPNOTSUPP) {
+				netnstest.Netkit.Missing(t, err)
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
 			eventually(t, "super-packets reach the container whole", func() error {
 				copyBulk(t, a.container, b.container)
 				wire, container, err := copyCounted(t, a, b)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -134,8 +135,8 @@ func (p *programs) load() error {
 		err = errors.Join(ebpf.ErrNotSupported, p.close())
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		err = errors.Join(err, modules)
-		p.lacking = fmt.Errorf("the kernel lacks what the fast path needs (Linux 6.0, with connection tracking): %w", err)
+		log.V(1).Infof("fast path of %s: %v", p.config.Name, err)
+		p.lacking = whyNotSupported(modules)
 		p.objects = objects{}
 		return nil
 	}

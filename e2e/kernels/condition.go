@@ -26,11 +26,12 @@ var conditions = []condition{
 	{name: "little-memory", memory: 256},
 	{name: "mitigations", append: "mitigations=auto"},
 	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
-	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,sch_ingress", tests: "^TestMissing(Modules|Filters)$"},
+	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,nf_conntrack,sch_ingress", tests: "^TestMissing(Modules|Filters|Conntrack)$"},
 }
 
-// conditionTests carry packets in each way, over a bad link and by a flowtable.
-const conditionTests = "^Test(BadLink|Flowtable|BridgeNetfilter)$"
+// conditionTests carry packets in each way, over a bad link and by a flowtable. The last
+// one is about the reason why a kernel has no fast path.
+const conditionTests = "^Test(BadLink|Flowtable|BridgeNetfilter|MissingConntrack)$"
 
 // under returns o for a guest in a condition.
 func (c condition) under(o options) options {

@@ -17,7 +17,9 @@ type Feature struct {
 
 // Features that tests need.
 var (
+	AccurateECN       = Feature{"accurate ECN", "Linux 7.2"}
 	BigTCP            = Feature{"super-packets above 64 KiB", "Linux 5.19"}
+	BigTCPOfIPv4      = Feature{"super-packets above 64 KiB of IPv4", "Linux 6.3"}
 	Bond              = Feature{"bonds", "CONFIG_BONDING"}
 	Bridge            = Feature{"bridges", "CONFIG_BRIDGE"}
 	ConntrackTimeouts = Feature{"programs that prolong conntrack entries", "Linux 6.0"}
@@ -33,6 +35,7 @@ var (
 	LoopbackTrains    = Feature{"trains of UDP_SEGMENT that pass the loopback device whole", "Linux 5.11"}
 	MACVLAN           = Feature{"macvlan", "CONFIG_MACVLAN"}
 	MixedDecap        = Feature{"unwrapping of packets of the other family", "Linux 6.3"}
+	Netkit            = Feature{"netkit devices", "CONFIG_NETKIT"}
 	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
 	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}

@@ -1,6 +1,7 @@
 package netnstest
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -120,9 +121,35 @@ func (h *Host) routeBy(gateway netip.Addr, addr netip.Prefix) {
 // a bridge, as Calico does. The host's end has the gateway's address.
 func (h *Host) RoutedContainer(name string, addr, gateway netip.Addr, mtu int) *Host {
 	h.lab.scope.Helper()
-	c := h.lab.Namespace(name)
-	port := deviceName("veth-" + name)
+	c, port := h.lab.Namespace(name), deviceName("veth-"+name)
 	h.lab.Wire(h, port, c, "eth0", mtu)
+	h.routeTo(c, port, addr, gateway)
+	return c
+}
+
+// NetkitContainer is RoutedContainer with a pair of netkit devices in place of veth, as
+// Cilium makes. It is an error if the kernel has none.
+func (h *Host) NetkitContainer(name string, addr, gateway netip.Addr, mtu int) (*Host, error) {
+	h.lab.scope.Helper()
+	c := h.lab.Namespace(name)
+	pair := &netlink.Netkit{LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.NETKIT_MODE_L2, Scrub: netlink.NETKIT_SCRUB_DEFAULT}
+	pair.Name, pair.MTU = deviceName("netkit-"+name), mtu
+	inside := netlink.NewLinkAttrs()
+	inside.Name, inside.MTU, inside.Namespace = "eth0", mtu, netlink.NsFd(c.ns)
+	pair.SetPeerAttrs(&inside)
+	if err := h.nl.LinkAdd(pair); err != nil {
+		return nil, fmt.Errorf("add a pair of netkit devices: %w", err)
+	}
+	h.Up(pair.Name)
+	c.Up("eth0")
+	h.routeTo(c, pair.Name, addr, gateway)
+	return c, nil
+}
+
+// routeTo gives a container its address and routes by the gateway, and the host its part
+// of both at a port.
+func (h *Host) routeTo(c *Host, port string, addr, gateway netip.Addr) {
+	h.lab.scope.Helper()
 	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 	h.AddAddr(port, host(gateway))
 	h.AddRoute(host(addr), netip.Addr{}, port)
@@ -130,7 +157,6 @@ func (h *Host) RoutedContainer(name string, addr, gateway netip.Addr, mtu int) *
 	c.AddAddr("eth0", host(addr))
 	c.AddRoute(host(gateway), netip.Addr{}, "eth0")
 	c.routeBy(gateway, host(addr))
-	return c
 }
 
 // MacvlanContainer makes a namespace with a macvlan device. The host has the gateway's

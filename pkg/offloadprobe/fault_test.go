@@ -1,11 +1,15 @@
 package offloadprobe
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netnstest"
 	fault "github.com/coreos/flannel/pkg/netnstest/packetfault"
 )
 
@@ -76,6 +80,38 @@ func TestFaults(t *testing.T) {
 				a.has(t, b, "")
 			})
 		}
+	}
+}
+
+// Faults of ECN are found with each way to negotiate it (tcp_ecn in
+// Documentation/networking/ip-sysctl.rst). Those from 3 on are accurate ECN.
+func TestECNModes(t *testing.T) {
+	for mode := range 6 {
+		t.Run(fmt.Sprint("tcp_ecn=", mode), func(t *testing.T) {
+			t.Parallel()
+			a, b := newSides(t, inside)
+			for _, s := range []*side{a, b} {
+				err := s.Do(func() error {
+					return os.WriteFile("/proc/sys/net/ipv4/tcp_ecn", []byte{byte('0' + mode)}, 0)
+				})
+				if mode >= 3 && errors.Is(err, unix.EINVAL) {
+					netnstest.AccurateECN.Missing(t, err)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			startBoth(t, a, b)
+			a.has(t, b, "")
+			h := inside.header()
+			for _, harm := range []fault.Part{fault.Drop(), fault.ClearECN(h)} {
+				planted := fault.Plant(t, b.Host, uplink, fault.ECNCapable(h), harm)
+				a.has(t, b, ECN)
+				planted.Remove()
+				a.has(t, b, "")
+			}
+		})
 	}
 }
 
