@@ -21,12 +21,22 @@ func TestKernelRestartOfFamilies(t *testing.T) {
 			for _, n := range []*node{a, b} {
 				n.AddIPv6("docker0", n.container, n.ipv6Subnet())
 			}
-			targets := []netip.Addr{b.containerAddr(), b.container.IPv6Addr().Addr()}
-			for _, to := range targets {
-				c.awaitInKernel("flannel0", a, to)
+			var targets []netip.Addr
+			for _, pair := range []struct {
+				family string
+				a, b   netip.Addr
+			}{
+				{"IPv4", a.containerAddr(), b.containerAddr()},
+				{"IPv6", a.container.IPv6Addr().Addr(), b.container.IPv6Addr().Addr()},
+			} {
+				if reason := a.status().Backend.DataPathReason; strings.Contains(reason, pair.family+" in ") && strings.Contains(reason, "needs Linux 6.3") {
+					netnstest.MixedDecap.Missing(t, reason)
+					continue // by offload, which a restart interrupts
+				}
+				c.awaitInKernel("flannel0", a, pair.b)
+				c.awaitInKernel("flannel0", b, pair.a)
+				targets = append(targets, pair.b)
 			}
-			c.awaitInKernel("flannel0", b, a.containerAddr())
-			c.awaitInKernel("flannel0", b, a.container.IPv6Addr().Addr())
 
 			var pings []<-chan string
 			for _, to := range targets {
