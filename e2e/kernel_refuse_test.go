@@ -99,27 +99,30 @@ func TestKernelRefusals(t *testing.T) {
 func TestKernelTinySubnets(t *testing.T) {
 	c := newCluster(t, "3")
 	c.configure(`{"Network": "10.5.0.0/16", "SubnetLen": 18}`) // four subnets, and some spare places
+	// Leases of another length, as of an earlier configuration, where no host is. They lie
+	// in the first subnet, which no host gets.
+	host := c.lab.Host("peer")
+	peer := host.Addr().Addr()
+	const early, late = 1000, 100 // 1024 places are spare
+	at := netip.MustParsePrefix("10.5.0.0/30")
+	add := func() (key string) {
+		key = "subnets/" + subnet.Lease{Subnet: at}.Key()
+		c.keys.put(t, key, fmt.Sprintf(`{"PublicIP":"%v"}`, peer), 0)
+		at = netip.PrefixFrom(subnet.LastAddr(at).Next(), at.Bits())
+		return key
+	}
+	for range early {
+		add()
+	}
 	a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"kernel")
 	c.joinPair(a, b)
 	c.awaitKernelLease(a)
 	c.awaitKernelLease(b)
-	// Leases of another length, as of an earlier configuration, where no host is.
-	host := c.lab.Host("peer")
-	peer := host.Addr().Addr()
-	free := netip.MustParsePrefix("10.5.0.0/18")
-	for free.Overlaps(a.subnet()) || free.Overlaps(b.subnet()) {
-		free = netip.PrefixFrom(subnet.LastAddr(free).Next(), free.Bits())
-	}
-	const more = 1024 + 76
 	var keys []string
-	var last netip.Prefix // the programs' table takes the first ones
-	for at := free.Addr(); len(keys) < more; {
-		s := netip.PrefixFrom(at, 30)
-		last = s
-		keys = append(keys, "subnets/"+subnet.Lease{Subnet: s}.Key())
-		c.keys.put(t, keys[len(keys)-1], fmt.Sprintf(`{"PublicIP":"%v"}`, peer), 0)
-		at = subnet.LastAddr(s).Next()
+	for range late {
+		keys = append(keys, add())
 	}
+	last := netip.PrefixFrom(at.Addr().Prev(), at.Bits()).Masked() // the programs' table takes the first ones
 	reason := func(n *node, want bool) {
 		t.Helper()
 		const text = "76 peers of other subnet lengths by offload"
