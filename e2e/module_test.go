@@ -43,18 +43,31 @@ func TestMissingModules(t *testing.T) {
 }
 
 // A daemon that can do without a module goes on. Its status has the command.
-func TestMissingFilters(t *testing.T) {
-	c := newCluster(t, "3")
-	out, lacks := output(t, c.lab.Host("probe"), "tc", "qdisc", "add", "dev", "lo", "clsact")
-	a := c.node("a")
-	a.join()
-	eventually(t, "the data path is the kernel's, or the command is named", func() error {
-		s := a.status().Backend
-		if s.DataPath == "kernel" || lacks != nil && strings.Contains(s.DataPathReason, "modprobe sch_ingress") {
-			return nil
-		}
-		return fmt.Errorf("it is %s: %s; tc: %s", s.DataPath, s.DataPathReason, out)
-	})
+func TestModulesToDoWithout(t *testing.T) {
+	for _, m := range []struct {
+		module string
+		uses   string // as for TestMissingModules
+		config string
+		remedy string
+	}{
+		{"sch_ingress", "tc qdisc add dev lo clsact", `{"Type": "udp"}`, "modprobe sch_ingress"},
+		{"wireguard", "ip link add probe type wireguard", `{"Type": "wireguard"}`, "modprobe wireguard"},
+	} {
+		t.Run(m.module, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(m.config)
+			out, lacks := output(t, c.lab.Host("probe"), "sh", "-c", m.uses)
+			a := c.node("a")
+			a.join()
+			eventually(t, "the data path is the kernel's, or the command is named", func() error {
+				s := a.status().Backend
+				if s.DataPath == "kernel" || lacks != nil && strings.Contains(s.DataPathReason, m.remedy) {
+					return nil
+				}
+				return fmt.Errorf("it is %s: %s; %s: %s", s.DataPath, s.DataPathReason, m.uses, out)
+			})
+		})
+	}
 }
 
 // Without what the fast path needs, the daemon goes on. Its status names it.

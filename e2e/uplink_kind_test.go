@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,14 +91,54 @@ func kindsHere(t *testing.T) []uplinkKind {
 
 // Each backend carries packets over each kind of uplink, also after a restart, or does
 // not start and has the reason.
-func TestUplinkKinds(t *testing.T) {
+func TestUplinkKinds(t *testing.T) { overUplinks(t, kindsHere(t), uplinkKind.test) }
+
+// A bond gets a second link while daemons run, and loses each of the two in turn. The
+// backends carry packets over the other.
+func TestBondChangesLinks(t *testing.T) {
+	bonds := slices.DeleteFunc(kindsHere(t), func(k uplinkKind) bool { return k.needs != netnstest.Bond })
+	overUplinks(t, bonds, func(k uplinkKind, t *testing.T, _, config string) {
+		const second = "wire1"
+		c, a, b := k.pairOver(t, config)
+		c.joinPair(a, b)
+		c.lab.Wire(a.Host, second, b.Host, second, 0)
+		for _, n := range []*node{a, b} {
+			n.Down(second)
+			n.run("ip", "link", "set", second, "master", "top0")
+			n.Up(second)
+		}
+		for _, lost := range []string{wire, second} {
+			a.Down(lost) // and b's end has no carrier
+			c.awaitPair(a, b)
+			copyBulk(t, a.container, b.container)
+			copyBulk(t, b.container, a.container)
+			a.Up(lost)
+			for _, n := range []*node{a, b} {
+				eventually(t, "the bond of "+n.Name()+" has two links again", func() error { return n.hasBondOf(2) })
+			}
+		}
+	})
+}
+
+// hasBondOf returns an error unless the node's bond uses that many links.
+func (n *node) hasBondOf(links int) error {
+	text, err := output(n.t, n.Host, "cat", "/proc/net/bonding/top0")
+	if err == nil && strings.Count(text, "MII Status: up") != 1+links { // that of the bond is one
+		err = fmt.Errorf("%s", text)
+	}
+	return err
+}
+
+// overUplinks runs a test with each kind of uplink and each backend.
+func overUplinks(t *testing.T, kinds []uplinkKind, test func(k uplinkKind, t *testing.T, backend, config string)) {
+	t.Helper()
 	configs := map[string]string{"udp": `{"Type": "udp"}`, "vxlan": `{"Type": "vxlan"}`, "host-gw": `{"Type": "host-gw"}`}
 	for _, datapath := range wireguards(t) {
 		configs["wireguard "+datapath] = `{"Type": "wireguard", "Datapath": "` + datapath + `"}`
 	}
-	for _, kind := range kindsHere(t) {
+	for _, kind := range kinds {
 		for name, config := range configs {
-			t.Run(kind.name+", "+name, func(t *testing.T) { kind.test(t, name, config) })
+			t.Run(kind.name+", "+name, func(t *testing.T) { test(kind, t, name, config) })
 		}
 	}
 }

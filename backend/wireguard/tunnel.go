@@ -25,7 +25,7 @@ type tunnel interface {
 }
 
 // errNoKernel is the error of a kernel without WireGuard.
-var errNoKernel = errors.New("the kernel has no WireGuard")
+var errNoKernel = errors.New(`the kernel has no WireGuard; load it with "modprobe wireguard"`)
 
 // vrfReason is why the kernel's WireGuard is of no use at an uplink in a VRF.
 func vrfReason(up uplink.Uplink) string {
@@ -48,7 +48,7 @@ func openTunnel(h *netlink.Handle, e end, dataPath string, mtu int) (t tunnel, n
 			return t, kernel, reason, nil
 		}
 		if dataPath == kernel && errors.Is(err, errNoKernel) {
-			return nil, "", "", fmt.Errorf("Backend.Datapath is %s: %w; load it with \"modprobe wireguard\", or choose %s", kernel, err, userspace)
+			return nil, "", "", fmt.Errorf("Backend.Datapath is %s: %w, or choose %s", kernel, err, userspace)
 		}
 		if !errors.Is(err, errNoKernel) {
 			return nil, "", "", err

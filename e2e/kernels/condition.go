@@ -26,7 +26,7 @@ var conditions = []condition{
 	{name: "little-memory", memory: 256},
 	{name: "mitigations", append: "mitigations=auto"},
 	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
-	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,nf_conntrack,sch_ingress", tests: "^TestMissing(Modules|Filters|Conntrack)$"},
+	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,nf_conntrack,sch_ingress", tests: "^Test(MissingModules|ModulesToDoWithout|MissingConntrack)$"},
 }
 
 // conditionTests carry packets in each way, over a bad link and by a flowtable. The last
