@@ -23,6 +23,20 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
+// rename gives an interface another name. Linux before 6.2 does so only while it is down.
+func (h *host) rename(name, to string) {
+	h.t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	h.must(err)
+	err = h.Netlink().LinkSetName(l, to)
+	if errors.Is(err, unix.EBUSY) {
+		h.must(h.Netlink().LinkSetDown(l))
+		h.must(h.Netlink().LinkSetName(l, to))
+		err = h.Netlink().LinkSetUp(l)
+	}
+	h.must(err)
+}
+
 // second adds a container to the host's bridge.
 func (h *host) second() *netnstest.Host {
 	h.t.Helper()
@@ -143,7 +157,7 @@ func TestBridge(t *testing.T) {
 	flood(t, s, a, b)
 	l, err := a.Netlink().LinkByName(bridgeName)
 	a.must(err)
-	a.must(a.Netlink().LinkSetName(l, "br-renamed"))
+	a.rename(bridgeName, "br-renamed")
 	flood(t, s, a, b)
 	a.must(a.Netlink().LinkDel(l))
 	a.serves(0)
@@ -186,15 +200,15 @@ func TestNeighbour(t *testing.T) {
 func TestShaper(t *testing.T) {
 	for _, test := range []struct{ name, add, remove, want string }{
 		{"shaper at the port", "tc qdisc add dev veth-a1 root tbf rate 1mbit burst 10k latency 50ms", "tc qdisc del dev veth-a1 root", "qdisc tbf at veth-a1"},
-		{"filter at the port", "tc filter add dev veth-a1 ingress bpf direct-action object-pinned " + passing(t), "tc qdisc del dev veth-a1 clsact", "tc filter at veth-a1"},
+		{"filter at the port", "tc filter add dev veth-a1 ingress pref 9 bpf direct-action object-pinned " + passing(t), "tc filter del dev veth-a1 ingress pref 9", "tc filter at veth-a1"},
 		{"locked port", "ip link set dev veth-a1 type bridge_slave locked on", "ip link set dev veth-a1 type bridge_slave locked off", "locked port at veth-a1"},
-		{"filter at the tunnel", "tc filter add dev flannel0 ingress bpf direct-action object-pinned " + passing(t), "tc qdisc del dev flannel0 clsact", "tc filter at flannel0"},
+		{"filter at the tunnel", "tc filter add dev flannel0 ingress pref 9 bpf direct-action object-pinned " + passing(t), "tc filter del dev flannel0 ingress pref 9", "tc filter at flannel0"},
 		{"shaper at the bridge", "tc qdisc add dev docker0 root tbf rate 1mbit burst 10k latency 50ms", "tc qdisc del dev docker0 root", "qdisc tbf at docker0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, _ := newRunning(t)
 			if device, isFilter := strings.CutPrefix(test.add, "tc filter add dev "); isFilter {
-				a.Exec("tc qdisc add dev " + strings.Fields(device)[0] + " clsact")
+				a.addClsact(strings.Fields(device)[0])
 				a.serves(1)
 			}
 			a.Exec(test.add)

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -49,6 +50,14 @@ func (h *host) qdiscs() (n int) {
 		}
 	}
 	return n
+}
+
+// addClsact adds the qdisc of filters to a device. Without tcx the path has added it.
+func (h *host) addClsact(device string) {
+	h.t.Helper()
+	if !strings.Contains(h.Exec("tc qdisc show dev "+device), "clsact") {
+		h.Exec("tc qdisc add dev " + device + " clsact")
+	}
 }
 
 // TestFilters has filters of tc run the programs: over a restart of user space, and

@@ -93,16 +93,16 @@ func (h *host) inherit(heir *netnstest.Host) {
 
 // TestRenamedBridgeIsJudged renames a bridge to a name that a rule is about.
 func TestRenamedBridgeIsJudged(t *testing.T) {
-	for _, test := range []struct{ rule, change string }{
-		{`iifname "br-renamed" drop`, "link set " + bridgeName + " name br-renamed"},
-		{"iifgroup 7 drop", "link set " + bridgeName + " group 7"},
+	for rule, change := range map[string]func(*host){
+		`iifname "br-renamed" drop`: func(a *host) { a.rename(bridgeName, "br-renamed") },
+		"iifgroup 7 drop":           func(a *host) { a.Exec("ip link set " + bridgeName + " group 7") },
 	} {
-		t.Run(test.rule, func(t *testing.T) {
+		t.Run(rule, func(t *testing.T) {
 			a, b := newRunning(t)
-			a.nft("table ip user { chain forward { type filter hook forward priority filter; " + test.rule + "; }; }")
+			a.nft("table ip user { chain forward { type filter hook forward priority filter; " + rule + "; }; }")
 			s := datagrams(t, a, b)
 			flood(t, s, a, b)
-			a.Exec("ip " + test.change)
+			change(a)
 			a.until("the flow has no mark", func() bool { return a.marked(a.marks.Sent) == 0 })
 			for range 4 * 16 {
 				if _, err := s.from.Write([]byte("message")); err != nil {

@@ -68,7 +68,7 @@ func (l *linkInspector) inspect(index int) (string, error) {
 		}
 	}
 	for _, egress := range []bool{false, true} {
-		if reason, err := l.foreign(index, egress); reason != "" || err != nil {
+		if reason, err := l.foreign(index, egress, l.isOurs); reason != "" || err != nil {
 			return reason, err
 		}
 	}
@@ -78,11 +78,26 @@ func (l *linkInspector) inspect(index int) (string, error) {
 // inspectIngress is inspect for the tunnel device or an uplink. At an uplink, packets of
 // either way meet the filters and queues at its egress. At the tunnel device, packets of
 // neither way meet its queue: the tunnel's own program redirects them before all others.
-func (l *linkInspector) inspectIngress(index int) (string, error) { return l.foreign(index, false) }
+func (l *linkInspector) inspectIngress(index int) (string, error) {
+	return l.foreign(index, false, l.passesOver)
+}
 
-// foreign looks for filters and programs of others.
-func (l *linkInspector) foreign(index int, egress bool) (string, error) {
-	filtered, err := l.filtered(index, egress)
+// isOurs reports whether a filter is this network's.
+func (l *linkInspector) isOurs(f netlink.Filter) bool { return tchook.Key{Owner: l.owner}.Is(f) }
+
+// passesOver is isOurs for an uplink: filters of other networks there leave packets of this
+// one alone.
+func (l *linkInspector) passesOver(f netlink.Filter) bool {
+	owner, ok := tchook.OwnerOf(f)
+	if ok && l.owner&owner&ownersOfNetworks != 0 { // promise: networks-share-an-uplink-with-filters
+		return true
+	}
+	return l.isOurs(f)
+}
+
+// foreign looks for filters and programs of others. ours reports of a filter that it is none.
+func (l *linkInspector) foreign(index int, egress bool, ours func(netlink.Filter) bool) (string, error) {
+	filtered, err := l.filtered(index, egress, ours)
 	if err != nil {
 		return "", err
 	}
@@ -93,19 +108,19 @@ func (l *linkInspector) foreign(index int, egress bool) (string, error) {
 }
 
 // filtered reports whether an interface has filters of others.
-func (l *linkInspector) filtered(index int, egress bool) (bool, error) {
+func (l *linkInspector) filtered(index int, egress bool, ours func(netlink.Filter) bool) (bool, error) {
 	if !slices.ContainsFunc(l.qdiscs[index], func(q netlink.Qdisc) bool { return q.Type() == "clsact" || q.Type() == "ingress" }) {
 		return false, nil
 	}
-	key := tchook.Key{Egress: egress, Index: index, Owner: l.owner}
-	filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, key.Attrs().Parent)
+	parent := tchook.Key{Egress: egress}.Attrs().Parent
+	filters, err := l.links.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, parent)
 	if errors.Is(err, unix.EINVAL) { // an ingress qdisc has no egress
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("list tc filters of interface %d: %w", index, err)
 	}
-	return slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !key.Is(f) }), nil
+	return slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !ours(f) }), nil
 }
 
 // foreignProgram looks for tcx programs that are not ours.

@@ -106,7 +106,7 @@ func TestUplinkOfOthers(t *testing.T) {
 	s := datagrams(t, a, b)
 	flood(t, s, a, b)
 	a.Exec("tc qdisc add dev eth0 root tbf rate 100mbit burst 100k latency 50ms")
-	a.Exec("tc qdisc add dev eth0 clsact")
+	a.addClsact(netnstest.Uplink)
 	a.Exec("tc filter add dev eth0 egress bpf direct-action object-pinned " + pinnedProgram(t, ebpf.SchedCLS, 2)) // TC_ACT_SHOT
 	if sent, _ := a.fast(func() { write(s.from, 8); silent(t, s.to) }); sent != 8 {
 		t.Errorf("%d packets of 8 took the fast path", sent)
@@ -188,7 +188,15 @@ func TestUplinkNeighbour(t *testing.T) {
 
 // TestNetworksAtOneUplink has two networks without tunnels on one host.
 func TestNetworksAtOneUplink(t *testing.T) {
-	a, b := newRunningBy(t, true)
+	for name, running := range map[string]func(t *testing.T, direct bool) (a, b *host){
+		"tcx, if the kernel has it": newRunningBy, "filters of tc": newRunningWithFilters,
+	} {
+		t.Run(name, func(t *testing.T) { testNetworksAtOneUplink(t, running) })
+	}
+}
+
+func testNetworksAtOneUplink(t *testing.T, running func(t *testing.T, direct bool) (a, b *host)) {
+	a, b := running(t, true)
 	s := datagrams(t, a, b)
 	a.Bridge("docker1", netip.MustParsePrefix("10.6.1.1/24"), 0)
 	c := a.Container("a9", "docker1", netip.MustParsePrefix("10.6.1.2/24"), netip.MustParseAddr("10.6.1.1"), 0)

@@ -68,6 +68,9 @@ func dualNode(t *testing.T, lab *netnstest.Lab, i int, dataPath string, m mix) *
 	var b backend.Backend
 	b, n.lease = dualBackend(t, n.Host, i, dataPath, m)
 	n.upWith(t, nil, b)
+	if k, ok := n.network.path.(*kernel); ok {
+		k.inside = n.Do
+	}
 	n.run()
 	t.Cleanup(func() {
 		if err := n.stop(); err != nil {

@@ -39,6 +39,10 @@ type kernel struct {
 	found   bool  // the device is an earlier run's
 	changed reconcile.Signal
 	fast    *fastpath.Optional
+	// inside calls a function in the network's namespace. The kernel looks for an
+	// interface to attach programs to in that of the thread (tcx_prog_attach,
+	// kernel/bpf/tcx.c). All threads of the daemon are in it; those of tests are not.
+	inside func(func() error) error
 
 	mu    sync.Mutex // guards what follows
 	peers kernelPeers
@@ -79,7 +83,10 @@ func openKernel(ctx context.Context, p *pathConfig) (_ dataPath, err error) {
 			return nil, errInVRF(up)
 		}
 	}
-	k := &kernel{changed: reconcile.NewSignal(), peers: newKernelPeers(p), taken: taken, left: left}
+	k := &kernel{
+		changed: reconcile.NewSignal(), peers: newKernelPeers(p), taken: taken, left: left,
+		inside: func(f func() error) error { return f() },
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
@@ -178,26 +185,29 @@ func (k *kernel) name() string {
 func (k *kernel) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return k.offloaded.run(ctx) })
-	g.Go(func() error { k.fast.Run(ctx); return nil })
-	g.Go(func() error {
-		return reconcile.Loop{
-			Task:     "keep kernel data path device=" + k.deviceName(),
-			Changed:  k.changed,
-			Interval: followInterval,
-			Burst:    followBurst,
-			Every:    verifyEvery,
-			Watch: func(ctx context.Context, changed func()) error {
-				return k.rules.Run(ctx, nil, func() {
-					k.mu.Lock()
-					k.policy.stale = true
-					k.mu.Unlock()
-					changed()
-				})
-			},
-			Step: func(context.Context) error { return k.verify() },
-		}.Run(ctx)
-	})
+	g.Go(func() error { return k.inside(func() error { k.fast.Run(ctx); return nil }) })
+	g.Go(func() error { return k.inside(func() error { return k.keep(ctx) }) })
 	return g.Wait()
+}
+
+// keep verifies the programs when the host's rules change, and now and then.
+func (k *kernel) keep(ctx context.Context) error {
+	return reconcile.Loop{
+		Task:     "keep kernel data path device=" + k.deviceName(),
+		Changed:  k.changed,
+		Interval: followInterval,
+		Burst:    followBurst,
+		Every:    verifyEvery,
+		Watch: func(ctx context.Context, changed func()) error {
+			return k.rules.Run(ctx, nil, func() {
+				k.mu.Lock()
+				k.policy.stale = true
+				k.mu.Unlock()
+				changed()
+			})
+		},
+		Step: func(context.Context) error { return k.verify() },
+	}.Run(ctx)
 }
 
 // detail lists the interfaces of the programs.

@@ -91,7 +91,7 @@ func (k *kernel) follow() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.attached {
-		k.settle(k.writeAll)
+		_ = k.inside(func() error { k.settle(k.writeAll); return nil })
 	}
 }
 

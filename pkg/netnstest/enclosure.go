@@ -102,7 +102,7 @@ func firstChild(pid int) (int, bool) {
 
 // removeCgroup removes a tree of control groups. Its own mount works on any machine.
 func removeCgroup(name string) error {
-	const script = `mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} +`
+	const script = `[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} +`
 	out, err := exec.Command("unshare", "--mount", "sh", "-euc", script, "sh", name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("remove control groups: %w\n%s", err, out)

@@ -14,7 +14,7 @@ import (
 func TestEnclosure(t *testing.T) {
 	Require(t)
 	const (
-		mounted = `mount -t cgroup2 cgroup2 /sys/fs/cgroup; `
+		mounted = `[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup; `
 		tree    = mounted + `mkdir -p "/sys/fs/cgroup/$1/below"; sleep 1000 & echo $$ >"/sys/fs/cgroup/$1/below/cgroup.procs"; sleep 1000`
 	)
 	var log bytes.Buffer

@@ -41,7 +41,10 @@ const label = "flannel"
 
 // handles begins the handles of our filters; the rest is the owner.
 // Other programs number theirs from 1.
-const handles = 0x666c0000 // "fl"
+const (
+	handles   = 0x666c0000 // "fl"
+	ownerMask = 0xffff
+)
 
 func (k Key) parent() uint32 {
 	if k.Egress {
@@ -55,15 +58,25 @@ func (k Key) parent() uint32 {
 // net/sched/cls_bpf.c).
 func (k Key) Attrs() netlink.FilterAttrs {
 	return netlink.FilterAttrs{
-		LinkIndex: k.Index, Parent: k.parent(), Handle: handles | uint32(k.Owner)&0xffff,
+		LinkIndex: k.Index, Parent: k.parent(), Handle: handles | uint32(k.Owner)&ownerMask,
 		Priority: 1, Protocol: unix.ETH_P_ALL,
 	}
 }
 
 // Is reports whether a filter of the kernel's list has the key.
 func (k Key) Is(other netlink.Filter) bool {
-	b, ok := other.(*netlink.BpfFilter)
-	return ok && b.Name == label && b.Handle == k.Attrs().Handle
+	owner, ours := OwnerOf(other)
+	return ours && owner == k.Owner&ownerMask
+}
+
+// OwnerOf returns the owner of a filter of the kernel's list; ours is false if it is not
+// flannel's.
+func OwnerOf(f netlink.Filter) (owner int, ours bool) {
+	b, ok := f.(*netlink.BpfFilter)
+	if !ok || b.Name != label || b.Handle&^ownerMask != handles {
+		return 0, false
+	}
+	return int(b.Handle & ownerMask), true
 }
 
 // AddFilter attaches a program before all other filters of an interface. tc is of the
