@@ -29,9 +29,9 @@ var conditions = []condition{
 	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,nf_conntrack,sch_ingress", tests: "^Test(MissingModules|ModulesToDoWithout|MissingConntrack)$"},
 }
 
-// conditionTests carry packets in each way, over a bad link and by a flowtable. The last
-// one is about the reason why a kernel has no fast path.
-const conditionTests = "^Test(BadLink|Flowtable|BridgeNetfilter|MissingConntrack)$"
+// conditionTests carry packets in each way, by a flowtable and through a restart. The
+// last one is about the reason why a kernel has no fast path.
+const conditionTests = "^Test(Flowtable|BridgeNetfilter|MissingConntrack)$"
 
 // under returns o for a guest in a condition.
 func (c condition) under(o options) options {
