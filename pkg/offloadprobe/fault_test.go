@@ -115,6 +115,51 @@ func TestECNModes(t *testing.T) {
 	}
 }
 
+// Both hosts have the same fault, as two of the same make do. Each finds its own, and
+// learns that of the other. The end of one is not that of the other.
+func TestFaultsOfBothDirections(t *testing.T) {
+	both := map[string]struct {
+		parts func(fault.Header) []fault.Part
+		want  Layer
+	}{
+		"checksum of TCP": {func(h fault.Header) []fault.Part {
+			return parts(fault.Protocol(h, unix.IPPROTO_TCP), fault.ChecksumLeft(h), fault.Drop())
+		}, Checksum},
+		"super-packets": {superPackets, Segmentation},
+	}
+	for _, family := range inet.Families {
+		for name, f := range both {
+			t.Run(family.String()+" "+name, func(t *testing.T) {
+				t.Parallel()
+				path := pathKind{family, true}
+				a, b := newSides(t, path)
+				startBoth(t, a, b)
+				planted := fault.Plant(t, b.Host, uplink, f.parts(path.header())...)
+				fault.Plant(t, a.Host, uplink, f.parts(path.header())...)
+				a.has(t, b, f.want)
+				b.has(t, a, f.want)
+				for _, s := range [][2]*side{{a, b}, {b, a}} {
+					s[0].eventually(t, s[1], "told of both directions", func(r Result) bool { return r.Tx.Layer == f.want && r.Rx.Layer == f.want })
+				}
+				planted.Remove()
+				a.eventually(t, b, "without a fault to it", func(r Result) bool { return r.Tx.Layer == "" && r.Rx.Layer == f.want })
+				b.eventually(t, a, "without a fault from it", func(r Result) bool { return r.Tx.Layer == f.want && r.Rx.Layer == "" })
+			})
+		}
+	}
+}
+
+// A host learns at once that the probes of another find a fault, and not with its own
+// next check.
+func TestNewsOfAFault(t *testing.T) {
+	t.Parallel()
+	a, b := newSides(t, inside)
+	startBoth(t, a, b)
+	fault.Plant(t, b.Host, uplink, superPackets(inside.header())...)
+	a.has(t, b, Segmentation)
+	until(t, "told", func() bool { return b.prober.Results()[a.subnet].Rx.Layer == Segmentation })
+}
+
 // Packets that the receiver merges are told from those that the sender segments: with
 // frames of the MTU on the wire, the first are lost behind the merging.
 func TestReceiveMerging(t *testing.T) {

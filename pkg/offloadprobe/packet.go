@@ -32,8 +32,10 @@ type header struct {
 	// token identifies the probe, and seeds its payload.
 	token uint64
 	// tos of a receipt is the TOS field or traffic class with which the datagram arrived. layer
-	// is the fault that the responder's own probes find, as a code.
+	// is the fault that the sender's own probes find on the way to the receiver, as a code.
 	tos, layer byte
+	// port of a tcpArrival is the source of the SYN.
+	port uint16
 	// length of a probe is that of the header and the payload. It is 0 in a datagram of an
 	// earlier release.
 	length uint32
@@ -45,7 +47,8 @@ func (h header) put(b []byte) {
 	binary.BigEndian.PutUint32(b, magic)
 	b[4], b[5], b[6], b[7] = byte(h.kind), byte(h.shape), h.index, 0
 	binary.BigEndian.PutUint64(b[8:], h.token)
-	b[16], b[17], b[18], b[19] = h.tos, h.layer, 0, 0
+	b[16], b[17] = h.tos, h.layer
+	binary.BigEndian.PutUint16(b[18:], h.port)
 	binary.BigEndian.PutUint32(b[20:], h.length)
 }
 
@@ -55,7 +58,7 @@ func (h *header) parse(b []byte) error {
 	}
 	*h = header{
 		kind: kind(b[4]), shape: shape(b[5]), index: b[6], token: binary.BigEndian.Uint64(b[8:]),
-		tos: b[16], layer: b[17], length: binary.BigEndian.Uint32(b[20:]),
+		tos: b[16], layer: b[17], port: binary.BigEndian.Uint16(b[18:]), length: binary.BigEndian.Uint32(b[20:]),
 	}
 	return nil
 }

@@ -12,17 +12,19 @@ import (
 const (
 	// suspicion is the number of checks that fail in a row before a diagnosis.
 	suspicion = 2
-	// diagnosisPause is the number of intervals after which a peer is diagnosed again.
-	// It doubles with each diagnosis of the same result, up to maxDiagnosisPause.
-	diagnosisPause, maxDiagnosisPause = 10, 40
+	// diagnosisPause is the number of intervals after which a peer is diagnosed again, and
+	// unclearPause that after a diagnosis without a result, as on a busy host. They double
+	// with each diagnosis of the same result, up to maxDiagnosisPause.
+	unclearPause, diagnosisPause, maxDiagnosisPause = 1, 10, 40
 )
 
-// peer is a Prober's state of one peer. Prober.mu guards result and rtt.
+// peer is a Prober's state of one peer. Prober.mu guards result, rtt and asked.
 type peer struct {
 	subnet netip.Prefix
 	addr   netip.AddrPort
 	result Result
 	rtt    time.Duration
+	asked  time.Time // about news
 
 	visiting sync.Mutex // held during a visit; guards what follows
 	checkTCP bool       // the kind of the last check
@@ -122,6 +124,7 @@ func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 // for TCP where there is no connection. It does not if a SYN with a computed checksum is
 // all that passes of TCP.
 func (p *Prober) verify(ctx context.Context, to *peer) {
+	p.probe(ctx, to, small) // both hosts learn the faults of the other
 	reachable := true
 	for range 2 {
 		for _, check := range []shape{udpCheck, smallChecksum, segments, tcpSegments} {
@@ -129,7 +132,9 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 			case lost:
 				p.diagnoseIfDue(ctx, to)
 				return
-			case unanswered, unreachable:
+			case unreachable:
+				reachable = false
+			case unanswered:
 				reachable = false
 				if p.check(ctx, to, tcpSYN) == passed {
 					p.diagnoseIfDue(ctx, to)
@@ -177,9 +182,14 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 		layer = before
 		p.note(to, func(r *Result) { r.Suspect = false })
 	}
-	if layer != before {
+	least := diagnosisPause
+	switch {
+	case layer != before:
 		to.pause = 0
+		p.probe(ctx, to, small) // the peer learns it soon
+	case !known:
+		least = unclearPause
 	}
-	to.pause = min(max(2*to.pause, diagnosisPause), maxDiagnosisPause)
+	to.pause = min(max(2*to.pause, least), maxDiagnosisPause)
 	to.diagnosed = time.Now()
 }

@@ -19,7 +19,7 @@ type outcome int
 const (
 	lost outcome = iota
 	passed
-	// unanswered: nobody answered the SYN of the connection. unreachable: there was no
+	// unanswered: the SYN of the connection has not arrived. unreachable: there was no
 	// connection for another reason. Neither says anything about the shape.
 	unanswered
 	unreachable
@@ -36,7 +36,7 @@ func (p *Prober) send(ctx context.Context, to *peer, s shape) outcome {
 	case f.tcp:
 		return p.probeTCP(ctx, to, s)
 	}
-	result, err := p.probeUDP(ctx, to, s)
+	result, err := p.probeUDP(ctx, to, s, 0)
 	if err != nil {
 		log.V(2).Infof("offload probe to=%v shape=%d: %v", to.addr, s, err)
 	}
@@ -44,8 +44,8 @@ func (p *Prober) send(ctx context.Context, to *peer, s shape) outcome {
 }
 
 // probeUDP uses a socket, and so a port, of its own: how the path treats one flow must
-// not change what it does to another.
-func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcome, err error) {
+// not change what it does to another. about is the port of a tcpArrival.
+func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape, about uint16) (result outcome, err error) {
 	var socket *udpSocket
 	err = p.within(func() (err error) {
 		socket, err = listenUDP(ctx, netip.AddrPortFrom(p.config.localFor(to.addr), 0), false)
@@ -60,9 +60,15 @@ func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape) (result outcom
 	if f.merge {
 		x.to = mergingAddr(to.addr)
 	}
+	if s == tcpArrival {
+		x.missing = 1 << hasArrived
+	}
+	layer := p.resultOf(to).Tx.Layer
 	messages, size := make([][]byte, f.packets), f.size(p.config.MTU, inet.Of(to.addr.Addr()))
 	for i := range messages {
-		messages[i] = header{kind: kindProbe, shape: s, index: uint8(i), token: x.token, length: uint32(size)}.message(size)
+		messages[i] = header{
+			kind: kindProbe, shape: s, index: uint8(i), token: x.token, layer: layer.code(), port: about, length: uint32(size),
+		}.message(size)
 	}
 	began := time.Now()
 	if err := socket.conn.SetReadDeadline(began.Add(p.wait(to))); err != nil {
@@ -120,7 +126,7 @@ func (p *Prober) probeTCP(ctx context.Context, to *peer, s shape) outcome {
 	}
 	receipt, failed, err := t.run(ctx)
 	switch {
-	case errors.Is(err, errUnanswered):
+	case errors.Is(err, errUnanswered) && !p.arrived(ctx, to, t.port):
 		return unanswered
 	case err != nil:
 		log.V(1).Infof("offload probe of TCP to=%v: %v", to.addr, err)
@@ -134,12 +140,13 @@ func (p *Prober) probeTCP(ctx context.Context, to *peer, s shape) outcome {
 
 // probeSYN is unreachable without the right to send a SYN.
 func (p *Prober) probeSYN(ctx context.Context, to *peer) outcome {
-	failed, err := newSYNProbe(p.config.localFor(to.addr), to.addr, p.wait(to)).run(ctx, p.within)
+	syn := newSYNProbe(p.config.localFor(to.addr), to.addr, p.wait(to))
+	failed, err := syn.run(ctx, p.within)
 	switch {
 	case err != nil:
 		log.V(1).Infof("offload probe by a SYN to=%v: %v", to.addr, err)
 		return unreachable
-	case failed:
+	case failed && !p.arrived(ctx, to, syn.port): // promise: answer-may-be-lost
 		return lost
 	}
 	return passed

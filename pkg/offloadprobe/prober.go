@@ -59,7 +59,8 @@ const (
 	// visitsAtOnce and diagnosesAtOnce bound the peers that are checked, and those that
 	// are diagnosed, at one time.
 	visitsAtOnce, diagnosesAtOnce = 32, 4
-	// refreshLimit is the minimum time between two refreshes for unknown addresses.
+	// refreshLimit is the minimum time between two refreshes for unknown addresses, and
+	// between two questions about the news of a peer.
 	refreshLimit = time.Second
 )
 
@@ -75,6 +76,8 @@ type Prober struct {
 	least, most time.Duration
 
 	diagnosing chan struct{} // has an element for each diagnosis
+	// news has peers whose probes name a fault that is new here: their receipts prove it.
+	news chan *peer
 
 	mu        sync.Mutex // guards what follows
 	peers     map[netip.Prefix]*peer
@@ -90,8 +93,8 @@ func New(c Config) *Prober {
 	p := &Prober{
 		config: c, within: func(f func() error) error { return f() },
 		least: 320 * time.Millisecond, most: 2 * time.Second,
-		diagnosing: make(chan struct{}, diagnosesAtOnce),
-		peers:      make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
+		diagnosing: make(chan struct{}, diagnosesAtOnce), news: make(chan *peer, visitsAtOnce),
+		peers: make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
 	}
 	p.probe = p.send
 	return p
@@ -118,12 +121,8 @@ func (p *Prober) Round() time.Duration {
 // Run probes and answers until ctx ends, which returns nil. It returns an error if it
 // cannot open or read its sockets.
 func (p *Prober) Run(ctx context.Context) error {
-	var r *responder
-	err := p.within(func() (err error) {
-		r, err = openResponder(ctx, p.config.Locals, p.faultOf)
-		return err
-	})
-	if err != nil {
+	r := &responder{fault: p.faultOf, within: p.within}
+	if err := p.within(func() error { return r.open(ctx, p.config.Locals) }); err != nil {
 		return err
 	}
 	return p.runWith(ctx, r)
@@ -151,6 +150,11 @@ func (p *Prober) schedule(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case from := <-p.news:
+			visits.Go(func() error {
+				p.probe(ctx, from, small)
+				return nil
+			})
 		case <-timer.C:
 			due, pause := p.next()
 			timer.Reset(clock.UntilTick(pause))
@@ -205,8 +209,9 @@ func (p *Prober) refresh() []*peer {
 }
 
 // faultOf returns what our probes to a peer find; ok is false if no peer has the
-// address.
-func (p *Prober) faultOf(from netip.Addr) (l Layer, ok bool) {
+// address. If the peer names a fault that is new, it is asked soon: anybody can forge
+// the source of a probe, but not a receipt.
+func (p *Prober) faultOf(from netip.Addr, named byte) (l Layer, ok bool) {
 	p.mu.Lock()
 	known, stale := p.byAddr[from], time.Since(p.refreshed) >= refreshLimit
 	p.mu.Unlock()
@@ -217,6 +222,13 @@ func (p *Prober) faultOf(from netip.Addr) (l Layer, ok bool) {
 	defer p.mu.Unlock()
 	if known = p.byAddr[from]; known == nil {
 		return "", false
+	}
+	if theirs, _ := layerOf(named); theirs != "" && theirs != known.result.Rx.Layer && time.Since(known.asked) >= refreshLimit { // promise: news-are-asked-for
+		select {
+		case p.news <- known:
+			known.asked = time.Now()
+		default: // the next check asks as well
+		}
 	}
 	return known.result.Tx.Layer, true
 }

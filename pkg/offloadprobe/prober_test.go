@@ -137,12 +137,8 @@ func TestFaultOfALatePeer(t *testing.T) {
 func TestBrokenSocket(t *testing.T) {
 	a, _ := newSides(t, bare)
 	p := New(Config{Locals: []netip.AddrPort{netip.AddrPortFrom(a.addr, port)}, Interval: time.Hour, Peers: func() []Peer { return nil }})
-	var r *responder
-	err := a.Do(func() (err error) {
-		r, err = openResponder(t.Context(), p.config.Locals, p.faultOf)
-		return err
-	})
-	if err != nil {
+	r := &responder{fault: p.faultOf, within: p.within}
+	if err := a.Do(func() error { return r.open(t.Context(), p.config.Locals) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.sockets[0].conn.SetReadDeadline(time.Now()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	log "github.com/golang/glog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -31,22 +32,24 @@ type responder struct {
 	sockets   []*udpSocket
 	listeners []*net.TCPListener
 	// fault returns the layer that our probes to an address find. ok is false if no
-	// peer has it.
-	fault func(from netip.Addr) (l Layer, ok bool)
+	// peer has it. named is the code of the layer that the peer's own probes find.
+	fault func(from netip.Addr, named byte) (l Layer, ok bool)
+	// within is the Prober's.
+	within func(func() error) error
 }
 
-func openResponder(ctx context.Context, locals []netip.AddrPort, fault func(netip.Addr) (Layer, bool)) (*responder, error) {
-	r := &responder{fault: fault}
+// open opens the sockets at addresses of this host.
+func (r *responder) open(ctx context.Context, locals []netip.AddrPort) error {
 	for _, local := range locals {
-		if err := r.open(ctx, local); err != nil {
-			return nil, errors.Join(fmt.Errorf("open socket for offload probes: %w", err), r.close())
+		if err := r.openAt(ctx, local); err != nil {
+			return errors.Join(fmt.Errorf("open socket for offload probes: %w", err), r.close())
 		}
 	}
-	return r, nil
+	return nil
 }
 
-// open opens the sockets of one family.
-func (r *responder) open(ctx context.Context, local netip.AddrPort) error {
+// openAt opens the sockets of one family.
+func (r *responder) openAt(ctx context.Context, local netip.AddrPort) error {
 	for _, merge := range []bool{false, true} {
 		at := local
 		if merge {
@@ -128,10 +131,28 @@ func isICMP(err error) bool {
 func (r *responder) answer(s *udpSocket, d datagram) {
 	if receipt, ok := r.receipt(d.data, d.from.Addr()); ok {
 		receipt.tos = d.tos
+		if receipt.shape == tcpArrival {
+			if !r.hasSYN(s, netip.AddrPortFrom(d.from.Addr(), receipt.port)) {
+				return
+			}
+			receipt.index = hasArrived
+		}
 		var b [headerLen]byte
 		receipt.put(b[:])
 		_ = s.sendPlain(b[:], d.from, 0) // the probe counts as lost
 	}
+}
+
+// hasSYN reports whether a SYN has arrived from a peer's port at the port of a socket.
+func (r *responder) hasSYN(s *udpSocket, from netip.AddrPort) (arrived bool) {
+	err := r.within(func() (err error) {
+		arrived, err = hasConnection(s.local, from)
+		return err
+	})
+	if err != nil {
+		log.V(1).Infof("answer an offload probe: %v", err)
+	}
+	return arrived
 }
 
 // receipt returns the receipt of a whole probe from an address.
@@ -139,7 +160,7 @@ func (r *responder) receipt(message []byte, from netip.Addr) (receipt header, ok
 	if receipt.parse(message) != nil || receipt.kind != kindProbe || !receipt.intact(message) {
 		return header{}, false
 	}
-	layer, ok := r.fault(from)
+	layer, ok := r.fault(from, receipt.layer)
 	receipt.kind, receipt.layer, receipt.tos = kindReceipt, layer.code(), 0
 	return receipt, ok // promise: probe-of-a-peer-is-answered
 }
@@ -172,7 +193,7 @@ func (r *responder) serve(ctx context.Context, c *net.TCPConn) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-	if _, ok := r.fault(from); !ok || c.SetDeadline(time.Now().Add(connectionLimit)) != nil {
+	if _, ok := r.fault(from, 0); !ok || c.SetDeadline(time.Now().Add(connectionLimit)) != nil {
 		return
 	}
 	message := make([]byte, headerLen)

@@ -25,6 +25,8 @@ const (
 	udpCheck
 	// tcpConnect is the connection of tcpSmall. It is counted, and not sent.
 	tcpConnect
+	// tcpArrival is the question whether a SYN has arrived. It is sent, and not counted.
+	tcpArrival
 	shapes // their number
 )
 
@@ -73,6 +75,7 @@ var forms = [shapes]form{
 	tcpSegments:   {tcp: true, packets: 2, full: true, segment: true},
 	udpCheck:      {packets: 2, segment: true, merge: true, tos: ect0},
 	tcpConnect:    {packets: 1},
+	tcpArrival:    {packets: 1},
 }
 
 // size returns the payload of one datagram of a family with its header, in bytes.

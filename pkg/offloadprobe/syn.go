@@ -32,8 +32,8 @@ const (
 var synOptions = []byte{2, 4, 1400 >> 8, 1400 & 0xff, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}
 
 // synProbe sends a SYN whose checksum this process computes, and waits for the answer.
-// The kernel leaves the checksums of its own SYNs to the device. If only this SYN is
-// answered, no firewall is the reason. The kernel resets the connection that it does
+// The kernel leaves the checksums of its own SYNs to the device. If only this SYN
+// arrives, no firewall is the reason. The kernel resets the connection that it does
 // not know.
 type synProbe struct {
 	local    netip.Addr
@@ -69,8 +69,8 @@ func (p *synProbe) accepted(b []byte) bool {
 		binary.BigEndian.Uint32(b[tcpAcked:]) == p.sequence+1
 }
 
-// run reports whether the SYN is lost. The error is EPERM without CAP_NET_RAW.
-func (p *synProbe) run(ctx context.Context, within func(func() error) error) (lost bool, err error) {
+// run reports whether the SYN has no answer. The error is EPERM without CAP_NET_RAW.
+func (p *synProbe) run(ctx context.Context, within func(func() error) error) (unanswered bool, err error) {
 	var conn *net.IPConn
 	err = within(func() (err error) {
 		name := network("ip", inet.Of(p.local)) + ":tcp"

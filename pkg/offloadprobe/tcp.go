@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/udpsock"
 )
 
 // tcpProbe sends a shape over a connection of its own and waits for the receipt. TCP
@@ -18,6 +21,7 @@ import (
 // passed if no segment was sent again for a loss.
 type tcpProbe struct {
 	local netip.Addr
+	port  uint16 // of this host, from the SYN on
 	to    netip.AddrPort
 	head  header
 	// wait is the time for the connection, and then for the receipt.
@@ -30,7 +34,7 @@ var errUnanswered = errors.New("the peer does not answer")
 
 // run returns the receipt. lost is true if segments were lost, or the receipt is.
 func (p *tcpProbe) run(ctx context.Context) (receipt header, lost bool, err error) {
-	dialer := &net.Dialer{Timeout: p.wait, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.local, 0))}
+	dialer := &net.Dialer{Timeout: p.wait, Control: p.bind}
 	c, err := p.dial(ctx, dialer, p.to.String())
 	if failure := net.Error(nil); errors.As(err, &failure) && failure.Timeout() {
 		return header{}, false, fmt.Errorf("%w: %w", errUnanswered, err)
@@ -98,6 +102,25 @@ func (p *tcpProbe) lostSegments(ctx context.Context, conn *net.TCPConn, before *
 		return false, ctx.Err()
 	}
 	return lost()
+}
+
+// bind chooses the port. Go does not report that of a connection that fails.
+func (p *tcpProbe) bind(_, _ string, raw syscall.RawConn) error {
+	var bindErr error
+	err := raw.Control(func(fd uintptr) {
+		if bindErr = os.NewSyscallError("bind", unix.Bind(int(fd), udpsock.Sockaddr(netip.AddrPortFrom(p.local, 0)))); bindErr != nil {
+			return
+		}
+		var name unix.Sockaddr
+		name, bindErr = unix.Getsockname(int(fd))
+		switch name := name.(type) {
+		case *unix.SockaddrInet4:
+			p.port = uint16(name.Port)
+		case *unix.SockaddrInet6:
+			p.port = uint16(name.Port)
+		}
+	})
+	return errors.Join(err, bindErr)
 }
 
 func tcpInfo(conn *net.TCPConn) (info *unix.TCPInfo, err error) {

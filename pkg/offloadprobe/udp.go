@@ -25,9 +25,10 @@ const (
 
 // udpSocket sends shapes and receives datagrams. One goroutine uses it at a time.
 type udpSocket struct {
-	conn *net.UDPConn
-	raw  syscall.RawConn
-	ip   *ipOptions
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	local netip.AddrPort // as it was asked for
+	ip    *ipOptions
 }
 
 // datagram is a received datagram.
@@ -41,7 +42,7 @@ type datagram struct {
 // sender before the socket receives them.
 func listenUDP(ctx context.Context, local netip.AddrPort, merge bool) (*udpSocket, error) {
 	family := inet.Of(local.Addr())
-	s := &udpSocket{ip: &optionsOf[family]}
+	s := &udpSocket{local: local, ip: &optionsOf[family]}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		return errors.Join(raw.Control(func(fd uintptr) { err = s.ip.setUDP(int(fd), merge) }), err)
