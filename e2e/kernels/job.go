@@ -26,10 +26,10 @@ var packages = []string{
 }
 
 // leftOut are patterns of the tests that need more than a kernel: Docker, systemd, the
-// Go tool with a compiler of C, groff or hours.
+// Go tool with a compiler of C, groff, zsh or hours.
 var leftOut = map[string]string{
 	"e2e": "^Test(Alert|Chaos|Dashboard|Demo|Docker|Image|Package|Release|Systemd|Transcript|CNI|Leak|NothingIsLeftBehind)",
-	"cli": "^TestManual$",
+	"cli": "^Test(Manual|Completion)$",
 }
 
 // programs are those that tests build, for which a stand-in for the Go tool copies them
