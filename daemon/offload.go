@@ -75,6 +75,7 @@ func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, da
 			o.repairer.Changed()
 		}
 	}
+	c.JoinsTCP = func() bool { return dataPath() == "offload" || dataPath() == "userspace" }
 	o.prober = offloadprobe.New(c)
 	if options.offloadRepair {
 		o.repairer = offloadrepair.New(offloadrepair.Config{

@@ -90,40 +90,22 @@ func (n *node) firstFilter(t *testing.T, index int) ebpf.ProgramID {
 // The link between these hosts carries super-packets, which only the programs take.
 // Another program before ours would lead TCP to nowhere.
 func TestKernelProgramsArePutBack(t *testing.T) {
-	c, a, b, _, db := kernelPair(t)
-	for name, disturb := range map[string]func(){
-		"another program is before ours": func() { b.before(t) },
-		"a person detaches ours": func() {
-			filters, err := filepath.Glob(filepath.Join(pinsOf(t, b)[0], "filter_*"))
+	for name, disturb := range map[string]func(*node, *testing.T){
+		"another program is before ours": (*node).before,
+		"a person detaches ours":         (*node).detach,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, a, b, _, db := kernelPair(t)
+			uplink, err := b.Netlink().LinkByName(netnstest.Uplink)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(filters) > 0 {
-				b.run("tc", "filter", "del", "dev", netnstest.Uplink, "ingress")
-				b.run("tc", "filter", "del", "dev", "flannel0", "egress")
-				return
-			}
-			pins, err := filepath.Glob(filepath.Join(pinsOf(t, b)[0], "link_*"))
-			if err != nil || len(pins) < 2 {
-				t.Fatalf("pinned links are %v: %v", pins, err)
-			}
-			for _, pin := range pins {
-				l, err := link.LoadPinnedLink(pin, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := errors.Join(l.Detach(), l.Close()); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := strings.Count(db.log.String(), "attach program of kernel data path again")
-			disturb()
-			eventually(t, "the programs are put back", func() error {
-				if n := strings.Count(db.log.String(), "attach program of kernel data path again"); n == before {
-					return errors.New("the log does not have it")
+			ours := b.firstProgram(t, uplink.Attrs().Index)
+			disturb(b, t)
+			db.says("attach program of kernel data path again")
+			eventually(t, "the program is the first one again", func() error {
+				if first := b.firstProgram(t, uplink.Attrs().Index); first != ours {
+					return fmt.Errorf("it is %d, was %d", first, ours)
 				}
 				return nil
 			})
@@ -131,6 +113,34 @@ func TestKernelProgramsArePutBack(t *testing.T) {
 			copyBulk(t, a.container, b.container)
 			c.awaitKernelLease(b)
 		})
+	}
+}
+
+// detach detaches the programs of the node's kernel data path.
+func (n *node) detach(t *testing.T) {
+	t.Helper()
+	dir := pinsOf(t, n)[0]
+	filters, err := filepath.Glob(filepath.Join(dir, "filter_*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(filters) > 0 {
+		n.run("tc", "filter", "del", "dev", netnstest.Uplink, "ingress")
+		n.run("tc", "filter", "del", "dev", "flannel0", "egress")
+		return
+	}
+	pins, err := filepath.Glob(filepath.Join(dir, "link_*"))
+	if err != nil || len(pins) < 2 {
+		t.Fatalf("pinned links are %v: %v", pins, err)
+	}
+	for _, pin := range pins {
+		l, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Detach(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ var (
 	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
 	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
+	USO               = Feature{"TUN devices with super-packets of UDP", "Linux 6.2"}
 	VLAN              = Feature{"VLANs", "CONFIG_VLAN_8021Q"}
 	VRF               = Feature{"VRFs", "CONFIG_NET_VRF"}
 	WireGuard         = Feature{"WireGuard", "CONFIG_WIREGUARD"}
@@ -76,4 +77,17 @@ func RequireConntrackTimeouts(t Skipper) {
 	if v, err := features.LinuxVersionCode(); err == nil && v < first {
 		ConntrackTimeouts.Skip(t, fmt.Sprintf("it is Linux %d.%d", v>>16, v>>8&0xff))
 	}
+}
+
+// LacksUSO reports whether TUN devices of this kernel get the datagrams of a super-packet
+// one by one.
+func LacksUSO(t Logger) bool {
+	t.Helper()
+	const first = 6<<16 | 2<<8 // Linux 6.2
+	v, err := features.LinuxVersionCode()
+	lacks := err == nil && v < first
+	if lacks {
+		USO.Missing(t, fmt.Sprintf("it is Linux %d.%d", v>>16, v>>8&0xff))
+	}
+	return lacks
 }

@@ -20,13 +20,14 @@ const (
 )
 
 // diagnose returns the layer of a fault after two verdicts that agree. The luck of the
-// control must not look like a fault of others.
-func diagnose(ctx context.Context, probe func(shape) outcome) (l Layer, known bool) {
-	first, known := judge(ctx, probe)
+// control must not look like a fault of others. joined: this host's process sends
+// packets of TCP that follow each other as one super-packet.
+func diagnose(ctx context.Context, joined bool, probe func(shape) outcome) (l Layer, known bool) {
+	first, known := judge(ctx, joined, probe)
 	if !known || first == "" {
 		return "", known
 	}
-	second, known := judge(ctx, probe)
+	second, known := judge(ctx, joined, probe)
 	return first, known && second == first // promise: fault-needs-two-verdicts
 }
 
@@ -34,7 +35,7 @@ func diagnose(ctx context.Context, probe func(shape) outcome) (l Layer, known bo
 // counts if the control arrives before and after it: a pause of the path or of a host
 // ends all shapes alike. known is false if the control does not arrive, or the verdict
 // is not clear after maxRounds.
-func judge(ctx context.Context, probe func(shape) outcome) (l Layer, known bool) {
+func judge(ctx context.Context, joined bool, probe func(shape) outcome) (l Layer, known bool) {
 	var t tallies
 	control := func() bool {
 		arrived := probe(small) == passed
@@ -59,7 +60,7 @@ func judge(ctx context.Context, probe func(shape) outcome) (l Layer, known bool)
 			break
 		}
 	}
-	l, known = t.verdict()
+	l, known = t.verdict(joined)
 	log.V(1).Infof("verdict on offloads layer=%q known=%t tallies=%v", l, known, t)
 	return l, known
 }
@@ -135,7 +136,7 @@ func (t *tallies) settled() bool {
 
 // verdict returns the layer of the fault. known is false if the control does not
 // arrive, or more rounds are needed.
-func (t *tallies) verdict() (l Layer, known bool) {
+func (t *tallies) verdict(joined bool) (l Layer, known bool) {
 	if !t.good(small) || !t.settled() {
 		return "", false
 	}
@@ -156,7 +157,7 @@ func (t *tallies) verdict() (l Layer, known bool) {
 		return PathMTU, true
 	case udpSuper && tcpSuper: // a process that encapsulates may send a train as a super-packet
 		return Segmentation, true
-	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain):
+	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain) && !joined:
 		return ReceiveMerging, true
 	case udpSuper:
 		return UDPSegmentation, true

@@ -77,7 +77,7 @@ func TestDiagnosisNamesTheLayer(t *testing.T) {
 			unknown := 0
 			for seed := range uint64(seeds) {
 				p := (&path{loss: loss, fault: shapes}).seed(seed)
-				switch got, known := diagnose(t.Context(), p.probe); {
+				switch got, known := diagnose(t.Context(), false, p.probe); {
 				case !known:
 					unknown++
 				case got != layer:
@@ -94,7 +94,7 @@ func TestDiagnosisNamesTheLayer(t *testing.T) {
 // Large packets alone are lost where a device computes only their checksums wrongly.
 func TestDiagnosisOfLargeChecksums(t *testing.T) {
 	p := (&path{fault: []shape{fullChecksum, segments, merged, tcpFull, tcpTrain, tcpSegments}}).seed(1)
-	if got, known := diagnose(t.Context(), p.probe); !known || got != Checksum {
+	if got, known := diagnose(t.Context(), false, p.probe); !known || got != Checksum {
 		t.Errorf("%q, known %t", got, known)
 	}
 }
@@ -105,7 +105,7 @@ func TestDiagnosisWithoutFault(t *testing.T) {
 		for _, stall := range []float64{0, 0.3, 0.9} {
 			for seed := range uint64(200) {
 				p := (&path{loss: loss, stall: stall}).seed(seed)
-				if got, known := diagnose(t.Context(), p.probe); known && got != "" {
+				if got, known := diagnose(t.Context(), false, p.probe); known && got != "" {
 					t.Errorf("loss %.2f, stalls %.1f, seed %d: %q", loss, stall, seed, got)
 				}
 			}
@@ -126,11 +126,11 @@ func TestDiagnosisOfLossesOnce(t *testing.T) {
 		}
 		return passed
 	}
-	if first, known := judge(t.Context(), probe); !known || first != ECN {
+	if first, known := judge(t.Context(), false, probe); !known || first != ECN {
 		t.Fatalf("the first verdict is %q, known %t", first, known)
 	}
 	left = 6
-	if got, known := diagnose(t.Context(), probe); known {
+	if got, known := diagnose(t.Context(), false, probe); known {
 		t.Errorf("two verdicts that differ are %q", got)
 	}
 }
@@ -150,9 +150,24 @@ func TestDiagnosisBehindAFirewall(t *testing.T) {
 		"without the port of merging": {&path{fault: []shape{merged, mergedSmall}}, "", true},
 		"without any port":            {&path{noTCP: true, loss: 1}, "", false},
 	} {
-		if got, known := diagnose(t.Context(), tt.path.seed(1).probe); got != tt.layer || known != tt.known {
+		if got, known := diagnose(t.Context(), false, tt.path.seed(1).probe); got != tt.layer || known != tt.known {
 			t.Errorf("%s: %q, known %t; want %q, %t", name, got, known, tt.layer, tt.known)
 		}
+	}
+}
+
+// A process that encapsulates packets may join a train of TCP, which is then lost as
+// super-packets are. Before Linux 6.2, datagrams come to it one by one.
+func TestDiagnosisOfJoinedTrains(t *testing.T) {
+	for joined, want := range map[bool]Layer{false: ReceiveMerging, true: TCPSegmentation} {
+		p := (&path{fault: []shape{tcpTrain, tcpSegments}}).seed(1)
+		if got, known := diagnose(t.Context(), joined, p.probe); !known || got != want {
+			t.Errorf("joined %t: %q, known %t, want %q", joined, got, known, want)
+		}
+	}
+	p := (&path{fault: lossOf[ReceiveMerging]}).seed(1)
+	if got, known := diagnose(t.Context(), true, p.probe); !known || got != ReceiveMerging {
+		t.Errorf("datagrams that the receiver merges are lost: %q, known %t", got, known)
 	}
 }
 

@@ -172,7 +172,7 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 		return
 	}
 	before := p.resultOf(to).Tx.Layer
-	layer, known := diagnose(ctx, func(s shape) outcome { return p.probeInTurn(ctx, to, s) })
+	layer, known := diagnose(ctx, p.config.JoinsTCP != nil && p.config.JoinsTCP(), func(s shape) outcome { return p.probeInTurn(ctx, to, s) })
 	if ctx.Err() != nil {
 		return
 	}

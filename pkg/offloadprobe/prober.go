@@ -31,6 +31,9 @@ type Config struct {
 	// without an address in Locals are not probed. Peers is called once for each group of
 	// checks, and at most once a second for addresses that are not known.
 	Peers func() []Peer
+	// JoinsTCP, if not nil, reports whether this process encapsulates packets, and sends
+	// several of TCP as one super-packet.
+	JoinsTCP func() bool
 	// Changed, if not nil, is called after each change of a result. It must return soon,
 	// and must not call the Prober.
 	Changed func(Change)

@@ -64,7 +64,7 @@ func (s *side) noFault(t *testing.T, to *side) {
 	known := s.peer(t, to)
 	for range 2 {
 		s.prober.Recheck(t.Context(), true)
-		if l, _ := diagnose(t.Context(), func(shape shape) outcome { return s.prober.probe(t.Context(), known, shape) }); l != "" {
+		if l, _ := diagnose(t.Context(), false, func(shape shape) outcome { return s.prober.probe(t.Context(), known, shape) }); l != "" {
 			t.Errorf("a diagnosis finds %s", l)
 		}
 	}

@@ -130,6 +130,7 @@ var features = map[offloadprobe.Layer][]feature{
 	},
 	offloadprobe.TCPSegmentation: {
 		tunnelSegmentation, otherSegmentation,
+		{name: "tx-udp-segmentation", only: ByProcess}, // the datagrams around them
 		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation"},
 		{name: "tx-tcp-segmentation", name6: "tx-tcp6-segmentation", tunnel: true},
 	},

@@ -21,6 +21,7 @@ func TestCandidates(t *testing.T) {
 		{offloadprobe.Segmentation, Devices{Uplink: "eth0"}, []Switch{uplinkChecksum}},
 		{offloadprobe.Segmentation, Devices{Tunnel: "flannel.1", Encapsulated: ByProcess, Uplink: "eth0"}, []Switch{{"eth0", "tx-udp-segmentation"}, tunnelChecksum, uplinkChecksum}},
 		{offloadprobe.TCPSegmentation, Devices{Uplink: "eth0"}, []Switch{{"eth0", "tx-tcp-segmentation"}}},
+		{offloadprobe.TCPSegmentation, Devices{Tunnel: "flannel.1", Encapsulated: ByProcess, Uplink: "eth0"}, []Switch{{"eth0", "tx-udp-segmentation"}, {"eth0", "tx-tcp-segmentation"}, {"flannel.1", "tx-tcp-segmentation"}}},
 		{offloadprobe.ReceiveMerging, Devices{Tunnel: "flannel.1", Encapsulated: ByKernel, Uplink: "eth0"}, []Switch{tunnelGRO, uplinkGRO}},
 		{offloadprobe.UDPSegmentation, Devices{Encapsulated: ByKernel, Uplink: "eth1"}, []Switch{
 			{"eth1", "tx-udp_tnl-segmentation"}, {"eth1", "tx-udp_tnl-csum-segmentation"},

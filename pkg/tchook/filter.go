@@ -83,15 +83,35 @@ func OwnerOf(f netlink.Filter) (owner int, ours bool) {
 // network namespace of the interface.
 func AddFilter(tc *netlink.Handle, k Key, program *ebpf.Program) (*Filter, error) {
 	f := &Filter{tc: tc, Key: k}
-	err := tc.QdiscAdd(f.qdisc())
-	f.madeQdisc = err == nil
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("add qdisc clsact: %w", explain(err, "sch_ingress"))
+	if err := f.addQdisc(); err != nil {
+		return nil, err
 	}
 	if err := f.Replace(program); err != nil {
 		return nil, errors.Join(err, f.End())
 	}
 	return f, nil
+}
+
+// addQdisc adds the qdisc unless it is there. With the first qdisc the kernel gives an
+// interface without a queue a length of one (qdisc_create, net/sched/sch_api.c). addQdisc
+// takes that back, since clsact has no queue.
+func (f *Filter) addQdisc() error {
+	link, readErr := f.tc.LinkByIndex(f.Index)
+	err := f.tc.QdiscAdd(f.qdisc())
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("add qdisc clsact: %w", explain(err, "sch_ingress"))
+	}
+	f.madeQdisc = true
+	if readErr != nil || link.Attrs().TxQLen != 0 {
+		return nil
+	}
+	if err := f.tc.LinkSetTxQLen(link, 0); err != nil {
+		return errors.Join(fmt.Errorf("reset length of queue of %s: %w", link.Attrs().Name, err), f.End())
+	}
+	return nil
 }
 
 func (f *Filter) qdisc() netlink.Qdisc {
