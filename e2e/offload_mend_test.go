@@ -13,13 +13,29 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest/packetfault"
 )
 
-// mendable are faults that a switch ends, of packets with a header.
-var mendable = map[string]func(packetfault.Header) []packetfault.Part{
-	"checksums":     func(h packetfault.Header) []packetfault.Part { return []packetfault.Part{packetfault.ChecksumLeft(h)} },
-	"super-packets": func(packetfault.Header) []packetfault.Part { return []packetfault.Part{packetfault.SuperPacket()} },
-	"super-packets of TCP": func(h packetfault.Header) []packetfault.Part {
-		return []packetfault.Part{packetfault.SuperPacket(), packetfault.Protocol(h, unix.IPPROTO_TCP)}
-	},
+// mendable is a way to carry packets, and the faults that a switch ends there.
+type mendable struct {
+	path   offloadPath
+	args   []string
+	faults map[string]func(packetfault.Header) []packetfault.Part
+}
+
+// mendables are those of the kernel's encapsulation, and of this process.
+func mendables() (all []mendable) {
+	superPackets := func(packetfault.Header) []packetfault.Part { return []packetfault.Part{packetfault.SuperPacket()} }
+	for _, p := range offloadPaths {
+		all = append(all, mendable{path: p, faults: map[string]func(packetfault.Header) []packetfault.Part{
+			"checksums":     func(h packetfault.Header) []packetfault.Part { return []packetfault.Part{packetfault.ChecksumLeft(h)} },
+			"super-packets": superPackets,
+			"super-packets of TCP": func(h packetfault.Header) []packetfault.Part {
+				return []packetfault.Part{packetfault.SuperPacket(), packetfault.Protocol(h, unix.IPPROTO_TCP)}
+			},
+		}})
+	}
+	byProcess := map[string]func(packetfault.Header) []packetfault.Part{"super-packets of the process": superPackets}
+	return append(all,
+		mendable{path: offloadPath{backend: `{"Type": "udp"}`}, args: []string{dataPathFlag + "offload"}, faults: byProcess},
+		mendable{path: offloadPath{backend: `{"Type": "wireguard", "Datapath": "userspace"}`}, faults: byProcess})
 }
 
 // With -offload-repair a connection gets nine tenths of a link's rate at least, compared
@@ -35,16 +51,16 @@ func TestOffloadRepairMends(t *testing.T) {
 		netnstest.Netem.Missing(t, out)
 		return
 	}
-	for _, p := range offloadPaths {
-		for name, condition := range mendable {
-			t.Run(p.backend+" "+name, func(t *testing.T) {
-				c, a, b, _ := offloadPair(t, p, "-offload-repair")
+	for _, m := range mendables() {
+		for name, condition := range m.faults {
+			t.Run(m.path.backend+" "+name, func(t *testing.T) {
+				c, a, b, _ := offloadPair(t, m.path, append(m.args, "-offload-repair")...)
 				port := fmt.Sprintf("port%d", b.Addr().Addr().As4()[3])
 				if out, err := output(t, c.lab.Router(), "tc", slowLink(port)...); err != nil {
 					t.Fatalf("tc: %v\n%s", err, out)
 				}
 				healthy := throughput(t, a.container, b.container, b.containerAddr())
-				packetfault.Plant(t, c.lab.Router(), portOfA, append(condition(p.ip), packetfault.Drop())...)
+				packetfault.Plant(t, c.lab.Router(), portOfA, append(condition(m.path.ip), packetfault.Drop())...)
 				s := a.repaired()
 				eventually(t, "a connection is as fast as before", func() error {
 					mended := throughput(t, a.container, b.container, b.containerAddr())

@@ -185,7 +185,7 @@ func slowestFind(t *testing.T, family inet.Family, peers int, layer Layer) (slow
 // host.
 func TestScheduleKeepsTheBudget(t *testing.T) {
 	for _, family := range inet.Families {
-		for _, peers := range []int{1, hostPeers, 5000} {
+		for _, peers := range []int{2, hostPeers, 300, 5000} {
 			synctest.Test(t, func(t *testing.T) {
 				s := startPlan(t, family, peers)
 				defer s.stop()

@@ -89,8 +89,8 @@ func Protocol(ip Header, number int32) Part {
 
 // ECNCapable holds for packets with an ECN codepoint in the IP header.
 func ECNCapable(ip Header) Part {
-	return append(read(ip.Offset+1, 1, -8),
-		asm.LoadMem(asm.R0, asm.RFP, -8, asm.Byte), asm.And.Imm(asm.R0, ip.fields().ecn), asm.JEq.Imm(asm.R0, 0, passes))
+	c := append(ip.present(), read(ip.Offset+1, 1, -8)...) // ARP has other bits there
+	return append(c, asm.LoadMem(asm.R0, asm.RFP, -8, asm.Byte), asm.And.Imm(asm.R0, ip.fields().ecn), asm.JEq.Imm(asm.R0, 0, passes))
 }
 
 // ChecksumLeft holds for packets of UDP or TCP whose checksum field has the sum of the
