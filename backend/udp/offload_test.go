@@ -232,7 +232,7 @@ func TestQueueHoldsWindow(t *testing.T) {
 
 func TestOverflowIsCounted(t *testing.T) {
 	l := newLoop(t)
-	const packets = 44 // in a message, which the kernel counts as one drop
+	const packets = 44 // in a message
 	b := udpRead(farEnd, nearEnd, make([]byte, packets*1400), 1400)
 	sent := 4 * socketBuffer / len(b)
 	for range sent {
@@ -247,7 +247,13 @@ func TestOverflowIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for l.received() < l.peer(nearEnd).traffic.tx.packets.Load()-packets*l.conn().Drops() {
+	// The kernel counts a message as one drop. Linux 5.10 has cut it before. Far fewer
+	// packets are in the buffer than were dropped, so one sum is not taken for the other.
+	for {
+		lost, drops := l.peer(nearEnd).traffic.tx.packets.Load()-l.received(), l.conn().Drops()
+		if lost == drops*packets || lost == drops {
+			break
+		}
 		if err := l.receive(); err != nil {
 			t.Fatal(err)
 		}
