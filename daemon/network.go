@@ -314,6 +314,12 @@ func (r *runner) probeOffloads(ctx context.Context, m *membership, network backe
 			}
 			return peers
 		}),
+		Reaches: func(peer netip.Prefix) int {
+			if pings := r.state.get().probers[inet.Of(peer.Addr())]; pings != nil {
+				return pings.MTU(peer)
+			}
+			return 0
+		},
 		Changed: func(c offloadprobe.Change) {
 			if r.peers.has(c.Peer) {
 				r.observer.offloadChanged(c)

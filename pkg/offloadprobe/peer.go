@@ -110,11 +110,24 @@ func (p *Prober) check(ctx context.Context, to *peer, s shape) (result outcome) 
 	return result
 }
 
+// narrow reports whether packets of the MTU are known not to reach a peer. The checks do
+// not find that if super-packets pass: a bridge with a smaller MTU loses single packets.
+func (p *Prober) narrow(to *peer) bool {
+	if p.config.Reaches == nil {
+		return false
+	}
+	size := p.config.Reaches(to.subnet)
+	return size != 0 && size < p.config.MTU
+}
+
 // examine makes a check of a peer without a fault, and diagnoses it if the check fails.
 func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 	switch p.check(ctx, to, s) {
 	case passed: // a fault ends by verify
 		p.note(to, func(r *Result) { r.Known, r.Suspect = true, false })
+		if p.narrow(to) { // promise: narrow-path-is-diagnosed
+			p.diagnoseIfDue(ctx, to)
+		}
 	case lost, unanswered, unreachable: // a broken checksum lets no connection through
 		p.diagnoseIfDue(ctx, to)
 	}
@@ -125,9 +138,12 @@ func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 // all that passes of TCP.
 func (p *Prober) verify(ctx context.Context, to *peer) {
 	p.probe(ctx, to, small) // both hosts learn the faults of the other
-	reachable := true
+	reachable, checks := true, []shape{udpCheck, smallChecksum, segments, tcpSegments}
+	if p.resultOf(to).Tx.Layer == PathMTU {
+		checks = append(checks, full) // alone
+	}
 	for range 2 {
-		for _, check := range []shape{udpCheck, smallChecksum, segments, tcpSegments} {
+		for _, check := range checks {
 			switch p.check(ctx, to, check) {
 			case lost:
 				p.diagnoseIfDue(ctx, to)

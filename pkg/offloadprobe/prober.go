@@ -34,6 +34,9 @@ type Config struct {
 	// JoinsTCP, if not nil, reports whether this process encapsulates packets, and sends
 	// several of TCP as one super-packet.
 	JoinsTCP func() bool
+	// Reaches, if not nil, returns the size of the largest packet that is known to reach a
+	// peer, with pings for instance; 0 while it is not known.
+	Reaches func(peer netip.Prefix) int
 	// Changed, if not nil, is called after each change of a result. It must return soon,
 	// and must not call the Prober.
 	Changed func(Change)

@@ -79,6 +79,17 @@ func (p *Prober) Results() map[netip.Prefix]Result {
 	return all
 }
 
+// MTU returns the size of the largest packet that has reached a peer, 0 while it is not
+// known.
+func (p *Prober) MTU(peer netip.Prefix) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.peers[peer]; known != nil {
+		return known.result.MTU
+	}
+	return 0
+}
+
 // announce calls Changed if the peer was in the other state before. A peer that
 // has left Peers is not announced.
 func (p *Prober) announce(was bool, of *peer) {
