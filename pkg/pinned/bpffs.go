@@ -1,6 +1,7 @@
 package pinned
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -67,7 +68,11 @@ func mountBPFFS() error {
 	if isBPFFS(bpffs) {
 		return nil
 	}
-	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+	err = unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700")
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("mount bpffs at %s: %w; mount it before flannel starts with \"mount -t bpf bpf %[1]s\", or give flannel CAP_SYS_ADMIN", bpffs, err)
+	case err != nil:
 		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
 	}
 	return nil

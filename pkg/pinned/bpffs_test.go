@@ -4,8 +4,34 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/coreos/flannel/pkg/netnstest"
 )
+
+// Without the right to mount, the error has the command. The mount namespace is of a
+// process of its own.
+func TestMountRefused(t *testing.T) {
+	const marker = "FLANNEL_TEST_MOUNT_REFUSED"
+	if os.Getenv(marker) != "" {
+		if err := mountBPFFS(); err == nil || !strings.Contains(err.Error(), `"mount -t bpf bpf /sys/fs/bpf"`) {
+			t.Errorf("error %v", err)
+		}
+		return
+	}
+	netnstest.Require(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec",
+		`umount /sys/fs/bpf; exec setpriv --bounding-set=-sys_admin "$0" -test.run '^TestMountRefused$'`, self)
+	c.Env = append(os.Environ(), marker+"=1")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
 
 // TestParent reads the parent of a process whose name looks like fields of its stat.
 func TestParent(t *testing.T) {

@@ -276,7 +276,7 @@ func forward(device int, f inet.Family) error {
 // CAP_PERFMON the verifier forbids pointer arithmetic (EACCES).
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and CAP_SYS_RESOURCE before Linux 5.11", err)
+		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and before Linux 5.11 CAP_SYS_RESOURCE or LimitMEMLOCK=infinity (systemd)", err)
 	}
 	return err
 }
