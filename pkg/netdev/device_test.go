@@ -105,6 +105,21 @@ func TestOffloadsOf(t *testing.T) {
 	}
 }
 
+func TestTurn(t *testing.T) {
+	b := newBench(t)
+	if out, err := b.host.Command(t.Context(), "ethtool", "-K", device, "tso", "on", "gro", "off", "gso", "on").CombinedOutput(); err != nil {
+		t.Fatalf("ethtool: %v\n%s", err, out)
+	}
+	b.check(b.host.Do(func() error { return errors.Join(DisableTSO(device), EnableGRO(device)) }))
+	b.check(b.host.Do(func() error {
+		o, err := OffloadsOf(device)
+		if o.TSO || !o.GRO || !o.GSO {
+			t.Errorf("the offloads are %+v, want GRO and GSO", o)
+		}
+		return err
+	}))
+}
+
 const device = "flannel.1"
 
 // bench is a host with a VXLAN device.

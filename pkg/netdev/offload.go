@@ -25,8 +25,24 @@ type (
 // came with Linux 5.7; the kernels that need it are older.) It works in the
 // network namespace of the calling thread.
 func DisableTxChecksum(device string) error {
+	return turn(device, "turn off checksum offload", unix.ETHTOOL_STXCSUM, 0)
+}
+
+// DisableTSO has a device take no super-packets of TCP, as "ethtool -K DEVICE tso off"
+// does, in the network namespace of the calling thread.
+func DisableTSO(device string) error {
+	return turn(device, "turn off TSO", unix.ETHTOOL_STSO, 0)
+}
+
+// EnableGRO has a device join received packets, as "ethtool -K DEVICE gro on" does, in
+// the network namespace of the calling thread.
+func EnableGRO(device string) error {
+	return turn(device, "turn on GRO", unix.ETHTOOL_SGRO, 1)
+}
+
+func turn(device, what string, command, value uint32) error {
 	return ethtool(func(fd int) error {
-		_, err := request(fd, device, "turn off checksum offload", unix.ETHTOOL_STXCSUM)
+		_, err := request(fd, device, what, command, value)
 		return err
 	})
 }
@@ -49,7 +65,7 @@ type Offloads struct {
 func OffloadsOf(device string) (o Offloads, err error) {
 	err = ethtool(func(fd int) error {
 		for command, on := range map[uint32]*bool{unix.ETHTOOL_GTSO: &o.TSO, unix.ETHTOOL_GGRO: &o.GRO, unix.ETHTOOL_GGSO: &o.GSO} {
-			v, err := request(fd, device, "read offloads", command)
+			v, err := request(fd, device, "read offloads", command, 0)
 			if err != nil {
 				return err
 			}
@@ -76,10 +92,10 @@ func ethtool(do func(fd int) error) error {
 	return errors.Join(do(fd), unix.Close(fd))
 }
 
-// request makes an ethtool request with the value 0, and returns the value of the
-// answer; what names it in the error.
-func request(fd int, device, what string, command uint32) (uint32, error) {
-	value := ethtoolValue{cmd: command}
+// request makes an ethtool request with a value, and returns the value of the answer;
+// what names it in the error.
+func request(fd int, device, what string, command, data uint32) (uint32, error) {
+	value := ethtoolValue{cmd: command, data: data}
 	ifr := ifreqData{data: unsafe.Pointer(&value)}
 	copy(ifr.name[:unix.IFNAMSIZ-1], device)
 	// The only unsafe code of the package: both structures outlive the call,

@@ -40,6 +40,7 @@ var (
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
 	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
 	USO               = Feature{"TUN devices with super-packets of UDP", "Linux 6.2"}
+	VethGRO           = Feature{"GRO at a veth pair without XDP", "Linux 5.13"}
 	VLAN              = Feature{"VLANs", "CONFIG_VLAN_8021Q"}
 	VRF               = Feature{"VRFs", "CONFIG_NET_VRF"}
 	WireGuard         = Feature{"WireGuard", "CONFIG_WIREGUARD"}

@@ -80,14 +80,14 @@ func (p *Path) Attach(uplinks []int) error {
 			return fmt.Errorf("attach kernel path to interface %d: %w", index, err)
 		}
 	}
-	segmenter, err := p.attachSegmenter()
+	segmenter, err := p.attachSegmenter(uplinks)
 	if err != nil {
 		return fmt.Errorf("attach kernel path: %w", err)
 	}
 	if err := p.attachTC(p.encapHook(), p.config.Device, p.Encap, ebpf.AttachTCXEgress); err != nil {
 		return fmt.Errorf("attach kernel path to interface %d: %w", p.config.Device, err)
 	}
-	if err := p.detachOthers(append(slices.Clone(uplinks), segmenter)); err != nil {
+	if err := p.detachOthers(append(slices.Clone(uplinks), segmenter...)); err != nil {
 		return fmt.Errorf("detach kernel path: %w", err)
 	}
 	if p.config.PinDir != "" {

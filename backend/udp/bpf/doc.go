@@ -6,7 +6,9 @@
 //	                                          └ not handled ► reader of the TUN
 //	                                          └ super-packet to be cut ► segmenter ►[encap_l2]
 //	container ← bridge ← route ← flannel0 ◄─[decap]◄─ GRO ◄─[decap_xdp]◄─ uplink
-//	                                          └ not handled ► UDP socket
+//	                                ▲         └ not handled ► UDP socket
+//	                                │         └ segment, if there is no decap_xdp ► segmenter
+//	                                └─────────────────[joined]◄─ GRO of the segmenter ◄─┘
 //
 // encap and decap (decap_l2 or decap_l3) are attached with tcx, or by filters of tc on
 // a kernel without tcx (before Linux 6.6). decap_xdp is attached with XDP in the driver
@@ -26,6 +28,10 @@
 // flannel0-enc. The programs wrap super-packets of TCP whole. They cannot wrap others
 // whole, as those of UDP or of a container's own tunnel, so the kernel cuts these at
 // the segmenter first. Unlike the TUN's reader, it keeps the sending socket waiting.
+//
+// The other way round, the segmenter joins segments of TCP that arrive one by one at an
+// uplink without decap_xdp (Linux 5.13). All packets of TCP of such a flow take this
+// way, so they keep their order.
 //
 // With [Config].PinDir the kernel keeps programs, peers and counters after the
 // process ends. The next process takes them over without losing a packet ([Load]).

@@ -9,6 +9,7 @@
  *   decap_l2,  tc, ingress of an uplink        check, decapsulate, pass to the TUN device
  *   decap_l3
  *   decap_xdp  XDP, driver of an uplink        checks, decapsulates before GRO
+ *   joined     ingress of the segmenter        passes what GRO has joined to the TUN device
  *   observe    filter of the UDP socket        counts datagrams that passed decap by
  *
  * decap_l2 is for uplinks with an Ethernet header, decap_l3 for those without a
@@ -539,16 +540,85 @@ static __always_inline int refuse(enum reason why)
 	return DROP;
 }
 
-/* Passes an unwrapped packet to the TUN device. */
-static __always_inline int deliver(struct __sk_buff *skb, __u32 off, struct peer *p, const struct wire *w)
+static __always_inline void count_received(struct peer *p, const struct wire *w)
 {
 	p->rx_packets += w->packets;
 	p->rx_bytes += w->bytes;
+}
+
+/* Passes an unwrapped packet to the TUN device. */
+static __always_inline int deliver(struct __sk_buff *skb, __u32 off)
+{
 	skb->mark = 0; /* the datagram's; the TUN's writer sets none */
 	/* The fast path delivers the packet, or redirects it as below. */
 	if (off)
 		bpf_tail_call(skb, &fast_path, 0);
 	return bpf_redirect(device, BPF_F_INGRESS);
+}
+
+/*
+ * Returns true if the segment follows others of its flow that came one by one. All
+ * packets of TCP of such a flow take the way of the segments, so that none overtakes
+ * them. A super-packet ends that: its link has no need of it.
+ */
+static __always_inline int follows_train(struct __sk_buff *skb, const struct frame *h, const struct wire *w)
+{
+	__u32 slot = bpf_ntohs(h->udp.source) & (TRAINS - 1), *n = bpf_map_lookup_elem(&trains, &slot);
+
+	if (!n)
+		return 0;
+	if (skb->gso_size)
+		*n = 0;
+	else if (w->bytes > mtu / 2)
+		*n += *n < LONGEST;
+	else
+		*n -= *n > 0;
+	return *n > TRAIN;
+}
+
+/* Returns the segmenter if it joins the segments of TCP of the packet's uplink, or NULL. */
+static __always_inline struct segmenter *find_joiner(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct segmenter *s = bpf_map_lookup_elem(&segmenter, &zero);
+
+#pragma unroll
+	for (int i = 0; i < UPLINKS; i++)
+		if (s && s->joined[i] == skb->ifindex)
+			return s;
+	return NULL;
+}
+
+/* The mark of packets from decap at the segmenter's end. */
+#define UNWRAPPED 0x666c6e75 /* "flnu" */
+
+/* Passes an unwrapped packet on by the segmenter, where GRO joins it with others, or delivers it. */
+static __always_inline int join(struct __sk_buff *skb, __u32 off, const struct frame *h, const struct wire *w,
+				const int f, const int o)
+{
+	__u8 protocol = f == 6 ? h->ip.v6.nexthdr : h->ip.v4.protocol;
+	__be16 proto = ethertype(f);
+	struct segmenter *s;
+
+	if (!off || protocol != IPPROTO_TCP || skb->vlan_present)
+		return deliver(skb, off);
+	s = find_joiner(skb);
+	if (!s || !follows_train(skb, h, w))
+		return deliver(skb, off);
+	if (f != o)
+		bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
+	skb->mark = UNWRAPPED;
+	return bpf_redirect(s->out, 0);
+}
+
+/* The kernel itself sends multicast of IPv6 into the segmenter. */
+SEC("tcx/ingress")
+int joined(struct __sk_buff *skb)
+{
+	if (skb->mark != UNWRAPPED)
+		return NEXT;
+	bpf_skb_change_type(skb, PACKET_HOST); /* the address is the uplink's */
+	return deliver(skb, ETH_HLEN);
 }
 
 /*
@@ -573,7 +643,8 @@ static __always_inline int pass_unwrapped(struct __sk_buff *skb, __u32 off, cons
 	if (!arrives_by(p, skb->ifindex, o))
 		return refuse(WRONG_INTERFACE);
 	measure_wire(skb, off, &h.ip, &w, f);
-	return deliver(skb, off, p, &w);
+	count_received(p, &w);
+	return deliver(skb, off);
 }
 
 static __always_inline int pass_unwrapped_of(struct __sk_buff *skb, __u32 off, const struct xdp_meta *m, const int o)
@@ -605,7 +676,8 @@ static __always_inline int unwrap(struct __sk_buff *skb, __u32 off, struct frame
 		return NEXT;
 	if (tos != tos_of(&h->ip, f))
 		bpf_skb_store_bytes(skb, off, &h->ip, header_len(f), 0);
-	return deliver(skb, off, p, &w);
+	count_received(p, &w);
+	return join(skb, off, h, &w, f, o);
 }
 
 static __always_inline int unwrap_datagram(struct __sk_buff *skb, __u32 off, const int o)

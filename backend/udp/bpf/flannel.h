@@ -250,10 +250,13 @@ struct {
 
 /*
  * The veth pair that segments super-packets: they enter at `in`, which has no
- * offloads, and leave at `out` as single packets. 0: there is none.
+ * offloads, and leave at `out` as single packets. 0: there is none. The other way
+ * round, GRO of `in` joins the segments of TCP that enter at `out`.
  */
 struct segmenter {
 	__u32 in, out; /* ifindexes */
+	/* Uplinks whose segments it joins, ended by 0: those where decap_xdp is not. */
+	__u32 joined[UPLINKS];
 };
 
 struct {
@@ -262,6 +265,21 @@ struct {
 	__type(key, __u32);
 	__type(value, struct segmenter);
 } segmenter SEC(".maps");
+
+/*
+ * How many large segments of TCP came one by one lately, by the datagram's source port,
+ * which is of the flow. Flows that share an entry take one way.
+ */
+#define TRAINS 1024 /* a power of two */
+#define TRAIN 8	    /* segments after which the next ones are joined */
+#define LONGEST 64
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TRAINS);
+	__type(key, __u32);
+	__type(value, __u32);
+} trains SEC(".maps");
 
 /* The program of the fast path (backend/fastpath) for packets with an Ethernet header, if there is one. */
 struct {

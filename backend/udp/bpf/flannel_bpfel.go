@@ -90,9 +90,10 @@ type flannelRoute struct {
 }
 
 type flannelSegmenter struct {
-	_   structs.HostLayout
-	In  uint32
-	Out uint32
+	_      structs.HostLayout
+	In     uint32
+	Out    uint32
+	Joined [4]uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -110,11 +111,13 @@ const (
 	flannelMapPeers6    = "peers6"
 	flannelMapRoutes    = "routes"
 	flannelMapSegmenter = "segmenter"
+	flannelMapTrains    = "trains"
 	flannelProgDecapL2  = "decap_l2"
 	flannelProgDecapL3  = "decap_l3"
 	flannelProgDecapXdp = "decap_xdp"
 	flannelProgEncap    = "encap"
 	flannelProgEncapL2  = "encap_l2"
+	flannelProgJoined   = "joined"
 	flannelProgObserve  = "observe"
 	flannelVarDevice    = "device"
 	flannelVarFrags     = "frags"
@@ -176,6 +179,7 @@ type flannelProgramSpecs struct {
 	DecapXdp *ebpf.ProgramSpec `ebpf:"decap_xdp"`
 	Encap    *ebpf.ProgramSpec `ebpf:"encap"`
 	EncapL2  *ebpf.ProgramSpec `ebpf:"encap_l2"`
+	Joined   *ebpf.ProgramSpec `ebpf:"joined"`
 	Observe  *ebpf.ProgramSpec `ebpf:"observe"`
 }
 
@@ -194,6 +198,7 @@ type flannelMapSpecs struct {
 	Peers6    *ebpf.MapSpec `ebpf:"peers6"`
 	Routes    *ebpf.MapSpec `ebpf:"routes"`
 	Segmenter *ebpf.MapSpec `ebpf:"segmenter"`
+	Trains    *ebpf.MapSpec `ebpf:"trains"`
 }
 
 // flannelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -244,6 +249,7 @@ type flannelMaps struct {
 	Peers6    *ebpf.Map `ebpf:"peers6"`
 	Routes    *ebpf.Map `ebpf:"routes"`
 	Segmenter *ebpf.Map `ebpf:"segmenter"`
+	Trains    *ebpf.Map `ebpf:"trains"`
 }
 
 func (m *flannelMaps) Close() error {
@@ -259,6 +265,7 @@ func (m *flannelMaps) Close() error {
 		m.Peers6,
 		m.Routes,
 		m.Segmenter,
+		m.Trains,
 	)
 }
 
@@ -288,6 +295,7 @@ type flannelPrograms struct {
 	DecapXdp *ebpf.Program `ebpf:"decap_xdp"`
 	Encap    *ebpf.Program `ebpf:"encap"`
 	EncapL2  *ebpf.Program `ebpf:"encap_l2"`
+	Joined   *ebpf.Program `ebpf:"joined"`
 	Observe  *ebpf.Program `ebpf:"observe"`
 }
 
@@ -298,6 +306,7 @@ func (p *flannelPrograms) Close() error {
 		p.DecapXdp,
 		p.Encap,
 		p.EncapL2,
+		p.Joined,
 		p.Observe,
 	)
 }

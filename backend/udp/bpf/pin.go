@@ -173,6 +173,6 @@ func (p *Path) maps() map[string]**ebpf.Map {
 func (p *Path) programs() map[string]**ebpf.Program {
 	return map[string]**ebpf.Program{
 		flannelProgEncap: &p.Encap, flannelProgDecapL2: &p.DecapL2, flannelProgDecapL3: &p.DecapL3,
-		flannelProgDecapXdp: &p.DecapXdp, flannelProgObserve: &p.Observe, flannelProgEncapL2: &p.EncapL2,
+		flannelProgDecapXdp: &p.DecapXdp, flannelProgObserve: &p.Observe, flannelProgEncapL2: &p.EncapL2, flannelProgJoined: &p.Joined,
 	}
 }

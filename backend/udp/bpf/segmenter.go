@@ -3,6 +3,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"net"
+	"runtime"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -17,25 +19,88 @@ import (
 const segmenterMTU = 65535
 
 // attachSegmenter has the programs use the device's segmenter, a veth pair, and
-// returns the index of its second end. Without a segmenter, packets go to the TUN's
-// reader.
-func (p *Path) attachSegmenter() (index int, err error) {
+// returns the indexes of its ends that have a program. Without a segmenter, packets go
+// to the TUN's reader, and segments are not joined.
+func (p *Path) attachSegmenter(uplinks []int) (ends []int, err error) {
+	s, err := p.openSegmenter()
+	if err == nil {
+		err = p.joinSegments(&s, p.withoutXDP(uplinks))
+	}
+	if err != nil {
+		ratelog.Warningf("go on without segmenter, or without joining segments device=%d reason=%q", p.config.Device, err)
+	}
+	if err := p.Segmenter.Put(uint32(0), s); err != nil {
+		return nil, fmt.Errorf("write segmenter: %w", err)
+	}
+	if ends = []int{int(s.Out)}; s.Joined[0] != 0 {
+		ends = append(ends, int(s.In))
+	}
+	return ends, nil
+}
+
+// openSegmenter makes the segmenter work. On failure it returns the value for none.
+func (p *Path) openSegmenter() (flannelSegmenter, error) {
 	in, out, err := ensureSegmenter(p.tc, p.config.Device)
 	if err == nil {
 		err = p.attachTC(p.decapHook(out), out, p.EncapL2, ebpf.AttachTCXIngress)
 	}
 	if err != nil {
-		ratelog.Warningf("go on without segmenter device=%d reason=%q", p.config.Device, err)
-		in, out = 0, 0
+		return flannelSegmenter{}, err
 	}
-	if err := p.Segmenter.Put(uint32(0), flannelSegmenter{In: uint32(in), Out: uint32(out)}); err != nil {
-		return 0, fmt.Errorf("write segmenter: %w", err)
+	return flannelSegmenter{In: uint32(in), Out: uint32(out)}, nil
+}
+
+// joinSegments has the segmenter join segments of TCP that come by these uplinks, if the
+// kernel can.
+func (p *Path) joinSegments(s *flannelSegmenter, uplinks []uint32) error {
+	if len(uplinks) == 0 || p.config.old {
+		return nil
 	}
-	return out, nil
+	can, err := prepareJoin(int(s.In), int(s.Out))
+	if !can || err != nil {
+		return err
+	}
+	if err := p.attachTC(p.decapHook(int(s.In)), int(s.In), p.Joined, ebpf.AttachTCXIngress); err != nil {
+		return err
+	}
+	copy(s.Joined[:], uplinks)
+	return nil
+}
+
+// withoutXDP returns the uplinks where decap unwraps segments one by one, which GRO
+// could join.
+func (p *Path) withoutXDP(uplinks []int) (indexes []uint32) {
+	for _, index := range uplinks {
+		if why := p.xdpRefusals[index]; why != nil && !errors.Is(why, errNoGRO) {
+			indexes = append(indexes, uint32(index))
+		}
+	}
+	return indexes
+}
+
+// prepareJoin has one end of the segmenter join what comes from the other one. It
+// returns false if the kernel has no GRO at veth without XDP: before Linux 5.13, GRO of
+// a new pair is on and has no effect (veth_disable_gro, drivers/net/veth.c).
+func prepareJoin(in, out int) (bool, error) {
+	first, err := net.InterfaceByIndex(in)
+	if err != nil {
+		return false, err
+	}
+	second, err := net.InterfaceByIndex(out)
+	if err != nil {
+		return false, err
+	}
+	o, err := netdev.OffloadsOf(second.Name)
+	if err != nil || o.GRO {
+		return false, err
+	}
+	// The kernel joins what comes from an end without TSO (veth_skb_is_eligible_for_gro).
+	return true, errors.Join(netdev.DisableTSO(second.Name), netdev.EnableGRO(first.Name))
 }
 
 // ensureSegmenter makes the pair for a TUN device, unless it is there, and returns
-// the indexes of its ends.
+// the indexes of its ends. It has a queue for each processor: the kernel sends what one
+// queue of an uplink received to one queue of the pair, so the order stays.
 func ensureSegmenter(h *netlink.Handle, device int) (in, out int, err error) {
 	tun, err := h.LinkByIndex(device)
 	if err != nil {
@@ -46,7 +111,11 @@ func ensureSegmenter(h *netlink.Handle, device int) (in, out int, err error) {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = first, segmenterMTU
-		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: second, PeerMTU: segmenterMTU}); err != nil {
+		queues := runtime.NumCPU()
+		attrs.NumTxQueues, attrs.NumRxQueues = queues, queues
+		if err := h.LinkAdd(&netlink.Veth{
+			LinkAttrs: attrs, PeerName: second, PeerMTU: segmenterMTU, PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
+		}); err != nil {
 			return 0, 0, fmt.Errorf("make veth pair %s and %s: %w", first, second, err)
 		}
 		ends, err = pair(h, first, second)
