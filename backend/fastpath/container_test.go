@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -506,6 +507,9 @@ var pins atomic.Int32 // number the pins of passing
 // pinnedProgram pins a program that has one verdict for all packets.
 func pinnedProgram(t *testing.T, kind ebpf.ProgramType, verdict int32) string {
 	t.Helper()
+	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11
+		t.Fatal(err)
+	}
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: kind, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
