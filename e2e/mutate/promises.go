@@ -126,7 +126,7 @@ var promises = []promise{
 		{"switch-is-turned-back", never, "pkg/offloadrepair", "TestTrial", "note &"},
 		{"checksum-of-tcp-alone", never, "pkg/offloadprobe", "TestDiagnosisBehindAFirewall", "checksum of TCP: "},
 		{"answer-may-be-lost", withoutOperand, "pkg/offloadprobe", "TestFaultsOfBothDirections/IPv4_checksum", "is not with fault checksum"},
-		{"narrow-path-is-diagnosed", never, "pkg/offloadprobe", "TestNarrowPathOfSinglePackets", "is not with fault path-mtu"},
+		{"narrow-path-is-diagnosed", never, "pkg/offloadprobe", "TestNarrowPathOfSinglePackets", "want \"path-mtu\""},
 		{"news-are-asked-for", never, "pkg/offloadprobe", "TestNewsOfAFault", "told: not within"},
 		{"note-is-of-a-switch-that-is-off", never, "pkg/offloadrepair", "TestSwitchOfAnother/turned_on", "is off"},
 		{"suspects-are-not-healthy", withoutOperand, "pkg/offloadrepair", "TestProblemWithSuspects", "layer \"\""},

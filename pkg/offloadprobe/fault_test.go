@@ -160,24 +160,6 @@ func TestNewsOfAFault(t *testing.T) {
 	until(t, "told", func() bool { return b.prober.Results()[a.subnet].Rx.Layer == Segmentation })
 }
 
-// A path that loses single packets of the MTU, and passes super-packets, passes the
-// checks. Pings that find it are a reason for a diagnosis.
-func TestNarrowPathOfSinglePackets(t *testing.T) {
-	t.Parallel()
-	a, b := newSides(t, inside)
-	startBoth(t, a, b)
-	planted := fault.Plant(t, b.Host, uplink, fault.SinglePacket(), fault.LongerThan(1400), fault.Drop())
-	a.prober.Recheck(t.Context(), true)
-	a.reaches.Store(1350)
-	a.has(t, b, PathMTU)
-	a.prober.Recheck(t.Context(), true)
-	if l := a.prober.Results()[b.subnet].Tx.Layer; l != PathMTU {
-		t.Errorf("the layer after another check is %q", l)
-	}
-	planted.Remove()
-	a.has(t, b, "")
-}
-
 // Packets that the receiver merges are told from those that the sender segments: with
 // frames of the MTU on the wire, the first are lost behind the merging.
 func TestReceiveMerging(t *testing.T) {

@@ -22,7 +22,9 @@ type plan struct {
 	rtt    atomic.Int64 // of the path, if not 0
 	all    atomic.Bool  // the paths to all peers lose the shapes
 	checks atomic.Int64 // of all peers
-	stop   func()
+	// reaches is the size of the largest packet that pings have passed to the first peer.
+	reaches atomic.Int64
+	stop    func()
 }
 
 // startPlan runs the schedule for n peers with the default interval, in a bubble of
@@ -38,7 +40,7 @@ func startPlan(t *testing.T, family inet.Family, n int) *plan {
 	s.lost.Store(&[]shape{})
 	s.prober = New(Config{
 		Locals: []netip.AddrPort{netip.AddrPortFrom(hostOf(family, 0), port)}, MTU: 1450, Interval: 24 * time.Second,
-		Peers: func() []Peer { return peers },
+		Peers: func() []Peer { return peers }, Reaches: func(netip.Prefix) int { return int(s.reaches.Load()) },
 	})
 	s.prober.probe = s.probe
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,6 +146,30 @@ func TestSlowPath(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// A path that loses single packets of the MTU, and passes super-packets, passes the
+// checks. Pings that find it are a reason for a diagnosis.
+func TestNarrowPathOfSinglePackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startPlan(t, inet.IPv4, 1)
+		defer s.stop()
+		has := func(after time.Duration, l Layer) {
+			t.Helper()
+			<-time.After(after)
+			if r := s.prober.Results()[s.first]; r.Tx.Layer != l {
+				t.Errorf("the fault is %q, want %q", r.Tx.Layer, l)
+			}
+		}
+		s.lost.Store(&[]shape{full, fullChecksum, tcpFull, tcpTrain})
+		has(5*time.Minute, "")
+		s.reaches.Store(1350)
+		has(30*time.Second, PathMTU)
+		has(5*time.Minute, PathMTU)
+		s.lost.Store(&[]shape{})
+		s.reaches.Store(1450)
+		has(time.Minute, "")
 	})
 }
 

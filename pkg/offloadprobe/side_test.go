@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,8 +31,6 @@ type side struct {
 	mtu    int
 	prober *Prober
 	path   pathKind
-	// reaches is the result of pings that start passes to the Prober.
-	reaches atomic.Int64
 
 	mu      sync.Mutex
 	changes []Change
@@ -116,7 +113,6 @@ func (s *side) start(t *testing.T, to *side, interval time.Duration) {
 	s.prober = New(Config{
 		Locals: []netip.AddrPort{netip.AddrPortFrom(s.addr, port)}, MTU: s.mtu, Interval: interval,
 		Peers:   func() []Peer { return []Peer{{to.subnet, netip.AddrPortFrom(to.addr, port)}} },
-		Reaches: func(netip.Prefix) int { return int(s.reaches.Load()) },
 		Changed: func(c Change) { s.mu.Lock(); defer s.mu.Unlock(); s.changes = append(s.changes, c) },
 	})
 	s.prober.within = s.Do

@@ -67,11 +67,6 @@ func SuperPacket() Part {
 	return Part{asm.LoadMem(asm.R0, asm.R6, skbGSOSize, asm.Word), asm.JEq.Imm(asm.R0, 0, passes)}
 }
 
-// SinglePacket holds for all other packets.
-func SinglePacket() Part {
-	return Part{asm.LoadMem(asm.R0, asm.R6, skbGSOSize, asm.Word), asm.JNE.Imm(asm.R0, 0, passes)}
-}
-
 // LongerThan holds for frames of more than n bytes.
 func LongerThan(n int32) Part {
 	return Part{asm.LoadMem(asm.R0, asm.R6, skbLen, asm.Word), asm.JLE.Imm(asm.R0, n, passes)}
