@@ -26,7 +26,8 @@ var conditions = []condition{
 	{name: "little-memory", memory: 256},
 	{name: "mitigations", append: "mitigations=auto"},
 	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
-	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,nf_conntrack,sch_ingress", tests: "^Test(MissingModules|ModulesToDoWithout|MissingConntrack)$"},
+	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,sch_ingress", tests: "^Test(MissingModules|ModulesToDoWithout)$"},
+	{name: "no-conntrack", append: "guest.without=nf_conntrack", tests: "^TestMissingConntrack$"},
 }
 
 // conditionTests carry packets in each way, by a flowtable and through a restart. The
