@@ -90,33 +90,35 @@ func TestKernelHeedsHostRules(t *testing.T) {
 	}
 }
 
-// If the user names the kernel data path, a rule that forbids it is an error.
-func TestKernelNamedDespiteHostRules(t *testing.T) {
+// If the user names the kernel data path, what keeps it from carrying packets at the
+// start is an error.
+func TestKernelNamedDespiteObstacles(t *testing.T) {
 	c := newCluster(t, "3")
 	a, b := c.node("a", dataPathFlag+"kernel"), c.node("b", dataPathFlag+"offload")
 	b.join()
-	rules := map[string]string{
-		"about the port":  "ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 8285 dir out tmpl proto esp mode transport",
-		"about one peer":  fmt.Sprintf("ip xfrm policy add src %v dst %v dir out tmpl proto esp mode transport", a.Addr().Addr(), b.Addr().Addr()),
-		"of the firewall": "nft 'add table ip f; add chain ip f c { type filter hook input priority 0; }; add rule ip f c udp dport 8285 drop'",
-	}
-	for name, add := range rules {
+	const five = "for i in 1 2 3 4 5; do ip link add v$i type veth peer p$i; ip link set p$i up; ip link set v$i up; hops=\"$hops nexthop dev v$i\"; done; ip route add %v $hops"
+	for name, obstacle := range map[string]struct{ add, says string }{
+		"rule about the port":  {"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 8285 dir out tmpl proto esp mode transport", "datagrams"},
+		"rule about one peer":  {fmt.Sprintf("ip xfrm policy add src %v dst %v dir out tmpl proto esp mode transport", a.Addr().Addr(), b.Addr().Addr()), "datagrams"},
+		"rule of the firewall": {"nft 'add table ip f; add chain ip f c { type filter hook input priority 0; }; add rule ip f c udp dport 8285 drop'", "datagrams"},
+		"routes":               {fmt.Sprintf(five, b.Addr().Addr()), "name 5 interfaces"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			if out, err := output(t, a.Host, "sh", "-c", add); err != nil {
+			if out, err := output(t, a.Host, "sh", "-c", obstacle.add); err != nil {
 				t.Fatal(out)
 			}
 			d := a.launch()
 			if code := d.wait().ExitCode(); code == 0 {
 				t.Error("the exit code is 0")
 			}
-			d.says("datagrams")
+			d.says(obstacle.says)
 			if leases := fmt.Sprint(c.leases()); strings.Contains(leases, "DataPath") {
 				t.Errorf("the leases are %s", leases)
 			}
 			if pins := pinsOf(t, a); len(pins) != 0 {
 				t.Errorf("still pinned: %v", pins)
 			}
-			if out, err := output(t, a.Host, "sh", "-c", "ip xfrm policy flush; nft flush ruleset"); err != nil {
+			if out, err := output(t, a.Host, "sh", "-c", "ip xfrm policy flush; nft flush ruleset; for i in 1 2 3 4 5; do ip link del v$i; done 2>/dev/null; true"); err != nil {
 				t.Fatal(out)
 			}
 		})

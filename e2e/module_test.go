@@ -42,7 +42,8 @@ func TestMissingModules(t *testing.T) {
 	}
 }
 
-// A daemon that can do without a module goes on. Its status has the command.
+// A daemon that can do without a module goes on. Its status has the command. It does not
+// start if the user names the data path that needs the module.
 func TestModulesToDoWithout(t *testing.T) {
 	for _, m := range []struct {
 		module string
@@ -58,14 +59,24 @@ func TestModulesToDoWithout(t *testing.T) {
 			c.use(m.config)
 			out, lacks := output(t, c.lab.Host("probe"), "sh", "-c", m.uses)
 			a := c.node("a")
-			a.join()
+			d := a.join()
+			path := ""
 			eventually(t, "the data path is the kernel's, or the command is named", func() error {
 				s := a.status().Backend
-				if s.DataPath == "kernel" || lacks != nil && strings.Contains(s.DataPathReason, m.remedy) {
+				path = s.DataPath
+				if path == "kernel" || lacks != nil && strings.Contains(s.DataPathReason, m.remedy) {
 					return nil
 				}
-				return fmt.Errorf("it is %s: %s; %s: %s", s.DataPath, s.DataPathReason, m.uses, out)
+				return fmt.Errorf("it is %s: %s; %s: %s", path, s.DataPathReason, m.uses, out)
 			})
+			if path != "kernel" && strings.Contains(m.config, "udp") {
+				d.stop()
+				d = a.launch(dataPathFlag + "kernel")
+				if code := d.wait().ExitCode(); code == 0 {
+					t.Error("with the path's name, the exit code is 0")
+				}
+				d.says(m.remedy)
+			}
 		})
 	}
 }

@@ -68,12 +68,12 @@ func (k *kernel) apply(events []subnet.Event) {
 		}
 	}
 	k.policy.stale = true
-	if k.named && !k.attached && k.forbidden() != nil {
-		k.suspend(k.policy.rule)
-		k.changed.Set() // verify ends the run
-		return
-	}
+	first := !k.attached
 	k.settle(func() error { return k.write(changed) })
+	if first && k.named && k.path == nil {
+		k.attached = false
+		k.changed.Set() // verify ends the run
+	}
 }
 
 // peerOf returns a peer for the programs.

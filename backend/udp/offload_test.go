@@ -243,9 +243,12 @@ func TestOverflowIsCounted(t *testing.T) {
 	// The count comes with the next message that finds room. There is room only after
 	// a quarter of the buffer was read (udp_rmem_release).
 	for l.received() < socketBuffer/1400/2 {
-		if err := errors.Join(l.receive(), l.out.send(b)); err != nil {
+		if err := l.receive(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := l.out.send(b); err != nil {
+		t.Fatal(err)
 	}
 	// The kernel counts a message as one drop. Linux 5.10 has cut it before. Far fewer
 	// packets are in the buffer than were dropped, so one sum is not taken for the other.
