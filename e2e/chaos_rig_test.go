@@ -130,11 +130,11 @@ func startProxy(t *testing.T, h *netnstest.Host, listen, to string) *faultproxy.
 	return p
 }
 
-// start runs the daemon.
+// start runs the daemon and records its resources when it is ready.
 func (h *faultHost) start() {
 	h.t.Helper()
 	h.daemon = h.join()
-	h.used = resources{}
+	h.used = h.resources()
 }
 
 // each does something to all proxies of some hosts.
