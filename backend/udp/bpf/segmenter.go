@@ -23,11 +23,10 @@ const segmenterMTU = 65535
 // to the TUN's reader, and segments are not joined.
 func (p *Path) attachSegmenter(uplinks []int) (ends []int, err error) {
 	s, err := p.openSegmenter()
-	if err == nil {
-		err = p.joinSegments(&s, p.withoutXDP(uplinks))
-	}
 	if err != nil {
-		ratelog.Warningf("go on without segmenter, or without joining segments device=%d reason=%q", p.config.Device, err)
+		ratelog.Warningf("go on without segmenter device=%d reason=%q", p.config.Device, err)
+	} else if err := p.joinSegments(&s, p.withoutXDP(uplinks)); err != nil {
+		ratelog.Warningf("go on without joining segments of TCP device=%d reason=%q", p.config.Device, err)
 	}
 	if err := p.Segmenter.Put(uint32(0), s); err != nil {
 		return nil, fmt.Errorf("write segmenter: %w", err)
@@ -84,11 +83,11 @@ func (p *Path) withoutXDP(uplinks []int) (indexes []uint32) {
 func prepareJoin(in, out int) (bool, error) {
 	first, err := net.InterfaceByIndex(in)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("look up first end of segmenter: %w", err)
 	}
 	second, err := net.InterfaceByIndex(out)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("look up second end of segmenter: %w", err)
 	}
 	o, err := netdev.OffloadsOf(second.Name)
 	if err != nil || o.GRO {
