@@ -93,8 +93,8 @@ func AddFilter(tc *netlink.Handle, k Key, program *ebpf.Program) (*Filter, error
 }
 
 // addQdisc adds the qdisc unless it is there. With the first qdisc the kernel gives an
-// interface without a queue a length of one (qdisc_create, net/sched/sch_api.c). addQdisc
-// takes that back, since clsact has no queue.
+// interface without a queue a queue length of 1000 (qdisc_create, net/sched/sch_api.c).
+// addQdisc takes that back, since clsact has no queue.
 func (f *Filter) addQdisc() error {
 	link, readErr := f.tc.LinkByIndex(f.Index)
 	err := f.tc.QdiscAdd(f.qdisc())
