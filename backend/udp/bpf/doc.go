@@ -31,7 +31,7 @@
 //
 // The other way round, the segmenter joins segments of TCP that arrive one by one at an
 // uplink without decap_xdp (Linux 5.13). All packets of TCP of such a flow take this
-// way, so they keep their order.
+// way, so they keep their order. A super-packet ends that, and can overtake some.
 //
 // With [Config].PinDir the kernel keeps programs, peers and counters after the
 // process ends. The next process takes them over without losing a packet ([Load]).
