@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Link is a variant of the link between the hosts.
@@ -13,13 +14,14 @@ type Link struct {
 
 // Links returns the variants, the usual one first.
 func Links() []Link {
+	software := []string{
+		"tx", "off", "sg", "off", "tso", "off", "gso", "off",
+		"tx-udp-segmentation", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off",
+	}
 	return []Link{
 		{Name: "on", About: "all offloads of veth on: super-packets cross it whole"},
-		{Name: "off", About: "offloads off: MTU-size frames, checksums in software, GRO at the receiver", features: []string{
-			"tx", "off", "sg", "off", "tso", "off", "gso", "off",
-			"tx-udp-segmentation", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off",
-			"gro", "on",
-		}},
+		{Name: "off", About: "offloads off: MTU-size frames, checksums in software, GRO at the receiver", features: slices.Concat(software, []string{"gro", "on"})},
+		{Name: "bare", About: "as off, but no GRO at the receiver: veth has it off by default", features: slices.Concat(software, []string{"gro", "off"})},
 		{Name: "csum", About: "as a plain NIC: MTU-size frames, checksums in hardware, GRO at the receiver", features: []string{
 			"tso", "off",
 			"tx-udp-segmentation", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off",
