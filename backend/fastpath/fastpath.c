@@ -631,7 +631,7 @@ static __always_inline int takes_tunnels(struct __sk_buff *skb)
 {
 	struct sk_buff *k;
 
-	if (!bpf_cast_to_kern_ctx)
+	if (!bpf_cast_to_kern_ctx || !bpf_core_type_exists(struct net_device))
 		return 0;
 	k = bpf_cast_to_kern_ctx(skb);
 	return k->dev->features & k->dev->hw_enc_features & NETIF_F_GSO_UDP_TUNNEL;

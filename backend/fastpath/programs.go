@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	log "github.com/golang/glog"
 	"github.com/vishvananda/netlink"
@@ -143,7 +144,8 @@ func (p *programs) load() error {
 	return explain(err)
 }
 
-// loadWhole loads `whole` and the maps.
+// loadWhole loads `whole` and the maps. What `whole` reads of the kernel's structures it
+// does without if the kernel does not describe its types.
 func (p *programs) loadWhole() error {
 	spec, err := p.spec()
 	if err != nil {
@@ -153,11 +155,26 @@ func (p *programs) loadWhole() error {
 		fastpathMaps
 		Whole *ebpf.Program `ebpf:"whole"`
 	}
-	if err := spec.LoadAndAssign(&some, nil); err != nil {
+	o := &ebpf.CollectionOptions{}
+	if _, err := btf.LoadKernelSpec(); err != nil || p.config.onlyWhole {
+		if o.Programs.KernelTypes, err = noTypes(); err != nil {
+			return err
+		}
+	}
+	if err := spec.LoadAndAssign(&some, o); err != nil {
 		return explain(err)
 	}
 	p.fastpathMaps, p.Whole = some.fastpathMaps, some.Whole
 	return nil
+}
+
+// noTypes returns the types of a kernel that describes none.
+func noTypes() (*btf.Spec, error) {
+	b, err := btf.NewBuilder(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b.Spec()
 }
 
 // spec returns the programs with their constants.
