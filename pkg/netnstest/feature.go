@@ -32,11 +32,11 @@ var (
 	IPVLAN            = Feature{"ipvlan", "CONFIG_IPVLAN"}
 	LegacyIPTables    = Feature{"legacy iptables", "CONFIG_IP_NF_FILTER"}
 	LegacyMangle      = Feature{"the table mangle of legacy iptables", "CONFIG_IP_NF_MANGLE"}
-	LoopbackTrains    = Feature{"trains of UDP_SEGMENT that pass the loopback device whole", "Linux 5.11"}
 	MACVLAN           = Feature{"macvlan", "CONFIG_MACVLAN"}
 	MixedDecap        = Feature{"unwrapping of packets of the other family", "Linux 6.3"}
 	Netkit            = Feature{"netkit devices", "CONFIG_NETKIT"}
 	Netem             = Feature{"netem", "CONFIG_NET_SCH_NETEM"}
+	SoftwareTrains    = Feature{"trains of UDP_SEGMENT that pass virtual devices whole", "Linux 5.11"}
 	TCX               = Feature{"tcx", "CONFIG_NET_XGRESS"}
 	UncheckedSegment  = Feature{"UDP_SEGMENT at a device without checksum offload", "Linux 6.11"}
 	USO               = Feature{"TUN devices with super-packets of UDP", "Linux 6.2"}
@@ -84,11 +84,24 @@ func RequireConntrackTimeouts(t Skipper) {
 // one by one.
 func LacksUSO(t Logger) bool {
 	t.Helper()
-	const first = 6<<16 | 2<<8 // Linux 6.2
+	return USO.lackedBefore(t, 6, 2)
+}
+
+// LacksSoftwareTrains reports whether this kernel cuts trains of UDP_SEGMENT before a
+// virtual device, such as veth, loopback or VXLAN (NETIF_F_GSO_SOFTWARE in
+// linux/netdev_features.h). So the device has super-packets of TCP alone.
+func LacksSoftwareTrains(t Logger) bool {
+	t.Helper()
+	return SoftwareTrains.lackedBefore(t, 5, 11)
+}
+
+// lackedBefore reports whether this kernel is older than a release, and logs so.
+func (f Feature) lackedBefore(t Logger, major, minor uint32) bool {
+	t.Helper()
 	v, err := features.LinuxVersionCode()
-	lacks := err == nil && v < first
+	lacks := err == nil && v < major<<16|minor<<8
 	if lacks {
-		USO.Missing(t, fmt.Sprintf("it is Linux %d.%d", v>>16, v>>8&0xff))
+		f.Missing(t, fmt.Sprintf("it is Linux %d.%d", v>>16, v>>8&0xff))
 	}
 	return lacks
 }
