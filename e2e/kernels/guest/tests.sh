@@ -35,6 +35,7 @@ path() {
 	wait $etcd
 	programs/flannel cleanup >>out/flannel.log 2>&1
 	ip link del eth0
+	rm -r /tmp/etcd # in memory
 }
 path
 
