@@ -10,7 +10,14 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
-mount -t tmpfs tmp /tmp
+
+# A store has 128 MiB of files. With little memory they are on the disk.
+if [ "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)" -gt 500000 ]; then
+	mount -t tmpfs tmp /tmp
+else
+	mkdir /job/tmp
+	mount --bind /job/tmp /tmp
+fi
 mkdir -p /run/netns /run/lock
 mount -t bpf bpf /sys/fs/bpf
 
@@ -44,6 +51,7 @@ mkdir -p out
 bash /job/command </dev/null
 code=$?
 cd /
+mountpoint -q /tmp && umount -l /tmp
 umount -l /job
 sync
 echo "GUEST-EXIT $code"
