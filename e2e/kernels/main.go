@@ -48,6 +48,7 @@ type options struct {
 	packages string
 	command  string // in place of the tests
 	add      bool
+	fetch    bool // no tests
 	timeout  time.Duration
 	guests   int // at a time
 	memory   int // MiB
@@ -89,6 +90,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.StringVar(&o.skip, "skip", "", "`pattern` of tests that do not run")
 	fs.StringVar(&o.packages, "packages", strings.Join(packages, ","), "comma-separated `packages` to test")
 	fs.StringVar(&o.command, "command", "", "shell `text` to run in place of the tests; what it leaves in out/ comes to DIR/out-LINE")
+	fs.BoolVar(&o.fetch, "fetch", false, "get the disks and kernels, and run nothing")
 	fs.BoolVar(&o.add, "add", false, "keep the results of earlier runs with the same kernel; of each test the last result counts")
 	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
 	fs.IntVar(&o.guests, "guests", 1, "`number` of guests at a time; each takes a processor")
@@ -132,11 +134,13 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	j, err := newJob(ctx, o)
-	if err != nil {
-		return err
+	var j *job
+	if !o.fetch {
+		if j, err = newJob(ctx, o); err != nil {
+			return err
+		}
+		defer j.remove()
 	}
-	defer j.remove()
 	errs := make([]error, len(o.lines))
 	var guests errgroup.Group
 	guests.SetLimit(o.guests)
@@ -151,6 +155,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 		if err != nil {
 			errs[i] = fmt.Errorf("%s: %w", line, err)
+			continue
+		}
+		if o.fetch {
 			continue
 		}
 		guests.Go(func() error {
