@@ -163,6 +163,7 @@ func (p *programs) attachAll(t table, d detours) error {
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(p.attached, func(h hook, _ struct{}) bool { return !slices.Contains(have, h) }) // promise: removed-program-is-attached-again
 	for _, h := range have {
 		if _, keep := want[h]; !keep {
 			if err := p.detach(h); err != nil {

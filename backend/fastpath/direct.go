@@ -55,10 +55,10 @@ func LeftDirect(network netip.Prefix) (bool, error) {
 	return true, nil
 }
 
-// prepareDirect makes the directory of pins. It removes those of network namespaces
-// that have gone.
+// prepareDirect makes the directory of pins, for the current network namespace. It
+// removes those of namespaces that have gone.
 func (c Config) prepareDirect() error {
-	return pinned.Prepare(c.PinDir, func(dir string) error {
+	err := pinned.Prepare(c.PinDir, func(dir string) error {
 		if !strings.Contains(filepath.Base(dir), directMark) {
 			return nil
 		}
@@ -68,4 +68,8 @@ func (c Config) prepareDirect() error {
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return pinned.PinNamespace(c.PinDir)
 }

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -51,6 +52,39 @@ func TestPortGoneMeanwhile(t *testing.T) {
 	relay(t, c, s.from)
 	write(s.from, 8)
 	arrives(t, c, true)
+}
+
+// TestRemovedMeanwhile removes the fast path of a running host, as "flannel cleanup -force"
+// does. The next look at the kernel puts it back, also for the process after.
+func TestRemovedMeanwhile(t *testing.T) {
+	for name, running := range map[string]func(t *testing.T, direct bool) (a, b *host){
+		"tcx, if the kernel has it": newRunningBy, "filters of tc": newRunningWithFilters,
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachWay(t, func(t *testing.T, direct bool) { testRemovedMeanwhile(t, direct, running) })
+		})
+	}
+}
+
+func testRemovedMeanwhile(t *testing.T, direct bool, running func(t *testing.T, direct bool) (a, b *host)) {
+	a, b := running(t, direct)
+	s := warm(t, a, b)
+	hooks, err := a.programs.hooks()
+	a.must(err)
+	a.must(a.Do(func() error { return Remove(a.config().PinDir, a.config().Name) }))
+	a.path.changed.Set()
+	a.until("the hooks are back", func() bool {
+		now, err := a.programs.hooks()
+		a.must(err)
+		return slices.Equal(now, hooks)
+	})
+	warm(t, a, b)
+	s.exchange(1)
+	a.stop()
+	a.run()
+	if !a.path.Adopted() {
+		t.Error("the next process has not found the programs")
+	}
 }
 
 // TestFilterIsAttachedAgain deletes the qdisc of our filters.

@@ -164,6 +164,9 @@ func (p *Path) reconcile() error {
 	if !p.joined {
 		return nil
 	}
+	if err := p.programs.preparePins(); err != nil { // "flannel cleanup -force" removes them
+		return err
+	}
 	t, err := discover(p.links, p.config)
 	if err != nil {
 		return err

@@ -92,13 +92,8 @@ func (p *programs) openHooks() (err error) {
 
 // join makes the programs call those of the tunnel.
 func (p *programs) join(t Tunnel) error {
-	if err := os.Mkdir(p.config.PinDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make directory for pins of fast path: %w", err)
-	}
-	if p.config.direct() {
-		if err := pinned.PinNamespace(p.config.PinDir); err != nil {
-			return fmt.Errorf("pin namespace of fast path: %w", err)
-		}
+	if err := p.preparePins(); err != nil {
+		return err
 	}
 	if t.Encap != nil {
 		if err := p.Encap.Put(uint32(0), t.Encap); err != nil {
@@ -106,6 +101,22 @@ func (p *programs) join(t Tunnel) error {
 		}
 	}
 	p.tunnel = t
+	return nil
+}
+
+// preparePins makes the directory of pins, unless it is there.
+func (p *programs) preparePins() error {
+	_, err := os.Stat(p.config.PinDir)
+	switch {
+	case !errors.Is(err, os.ErrNotExist):
+	case p.config.direct():
+		err = p.config.prepareDirect()
+	default:
+		err = os.Mkdir(p.config.PinDir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("make directory for pins of fast path: %w", err)
+	}
 	return nil
 }
 

@@ -101,6 +101,7 @@ var promises = []promise{
 		{"filter-at-an-uplink-is-met", skip, "backend/fastpath", "TestUplinkOfOthers", "0 containers are served"},
 	}},
 	{"Other users and programs", []mutation{
+		{"removed-program-is-attached-again", skip, "backend/fastpath", "TestRemovedMeanwhile", "the hooks are back"},
 		{"networks-share-an-uplink-with-filters", never, "backend/fastpath", "TestNetworksAtOneUplink/filters_of_tc", "both networks serve their containers"},
 		{"device-has-an-owner", skip, "pkg/tun", "TestOthersCannotAttach", "a user of our group: attached"},
 		{"lock-of-another-user-is-none", always, "pkg/netdev", "TestLockNameOfAnotherUser", "with a name that is nobody's"},
