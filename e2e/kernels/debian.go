@@ -127,7 +127,8 @@ func (d *debian) root(ctx context.Context) (string, error) {
 	}
 	defer os.RemoveAll(work)
 	tree := filepath.Join(work, "tree")
-	if _, err := shell(ctx, "", "mmdebstrap", "--quiet", "--variant=apt", "--include="+strings.Join(guestPackages, ","),
+	// In the tree, mmdebstrap mounts /dev/shm of the host. RemoveAll must not see it.
+	if _, err := shell(ctx, "", "unshare", "--mount", "mmdebstrap", "--quiet", "--variant=apt", "--include="+strings.Join(guestPackages, ","),
 		`--aptopt=APT::Install-Recommends "false"`, `--customize-hook=rm -rf "$1"/var/cache/apt "$1"/var/lib/apt/lists "$1"/usr/share/doc "$1"/usr/share/man`,
 		"bookworm", tree); err != nil {
 		return "", err

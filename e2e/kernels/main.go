@@ -232,6 +232,8 @@ func checkTools() error {
 func shell(ctx context.Context, dir, name string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = dir
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // so that it ends its own processes
+	c.WaitDelay = 10 * time.Second
 	var complaint strings.Builder
 	c.Stderr = &complaint
 	out, err := c.Output()
