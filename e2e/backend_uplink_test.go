@@ -21,7 +21,7 @@ func TestUplinkChanges(t *testing.T) {
 			a, b := c.node("a"), c.node("b")
 			da, db := c.joinPair(a, b)
 			key, subnet := a.leaseKey(), a.subnet()
-			before := c.leases()[key]
+			before := shared(c.leases()[key])
 
 			a.SetMTU(netnstest.Uplink, 1400)
 			eventually(t, "subnet.env has the MTU", func() error {
@@ -31,7 +31,7 @@ func TestUplinkChanges(t *testing.T) {
 				return nil
 			})
 			c.awaitPair(a, b)
-			if got := c.leases()[key]; got != before {
+			if got := shared(c.leases()[key]); got != before {
 				t.Errorf("the lease was %s, is %s", before, got)
 			}
 
@@ -45,8 +45,9 @@ func TestUplinkChanges(t *testing.T) {
 			}
 			b.awaitPeer(subnet, moved)
 			c.awaitPair(a, b)
-			if want := strings.Replace(before, a.Addr().Addr().String(), moved.String(), 1); c.leases()[key] != want {
-				t.Errorf("the lease is\n%s, want\n%s", c.leases()[key], want)
+			want := strings.Replace(before, a.Addr().Addr().String(), moved.String(), 1)
+			if got := shared(c.leases()[key]); got != want {
+				t.Errorf("the lease is\n%s, want\n%s", got, want)
 			}
 			if got := a.status().Node.PublicIP; got != moved {
 				t.Errorf("the status has public IP %v, want %v", got, moved)

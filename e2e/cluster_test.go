@@ -71,8 +71,19 @@ func (c *cluster) leases() map[string]string {
 	return c.keys.list(c.t, "subnets")
 }
 
+// sharedLeases returns the shared parts of all leases, by key.
+func (c *cluster) sharedLeases() map[string]string {
+	c.t.Helper()
+	leases := c.leases()
+	for key, value := range leases {
+		leases[key] = shared(value)
+	}
+	return leases
+}
+
 // shared returns the part of a lease's value that other releases understand.
-// Our own fields follow it, the NodeID first.
+// Our own fields follow it, the NodeID first. A host publishes its data path later than
+// its lease.
 func shared(value string) string {
 	before, _, own := strings.Cut(value, `,"NodeID":`)
 	if !own {

@@ -106,12 +106,12 @@ func TestStoreIsEmptied(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, "3")
 			a, b, _, _ := c.pair()
-			before := c.leases()
+			before := c.sharedLeases()
 			lost := make(chan error, 1)
 			go func() { lost <- allAnswered(t, a.container, b.containerAddr(), 150) }()
 			empty(c, a, b)
 			eventually(t, "both leases are there again", func() error {
-				if after := c.leases(); fmt.Sprint(after) != fmt.Sprint(before) {
+				if after := c.sharedLeases(); fmt.Sprint(after) != fmt.Sprint(before) {
 					return fmt.Errorf("leases are %v, were %v", after, before)
 				}
 				return nil
