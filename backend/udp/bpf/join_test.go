@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/coreos/flannel/pkg/netdev"
@@ -79,7 +81,7 @@ func (h *host) receivedBy(device string) uint64 {
 	return l.Attrs().Statistics.RxPackets
 }
 
-// TestJoinOnlyWithoutXDP: where decap_xdp unwraps, or GRO is off, segments are not joined.
+// TestJoinOnlyWithoutXDP: where decap_xdp unwraps, segments are not joined.
 func TestJoinOnlyWithoutXDP(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	b := hosts[1]
@@ -89,7 +91,29 @@ func TestJoinOnlyWithoutXDP(t *testing.T) {
 	b.joins()
 	b.segmented(false)
 	b.joins(netnstest.Uplink)
+}
+
+// TestJoinWithoutGRO: a veth pair begins without GRO, and segments are joined behind it.
+// Another device is without GRO because somebody wants it so.
+func TestJoinWithoutGRO(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a, b := hosts[0], hosts[1]
+	b.segmented(true)
 	run(t, b.Host, "ethtool", "-K", netnstest.Uplink, "gro", "off")
-	b.attachTo(netnstest.Uplink)
-	b.joins()
+	for _, args := range []string{"link add other type bridge", "link set other up"} {
+		run(t, b.Host, "ip", strings.Fields(args)...)
+	}
+	run(t, b.Host, "ethtool", "-K", "other", "gro", "off")
+	b.attachTo(netnstest.Uplink, "other")
+	b.hasDecapXDP(netnstest.Uplink, false)
+	if why := b.path.XDPRefusals()[b.link("other")]; !errors.Is(why, errNoGRO) {
+		t.Errorf("the reason against XDP at a bridge is %v, want %v", why, errNoGRO)
+	}
+	b.joins(netnstest.Uplink)
+	a.cuts(true)
+	unwrapped := b.capture(deviceName)
+	iperf(t, a.Host, b.Host, b.inner(), "-n", "20M")
+	if n := largest(t, unwrapped); n <= 1500 {
+		t.Errorf("the largest packet out of the device has %d bytes", n)
+	}
 }

@@ -21,8 +21,10 @@ var (
 	// (veth_xdp_set, drivers/net/veth.c), and virtio lets the hypervisor send none
 	// (virtnet_xdp_set, drivers/net/virtio_net.c). They gain more than GRO does.
 	errSuperPackets = errors.New("super-packets cross this link whole, and with XDP would not")
-	errNoGRO        = errors.New("GRO is off")
 	errLargeMTU     = errors.New("its MTU is too large for XDP; Linux 5.18 or newer with a driver for several buffers takes it")
+	// veth begins without GRO. Other drivers begin with it, so somebody wants it off.
+	errVethNoGRO = errors.New("GRO is off, as veth begins")
+	errNoGRO     = errors.New("GRO is off")
 )
 
 // superPackets are drivers whose links carry super-packets whole.
@@ -66,10 +68,12 @@ func xdpRefusal(i *netlink.LinkAttrs) error {
 	switch {
 	case err != nil:
 		return err
-	case !offloads.GRO:
-		return errNoGRO
 	case offloads.TSO && slices.Contains(superPackets, offloads.Driver):
 		return errSuperPackets
+	case !offloads.GRO && offloads.Driver == "veth":
+		return errVethNoGRO
+	case !offloads.GRO:
+		return errNoGRO
 	}
 	links, err := rtnl.Links(&netlink.Handle{})
 	if err != nil {
