@@ -134,6 +134,8 @@ type Network interface {
 	// DataPath returns Stats.DataPath at a constant cost. It takes the locks of
 	// Apply, so that a caller with a time limit detects a deadlock.
 	DataPath() string
+	// Encapsulation returns that of DataPath, at a constant cost.
+	Encapsulation() Encapsulation
 	// Close releases the resources of the process. It is called once, after Run has
 	// returned or without Run, and after all other methods. Kernel state that
 	// carries packets without the process (devices, routes) stays, and the next run

@@ -89,6 +89,14 @@ func (j joined) DataPath() (name string) {
 	return name
 }
 
+// Encapsulation implements Network. A part that is not up yet has none.
+func (j joined) Encapsulation() (e Encapsulation) {
+	for _, p := range j {
+		e = cmp.Or(e, p.Encapsulation())
+	}
+	return e
+}
+
 // Stats implements Network.
 func (j joined) Stats() Stats {
 	all := j[0].Stats()

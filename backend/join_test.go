@@ -25,6 +25,14 @@ func (h *half) DataPath() string { return h.path }
 func (h *half) Check() error     { return h.err }
 func (h *half) Close() error     { return h.err }
 
+// Encapsulation is none before the half is up.
+func (h *half) Encapsulation() Encapsulation {
+	if h.path == "" {
+		return Unencapsulated
+	}
+	return WholeByKernel
+}
+
 func (h *half) Apply(events []subnet.Event) {
 	h.applied = append(h.applied, fmt.Sprint(len(events)))
 	for _, e := range events {
@@ -62,12 +70,12 @@ func TestJoin(t *testing.T) {
 		t.Errorf("applied %s", got)
 	}
 	s := n.Stats()
-	if n.MTU() != 1430 || n.DataPath() != "half" || len(s.Peers) != 2 || s.Peers[1].TxPackets != 1430 || s.Reason != "MTU 1450; MTU 1430" {
+	if n.MTU() != 1430 || n.DataPath() != "half" || n.Encapsulation() != WholeByKernel || len(s.Peers) != 2 || s.Peers[1].TxPackets != 1430 || s.Reason != "MTU 1450; MTU 1430" {
 		t.Errorf("MTU %d, data path %s, %+v", n.MTU(), n.DataPath(), s)
 	}
 	for _, down := range []*half{v4, v6} {
 		down.path = ""
-		if s := n.Stats(); n.DataPath() != "half" || s.DataPath != "half" || strings.Contains(s.Reason, ";") || s.Reason == "" {
+		if s := n.Stats(); n.DataPath() != "half" || n.Encapsulation() != WholeByKernel || s.DataPath != "half" || strings.Contains(s.Reason, ";") || s.Reason == "" {
 			t.Errorf("with one part: data path %s, %+v", n.DataPath(), s)
 		}
 		down.path = "half"

@@ -306,7 +306,7 @@ func (r *runner) probeOffloads(ctx context.Context, m *membership, network backe
 		return nil
 	}
 	now := r.state.get()
-	o, err := newOffloads(r.options, now.uplinks(), network.DataPath, offloadprobe.Config{
+	o, err := newOffloads(r.options, now.uplinks(), network.Encapsulation, offloadprobe.Config{
 		Locals: offloadAddrs(m.config, &m.lease, now.inside(m.config)), MTU: network.MTU(), Interval: r.options.offloadInterval,
 		Peers: listPeers(r.peers, func(leases []*subnet.Lease) (peers []offloadprobe.Peer) {
 			for _, l := range leases {

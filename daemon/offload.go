@@ -10,6 +10,7 @@ import (
 
 	log "github.com/golang/glog"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
@@ -25,8 +26,8 @@ type offloads struct {
 	prober   *offloadprobe.Prober
 	repairer *offloadrepair.Repairer // nil without -offload-repair
 	peers    func() []offloadprobe.Peer
-	// dataPath returns that of the network (backend.Network).
-	dataPath func() string
+	// encapsulation returns that of the network (backend.Network).
+	encapsulation func() backend.Encapsulation
 	// uplinks are the interfaces to the other hosts, by the family of the containers'
 	// packets.
 	uplinks [len(inet.Families)]uplink.Uplink
@@ -62,12 +63,12 @@ func offloadAddrs(c *subnet.Config, l *subnet.Lease, inside []inet.Family) (addr
 }
 
 // newOffloads returns offloads that do not probe yet. The caller closes them.
-func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, dataPath func() string, c offloadprobe.Config) (*offloads, error) {
+func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, encapsulation func() backend.Encapsulation, c offloadprobe.Config) (*offloads, error) {
 	features, err := netdev.OpenFeatures()
 	if err != nil {
 		return nil, err
 	}
-	o := &offloads{peers: c.Peers, uplinks: uplinks, dataPath: dataPath, features: features}
+	o := &offloads{peers: c.Peers, uplinks: uplinks, encapsulation: encapsulation, features: features}
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {
 		report(change)
@@ -75,7 +76,7 @@ func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, da
 			o.repairer.Changed()
 		}
 	}
-	c.JoinsTCP = func() bool { return dataPath() == "offload" || dataPath() == "userspace" }
+	c.JoinsTCP = func() bool { return encapsulation() == backend.JoinedByProcess }
 	o.prober = offloadprobe.New(c)
 	if options.offloadRepair {
 		o.repairer = offloadrepair.New(offloadrepair.Config{
@@ -118,32 +119,40 @@ func (o *offloads) close() {
 
 // devices returns the devices on the path to a peer.
 func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
-	for _, p := range o.peers() {
-		if p.Subnet == peer {
-			device, err := o.features.RouteDevice(p.Addr.Addr())
-			f := inet.Of(peer.Addr())
-			d := offloadrepair.Devices{Uplink: o.uplinks[f].Name, Family: f, Checksummed: netdev.IsVXLAN(device)}
-			if d.Encapsulated = o.encapsulation(device, d.Uplink); d.Encapsulated == offloadrepair.ByProcess || netdev.IsVXLAN(device) {
-				d.Tunnel = device
-			}
-			return d, err
-		}
+	peers := o.peers()
+	i := slices.IndexFunc(peers, func(p offloadprobe.Peer) bool { return p.Subnet == peer })
+	if i < 0 {
+		return offloadrepair.Devices{}, fmt.Errorf("the peer %v has left", peer)
 	}
-	return offloadrepair.Devices{}, fmt.Errorf("the peer %v has left", peer)
+	device, err := o.features.RouteDevice(peers[i].Addr.Addr())
+	if err != nil {
+		return offloadrepair.Devices{}, err
+	}
+	up := o.uplinks[inet.Of(peer.Addr())].Name
+	d := offloadrepair.Devices{
+		Uplink: up, Family: inet.Of(peer.Addr()), Encapsulated: o.encapsulationBy(device, up), Checksummed: netdev.IsVXLAN(device),
+	}
+	// The kernel data path takes packets off a TUN before the features of the TUN apply.
+	if d.Encapsulated == offloadrepair.ByProcess || netdev.IsVXLAN(device) {
+		d.Tunnel = device
+	}
+	return d, nil
 }
 
-// encapsulation returns how packets that the kernel routes to a device are on the uplink.
-// The kernel data path takes packets off a TUN before the features of the TUN apply. The
-// kernel's WireGuard encrypts packet by packet.
-func (o *offloads) encapsulation(device, uplink string) offloadrepair.Encapsulation {
-	inKernel := o.dataPath() == "kernel"
-	switch {
-	case device == uplink || inKernel && netdev.IsWireGuard(device):
+// encapsulationBy returns how packets that the kernel routes to a device are on the
+// uplink. What the kernel encapsulates packet by packet has nothing inside that the uplink
+// segments.
+func (o *offloads) encapsulationBy(device, uplink string) offloadrepair.Encapsulation {
+	if device == uplink {
 		return offloadrepair.Bare
-	case inKernel || netdev.IsVXLAN(device):
-		return offloadrepair.ByKernel
 	}
-	return offloadrepair.ByProcess
+	switch o.encapsulation() {
+	case backend.WholeByKernel:
+		return offloadrepair.ByKernel
+	case backend.SinglyByProcess, backend.JoinedByProcess:
+		return offloadrepair.ByProcess
+	}
+	return offloadrepair.Bare
 }
 
 // familyLayer is a layer of the paths of one family.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/backend"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/status"
@@ -34,23 +35,46 @@ func TestLowerMTU(t *testing.T) {
 }
 
 // The uplink segments packets in the kernel's tunnels, and datagrams of this process.
+func TestEncapsulationBy(t *testing.T) {
+	for _, tt := range []struct {
+		encapsulation backend.Encapsulation
+		device        string
+		want          offloadrepair.Encapsulation
+	}{
+		{backend.Unencapsulated, "eth0", offloadrepair.Bare},
+		{backend.WholeByKernel, "flannel.1", offloadrepair.ByKernel},
+		{backend.WholeByKernel, "eth0", offloadrepair.Bare}, // DirectRouting
+		{backend.SinglyByKernel, "flannel-wg", offloadrepair.Bare},
+		{backend.SinglyByProcess, "flannel0", offloadrepair.ByProcess},
+		{backend.JoinedByProcess, "flannel0", offloadrepair.ByProcess},
+	} {
+		o := &offloads{encapsulation: func() backend.Encapsulation { return tt.encapsulation }}
+		if got := o.encapsulationBy(tt.device, "eth0"); got != tt.want {
+			t.Errorf("%s with %v: %v, want %v", tt.device, tt.encapsulation, got, tt.want)
+		}
+	}
+}
+
+// Each data path has its encapsulation.
 func TestEncapsulation(t *testing.T) {
 	for _, tt := range []struct {
-		dataPath, device string
-		want             offloadrepair.Encapsulation
+		backend, dataPath string
+		want              map[string]backend.Encapsulation // by data path
 	}{
-		{"routes", "eth0", offloadrepair.Bare},
-		{"vxlan", "flannel.1", offloadrepair.ByKernel},
-		{"vxlan", "eth0", offloadrepair.Bare}, // DirectRouting
-		{"kernel", "flannel0", offloadrepair.ByKernel},
-		{"offload", "flannel0", offloadrepair.ByProcess},
-		{"plain", "flannel0", offloadrepair.ByProcess},
-		{"kernel", "flannel-wg", offloadrepair.Bare},
-		{"userspace", "flannel-wg", offloadrepair.ByProcess},
+		{`{"Type": "alloc"}`, "", map[string]backend.Encapsulation{"none": backend.Unencapsulated}},
+		{`{"Type": "host-gw"}`, "", map[string]backend.Encapsulation{"routes": backend.Unencapsulated}},
+		{`{"Type": "vxlan"}`, "", map[string]backend.Encapsulation{"vxlan": backend.WholeByKernel}},
+		{`{"Type": "udp"}`, "plain", map[string]backend.Encapsulation{"plain": backend.SinglyByProcess}},
+		{`{"Type": "udp"}`, "offload", map[string]backend.Encapsulation{"offload": backend.JoinedByProcess}},
+		{`{"Type": "udp"}`, "kernel", map[string]backend.Encapsulation{"kernel": backend.WholeByKernel}},
+		{`{"Type": "wireguard"}`, "", map[string]backend.Encapsulation{"kernel": backend.SinglyByKernel, "userspace": backend.JoinedByProcess}},
 	} {
-		o := &offloads{dataPath: func() string { return tt.dataPath }}
-		if got := o.encapsulation(tt.device, "eth0"); got != tt.want {
-			t.Errorf("%s with %s: %v, want %v", tt.device, tt.dataPath, got, tt.want)
-		}
+		t.Run(tt.backend+tt.dataPath, func(t *testing.T) {
+			n := newDamagedHost(t, tt.backend, tt.dataPath, "").network
+			want, known := tt.want[n.DataPath()]
+			if got := n.Encapsulation(); !known || got != want {
+				t.Errorf("%s: %v, want %v", n.DataPath(), got, want)
+			}
+		})
 	}
 }

@@ -326,6 +326,8 @@ func (n *fakeNetwork) Stats() backend.Stats { return backend.Stats{DataPath: "fa
 func (n *fakeNetwork) DataPath() string     { return "fake" }
 func (n *fakeNetwork) Check() error         { return nil }
 
+func (n *fakeNetwork) Encapsulation() backend.Encapsulation { return backend.Unencapsulated }
+
 func (n *fakeNetwork) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -82,6 +82,29 @@ func TestModulesToDoWithout(t *testing.T) {
 	}
 }
 
+// A daemon that needs a TUN device, and has none, does not start.
+func TestMissingTUN(t *testing.T) {
+	for _, config := range []string{`{"Type": "udp"}`, `{"Type": "wireguard", "Datapath": "userspace"}`} {
+		t.Run(config, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(config)
+			refuses(t, c.node("a").launchMounted("mount -t tmpfs none /dev/net"), "modprobe tun", "--device=/dev/net/tun")
+		})
+	}
+}
+
+// On a kernel without IPv6, the daemon carries IPv4, and the status has the remedy.
+func TestMissingIPv6(t *testing.T) {
+	const setup, remedy = "[ ! -d /proc/sys/net/ipv6 ] || mount -t tmpfs none /proc/sys/net/ipv6", "start it without ipv6.disable=1"
+	c := newCluster(t, "3")
+	c.configure(familyConfig("46", `{"Type": "vxlan"}`))
+	a := c.node("a")
+	a.launchMounted(setup).ready()
+	if s := a.status(); !strings.Contains(strings.Join(s.FamilyProblems, "; "), remedy) {
+		t.Errorf("problems %q", s.FamilyProblems)
+	}
+}
+
 // Without what the fast path needs, the daemon goes on. Its status names it.
 func TestMissingConntrack(t *testing.T) {
 	c := newCluster(t, "3")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
+	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/netdev"
@@ -125,8 +126,8 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 		family = nftables.TableFamilyIPv6
 	}
 	found, err := conn.ListTablesOfFamily(family)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, nil // the kernel has no nftables
+	if hostrules.Lacking(err) {
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)

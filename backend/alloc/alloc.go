@@ -41,6 +41,8 @@ func (network) Apply([]subnet.Event) {}
 func (network) Check() error         { return nil } // it has no kernel state
 func (network) Close() error         { return nil }
 
+func (network) Encapsulation() backend.Encapsulation { return backend.Unencapsulated }
+
 func (network) Run(ctx context.Context) error {
 	<-ctx.Done()
 	return nil

@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // tablePrefix begins the names of our nftables tables, such as
@@ -67,12 +69,13 @@ func mark(config Config, outer []int) error {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: version})
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("make rules of fast path: %w", err)
+		return fmt.Errorf("make rules of fast path: %w", hostrules.ExplainLacking(err, "nf_tables", "nft_ct"))
 	}
 	return nil
 }
 
-// unmark takes the table away. It is no error if it is not there.
+// unmark takes the table away. It is no error if it is not there, or the kernel has no
+// nftables.
 func unmark(name string) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -81,7 +84,7 @@ func unmark(name string) error {
 	t := markTable(name)
 	c.AddTable(t)
 	c.DelTable(t)
-	if err := c.Flush(); err != nil {
+	if err := c.Flush(); err != nil && !hostrules.Lacking(err) {
 		return fmt.Errorf("remove rules of fast path: %w", err)
 	}
 	return nil

@@ -1,9 +1,11 @@
 package fastpath
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -144,4 +146,30 @@ func TestExpectedFlow(t *testing.T) {
 	if sent > 0 {
 		t.Errorf("%d packets have passed the rule by", sent)
 	}
+}
+
+// TestFailedLook has another process own the table of our rules, so that a look at the
+// kernel fails. The status has the reason while it does.
+func TestFailedLook(t *testing.T) {
+	a, b := newRunning(t)
+	warm(t, a, b)
+	table := "ip " + tablePrefix + a.config().Name
+	owner := a.Command(t.Context(), "nft", "-i")
+	script, err := owner.StdinPipe()
+	a.must(err)
+	a.must(owner.Start())
+	_, err = fmt.Fprintf(script, "delete table %[1]s; add table %[1]s { flags owner; }\n", table)
+	a.must(err)
+	a.until("the table has an owner", func() bool {
+		out, err := a.Command(t.Context(), "nft", "list", "table", table).Output()
+		return err == nil && strings.Contains(string(out), "flags owner")
+	})
+	a.path.changed.Set()
+	a.until("the status has the reason", func() bool {
+		return strings.Contains(strings.Join(a.path.Status().Off, ""), "make rules of fast path: ")
+	})
+	a.must(script.Close()) // the table goes with its owner
+	a.must(owner.Wait())
+	a.serves(1)
+	warm(t, a, b)
 }

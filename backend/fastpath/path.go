@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +142,7 @@ func (p *Path) Run(ctx context.Context) error {
 		Step: func(context.Context) error {
 			if err := p.reconcile(); err != nil {
 				// What is served may no longer be right.
+				p.noteFailure(err)
 				return errors.Join(err, p.programs.suspend())
 			}
 			return nil
@@ -235,6 +237,13 @@ func (p *Path) note(t topology, cuts map[uint32]string, s Status) {
 		log.Infof("change fast path of=%s containers=%d off=%q", p.config.Name, s.Containers, s.Off)
 	}
 	p.known, p.looks, p.cuts, p.status = t, false, cuts, s
+}
+
+// noteFailure keeps why a look has failed.
+func (p *Path) noteFailure(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status = Status{Off: strings.Split(err.Error(), "\n")}
 }
 
 // Status returns what the last look at the kernel has found, and which devices have

@@ -174,6 +174,9 @@ func (n *network) DataPath() string {
 	return dataPath
 }
 
+// Encapsulation implements backend.Network.
+func (*network) Encapsulation() backend.Encapsulation { return backend.Unencapsulated }
+
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	refused := n.reconciler.Refusals()

@@ -166,6 +166,17 @@ func (n *network) Close() error {
 // DataPath implements backend.Network.
 func (n *network) DataPath() string { return n.path.name() }
 
+// Encapsulation implements backend.Network.
+func (n *network) Encapsulation() backend.Encapsulation {
+	switch n.DataPath() {
+	case kernelName:
+		return backend.WholeByKernel
+	case offloadName:
+		return backend.JoinedByProcess
+	}
+	return backend.SinglyByProcess
+}
+
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	s := backend.Stats{DataPath: n.DataPath(), Reason: n.reason + "; " + n.path.detail(), Peers: n.table.stats(), Drops: n.drops.snapshot()}

@@ -226,6 +226,10 @@ func (n *network) DataPath() string {
 	return dataPath
 }
 
+// Encapsulation implements backend.Network. With DirectRouting, packets to some peers
+// leave by the uplink itself, and have none.
+func (*network) Encapsulation() backend.Encapsulation { return backend.WholeByKernel }
+
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	refused := n.reconciler.Refusals()

@@ -271,6 +271,17 @@ func (n *network) DataPath() string {
 	return n.dataPath
 }
 
+// Encapsulation implements backend.Network.
+func (n *network) Encapsulation() backend.Encapsulation {
+	switch n.DataPath() {
+	case kernel:
+		return backend.SinglyByKernel
+	case userspace:
+		return backend.JoinedByProcess
+	}
+	return backend.Unencapsulated // it is not up yet
+}
+
 // Stats implements backend.Network.
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 
@@ -26,7 +27,8 @@ type userspaceTunnel struct {
 func openUserspace(e end, mtu int) (tunnel, error) {
 	t, err := tun.CreateTUN(e.device, mtu)
 	if err != nil {
-		return nil, fmt.Errorf("make device %s: %w", e.device, flanneltun.Explain(err))
+		access := flanneltun.CheckAccess() // of a missing file, CreateTUN does not wrap the error
+		return nil, fmt.Errorf("make device %s: %w", e.device, cmp.Or(access, flanneltun.Explain(err)))
 	}
 	b := &bind{vrf: e.uplink.VRF, families: e.outer}
 	return &userspaceTunnel{bind: b, device: device.NewDevice(yieldingTUN{t}, b, &device.Logger{

@@ -89,6 +89,7 @@ var promises = []promise{
 		{"arrives-by-the-route", never, "backend/udp", "TestAdmitByInterface", "interface 0 gives"},
 		{"fragments-have-mf", skip, "backend/udp", "TestFragments", "more fragments: false, want true"},
 		{"copied-options-only", always, "backend/udp", "TestFragments", "want [500 496 80]"},
+		{"joined-segments-go-on", yields("p.attachTC(p.decapHook(int(s.In)), int(s.In), p.EncapL2, ebpf.AttachTCXIngress)"), "backend/udp/bpf", "TestJoin/IPv4_in_IPv4", "iperf3"},
 		{"search-ends-below-limit", yields("0, size+2*precision"), "pkg/probe", "TestSearchEndsBelowTheLimit", "want the full size again"},
 	}},
 	{"The host's rules hold on the fast path", []mutation{

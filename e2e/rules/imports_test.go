@@ -27,7 +27,7 @@ var layers = []struct{ from, to string }{
 	{"cni/conflist", "pkg/atomicfile pkg/reconcile"},
 	{"cni/reservation", ""},
 
-	{"backend/all", "backend backend/alloc backend/fastpath backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/inet pkg/masq pkg/netdev pkg/pinned pkg/rtnl"},
+	{"backend/all", "backend backend/alloc backend/fastpath backend/hostgw backend/udp backend/udp/bpf backend/vxlan backend/wireguard pkg/hostroute pkg/hostrules pkg/inet pkg/masq pkg/netdev pkg/pinned pkg/rtnl"},
 	{"backend/udp", "backend backend/fastpath backend/udp/bpf subnet pkg/..."},
 	{"backend/fastpath", "backend pkg/checksum pkg/hostrules pkg/inet pkg/netdev pkg/pinned pkg/ratelog pkg/reconcile pkg/rtnl pkg/tchook"},
 	{"backend/udp/bpf", "pkg/inet pkg/netdev pkg/pinned pkg/ratelog pkg/rtnl pkg/tchook"},

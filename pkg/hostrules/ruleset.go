@@ -62,7 +62,7 @@ const (
 	nfgenmsgLen      = 4 // struct nfgenmsg
 )
 
-// Ruleset reads all tables.
+// Ruleset reads all tables. A kernel without nftables has none.
 func (r *Reader) Ruleset() (*Ruleset, error) {
 	rules := &Ruleset{chains: make(map[key]*Chain), sets: make(map[key]set)}
 	if r.nft == nil {
@@ -72,6 +72,9 @@ func (r *Reader) Ruleset() (*Ruleset, error) {
 		r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain),
 		r.dump(unix.NFT_MSG_GETRULE, rules.addRule),
 		r.dump(unix.NFT_MSG_GETSET, rules.addSet))
+	if Lacking(err) {
+		return rules, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read nftables rules: %w", err)
 	}

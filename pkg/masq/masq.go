@@ -18,14 +18,14 @@
 package masq
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/hostrules"
 )
 
 // Rules describes the table.
@@ -63,20 +63,12 @@ func (r Rules) apply(c *nftables.Conn) error {
 	return nil
 }
 
-// explain adds the remedy if the kernel lacks nftables. Without nfnetlink the kernel has
-// no such socket, and without nf_tables no such messages (nfnetlink_rcv_msg,
-// net/netfilter/nfnetlink.c). Without a module of an expression, such as nft_masq, a rule
-// names an object that does not exist.
+// explain adds the modules that the rules need to an error.
 func explain(err error) error {
-	for _, lacks := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
-		if errors.Is(err, lacks) {
-			return fmt.Errorf("%w: the kernel may lack nftables with masquerading; load it with \"modprobe -a nf_tables nft_chain_nat nft_masq\"", err)
-		}
-	}
-	return err
+	return hostrules.ExplainLacking(err, "nf_tables", "nft_chain_nat", "nft_masq")
 }
 
-// Remove deletes the table of network if it exists.
+// Remove deletes the table of network if it exists. A kernel without nftables has none.
 func Remove(network netip.Prefix) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -85,7 +77,7 @@ func Remove(network netip.Prefix) error {
 	t := table(network)
 	c.AddTable(t)
 	c.DelTable(t)
-	if err := c.Flush(); err != nil {
+	if err := c.Flush(); err != nil && !hostrules.Lacking(err) {
 		return fmt.Errorf("remove nftables table %s: %w", t.Name, err)
 	}
 	return nil

@@ -2,12 +2,9 @@ package masq
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netnstest"
 )
@@ -138,17 +135,6 @@ func TestApplyRefuses(t *testing.T) {
 	} {
 		if err := Apply(r); err == nil {
 			t.Errorf("Apply(%+v) gave no error", r)
-		}
-	}
-}
-
-// The errors of a kernel without nftables have the command that loads it.
-func TestExplain(t *testing.T) {
-	for err, want := range map[error]bool{
-		unix.EPROTONOSUPPORT: true, unix.EINVAL: true, unix.ENOENT: true, unix.EPERM: false, unix.ENOBUFS: false,
-	} {
-		if got := explain(err); !errors.Is(got, err) || strings.Contains(got.Error(), "modprobe") != want {
-			t.Errorf("%v: %v", err, got)
 		}
 	}
 }

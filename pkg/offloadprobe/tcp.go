@@ -29,7 +29,7 @@ type tcpProbe struct {
 	dial func(ctx context.Context, d *net.Dialer, to string) (net.Conn, error)
 }
 
-// errUnanswered means that nobody has answered the SYN of a connection.
+// errUnanswered means that the SYN of a connection has no answer.
 var errUnanswered = errors.New("the peer does not answer")
 
 // run returns the receipt. lost is true if segments were lost, or the receipt is.

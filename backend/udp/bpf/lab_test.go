@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -342,7 +344,9 @@ func iperf(t *testing.T, from, to *netnstest.Host, addr netip.Addr, args ...stri
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(io.Discard, r) })
-	out, err := from.Command(t.Context(), "iperf3", append([]string{"-J", "-c", addr.String()}, args...)...).Output()
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute) // it goes on for ever if all packets are lost
+	defer cancel()
+	out, err := from.Command(limited, "iperf3", append([]string{"-J", "-c", addr.String()}, args...)...).Output()
 	if err != nil {
 		t.Fatalf("iperf3 to %v: %v\n%s", addr, err, out)
 	}

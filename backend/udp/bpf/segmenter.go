@@ -59,7 +59,8 @@ func (p *Path) joinSegments(s *flannelSegmenter, uplinks []uint32) error {
 	if !can || err != nil {
 		return err
 	}
-	if err := p.attachTC(p.decapHook(int(s.In)), int(s.In), p.Joined, ebpf.AttachTCXIngress); err != nil {
+	err = p.attachTC(p.decapHook(int(s.In)), int(s.In), p.Joined, ebpf.AttachTCXIngress) // promise: joined-segments-go-on
+	if err != nil {
 		return err
 	}
 	copy(s.Joined[:], uplinks)
