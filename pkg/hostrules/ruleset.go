@@ -68,13 +68,11 @@ func (r *Reader) Ruleset() (*Ruleset, error) {
 	if r.nft == nil {
 		return rules, nil
 	}
-	err := errors.Join(
-		r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain),
-		r.dump(unix.NFT_MSG_GETRULE, rules.addRule),
-		r.dump(unix.NFT_MSG_GETSET, rules.addSet))
-	if Lacking(err) {
+	chains := r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain)
+	if Lacking(chains) && len(rules.chains) == 0 {
 		return rules, nil
 	}
+	err := errors.Join(chains, r.dump(unix.NFT_MSG_GETRULE, rules.addRule), r.dump(unix.NFT_MSG_GETSET, rules.addSet))
 	if err != nil {
 		return nil, fmt.Errorf("read nftables rules: %w", err)
 	}
