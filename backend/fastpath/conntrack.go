@@ -68,7 +68,7 @@ func mark(config Config, outer []int) error {
 	for _, exprs := range rules {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: version})
 	}
-	if err := c.Flush(); err != nil {
+	if err := flush(c); err != nil {
 		return fmt.Errorf("make rules of fast path: %w", hostrules.ExplainLacking(err, "nf_tables", "nft_ct"))
 	}
 	return nil
@@ -84,10 +84,18 @@ func unmark(name string) error {
 	t := markTable(name)
 	c.AddTable(t)
 	c.DelTable(t)
-	if err := c.Flush(); err != nil && !hostrules.Lacking(err) {
+	if err := flush(c); err != nil && !hostrules.Lacking(err) {
 		return fmt.Errorf("remove rules of fast path: %w", err)
 	}
 	return nil
+}
+
+// flush sends a batch, unless the kernel has no nftables.
+func flush(c *nftables.Conn) error {
+	if err := hostrules.Probe(c); err != nil {
+		return err
+	}
+	return c.Flush()
 }
 
 // ourTable reports whether a table is of a fast path, also of another network.

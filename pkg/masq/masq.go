@@ -57,7 +57,7 @@ func (r Rules) apply(c *nftables.Conn) error {
 	c.DelTable(t)
 	c.AddTable(t)
 	r.addChains(c, t)
-	if err := c.Flush(); err != nil {
+	if err := flush(c); err != nil {
 		return fmt.Errorf("apply nftables table %s: %w", t.Name, explain(err))
 	}
 	return nil
@@ -66,6 +66,14 @@ func (r Rules) apply(c *nftables.Conn) error {
 // explain adds the modules that the rules need to an error.
 func explain(err error) error {
 	return hostrules.ExplainLacking(err, "nf_tables", "nft_chain_nat", "nft_masq")
+}
+
+// flush sends a batch, unless the kernel has no nftables.
+func flush(c *nftables.Conn) error {
+	if err := hostrules.Probe(c); err != nil {
+		return err
+	}
+	return c.Flush()
 }
 
 // Remove deletes the table of network if it exists. A kernel without nftables has none.
@@ -77,7 +85,7 @@ func Remove(network netip.Prefix) error {
 	t := table(network)
 	c.AddTable(t)
 	c.DelTable(t)
-	if err := c.Flush(); err != nil && !hostrules.Lacking(err) {
+	if err := flush(c); err != nil && !hostrules.Lacking(err) {
 		return fmt.Errorf("remove nftables table %s: %w", t.Name, err)
 	}
 	return nil
