@@ -105,8 +105,9 @@ var faults = []fault{
 		return nil, nil
 	}},
 	{name: "key deleted", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
-		r.keys.del(r.t, "subnets/"+r.one(rnd).storedKey())
-		return nil, nil
+		h := r.one(rnd)
+		r.keys.del(r.t, "subnets/"+h.storedKey())
+		return nil, r.late(h, time.Now())
 	}},
 	{name: "all keys deleted", cause: func(r *faultRig, _ *rand.Rand) (func(), []*faultHost) {
 		_, err := r.keys.Delete(limited(r.t), prefix+"/subnets/", clientv3.WithPrefix())
@@ -114,13 +115,14 @@ var faults = []fault{
 		return nil, nil
 	}},
 	{name: "lease expired", cause: func(r *faultRig, rnd *rand.Rand) (func(), []*faultHost) {
-		answer, err := r.keys.Get(limited(r.t), prefix+"/subnets/"+r.one(rnd).storedKey())
+		h := r.one(rnd)
+		answer, err := r.keys.Get(limited(r.t), prefix+"/subnets/"+h.storedKey())
 		r.must(err)
 		if len(answer.Kvs) == 1 && answer.Kvs[0].Lease != 0 {
 			_, err = r.keys.Revoke(limited(r.t), clientv3.LeaseID(answer.Kvs[0].Lease))
 			r.must(err)
 		}
-		return nil, nil
+		return nil, r.late(h, time.Now())
 	}},
 	badKey("key that is no subnet", "nonsense", `{"PublicIP":"192.168.77.99"}`),
 	badKey("value that is no JSON", "10.5.210.0-24", `{"PublicIP":`),
@@ -180,6 +182,24 @@ var faults = []fault{
 	pausedAcross("host paused across a wipe of etcd, equal revision", true, wipe),
 	pausedAcross("host paused across the restore of a hot copy", false, putBack),
 	pausedAcross("host paused across the restore of a hot copy, equal revision", true, putBack),
+}
+
+// removalWaits is below settleTime of package subnet: how long peers keep a single lease
+// that is gone, less the time that the news takes.
+const removalWaits = 100 * time.Millisecond
+
+// late waits until a host has created its key again. It returns the host if its peers
+// may have removed the lease meanwhile, as on a machine under load.
+func (r *faultRig) late(h *faultHost, gone time.Time) []*faultHost {
+	r.t.Helper()
+	eventually(r.t, "the host creates its key again", func() error {
+		_, err := r.written("subnets/" + h.storedKey())
+		return err
+	})
+	if time.Since(gone) < removalWaits {
+		return nil
+	}
+	return []*faultHost{h}
 }
 
 // readdress replaces the address of a host.

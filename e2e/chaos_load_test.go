@@ -31,8 +31,14 @@ type flow struct {
 
 	mu       sync.Mutex // guards the fields below
 	next     uint64
-	waiting  map[uint64]time.Time // when each that has no answer yet was sent
-	answered uint64               // the highest number that has
+	waiting  map[uint64]request // those that have no answer yet
+	answered uint64             // the highest number that has
+}
+
+// request is a packet of a flow.
+type request struct {
+	sent    time.Time
+	arrived bool // the other container has got it
 }
 
 // startLoad sends packets of a family between all containers, each way, until the test
@@ -52,29 +58,44 @@ func startLoad(t *testing.T, nodes []*node, family inet.Family) []*flow {
 	t.Cleanup(func() { cancel(); work.Wait() })
 	var flows []*flow
 	for _, to := range nodes {
-		echo := listen(to, echoPort)
-		work.Go(func() { sendBack(ctx, echo) })
+		echo, sources := listen(to, echoPort), make(map[string]*flow)
 		for _, from := range nodes {
 			if from == to {
 				continue
 			}
-			f := &flow{from: from, to: to, family: family, conn: listen(from, 0), waiting: make(map[uint64]time.Time)}
+			f := &flow{from: from, to: to, family: family, conn: listen(from, 0), waiting: make(map[uint64]request)}
+			sources[f.conn.LocalAddr().String()] = f
 			work.Go(func() { f.ask(ctx, to.containerAddrOf(family)) })
 			work.Go(func() { f.listen(ctx) })
 			flows = append(flows, f)
 		}
+		work.Go(func() { sendBack(ctx, echo, sources) })
 	}
 	return flows
 }
 
-// sendBack answers until ctx ends. An error of one packet, an ICMP message for
-// instance, is no reason to end.
-func sendBack(ctx context.Context, c net.PacketConn) {
+// sendBack answers until ctx ends, and notes the requests of flows, by their source. An
+// error of one packet, an ICMP message for instance, is no reason to end.
+func sendBack(ctx context.Context, c net.PacketConn, sources map[string]*flow) {
 	buf := make([]byte, 64)
 	for ctx.Err() == nil {
-		if n, from, err := c.ReadFrom(buf); err == nil {
-			_, _ = c.WriteTo(buf[:n], from) // an unsent answer counts as lost
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			continue
 		}
+		if f := sources[from.String()]; f != nil && n == 8 {
+			f.noteArrival(binary.BigEndian.Uint64(buf))
+		}
+		_, _ = c.WriteTo(buf[:n], from) // an unsent answer counts as lost
+	}
+}
+
+func (f *flow) noteArrival(number uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, ok := f.waiting[number]; ok {
+		r.arrived = true
+		f.waiting[number] = r
 	}
 }
 
@@ -86,7 +107,7 @@ func (f *flow) ask(ctx context.Context, to netip.Addr) {
 		f.mu.Lock()
 		f.next++
 		n := f.next
-		f.waiting[n] = time.Now()
+		f.waiting[n] = request{sent: time.Now()}
 		f.mu.Unlock()
 		_, _ = f.conn.WriteTo(binary.BigEndian.AppendUint64(nil, n), addr) // not sent: lost
 		select {
@@ -146,9 +167,9 @@ func (f *flow) answeredUpTo() uint64 {
 func (f *flow) gap(from time.Time) (gap time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for number, sent := range f.waiting {
-		if number < f.answered && sent.After(from) {
-			gap = max(gap, sent.Sub(from)+sendEvery)
+	for number, r := range f.waiting {
+		if number < f.answered && r.sent.After(from) {
+			gap = max(gap, r.sent.Sub(from)+sendEvery)
 		}
 	}
 	return gap
@@ -161,14 +182,18 @@ func (f *flow) lost(from, to time.Time) error { return f.lostMore(0, from, to) }
 func (f *flow) lostMore(spared int, from, to time.Time) error {
 	for {
 		f.mu.Lock()
-		maps.DeleteFunc(f.waiting, func(_ uint64, sent time.Time) bool { return sent.Before(from) })
-		count, first := 0, to
-		for _, sent := range f.waiting {
-			if sent.Before(to) {
-				count++
-				if sent.Before(first) {
-					first = sent
-				}
+		maps.DeleteFunc(f.waiting, func(_ uint64, r request) bool { return r.sent.Before(from) })
+		count, arrived, first := 0, 0, to
+		for _, r := range f.waiting {
+			if !r.sent.Before(to) {
+				continue
+			}
+			count++
+			if r.arrived {
+				arrived++
+			}
+			if r.sent.Before(first) {
+				first = r.sent
 			}
 		}
 		f.mu.Unlock()
@@ -176,8 +201,8 @@ func (f *flow) lostMore(spared int, from, to time.Time) error {
 			return nil
 		}
 		if time.Since(to) > answerLimit {
-			return fmt.Errorf("%d %v packets from %s to %s were lost, the first %v after the fault began",
-				count, f.family, f.from.Name(), f.to.Name(), first.Sub(from).Round(time.Millisecond))
+			return fmt.Errorf("%d %v packets from %s to %s were lost, the first %v after the fault began; of %d the answer was lost",
+				count, f.family, f.from.Name(), f.to.Name(), first.Sub(from).Round(time.Millisecond), arrived)
 		}
 		<-time.After(sendEvery)
 	}

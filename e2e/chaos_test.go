@@ -93,7 +93,7 @@ func testChaos(t *testing.T, faults []fault, dual bool, limit time.Duration) {
 // tables took to equal the store.
 func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 	r.t.Helper()
-	began := time.Now()
+	before, began := r.count(), time.Now()
 	mend, hurt := f.cause(r, rnd)
 	lasts := faultLeast + time.Duration(rnd.Int64N(int64(faultMost-faultLeast)))
 	<-time.After(lasts)
@@ -111,7 +111,7 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 	if mend == nil && len(hurt) > 0 {
 		r.t.Logf("%s: packets of host %s were lost for %v", f.name, hurt[0].Name(), gap.Round(time.Millisecond))
 	}
-	recovered := time.Now()
+	recovered, complete := time.Now(), true
 	for _, fl := range r.flows {
 		from := began
 		if f.hurts(hurt, fl) {
@@ -120,7 +120,11 @@ func (r *faultRig) round(f fault, rnd *rand.Rand) time.Duration {
 		fl.works(r.t) // so that there is something to count
 		if err := fl.lost(from, time.Now()); err != nil {
 			r.t.Errorf("%s: %v", f.name, err)
+			complete = false
 		}
+	}
+	if !complete {
+		r.explain(before)
 	}
 	r.fast(f.name)
 	for _, h := range r.hosts {
