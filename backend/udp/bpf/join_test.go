@@ -94,7 +94,7 @@ func TestJoinOnlyWithoutXDP(t *testing.T) {
 }
 
 // TestJoinWithoutGRO: a veth pair begins without GRO, and segments are joined behind it.
-// Another device is without GRO because somebody wants it so.
+// Another device is without GRO on purpose.
 func TestJoinWithoutGRO(t *testing.T) {
 	_, hosts := newHosts(t, true, true)
 	a, b := hosts[0], hosts[1]

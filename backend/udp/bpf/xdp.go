@@ -22,7 +22,7 @@ var (
 	// (virtnet_xdp_set, drivers/net/virtio_net.c). They gain more than GRO does.
 	errSuperPackets = errors.New("super-packets cross this link whole, and with XDP would not")
 	errLargeMTU     = errors.New("its MTU is too large for XDP; Linux 5.18 or newer with a driver for several buffers takes it")
-	// veth begins without GRO. Other drivers begin with it, so somebody wants it off.
+	// veth begins without GRO. Other drivers begin with it, so there it is off on purpose.
 	errVethNoGRO = errors.New("GRO is off, as veth begins")
 	errNoGRO     = errors.New("GRO is off")
 )
