@@ -31,7 +31,8 @@ func startCapture(t *testing.T, n *node) *capture {
 	// Protocols in sockaddr_ll are in network byte order (packet(7)).
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
 	err = n.Do(func() (err error) {
-		c.sock, err = socket.Socket(unix.AF_PACKET, unix.SOCK_RAW, all, "packet", nil)
+		// With a protocol, it would receive from all devices until it is bound.
+		c.sock, err = socket.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0, "packet", nil)
 		return err
 	})
 	if err != nil {

@@ -132,7 +132,8 @@ func (h *host) packetSocket(where *netnstest.Host, name string, protocol uint16)
 	h.t.Helper()
 	number := bits.ReverseBytes16(protocol) // in the byte order of packets
 	h.must(where.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(number)); err != nil {
+		// With the protocol, it would receive from all devices until it is bound (packet(7)).
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		link, err := net.InterfaceByName(name)

@@ -113,7 +113,8 @@ func (of families) damage(random *rand.Rand, f []byte, addrs [2][]netip.Addr) []
 func (h *host) listenDevice() (fd int) {
 	h.t.Helper()
 	h.must(h.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL))); err != nil {
+		// With a protocol, it would receive from all devices until it is bound (packet(7)).
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
