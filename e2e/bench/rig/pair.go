@@ -140,7 +140,7 @@ func (p *Pair) Down() error {
 
 // pingTimeout bounds the wait for the first packet: the first host to start needs a
 // moment to see the other's lease.
-const pingTimeout = 20 * time.Second
+const pingTimeout = time.Minute
 
 func awaitPing(ctx context.Context, from, to load.End) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
