@@ -68,12 +68,12 @@ func xdpRefusal(i *netlink.LinkAttrs) error {
 	switch {
 	case err != nil:
 		return err
+	case !offloads.GRO && offloads.Driver != "veth":
+		return errNoGRO
 	case offloads.TSO && slices.Contains(superPackets, offloads.Driver):
 		return errSuperPackets
-	case !offloads.GRO && offloads.Driver == "veth":
-		return errVethNoGRO
 	case !offloads.GRO:
-		return errNoGRO
+		return errVethNoGRO
 	}
 	links, err := rtnl.Links(&netlink.Handle{})
 	if err != nil {
