@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -185,6 +186,9 @@ type Fault struct {
 func Plant(scope netnstest.Scope, h *netnstest.Host, device string, parts ...Part) *Fault {
 	scope.Helper()
 	f := &Fault{scope: scope, host: h}
+	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11
+		scope.Fatalf("raise limit of locked memory: %v", err)
+	}
 	var err error
 	if f.hits, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
 		scope.Fatalf("make counter of fault: %v", err)
