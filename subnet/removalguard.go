@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// settleTime is how long a removal waits for others, so that leases that
-	// vanish one by one within a moment count as vanishing together.
-	settleTime = 250 * time.Millisecond
+	// settleTime is how long each removal waits. A living host whose key is gone
+	// creates it again meanwhile, also on a loaded machine. Leases that vanish one by
+	// one within that time count as vanishing together.
+	settleTime = 2 * time.Second
 	// graceTime is how long a mass disappearance is held. Living hosts create
 	// their keys again within seconds of the store's return. A program that
 	// restarts when its lease is gone has time to do so.
@@ -29,9 +30,8 @@ const (
 //	            └ settleTime, then: more than half ─► hold ─graceTime─► apply
 //	                                                    └─ it comes back ─► nothing has happened
 type removalGuard struct {
-	// gone are the events of parts that are in the data plane and no longer in the
-	// store.
-	gone map[netip.Prefix]Event
+	// gone are the parts that are in the data plane and no longer in the store.
+	gone map[netip.Prefix]absence
 	// own is the number of parts of our own lease.
 	own int
 	// selfGone is when our own lease was seen to vanish; Renew creates it again
@@ -42,8 +42,14 @@ type removalGuard struct {
 	holding bool
 }
 
+// absence is a removal that has not taken effect.
+type absence struct {
+	Event
+	since time.Time
+}
+
 func newRemovalGuard(self Lease) *removalGuard {
-	return &removalGuard{gone: make(map[netip.Prefix]Event), own: len(self.Parts())}
+	return &removalGuard{gone: make(map[netip.Prefix]absence), own: len(self.Parts())}
 }
 
 // filter returns the events, of a leaseSet, that take effect now. It keeps the
@@ -55,7 +61,7 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 			if g.due.IsZero() {
 				g.due = now.Add(settleTime)
 			}
-			g.gone[e.Subnet()] = e
+			g.gone[e.Subnet()] = absence{e, now}
 			continue
 		}
 		// A new lease ends what it overlaps.
@@ -70,15 +76,17 @@ func (g *removalGuard) filter(events []Event, now time.Time) []Event {
 			added = append(added, e)
 		}
 	}
-	if g.holding && len(g.gone) == 0 { // promise: hold-ends-when-all-are-back
-		// From now on a deletion is deliberate.
-		log.Warningf("end of mass disappearance came_back=true removed=0")
+	if len(g.gone) == 0 { // promise: hold-ends-when-all-are-back
+		if g.holding { // from now on a deletion is deliberate
+			log.Warningf("end of mass disappearance came_back=true removed=0")
+		}
 		g.holding, g.due = false, time.Time{}
 	}
 	return append(removed, added...)
 }
 
-// expire decides about the removals at due, and returns those that take effect.
+// expire decides about the removals at due. It returns those that take effect, by
+// subnet: all that were held, else those older than settleTime.
 // present is the number of parts of peers in the store.
 func (g *removalGuard) expire(now time.Time, present int) []Event {
 	// This host counts too: with a single peer, both gone is an empty store.
@@ -95,18 +103,24 @@ func (g *removalGuard) expire(now time.Time, present int) []Event {
 	if g.holding {
 		log.Warningf("end of mass disappearance came_back=false removed=%d", len(g.gone))
 	}
-	g.holding, g.due = false, time.Time{}
 	var events []Event
+	next := time.Time{}
 	for _, p := range slices.SortedFunc(maps.Keys(g.gone), netip.Prefix.Compare) {
-		events = append(events, g.remove(p))
+		switch at := g.gone[p].since.Add(settleTime); {
+		case g.holding || !at.After(now): // promise: each-removal-waits
+			events = append(events, g.remove(p))
+		case next.IsZero() || at.Before(next):
+			next = at
+		}
 	}
+	g.holding, g.due = false, next
 	return events
 }
 
 func (g *removalGuard) remove(p netip.Prefix) Event {
 	e := g.gone[p]
 	delete(g.gone, p)
-	return e
+	return e.Event
 }
 
 // hosts returns the number of different leases in gone.

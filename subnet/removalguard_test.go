@@ -16,7 +16,7 @@ import (
 var (
 	errTakenAtOnce  = errors.New("a mass disappearance was applied at once")
 	errHeldForEver  = errors.New("peers that are gone for good were never removed")
-	errSingleHeld   = errors.New("a single lease that ended was not removed within a second")
+	errSingleHeld   = errors.New("a single lease that ended was not removed within seconds")
 	errNotKept      = errors.New("peers that came back were told of again, or removed")
 	errFirstNotTold = errors.New("the last known peers were not told of while the store is away")
 )
@@ -105,10 +105,10 @@ func TestEmptyStoreOfTwoIsHeld(t *testing.T) {
 			t.Errorf("%v, or our own key is missing", errTakenAtOnce)
 		}
 		putPeers(fake, 1)
-		// Long after our own key vanished, a single removal is applied at once.
+		// Long after our own key vanished, a single removal is no disaster.
 		time.Sleep(5 * time.Minute)
 		removePeers(fake, 1)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		if got := delivered(t, h, told); len(got) != 0 {
 			t.Errorf("%v: told of %v", errSingleHeld, got)
 		}
@@ -126,7 +126,7 @@ func TestSingleDisappearanceIsApplied(t *testing.T) {
 			told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 			for left := peers - 1; left >= 0; left-- {
 				fake.Remove(fmt.Sprintf("10.5.%d.0-24", 201+left))
-				time.Sleep(time.Second)
+				time.Sleep(3 * time.Second)
 				if got := delivered(t, h, told); len(got) != left {
 					t.Errorf("%v: told of %v", errSingleHeld, got)
 				}
@@ -137,8 +137,30 @@ func TestSingleDisappearanceIsApplied(t *testing.T) {
 	}
 }
 
-// When all peers are back the disaster is over: a later removal is applied at
-// once.
+// A living host creates its key again. On a loaded machine that takes its time, also
+// if another host has left just before.
+func TestLateReturnIsNoChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := subnettest.NewFake()
+		putPeers(fake, 10)
+		h := startHost(t, fake)
+		delivered(t, h, map[netip.Prefix]netip.Addr{})
+		fake.Remove("10.5.202.0-24") // for good
+		time.Sleep(time.Second)
+		removePeers(fake, 1)
+		time.Sleep(1500 * time.Millisecond)
+		putPeers(fake, 1)
+		time.Sleep(10 * time.Second)
+		events := <-h.Events
+		if len(events) != 1 || events[0].Type != subnet.Removed || events[0].Subnet() != prefix("10.5.202.0/24") || len(h.Events) != 0 {
+			t.Errorf("%v: told of %v and %d more", errNotKept, events, len(h.Events))
+		}
+		h.Stop()
+		<-h.Errs
+	})
+}
+
+// When all peers are back the disaster is over: a later removal is applied.
 func TestHoldEndsWhenAllAreBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := subnettest.NewFake()
@@ -146,11 +168,11 @@ func TestHoldEndsWhenAllAreBack(t *testing.T) {
 		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 		removePeers(fake, 10)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		putPeers(fake, 10)
 		time.Sleep(time.Second)
 		removePeers(fake, 1)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		if got := delivered(t, h, told); len(got) != 9 {
 			t.Errorf("%v: told of %d peers, want 9", errSingleHeld, len(got))
 		}
@@ -167,7 +189,7 @@ func TestSuccessorIsTold(t *testing.T) {
 		h := startHost(t, fake)
 		told := delivered(t, h, map[netip.Prefix]netip.Addr{})
 		removePeers(fake, 10)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		fake.Put("10.5.201.0-24", value("192.0.2.9"), 0)
 		fake.Put("10.5.202.0-23", value("192.0.2.9"), 0)
 		time.Sleep(time.Second)

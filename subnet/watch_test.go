@@ -78,7 +78,7 @@ func TestWatchRelevant(t *testing.T) {
 			t.Errorf("told of %v, want 10.5.253.0/24 alone", got)
 		}
 		h.Fake.Put("10.5.253.0-24", []byte(`{"PublicIP":"192.0.2.7","BackendType":"vxlan"}`), time.Hour)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		if got := delivered(t, h, got); len(got) != 0 {
 			t.Errorf("told of %v, want nothing", got)
 		}

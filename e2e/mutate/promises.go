@@ -17,6 +17,7 @@ var promises = []promise{
 	}},
 	{"Packets do not depend on etcd", []mutation{
 		{"mass-removal-is-held", never, "subnet", "TestMassDisappearanceIsHeld", "mass disappearance"},
+		{"each-removal-waits", always, "subnet", "TestLateReturnIsNoChange", "peers that came back"},
 		{"hold-ends-when-all-are-back", never, "subnet", "TestHoldEndsWhenAllAreBack", "a single lease that ended was not removed"},
 		{"v2-watch-has-heartbeat", skip, "subnet/etcdv2", "TestWaitHalfOpen", "never told of"},
 		{"v3-other-history-is-resync", never, "subnet/etcdv3", "TestWatchOvertakenStore", "the new history was taken for the old one"},
