@@ -122,12 +122,15 @@ func (b *udpBackend) Attrs() subnet.Attrs {
 		return a
 	}
 	config := tableConfig{Config: b.config}
-	if at, err := kernelAtWork(config.networks()); err != nil {
-		log.Warningf("look for a kernel data path of an earlier run: %v", err)
-	} else if at {
-		if taken, _, err := kernelPairs(b.config, b.outer); err == nil {
+	at, err := kernelAtWork(config.networks())
+	if at {
+		var taken pairs
+		if taken, _, err = kernelPairs(b.config, b.outer); err == nil {
 			a.DataPath, a.DataPathPairs = kernelName, taken.String()
 		}
+	}
+	if err != nil {
+		log.Warningf("look for a kernel data path of an earlier run: %v", err)
 	}
 	return a
 }

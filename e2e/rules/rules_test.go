@@ -65,6 +65,9 @@ var rules = []rule{
 	{"only pkg/masq and backend/fastpath change nftables", nftablesReaders, [][2]string{
 		{"cli/x.go", "package cli\nimport \"github.com/google/nftables\"\nfunc f(c *nftables.Conn) { c.FlushRuleset() }\n"},
 	}},
+	{"programs and maps of eBPF", lockedMemory, [][2]string{
+		{"pkg/x/x.go", "package x\nimport \"github.com/cilium/ebpf\"\nfunc f(s *ebpf.MapSpec) (*ebpf.Map, error) { return ebpf.NewMap(s) }\n"},
+	}},
 	{"glog", glog, [][2]string{{"pkg/x/x.go", "package x\nimport \"log\"\nfunc f() { log.Print(1) }\n"}}},
 }
 
@@ -207,6 +210,15 @@ func nftablesReaders(f *file) []string {
 		return nil
 	}
 	return calls(f, `^\w+\.(Flush\w*|(Add|Del|Destroy|Insert|Replace|Set)(Table|Chain|Rule|Set|Elem|Obj|Flow)\w*)$`, "only lists tables, chains and rules")
+}
+
+// lockedMemory finds files that create objects of eBPF, and do not raise the limit that
+// these count against before Linux 5.11. Their tests may depend on the order.
+func lockedMemory(f *file) []string {
+	if f.test() || f.generated() || calls(f, `^rlimit\.RemoveMemlock$`, "") != nil {
+		return nil
+	}
+	return calls(f, `^(ebpf\.New(Map|Program|Collection)(With\w+)?|\w+\.LoadAndAssign)$`, "raises the limit of locked memory, with rlimit.RemoveMemlock")
 }
 
 func noCgo(f *file) []string {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +51,7 @@ func PinNamespace(dir string) error {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	_ = rlimit.RemoveMemlock() // before Linux 5.11 a map counts against it
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "namespace", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
 		return fmt.Errorf("make map of the namespace: %w", err)

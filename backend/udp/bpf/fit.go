@@ -7,6 +7,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +36,7 @@ func fit(spec *ebpf.CollectionSpec, old bool) error {
 // 6.3). It runs a program with a packet of IPv4.
 func UnwrapsMixed() (bool, error) {
 	const removed, mode, decapIPv6 = 28, 1, 1 << 8 // BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6
+	_ = rlimit.RemoveMemlock()                     // as in load
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{
