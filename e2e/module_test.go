@@ -82,6 +82,32 @@ func TestModulesToDoWithout(t *testing.T) {
 	}
 }
 
+// Without nftables each backend carries packets, and its daemon and the cleanup end. The
+// status has the command that loads what the fast path needs.
+func TestMissingNFTables(t *testing.T) {
+	for _, backend := range []string{"udp", "vxlan", "host-gw"} {
+		t.Run(backend, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(fmt.Sprintf(`{"Type": %q}`, backend))
+			_, lacks := output(t, c.lab.Host("probe"), "nft", "list", "tables")
+			a, b, da, _ := c.pair()
+			if err := ping(t, a.container, b.containerAddr()); err != nil {
+				t.Error(err)
+			}
+			eventually(t, "the command for the fast path is named", func() error {
+				if f := a.status().Backend.FastPath; lacks != nil && f != nil && !strings.Contains(strings.Join(f.Off, "\n"), "modprobe -a nf_tables nft_ct") {
+					return fmt.Errorf("nft: %v; it is off for %q", lacks, f.Off)
+				}
+				return nil
+			})
+			da.stop()
+			if out, err := output(t, a.Host, programs.flannel, "cleanup", "-network=10.5.0.0/16"); err != nil {
+				t.Errorf("cleanup: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
 // A daemon that needs a TUN device, and has none, does not start.
 func TestMissingTUN(t *testing.T) {
 	for _, config := range []string{`{"Type": "udp"}`, `{"Type": "wireguard", "Datapath": "userspace"}`} {

@@ -28,11 +28,12 @@ var conditions = []condition{
 	{name: "br-netfilter", append: "guest.modules=br_netfilter"},
 	{name: "no-modules", append: "guest.without=wireguard,vxlan,nft_masq,sch_ingress", tests: "^Test(MissingModules|ModulesToDoWithout)$"},
 	{name: "no-conntrack", append: "guest.without=nf_conntrack", tests: "^TestMissingConntrack$"},
+	{name: "no-nftables", append: "guest.without=nf_tables", tests: "^Test(MissingNFTables|MissingModules)$"},
 }
 
-// conditionTests carry packets in each way, by a flowtable and through a restart. The
-// last one is about the reason why a kernel has no fast path.
-const conditionTests = "^Test(Flowtable|BridgeNetfilter|MissingConntrack)$"
+// conditionTests carry packets in each way, by a flowtable and through a restart. Those of
+// what a kernel lacks are about the message.
+const conditionTests = "^Test(Flowtable|BridgeNetfilter|MissingConntrack|MissingIPv6)$"
 
 // under returns o for a guest in a condition.
 func (c condition) under(o options) options {
