@@ -61,7 +61,10 @@ func (c *cluster) replaceHosts(n *node, from, hosts int, lease string) {
 // more than come and go anyway, and of memory less than if a hundred bytes of
 // each change were kept; a lease alone has more.
 func TestLeaseChangesLeaveNothing(t *testing.T) {
-	const hosts = 1000 // three changes each; the heap varies by a hundred kB anyway
+	const (
+		hosts = 1000 // three changes each; the heap varies by a hundred kB anyway
+		stay  = 1200 // so the others are not most of all, even if they leave at once
+	)
 	for backend, lease := range map[string]string{
 		"udp":   `{"PublicIP":%q}`,
 		"vxlan": `{"PublicIP":%q,"BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:00:01"}}`,
@@ -69,8 +72,9 @@ func TestLeaseChangesLeaveNothing(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			c := newCluster(t, "3")
 			c.configure(fmt.Sprintf(`{"Network": "10.0.0.0/8", "SubnetMin": "10.5.0.0", "SubnetMax": "10.5.255.0", "Backend": {"Type": %q}}`, backend))
-			for i := range 200 { // these stay, so the others are not most of all
-				c.keys.put(t, fmt.Sprintf("subnets/10.63.%d.0-24", i), fmt.Sprintf(strings.Replace(lease, "02:00:00:00:00:01", fmt.Sprintf("02:00:00:00:01:%02x", i), 1), fmt.Sprintf("192.168.78.%d", i+1)), 0)
+			for i := range stay {
+				lease := strings.Replace(lease, "02:00:00:00:00:01", fmt.Sprintf("02:00:00:00:%02x:%02x", i/256, i%256), 1)
+				c.keys.put(t, fmt.Sprintf("subnets/10.%d.%d.0-24", 50+i/256, i%256), fmt.Sprintf(lease, fmt.Sprintf("192.168.%d.%d", 78+i/250, i%250+1)), 0)
 			}
 			n := c.node("a", "-status-pprof", "-probe-interval=0")
 			d := n.join()
