@@ -94,7 +94,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.BoolVar(&o.add, "add", false, "keep the results of earlier runs with the same kernel; of each test the last result counts")
 	fs.DurationVar(&o.timeout, "timeout", 3*time.Hour, "`time` for each guest")
 	fs.IntVar(&o.guests, "guests", 1, "`number` of guests at a time; each takes a processor")
-	fs.IntVar(&o.memory, "memory", 1024, "`MiB` of memory of each guest")
+	fs.IntVar(&o.memory, "memory", 2048, "`MiB` of memory of each guest")
 	fs.StringVar(&o.append, "append", "mitigations=off", "`arguments` of the kernel")
 	fs.StringVar(&o.cards, "cards", "", "QEMU's `model` of two network cards that are joined, eth0 and eth1, such as virtio-net-pci; empty: none")
 	fs.BoolVar(&o.conditions, "conditions", false, "run a few end-to-end tests once in each condition, such as ipv6.disable=1, in place of the table")
