@@ -130,6 +130,10 @@ func (p *Path) Set(peers []Peer) error {
 func (p *Path) SetIncomplete(on bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.setIncomplete(on)
+}
+
+func (p *Path) setIncomplete(on bool) error {
 	if p.incomplete == on {
 		return nil
 	}
@@ -137,21 +141,61 @@ func (p *Path) SetIncomplete(on bool) error {
 	return p.putLengths(p.lengths)
 }
 
-// Apply adds or changes some peers, and then removes those of some subnets.
+// Apply adds or changes some peers, and removes those of some subnets.
 func (p *Path) Apply(add []Peer, remove []netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.change(add, remove)
 }
 
-// change writes lengths and hosts before the peers that have them, and removes them
-// afterwards.
+// change adds peers before it removes others, so that an address that is in subnets of
+// both always has a peer. If the tables have no room for both, it removes them first.
 func (p *Path) change(add []Peer, remove []netip.Prefix) error {
 	for _, peer := range add {
 		if err := peer.validate(); err != nil {
 			return fmt.Errorf("change peers of kernel path: %w", err)
 		}
 	}
+	if p.hasRoom(add) {
+		return p.put(add, remove)
+	}
+	before := p.incomplete
+	for _, step := range []func() error{
+		func() error { return p.setIncomplete(true) },
+		func() error { return p.put(nil, remove) },
+		func() error { return p.put(add, nil) },
+		func() error { return p.setIncomplete(before) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasRoom reports whether the tables hold these peers beside those that they have.
+func (p *Path) hasRoom(add []Peer) bool {
+	lengths := p.lengths
+	for _, peer := range add {
+		if _, known := p.table[peer.Subnet]; !known {
+			lengths[peer.family()][peer.Subnet.Bits()]++
+		}
+	}
+	for _, f := range inet.Families {
+		peers := 0
+		for _, n := range lengths[f] {
+			peers += n
+		}
+		if peers > p.config.MaxPeers[f] {
+			return false
+		}
+	}
+	return len(lengths.longestFirst(inet.IPv6)) <= MaxLengths6
+}
+
+// put writes lengths and hosts before the peers that have them, and removes them
+// afterwards.
+func (p *Path) put(add []Peer, remove []netip.Prefix) error {
 	var added, changed []Peer
 	var removed []netip.Prefix
 	hosts := make(map[netip.Addr]struct{}) // whose counts change

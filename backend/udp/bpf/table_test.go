@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,6 +61,41 @@ func TestMany(t *testing.T) {
 	if a.path.Hosts.Iterate().Next(&host, &value) {
 		t.Errorf("host %v left", fromIn6Addr(host.Addr))
 	}
+}
+
+// A full table takes new peers in the places of others, and the last length of IPv6 subnets.
+func TestFullTable(t *testing.T) {
+	_, hosts := newHosts(t, false)
+	a := hosts[0]
+	c := a.config()
+	c.MaxPeers[inet.IPv4] = 8
+	a.load(c)
+	set := func(f func() error, want ...Peer) {
+		t.Helper()
+		a.must(f())
+		got := a.entries()
+		for _, p := range want {
+			if got[p.Subnet] != p {
+				t.Errorf("%v is %v in the table", p, got[p.Subnet])
+			}
+		}
+		if len(got) != len(want) || a.path.incomplete {
+			t.Errorf("the table has %d peers, want %d; incomplete: %v", len(got), len(want), a.path.incomplete)
+		}
+	}
+	var some, others, of6 []Peer
+	for i := range 8 {
+		some = append(some, peerAt(nthSubnet(i), nthSubnet(i+1<<15).Addr(), true))
+		others = append(others, peerAt(nthSubnet(i+8), nthSubnet(i+1<<15).Addr(), true))
+	}
+	for i := range MaxLengths6 + 1 {
+		of6 = append(of6, peerAt(netip.PrefixFrom(netip.MustParseAddr("fd00:5::"), 40+i), nthSubnet(1<<15).Addr(), true))
+	}
+	set(func() error { return a.path.Set(some) }, some...)
+	set(func() error { return a.path.Apply(others[:1], []netip.Prefix{some[7].Subnet}) }, append(slices.Clone(some[:7]), others[0])...)
+	set(func() error { return a.path.Set(others) }, others...)
+	set(func() error { return a.path.Set(of6[1:]) }, of6[1:]...)
+	set(func() error { return a.path.Apply(of6[:1], []netip.Prefix{of6[1].Subnet}) }, append(slices.Clone(of6[2:]), of6[0])...)
 }
 
 // TestTooMany must not pass for done.
