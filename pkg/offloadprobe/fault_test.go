@@ -32,6 +32,12 @@ var faults = []struct {
 	{"checksum of TCP", true, func(h fault.Header) []fault.Part {
 		return parts(fault.Protocol(h, unix.IPPROTO_TCP), fault.ChecksumLeft(h), fault.Drop())
 	}, Checksum},
+	{"checksum of large packets of TCP", true, func(h fault.Header) []fault.Part {
+		return parts(fault.LongerThan(1000), fault.Protocol(h, unix.IPPROTO_TCP), fault.ChecksumLeft(h), fault.Drop())
+	}, Checksum},
+	{"checksum of odd lengths", true, func(h fault.Header) []fault.Part {
+		return parts(fault.OddLength(), fault.ChecksumLeft(h), fault.Drop())
+	}, Checksum},
 	{"super-packets", true, superPackets, Segmentation},
 	{"super-packets without encapsulation", false, superPackets, Segmentation},
 	{"frames above the MTU", true, longerThan(1514), Segmentation},

@@ -12,6 +12,9 @@ const (
 	// alarm is the probability at which chance no longer explains the losses of a
 	// shape.
 	alarm = 1e-5
+	// allClear is the probability that a fault of every second probe would have let as many
+	// of a shape arrive.
+	allClear = 2e-2
 	// enough passed probes show that a shape arrives.
 	enough = 3
 	// maxRounds bounds the rounds of a verdict. Six are enough unless the path loses
@@ -102,8 +105,9 @@ func (t *tallies) addRound(results [udpCheck]outcome) {
 	}
 }
 
-// bad reports whether the shape loses more than small packets do at random.
-func (t *tallies) bad(s shape) bool {
+// expected is the share of probes of a shape that arrive if it loses what small packets
+// lose at random.
+func (t *tallies) expected(s shape) float64 {
 	control := t[small]
 	if forms[s].tcp && s != tcpSmall { // a connection needs more packets
 		control.sent += t[tcpSmall].sent
@@ -112,11 +116,19 @@ func (t *tallies) bad(s shape) bool {
 	// The estimate is Laplace's: without a loss in n probes it is not 1. A control is
 	// one packet and its receipt, as is each packet of a shape.
 	one := float64(control.passed+1) / float64(control.sent+2)
-	all := math.Pow(one, float64(forms[s].packets))
-	return atMost(t[s].passed, t[s].sent, all) < alarm
+	return math.Pow(one, float64(forms[s].packets))
 }
 
-func (t *tallies) good(s shape) bool { return t[s].passed >= enough && !t.bad(s) }
+// bad reports whether the shape loses more than small packets do at random.
+func (t *tallies) bad(s shape) bool {
+	return atMost(t[s].passed, t[s].sent, t.expected(s)) < alarm
+}
+
+// good reports whether the shape arrives, and no fault loses every second one.
+func (t *tallies) good(s shape) bool {
+	lost := t[s].sent - t[s].passed
+	return t[s].passed >= enough && !t.bad(s) && atMost(lost, t[s].sent, 1-t.expected(s)/2) < allClear // promise: half-a-fault-is-named
+}
 
 // settled reports whether more rounds would not change the verdict. The shapes of TCP
 // need connections, and a control that arrives. A SYN needs a right that this process
@@ -153,8 +165,8 @@ func (t *tallies) verdict(joined bool) (l Layer, known bool) {
 		return PathMTU, true
 	case t.bad(fullChecksum):
 		return Checksum, true
-	case tcp && t.bad(tcpFull): // the checksum is as good as that of tcpSmall
-		return PathMTU, true
+	case tcp && t.bad(tcpFull): // the path takes datagrams of this size
+		return Checksum, true
 	case udpSuper && tcpSuper: // a process that encapsulates may send a train as a super-packet
 		return Segmentation, true
 	case t.good(mergedSmall) && t.bad(merged) && !udpSuper, tcpSuper && t.bad(tcpTrain) && !joined:

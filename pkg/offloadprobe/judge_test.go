@@ -16,8 +16,9 @@ import (
 type path struct {
 	loss  float64
 	fault []shape
-	noTCP bool // there is no connection
-	syn   bool // a SYN with a computed checksum passes even so
+	share float64 // of the probes that the fault loses; 0 is all
+	noTCP bool    // there is no connection
+	syn   bool    // a SYN with a computed checksum passes even so
 	// stall is the probability that nothing passes from one control to the next.
 	stall float64
 
@@ -47,7 +48,7 @@ func (p *path) probe(s shape) outcome {
 	if f.syn && p.noTCP && !p.syn {
 		return lost
 	}
-	if stalled || slices.Contains(p.fault, s) {
+	if stalled || slices.Contains(p.fault, s) && (p.share == 0 || random.Float64() < p.share) {
 		return lost
 	}
 	for range 2 * f.packets { // each packet has a receipt
@@ -91,11 +92,37 @@ func TestDiagnosisNamesTheLayer(t *testing.T) {
 	}
 }
 
-// Large packets alone are lost where a device computes only their checksums wrongly.
+// Large packets alone are lost where a device computes only their checksums wrongly, of
+// UDP and TCP or of TCP alone.
 func TestDiagnosisOfLargeChecksums(t *testing.T) {
-	p := (&path{fault: []shape{fullChecksum, segments, merged, tcpFull, tcpTrain, tcpSegments}}).seed(1)
-	if got, known := diagnose(t.Context(), false, p.probe); !known || got != Checksum {
-		t.Errorf("%q, known %t", got, known)
+	for _, lost := range [][]shape{
+		{fullChecksum, segments, merged, tcpFull, tcpTrain, tcpSegments},
+		{tcpFull, tcpTrain, tcpSegments},
+	} {
+		p := (&path{fault: lost}).seed(1)
+		if got, known := diagnose(t.Context(), false, p.probe); !known || got != Checksum {
+			t.Errorf("%v: %q, known %t", lost, got, known)
+		}
+	}
+}
+
+// A fault that hits every second packet has its name or none.
+func TestDiagnosisOfHalfAFault(t *testing.T) {
+	const seeds = 50
+	for layer, shapes := range lossOf {
+		missed := 0
+		for seed := range uint64(seeds) {
+			p := (&path{fault: shapes, share: 0.5}).seed(seed)
+			switch got, known := diagnose(t.Context(), false, p.probe); {
+			case !known || got == "":
+				missed++
+			case got != layer:
+				t.Errorf("%s, seed %d: %q", layer, seed, got)
+			}
+		}
+		if missed > seeds/5 {
+			t.Errorf("%s: %d of %d diagnoses have no result", layer, missed, seeds)
+		}
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 const (
 	// suspicion is the number of checks that fail in a row before a diagnosis.
 	suspicion = 2
-	// diagnosisPause is the number of intervals after which a peer is diagnosed again, and
-	// unclearPause that after a diagnosis without a result, as on a busy host. They double
-	// with each diagnosis of the same result, up to maxDiagnosisPause.
-	unclearPause, diagnosisPause, maxDiagnosisPause = 1, 10, 40
+	// faultPause is the number of intervals after which a peer with a fault is diagnosed
+	// again, and healthyPause that of one without, as on a busy host. They double with each
+	// diagnosis of the same result, up to maxPause.
+	healthyPause, faultPause, maxPause = 1, 10, 40
 )
 
 // peer is a Prober's state of one peer. Prober.mu guards result, rtt and asked.
@@ -29,9 +29,10 @@ type peer struct {
 	visiting sync.Mutex // held during a visit; guards what follows
 	checkTCP bool       // the kind of the last check
 	// pause is the number of intervals between two diagnoses. diagnosed is the end of the
-	// last one; zero before the first.
+	// last one; zero before the first, and after the end of a fault.
 	pause     int
 	diagnosed time.Time
+	failed    shape // the check that a peer with a fault has failed last
 }
 
 // visit checks a peer. It does nothing while another visit goes on.
@@ -138,7 +139,7 @@ func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 // all that passes of TCP.
 func (p *Prober) verify(ctx context.Context, to *peer) {
 	p.probe(ctx, to, small) // both hosts learn the faults of the other
-	reachable, checks := true, []shape{udpCheck, smallChecksum, segments, tcpSegments}
+	reachable, checks := true, []shape{smallChecksum, segments, udpCheck, tcpSegments}
 	if p.resultOf(to).Tx.Layer == PathMTU {
 		checks = append(checks, full) // alone
 	}
@@ -146,14 +147,14 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 		for _, check := range checks {
 			switch p.check(ctx, to, check) {
 			case lost:
-				p.diagnoseIfDue(ctx, to)
+				p.diagnoseOther(ctx, to, check)
 				return
 			case unreachable:
 				reachable = false
 			case unanswered:
 				reachable = false
 				if p.check(ctx, to, tcpSYN) == passed {
-					p.diagnoseIfDue(ctx, to)
+					p.diagnoseOther(ctx, to, check)
 					return
 				}
 			}
@@ -161,7 +162,17 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 	}
 	if reachable || p.resultOf(to).Tx.Layer != TCPSegmentation {
 		p.setTx(to, "")
+		to.diagnosed, to.pause = time.Time{}, 0 // promise: end-of-a-fault-ends-its-pause
 	}
+}
+
+// diagnoseOther is diagnoseIfDue for a peer with a fault that fails a check. If that is
+// another check than before, the fault may be another one, and a diagnosis is due.
+func (p *Prober) diagnoseOther(ctx context.Context, to *peer, failed shape) {
+	if failed != to.failed { // promise: next-fault-is-named
+		to.failed, to.diagnosed = failed, time.Time{}
+	}
+	p.diagnoseIfDue(ctx, to)
 }
 
 // diagnoseIfDue diagnoses a peer unless it has just been, with the same result. A peer
@@ -198,14 +209,14 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 		layer = before
 		p.note(to, func(r *Result) { r.Suspect = false })
 	}
-	least := diagnosisPause
-	switch {
-	case layer != before:
+	if layer != before {
 		to.pause = 0
 		p.probe(ctx, to, small) // the peer learns it soon
-	case !known:
-		least = unclearPause
 	}
-	to.pause = min(max(2*to.pause, least), maxDiagnosisPause)
+	least := healthyPause
+	if known && layer != "" {
+		least = faultPause
+	}
+	to.pause = min(max(2*to.pause, least), maxPause)
 	to.diagnosed = time.Now()
 }

@@ -92,6 +92,32 @@ func TestFaultsAreFoundInTime(t *testing.T) {
 	}
 }
 
+// A fault is found as soon if it comes after another one, after a diagnosis without a
+// fault, or in place of another one.
+func TestNextFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startPlan(t, inet.IPv4, 1)
+		defer s.stop()
+		has := func(after time.Duration, lost []shape, l Layer) {
+			t.Helper()
+			s.lost.Store(&lost)
+			<-time.After(after)
+			if r := s.prober.Results()[s.first]; r.Tx.Layer != l {
+				t.Errorf("the fault is %q, want %q", r.Tx.Layer, l)
+			}
+		}
+		<-time.After(time.Minute)
+		has(30*time.Second, withCheck(Segmentation), Segmentation)
+		has(time.Minute, nil, "")
+		has(30*time.Second, withCheck(ECN), ECN)
+		has(time.Minute, withCheck(Checksum), Checksum)
+		has(time.Minute, lossOf[TCPSegmentation], TCPSegmentation)
+		has(time.Minute, nil, "")
+		has(20*time.Second, []shape{udpCheck}, "") // a diagnosis finds nothing
+		has(time.Minute, withCheck(UDPSegmentation), UDPSegmentation)
+	})
+}
+
 // A fault to all peers is known as such soon: most are diagnosed, or are suspects. In a
 // few minutes all are diagnosed.
 func TestFaultToAllPeers(t *testing.T) {

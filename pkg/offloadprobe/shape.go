@@ -48,8 +48,9 @@ type form struct {
 }
 
 const (
-	// smallLen is the payload of a small packet in bytes, with the header.
-	smallLen = 40
+	// smallLen is the payload of a small packet in bytes, with the header. It is odd, and
+	// that of a full packet is even: some devices sum up odd ones wrongly.
+	smallLen = 41
 	// ect0 is the codepoint ECT(0) of RFC 3168 in the TOS field or traffic class; ecnMask covers both
 	// bits.
 	ect0, ecnMask = 2, 3

@@ -73,6 +73,11 @@ func LongerThan(n int32) Part {
 	return Part{asm.LoadMem(asm.R0, asm.R6, skbLen, asm.Word), asm.JLE.Imm(asm.R0, n, passes)}
 }
 
+// OddLength holds for frames of an odd number of bytes.
+func OddLength() Part {
+	return Part{asm.LoadMem(asm.R0, asm.R6, skbLen, asm.Word), asm.And.Imm(asm.R0, 1), asm.JEq.Imm(asm.R0, 0, passes)}
+}
+
 // read reads size bytes of the packet to the stack below the frame pointer.
 func read(offset, size, stack int32) Part {
 	return Part{
