@@ -133,6 +133,8 @@ var promises = []promise{
 		{"next-fault-is-named", never, "pkg/offloadprobe", "TestNextFault", "want \"checksum\""},
 		{"end-of-a-fault-ends-its-pause", skip, "pkg/offloadprobe", "TestNextFault", "want \"ecn\""},
 		{"half-a-fault-is-named", withoutOperand, "pkg/offloadprobe", "TestDiagnosisOfHalfAFault", "have no result"},
+		{"congestion-is-no-fault", never, "pkg/offloadprobe", "TestDiagnosisOfCongestion", "of the full packets are lost"},
+		{"mtu-has-no-exception", yields("PathMTU, true"), "pkg/offloadprobe", "TestDiagnosisOfCongestion", "of the full packets are lost"},
 		{"news-are-asked-for", never, "pkg/offloadprobe", "TestNewsOfAFault", "told: not within"},
 		{"note-is-of-a-switch-that-is-off", never, "pkg/offloadrepair", "TestSwitchOfAnother/turned_on", "is off"},
 		{"suspects-are-not-healthy", withoutOperand, "pkg/offloadrepair", "TestProblemWithSuspects", "layer \"\""},

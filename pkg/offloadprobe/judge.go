@@ -91,6 +91,11 @@ func (t *tally) add(passed bool) {
 	}
 }
 
+// share estimates the share of probes that arrive. The estimate is Laplace's: without a loss
+// in n probes it is not 1. A control is one packet and its receipt, as is each packet of a
+// shape.
+func (t tally) share() float64 { return float64(t.passed+1) / float64(t.sent+2) }
+
 // tallies are those of one diagnosis, by shape.
 type tallies [shapes]tally
 
@@ -105,17 +110,18 @@ func (t *tallies) addRound(results [udpCheck]outcome) {
 	}
 }
 
-// expected is the share of probes of a shape that arrive if it loses what small packets
-// lose at random.
+// expected is the share of probes of a shape that arrive if it loses what plain packets
+// lose at random. A full queue has more room for small packets than for full ones.
 func (t *tallies) expected(s shape) float64 {
 	control := t[small]
 	if forms[s].tcp && s != tcpSmall { // a connection needs more packets
 		control.sent += t[tcpSmall].sent
 		control.passed += t[tcpSmall].passed
 	}
-	// The estimate is Laplace's: without a loss in n probes it is not 1. A control is
-	// one packet and its receipt, as is each packet of a shape.
-	one := float64(control.passed+1) / float64(control.sent+2)
+	one := control.share()
+	if forms[s].full && s != full && 0 < t[full].passed && t[full].passed < t[full].sent { // promise: congestion-is-no-fault
+		one = min(one, t[full].share())
+	}
 	return math.Pow(one, float64(forms[s].packets))
 }
 
@@ -162,7 +168,7 @@ func (t *tallies) verdict(joined bool) (l Layer, known bool) {
 	case t.good(tcpSYN) && t.bad(tcpConnect): // promise: checksum-of-tcp-alone
 		return Checksum, true
 	case t.bad(full):
-		return PathMTU, true
+		return PathMTU, t[full].passed+t[fullChecksum].passed == 0 // promise: mtu-has-no-exception
 	case t.bad(fullChecksum):
 		return Checksum, true
 	case tcp && t.bad(tcpFull): // the path takes datagrams of this size
