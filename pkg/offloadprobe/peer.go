@@ -134,6 +134,12 @@ func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 	}
 }
 
+// firstFailed has the check that fails first in verify with the usual fault of a layer.
+var firstFailed = map[Layer]shape{
+	Checksum: smallChecksum, Segmentation: segments, TCPSegmentation: tcpSegments, UDPSegmentation: segments,
+	ReceiveMerging: udpCheck, PathMTU: segments, ECN: udpCheck,
+}
+
 // verify ends a fault after both checks have passed twice, and shapes of UDP that stand
 // for TCP where there is no connection. It does not if a SYN with a computed checksum is
 // all that passes of TCP.
@@ -210,7 +216,7 @@ func (p *Prober) diagnoseIfDue(ctx context.Context, to *peer) {
 		p.note(to, func(r *Result) { r.Suspect = false })
 	}
 	if layer != before {
-		to.pause = 0
+		to.pause, to.failed = 0, firstFailed[layer]
 		p.probe(ctx, to, small) // the peer learns it soon
 	}
 	least := healthyPause

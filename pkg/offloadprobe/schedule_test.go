@@ -22,6 +22,7 @@ type plan struct {
 	rtt    atomic.Int64 // of the path, if not 0
 	all    atomic.Bool  // the paths to all peers lose the shapes
 	checks atomic.Int64 // of all peers
+	rounds atomic.Int64 // of diagnoses, of all peers
 	// reaches is the size of the largest packet that pings have passed to the first peer.
 	reaches atomic.Int64
 	stop    func()
@@ -62,6 +63,9 @@ func (s *plan) probe(ctx context.Context, to *peer, sent shape) outcome {
 	if sent == udpCheck || sent == tcpSegments {
 		s.checks.Add(1)
 	}
+	if sent == smallECN {
+		s.rounds.Add(1)
+	}
 	result, took := passed, time.Duration(cmp.Or(s.rtt.Load(), int64(time.Millisecond)))
 	if wait := s.prober.wait(to); took > wait || (to.subnet == s.first || s.all.Load()) && slices.Contains(*s.lost.Load(), sent) {
 		result, took = lost, wait
@@ -89,6 +93,24 @@ func TestFaultsAreFoundInTime(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A fault that stays is not diagnosed again soon.
+func TestFaultThatStays(t *testing.T) {
+	for layer := range lossOf {
+		synctest.Test(t, func(t *testing.T) {
+			s := startPlan(t, inet.IPv4, 1)
+			defer s.stop()
+			lost := withCheck(layer)
+			s.lost.Store(&lost)
+			<-time.After(time.Minute)
+			before := s.rounds.Load()
+			<-time.After(2 * time.Minute)
+			if r := s.prober.Results()[s.first]; r.Tx.Layer != layer || s.rounds.Load() != before {
+				t.Errorf("%s: the fault is %q, %d rounds of diagnoses", layer, r.Tx.Layer, s.rounds.Load()-before)
+			}
+		})
 	}
 }
 
