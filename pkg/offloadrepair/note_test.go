@@ -17,7 +17,7 @@ import (
 func repaired(t *testing.T) (h *host, stateDir string) {
 	t.Helper()
 	h, stateDir = newHost(offloadprobe.Checksum, tunnelChecksum), t.TempDir()
-	h.run(t, stateDir, 10*time.Minute)
+	h.run(t, stateDir, 9*time.Minute)
 	h.turned(t, tunnelChecksum.Off())
 	return h, stateDir
 }
@@ -27,7 +27,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, dir := repaired(t)
 		h.set(func(h *host) { h.on[tunnelChecksum] = true })
-		h.run(t, dir, 10*time.Minute)
+		h.run(t, dir, 9*time.Minute)
 		h.turned(t, tunnelChecksum.Off())
 	})
 }
@@ -85,7 +85,7 @@ func TestKilledRun(t *testing.T) {
 				if err := left.write(NotePath(dir)); err != nil {
 					t.Fatal(err)
 				}
-				r := h.run(t, dir, 30*time.Minute)
+				r := h.run(t, dir, 9*time.Minute)
 				h.turned(t, tt.want...)
 				if n := r.Turned(); n == nil || n.Switch != tt.ends {
 					t.Errorf("the switch that is off is %+v", n)

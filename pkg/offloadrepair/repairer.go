@@ -17,8 +17,10 @@ import (
 
 const (
 	// firstTrial is the time after which a switch is turned on, to find out whether the
-	// fault is gone. It doubles after each trial that finds the fault, up to maxTrial.
-	firstTrial, maxTrial = time.Hour, 24 * time.Hour
+	// fault is gone. It doubles after each trial that finds the fault, up to maxTrial. It is
+	// at least trialRounds of the probes, since a trial may take verdictRounds.
+	firstTrial, maxTrial = 10 * time.Minute, 24 * time.Hour
+	trialRounds          = 8 * verdictRounds
 	// verdictRounds is the number of rounds after which the peers' receipts have what a
 	// switch of the receiver has changed.
 	verdictRounds = 3
@@ -170,7 +172,7 @@ func (r *Repairer) stepOf(ctx context.Context, n *Note, failing bool) (again boo
 	case turned:
 		switch {
 		case !failing: // promise: switch-that-helps-is-kept
-			r.state, r.deadline = kept, time.Now().Add(r.trial)
+			r.state, r.deadline = kept, r.nextTrial()
 			log.Warningf("fault of an offload is ended by a switch layer=%s command=%q", n.Layer, n.Off())
 		case late:
 			return r.turnBack(n)
@@ -309,11 +311,16 @@ func (r *Repairer) turnBack(n *Note) (back bool) {
 	return true
 }
 
+// nextTrial is the time of the next trial.
+func (r *Repairer) nextTrial() time.Time {
+	return time.Now().Add(max(r.trial, trialRounds*r.config.Prober.Round()))
+}
+
 // beginTrial turns the switch on while the note remains.
 func (r *Repairer) beginTrial(ctx context.Context, n *Note) {
 	if err := r.config.Features.Switch(n.Device, n.Feature, true); err != nil {
 		ratelog.Warningf("find out whether the fault is gone: %v", err)
-		r.deadline = time.Now().Add(r.trial)
+		r.deadline = r.nextTrial()
 		return
 	}
 	r.tryOn(ctx, n)

@@ -203,7 +203,7 @@ func TestRepair(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHost(tt.layer, tt.ends)
-				r := h.run(t, t.TempDir(), 30*time.Minute)
+				r := h.run(t, t.TempDir(), 9*time.Minute)
 				h.turned(t, tt.want...)
 				if n := r.Turned(); n == nil || n.Switch != tt.ends || n.Layer != tt.layer {
 					t.Errorf("the switch that is off is %+v", n)
@@ -218,7 +218,7 @@ func TestTurnBackFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(offloadprobe.Checksum, uplinkChecksum)
 		h.busy = 3
-		h.run(t, t.TempDir(), 30*time.Minute)
+		h.run(t, t.TempDir(), 9*time.Minute)
 		h.turned(t, tunnelChecksum.Off(), tunnelChecksum.On(), uplinkChecksum.Off())
 	})
 }
@@ -272,7 +272,7 @@ func TestTrial(t *testing.T) {
 				}
 				h := newHost(layer, s)
 				dir := t.TempDir()
-				h.run(t, dir, 150*time.Minute) // one trial after an hour, the next one after two more
+				h.run(t, dir, 25*time.Minute) // one trial after ten minutes, the next one after twenty more
 				h.turned(t, s.Off(), s.On(), s.Off())
 				h.set(func(h *host) { h.layer = "" })
 				r := h.run(t, dir, 2*time.Hour) // the note tells the next run
@@ -294,7 +294,7 @@ func TestRepairAtReceiverOfManyPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(offloadprobe.ReceiveMerging, tunnelGRO)
 		h.set(func(h *host) { h.round, h.lag = 10*interval, 15*interval })
-		r := h.run(t, t.TempDir(), 50*time.Minute)
+		r := h.run(t, t.TempDir(), 90*time.Minute)
 		h.turned(t, tunnelGRO.Off())
 		if n := r.Turned(); n == nil || n.Switch != tunnelGRO {
 			t.Errorf("the switch that is off is %+v", n)
