@@ -13,10 +13,10 @@ import (
 
 	"github.com/coreos/flannel/backend/fastpath"
 	"github.com/coreos/flannel/backend/udp/bpf"
-	"github.com/coreos/flannel/pkg/hostrules"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/masq"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/nftbatch"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -126,7 +126,7 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 		family = nftables.TableFamilyIPv6
 	}
 	found, err := conn.ListTablesOfFamily(family)
-	if hostrules.Lacking(err) {
+	if nftbatch.Lacking(err) {
 		return nil, nil
 	}
 	if err != nil {

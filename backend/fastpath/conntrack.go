@@ -12,7 +12,7 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 
-	"github.com/coreos/flannel/pkg/hostrules"
+	"github.com/coreos/flannel/pkg/nftbatch"
 )
 
 // tablePrefix begins the names of our nftables tables, such as
@@ -32,14 +32,13 @@ func markTable(name string) *nftables.Table {
 //		iif D ip saddr N ip saddr != S ip daddr S ct mark and in == 0 ct mark set ct mark or in
 //	}
 //
-// Without D, a container that forges the address of another host's container could
-// open the way for packets from there, which rules about D drop. There are both rules
-// for each outer interface D.
+// D is in the rules because rules of the host may drop packets from D. Without it, a
+// container could open the way for them: it would forge the address of another host's
+// container. There are both rules for each outer interface D.
 //
-// A packet that reaches the rules has passed all others of the host. They also have the
-// kernel track flows, which it does only if a rule needs it (nf_ct_netns_get in
-// net/netfilter/nf_conntrack_proto.c). mark changes nothing if the table is complete.
-// It runs in the network namespace of the path.
+// A packet that reaches the rules has passed all others of the host. The rules also turn
+// on connection tracking (nf_ct_netns_get in net/netfilter/nf_conntrack_proto.c). mark
+// changes nothing if the table is complete. It runs in the network namespace of the path.
 func mark(config Config, outer []int) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -68,34 +67,18 @@ func mark(config Config, outer []int) error {
 	for _, exprs := range rules {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: version})
 	}
-	if err := flush(c); err != nil {
-		return fmt.Errorf("make rules of fast path: %w", hostrules.ExplainLacking(err, "nf_tables", "nft_ct"))
+	if err := nftbatch.Flush(c); err != nil {
+		return fmt.Errorf("make rules of fast path: %w", nftbatch.Explain(err, "nf_tables", "nft_ct"))
 	}
 	return nil
 }
 
-// unmark takes the table away. It is no error if it is not there, or the kernel has no
-// nftables.
+// unmark deletes the table that mark has made, if it exists.
 func unmark(name string) error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("remove rules of fast path: %w", err)
-	}
-	t := markTable(name)
-	c.AddTable(t)
-	c.DelTable(t)
-	if err := flush(c); err != nil && !hostrules.Lacking(err) {
+	if err := nftbatch.Remove(markTable(name)); err != nil {
 		return fmt.Errorf("remove rules of fast path: %w", err)
 	}
 	return nil
-}
-
-// flush sends a batch, unless the kernel has no nftables.
-func flush(c *nftables.Conn) error {
-	if err := hostrules.Probe(c); err != nil {
-		return err
-	}
-	return c.Flush()
 }
 
 // ourTable reports whether a table is of a fast path, also of another network.
@@ -112,15 +95,9 @@ func (c Config) markRules(device int) [][]expr.Any {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uint32(device))},
 		}
 	}
-	join := func(parts ...[]expr.Any) (all []expr.Any) {
-		for _, p := range parts {
-			all = append(all, p...)
-		}
-		return all
-	}
 	return [][]expr.Any{
-		join(by(expr.MetaKeyOIF), within(source, c.Subnet), within(target, c.Network), outside(target, c.Subnet), setMark(c.Marks.Sent)),
-		join(by(expr.MetaKeyIIF), within(source, c.Network), outside(source, c.Subnet), within(target, c.Subnet), setMark(c.Marks.Received)),
+		slices.Concat(by(expr.MetaKeyOIF), within(source, c.Subnet), within(target, c.Network), outside(target, c.Subnet), setMark(c.Marks.Sent)),
+		slices.Concat(by(expr.MetaKeyIIF), within(source, c.Network), outside(source, c.Subnet), within(target, c.Subnet), setMark(c.Marks.Received)),
 	}
 }
 
@@ -133,8 +110,8 @@ func compareAddr(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	}
 }
 
-// setMark sets a bit of the entry's mark, unless it is set: a write of the entry
-// costs other processors their copy of it.
+// setMark sets a bit of the entry's mark, unless it is set. A write of the entry would
+// invalidate the copies in the caches of other processors.
 func setMark(bit uint32) []expr.Any {
 	word := binaryutil.NativeEndian.PutUint32
 	return []expr.Any{

@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/nftbatch"
 )
 
 // Ruleset is the content of nftables. It is decoded here, since google/nftables
@@ -69,7 +71,7 @@ func (r *Reader) Ruleset() (*Ruleset, error) {
 		return rules, nil
 	}
 	chains := r.dump(unix.NFT_MSG_GETCHAIN, rules.addChain)
-	if Lacking(chains) && len(rules.chains) == 0 {
+	if nftbatch.Lacking(chains) && len(rules.chains) == 0 {
 		return rules, nil
 	}
 	err := errors.Join(chains, r.dump(unix.NFT_MSG_GETRULE, rules.addRule), r.dump(unix.NFT_MSG_GETSET, rules.addSet))

@@ -25,7 +25,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/coreos/flannel/pkg/hostrules"
+	"github.com/coreos/flannel/pkg/nftbatch"
 )
 
 // Rules describes the table.
@@ -57,7 +57,7 @@ func (r Rules) apply(c *nftables.Conn) error {
 	c.DelTable(t)
 	c.AddTable(t)
 	r.addChains(c, t)
-	if err := flush(c); err != nil {
+	if err := nftbatch.Flush(c); err != nil {
 		return fmt.Errorf("apply nftables table %s: %w", t.Name, explain(err))
 	}
 	return nil
@@ -65,31 +65,11 @@ func (r Rules) apply(c *nftables.Conn) error {
 
 // explain adds the modules that the rules need to an error.
 func explain(err error) error {
-	return hostrules.ExplainLacking(err, "nf_tables", "nft_chain_nat", "nft_masq")
+	return nftbatch.Explain(err, "nf_tables", "nft_chain_nat", "nft_masq")
 }
 
-// flush sends a batch, unless the kernel has no nftables.
-func flush(c *nftables.Conn) error {
-	if err := hostrules.Probe(c); err != nil {
-		return err
-	}
-	return c.Flush()
-}
-
-// Remove deletes the table of network if it exists. A kernel without nftables has none.
-func Remove(network netip.Prefix) error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("remove nftables rules: %w", err)
-	}
-	t := table(network)
-	c.AddTable(t)
-	c.DelTable(t)
-	if err := flush(c); err != nil && !hostrules.Lacking(err) {
-		return fmt.Errorf("remove nftables table %s: %w", t.Name, err)
-	}
-	return nil
-}
+// Remove deletes the table of network if it exists.
+func Remove(network netip.Prefix) error { return nftbatch.Remove(table(network)) }
 
 func (r Rules) connect(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	switch n, s := r.Network, r.Subnet; {

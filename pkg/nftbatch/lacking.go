@@ -1,11 +1,10 @@
-package hostrules
+package nftbatch
 
 import (
 	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,19 +16,9 @@ func Lacking(err error) bool {
 	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
-// Probe returns an error if the kernel has no nftables. It comes before a batch: without
-// nf_tables the kernel answers a batch once, and Flush of the library waits for an answer
-// to each message for ever.
-func Probe(c *nftables.Conn) error {
-	if _, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
-		return fmt.Errorf("look for nftables: %w", err)
-	}
-	return nil
-}
-
-// ExplainLacking adds the remedy to the error of rules if the kernel may lack modules of
+// Explain adds the remedy to the error of rules if the kernel may lack modules of
 // nftables. Without that of an expression, a rule names an object that does not exist.
-func ExplainLacking(err error, modules ...string) error {
+func Explain(err error, modules ...string) error {
 	if !Lacking(err) && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
