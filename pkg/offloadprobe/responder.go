@@ -64,8 +64,7 @@ func (r *responder) openAt(ctx context.Context, local netip.AddrPort) error {
 	family := inet.Of(local.Addr())
 	options := &optionsOf[family]
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		return errors.Join(raw.Control(func(fd uintptr) { err = options.set(int(fd), "FREEBIND", options.freebind, 1) }), err)
+		return control(raw, func(fd int) error { return options.set(fd, "FREEBIND", options.freebind, 1) })
 	}}
 	l, err := config.Listen(ctx, network("tcp", family), local.String())
 	if err != nil {

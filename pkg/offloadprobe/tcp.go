@@ -106,21 +106,19 @@ func (p *tcpProbe) lostSegments(ctx context.Context, conn *net.TCPConn, before *
 
 // bind chooses the port. Go does not report that of a connection that fails.
 func (p *tcpProbe) bind(_, _ string, raw syscall.RawConn) error {
-	var bindErr error
-	err := raw.Control(func(fd uintptr) {
-		if bindErr = os.NewSyscallError("bind", unix.Bind(int(fd), udpsock.Sockaddr(netip.AddrPortFrom(p.local, 0)))); bindErr != nil {
-			return
+	return control(raw, func(fd int) error {
+		if err := unix.Bind(fd, udpsock.Sockaddr(netip.AddrPortFrom(p.local, 0))); err != nil {
+			return os.NewSyscallError("bind", err)
 		}
-		var name unix.Sockaddr
-		name, bindErr = unix.Getsockname(int(fd))
+		name, err := unix.Getsockname(fd)
 		switch name := name.(type) {
 		case *unix.SockaddrInet4:
 			p.port = uint16(name.Port)
 		case *unix.SockaddrInet6:
 			p.port = uint16(name.Port)
 		}
+		return os.NewSyscallError("getsockname", err)
 	})
-	return errors.Join(err, bindErr)
 }
 
 func tcpInfo(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
@@ -144,6 +142,5 @@ func withDescriptor(conn *net.TCPConn, do func(fd int) error) error {
 	if err != nil {
 		return err
 	}
-	controlErr := raw.Control(func(fd uintptr) { err = do(int(fd)) })
-	return errors.Join(controlErr, err)
+	return control(raw, do)
 }

@@ -44,8 +44,7 @@ func listenUDP(ctx context.Context, local netip.AddrPort, merge bool) (*udpSocke
 	family := inet.Of(local.Addr())
 	s := &udpSocket{local: local, ip: &optionsOf[family]}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		return errors.Join(raw.Control(func(fd uintptr) { err = s.ip.setUDP(int(fd), merge) }), err)
+		return control(raw, func(fd int) error { return s.ip.setUDP(fd, merge) })
 	}}
 	conn, err := config.ListenPacket(ctx, network("udp", family), local.String())
 	if err != nil {
@@ -139,7 +138,7 @@ func (s *udpSocket) sendPlain(b []byte, to netip.AddrPort, tos byte) error {
 	}
 	err := s.sendmsg(b[first:], nil, to, 0)
 	if err != nil { // the first part must not begin the next datagram
-		err = errors.Join(err, s.control(func(fd int) error {
+		err = errors.Join(err, control(s.raw, func(fd int) error {
 			return os.NewSyscallError("setsockopt UDP_CORK", unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_CORK, 0))
 		}))
 	}
@@ -153,20 +152,22 @@ func (s *udpSocket) sendSegments(messages [][]byte, to netip.AddrPort, tos byte)
 		all = append(all, m...)
 	}
 	size := binary.NativeEndian.AppendUint16(nil, uint16(len(messages[0])))
-	control := append(s.ip.tosControl(tos), controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, size)...)
-	return s.sendmsg(all, control, to, 0)
+	ancillary := append(s.ip.tosControl(tos), controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, size)...)
+	return s.sendmsg(all, ancillary, to, 0)
 }
 
-func (s *udpSocket) sendmsg(b, control []byte, to netip.AddrPort, flags int) error {
-	return s.control(func(fd int) error {
-		_, err := unix.SendmsgN(fd, b, control, udpsock.Sockaddr(to), flags|unix.MSG_DONTWAIT)
+func (s *udpSocket) sendmsg(b, ancillary []byte, to netip.AddrPort, flags int) error {
+	return control(s.raw, func(fd int) error {
+		_, err := unix.SendmsgN(fd, b, ancillary, udpsock.Sockaddr(to), flags|unix.MSG_DONTWAIT)
 		return os.NewSyscallError("sendmsg", err)
 	})
 }
 
-func (s *udpSocket) control(do func(fd int) error) error {
-	var err error
-	return errors.Join(s.raw.Control(func(fd uintptr) { err = do(int(fd)) }), err)
+// control runs do with the descriptor of a connection, which stays open during the call.
+func control(raw syscall.RawConn, do func(fd int) error) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) { failed = do(int(fd)) })
+	return errors.Join(err, failed)
 }
 
 // controlMessage returns a control message with its padding (struct cmsghdr, cmsg(3)).
