@@ -20,7 +20,8 @@ func (s *sender) setOption(level, name, value int) {
 	raw, err := s.conn.(syscall.Conn).SyscallConn()
 	if err == nil {
 		var failed error
-		err = errors.Join(raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, name, value) }), failed)
+		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, name, value) })
+		err = errors.Join(err, failed)
 	}
 	if err != nil {
 		s.t.Fatal(err)

@@ -73,11 +73,11 @@ func (r Rules) connectLasting() (c *nftables.Conn, port uint32, err error) {
 			return err
 		}
 		var address unix.Sockaddr
-		err = errors.Join(raw.Control(func(fd uintptr) { address, err = unix.Getsockname(int(fd)) }), err)
+		controlErr := raw.Control(func(fd uintptr) { address, err = unix.Getsockname(int(fd)) })
 		if own, ok := address.(*unix.SockaddrNetlink); ok {
 			port = own.Pid
 		}
-		return err
+		return errors.Join(controlErr, err)
 	}))
 	return c, port, err
 }
