@@ -40,8 +40,8 @@ var emulation = []string{
 // calibration.
 const arguments = "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check tsc=reliable clocksource=tsc random.trust_cpu=on net.ifnames=0 "
 
-// run boots the guest, copies what it prints to out, with its name before each line, and
-// its files to the folder results. An exit code of the job other than 0 is an error.
+// run boots the guest, and copies its output to out with the name before each line. Its
+// files come to the folder results. An exit code of the job other than 0 is an error.
 func (g guest) run(ctx context.Context, name string, out io.Writer, results string) error {
 	disk, err := g.job.disk(ctx, name, cmp.Or(g.tests, "."))
 	if err != nil {
@@ -70,11 +70,11 @@ func (g guest) run(ctx context.Context, name string, out io.Writer, results stri
 	err = qemu.Wait()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("the guest did not end in time: %w", ctx.Err())
+		err = fmt.Errorf("the guest did not end in time, raise -timeout or name fewer -packages: %w", ctx.Err())
 	case readErr != nil:
 		err = readErr
 	case code == "":
-		err = errors.Join(errors.New("the guest ended without an exit code"), err)
+		err = errors.Join(errors.New("the guest ended without an exit code, see the last lines of its output"), err)
 	case code != "0":
 		err = fmt.Errorf("the job ended with exit code %s", code)
 	default:

@@ -15,8 +15,8 @@ import (
 	_ "embed"
 )
 
-// packages are those whose tests touch the kernel, in the order of their runs. The long ones
-// are last, so a guest that runs out of time has the others.
+// packages are those whose tests touch the kernel, in the order of their runs. The long
+// ones are last, so a guest that runs out of time has the results of the others.
 var packages = []string{
 	"pkg/rtnl", "pkg/netdev", "pkg/tun", "pkg/udpsock", "pkg/masq", "pkg/xtables", "pkg/hostrules", "pkg/uplink", "pkg/hostroute",
 	"pkg/probe", "pkg/reconcile", "pkg/pinned", "pkg/offloadrepair", "pkg/inet", "pkg/clock", "pkg/control", "pkg/logpipe",
@@ -32,8 +32,8 @@ var leftOut = map[string]string{
 	"cli": "^Test(Manual|Completion)$",
 }
 
-// programs are those that tests build, for which a stand-in for the Go tool copies them
-// in the guest, and bench, for figures with -command.
+// programs are those that tests build, and bench, for figures with -command. In the guest
+// a stand-in for the Go tool links to them.
 var programs = map[string]string{
 	"flannel": ".", "classicpeer": "./e2e/classicpeer", "demo": "./e2e/demo", "bench": "./e2e/bench",
 	"cniplugin": "./cni/flannel", "wireguard": "golang.zx2c4.com/wireguard",

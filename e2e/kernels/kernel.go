@@ -23,14 +23,14 @@ func (k kernel) initrd() string     { return filepath.Join(k.dir, "initrd") }
 func (k kernel) configFile() string { return filepath.Join(k.dir, "config") }
 func (k kernel) modules() string    { return filepath.Join(k.dir, "modules.ext4") }
 
-// has reports whether the kernel has what is given by an option of its configuration,
-// such as CONFIG_NET_VRF, or by the first release with it, such as "Linux 6.11".
-func (k kernel) has(given string) bool {
-	if since, release := strings.CutPrefix(given, "Linux "); release {
+// has reports whether the kernel has a feature. The feature is an option of the
+// configuration, such as CONFIG_NET_VRF, or its first release, such as "Linux 6.11".
+func (k kernel) has(feature string) bool {
+	if since, release := strings.CutPrefix(feature, "Linux "); release {
 		return !older(k.line, since)
 	}
 	for l := range strings.Lines(k.config) {
-		if l == given+"=y\n" || l == given+"=m\n" {
+		if l == feature+"=y\n" || l == feature+"=m\n" {
 			return true
 		}
 	}
@@ -155,8 +155,8 @@ func (d *debian) unpack(ctx context.Context, image, work, tree string) error {
 	return err
 }
 
-// makeInitrd makes the initial file system: busybox, and the modules of the root
-// disk, which boot.sh loads in the order of their names.
+// makeInitrd makes the initial file system: busybox, and the modules that the root disk
+// needs. boot.sh loads them in the order of their names.
 func (k kernel) makeInitrd(ctx context.Context, tree, boot string) error {
 	for _, dir := range []string{"bin", "dev", "proc", "root", "modules"} {
 		if err := os.MkdirAll(filepath.Join(boot, dir), 0o755); err != nil {

@@ -1,5 +1,5 @@
 // Command kernels runs the tests on other kernels. It boots Debian's kernel of each
-// line in a virtual machine, runs the tests that touch the kernel inside, and enters
+// line in a virtual machine. Inside, it runs the tests that touch the kernel. It enters
 // the results into the table of docs/kernels.md.
 //
 //	suites ─► kernel ──┐

@@ -97,8 +97,8 @@ func readOutcome(dir string, k kernel) (outcome, error) {
 }
 
 // keep makes the results of a run those of the line. With add, the texts of earlier runs
-// with the same kernel stay before the new ones, and a run without any result changes
-// nothing.
+// with the same kernel stay before the new ones. A run without any result changes
+// nothing then.
 func keep(fresh, results string, add bool) error {
 	if _, err := os.Stat(filepath.Join(fresh, "release")); add && errors.Is(err, fs.ErrNotExist) {
 		return os.RemoveAll(fresh) // the guest did not get so far

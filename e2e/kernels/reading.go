@@ -17,7 +17,7 @@ var (
 // add enters the verdicts in the output of a package's test binary. The output of
 // several runs is one behind the other.
 func (o *outcome) add(pkg, text string, k kernel) {
-	r := reading{outcome: o, pkg: pkg, lacks: make(map[string]bool), wrong: make(map[string]bool)}
+	r := newReading(o, pkg)
 	for line := range strings.Lines(text) {
 		r.add(strings.TrimSpace(line), k)
 	}
@@ -28,14 +28,18 @@ func (o *outcome) add(pkg, text string, k kernel) {
 
 // reading reads the output of one run of a package's test binary.
 type reading struct {
-	*outcome
+	outcome *outcome
 	pkg     string
 	began   bool
 	test    string          // that logs
-	lacks   map[string]bool // tests that miss a feature of the kernel
+	lacking map[string]bool // tests that miss a feature of the kernel
 	wrong   map[string]bool // tests that miss one that the kernel has
 	running []string
-	bad     bool
+	failed  bool
+}
+
+func newReading(o *outcome, pkg string) reading {
+	return reading{outcome: o, pkg: pkg, lacking: make(map[string]bool), wrong: make(map[string]bool)}
 }
 
 func (r *reading) add(line string, k kernel) {
@@ -52,7 +56,7 @@ func (r *reading) add(line string, k kernel) {
 	}
 	if m := lackOf.FindStringSubmatch(line); m != nil {
 		r.outcome.lacks[m[1]] = true
-		r.lacks[r.test] = true
+		r.lacking[r.test] = true
 		r.wrong[r.test] = r.wrong[r.test] || k.has(m[2])
 	}
 	if m := verdictOf.FindStringSubmatch(line); m != nil {
@@ -60,30 +64,31 @@ func (r *reading) add(line string, k kernel) {
 	}
 }
 
-// enter enters the verdict of a test. A test is wrong that misses what the kernel has.
+// enter enters the verdict of a test. A test that misses a feature which the kernel has
+// has failed.
 func (r *reading) enter(test string, v verdict) {
 	switch {
 	case r.wrong[test]:
 		v = failed
-	case v == skipped && r.lacks[test]:
+	case v == skipped && r.lacking[test]:
 		v = lacking
 	}
-	r.verdicts[r.pkg+":"+test] = v
-	r.bad = r.bad || v == failed
+	r.outcome.verdicts[r.pkg+":"+test] = v
+	r.failed = r.failed || v == failed
 	r.running = slices.DeleteFunc(r.running, func(name string) bool { return name == test })
 }
 
-// end enters the end of the binary with an exit code, or of the guest with none. The
-// tests that ran have no verdict. Without any, the package itself has failed.
+// end enters the end of the binary with an exit code, or of the guest with none. Tests
+// that were running are unfinished. If no test explains the code, the package has failed.
 func (r *reading) end(exit string) {
 	for _, test := range r.running {
-		r.verdicts[r.pkg+":"+test] = unfinished
-		r.bad = true
+		r.outcome.verdicts[r.pkg+":"+test] = unfinished
+		r.failed = true
 	}
-	if exit == "0" || r.bad {
-		delete(r.verdicts, r.pkg)
+	if exit == "0" || r.failed {
+		delete(r.outcome.verdicts, r.pkg)
 	} else {
-		r.verdicts[r.pkg] = failed
+		r.outcome.verdicts[r.pkg] = failed
 	}
-	*r = reading{outcome: r.outcome, pkg: r.pkg, lacks: make(map[string]bool), wrong: make(map[string]bool)}
+	*r = newReading(r.outcome, r.pkg)
 }

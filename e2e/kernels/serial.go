@@ -11,9 +11,9 @@ import (
 
 var exit = regexp.MustCompile(`^GUEST-EXIT (\d+)`)
 
-// follow copies the lines of a guest's serial port to out, each with prefix before it, and
-// returns the exit code among them. It reads to the end in any case: a guest waits for its
-// reader.
+// follow copies the lines of a guest's serial port to out, with prefix before each. It
+// returns the exit code among them. It reads to the end in any case: a guest waits for
+// its reader.
 func follow(serial io.Reader, prefix string, out io.Writer) (code string, err error) {
 	r := bufio.NewReader(serial)
 	begins := true // the piece begins a line
