@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
@@ -71,9 +70,9 @@ func (h hook) key() tchook.Key {
 	return tchook.Key{Egress: h.egress(), Index: h.index, Owner: h.owner}
 }
 
-// before orders hooks by the time of their attachment. They are ended in the reverse
-// order, that of a directory's entries: the first filter at an interface makes the
-// qdisc, and its end removes it.
+// before orders hooks by the time of their attachment. They end in the reverse order,
+// which is that of a directory's entries. So the first filter at an interface, which has
+// made the qdisc, ends last and removes it.
 func (h hook) before(other hook) int { return cmp.Compare(other.pin(), h.pin()) }
 
 // hook is one of the kind that the kernel has.
@@ -90,11 +89,11 @@ func (p *programs) portHooks(index int) []hook {
 }
 
 // attach attaches a program, or has the hook of an earlier process run it from the
-// next packet on. An interface that has gone meanwhile is no error.
-func (p *programs) attach(h hook) error {
+// next packet on. id is the program's. An interface that has gone meanwhile is no error.
+func (p *programs) attach(h hook, id ebpf.ProgramID) error {
 	program := *p.byName()[h.program]
-	replaced, err := p.replace(h, program)
-	if err == nil && !replaced {
+	runs, err := p.takeOver(h, program, id)
+	if err == nil && !runs {
 		err = p.add(h, program)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) {
@@ -103,24 +102,22 @@ func (p *programs) attach(h hook) error {
 	return nil
 }
 
-// forget has attach look at the hooks of these interfaces again.
-func (p *programs) forget(indexes []int) {
-	maps.DeleteFunc(p.attached, func(h hook, _ struct{}) bool { return slices.Contains(indexes, h.index) })
-}
-
-// replace has the hook of an earlier process run a program. It ends one that is not
-// attached.
-func (p *programs) replace(h hook, program *ebpf.Program) (bool, error) {
+// takeOver has a pinned hook run a program, and reports whether it does. A hook that is
+// not attached ends: its interface was deleted, or another process has detached it.
+func (p *programs) takeOver(h hook, program *ebpf.Program, id ebpf.ProgramID) (runs bool, err error) {
 	old, err := p.pinned(h)
 	if old == nil || err != nil {
 		return false, err
+	}
+	if runs, err = old.Runs(h.index, id); runs || err != nil {
+		return runs, errors.Join(err, old.Close())
 	}
 	// Other programs at a port keep the fast path away from it; see linkInspector.
 	why, err := old.Misplaced(h.index)
 	if err != nil {
 		return false, errors.Join(err, old.Close())
 	}
-	if errors.Is(why, tchook.ErrDetached) {
+	if errors.Is(why, tchook.ErrDetached) { // promise: program-is-attached-again
 		return false, old.End()
 	}
 	return true, errors.Join(old.Replace(program), old.Close())
@@ -179,4 +176,26 @@ func (p *programs) hooks() ([]hook, error) {
 		}
 	}
 	return hooks, nil
+}
+
+// attachedIDs returns the numbers of the programs that our links of tcx run: of this
+// version, or of an earlier one.
+func (p *programs) attachedIDs() (ids []ebpf.ProgramID, err error) {
+	hooks, err := p.hooks()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hooks {
+		if h.owner != 0 { // a filter is no program of tcx
+			continue
+		}
+		id, ok, err := pinned.ProgramOf(filepath.Join(p.config.PinDir, h.pin()))
+		if err != nil {
+			return nil, err
+		}
+		if ok { // else its pin has gone meanwhile
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }

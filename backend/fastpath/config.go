@@ -15,8 +15,8 @@ import (
 // Marks are the bits of a conntrack entry's mark that the programs use. No other
 // bit of the mark is changed.
 type Marks struct {
-	// Sent says that the host's rules have passed a packet from the container,
-	// Received that they have passed one to it. Each is one bit.
+	// Sent is set after the host's rules have passed a packet from the container.
+	// Received is set after they have passed one to it. Each is one bit.
 	Sent, Received uint32
 }
 
@@ -31,8 +31,8 @@ type Config struct {
 	// Name is the name of the tunnel device, or another name without one. It is in
 	// the name of the path's nftables table.
 	Name string
-	// Device is the index of the tunnel device, which has no link header. 0: there is
-	// none, and packets leave and arrive by the uplinks as they are (direct).
+	// Device is the index of the tunnel device, which has no link header. 0: there is no
+	// tunnel, and packets leave and arrive by the uplinks as they are (direct).
 	Device int
 	// Network has the addresses of all hosts' containers, Subnet those of this
 	// host's. Both are IPv4.

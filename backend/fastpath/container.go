@@ -163,23 +163,21 @@ func (p *programs) attachAll(t table, d detours) error {
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(p.attached, func(h hook, _ struct{}) bool { return !slices.Contains(have, h) }) // promise: removed-program-is-attached-again
 	for _, h := range have {
 		if _, keep := want[h]; !keep {
 			if err := p.detach(h); err != nil {
 				return err
 			}
-			delete(p.attached, h)
 		}
 	}
+	ids, err := p.ids()
+	if err != nil {
+		return err
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(want), hook.before) {
-		if _, done := p.attached[h]; done {
-			continue
-		}
-		if err := p.attach(h); err != nil {
+		if err := p.attach(h, ids[h.program]); err != nil {
 			return err
 		}
-		p.attached[h] = struct{}{}
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ type topology struct {
 	neighbours map[fastpathStation]bool
 	stations   map[fastpathStation]fastpathExit
 	outer      []outer
-	// names are those of the bridges and ports, by index. labels also have what else
-	// rules may know an interface by: the group.
+	// names are those of the bridges and ports, by index. labels have name and group: rules
+	// may select an interface by either.
 	names, labels map[int]string
 	// xdp are the devices with a program of XDP, by index.
 	xdp map[int]bool
@@ -51,10 +51,10 @@ const (
 	macvlanDevice             // of mode bridge
 )
 
-// discover reads gateways, ports, neighbours and forwarding entries. A container
-// is a neighbour at a bridge that has the gateway of our subnet, with a hardware
-// address that the bridge has learned at a port. The other end of the port must
-// be in another network namespace, where bpf_redirect_peer can deliver.
+// discover reads gateways, ports, neighbours and forwarding entries. A container is a
+// neighbour at a bridge that has the gateway of our subnet. The bridge must have learned
+// the neighbour's hardware address at a port. The other end of the port must be in
+// another network namespace, where bpf_redirect_peer can deliver.
 func discover(h *netlink.Handle, c Config) (topology, error) {
 	t := topology{
 		names: make(map[int]string), labels: make(map[int]string), xdp: make(map[int]bool),
@@ -171,9 +171,9 @@ func gatewayOf(l netlink.Link, addressed bool) gateway {
 	return g
 }
 
-// addStations reads the forwarding entries of bridges, and the addresses that
-// macvlan devices have added to the device below, of all network namespaces
-// (macvlan_open in drivers/net/macvlan.c).
+// addStations reads the forwarding entries of bridges. It also reads the addresses that
+// macvlan devices of all network namespaces have added to the device below (macvlan_open
+// in drivers/net/macvlan.c).
 func (t *topology) addStations(h *netlink.Handle) error {
 	entries, err := rtnl.RetryDump("forwarding entries", func() ([]netlink.Neigh, error) {
 		return h.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})

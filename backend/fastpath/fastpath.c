@@ -1,8 +1,8 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The short way of packets between a container's link and the tunnel device, or the
- * uplink if there is no tunnel. Programs, attached with tcx:
+ * The fast path of packets between a container's link and the tunnel device. Without
+ * a tunnel it leads to the uplink. Programs, attached with tcx or by filters of tc:
  *
  *   from_container  ingress of a container's link  redirects to the tunnel or the uplink
  *   to_container    ingress of the tunnel          redirects into the container
@@ -10,10 +10,10 @@
  *   left            egress of a container's link   notes what the long way lets pass
  *   whole           egress of a gateway's device   passes by a device that cuts super-packets
  *
- * A packet takes the short way if connection tracking has an entry of its flow,
- * with the mark of its direction. A rule of our own table, the last of all, sets
- * that mark. So the mark lives and dies with the entry. What the rules of the
- * bridge let pass, which come behind that one, is seen by `left`.
+ * A packet takes the fast path if connection tracking has an entry of its flow with
+ * the mark of its direction. A rule of our own table, the last of all, sets that
+ * mark. The mark ends with the entry. The rules of the bridge come behind that rule:
+ * `left` sees the packets that they let pass.
  */
 #include "fastpath.h"
 
@@ -98,8 +98,8 @@ static __always_inline __u32 udp_length(const struct packet *p)
 }
 
 /*
- * The kernel alone answers, reassembles or closes: it gets all that is not a
- * whole packet of TCP or UDP in the midst of a flow.
+ * Returns true for a whole packet of TCP or UDP in the midst of a flow. The kernel
+ * gets all others: it alone answers, reassembles or closes.
  */
 static __always_inline int plain(struct __sk_buff *skb, __u32 off, struct packet *p)
 {
@@ -224,9 +224,9 @@ static __always_inline void prolong(struct nf_conn *ct, const struct packet *p, 
 }
 
 /*
- * Whether connection tracking checks sequence numbers, though it does not see all: the
- * window, and that of an RST. This must not be below the last number that the
- * other end has acknowledged (IP_CT_TCP_FLAG_MAXACK_SET), and would seem so after 2 GB.
+ * Whether connection tracking checks sequence numbers, of which it does not see all: the
+ * window, and that of an RST. The latter must not be below the last acknowledged number
+ * (IP_CT_TCP_FLAG_MAXACK_SET). After 2 GB it would seem to be.
  */
 static __always_inline int checks_sequence(struct nf_conn *ct, int reply)
 {
@@ -276,7 +276,7 @@ static __always_inline void report(const struct packet *p, struct slot *s)
 	bpf_ringbuf_output(&reports, &f, sizeof(f), 0);
 }
 
-/* FAST_OUT if the packet may take the short way. */
+/* FAST_OUT if the packet may take the fast path. */
 static __always_inline enum outcome admit(struct __sk_buff *skb, const struct packet *p, __u32 mark, struct slot *f)
 {
 	struct settings *t = current();

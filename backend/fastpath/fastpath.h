@@ -26,8 +26,8 @@ volatile const __u32 hz;		    /* jiffies per second */
 volatile const __u32 seed;		    /* of the flows' hashes */
 
 /*
- * Timeouts of connection tracking, in seconds, and the time at which the
- * containers are no longer known to be right: user space moves it on.
+ * Timeouts of connection tracking, in seconds, and the time until which the containers
+ * are known to be right. User space moves it on.
  */
 struct settings {
 	__u64 until; /* of bpf_ktime_get_coarse_ns */
@@ -159,7 +159,7 @@ struct {
 	__type(value, struct path);
 } paths SEC(".maps");
 
-/* Which way a packet took, and why; those from ODD on are long ways. */
+/* The way of a packet, and the reason. Those from ODD on are long ways. */
 enum outcome {
 	FAST_OUT,
 	FAST_IN,

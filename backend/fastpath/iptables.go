@@ -94,8 +94,8 @@ func (r *rule) xtTarget(v *expr.Target) {
 }
 
 // xtConnmark decodes struct xt_connmark_tginfo1 and _tginfo2 of
-// linux/netfilter/xt_connmark.h: the value, its mask, that of the packet's mark, in the
-// second the direction and width of a shift, and a mode.
+// linux/netfilter/xt_connmark.h. Both have the value, its mask, the mask of the packet's
+// mark, and a mode. The second has direction and width of a shift before the mode.
 func (r *rule) xtConnmark(v *expr.Target) {
 	const value, packetMask, shift = 0, 8, 13
 	const set, save = 0, 1

@@ -12,9 +12,8 @@ import (
 	"github.com/coreos/flannel/pkg/hostrules"
 )
 
-// A rule whose verdict is the same for all packets of a flow need not see each
-// of them. judge finds the others that packets of the fast path would meet on
-// the long way.
+// A rule with one verdict for all packets of a flow need not see each of them. judge
+// finds the other rules that packets of the fast path would meet on the long way.
 
 // conntrack states that packets of the fast path have there, as bits
 // (NF_CT_STATE_BIT of linux/netfilter/nf_conntrack_common.h).
@@ -27,14 +26,14 @@ const (
 type scene struct {
 	network netip.Prefix
 	marks   Marks
-	// outer are the names of the outer interfaces. names are those of all interfaces that
-	// packets come and leave by: also bridges and ports.
+	// outer are the names of the outer interfaces. names are the same, and those of bridges
+	// and ports.
 	outer, names []string
 }
 
-// judge returns the rules that judge or change each packet of a flow, by
-// conntrack state of the flow. Those for all flows include rules that could set the
-// marks before other rules have judged a packet, and chains behind our own.
+// judge returns the rules that judge or change each packet of a flow, by conntrack state
+// of the flow. The rules for all flows include chains behind our own, and rules that
+// could set the marks before others have judged a packet.
 func judge(rules *hostrules.Ruleset, s scene) map[uint32][]string {
 	follow := func(state uint32, opening bool) []string {
 		j := &judgement{Ruleset: rules, scene: s, state: state, opening: opening}

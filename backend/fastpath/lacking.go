@@ -8,8 +8,8 @@ import (
 )
 
 // whyNotSupported names what the kernel lacks if it does not know the functions that the
-// programs call: the modules of connection tracking, which modules is the failure to
-// load; types, by which programs find functions; or the functions themselves.
+// programs call. It may lack connection tracking; modules is the failure to load that. It
+// may lack types, by which programs find functions, or the functions themselves.
 func whyNotSupported(modules error) error {
 	const what = "the kernel lacks what the fast path needs"
 	if modules != nil {

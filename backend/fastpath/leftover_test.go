@@ -1,14 +1,18 @@
 package fastpath
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // TestMarksOfEarlierRun removes the fast path, adds a rule that drops a flow, and starts
@@ -58,12 +62,15 @@ func TestPortGoneMeanwhile(t *testing.T) {
 
 // TestRemovedMeanwhile removes the fast path of a running host, as "flannel cleanup -force"
 // does. The next look at the kernel puts it back, also for the process after.
-func TestRemovedMeanwhile(t *testing.T) {
+func TestRemovedMeanwhile(t *testing.T) { eachHook(t, testRemovedMeanwhile) }
+
+// eachHook runs a test with the hooks that the kernel has, and with those before Linux 6.6.
+func eachHook(t *testing.T, test func(t *testing.T, direct bool, running func(t *testing.T, direct bool) (a, b *host))) {
 	for name, running := range map[string]func(t *testing.T, direct bool) (a, b *host){
 		"tcx, if the kernel has it": newRunningBy, "filters of tc": newRunningWithFilters,
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachWay(t, func(t *testing.T, direct bool) { testRemovedMeanwhile(t, direct, running) })
+			eachWay(t, func(t *testing.T, direct bool) { test(t, direct, running) })
 		})
 	}
 }
@@ -87,6 +94,64 @@ func testRemovedMeanwhile(t *testing.T, direct bool, running func(t *testing.T, 
 	if !a.path.Adopted() {
 		t.Error("the next process has not found the programs")
 	}
+}
+
+// TestDetachedMeanwhile detaches the programs of a running host, as bpftool and tc do. The
+// pins stay. The next look at the kernel attaches the programs again.
+func TestDetachedMeanwhile(t *testing.T) { eachHook(t, testDetachedMeanwhile) }
+
+func testDetachedMeanwhile(t *testing.T, direct bool, running func(t *testing.T, direct bool) (a, b *host)) {
+	a, b := running(t, direct)
+	s := warm(t, a, b)
+	hooks, err := a.programs.hooks()
+	a.must(err)
+	for _, h := range hooks {
+		a.detachByHand(h)
+	}
+	a.path.changed.Set()
+	for _, h := range hooks {
+		a.until(h.program+" is attached again", func() bool {
+			at := a.hookAt(h)
+			if at == nil {
+				return false // between the former hook and the next
+			}
+			var why error
+			err := a.Do(func() (err error) {
+				why, err = at.Misplaced(h.index)
+				return err
+			})
+			return err == nil && !errors.Is(why, tchook.ErrDetached)
+		})
+	}
+	s.exchange(1)
+	warm(t, a, b)
+}
+
+// hookAt returns a pinned hook; nil if there is none.
+func (h *host) hookAt(at hook) (pinned tchook.Hook) {
+	h.t.Helper()
+	path := filepath.Join(h.config().PinDir, at.pin())
+	var err error
+	if at.owner != 0 {
+		pinned, err = tchook.PinnedFilter(h.Netlink(), at.key(), path)
+	} else {
+		pinned, err = tchook.PinnedLink(path)
+	}
+	h.must(err)
+	if pinned != nil {
+		h.t.Cleanup(func() { pinned.Close() })
+	}
+	return pinned
+}
+
+// detachByHand takes a program off its interface, and leaves the pin.
+func (h *host) detachByHand(at hook) {
+	h.t.Helper()
+	if l, ok := h.hookAt(at).(tchook.Link); ok {
+		h.must(l.Detach())
+		return
+	}
+	h.must(h.Netlink().FilterDel(&netlink.BpfFilter{FilterAttrs: at.key().Attrs(), Fd: -1}))
 }
 
 // TestFilterIsAttachedAgain deletes the qdisc of our filters.

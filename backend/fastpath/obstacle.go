@@ -8,15 +8,15 @@ import (
 	"github.com/coreos/flannel/pkg/hostrules"
 )
 
-// findings say for which packets the fast path must stay off.
+// findings are the reasons against the fast path, by the packets that they concern.
 type findings struct {
 	// all are reasons that concern all packets, replyless those that concern flows
 	// without a reply only.
 	all, replyless []string
 	// restless are reasons that concern addresses that move too often.
 	restless []string
-	// ports are reasons that concern one port, gateways those that concern one
-	// gateway, by index. Of ports that are closed, closed has a reason.
+	// ports are reasons that concern one port, gateways those that concern one gateway, by
+	// index. closed has the reasons of closed ports.
 	ports, gateways, closed map[int]string
 	// outer are reasons that concern one outer interface, by index.
 	outer map[int]string
@@ -44,8 +44,8 @@ func (f findings) reasons(t topology) []string {
 	return all
 }
 
-// inspect looks for what sees or changes each packet of the long way. It runs
-// in the network namespace of the device.
+// inspect looks for rules, filters and programs that see or change each packet of the
+// long way. It runs in the network namespace of the device.
 func (p *Path) inspect(t topology) (findings, error) {
 	f := findings{ports: make(map[int]string), gateways: make(map[int]string), outer: make(map[int]string)}
 	if err := p.programs.lacking; err != nil {
@@ -82,7 +82,8 @@ func (p *Path) inspect(t topology) (findings, error) {
 		return f, err
 	}
 	f.all = append(f.all, policies...)
-	return f, p.inspectLinks(t, &f)
+	err = p.inspectLinks(t, &f)
+	return f, err
 }
 
 // inspectLinks looks for shapers, filters and programs of others.

@@ -18,8 +18,8 @@ import (
 	"github.com/coreos/flannel/pkg/reconcile"
 )
 
-// interval and burst bound how often containers that come and go in crowds make
-// a Step of the loop.
+// interval and burst bound how often many containers that come and go cause a Step of the
+// loop.
 const (
 	interval = 50 * time.Millisecond
 	burst    = 5
@@ -44,13 +44,11 @@ type Path struct {
 	moves    *rate.Limiter  // of addresses
 	labels   map[int]string // of the last look
 
-	mu    sync.Mutex // guards what follows
-	known topology   // as of the last look
-	looks bool       // a look is under way: known is of before
-	// detached are the interfaces that have lost programs since the last look.
-	detached []int
-	status   Status
-	cuts     map[uint32]string // see cutReasons
+	mu     sync.Mutex // guards what follows
+	known  topology   // as of the last look
+	looks  bool       // a look is under way: known is of before
+	status Status
+	cuts   map[uint32]string // see cutReasons
 	// stale: rules have changed since the last look. suspendErr is why the programs
 	// could not be suspended then.
 	stale      bool
@@ -160,13 +158,12 @@ func (p *Path) reconcile() error {
 	defer p.work.Unlock()
 	p.mu.Lock()
 	p.looks = p.joined
-	p.programs.forget(p.detached)
-	p.detached = nil
 	p.mu.Unlock()
 	if !p.joined {
 		return nil
 	}
-	if err := p.programs.preparePins(); err != nil { // "flannel cleanup -force" removes them
+	// "flannel cleanup -force" removes them.
+	if err := p.programs.preparePins(); err != nil { // promise: removed-program-is-attached-again
 		return err
 	}
 	t, err := discover(p.links, p.config)
@@ -217,7 +214,7 @@ func (p *Path) reconcile() error {
 }
 
 // relabelled reports whether an interface has another name or group than at the last
-// look, by which rules may know it.
+// look. Rules may select it by either.
 func (p *Path) relabelled(t topology) bool {
 	for index, label := range p.labels {
 		if now, ok := t.labels[index]; ok && now != label { // promise: renamed-interface-is-judged-again

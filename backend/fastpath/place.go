@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A rule may tell two containers apart that have one address after another, or two
-// bridges that a container is at. So the flows of an address lose their marks when it
-// has moved, and rules judge them again.
+// An address can move from one container to another, or with its container to another
+// bridge. A rule may judge the flow differently then. So the flows of an address lose
+// their marks when it has moved, and rules judge them again.
 
 // places are where addresses are, or were last. An address may be at several bridges.
 type places map[netip.Addr][]Container
@@ -41,8 +41,8 @@ func (c Container) place() Container {
 	return c
 }
 
-// except returns the containers without these addresses, and without others of the
-// same stations, which packets to these addresses would be sent to.
+// except returns the containers without these addresses. It also leaves out others of the
+// same stations: packets to these addresses would be sent there.
 func except(containers []Container, addrs map[netip.Addr]bool) []Container {
 	stations := make(map[fastpathStation]bool)
 	for _, c := range containers {
@@ -53,8 +53,8 @@ func except(containers []Container, addrs map[netip.Addr]bool) []Container {
 	return slices.DeleteFunc(slices.Clone(containers), func(c Container) bool { return stations[c.station()] })
 }
 
-// Each move costs a list of all flows, and a container can pretend any number of moves
-// by ARP. movesEvery and movesBurst bound them.
+// movesEvery and movesBurst bound the moves that are followed. Each costs a list of all
+// flows, and a container can cause any number of them by ARP.
 const (
 	movesEvery = time.Second
 	movesBurst = 10

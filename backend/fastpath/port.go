@@ -16,10 +16,10 @@ const (
 	brStateForwarding = 3 // BR_STATE_FORWARDING, linux/if_bridge.h
 )
 
-// closedPorts says of bridges' ports that do not take every frame why they do not,
-// by index. A port in a state of the spanning tree drops frames, and a locked one
-// those of unknown stations (br_handle_frame_finish in net/bridge/br_input.c). It
-// runs in the network namespace of the device.
+// closedPorts returns the reasons why bridges' ports do not take every frame, by index. A
+// port in a state of the spanning tree drops frames. A locked port drops those of unknown
+// stations (br_handle_frame_finish in net/bridge/br_input.c). closedPorts runs in the
+// network namespace of the device.
 func closedPorts() (map[int]string, error) {
 	closed := make(map[int]string)
 	err := dumpLinks(unix.AF_BRIDGE, func(index int, a *netlink.AttributeDecoder) {
@@ -35,9 +35,10 @@ func closedPorts() (map[int]string, error) {
 	return closed, err
 }
 
-// screenedPorts are veth devices whose other end has a program of XDP in the driver,
-// by index. bpf_redirect_peer passes it by. The program bounds the MTU of this end
-// (veth_xdp_set in drivers/net/veth.c). It runs in the network namespace of the device.
+// screenedPorts returns the veth devices whose other end has a program of XDP in the
+// driver, by index. bpf_redirect_peer passes that program by. The program bounds the MTU
+// of this end (veth_xdp_set in drivers/net/veth.c). screenedPorts runs in the network
+// namespace of the device.
 func screenedPorts() (map[int]bool, error) {
 	const usual = math.MaxUint16 // ETH_MAX_MTU, linux/if_ether.h
 	screened := make(map[int]bool)

@@ -20,12 +20,11 @@ import (
 
 // programs are the kernel's objects: loaded, or adopted from an earlier process.
 type programs struct {
-	config   Config
-	tunnel   Tunnel            // see join
-	attached map[hook]struct{} // since open
-	epoch    atomic.Uint32     // see refresh
-	tc       *netlink.Handle
-	filters  bool // the kernel has no tcx
+	config  Config
+	tunnel  Tunnel        // see join
+	epoch   atomic.Uint32 // see refresh
+	tc      *netlink.Handle
+	filters bool // the kernel has no tcx
 	// lacking is what the kernel lacks for all programs but `whole`; nil: nothing.
 	lacking error
 
@@ -38,9 +37,8 @@ type objects struct {
 	fastpathMaps
 }
 
-// open adopts the programs that are pinned at c.PinDir if they are of the same
-// version and configuration, and otherwise loads new ones. It runs in the network
-// namespace of the device.
+// open adopts the programs that are pinned at c.PinDir. If they are of another version or
+// configuration, it loads new ones. It runs in the network namespace of the device.
 //
 // If the kernel lacks functions of connection tracking, only `whole` is loaded.
 //
@@ -51,7 +49,7 @@ func open(c Config) (_ *programs, adopted bool, err error) {
 	if err := c.validate(); err != nil {
 		return nil, false, fmt.Errorf("load fast path: %w", err)
 	}
-	p := &programs{config: c, attached: make(map[hook]struct{})}
+	p := &programs{config: c}
 	p.epoch.Store(1)
 	// Before Linux 5.11, maps count as locked memory. If this fails, the load says so.
 	_ = rlimit.RemoveMemlock()
@@ -269,6 +267,19 @@ func (p *programs) byName() map[string]**ebpf.Program {
 		fastpathProgLeft: &p.Left, fastpathProgToContainerL2: &p.ToContainerL2,
 		fastpathProgWhole: &p.Whole,
 	}
+}
+
+// ids returns the numbers of our programs by name.
+func (p *programs) ids() (map[string]ebpf.ProgramID, error) {
+	ids := make(map[string]ebpf.ProgramID)
+	for name, program := range p.byName() {
+		info, err := (*program).Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at program %s: %w", name, err)
+		}
+		ids[name], _ = info.ID() // each kernel with tcx or filters of tc has it
+	}
+	return ids, nil
 }
 
 // explain names the capabilities of which one is missing. Without CAP_PERFMON the

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel forgets a neighbour and a forwarding entry that no packet of the
-// long way has used for some minutes. So user space has it use the neighbours
-// of containers whose packets take the fast path (NTF_USE): it then asks the
-// container by ARP, and the answer also renews the forwarding entry.
+// The kernel removes a neighbour and a forwarding entry after some minutes without a
+// packet of the long way. So user space marks the neighbours of containers on the fast
+// path as used (NTF_USE). The kernel then sends an ARP request to the container, and the
+// answer also renews the forwarding entry.
 
 // refresh renews the neighbours that were used since the last call.
 func (p *Path) refresh(containers []Container) error {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A changed rule must judge the flows that earlier rules have passed. So the
-// programs are suspended at once, and the entries of all flows lose their marks
-// before the programs go on. The next packet of each flow takes the long way.
+// A changed rule must judge the flows that earlier rules have passed. So the programs are
+// suspended at once. The entries of all flows lose their marks before the programs go on.
+// The next packet of each flow takes the long way.
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h.
 const (
@@ -98,8 +98,8 @@ func unmarkEntries(mark uint32, selected func(netip.Addr) bool) error {
 	return nil
 }
 
-// loadConntrack has the kernel load its modules of connection tracking, whose functions
-// the programs call: the kernel loads them for the first request about entries
+// loadConntrack makes the kernel load its modules of connection tracking, whose functions
+// the programs call. The kernel does so for the first request about entries
 // (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
 func loadConntrack() error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Strict: true})

@@ -40,8 +40,8 @@ func (p *Path) runWatches(ctx context.Context, changed func()) error {
 	return g.Wait()
 }
 
-// concernsRules excludes changes of our own tables: the next periodic look restores
-// one that is gone.
+// concernsRules excludes changes of our own tables. The next periodic look restores a
+// deleted one.
 func concernsRules(datagram []byte) bool {
 	changes, err := hostrules.Changes(datagram)
 	return err != nil || slices.ContainsFunc(changes, func(c hostrules.Change) bool { return !ourTable(c.Table) })
@@ -67,19 +67,8 @@ func (p *Path) concernsLinks(datagram []byte) bool {
 		case unix.RTM_DELROUTE: // a later look has the programs leave the uplink
 			return false
 		}
-		p.noteDetached(m)
 		return true
 	})
-}
-
-// noteDetached notes an interface that has lost its programs: it was deleted, and
-// another may get its index, or somebody has deleted the qdisc of filters. It is called
-// with p.mu held.
-func (p *Path) noteDetached(m syscall.NetlinkMessage) {
-	const index = 4 // in struct ifinfomsg and struct tcmsg
-	if (m.Header.Type == unix.RTM_DELLINK || m.Header.Type == unix.RTM_DELQDISC) && len(m.Data) >= index+4 {
-		p.detached = append(p.detached, int(binary.NativeEndian.Uint32(m.Data[index:]))) // promise: program-is-attached-again
-	}
 }
 
 // concernsRoute reports whether a new route to other hosts leads through an interface

@@ -11,14 +11,13 @@ import (
 	"github.com/coreos/flannel/pkg/hostrules"
 )
 
-// A super-packet that the tunnel's program has unwrapped keeps the mark of a
-// tunnel, which no helper of the kernel removes before Linux 7.3. A device without
-// tunnel offload cuts such a packet in software before it sends it: a bridge up to
-// Linux 6.18, and a macvlan device. The program `whole` sends the packet at the
-// device's egress where the device would send it: to the port of a bridge
-// (br_forward in net/bridge/br_forward.c), or to the device below a macvlan device
-// (macvlan_queue_xmit in drivers/net/macvlan.c). Such packets have passed the host's
-// rules, but for those of the device itself.
+// A super-packet that the tunnel's program has unwrapped keeps the mark of a tunnel. No
+// helper of the kernel removes the mark before Linux 7.3. A device without tunnel offload
+// cuts such a packet in software: a bridge up to Linux 6.18, and a macvlan device. The
+// program `whole` at the egress of the device redirects the packet to the next device.
+// That is a port of the bridge (br_forward in net/bridge/br_forward.c), or the device
+// below the macvlan device (macvlan_queue_xmit in drivers/net/macvlan.c). Such packets
+// have passed the host's rules, but for those of the device itself.
 
 // detours are the ways of super-packets past devices.
 type detours struct {
@@ -62,7 +61,7 @@ func (p *programs) setDetours(d detours) error {
 		change(p.Cuts, cuts, zero))
 }
 
-// whyCut says what super-packets must not pass by at a device that may cut them.
+// whyCut returns the reason why super-packets must not pass a device by; empty: they may.
 func (f findings) whyCut(g gateway) string {
 	switch {
 	case g.kind == otherDevice:
@@ -75,7 +74,7 @@ func (f findings) whyCut(g gateway) string {
 	return f.gateways[g.index]
 }
 
-// cutReasons says of devices why super-packets must not pass them by, by index.
+// cutReasons returns the reasons why super-packets must not pass devices by, by index.
 func (f findings) cutReasons(t topology) map[uint32]string {
 	reasons := make(map[uint32]string)
 	for _, g := range t.gateways {

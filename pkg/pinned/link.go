@@ -26,11 +26,11 @@ func ProgramOf(path string) (id ebpf.ProgramID, ok bool, err error) {
 	if l == nil || err != nil {
 		return 0, false, err
 	}
-	info, err := l.Info()
+	id, _, err = Attachment(l)
 	if err := errors.Join(err, l.Close()); err != nil {
 		return 0, false, fmt.Errorf("look at pinned link %s: %w", path, err)
 	}
-	return info.Program, true, nil
+	return id, true, nil
 }
 
 // ProgramsBeside returns the programs of the links that are pinned in the directories
@@ -61,17 +61,18 @@ func ProgramsBeside(dir, pattern string) ([]ebpf.ProgramID, error) {
 // detaches the program some time later (bpf_link_put, kernel/bpf/syscall.c).
 func End(l link.Link) error { return errors.Join(l.Detach(), l.Unpin(), l.Close()) }
 
-// InterfaceOf returns the index of the interface of a link; 0 after that has gone.
-func InterfaceOf(l link.Link) (int, error) {
+// Attachment returns the program of a link of tcx or XDP and the index of its interface;
+// 0 after that has gone.
+func Attachment(l link.Link) (program ebpf.ProgramID, index int, err error) {
 	info, err := l.Info()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if tcx := info.TCX(); tcx != nil {
-		return int(tcx.Ifindex), nil
+		return info.Program, int(tcx.Ifindex), nil
 	}
 	if xdp := info.XDP(); xdp != nil {
-		return int(xdp.Ifindex), nil
+		return info.Program, int(xdp.Ifindex), nil
 	}
-	return 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
+	return 0, 0, fmt.Errorf("link %d is neither tcx nor XDP", info.ID)
 }

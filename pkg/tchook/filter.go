@@ -133,6 +133,18 @@ func PinnedFilter(tc *netlink.Handle, k Key, path string) (Hook, error) {
 	return &Filter{tc: tc, Key: k, path: path, madeQdisc: slices.ContainsFunc(pins, isQdisc)}, nil
 }
 
+// Runs implements [Hook].
+func (f *Filter) Runs(index int, program ebpf.ProgramID) (bool, error) {
+	all, err := f.chain(f.parent())
+	if err != nil {
+		return false, err
+	}
+	return f.Index == index && slices.ContainsFunc(all, func(x netlink.Filter) bool {
+		b, ok := x.(*netlink.BpfFilter)
+		return ok && f.Is(b) && b.Id == int(program)
+	}), nil
+}
+
 // Replace implements [Hook]: the kernel exchanges a filter of the same handle in its
 // place.
 func (f *Filter) Replace(program *ebpf.Program) error {

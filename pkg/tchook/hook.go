@@ -13,6 +13,8 @@ import (
 // Hook is a program at an interface. It stays after Close if it is pinned, and ends
 // otherwise.
 type Hook interface {
+	// Runs reports whether the hook is attached to the interface and runs a program.
+	Runs(index int, program ebpf.ProgramID) (bool, error)
 	// Replace makes the hook run another program from the next packet on.
 	Replace(*ebpf.Program) error
 	// Misplaced returns what is wrong with the hook, or nil: it is not attached to

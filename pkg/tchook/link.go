@@ -22,6 +22,12 @@ func PinnedLink(path string) (Hook, error) {
 	return Link{l}, nil
 }
 
+// Runs implements [Hook].
+func (l Link) Runs(index int, program ebpf.ProgramID) (bool, error) {
+	runs, at, err := pinned.Attachment(l)
+	return err == nil && runs == program && at == index, err
+}
+
 // Replace implements [Hook].
 func (l Link) Replace(program *ebpf.Program) error { return l.Update(program) }
 

@@ -104,9 +104,8 @@ func Remove(dir string) (err error) {
 	return pinned.Remove(dir)
 }
 
-// removeGone removes a directory, maybe of another namespace, if what it is for has
-// gone: with links the device, with filters the network namespace, which took them
-// along.
+// removeGone removes a directory whose device has gone, maybe of another namespace.
+// Filters go with their network namespace, so theirs is removed after that has gone.
 func removeGone(dir string) error {
 	l, err := link.LoadPinnedLink(filepath.Join(dir, linkEncap), nil)
 	if err != nil {
@@ -116,8 +115,8 @@ func removeGone(dir string) error {
 		}
 		return explain(err)
 	}
-	attached, err := pinned.InterfaceOf(l)
-	if err := errors.Join(err, l.Close()); err != nil || attached != 0 {
+	_, index, err := pinned.Attachment(l)
+	if err := errors.Join(err, l.Close()); err != nil || index != 0 {
 		return err
 	}
 	return Remove(dir)

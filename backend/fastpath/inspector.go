@@ -3,7 +3,6 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -17,8 +16,8 @@ import (
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
-// linkInspector finds what packets of the fast path pass by at an interface: a
-// shaper, a filter, a program of others, or a port that is closed.
+// linkInspector finds the parts of an interface that packets of the fast path pass by: a
+// shaper, a filter, a program of others, or a closed port.
 type linkInspector struct {
 	links    *netlink.Handle
 	closed   map[int]string
@@ -45,7 +44,7 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	if l.screened, err = screenedPorts(); err != nil {
 		return nil, err
 	}
-	if l.ours, err = p.programs.ids(); err != nil || !p.config.direct() {
+	if l.ours, err = p.programs.attachedIDs(); err != nil || !p.config.direct() {
 		return l, err
 	}
 	// Programs of other networks at an uplink leave packets of this one alone.
@@ -54,7 +53,7 @@ func (p *Path) newLinkInspector() (*linkInspector, error) {
 	return l, err
 }
 
-// inspect returns what it finds; empty: nothing. It runs in the network
+// inspect returns the first such part; empty: there is none. It runs in the network
 // namespace of the device.
 func (l *linkInspector) inspect(index int) (string, error) {
 	if reason := l.closed[index]; reason != "" {
@@ -95,7 +94,8 @@ func (l *linkInspector) passesOver(f netlink.Filter) bool {
 	return l.isOurs(f)
 }
 
-// foreign looks for filters and programs of others. ours reports of a filter that it is none.
+// foreign looks for filters and programs of others. ours reports whether a filter is
+// flannel's.
 func (l *linkInspector) foreign(index int, egress bool, ours func(netlink.Filter) bool) (string, error) {
 	filtered, err := l.filtered(index, egress, ours)
 	if err != nil {
@@ -144,36 +144,4 @@ func (l *linkInspector) foreignProgram(index int, egress bool) (string, error) {
 		return "tcx program", nil
 	}
 	return "", nil
-}
-
-// ids are those of our programs, and of those that an earlier version has left
-// at ports.
-func (p *programs) ids() ([]ebpf.ProgramID, error) {
-	var ids []ebpf.ProgramID
-	for name, program := range p.byName() {
-		info, err := (*program).Info()
-		if err != nil {
-			return nil, fmt.Errorf("look at program %s: %w", name, err)
-		}
-		if id, ok := info.ID(); ok {
-			ids = append(ids, id)
-		}
-	}
-	hooks, err := p.hooks()
-	if err != nil {
-		return nil, err
-	}
-	for _, h := range hooks {
-		if _, done := p.attached[h]; done || h.owner != 0 { // a filter is no program of tcx
-			continue
-		}
-		id, ok, err := pinned.ProgramOf(filepath.Join(p.config.PinDir, h.pin()))
-		if err != nil {
-			return nil, err
-		}
-		if ok { // else its pin has gone meanwhile
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
