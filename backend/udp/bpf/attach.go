@@ -24,9 +24,9 @@ type attachment struct {
 	index int // of the interface
 }
 
-// detachOrder are the names of hooks, or their beginnings, in the order to detach
-// them. encap is first: a packet that is not sent gets no reply that would be lost.
-// Only decap handles packets that decap_xdp decapsulated, so XDP precedes it.
+// detachOrder are the names of hooks, or their beginnings, in the order to detach them.
+// encap is first: a reply to a packet that it sends would be lost later. Only decap
+// handles packets that decap_xdp decapsulated, so XDP precedes it.
 var detachOrder = []string{linkEncap, filterOut, linkXDPPrefix, linkTCPrefix, filterIn}
 
 // hooksOf returns those names that are hooks', in detachOrder.
@@ -65,10 +65,10 @@ func (p *Path) filterKey(index int, egress bool) tchook.Key {
 	return tchook.Key{Egress: egress, Index: index, Owner: p.config.Device}
 }
 
-// Attach attaches encap to the device, and the decap programs to these uplinks and
-// no others, given by index. decap_xdp is only for those that gain by it; see
-// XDPRefusals. Attach is called again when uplinks come, go or change; one that
-// has gone is skipped. Datagrams of other interfaces go to the socket.
+// Attach attaches encap to the device, and the decap programs to these uplinks and no
+// others. Uplinks are indexes of interfaces. decap_xdp is only for those that gain by it;
+// see XDPRefusals. Attach is called again when uplinks come, go or change. It skips one
+// that has gone. Datagrams of other interfaces go to the socket.
 //
 // It must be called in the network namespace of the device.
 func (p *Path) Attach(uplinks []int) error {
@@ -154,8 +154,8 @@ func (p *Path) attachUplink(index int) error {
 	return p.attachXDP(i.Attrs())
 }
 
-// attachTC attaches a program before all others of the interface. A program before
-// ours that ends the chain (TCX_PASS) would lead datagrams past ours: on virtual
+// attachTC attaches a program before all others of the interface. A program before ours
+// that ends the chain (TCX_PASS) would lead datagrams past ours to the socket. On virtual
 // links the socket cannot use these.
 func (p *Path) attachTC(name string, index int, program *ebpf.Program, to ebpf.AttachType) error {
 	return p.attach(name, index, program, func() (tchook.Hook, error) {
@@ -189,6 +189,9 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 	}
 	if h != nil {
 		why, err := p.misplaced(h, index)
+		if err != nil && !ours {
+			err = errors.Join(err, h.Close())
+		}
 		if err != nil {
 			return err
 		}
@@ -211,8 +214,8 @@ func (p *Path) attach(name string, index int, program *ebpf.Program, open func()
 		return explain(err)
 	}
 	if p.config.PinDir != "" {
-		// A daemon of another namespace removes the pins of a device that seems gone:
-		// those of a link that a person detached.
+		// A daemon of another namespace removes the pins of a device that seems gone. It
+		// seems so if a person has detached its link.
 		err := os.MkdirAll(p.config.PinDir, 0o700)
 		if err == nil {
 			err = h.Pin(filepath.Join(p.config.PinDir, name))

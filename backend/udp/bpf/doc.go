@@ -1,6 +1,6 @@
-// Package bpf is the udp backend's data path inside the kernel: eBPF programs
-// encapsulate and decapsulate packets in the wire format of the other data paths,
-// and leave the packets that they do not handle to those.
+// Package bpf is the udp backend's data path inside the kernel. eBPF programs encapsulate
+// and decapsulate packets in the wire format of the other data paths. They leave the
+// packets that they do not handle to those.
 //
 //	container → bridge → route → flannel0 ─►[encap]─► kernel's route to the peer
 //	                                          └ not handled ► reader of the TUN
@@ -10,10 +10,9 @@
 //	                                │         └ segment, if there is no decap_xdp ► segmenter
 //	                                └─────────────────[joined]◄─ GRO of the segmenter ◄─┘
 //
-// encap and decap (decap_l2 or decap_l3) are attached with tcx, or by filters of tc on
-// a kernel without tcx (before Linux 6.6). decap_xdp is attached with XDP in the driver
-// where it is useful and possible; see [Path.XDPRefusals]. Without it, decap does its
-// work.
+// encap and decap (decap_l2 or decap_l3) are attached with tcx. Before Linux 6.6, which
+// has no tcx, they are filters of tc. decap_xdp is attached with XDP in the driver where
+// it is useful and possible; see [Path.XDPRefusals]. Without it, decap does its work.
 //
 // Glossary: a peer is a subnet and the host that holds it; an uplink is an
 // interface that datagrams arrive by; a super-packet is a train of TCP segments
@@ -25,13 +24,13 @@
 // kernel's routes and neighbours, looked up again in each jiffy.
 //
 // The segmenter is a veth pair beside the TUN device, such as flannel0-seg and
-// flannel0-enc. The programs wrap super-packets of TCP whole. They cannot wrap others
-// whole, as those of UDP or of a container's own tunnel, so the kernel cuts these at
-// the segmenter first. Unlike the TUN's reader, it keeps the sending socket waiting.
+// flannel0-enc. The programs wrap super-packets of TCP whole. They cannot wrap those of
+// UDP or of a container's own tunnel. The kernel cuts these at the segmenter first.
+// Unlike the TUN's reader, the segmenter keeps the sending socket waiting.
 //
-// The other way round, the segmenter joins segments of TCP that arrive one by one at an
-// uplink without decap_xdp (Linux 5.13). All packets of TCP of such a flow take this
-// way, so they keep their order. A super-packet ends that, and can overtake some.
+// In the other direction, the segmenter joins segments of TCP that arrive one by one
+// at an uplink without decap_xdp (Linux 5.13). All packets of TCP of such a flow take
+// this way, so they keep their order. A super-packet ends that, and can overtake some.
 //
 // With [Config].PinDir the kernel keeps programs, peers and counters after the
 // process ends. The next process takes them over without losing a packet ([Load]).
@@ -39,19 +38,19 @@
 //
 // Packets and datagrams are of either family, in any mix. Before Linux 6.3 the programs
 // do not unwrap a packet of another family than the datagram's ([UnwrapsMixed]). What the
-// segmenter cuts of a container's own tunnel is wrapped in datagrams of its own family;
-// for the other one the TUN's reader gets it, since the kernel learns of a new family
-// only together with the mark of a tunnel.
+// segmenter cuts of a container's own tunnel is wrapped in datagrams of its own family.
+// For datagrams of the other family the TUN's reader gets it: the kernel learns of a new
+// family only together with the mark of a tunnel.
 //
-// Super-packets arrive whole only from virtual links (veth, virtio), still marked as
-// a tunnel's. Up to Linux 7.1 a bridge cuts those with the mark. That costs a
-// container about half of its throughput, and the host itself nothing.
+// Super-packets arrive whole only from virtual links (veth, virtio), still marked as a
+// tunnel's. Up to Linux 6.18 a bridge cuts those with the mark. The program `whole` of
+// backend/fastpath redirects them past the bridge.
 //
-// Differences to the user-space paths: packets of the kernel path do not pass
-// netfilter on the uplink, tcpdump on the device does not show sent ones, and the
-// device's statistics do not count them. With decap_xdp, tcpdump on the uplink shows
-// the inner packets. A route's MTU counts only if forwarding heeds it: if it is
-// locked, or net.ipv4.ip_forward_use_pmtu is 1.
+// Packets of the kernel path differ from those of the user-space paths. They do not pass
+// netfilter on the uplink. tcpdump on the device does not show sent ones, and the device's
+// statistics do not count them. With decap_xdp, tcpdump on the uplink shows the inner
+// packets. A route's MTU counts only if forwarding heeds it: if it is locked, or
+// net.ipv4.ip_forward_use_pmtu is 1.
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type reason -cflags "-O2 -Wall -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" flannel flannel.c

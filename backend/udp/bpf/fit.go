@@ -31,9 +31,9 @@ func fit(spec *ebpf.CollectionSpec, old bool) error {
 	return spec.Variables[flannelVarFrags].Set(frags)
 }
 
-// UnwrapsMixed reports whether bpf_skb_adjust_room takes BPF_F_ADJ_ROOM_DECAP_L3_*, by
-// which the kernel learns that what is left of a packet is of another family (Linux
-// 6.3). It runs a program with a packet of IPv4.
+// UnwrapsMixed reports whether bpf_skb_adjust_room takes BPF_F_ADJ_ROOM_DECAP_L3_* (Linux
+// 6.3). The flag names the family of the inner packet. UnwrapsMixed runs a program with a
+// packet of IPv4.
 func UnwrapsMixed() (bool, error) {
 	const removed, mode, decapIPv6 = 28, 1, 1 << 8 // BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6
 	_ = rlimit.RemoveMemlock()                     // as in load

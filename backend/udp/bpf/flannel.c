@@ -15,16 +15,16 @@
  * decap_l2 is for uplinks with an Ethernet header, decap_l3 for those without a
  * link header. Below, `decap` is either.
  *
- * A packet that a program does not handle takes the way without programs: from
- * encap to the TUN's reader, from decap to the UDP socket, from decap_xdp to
- * decap. Only decap drops: packets that the socket's reader would refuse as
- * forged, counted under the same names.
+ * A packet that a program does not handle takes the way without programs. From encap
+ * this is the TUN's reader, from decap the UDP socket, from decap_xdp decap. Only
+ * decap drops: packets that the socket's reader would refuse as forged, counted
+ * under the same names.
  *
  * encap sends a UDP checksum of 0 (RFC 768: none), and decap accepts no other. A
  * user-space sender computes one, which would have to be verified. It also sends
  * batches (UDP_SEGMENT); a flow's batches and single packets must take one path.
- * IPv6 permits that for tunnels (RFC 6935): decap refuses a datagram with damaged
- * addresses, since they must agree with those of the packet (RFC 6936 section 5).
+ * IPv6 permits a checksum of 0 for tunnels (RFC 6935). decap refuses a datagram with
+ * damaged addresses: they must agree with those of the packet (RFC 6936 section 5).
  */
 #include "flannel.h"
 #include "family.h"
@@ -34,8 +34,8 @@
 
 /*
  * Computes the size on the wire of the packet at off. Returns not 0 for a
- * super-packet that the programs do not handle, such as UDP's: nothing after
- * decap removes the tunnel's mark from it, so a socket without GRO would get
+ * super-packet that the programs do not handle, such as UDP's. Nothing after
+ * decap removes the tunnel's mark from it. So a socket without GRO would get
  * nothing.
  */
 static __always_inline int measure_wire(struct __sk_buff *skb, __u32 off, const union header *ip, struct wire *w,
@@ -345,9 +345,9 @@ int encap_l2(struct __sk_buff *skb)
 }
 
 /*
- * A router's report that a datagram of encap exceeds its next link is rewritten. The
- * kernel accepts a report only for a datagram of a socket, so the report gets the
- * source port of our socket. Then the route has the path's MTU, which encap reads.
+ * Rewrites a router's report that a datagram of encap exceeds its next link. The kernel
+ * accepts a report only for a datagram of a socket. So the report gets the source port
+ * of our socket. Then the route has the path's MTU, which encap reads.
  * at: of the reported datagram's ports.
  */
 static __always_inline void rewrite_report(struct __sk_buff *skb, __u32 checksum, __u32 at)
@@ -622,8 +622,8 @@ int joined(struct __sk_buff *skb)
 }
 
 /*
- * Delivers a packet that decap_xdp has unwrapped. decap_xdp of an earlier release looks
- * up the sender itself, and notes no source of the datagram.
+ * Delivers a packet that decap_xdp has unwrapped. Without a source of the datagram, it is
+ * decap_xdp of an earlier release, which looks up the sender itself.
  */
 static __always_inline int pass_unwrapped(struct __sk_buff *skb, __u32 off, const struct xdp_meta *m, const int f, const int o)
 {

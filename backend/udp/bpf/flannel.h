@@ -267,8 +267,8 @@ struct {
 } segmenter SEC(".maps");
 
 /*
- * How many large segments of TCP came one by one lately, by the datagram's source port,
- * which is of the flow. Flows that share an entry take one way.
+ * Large segments of TCP that came one by one lately, by the datagram's source port. Each
+ * flow has one port. Flows that share an entry take one way.
  */
 #define TRAINS 1024 /* a power of two */
 #define TRAIN 8	    /* segments after which the next ones are joined */

@@ -101,10 +101,10 @@ type objects struct {
 	flannelMaps
 }
 
-// Load takes over the path that is pinned at c.PinDir, with its peers, uplinks
-// and counters, if it has the same programs and configuration. Otherwise it loads
-// a new one without peers and uplinks. Attach then replaces the pinned programs,
-// without losing a packet.
+// Load takes over the path that is pinned at c.PinDir, with its peers, uplinks and
+// counters. If that has other programs or another configuration, Load loads a new path
+// without peers and uplinks. Attach then replaces the pinned programs, without losing a
+// packet.
 //
 // It must be called in the network namespace of the device. It turns on
 // forwarding for packets from the device; the programs admit only packets to
@@ -281,10 +281,9 @@ func explain(err error) error {
 	return err
 }
 
-// Probe returns the kind of hooks if this process can use the kernel path on this
-// kernel, else the reason against it. It loads the programs without attaching them:
-// that needs the capabilities, and the kernel verifies the programs and the helpers
-// they call.
+// Probe returns the kind of hooks if this process can use the kernel path on this kernel,
+// else the reason against it. It loads the programs without attaching them. That needs
+// the capabilities, and the kernel verifies the programs and the helpers they call.
 func Probe() (hooks string, err error) {
 	local, local6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	p := newPath(Config{

@@ -21,8 +21,8 @@ type Peer struct {
 	// Outer is the family of the datagrams to the host.
 	Outer inet.Family
 	// Kernel is true if the host runs this path for packets of Subnet's family in
-	// datagrams of Outer. Packets to other hosts are left to the TUN's reader: on virtual
-	// links their sockets would get unsegmented packets and unfinished checksums.
+	// datagrams of Outer. Packets to other hosts are left to the TUN's reader. On virtual
+	// links the sockets there would get unsegmented packets and unfinished checksums.
 	Kernel bool
 	// Uplinks are, by family, the indexes of the interfaces that its datagrams may arrive
 	// by; the rest is 0.
@@ -113,8 +113,8 @@ func (e endpoint) peer(subnet netip.Prefix) Peer {
 
 // Set replaces the table. Peers that stay keep their counters.
 //
-// After an error of Set or Apply the path must be removed: the table may be
-// incomplete, and packets of a missing peer are refused as forged.
+// After an error of Set or Apply the path must be removed. The table may be incomplete,
+// and packets of a missing peer are refused as forged.
 func (p *Path) Set(peers []Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

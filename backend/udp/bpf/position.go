@@ -13,8 +13,8 @@ import (
 	"github.com/coreos/flannel/pkg/tchook"
 )
 
-// misplaced is Misplaced of a hook. The programs of another data path of flannel, for
-// another network of this host, may come first: they leave our datagrams alone.
+// misplaced is Misplaced of a hook. Programs of flannel for another network of this host
+// may come first: they leave our datagrams alone.
 func (p *Path) misplaced(h tchook.Hook, index int) (why, err error) {
 	why, err = h.Misplaced(index)
 	after, ok := errors.AsType[*tchook.AfterError](why)
@@ -40,16 +40,15 @@ func (p *Path) repair(index int, why error) {
 	log.Warningf("attach program of kernel data path again interface=%d reason=%q", index, why)
 }
 
-// Repairs returns how many times Attach has put a program before another one that
-// came before it.
+// Repairs returns how many times Attach has put a program back before another one.
 func (p *Path) Repairs() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.repairs
 }
 
-// Behind lists the programs of others that the path passes by: those after ours at
-// the uplinks do not see the datagrams that ours take.
+// Behind lists the programs of others after ours at the uplinks. They do not see the
+// datagrams that ours take.
 func (p *Path) Behind() (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

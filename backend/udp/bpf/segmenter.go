@@ -18,9 +18,9 @@ import (
 // segmenterMTU lets any packet pass that the first end does not cut.
 const segmenterMTU = 65535
 
-// attachSegmenter has the programs use the device's segmenter, a veth pair, and
-// returns the indexes of its ends that have a program. Without a segmenter, packets go
-// to the TUN's reader, and segments are not joined.
+// attachSegmenter makes the programs use the device's segmenter, a veth pair. It returns
+// the indexes of the ends that have a program. Without a segmenter, packets go to the
+// TUN's reader, and segments are not joined.
 func (p *Path) attachSegmenter(uplinks []int) (ends []int, err error) {
 	s, err := p.openSegmenter()
 	if err != nil {
@@ -78,9 +78,9 @@ func (p *Path) withoutXDP(uplinks []int) (indexes []uint32) {
 	return indexes
 }
 
-// prepareJoin has one end of the segmenter join what comes from the other one. It
-// returns false if the kernel has no GRO at veth without XDP: before Linux 5.13, GRO of
-// a new pair is on and has no effect (veth_disable_gro, drivers/net/veth.c).
+// prepareJoin turns on GRO at one end of the segmenter for packets from the other end. It
+// returns false if the kernel has no GRO at veth without XDP. Before Linux 5.13, GRO of a
+// new pair is on and has no effect (veth_disable_gro, drivers/net/veth.c).
 func prepareJoin(in, out int) (bool, error) {
 	first, err := net.InterfaceByIndex(in)
 	if err != nil {
@@ -98,9 +98,9 @@ func prepareJoin(in, out int) (bool, error) {
 	return true, errors.Join(netdev.DisableTSO(second.Name), netdev.EnableGRO(first.Name))
 }
 
-// ensureSegmenter makes the pair for a TUN device, unless it is there, and returns
-// the indexes of its ends. It has a queue for each processor: the kernel sends what one
-// queue of an uplink received to one queue of the pair, so the order stays.
+// ensureSegmenter makes the pair for a TUN device, unless it is there, and returns the
+// indexes of its ends. It has a queue for each processor. The kernel sends packets from
+// one queue of an uplink to one queue of the pair, so the order stays.
 func ensureSegmenter(h *netlink.Handle, device int) (in, out int, err error) {
 	tun, err := h.LinkByIndex(device)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // reasonNames are the names of the user-space paths for the same reasons.
-// congestion_mark_lost: a router marked the datagram, and the inner packet's flow
-// is not ECN-capable; it must be dropped (RFC 6040 section 4.2).
+// congestion_mark_lost: a router marked the datagram, and the flow of the inner packet is
+// not ECN-capable. The packet must be dropped (RFC 6040 section 4.2).
 // wrong_interface: no route of this host to the sender names the interface.
 var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonUNKNOWN_OUTER_SOURCE:       "unknown_outer_source",
@@ -20,9 +20,9 @@ var reasonNames = [flannelReasonREASONS]string{
 	flannelReasonWRONG_INTERFACE:            "wrong_interface",
 }
 
-// PeerStats counts the packets to and from a peer by the programs, since they were
-// loaded or the peer was added. A super-packet counts as its packets on the wire.
-// Bytes are those of inner packets.
+// PeerStats counts the packets that the programs have sent to a peer and received from it.
+// They begin when the programs are loaded or the peer is added. A super-packet counts as
+// its packets on the wire. Bytes are those of inner packets.
 type PeerStats struct {
 	Peer
 	TxPackets, TxBytes, RxPackets, RxBytes uint64

@@ -82,11 +82,11 @@ func xdpRefusal(i *netlink.LinkAttrs) error {
 	return stacked(i, links)
 }
 
-// errShared: the kernel passes some of the uplink's frames to another interface of
-// this host. decap_xdp cannot always see which: network cards report a VLAN tag
-// beside the frame, a MACVLAN has its own table of hardware addresses, bridges and
-// bonds have their own rules. decap_xdp would decapsulate the other interface's
-// datagram, and that interface would get the inner packet.
+// errShared: the kernel passes some of the uplink's frames to another interface of this
+// host. decap_xdp cannot always see which. Network cards report a VLAN tag beside the
+// frame. A MACVLAN has its own table of hardware addresses. Bridges and bonds have their
+// own rules. decap_xdp would decapsulate the other interface's datagram, and that
+// interface would get the inner packet.
 //
 // An interface in another network namespace is not visible here. Its datagrams are
 // safe if its IP addresses are its own: decap_xdp handles only datagrams to ours.
