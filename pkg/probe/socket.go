@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -82,16 +84,33 @@ func openKind(kind int, source netip.Addr, id uint16) (*icmpSocket, error) {
 		err = s.setOptions(fd, id)
 	}
 	if err == nil {
-		err = unix.Bind(fd, sockaddr(source))
-		if errors.Is(err, unix.EADDRNOTAVAIL) {
-			err = nil
-		}
-		err = os.NewSyscallError("bind", err)
+		err = bindIfLocal(fd, source)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// bindIfLocal binds a socket to source if an interface has that address. Before Linux
+// 5.14 the lowest address of a subnet is a broadcast address. A raw socket takes that,
+// and gets no reply then (raw_bind, net/ipv4/raw.c).
+func bindIfLocal(fd int, source netip.Addr) error {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	local := func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr() == source
+	}
+	if !slices.ContainsFunc(addrs, local) {
+		return nil
+	}
+	if err := unix.Bind(fd, sockaddr(source)); !errors.Is(err, unix.EADDRNOTAVAIL) { // as while it is tentative
+		return os.NewSyscallError("bind", err)
+	}
+	return nil
 }
 
 func sockaddr(a netip.Addr) unix.Sockaddr {
