@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// hostPeers and more share the rate of so many peers.
+	// hostPeers is the number of peers with the full rate. More peers share it.
 	hostPeers = 100
 	// usualCost is the cost of a peer that is 124.6 bytes a second with an interval of 24 s.
 	usualCost = 2990
@@ -16,16 +16,16 @@ const (
 	checkSpacing = 500 * time.Millisecond
 )
 
-// overhead is the number of bytes that a host sends for the checks of one peer, and for
-// the receipts of the peer's, beside the super-packet of TCP. The encapsulation of each
-// packet in VXLAN is in them.
+// overhead is the number of bytes that a host sends for one peer in a round, beside the
+// super-packet of TCP. It has the checks of the peer, and the receipts of the peer's
+// checks. Each packet counts with its encapsulation in VXLAN.
 var overhead = [...]int{inet.IPv4: 1250, inet.IPv6: 1640}
 
 // cost is the number of bytes that a host sends for a peer in a round.
 func cost(f inet.Family, mtu int) int { return mtu + overhead[f] }
 
 // round returns the time in which each of n peers gets both checks. It is longer than
-// interval for more than hostPeers, and if a peer costs more than usual, so that peers and
+// interval for more than hostPeers, and for peers that cost more than usual. So peers and
 // host keep their budgets.
 func round(interval time.Duration, n, cost int) time.Duration {
 	share := float64(max(n, hostPeers)) / hostPeers

@@ -31,8 +31,9 @@ type header struct {
 	index uint8
 	// token identifies the probe, and seeds its payload.
 	token uint64
-	// tos of a receipt is the TOS field or traffic class with which the datagram arrived. layer
-	// is the fault that the sender's own probes find on the way to the receiver, as a code.
+	// tos of a receipt is the TOS field or traffic class with which the datagram arrived.
+	// layer is the code of the fault that the sender's own probes find on the way to the
+	// receiver.
 	tos, layer byte
 	// port of a tcpArrival is the source of the SYN.
 	port uint16

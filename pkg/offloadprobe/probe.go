@@ -43,8 +43,8 @@ func (p *Prober) send(ctx context.Context, to *peer, s shape) outcome {
 	return result
 }
 
-// probeUDP uses a socket, and so a port, of its own: how the path treats one flow must
-// not change what it does to another. about is the port of a tcpArrival.
+// probeUDP uses a socket of its own, and so a port. A path may treat each flow in another
+// way. about is the port of a tcpArrival.
 func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape, about uint16) (result outcome, err error) {
 	var socket *udpSocket
 	err = p.within(func() (err error) {
@@ -99,8 +99,8 @@ func (p *Prober) probeUDP(ctx context.Context, to *peer, s shape, about uint16) 
 type exchange struct {
 	to    netip.AddrPort
 	token uint64
-	// missing has a bit for each datagram without a receipt. bleached is true after a
-	// receipt without the ECN codepoint of tos.
+	// missing has a bit for each datagram without a receipt. bleached is true after a receipt
+	// without an ECN codepoint, if tos has one.
 	missing  uint64
 	tos      byte
 	bleached bool
@@ -152,8 +152,8 @@ func (p *Prober) probeSYN(ctx context.Context, to *peer) outcome {
 	return passed
 }
 
-// probeInTurn is probe, after a pause that differs for each shape: a data path may send
-// packets that come at once in one super-packet.
+// probeInTurn is probe, after a pause that differs for each shape. Otherwise a data path
+// may send several shapes in one super-packet.
 func (p *Prober) probeInTurn(ctx context.Context, to *peer, s shape) outcome {
 	timer := time.NewTimer(time.Duration(s) * shapeSpacing)
 	defer timer.Stop()
@@ -173,9 +173,9 @@ func (p *Prober) wait(of *peer) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if of.rtt == 0 {
-		return p.most
+		return p.maxWait
 	}
-	return min(max(4*of.rtt, p.least), p.most)
+	return min(max(4*of.rtt, p.minWait), p.maxWait)
 }
 
 // noteRTT keeps the largest of the latest round trips.

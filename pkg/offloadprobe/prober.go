@@ -18,9 +18,9 @@ import (
 
 // Config configures a Prober.
 type Config struct {
-	// Locals are the addresses at which this host answers probes, and the sources of its
-	// own: one for each family of the containers' packets. UDP also uses the next port.
-	// The kernel need not have the addresses yet.
+	// Locals are the addresses at which this host answers probes, one for each family of the
+	// containers' packets. Its own probes come from them. UDP also uses the next port. The
+	// kernel need not have the addresses yet.
 	Locals []netip.AddrPort
 	// MTU is the largest packet that containers can send, in bytes.
 	MTU int
@@ -29,13 +29,13 @@ type Config struct {
 	Interval time.Duration
 	// Peers returns the peers; a host of both families is one in each. Those of a family
 	// without an address in Locals are not probed. Peers is called once for each group of
-	// checks, and at most once a second for addresses that are not known.
+	// checks. For unknown addresses it is called at most once a second.
 	Peers func() []Peer
 	// JoinsTCP, if not nil, reports whether this process encapsulates packets, and sends
 	// several of TCP as one super-packet.
 	JoinsTCP func() bool
-	// Reaches, if not nil, returns the size of the largest packet that is known to reach a
-	// peer, with pings for instance; 0 while it is not known.
+	// Reaches, if not nil, returns the size of the largest packet that reaches a peer, as
+	// pings have found it; 0 while it is not known.
 	Reaches func(peer netip.Prefix) int
 	// Changed, if not nil, is called after each change of a result. It must return soon,
 	// and must not call the Prober.
@@ -65,8 +65,8 @@ const (
 	// visitsAtOnce and diagnosesAtOnce bound the peers that are checked, and those that
 	// are diagnosed, at one time.
 	visitsAtOnce, diagnosesAtOnce = 32, 4
-	// refreshLimit is the minimum time between two refreshes for unknown addresses, and
-	// between two questions about the news of a peer.
+	// refreshLimit is the minimum time between two refreshes for unknown addresses. It is
+	// also the time between two probes because of the news of a peer.
 	refreshLimit = time.Second
 )
 
@@ -78,8 +78,8 @@ type Prober struct {
 	within func(func() error) error
 	// probe sends a shape to a peer and waits for the receipts: send.
 	probe func(ctx context.Context, to *peer, s shape) outcome
-	// least and most bound the wait for a receipt.
-	least, most time.Duration
+	// minWait and maxWait bound the wait for a receipt.
+	minWait, maxWait time.Duration
 
 	diagnosing chan struct{} // has an element for each diagnosis
 	// news has peers whose probes name a fault that is new here: their receipts prove it.
@@ -98,7 +98,7 @@ type Prober struct {
 func New(c Config) *Prober {
 	p := &Prober{
 		config: c, within: func(f func() error) error { return f() },
-		least: 320 * time.Millisecond, most: 2 * time.Second,
+		minWait: 320 * time.Millisecond, maxWait: 2 * time.Second,
 		diagnosing: make(chan struct{}, diagnosesAtOnce), news: make(chan *peer, visitsAtOnce),
 		peers: make(map[netip.Prefix]*peer), byAddr: make(map[netip.Addr]*peer),
 	}
@@ -214,9 +214,9 @@ func (p *Prober) refresh() []*peer {
 	return all
 }
 
-// faultOf returns what our probes to a peer find; ok is false if no peer has the
-// address. If the peer names a fault that is new, it is asked soon: anybody can forge
-// the source of a probe, but not a receipt.
+// faultOf returns the fault that our probes to a peer find; ok is false if no peer has the
+// address. A peer that names a new fault is probed soon. Anybody can forge the source of
+// a probe, but not a receipt.
 func (p *Prober) faultOf(from netip.Addr, named byte) (l Layer, ok bool) {
 	p.mu.Lock()
 	known, stale := p.byAddr[from], time.Since(p.refreshed) >= refreshLimit

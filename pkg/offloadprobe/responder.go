@@ -27,12 +27,12 @@ const (
 // responder answers the probes of peers. It answers nobody else, and each datagram by
 // one that is not longer.
 type responder struct {
-	// sockets receive the shapes of UDP: two of each family, for a plain one at port and
-	// for a merging one at port + 1. listeners are those of TCP.
+	// sockets receive the shapes of UDP. Each family has a plain one at port, and a merging
+	// one at port + 1. listeners are those of TCP.
 	sockets   []*udpSocket
 	listeners []*net.TCPListener
-	// fault returns the layer that our probes to an address find. ok is false if no
-	// peer has it. named is the code of the layer that the peer's own probes find.
+	// fault returns the layer of the fault that our probes to an address find. ok is false
+	// if no peer has the address. named is the code of the fault that the peer names.
 	fault func(from netip.Addr, named byte) (l Layer, ok bool)
 	// within is the Prober's.
 	within func(func() error) error
@@ -125,8 +125,8 @@ func isICMP(err error) bool {
 	return false
 }
 
-// answer sends the receipt of a datagram, plain: a fault of the direction back must
-// not hide that the datagram has arrived.
+// answer sends the receipt of a datagram without an offload. A fault of the direction back
+// must not hide that the datagram has arrived.
 func (r *responder) answer(s *udpSocket, d datagram) {
 	if receipt, ok := r.receipt(d.data, d.from.Addr()); ok {
 		receipt.tos = d.tos

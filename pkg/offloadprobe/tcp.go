@@ -17,8 +17,8 @@ import (
 )
 
 // tcpProbe sends a shape over a connection of its own and waits for the receipt. TCP
-// repairs what is lost by single segments, so a receipt proves nothing: the probe has
-// passed if no segment was sent again for a loss.
+// replaces a lost super-packet by single segments. So a receipt alone proves nothing: the
+// probe has passed if no segment was sent again for a loss.
 type tcpProbe struct {
 	local netip.Addr
 	port  uint16 // of this host, from the SYN on
@@ -81,9 +81,9 @@ func (p *tcpProbe) run(ctx context.Context) (receipt header, lost bool, err erro
 	return receipt, lost, err
 }
 
-// lostSegments reports whether segments were lost since before. A segment that was
-// sent again although the first arrived, as after reordering, is no loss: the peer
-// reports it as a duplicate (RFC 2883).
+// lostSegments reports whether segments were lost since before. After reordering, TCP may
+// send a segment again that has arrived. That is no loss: the peer reports a duplicate
+// (RFC 2883).
 func (p *tcpProbe) lostSegments(ctx context.Context, conn *net.TCPConn, before *unix.TCPInfo) (bool, error) {
 	lost := func() (bool, error) {
 		now, err := tcpInfo(conn)
