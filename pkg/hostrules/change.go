@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Change is an announcement of nftables: a table, a chain, a rule, or an element of a
-// set was added or deleted.
+// Change is an announcement of nftables. It is about a table, a chain, a rule, or an
+// element of a set that was added or deleted.
 type Change struct {
 	Table string
 	// Element is true for an element. It changes what a rule decides, and no rule.
@@ -17,8 +17,8 @@ type Change struct {
 	Socket uint32
 }
 
-// Changes decodes a datagram of announcements. The monitor of google/nftables ends
-// when its receive buffer overflows, and decodes the rules of all tables.
+// Changes decodes a datagram of announcements. It is in place of the monitor of
+// google/nftables, which ends when its receive buffer overflows, and decodes all rules.
 func Changes(datagram []byte) (changes []Change, err error) {
 	messages, err := syscall.ParseNetlinkMessage(datagram)
 	for _, m := range messages {

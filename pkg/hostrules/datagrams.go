@@ -19,8 +19,8 @@ type Datagrams struct {
 	Peers []netip.Addr
 }
 
-// Find returns a rule that concerns the datagrams as text, "" if there is none. The
-// error is that of reading.
+// Find returns the text of a rule that concerns the datagrams, "" if there is none. The
+// error is about reading the rules.
 func (r *Reader) Find(d Datagrams) (rule string, err error) {
 	if !d.Local.IsValid() {
 		return "", nil
@@ -34,11 +34,10 @@ func (r *Reader) Find(d Datagrams) (rule string, err error) {
 
 func (d Datagrams) family() inet.Family { return inet.Of(d.Local) }
 
-// findNetfilter returns the first rule that names our port or a peer's address and
-// does something to the packet, or the first rule or policy that drops all datagrams.
-// It looks at the hooks that the datagrams of a socket pass, in the tables of nft and
-// of iptables-nft. A rule that accepts is none: the datagrams of the kernel data path
-// need no acceptance.
+// findNetfilter returns the first rule with an effect that names our port or a peer's
+// address. It also returns a rule or policy that drops all datagrams. It looks at the
+// hooks that the datagrams of a socket pass, in the tables of nft and of iptables-nft. It
+// ignores rules that accept: the datagrams of the kernel data path need no acceptance.
 func (r *Reader) findNetfilter(d Datagrams) (string, error) {
 	rules, err := r.Ruleset()
 	if err != nil {
@@ -64,8 +63,8 @@ func (r *Reader) findNetfilter(d Datagrams) (string, error) {
 	return "", nil
 }
 
-// passed reports whether the datagrams of a socket pass a base chain, and those of
-// the kernel data path do not.
+// passed reports whether a base chain sees the datagrams of a socket, and does not see
+// those of the kernel data path.
 func passed(c *Chain, f inet.Family) bool {
 	switch c.Family {
 	case [...]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[f], nftables.TableFamilyINet:
@@ -80,7 +79,7 @@ func passed(c *Chain, f inet.Family) bool {
 type search struct {
 	Datagrams
 	*Reader
-	outgoing bool // the hook's datagrams go to peers, else they come from them
+	outgoing bool // the hook's datagrams go to peers; false: they come from peers
 	rules    *Ruleset
 	seen     map[*Chain]bool
 	spared   bool // some datagrams may not reach the rules that follow

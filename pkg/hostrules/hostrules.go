@@ -66,8 +66,8 @@ func absent(err error) bool {
 	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)
 }
 
-// Run calls changed after policies or rules have changed, until ctx ends. Among the
-// announcements of nftables only those count that concerns selects; nil selects all.
+// Run calls changed after policies or rules have changed, until ctx ends. It ignores
+// announcements of nftables that concerns does not select; nil selects all.
 func (r *Reader) Run(ctx context.Context, concerns func(datagram []byte) bool, changed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for family, l := range r.listeners {

@@ -82,9 +82,9 @@ func overlaps(n *net.IPNet, network netip.Prefix) bool {
 	return ok && network.Contains(first.Unmap())
 }
 
-// findIPsec returns the first policy of the host that demands something of a
-// datagram (ESP, AH) or blocks it. Policies count in the order of their priority, as
-// in the kernel: one that lets datagrams pass as they are hides those after it.
+// findIPsec returns the first policy of the host that demands ESP or AH of a datagram, or
+// blocks it. Policies count in the order of their priority, as in the kernel. One that
+// lets datagrams pass as they are hides those after it.
 func (r *Reader) findIPsec(d Datagrams) (string, error) {
 	all, err := r.xfrm.policies(d.family())
 	if err != nil {
@@ -140,9 +140,9 @@ func ends(p netlink.XfrmPolicy) (local, remote *net.IPNet) {
 	return p.Src, p.Dst
 }
 
-// contains reports whether a side of a policy selects an address. The library takes an
-// IPv6 network that ends in 96 zero bits for one of IPv4, and drops a length above 32
-// (XfrmAddress.ToIPNet). Then the first 32 bits decide.
+// contains reports whether a side of a policy selects an address. The library mistakes an
+// IPv6 network that ends in 96 zero bits for one of IPv4 (XfrmAddress.ToIPNet). It also
+// drops a length above 32. Then the first 32 bits decide.
 func contains(n *net.IPNet, a netip.Addr) bool {
 	switch {
 	case n == nil:

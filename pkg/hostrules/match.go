@@ -117,8 +117,8 @@ var fields = [...]struct {
 	inet.IPv6: {6, 8, 24, unix.NFPROTO_IPV6},
 }
 
-// values returns the values that the loaded field has in our datagrams, if they are
-// known. names is true if a comparison with one names the datagrams.
+// values returns the values of the loaded field in our datagrams, if they are known.
+// names is true if a comparison with one names the datagrams.
 func (m *match) values() (values [][]byte, names, known bool) {
 	at := fields[m.family()]
 	switch {

@@ -57,7 +57,7 @@ type Expression struct {
 	Value expr.Any // nil if it is not decoded
 }
 
-// Linux/netfilter/nf_tables.h and nfnetlink.h, as far as x/sys/unix lacks them.
+// Constants of linux/netfilter/nf_tables.h and nfnetlink.h that x/sys/unix lacks.
 const (
 	nftaHookDevs     = 4 // NFTA_HOOK_DEVS
 	nftaDevicePrefix = 2 // NFTA_DEVICE_PREFIX of Linux 6.18
@@ -171,8 +171,8 @@ func (c *Chain) addDevices(a *netlink.AttributeDecoder) error {
 	return nil
 }
 
-// At reports whether a chain of family netdev, or one at the ingress hook of family
-// inet, sees the packets of a device.
+// At reports whether a chain sees the packets of a device. The chain is of family netdev,
+// or at the ingress hook of family inet.
 func (c *Chain) At(device string) bool {
 	return slices.ContainsFunc(c.devices, func(d string) bool {
 		prefix, isPrefix := strings.CutSuffix(d, "*")
@@ -258,8 +258,8 @@ func decode(family byte, name string, data []byte) (e expr.Any) {
 	return e
 }
 
-// Targets returns the chains that a rule of c jumps to: the one of that name, and, if
-// the rule looks a verdict up in a map, each chain of the table without a hook.
+// Targets returns the chains that a rule of c jumps to. One has the name jump. If the rule
+// looks a verdict up in a map, each chain of the table without a hook may be one.
 func (r *Ruleset) Targets(c *Chain, jump string, mapped bool) (targets []*Chain) {
 	if target := r.chains[key{c.Family, c.Table, jump}]; target != nil {
 		targets = append(targets, target)

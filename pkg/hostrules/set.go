@@ -48,9 +48,9 @@ func (s *set) addExpression(a *netlink.AttributeDecoder) error {
 	return nil
 }
 
-// Unannounced says why the result of a look-up in a set of c's table may change
-// without an announcement; empty: it does not. Elements expire, rules add and delete
-// elements, and expressions such as limit judge each packet.
+// Unannounced returns the reason why the result of a look-up in a set of c's table may
+// change without an announcement; empty: it does not. Elements expire, rules add and
+// delete elements, and expressions such as limit judge each packet.
 func (r *Ruleset) Unannounced(c *Chain, name string) string {
 	s := r.sets[key{c.Family, c.Table, name}]
 	for _, e := range s.expressions {

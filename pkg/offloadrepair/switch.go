@@ -86,13 +86,15 @@ func positionOf(f Features, s Switch) (position, error) {
 	return off, nil
 }
 
-// feature is a feature of one of the two devices. only, if not Bare, is the
-// encapsulation that it applies to. name6 is its name for IPv6 where the families have
-// features of their own, and nameSum that for checksummed datagrams.
+// feature is a feature of the tunnel device or of the uplink.
 type feature struct {
+	// name is that of "ethtool -k". name6 is that for IPv6 packets, and nameSum that for
+	// checksummed datagrams; empty: the same.
 	name, name6, nameSum string
-	tunnel               bool
-	only                 Encapsulation
+	// tunnel: it is a feature of the tunnel device, not of the uplink.
+	tunnel bool
+	// only is the encapsulation that it applies to; Bare: all of them.
+	only Encapsulation
 }
 
 func (f feature) of(d Devices) string {
@@ -105,8 +107,8 @@ func (f feature) of(d Devices) string {
 	return f.name
 }
 
-// tunnelSegmentation is the feature that segments super-packets in the datagrams of a
-// path, and otherSegmentation that for datagrams of the other kind.
+// tunnelSegmentation segments super-packets in the datagrams of a path. otherSegmentation
+// segments those in datagrams of the other kind: with a checksum, or without.
 var (
 	tunnelSegmentation = feature{name: "tx-udp_tnl-segmentation", nameSum: "tx-udp_tnl-csum-segmentation", only: ByKernel}
 	otherSegmentation  = feature{name: "tx-udp_tnl-csum-segmentation", nameSum: "tx-udp_tnl-segmentation", only: ByKernel}
