@@ -36,8 +36,8 @@ type offloads struct {
 	features *netdev.Features // nil after close
 }
 
-// offloadPeers returns a lease's host as a peer to probe, one for each family of its
-// subnets. Without a port it runs another flannel, which would not answer.
+// offloadPeers returns a lease's host as peers to probe, one for each family of its
+// subnets. A host without a port runs another flannel, which would not answer.
 func offloadPeers(c *subnet.Config, l *subnet.Lease) (peers []offloadprobe.Peer) {
 	if l.Attrs.OffloadPort == 0 {
 		return nil
@@ -140,8 +140,8 @@ func (o *offloads) devices(peer netip.Prefix) (offloadrepair.Devices, error) {
 }
 
 // encapsulationBy returns how packets that the kernel routes to a device are on the
-// uplink. What the kernel encapsulates packet by packet has nothing inside that the uplink
-// segments.
+// uplink. Packets that the kernel encapsulates one by one are Bare: the uplink segments
+// nothing inside them.
 func (o *offloads) encapsulationBy(device, uplink string) offloadrepair.Encapsulation {
 	if device == uplink {
 		return offloadrepair.Bare
@@ -155,13 +155,7 @@ func (o *offloads) encapsulationBy(device, uplink string) offloadrepair.Encapsul
 	return offloadrepair.Bare
 }
 
-// familyLayer is a layer of the paths of one family.
-type familyLayer struct {
-	inet.Family
-	offloadprobe.Layer
-}
-
-// describe adds the faults to the peers of b.
+// describe adds the switch that is off, and the faults to the peers of b.
 func (o *offloads) describe(b *status.Backend) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -174,8 +168,7 @@ func (o *offloads) describe(b *status.Backend) {
 		}
 	}
 	results := o.prober.Results()
-	// The devices of one peer stand for those of all of its family.
-	commands := make(map[familyLayer]string)
+	known := make(commands)
 	for i := range b.Peers {
 		p := &b.Peers[i]
 		r := results[p.Subnet]
@@ -191,26 +184,39 @@ func (o *offloads) describe(b *status.Backend) {
 			if f.Layer == "" {
 				continue
 			}
-			var fix string
-			switch {
-			case f.Layer == offloadprobe.ECN:
-				fix = ecnRemedy
-			case !f.here:
-				fix = fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
-			case f.Layer == offloadprobe.PathMTU:
-				fix = o.lowerMTU(p, b.MTU)
-			default:
-				key := familyLayer{inet.Of(p.Subnet.Addr()), f.Layer}
-				if commands[key] == "" {
-					commands[key] = o.command(f.Layer, p.Subnet)
-				}
-				fix = commands[key]
-			}
 			p.OffloadFaults = append(p.OffloadFaults, status.OffloadFault{
-				Direction: f.direction, Layer: string(f.Layer), Since: f.Since, Effect: effects[f.Layer], Fix: fix,
+				Direction: f.direction, Layer: string(f.Layer), Since: f.Since, Effect: effects[f.Layer], Fix: o.fix(p, f.Layer, f.here, b.MTU, known),
 			})
 		}
 	}
+}
+
+// familyLayer is a layer of the paths of one family.
+type familyLayer struct {
+	inet.Family
+	offloadprobe.Layer
+}
+
+// commands has the commands that turn switches off. The devices of one peer stand for those
+// of all of its family.
+type commands map[familyLayer]string
+
+// fix returns the remedy of a fault of a peer. here: the switch is this host's. mtu is the
+// containers'.
+func (o *offloads) fix(p *status.Peer, l offloadprobe.Layer, here bool, mtu int, known commands) string {
+	switch {
+	case l == offloadprobe.ECN:
+		return ecnRemedy
+	case !here:
+		return fmt.Sprintf("sudo flannel doctor, on %v", p.PublicIP)
+	case l == offloadprobe.PathMTU:
+		return o.lowerMTU(p, mtu)
+	}
+	key := familyLayer{inet.Of(p.Subnet.Addr()), l}
+	if known[key] == "" {
+		known[key] = o.command(l, p.Subnet)
+	}
+	return known[key]
 }
 
 // command returns the command that turns off the first switch that may end a fault.
@@ -230,7 +236,7 @@ func (o *offloads) command(l offloadprobe.Layer, peer netip.Prefix) string {
 }
 
 // lowerMTU returns the command that makes containers' packets as short as those that
-// reach a peer. full is the size of the longest.
+// reach a peer. full is the size of the longest packet.
 func (o *offloads) lowerMTU(p *status.Peer, full int) string {
 	const raise = "raise the MTU of the path, or "
 	if p.Probe == nil || p.Probe.MTU == 0 || p.Probe.MTU >= full {
