@@ -121,7 +121,7 @@ func TestSwitchOfAnother(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHost(offloadprobe.Checksum, tunnelChecksum)
 				dir := t.TempDir()
-				r := h.runWith(t, dir, 20*time.Minute, func(d time.Duration) {
+				r := h.runWith(t, dir, 9*time.Minute, func(d time.Duration) {
 					if d == 10*interval {
 						h.set(change)
 					}
