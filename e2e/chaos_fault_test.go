@@ -186,7 +186,7 @@ var faults = []fault{
 
 // removalWaits is below settleTime of package subnet: how long peers keep a single lease
 // that is gone, less the time that the news takes.
-const removalWaits = time.Second
+const removalWaits = 500 * time.Millisecond
 
 // late waits until a host has created its key again. It returns the host if its peers
 // may have removed the lease meanwhile, as on a machine under load.

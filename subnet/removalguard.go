@@ -13,7 +13,7 @@ const (
 	// settleTime is how long each removal waits. A living host whose key is gone
 	// creates it again meanwhile, also on a loaded machine. Leases that vanish one by
 	// one within that time count as vanishing together.
-	settleTime = 2 * time.Second
+	settleTime = time.Second
 	// graceTime is how long a mass disappearance is held. Living hosts create
 	// their keys again within seconds of the store's return. A program that
 	// restarts when its lease is gone has time to do so.

@@ -146,9 +146,9 @@ func TestLateReturnIsNoChange(t *testing.T) {
 		h := startHost(t, fake)
 		delivered(t, h, map[netip.Prefix]netip.Addr{})
 		fake.Remove("10.5.202.0-24") // for good
-		time.Sleep(time.Second)
+		time.Sleep(500 * time.Millisecond)
 		removePeers(fake, 1)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(750 * time.Millisecond)
 		putPeers(fake, 1)
 		time.Sleep(10 * time.Second)
 		events := <-h.Events
