@@ -318,12 +318,16 @@ func (n *node) runWireGuardGo(port int) (device string) {
 	// network namespaces.
 	device = fmt.Sprintf("wg%d-%d", os.Getpid(), port)
 	plain := n.Command(context.Background(), binary, "-f", device)
+	var said bytes.Buffer
+	plain.Stdout, plain.Stderr = &said, &said
 	if err := plain.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = plain.Process.Signal(unix.SIGTERM) // and it removes its socket
-		_ = plain.Wait()
+		if err := plain.Wait(); t.Failed() {
+			t.Logf("wireguard-go: %v\n%s", err, said.String())
+		}
 	})
 	return device
 }
