@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -44,6 +45,35 @@ func TestPinger(t *testing.T) {
 			a.Down(netnstest.Uplink)
 			if _, err := p.Ping(t.Context(), theirs.Addr(), SmallSize(inet.IPv4)); !errors.Is(err, unix.ENETUNREACH) {
 				t.Errorf("ping without a route: %v, want ENETUNREACH", err)
+			}
+			stop()
+			if err := errors.Join(<-ran, p.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A broadcast address of this host is no source, as the lowest address of a subnet before
+// Linux 5.14: the kernel chooses another one.
+func TestPingerOfABroadcastAddress(t *testing.T) {
+	for _, group := range []string{"1 0", "0 2147483647"} { // as for TestPinger
+		t.Run(group, func(t *testing.T) {
+			a, b := hosts(t)
+			a.Sysctl("net/ipv4/ping_group_range", group)
+			a.AddAddr("lo", netip.MustParsePrefix("198.51.100.1/24"))
+			b.AddAddr("lo", host32(theirs.Addr()))
+			var p *Pinger
+			if err := a.Do(func() (err error) { p, err = Dial(netip.MustParseAddr("198.51.100.255")); return err }); err != nil {
+				t.Fatal(err)
+			}
+			running, stop := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- p.Run(running) }()
+			limited, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if _, err := p.Ping(limited, theirs.Addr(), 1000); err != nil {
+				t.Error(err)
 			}
 			stop()
 			if err := errors.Join(<-ran, p.Close()); err != nil {
