@@ -44,6 +44,8 @@ type Config struct {
 
 	// For tests: as if the kernel had no tcx, or lacked what the programs but `whole` need.
 	old, onlyWhole bool
+	// lookUp, if not 0, is looked for in place of [skipNeighbour]. For tests.
+	lookUp uint32
 }
 
 // Tunnel has the tunnel's own programs that the fast path works with. Without them,

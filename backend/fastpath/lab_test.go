@@ -119,6 +119,10 @@ func newHost(t *testing.T, lab *netnstest.Lab, name, subnet string) *host {
 
 func (h *host) addTunnel() {
 	h.t.Helper()
+	// Elsewhere the tunnel's own programs see to it that a bpffs is mounted.
+	pins := filepath.Join(h.config().PinDir, "mount")
+	h.must(pinned.Prepare(pins, func(string) error { return nil }))
+	h.must(pinned.Remove(pins))
 	h.must(h.Do(func() (err error) {
 		if h.tun, err = netnstest.OpenTUN(deviceName); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -150,7 +151,16 @@ func (p *programs) load() error {
 		p.objects = objects{}
 		return nil
 	}
-	return explain(err)
+	if err != nil {
+		return explain(err)
+	}
+	known, err := knowsLookUp(cmp.Or(p.config.lookUp, skipNeighbour))
+	if err == nil && !known {
+		p.lacking = errLookUp
+		err = p.close()
+		p.objects = objects{}
+	}
+	return err
 }
 
 // loadWhole loads `whole` and the maps. What `whole` reads of the kernel's structures it
