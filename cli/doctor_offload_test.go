@@ -8,8 +8,8 @@ import (
 	"github.com/coreos/flannel/pkg/status"
 )
 
-// The check names each fault and its direction, and has the command of the first. A
-// switch that flannel keeps off is a warning.
+// The check names each fault and its direction, and has the command of the first. It says
+// if most peers have no fault. A switch that flannel keeps off is a warning.
 func TestCheckOffloadFaults(t *testing.T) {
 	toPeer := status.OffloadFault{Direction: status.ToPeer, Layer: "checksum", Effect: "packets are lost", Fix: "ethtool -K eth0 x off"}
 	fromPeer := status.OffloadFault{Direction: status.FromPeer, Layer: "path-mtu", Effect: "large packets are lost", Fix: "another"}
@@ -30,6 +30,8 @@ func TestCheckOffloadFaults(t *testing.T) {
 			"checksum: packets are lost to 10.5.9.0/24 at 192.0.2.9, in this direction only", "ethtool -K eth0 x off"},
 		"both": {&status.Backend{Peers: []status.Peer{peer(toPeer, fromPeer)}}, verdictFail,
 			"to 10.5.9.0/24 at 192.0.2.9; path-mtu: large packets are lost from 10.5.9.0/24 at 192.0.2.9", "ethtool -K eth0 x off"},
+		"one of three peers": {&status.Backend{Peers: []status.Peer{peer(), peer(toPeer), peer()}}, verdictFail,
+			"at 192.0.2.9, in this direction only; 2 of 3 peers have no fault", "ethtool -K eth0 x off"},
 		"switch": {&status.Backend{OffloadSwitch: off, Peers: []status.Peer{peer()}}, verdictWarn, "keeps rx-gro of eth0 off", "replace the driver of eth0"},
 	} {
 		f := &facts{report: &status.Report{Snapshot: status.Snapshot{Backend: tt.backend}}}
