@@ -125,7 +125,7 @@ func (p *Prober) narrow(to *peer) bool {
 func (p *Prober) examine(ctx context.Context, to *peer, s shape) {
 	switch p.check(ctx, to, s) {
 	case passed: // a fault ends by verify
-		p.note(to, func(r *Result) { r.Known, r.Suspect = true, false })
+		p.note(to, func(r *Result) { r.Known, r.Suspect, r.TxAt = true, false, time.Now() })
 		if p.narrow(to) { // promise: narrow-path-is-diagnosed
 			p.diagnoseIfDue(ctx, to)
 		}
@@ -144,7 +144,7 @@ var firstFailed = map[Layer]shape{
 // for TCP where there is no connection. It does not if a SYN with a computed checksum is
 // all that passes of TCP.
 func (p *Prober) verify(ctx context.Context, to *peer) {
-	p.probe(ctx, to, small) // both hosts learn the faults of the other
+	answered := p.probe(ctx, to, small) == passed // both hosts learn the faults of the other
 	reachable, checks := true, []shape{smallChecksum, segments, udpCheck, tcpSegments}
 	if p.resultOf(to).Tx.Layer == PathMTU {
 		checks = append(checks, full) // alone
@@ -153,6 +153,9 @@ func (p *Prober) verify(ctx context.Context, to *peer) {
 		for _, check := range checks {
 			switch p.check(ctx, to, check) {
 			case lost:
+				if answered && p.check(ctx, to, small) == passed {
+					p.note(to, func(r *Result) { r.TxAt = time.Now() })
+				}
 				p.diagnoseOther(ctx, to, check)
 				return
 			case unreachable:

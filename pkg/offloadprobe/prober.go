@@ -259,7 +259,7 @@ func (p *Prober) note(of *peer, change func(*Result)) {
 
 func (p *Prober) setTx(of *peer, l Layer) {
 	p.note(of, func(r *Result) {
-		r.Known, r.Suspect = true, false
+		r.Known, r.Suspect, r.TxAt = true, false, time.Now()
 		if r.Tx.Layer != l {
 			r.Tx = Fault{l, time.Now()}
 		}
@@ -274,6 +274,7 @@ func (p *Prober) setRx(of *peer, receipt header) {
 		return
 	}
 	p.note(of, func(r *Result) {
+		r.RxAt = time.Now()
 		if r.Rx.Layer != l {
 			r.Rx = Fault{l, time.Now()}
 		}

@@ -25,6 +25,9 @@ type Result struct {
 	// Tx is the fault of packets to the peer, Rx that of packets from the peer. The peer
 	// finds Rx, and its receipts have it.
 	Tx, Rx Fault
+	// TxAt is when a check or a diagnosis has last confirmed Tx, and RxAt when a receipt has
+	// last had Rx. A peer that does not answer confirms nothing.
+	TxAt, RxAt time.Time
 	// Known is true if Tx is the result of a check or a diagnosis. It is false for a
 	// peer that has not answered yet.
 	Known bool

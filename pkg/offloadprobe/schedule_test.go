@@ -177,6 +177,37 @@ func (s *plan) count(layer Layer) (faulty, healthy int) {
 	return faulty, healthy
 }
 
+// A check confirms a result if the peer answers. A silent peer keeps its result, which
+// nothing confirms.
+func TestConfirmedResults(t *testing.T) {
+	for _, layer := range []Layer{"", Segmentation} {
+		synctest.Test(t, func(t *testing.T) {
+			s := startPlan(t, inet.IPv4, 1)
+			defer s.stop()
+			lost := withCheck(layer)
+			s.lost.Store(&lost)
+			confirmed := func(want bool) {
+				t.Helper()
+				<-time.After(time.Minute) // an earlier check ends
+				began := time.Now()
+				<-time.After(2 * time.Minute)
+				if r := s.prober.Results()[s.first]; r.Tx.Layer != layer || r.TxAt.Before(began) == want {
+					t.Errorf("%q: fault %q, confirmed at %v, %v after the begin", layer, r.Tx.Layer, r.TxAt, r.TxAt.Sub(began))
+				}
+			}
+			confirmed(true)
+			var all []shape
+			for shape := range shapes {
+				all = append(all, shape)
+			}
+			s.lost.Store(&all)
+			confirmed(false)
+			s.lost.Store(&lost)
+			confirmed(true)
+		})
+	}
+}
+
 // A path may be slow, and become slower.
 func TestSlowPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
