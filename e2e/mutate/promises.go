@@ -138,6 +138,8 @@ var promises = []promise{
 		{"news-are-asked-for", never, "pkg/offloadprobe", "TestNewsOfAFault", "told: not within"},
 		{"note-is-of-a-switch-that-is-off", never, "pkg/offloadrepair", "TestSwitchOfAnother/turned_on", "is off"},
 		{"suspects-are-not-healthy", withoutOperand, "pkg/offloadrepair", "TestProblemWithSuspects", "layer \"\""},
+		{"silence-is-no-verdict", never, "pkg/offloadrepair", "TestPeersAwayInTrial", "the note: "},
+		{"note-fails-no-switch", never, "pkg/offloadrepair", "TestNoteCannotBeWritten", "turned"},
 		{"families-have-faults-apart", never, "pkg/offloadrepair", "TestProblemOfOneFamily", "layer \"\""},
 	}},
 }

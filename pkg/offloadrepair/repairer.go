@@ -56,6 +56,7 @@ type Repairer struct {
 	// These are Run's. note is nil while no switch is turned.
 	state    repairState
 	note     *Note
+	since    time.Time          // the last turn of the switch, in either direction
 	deadline time.Time          // of the result, or until the trial
 	tried    []Switch           // those that did not end the fault
 	failing  offloadprobe.Layer // the fault that tried is about
@@ -129,7 +130,7 @@ func (r *Repairer) Run(ctx context.Context) error {
 
 // step makes one change of the state. again is true if the next step is due now.
 func (r *Repairer) step(ctx context.Context) (again bool) {
-	layer, peer := r.problem()
+	layer, peer := r.problem(time.Time{})
 	if r.state == idle {
 		if layer != r.failing {
 			r.failing, r.tried = layer, nil
@@ -161,9 +162,17 @@ func (r *Repairer) step(ctx context.Context) (again bool) {
 }
 
 // stepOf is step for a switch that is in the position of the state. failing is true if
-// the fault is there.
+// the fault is there, as far as the peers have answered.
 func (r *Repairer) stepOf(ctx context.Context, n *Note, failing bool) (again bool) {
 	late := !time.Now().Before(r.deadline)
+	if r.state == turned && late || r.state == onTrial {
+		// A peer that is away, or a link that the turn has reset, confirms no fault.
+		layer, _ := r.problem(r.since)
+		failing = layer == n.Layer
+		if !failing && !(late && r.confirmed(n.Layer)) { // promise: silence-is-no-verdict
+			return false
+		}
+	}
 	switch r.state {
 	case resumed:
 		r.state = turned
@@ -185,8 +194,11 @@ func (r *Repairer) stepOf(ctx context.Context, n *Note, failing bool) (again boo
 	case onTrial:
 		switch {
 		case failing:
+			if !r.turn(ctx, n) {
+				return false // the next step repeats it
+			}
 			r.trial = min(2*r.trial, maxTrial)
-			return r.turn(ctx, n)
+			return true
 		case late: // promise: switch-is-turned-back
 			log.Infof("fault of an offload is gone, the switch is on again layer=%s command=%q", n.Layer, n.On())
 			r.forget()
@@ -205,13 +217,29 @@ func (r *Repairer) answered() bool {
 	return false
 }
 
+// confirmed reports whether a peer has answered a check since the last turn of the
+// switch, or for a layer of the receiver has sent a receipt.
+func (r *Repairer) confirmed(l offloadprobe.Layer) bool {
+	for _, result := range r.config.Prober.Results() {
+		at := result.TxAt
+		if AtReceiver(l) {
+			at = result.RxAt
+		}
+		if !at.Before(r.since) {
+			return true
+		}
+	}
+	return false
+}
+
 // problem returns the layer of a fault that at least half of the peers of one family
-// share, and one of these. A fault with fewer of them is the peer's or the path's.
-func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
+// share, and one of these. A fault with fewer of them is the peer's or the path's. Peers
+// with a fault that nothing has confirmed since a time do not count.
+func (r *Repairer) problem(since time.Time) (worst offloadprobe.Layer, peer netip.Prefix) {
 	results := r.config.Prober.Results()
 	most := 0
 	for _, f := range inet.Families {
-		if l, p, n := commonFault(results, f); n > most {
+		if l, p, n := commonFault(results, f, since); n > most {
 			worst, peer, most = l, p, n
 		}
 	}
@@ -219,9 +247,9 @@ func (r *Repairer) problem() (worst offloadprobe.Layer, peer netip.Prefix) {
 }
 
 // commonFault returns the layer of a fault that at least half of the peers of a family
-// share, one of these, and their number; 0 if there is no such fault. Suspects count for
-// neither side.
-func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (worst offloadprobe.Layer, peer netip.Prefix, n int) {
+// share, one of these, and their number; 0 if there is no such fault. Suspects, and peers
+// with a fault that was last confirmed before since, count for neither side.
+func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family, since time.Time) (worst offloadprobe.Layer, peer netip.Prefix, n int) {
 	count := make(map[offloadprobe.Layer]int)
 	with := make(map[offloadprobe.Layer]netip.Prefix)
 	known := 0
@@ -229,15 +257,18 @@ func commonFault(results map[netip.Prefix]offloadprobe.Result, f inet.Family) (w
 		if inet.Of(subnet.Addr()) != f { // promise: families-have-faults-apart
 			continue
 		}
-		if result.Known && !result.Suspect { // promise: suspects-are-not-healthy
-			known++
-		}
-		l := result.Tx.Layer
+		l, at := result.Tx.Layer, result.TxAt
 		if AtReceiver(l) { // the peer's to repair
 			l = ""
 		}
 		if AtReceiver(result.Rx.Layer) {
-			l = result.Rx.Layer
+			l, at = result.Rx.Layer, result.RxAt
+		}
+		if l != "" && at.Before(since) {
+			continue
+		}
+		if result.Known && !result.Suspect { // promise: suspects-are-not-healthy
+			known++
 		}
 		if len(features[l]) > 0 {
 			count[l]++
@@ -275,15 +306,20 @@ func (r *Repairer) try(ctx context.Context, layer offloadprobe.Layer, peer netip
 	return false
 }
 
-// turn notes a switch and turns it off.
+// turn notes a switch and turns it off. Without a note it turns nothing, and a later step
+// repeats it. A new candidate that cannot be turned off does not end the fault. One on
+// trial does, so a later step repeats it.
 func (r *Repairer) turn(ctx context.Context, n *Note) (again bool) {
-	err := n.write(r.path)
-	if err == nil {
-		r.note = n
-		err = r.config.Features.Switch(n.Device, n.Feature, false)
-	}
-	if err != nil {
+	if err := n.write(r.path); err != nil { // promise: note-fails-no-switch
 		ratelog.Warningf("repair fault of an offload layer=%s: %v", n.Layer, err)
+		return false
+	}
+	r.note = n
+	if err := r.config.Features.Switch(n.Device, n.Feature, false); err != nil {
+		ratelog.Warningf("repair fault of an offload layer=%s: %v", n.Layer, err)
+		if r.state == onTrial {
+			return false
+		}
 		r.tried = append(r.tried, n.Switch)
 		r.forget()
 		return true
@@ -333,9 +369,10 @@ func (r *Repairer) tryOn(ctx context.Context, n *Note) {
 	r.await(ctx, n.Layer, true)
 }
 
-// await sets the deadline of the result, and probes now where this host's probes give
-// it.
+// await sets the deadline of the result of a turn, and probes now where this host's
+// probes give it.
 func (r *Repairer) await(ctx context.Context, l offloadprobe.Layer, all bool) {
+	r.since = time.Now()
 	if AtReceiver(l) {
 		r.deadline = time.Now().Add(verdictRounds * r.config.Prober.Round())
 		return

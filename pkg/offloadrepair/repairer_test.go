@@ -32,6 +32,8 @@ type host struct {
 	on      map[Switch]bool
 	fixed   []Switch // that the driver does not change
 	busy    int      // how many times no switch can be turned on
+	stuck   int      // how many times no switch can be turned off
+	away    int      // peers that do not answer
 	layer   offloadprobe.Layer
 	ends    []Switch // switches that end the fault while they are off
 	peers   int
@@ -82,6 +84,10 @@ func (h *host) Switch(device, feature string, on bool) error {
 		h.busy--
 		return errors.New("the device is busy")
 	}
+	if !on && h.stuck > 0 {
+		h.stuck--
+		return errors.New("the device is busy")
+	}
 	h.on[s] = on
 	command := s.Off()
 	if on {
@@ -117,10 +123,16 @@ func (h *host) probe() {
 	if AtReceiver(h.layer) && time.Since(h.turnAt) < h.lag {
 		return
 	}
+	before := h.results
 	h.results = make(map[netip.Prefix]offloadprobe.Result)
 	ended := slices.ContainsFunc(h.ends, func(s Switch) bool { return !h.on[s] })
 	for i := range h.peers {
-		r := offloadprobe.Result{Known: true}
+		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24)
+		if i < h.away {
+			h.results[subnet] = before[subnet]
+			continue
+		}
+		r := offloadprobe.Result{Known: true, TxAt: time.Now(), RxAt: time.Now()}
 		if f := (offloadprobe.Fault{Layer: h.layer}); i < h.faulty && !ended {
 			if AtReceiver(h.layer) {
 				r.Rx = f
@@ -128,7 +140,7 @@ func (h *host) probe() {
 				r.Tx = f
 			}
 		}
-		h.results[netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24)] = r
+		h.results[subnet] = r
 	}
 }
 
@@ -223,6 +235,123 @@ func TestTurnBackFails(t *testing.T) {
 	})
 }
 
+// A switch that ends the fault stays off although some peers or all do not answer for a
+// while after the turn: a device may reset its link then.
+func TestPeersAwayAfterTurn(t *testing.T) {
+	for _, layer := range []offloadprobe.Layer{offloadprobe.Checksum, offloadprobe.ReceiveMerging} {
+		for away := 1; away <= 2; away++ {
+			t.Run(fmt.Sprintf("%s, %d of 2", layer, away), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := tunnelChecksum
+					if AtReceiver(layer) {
+						s = tunnelGRO
+					}
+					h := newHost(layer, s)
+					h.away = away
+					<-time.After(interval) // the results are older than the turn
+					r := h.runWith(t, t.TempDir(), 9*time.Minute, func(passed time.Duration) {
+						if passed == 10*interval {
+							h.set(func(h *host) { h.away = 0 })
+						}
+					})
+					h.turned(t, s.Off())
+					if n := r.Turned(); n == nil || n.Switch != s {
+						t.Errorf("the switch that is off is %+v", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A trial ends with the answer of a peer. Silence does not show that the fault is gone.
+func TestPeersAwayInTrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, dir := repaired(t)
+		h.set(func(h *host) { h.on[tunnelChecksum] = true })
+		h.run(t, dir, interval)
+		h.turned(t, tunnelChecksum.Off())
+		h.runWith(t, dir, 40*time.Minute, func(passed time.Duration) {
+			switch passed {
+			case 10 * interval:
+				h.set(func(h *host) { h.away = 2 })
+			case 50 * interval: // the trial has begun
+				if _, err := os.Stat(NotePath(dir)); err != nil {
+					t.Errorf("the note: %v", err)
+				}
+				h.set(func(h *host) { h.away = 0 })
+			}
+		})
+		h.turned(t, tunnelChecksum.On(), tunnelChecksum.Off())
+	})
+}
+
+// A trial that cannot turn the switch off, or write the note, goes on until it can.
+func TestTrialIsRepeated(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hinder, free func(*testing.T, *host, string)
+	}{
+		"busy device": {
+			func(_ *testing.T, h *host, _ string) { h.set(func(h *host) { h.stuck = 3 }) },
+			func(*testing.T, *host, string) {},
+		},
+		"state folder": {
+			func(t *testing.T, _ *host, note string) { block(t, note) },
+			func(t *testing.T, _ *host, note string) { unblock(t, note) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(offloadprobe.Checksum, tunnelChecksum)
+				dir := t.TempDir()
+				h.runWith(t, dir, 25*time.Minute, func(passed time.Duration) {
+					switch passed {
+					case 10 * interval:
+						tt.hinder(t, h, NotePath(dir))
+					case 40 * interval: // the trial has begun
+						tt.free(t, h, NotePath(dir))
+					}
+				})
+				h.turned(t, tunnelChecksum.Off(), tunnelChecksum.On(), tunnelChecksum.Off())
+			})
+		})
+	}
+}
+
+// A note that cannot be written says nothing about its switch.
+func TestNoteCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(offloadprobe.Checksum, tunnelChecksum)
+		dir := t.TempDir()
+		block(t, NotePath(dir))
+		h.runWith(t, dir, 9*time.Minute, func(passed time.Duration) {
+			if passed == 10*interval {
+				h.turned(t)
+				unblock(t, NotePath(dir))
+			}
+		})
+		h.turned(t, tunnelChecksum.Off())
+	})
+}
+
+// block puts a folder in place of a file, so that nothing writes the file.
+func block(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(path+"/full", 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unblock(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Where no switch helps, all are on in the end, and nothing is turned again.
 func TestNoSwitchHelps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -310,12 +439,12 @@ func TestProblemOfOneFamily(t *testing.T) {
 	r := New(Config{Prober: h})
 	ipv6 := netip.MustParsePrefix("fd00:5:0:1::/64")
 	h.results[ipv6] = offloadprobe.Result{Known: true, Tx: offloadprobe.Fault{Layer: offloadprobe.Checksum}}
-	if l, peer := r.problem(); l != offloadprobe.Checksum || peer != ipv6 {
+	if l, peer := r.problem(time.Time{}); l != offloadprobe.Checksum || peer != ipv6 {
 		t.Errorf("layer %q of %v", l, peer)
 	}
 	h.results[netip.MustParsePrefix("fd00:5:0:2::/64")] = offloadprobe.Result{Known: true}
 	h.results[netip.MustParsePrefix("fd00:5:0:3::/64")] = offloadprobe.Result{Known: true}
-	if l, peer := r.problem(); l != "" {
+	if l, peer := r.problem(time.Time{}); l != "" {
 		t.Errorf("layer %q of %v, which two of three peers do not have", l, peer)
 	}
 }
@@ -328,7 +457,7 @@ func TestProblemWithSuspects(t *testing.T) {
 		result.Suspect = result.Tx.Layer == ""
 		h.results[subnet] = result
 	}
-	if l, _ := New(Config{Prober: h}).problem(); l != offloadprobe.Checksum {
+	if l, _ := New(Config{Prober: h}).problem(time.Time{}); l != offloadprobe.Checksum {
 		t.Errorf("layer %q", l)
 	}
 }
