@@ -57,6 +57,37 @@ func TestNetemIsNoFault(t *testing.T) {
 	}
 }
 
+// A path whose MTU is more than half of the largest packet has no fault: a super-packet of
+// two full packets would be too long for IP.
+func TestLargeMTUIsNoFault(t *testing.T) {
+	for _, family := range inet.Families {
+		t.Run(family.String(), func(t *testing.T) {
+			t.Parallel()
+			a, b := newSides(t, pathKind{family: family})
+			for _, s := range []*side{a, b} {
+				s.mtu = 65000
+				s.SetMTU(uplink, s.mtu)
+			}
+			a.noFault(t, b)
+		})
+	}
+}
+
+// A responder reads each probe of TCP, whatever the size of its segments.
+func TestTCPProbesAreReadable(t *testing.T) {
+	for s, f := range forms {
+		for _, mss := range []int{536, 1460, 8960, 22000, 65483} {
+			total := 0
+			for _, n := range f.writes(mss) {
+				total += n
+			}
+			if f.tcp && total > maxTCP {
+				t.Errorf("shape %d with segments of %d bytes has %d, want at most %d", s, mss, total, maxTCP)
+			}
+		}
+	}
+}
+
 // noFault checks and diagnoses the path several times.
 func (s *side) noFault(t *testing.T, to *side) {
 	t.Helper()

@@ -56,10 +56,13 @@ const (
 	ect0, ecnMask = 2, 3
 	// udpHeader is the length of a UDP header.
 	udpHeader = 8
+	// maxPacket is the largest IP packet, and so the largest super-packet of UDP_SEGMENT.
+	maxPacket = 1<<16 - 1
 )
 
 // forms has the form of each shape. A super-packet of two full packets is longer than
-// the MTU, as those of containers are. udpCheck is short: tcpSegments checks the size.
+// the MTU, as those of containers are, unless that would exceed maxPacket. udpCheck is
+// short: tcpSegments checks the size.
 var forms = [shapes]form{
 	small:         {packets: 1},
 	smallECN:      {packets: 1, tos: ect0},
@@ -81,10 +84,14 @@ var forms = [shapes]form{
 
 // size returns the payload of one datagram of a family with its header, in bytes.
 func (f form) size(mtu int, family inet.Family) int {
-	if f.full {
-		return max(smallLen, mtu-family.HeaderLen()-udpHeader)
+	if !f.full {
+		return smallLen
 	}
-	return smallLen
+	size := mtu - family.HeaderLen() - udpHeader
+	if f.segment {
+		size = min(size, (maxPacket-family.HeaderLen()-udpHeader)/f.packets&^1)
+	}
+	return max(smallLen, size)
 }
 
 // writes returns the lengths of the writes of a TCP probe. Each write is one packet
@@ -98,7 +105,7 @@ func (f form) writes(mss int) []int {
 	}
 	lengths := make([]int, f.packets)
 	for i := range lengths {
-		lengths[i] = mss
+		lengths[i] = min(mss, maxTCP/f.packets&^1)
 	}
 	return lengths
 }
