@@ -47,7 +47,7 @@ func (p *Path) Repairs() int {
 	return p.repairs
 }
 
-// Behind lists the programs of others after ours at the uplinks. They do not see the
+// Behind lists the programs of others after ours at the uplinks, in order. They do not see the
 // datagrams that ours take.
 func (p *Path) Behind() (string, error) {
 	p.mu.Lock()
@@ -65,5 +65,6 @@ func (p *Path) Behind() (string, error) {
 			all = append(all, fmt.Sprintf("%s at interface %d", other, h.index))
 		}
 	}
+	slices.Sort(all)
 	return strings.Join(all, ", "), nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/coreos/flannel/pkg/netnstest"
 	"github.com/coreos/flannel/pkg/pinned"
+	"github.com/coreos/flannel/pkg/tchook"
 )
 
 // foreign attaches another program that ends the chain of an interface with
@@ -39,6 +40,28 @@ func (h *host) foreign(name string, where ebpf.AttachType, anchor link.Anchor) {
 		}
 		return err
 	}))
+}
+
+// follower is a hook that a program of another follows.
+type follower struct {
+	tchook.Hook
+	name string
+}
+
+func (f follower) Behind() ([]string, error) { return []string{f.name}, nil }
+
+// The programs of others have an order, so that the status does not change by itself.
+func TestBehindHasAnOrder(t *testing.T) {
+	p := newPath(Config{Device: 1})
+	for index := 2; index < 10; index++ {
+		p.hooks[p.decapHook(index)] = attachment{follower{name: "program 7"}, index}
+	}
+	first, err := p.Behind()
+	for range 20 {
+		if again, err2 := p.Behind(); again != first || err != nil || err2 != nil {
+			t.Fatalf("%q, %v, then %q, %v", first, err, again, err2)
+		}
+	}
 }
 
 // Our programs run before those that were there, and Attach puts them before those
