@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -40,17 +41,16 @@ var cleanupCommand = command{
 				return running
 			}
 			var repair []all.Leftover
-			if running == nil { // before the device of the switch is removed
-				if repair, err = endRepair(*stateDir, *dryRun); err != nil {
-					return err
-				}
+			var unrepaired error // it keeps nothing else from being removed
+			if running == nil {  // before the device of the switch is removed
+				repair, unrepaired = endRepair(*stateDir, *dryRun)
 			}
 			if !*dryRun {
 				if left, err = removeLeftovers(ctx, networks, left, *force); err != nil {
-					return err
+					return errors.Join(err, unrepaired)
 				}
 			}
-			return printLeftovers(p, append(repair, left...), *dryRun)
+			return errors.Join(printLeftovers(p, append(repair, left...), *dryRun), unrepaired)
 		}
 	},
 }

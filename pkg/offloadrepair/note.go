@@ -39,7 +39,7 @@ func readNote(path string) (*Note, error) {
 	}
 	n := new(Note)
 	if err := json.Unmarshal(data, n); err != nil {
-		return nil, fmt.Errorf("read note of a turned switch %s: %w", path, err)
+		return nil, fmt.Errorf("read note of a turned switch %s: %w; find the switch with \"ethtool -k\", turn it on, and remove the file", path, err)
 	}
 	if n.Boot != clock.Now().Boot || n.Device == "" || n.Feature == "" {
 		return nil, nil
