@@ -37,14 +37,15 @@ type offloads struct {
 }
 
 // offloadPeers returns a lease's host as peers to probe, one for each family of its
-// subnets. A host without a port runs another flannel, which would not answer.
+// subnets. A host without a port runs another flannel, which would not answer. A
+// link-local address of IPv6 is none to probe: a lease does not name its interface.
 func offloadPeers(c *subnet.Config, l *subnet.Lease) (peers []offloadprobe.Peer) {
 	if l.Attrs.OffloadPort == 0 {
 		return nil
 	}
 	for _, part := range l.Parts() {
 		addr := all.ProbeAddr(c.BackendType, part, l.Attrs.Addr(inet.Of(part.Addr())))
-		if addr.IsValid() {
+		if addr.IsValid() && !(addr.Is6() && addr.IsLinkLocalUnicast()) {
 			peers = append(peers, offloadprobe.Peer{Subnet: part, Addr: netip.AddrPortFrom(addr, l.Attrs.OffloadPort)})
 		}
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,7 +11,30 @@ import (
 	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
+	"github.com/coreos/flannel/subnet"
 )
+
+// A link-local address of IPv6 names no interface. A socket cannot have it, and the probes
+// of IPv4 would end with those of IPv6.
+func TestOffloadAddrsOfALinkLocalUplink(t *testing.T) {
+	l := &subnet.Lease{
+		Subnet: netip.MustParsePrefix("10.5.1.0/24"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:1::/64"),
+		Attrs: subnet.Attrs{PublicIP: netip.MustParseAddr("192.0.2.1"), PublicIPv6: netip.MustParseAddr("fe80::1")},
+	}
+	l.Attrs.OffloadPort = 8287
+	for backend, want := range map[string][]string{
+		"host-gw": {"192.0.2.1:8287"},
+		"vxlan":   {"10.5.1.0:8287", "[fd00:5:0:1::]:8287"},
+	} {
+		var got []string
+		for _, a := range offloadAddrs(&subnet.Config{BackendType: backend}, l, inet.Families[:]) {
+			got = append(got, a.String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: probes at %v, want %v", backend, got, want)
+		}
+	}
+}
 
 // The fix of a narrow path takes from the uplink what the path lacks, once that is
 // measured.
