@@ -16,7 +16,7 @@ func checkOffloadFaults(f *facts) finding {
 	var fix string
 	healthy := 0
 	for _, p := range b.Peers {
-		if len(p.OffloadFaults) == 0 {
+		if p.OffloadsChecked && len(p.OffloadFaults) == 0 {
 			healthy++
 		}
 		for _, fault := range p.OffloadFaults {

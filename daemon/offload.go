@@ -173,6 +173,7 @@ func (o *offloads) describe(b *status.Backend) {
 	for i := range b.Peers {
 		p := &b.Peers[i]
 		r := results[p.Subnet]
+		p.OffloadsChecked = r.Known && !r.Suspect
 		for _, f := range []struct {
 			offloadprobe.Fault
 			direction string

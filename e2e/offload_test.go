@@ -43,7 +43,7 @@ func offloadPair(t *testing.T, p offloadPath, args ...string) (c *cluster, a, b 
 }
 
 // offloadFaults waits until a node's peer has these faults, as "direction layer", and
-// returns the last fix.
+// returns the last fix. Without any, the offloads must have been checked.
 func (n *node) offloadFaults(want ...string) (fix string) {
 	n.t.Helper()
 	eventually(n.t, fmt.Sprintf("%s has the faults %q", n.Name(), want), func() error {
@@ -53,6 +53,9 @@ func (n *node) offloadFaults(want ...string) (fix string) {
 		}
 		var got []string
 		for _, p := range s.Backend.Peers {
+			if len(want) == 0 && !p.Checked {
+				return fmt.Errorf("the offloads to %v are not checked", p.Subnet)
+			}
 			for _, f := range p.OffloadFaults {
 				got = append(got, f.Direction+" "+f.Layer)
 				fix = f.Fix

@@ -93,6 +93,7 @@ type status struct {
 			TxFast        uint64         `json:"tx_fast_packets"`
 			Problem       string         `json:"problem"`
 			OffloadFaults []offloadFault `json:"offload_faults"`
+			Checked       bool           `json:"offloads_checked"`
 		} `json:"peers"`
 	} `json:"backend"`
 }

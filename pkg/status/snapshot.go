@@ -189,6 +189,9 @@ type Peer struct {
 	// OffloadFaults are the faults of offloads on the path, one for each direction at
 	// most.
 	OffloadFaults []OffloadFault `json:"offload_faults,omitempty"`
+	// OffloadsChecked is true if it is known whether packets to the host meet a fault of an
+	// offload. It is false before the first check, and while a failed one is looked into.
+	OffloadsChecked bool `json:"offloads_checked,omitempty"`
 }
 
 // Probe is the result of pings through the overlay.
