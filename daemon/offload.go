@@ -25,6 +25,7 @@ import (
 type offloads struct {
 	prober   *offloadprobe.Prober
 	repairer *offloadrepair.Repairer // nil without -offload-repair
+	stateDir string
 	peers    func() []offloadprobe.Peer
 	// encapsulation returns that of the network (backend.Network).
 	encapsulation func() backend.Encapsulation
@@ -69,7 +70,7 @@ func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, en
 	if err != nil {
 		return nil, err
 	}
-	o := &offloads{peers: c.Peers, uplinks: uplinks, encapsulation: encapsulation, features: features}
+	o := &offloads{peers: c.Peers, stateDir: options.stateDir, uplinks: uplinks, encapsulation: encapsulation, features: features}
 	report := c.Changed
 	c.Changed = func(change offloadprobe.Change) {
 		report(change)
@@ -90,11 +91,17 @@ func newOffloads(options *Options, uplinks [len(inet.Families)]uplink.Uplink, en
 // endOffloadRepair turns on the switch that a run with -offload-repair has left off.
 func endOffloadRepair(stateDir string) {
 	features, err := netdev.OpenFeatures()
-	var n *offloadrepair.Note
-	if err == nil {
-		defer features.Close()
-		n, err = offloadrepair.Restore(features, stateDir)
+	if err != nil {
+		log.Warningf("turn on a switch of a run with -offload-repair: %v", err)
+		return
 	}
+	defer features.Close()
+	restoreSwitch(features, stateDir)
+}
+
+// restoreSwitch is endOffloadRepair with open features.
+func restoreSwitch(features *netdev.Features, stateDir string) {
+	n, err := offloadrepair.Restore(features, stateDir)
 	if err != nil {
 		log.Warningf("turn on a switch of a run with -offload-repair: %v", err)
 	} else if n != nil {
@@ -102,13 +109,18 @@ func endOffloadRepair(stateDir string) {
 	}
 }
 
-// Run probes, and repairs with -offload-repair, until ctx ends.
+// Run probes, and repairs with -offload-repair, until ctx ends. If it fails, the switch
+// that was turned off is on again: nothing else would look for the end of the fault.
 func (o *offloads) Run(ctx context.Context) error {
 	tasks := []task{o.prober.Run}
 	if o.repairer != nil {
 		tasks = append(tasks, o.repairer.Run)
 	}
-	return runTogether(ctx, tasks...)
+	err := runTogether(ctx, tasks...)
+	if err != nil && o.repairer != nil {
+		restoreSwitch(o.features, o.stateDir)
+	}
+	return err
 }
 
 func (o *offloads) close() {

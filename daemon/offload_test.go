@@ -1,13 +1,20 @@
 package daemon
 
 import (
+	"encoding/json"
+	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreos/flannel/backend"
+	"github.com/coreos/flannel/pkg/clock"
 	"github.com/coreos/flannel/pkg/inet"
+	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/offloadprobe"
 	"github.com/coreos/flannel/pkg/offloadrepair"
 	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/uplink"
@@ -33,6 +40,50 @@ func TestOffloadAddrsOfALinkLocalUplink(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: probes at %v, want %v", backend, got, want)
 		}
+	}
+}
+
+// Probes that cannot run find no fault, and no end of one. So the switch that an earlier run
+// has turned off is on again.
+func TestSwitchWithoutProbes(t *testing.T) {
+	netnstest.Require(t)
+	h := netnstest.New(t).Host("a")
+	dir, device, feature := t.TempDir(), netnstest.Uplink, "tx-checksum-ip-generic"
+	note, err := json.Marshal(offloadrepair.Note{
+		Switch: offloadrepair.Switch{Device: device, Feature: feature}, Layer: offloadprobe.Checksum, Boot: clock.Now().Boot,
+	})
+	if err == nil {
+		err = os.WriteFile(offloadrepair.NotePath(dir), note, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unusable := netip.MustParseAddrPort("[fe80::1]:8287") // without an interface
+	err = h.Do(func() error {
+		o, err := newOffloads(&Options{offloadRepair: true, stateDir: dir}, [len(inet.Families)]uplink.Uplink{}, nil, offloadprobe.Config{
+			Locals: []netip.AddrPort{unusable}, Interval: time.Minute, Peers: func() []offloadprobe.Peer { return nil },
+		})
+		if err != nil {
+			return err
+		}
+		defer o.close()
+		if err := o.features.Switch(device, feature, false); err != nil {
+			return err
+		}
+		if err := o.Run(t.Context()); err == nil {
+			t.Error("the probes run")
+		}
+		on, err := o.features.Switchable(device)
+		if !on[feature] {
+			t.Errorf("%s of %s is off", feature, device)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(offloadrepair.NotePath(dir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the note: %v", err)
 	}
 }
 
