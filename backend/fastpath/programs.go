@@ -292,11 +292,5 @@ func (p *programs) ids() (map[string]ebpf.ProgramID, error) {
 	return ids, nil
 }
 
-// explain names the capabilities of which one is missing. Without CAP_PERFMON the
-// verifier forbids arithmetic with pointers (EACCES).
-func explain(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w; the fast path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON", err)
-	}
-	return err
-}
+// explain adds to an error of the kernel what the programs need.
+func explain(err error) error { return pinned.Explain(err, "the fast path") }

@@ -59,7 +59,7 @@ func mountBPFFS() error {
 	// the first one's pins.
 	dir, err := os.Open(bpffs)
 	if err != nil {
-		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
+		return explainMount(err)
 	}
 	defer dir.Close()
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
@@ -69,11 +69,21 @@ func mountBPFFS() error {
 		return nil
 	}
 	err = unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700")
+	return explainMount(err)
+}
+
+// explainMount adds the remedy to an error of the mount. A kernel without eBPF has no
+// folder for it (bpf_init in kernel/bpf/inode.c), and no such file system (ENODEV). AppArmor
+// refuses a mount with EACCES.
+func explainMount(err error) error {
+	const what = "mount bpffs at " + bpffs
 	switch {
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("mount bpffs at %s: %w; mount it before flannel starts with \"mount -t bpf bpf %[1]s\", or give flannel CAP_SYS_ADMIN", bpffs, err)
-	case err != nil:
-		return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%s: %w; %s, or /sys is not the host's", what, err, noEBPF)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s: %w; mount it before flannel starts with \"mount -t bpf bpf %s\", or give flannel CAP_SYS_ADMIN", what, err, bpffs)
 	}
-	return nil
+	return fmt.Errorf("%s: %w", what, err)
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/coreos/flannel/pkg/netnstest"
 )
 
-// Without the right to mount, the error has the command. The mount namespace is of a
-// process of its own.
+// TestMountRefused runs itself again where no bpffs can be mounted. The error has the
+// remedy. The mount namespace is of a process of its own.
 func TestMountRefused(t *testing.T) {
 	const marker = "FLANNEL_TEST_MOUNT_REFUSED"
-	if os.Getenv(marker) != "" {
-		if err := mountBPFFS(); err == nil || !strings.Contains(err.Error(), `"mount -t bpf bpf /sys/fs/bpf"`) {
-			t.Errorf("error %v", err)
+	if want := os.Getenv(marker); want != "" {
+		if err := mountBPFFS(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
 		}
 		return
 	}
@@ -25,11 +25,17 @@ func TestMountRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec",
-		`umount /sys/fs/bpf; exec setpriv --bounding-set=-sys_admin "$0" -test.run '^TestMountRefused$'`, self)
-	c.Env = append(os.Environ(), marker+"=1")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for setup, want := range map[string]string{
+		"umount /sys/fs/bpf": `"mount -t bpf bpf /sys/fs/bpf"`,
+		// A kernel without eBPF has no folder bpf there.
+		"mount -t tmpfs none /sys/fs": "the kernel has no eBPF (CONFIG_BPF_SYSCALL)",
+	} {
+		c := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec",
+			setup+`; exec setpriv --bounding-set=-sys_admin "$0" -test.run '^TestMountRefused$'`, self)
+		c.Env = append(os.Environ(), marker+"="+want)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", setup, err, out)
+		}
 	}
 }
 

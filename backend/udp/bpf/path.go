@@ -3,10 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -257,29 +254,8 @@ func (c Config) variables() map[string]any {
 	return v
 }
 
-// forward turns on forwarding of packets from the device. Without it a route
-// look-up for the device fails (BPF_FIB_LKUP_RET_FWD_DISABLED in
-// bpf_ipv4_fib_lookup and bpf_ipv6_fib_lookup, net/core/filter.c).
-func forward(device int, f inet.Family) error {
-	i, err := net.InterfaceByIndex(device)
-	if err != nil {
-		return fmt.Errorf("find interface %d: %w", device, err)
-	}
-	path := filepath.Join("/proc/sys/net", map[inet.Family]string{inet.IPv4: "ipv4", inet.IPv6: "ipv6"}[f], "conf", i.Name, "forwarding")
-	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-		return fmt.Errorf("turn on forwarding of %s: %w", i.Name, err)
-	}
-	return nil
-}
-
-// explain adds the needed capabilities to an error of permissions. Without
-// CAP_PERFMON the verifier forbids pointer arithmetic (EACCES).
-func explain(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w; the kernel path needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and before Linux 5.11 CAP_SYS_RESOURCE or LimitMEMLOCK=infinity (systemd)", err)
-	}
-	return err
-}
+// explain adds to an error of the kernel what the programs need.
+func explain(err error) error { return pinned.Explain(err, "the kernel path") }
 
 // Probe returns the kind of hooks if this process can use the kernel path on this kernel,
 // else the reason against it. It loads the programs without attaching them. That needs
