@@ -25,6 +25,10 @@ var (
 	// veth begins without GRO. Other drivers begin with it, so there it is off on purpose.
 	errVethNoGRO = errors.New("GRO is off, as veth begins")
 	errNoGRO     = errors.New("GRO is off")
+
+	errNoNative   = errors.New("its driver has no XDP, or not with its present settings (see: dmesg)")
+	errXDPTaken   = errors.New("another program has its XDP (see: bpftool net)")
+	errXDPRefused = errors.New("its driver refuses XDP with the present MTU or queues (see: dmesg)")
 )
 
 // superPackets are drivers whose links carry super-packets whole.
@@ -46,10 +50,7 @@ func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	if refusal == nil {
 		refusal = p.attach(xdpLink(i.Index), i.Index, p.DecapXdp, func() (tchook.Hook, error) {
 			l, err := link.AttachXDP(link.XDPOptions{Interface: i.Index, Program: p.DecapXdp, Flags: link.XDPDriverMode})
-			if errors.Is(err, unix.ERANGE) { // veth and others
-				err = errLargeMTU
-			}
-			return tchook.Link{Link: l}, err
+			return tchook.Link{Link: l}, explainXDP(err)
 		})
 	}
 	if refusal == nil {
@@ -58,6 +59,22 @@ func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 	}
 	p.xdpRefusals[i.Index] = refusal
 	return p.detach(xdpLink(i.Index))
+}
+
+// explainXDP puts the kernel's error about a program of XDP in words. A driver without XDP
+// has EOPNOTSUPP, and a program of others EBUSY for a link, or EEXIST in another mode
+// (dev_xdp_attach, net/core/dev.c). Drivers have ERANGE, EINVAL or EOPNOTSUPP for settings
+// that XDP does not go with, and say more in the kernel's log.
+func explainXDP(err error) error {
+	for errno, why := range map[unix.Errno]error{
+		unix.EOPNOTSUPP: errNoNative, unix.EBUSY: errXDPTaken, unix.EEXIST: errXDPTaken,
+		unix.ERANGE: errLargeMTU, unix.EINVAL: errXDPRefused,
+	} {
+		if errors.Is(err, errno) {
+			return why
+		}
+	}
+	return err
 }
 
 // xdpRefusal returns the reason against decap_xdp at an interface, or nil. TSO

@@ -145,8 +145,8 @@ func TestXDPIsTaken(t *testing.T) {
 	second := &host{Host: a.Host, t: t, subnet: netip.MustParsePrefix("10.5.99.0/24"), device: c.Device}
 	second.load(c)
 	second.attachTo(netnstest.Uplink)
-	if why := second.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, unix.EBUSY) {
-		t.Errorf("the reason of the second is %v, want %v", why, unix.EBUSY)
+	if why := second.path.XDPRefusals()[a.link(netnstest.Uplink)]; !errors.Is(why, errXDPTaken) {
+		t.Errorf("the reason of the second is %v, want %v", why, errXDPTaken)
 	}
 	run(t, b.Host, "ping", "-c", "3", "-i", "0.01", "-w", "5", a.inner().String())
 	a.hasDecapXDP(netnstest.Uplink, true)
@@ -163,5 +163,17 @@ func TestXDPLargeMTU(t *testing.T) {
 	a.attachTo(direct)
 	if why := a.path.XDPRefusals()[a.link(direct)]; !errors.Is(why, errLargeMTU) {
 		t.Errorf("the reason is %v, want %v", why, errLargeMTU)
+	}
+}
+
+// An uplink whose driver has no XDP, as a bridge, has the reason in words.
+func TestXDPWithoutDriver(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a := hosts[0]
+	const bridge = "bridge"
+	a.Bridge(bridge, netip.MustParsePrefix("192.0.2.1/24"), 1500)
+	a.attachTo(netnstest.Uplink, bridge)
+	if why := a.path.XDPRefusals()[a.link(bridge)]; !errors.Is(why, errNoNative) {
+		t.Errorf("the reason is %v, want %v", why, errNoNative)
 	}
 }
