@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/flannel/backend/all"
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
+	"github.com/coreos/flannel/pkg/pinned"
 	"github.com/coreos/flannel/pkg/tun"
 )
 
@@ -155,6 +156,9 @@ func checkKernelPath() finding {
 	if err != nil {
 		return warn("sudo flannel doctor; Linux 5.10 or newer, with CAP_BPF and CAP_PERFMON",
 			"is not available, so the udp backend is slower: %v", err)
+	}
+	if slow, err := pinned.Interpreted(); slow && err == nil {
+		return warn(pinned.Compile, "works, but the kernel interprets its programs, which is slow")
 	}
 	return okay("the kernel loads its programs, and attaches them by %s", hooks)
 }

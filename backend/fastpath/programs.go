@@ -147,7 +147,7 @@ func (p *programs) load() error {
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		log.V(1).Infof("fast path of %s: %v", p.config.Name, err)
-		p.lacking = whyNotSupported(modules)
+		p.lacking = whyNotSupported(modules, pinned.Interpreted)
 		p.objects = objects{}
 		return nil
 	}

@@ -77,6 +77,7 @@ type Path struct {
 	mu sync.Mutex // guards all below
 	objects
 	filters     bool                  // attach by filters of tc: the kernel has no tcx
+	interpreted bool                  // the kernel does not compile the programs
 	tc          *netlink.Handle       // of the device's namespace
 	hooks       map[string]attachment // by name of the pin
 	xdpRefusals map[int]error         // why decap_xdp is not attached, by the uplink's index
@@ -153,6 +154,9 @@ func (p *Path) open() error {
 
 // openHooks chooses the kind of hooks.
 func (p *Path) openHooks() (err error) {
+	if p.interpreted, err = pinned.Interpreted(); err != nil {
+		return explain(err)
+	}
 	if p.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open route netlink: %w", err)
 	}
@@ -164,12 +168,16 @@ func (p *Path) openHooks() (err error) {
 }
 
 // Hooks names the kind of hooks that run the programs, with the reason if it is not
-// the best one.
+// the best one, and what makes the programs slow.
 func (p *Path) Hooks() string {
+	hooks := "tcx"
 	if p.filters {
-		return "filters of tc, since tcx needs Linux 6.6 or newer"
+		hooks = "filters of tc, since tcx needs Linux 6.6 or newer"
 	}
-	return "tcx"
+	if p.interpreted {
+		hooks += "; the kernel interprets them, which is slow: " + pinned.Compile
+	}
+	return hooks
 }
 
 func newPath(c Config) *Path {
