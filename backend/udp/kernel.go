@@ -238,6 +238,9 @@ func (k *kernel) detail() string {
 	if afterGRO != nil {
 		s = fmt.Sprintf("not before GRO at %s; %s", strings.Join(afterGRO, ", "), s)
 	}
+	if loss := k.path.Loss(); loss != nil {
+		s = fmt.Sprintf("%v; %s", loss, s)
+	}
 	if left := k.peers.leftOut(); left > 0 {
 		s = fmt.Sprintf("%d peers of other subnet lengths by offload; %s", left, s)
 	}

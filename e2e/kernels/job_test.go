@@ -24,6 +24,7 @@ var kernelImports = []string{
 // each with the reason.
 var elsewhere = map[string]string{
 	"pkg/nftbatch":                 "messages",
+	"pkg/tchook":                   "messages",
 	"subnet/embed":                 "files and TCP",
 	"subnet/kube":                  "TCP",
 	"subnet/subnettest/faultproxy": "TCP",

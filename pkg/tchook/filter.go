@@ -158,10 +158,15 @@ func (f *Filter) Replace(program *ebpf.Program) error {
 }
 
 // explain adds the remedy if the kernel does not know the kind of qdisc or filter
-// (qdisc_create, net/sched/sch_api.c; tcf_proto_lookup_ops, net/sched/cls_api.c).
+// (qdisc_create, net/sched/sch_api.c; tcf_proto_lookup_ops, net/sched/cls_api.c). A kernel
+// that has none of them has no such messages (EOPNOTSUPP, rtnetlink_rcv_msg in
+// net/core/rtnetlink.c).
 func explain(err error, module string) error {
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("%w; the kernel may lack the module: load it with \"modprobe %s\"", err, module)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%w; the kernel may lack traffic control (CONFIG_NET_SCHED, CONFIG_NET_CLS_ACT)", err)
 	}
 	return err
 }

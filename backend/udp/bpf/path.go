@@ -89,7 +89,8 @@ type Path struct {
 	lengths prefixLengths
 	// incomplete is true if peers are missing in the table; see SetIncomplete.
 	incomplete bool
-	repairs    int // see Repairs
+	repairs    int   // see Repairs
+	loss       error // see Loss
 }
 
 // objects are the kernel's. Programs and maps are pinned under their names in

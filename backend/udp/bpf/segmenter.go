@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/ratelog"
@@ -24,9 +25,12 @@ const segmenterMTU = 65535
 func (p *Path) attachSegmenter(uplinks []int) (ends []int, err error) {
 	s, err := p.openSegmenter()
 	if err != nil {
-		ratelog.Warningf("go on without segmenter device=%d reason=%q", p.config.Device, err)
-	} else if err := p.joinSegments(&s, p.withoutXDP(uplinks)); err != nil {
-		ratelog.Warningf("go on without joining segments of TCP device=%d reason=%q", p.config.Device, err)
+		err = fmt.Errorf("without segmenter: %w", err)
+	} else if err = p.joinSegments(&s, p.withoutXDP(uplinks)); err != nil {
+		err = fmt.Errorf("without joining segments of TCP: %w", err)
+	}
+	if p.loss = err; err != nil {
+		ratelog.Warningf("kernel data path goes on device=%d loss=%q", p.config.Device, err)
 	}
 	if err := p.Segmenter.Put(uint32(0), s); err != nil {
 		return nil, fmt.Errorf("write segmenter: %w", err)
@@ -35,6 +39,14 @@ func (p *Path) attachSegmenter(uplinks []int) (ends []int, err error) {
 		ends = append(ends, int(s.In))
 	}
 	return ends, nil
+}
+
+// Loss returns what the path goes on without since the last Attach, and the reason; nil
+// for nothing.
+func (p *Path) Loss() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loss
 }
 
 // openSegmenter makes the segmenter work. On failure it returns the value for none.
@@ -116,6 +128,9 @@ func ensureSegmenter(h *netlink.Handle, device int) (in, out int, err error) {
 		if err := h.LinkAdd(&netlink.Veth{
 			LinkAttrs: attrs, PeerName: second, PeerMTU: segmenterMTU, PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
 		}); err != nil {
+			if errors.Is(err, unix.EOPNOTSUPP) { // an unknown kind of device (rtnl_newlink, net/core/rtnetlink.c)
+				err = fmt.Errorf("%w; load the module with \"modprobe veth\"", err)
+			}
 			return 0, 0, fmt.Errorf("make veth pair %s and %s: %w", first, second, err)
 		}
 		ends, err = pair(h, first, second)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/netnstest"
+	"github.com/coreos/flannel/pkg/rtnl"
 )
 
 // withoutSegmenter has the programs leave to the reader what they cannot encapsulate
@@ -180,4 +182,22 @@ func TestSegmenterMulticast(t *testing.T) {
 			return
 		}
 	}
+}
+
+// A device of others that has the segmenter's name stays. The path goes on without, and
+// has the reason until the name is free.
+func TestSegmenterIsTaken(t *testing.T) {
+	_, hosts := newHosts(t, true, true)
+	a := hosts[0]
+	a.must(a.path.Loss())
+	in, _ := netdev.Segmenter(deviceName)
+	a.must(RemoveSegmenter(a.Netlink(), deviceName))
+	a.Bridge(in, netip.MustParsePrefix("192.0.2.1/24"), 1500)
+	a.attachTo(netnstest.Uplink)
+	if why := a.path.Loss(); why == nil || !strings.Contains(why.Error(), "without segmenter: ") {
+		t.Errorf("the path has the reason %v", why)
+	}
+	a.must(rtnl.DeleteLink(a.Netlink(), in))
+	a.attachTo(netnstest.Uplink)
+	a.must(a.path.Loss())
 }
