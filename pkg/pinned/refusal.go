@@ -3,6 +3,9 @@ package pinned
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,15 +28,26 @@ func Explain(err error, user string) error {
 	default:
 		return err
 	}
-	if filtered() {
-		why += "; or the filter of system calls (seccomp) of this container or unit forbids bpf"
+	if others := confinements(); len(others) > 0 {
+		why += "; or " + strings.Join(others, ", or ")
 	}
 	return fmt.Errorf("%w; %s", err, why)
 }
 
-// filtered reports whether a filter of system calls is in force (seccomp(2)). The result
-// of the call is a mode (PR_GET_SECCOMP, prctl(2)).
-func filtered() bool {
-	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
-	return err == nil && mode == unix.SECCOMP_MODE_FILTER
+// confinements returns what else may forbid bpf(2) to this process: what confines it is
+// known, and not what that forbids.
+func confinements() (all []string) {
+	// The result of the call is a mode (PR_GET_SECCOMP, prctl(2)).
+	if mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0); err == nil && mode == unix.SECCOMP_MODE_FILTER {
+		all = append(all, "the filter of system calls (seccomp) of this container or unit forbids bpf")
+	}
+	// bpf(2) counts capabilities in the first user namespace alone (bpf_capable in
+	// include/linux/capability.h), whose map has all ids (user_namespaces(7)).
+	if ids, err := os.ReadFile("/proc/self/uid_map"); err == nil && !slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"}) {
+		all = append(all, "the capabilities do not count, since this container has a user namespace")
+	}
+	if enforcing, err := os.ReadFile("/sys/fs/selinux/enforce"); err == nil && string(enforcing) == "1" {
+		all = append(all, "SELinux forbids bpf (see: ausearch -m avc)")
+	}
+	return all
 }

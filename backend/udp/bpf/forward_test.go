@@ -3,7 +3,6 @@ package bpf
 import (
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -52,45 +51,5 @@ func TestForwardReadOnly(t *testing.T) {
 	c.Env = append(os.Environ(), marker+"=1")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// TestProbeRefused runs itself again with a kernel that has no bpf(2), and with a
-// container's filter that forbids it.
-func TestProbeRefused(t *testing.T) {
-	const marker = "FLANNEL_TEST_REFUSED"
-	wants := map[string][]string{
-		"ENOSYS": {"the kernel has no eBPF (CONFIG_BPF_SYSCALL)"},
-		"EPERM":  {"CAP_BPF", "the filter of system calls (seccomp) of this container or unit forbids bpf"},
-	}
-	if name := os.Getenv(marker); name != "" {
-		errno := map[string]unix.Errno{"ENOSYS": unix.ENOSYS, "EPERM": unix.EPERM}[name]
-		if err := netnstest.RefuseSyscall(unix.SYS_BPF, errno); err != nil {
-			t.Fatal(err)
-		}
-		for what, f := range map[string]func() error{
-			"Probe":        func() error { _, err := Probe(); return err },
-			"UnwrapsMixed": func() error { _, err := UnwrapsMixed(); return err },
-		} {
-			err := f()
-			for _, want := range wants[name] {
-				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("%s = %v, want %q in it", what, err, want)
-				}
-			}
-		}
-		return
-	}
-	netnstest.Require(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range wants {
-		c := exec.CommandContext(t.Context(), self, "-test.run=^TestProbeRefused$")
-		c.Env = append(os.Environ(), marker+"="+name)
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Errorf("with %s: %v\n%s", name, err, out)
-		}
 	}
 }
