@@ -165,7 +165,7 @@ func (d *offloaded) detail() string {
 	var in, out udpsock.Features
 	for _, f := range d.outer {
 		for _, c := range d.receiving[f] {
-			in.GRO = cmp.Or(in.GRO, c.Features().GRO)
+			in.GRO, in.Buffers = cmp.Or(in.GRO, c.Features().GRO), cmp.Or(in.Buffers, c.Features().Buffers)
 		}
 		for _, c := range d.sending[f] {
 			out.Segment = cmp.Or(out.Segment, c.Features().Segment)
@@ -196,6 +196,9 @@ func (d *offloaded) detail() string {
 	s := "on: " + strings.Join(on, ", ")
 	if off != nil {
 		s += "; off: " + strings.Join(off, ", ")
+	}
+	if in.Buffers != nil {
+		s += fmt.Sprintf("; %v", in.Buffers)
 	}
 	return s
 }

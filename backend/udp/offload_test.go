@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -419,5 +420,26 @@ func TestPathThatDoesNotOpenIsPassedOver(t *testing.T) {
 	err := n.openFirst(t.Context(), []pathKind{final, works}, nil)
 	if !errors.Is(err, unix.EADDRINUSE) || strings.Contains(err.Error(), "works") {
 		t.Errorf("what no path would be spared: %v", err)
+	}
+}
+
+// A socket with smaller buffers than it should have is in the status. The kernel's limit
+// of sizes stands for that of a user without CAP_NET_ADMIN.
+func TestSmallBuffersAreInDetail(t *testing.T) {
+	l := newLoop(t)
+	const remedy = "sysctl -w net.core.rmem_max="
+	if s := l.detail(); strings.Contains(s, remedy) {
+		t.Errorf("detail is %q", s)
+	}
+	c, err := udpsock.Open(udpsock.Config{Local: netip.MustParseAddrPort("127.0.0.1:0"), Buffer: math.MaxInt32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.receiving[inet.IPv4] = append(l.receiving[inet.IPv4], c)
+	details := []string{l.detail(), (&plain{pathConfig: l.offloaded.pathConfig, sockets: [2]*udpsock.Conn{inet.IPv4: c}}).detail()}
+	for _, s := range details {
+		if !strings.Contains(s, remedy) {
+			t.Errorf("detail is %q, want %q in it", s, remedy)
+		}
 	}
 }

@@ -84,7 +84,15 @@ func openWater() (*os.File, string, error) {
 
 func (d *plain) deviceName() string { return d.devName }
 
-func (d *plain) detail() string { return "a packet per system call" }
+func (d *plain) detail() string {
+	s := "a packet per system call"
+	for _, f := range d.outer {
+		if why := d.sockets[f].Features().Buffers; why != nil {
+			return fmt.Sprintf("%s; %v", s, why)
+		}
+	}
+	return s
+}
 
 func (d *plain) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

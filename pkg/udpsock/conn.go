@@ -108,7 +108,7 @@ func (c *Conn) setOptions(cfg Config) error {
 	err := errors.Join(
 		c.setSendOptions(cfg),
 		os.NewSyscallError("setsockopt IP_PKTINFO", c.setsockopt(level, name, packetInfo)),
-		os.NewSyscallError("setsockopt SO_RCVBUF", c.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.Buffer)),
+		c.setBuffer(receiveBuffer, cfg.Buffer),
 		os.NewSyscallError("setsockopt SO_RXQ_OVFL", c.setsockopt(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)),
 	)
 	if !cfg.NoGRO {

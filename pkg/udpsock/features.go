@@ -14,6 +14,8 @@ type Features struct {
 	Segment error
 	// GRO: UDP_GRO (Linux 5.0), many datagrams in one receive.
 	GRO error
+	// Buffers: the socket's buffers have the size of Config.Buffer.
+	Buffers error
 }
 
 // Reasons why an offload is off.

@@ -91,17 +91,48 @@ func (s *socket) setSendOptions(cfg Config) error {
 	s.features = Features{Segment: s.probeSegment(cfg), GRO: ErrSwitchedOff}
 	return errors.Join(
 		os.NewSyscallError("setsockopt IP_MTU_DISCOVER", s.setsockopt(level, name, discover)),
-		os.NewSyscallError("setsockopt SO_SNDBUF", s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.Buffer)),
+		s.setBuffer(sendBuffer, cfg.Buffer),
 	)
 }
 
-// setBuffer sets a buffer's size. With CAP_NET_ADMIN the size may exceed
-// net.core.rmem_max and wmem_max.
-func (s *socket) setBuffer(force, plain, size int) error {
-	if size == 0 || s.setsockopt(unix.SOL_SOCKET, force, size) == nil {
+// buffer is one of the two buffers of a socket.
+type buffer struct {
+	name         string
+	force, plain int // the options that set its size
+	limit        string
+}
+
+var (
+	sendBuffer    = buffer{"send", unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, "net.core.wmem_max"}
+	receiveBuffer = buffer{"receive", unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, "net.core.rmem_max"}
+)
+
+// setBuffer sets a buffer's size. With CAP_NET_ADMIN the size may exceed the limit.
+// Without, also in a user namespace (sk_setsockopt in net/core/sock.c), the buffer may be
+// smaller, which Features has.
+func (s *socket) setBuffer(b buffer, size int) error {
+	if size == 0 {
 		return nil
 	}
-	return s.setsockopt(unix.SOL_SOCKET, plain, size)
+	if s.setsockopt(unix.SOL_SOCKET, b.force, size) != nil {
+		if err := s.setsockopt(unix.SOL_SOCKET, b.plain, size); err != nil {
+			return fmt.Errorf("set size of %s buffer: %w", b.name, err)
+		}
+	}
+	return s.control(func(fd int) error {
+		doubled, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, b.plain) // socket(7)
+		if err != nil {
+			return fmt.Errorf("get size of %s buffer: %w", b.name, err)
+		}
+		if has := doubled / 2; has < size {
+			why := fmt.Errorf("%s buffer of %d bytes in place of %d: sysctl -w %s=%[3]d", b.name, has, size, b.limit)
+			if s.features.Buffers != nil {
+				why = fmt.Errorf("%w; %w", s.features.Buffers, why)
+			}
+			s.features.Buffers = why
+		}
+		return nil
+	})
 }
 
 // SetMark sets the mark of sent packets (SO_MARK, socket(7)).

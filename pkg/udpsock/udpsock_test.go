@@ -3,10 +3,13 @@ package udpsock
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -519,6 +522,34 @@ func TestBuffersAreSet(t *testing.T) {
 	receive, send = receive/2, send/2 // the kernel doubles it for its own overhead, socket(7)
 	if receive <= 0 || send <= 0 || receive > 8<<20 || os.Geteuid() == 0 && receive != 8<<20 {
 		t.Errorf("buffers of %d and %d bytes", receive, send)
+	}
+}
+
+// TestSmallBuffers runs itself again where net.core.rmem_max and wmem_max hold. A socket
+// with smaller buffers than configured has the reason and the remedy.
+func TestSmallBuffers(t *testing.T) {
+	const marker, size = "FLANNEL_TEST_SMALL_BUFFERS", 1 << 30
+	if os.Getenv(marker) == "" {
+		if err := listen1(t, Config{Buffer: 4096}).Features().Buffers; err != nil {
+			t.Errorf("buffers that fit: %v", err)
+		}
+		netnstest.Require(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.CommandContext(t.Context(), "setpriv", "--bounding-set=-net_admin", self, "-test.run=^TestSmallBuffers$")
+		c.Env = append(os.Environ(), marker+"=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	why := fmt.Sprint(listen1(t, Config{Buffer: size}).Features().Buffers)
+	for _, want := range []string{"send buffer of ", "sysctl -w net.core.rmem_max=1073741824", "; receive buffer of ", "sysctl -w net.core.wmem_max=1073741824"} {
+		if !strings.Contains(why, want) {
+			t.Errorf("the reason is %q, want %q in it", why, want)
+		}
 	}
 }
 
