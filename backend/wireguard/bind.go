@@ -132,6 +132,29 @@ func (b *bind) close() error {
 	return errors.Join(errs...)
 }
 
+// losses lists what the sockets lack, each with the reason.
+func (b *bind) losses() (all []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.families {
+		c := b.socks[f].conn
+		if c == nil {
+			continue
+		}
+		has := c.Features()
+		for _, loss := range []struct {
+			name string
+			why  error
+		}{{"UDP_SEGMENT", has.Segment}, {"UDP_GRO", has.GRO}, {"large buffers", has.Buffers}} {
+			if loss.why != nil {
+				all = append(all, fmt.Sprintf("%s (%v)", loss.name, loss.why))
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // SetMark implements conn.Bind.
 func (b *bind) SetMark(mark uint32) error {
 	b.mu.Lock()

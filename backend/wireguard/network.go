@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	log "github.com/golang/glog"
@@ -286,8 +287,14 @@ func (n *network) Encapsulation() backend.Encapsulation {
 func (n *network) Stats() backend.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	reason := n.reason
+	if u, ok := n.tunnel.(*userspaceTunnel); ok {
+		if off := u.bind.losses(); off != nil {
+			reason += "; off: " + strings.Join(off, ", ")
+		}
+	}
 	return backend.Stats{
-		DataPath: n.dataPath, Reason: n.reason,
+		DataPath: n.dataPath, Reason: reason,
 		Peers: backend.UncountedPeers(n.peers, func(_ netip.Prefix, p *peer) (netip.Addr, error) { return p.publicIP, p.problem }),
 	}
 }
