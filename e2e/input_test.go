@@ -80,12 +80,25 @@ func TestWrongFlags(t *testing.T) {
 	}
 }
 
-// Without its capability the program names it.
+// Without its capability the program names it, whatever it changes first.
 func TestMissingCapability(t *testing.T) {
-	c := newCluster(t, "3")
-	a := c.node("a")
-	args := append([]string{"--bounding-set=-net_admin", programs.flannel}, a.args...)
-	refuses(t, launchCommand(t, a.Host, "setpriv", args...), "/dev/net/tun", "CAP_NET_ADMIN")
+	for _, test := range []struct{ backend, flag, what string }{
+		{`{"Type": "udp"}`, "", "/dev/net/tun"},
+		{`{"Type": "vxlan"}`, "", "add device flannel.1"},
+		{`{"Type": "wireguard"}`, "", "add route prohibit"},
+		{`{"Type": "alloc"}`, "-ip-masq", "nftables"},
+	} {
+		t.Run(test.backend, func(t *testing.T) {
+			c := newCluster(t, "3")
+			c.use(test.backend)
+			a := c.node("a")
+			args := append([]string{"--bounding-set=-net_admin", programs.flannel}, a.args...)
+			if test.flag != "" {
+				args = append(args, test.flag)
+			}
+			refuses(t, launchCommand(t, a.Host, "setpriv", args...), test.what, "CAP_NET_ADMIN")
+		})
+	}
 }
 
 func TestVersionAndHelp(t *testing.T) {

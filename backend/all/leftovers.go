@@ -130,7 +130,7 @@ func tables(network netip.Prefix) (left []Leftover, err error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list nftables tables: %w", err)
+		return nil, fmt.Errorf("list nftables tables: %w", netdev.ExplainPermission(err))
 	}
 	for _, t := range found {
 		if t.Name == masq.TableName(network) {

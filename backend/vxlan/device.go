@@ -148,7 +148,7 @@ func explain(err error, o options) error {
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("%w: another program listens on UDP port %d; choose another Backend.Port", err, o.Port)
 	}
-	return err
+	return netdev.ExplainPermission(err)
 }
 
 func (d *device) setMAC(l netlink.Link) error {

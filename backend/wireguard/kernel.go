@@ -11,6 +11,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/rtnl"
 )
 
@@ -50,7 +51,7 @@ func ensureLink(h *netlink.Handle, device string) error {
 		return errNoKernel
 	}
 	if err != nil {
-		return fmt.Errorf("add device %s: %w", device, err)
+		return fmt.Errorf("add device %s: %w", device, netdev.ExplainPermission(err))
 	}
 	return nil
 }

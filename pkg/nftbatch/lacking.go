@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // Lacking reports whether an error is that of a kernel without nftables. Without
@@ -17,10 +19,10 @@ func Lacking(err error) bool {
 }
 
 // Explain adds the remedy to the error of rules if the kernel may lack modules of
-// nftables. Without that of an expression, a rule names an object that does not exist.
+// nftables, or the process a capability. Without that of an expression, a rule names an object that does not exist.
 func Explain(err error, modules ...string) error {
 	if !Lacking(err) && !errors.Is(err, unix.ENOENT) {
-		return err
+		return netdev.ExplainPermission(err)
 	}
 	return fmt.Errorf("%w: the kernel may lack nftables, or a part of it; load it with \"modprobe -a %s\"", err, strings.Join(modules, " "))
 }

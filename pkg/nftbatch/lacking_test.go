@@ -17,5 +17,8 @@ func TestExplain(t *testing.T) {
 		if !errors.Is(got, err) || strings.Contains(got.Error(), `"modprobe -a nf_tables nft_ct"`) != want {
 			t.Errorf("%v: %v", err, got)
 		}
+		if strings.Contains(got.Error(), "CAP_NET_ADMIN") != (err == unix.EPERM) {
+			t.Errorf("%v: %v", err, got)
+		}
 	}
 }

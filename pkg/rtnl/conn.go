@@ -10,6 +10,8 @@ import (
 	"github.com/mdlayher/socket"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 const (
@@ -183,6 +185,9 @@ func errorOf(m syscall.NetlinkMessage) error {
 		return nil
 	}
 	errno := unix.Errno(-code)
+	if errno == unix.EPERM {
+		return netdev.ExplainPermission(errno)
+	}
 	if m.Header.Type != unix.NLMSG_ERROR || m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 || m.Header.Flags&unix.NLM_F_CAPPED == 0 {
 		return errno
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/netdev"
 )
 
 // CheckAccess returns an error with the remedy if this process cannot open
@@ -38,7 +40,7 @@ func explain(err error, open func() error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		opened := open()
-		remedy := "the daemon needs the capability CAP_NET_ADMIN: run it as root, or give it AmbientCapabilities=CAP_NET_ADMIN (systemd) or --cap-add=NET_ADMIN (docker)"
+		remedy := netdev.NeedsNetAdmin
 		if errors.Is(opened, unix.EPERM) {
 			remedy = "the device cgroup of this container or unit forbids the device, whatever the capabilities: --device=/dev/net/tun (docker), DeviceAllow=/dev/net/tun rw (systemd), or a privileged container (Kubernetes)"
 		}
