@@ -54,7 +54,7 @@ func PinNamespace(dir string) error {
 	_ = rlimit.RemoveMemlock() // before Linux 5.11 a map counts against it
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "namespace", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
-		return fmt.Errorf("make map of the namespace: %w", err)
+		return fmt.Errorf("make map of the namespace: %w", Explain(err, "flannel"))
 	}
 	defer m.Close()
 	if err := m.Put(uint32(0), uint32(loopback)); err != nil {

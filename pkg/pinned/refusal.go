@@ -17,7 +17,8 @@ const noEBPF = "the kernel has no eBPF (CONFIG_BPF_SYSCALL)"
 // A kernel without CONFIG_BPF_SYSCALL has no such call (ENOSYS, kernel/sys_ni.c). Without
 // CAP_PERFMON the verifier forbids arithmetic with pointers (EACCES). Before Linux 5.11
 // programs and maps count as locked memory (EPERM, bpf_charge_memlock in
-// kernel/bpf/syscall.c).
+// kernel/bpf/syscall.c). What the library says of the call is left out, but for the
+// verifier's reason.
 func Explain(err error, user string) error {
 	var why string
 	switch {
@@ -30,6 +31,9 @@ func Explain(err error, user string) error {
 	}
 	if others := confinements(); len(others) > 0 {
 		why += "; or " + strings.Join(others, ", or ")
+	}
+	if errno := unix.Errno(0); errors.As(err, &errno) && errno != unix.EACCES {
+		err = errno
 	}
 	return fmt.Errorf("%w; %s", err, why)
 }
