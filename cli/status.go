@@ -86,6 +86,9 @@ func printStatus(w io.Writer, r *status.Report) error {
 	for _, problem := range r.FamilyProblems {
 		row("family", "%s", paint(w, yellow, problem))
 	}
+	for _, loss := range r.Losses {
+		row("loss", "%s", paint(w, yellow, loss))
+	}
 	if s := r.Store; s.API != "" && !s.Since.IsZero() {
 		state := paint(w, green, "reachable")
 		if !s.Reachable {

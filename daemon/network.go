@@ -137,13 +137,13 @@ func (r *runner) runNetwork(ctx context.Context, m *membership, network backend.
 // does.
 func (r *runner) control(ctx context.Context, m *membership, network backend.Network) error {
 	tasks := []task{m.renew, m.manager.WatchConfig, m.awaitAttempt, r.watchUplinks(m),
-		beside("offloads are not probed", func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) }),
+		r.state.beside("offloads are not probed", func(ctx context.Context) error { return r.probeOffloads(ctx, m, network) }),
 		func(ctx context.Context) error { return r.watchPeers(ctx, m, network) }}
 	for _, f := range r.state.get().inside(m.config) {
 		tasks = append(tasks,
-			beside("routes to peers are not checked", func(ctx context.Context) error { return r.checkRoutes(ctx, m, f) }),
-			beside("peers are not probed", func(ctx context.Context) error { return r.probe(ctx, m, network, f) }),
-			beside("the blackhole for this host's subnet is not kept", func(ctx context.Context) error { return r.keepBlackhole(ctx, m, f) }))
+			r.state.beside("routes to peers are not checked", func(ctx context.Context) error { return r.checkRoutes(ctx, m, f) }),
+			r.state.beside("peers are not probed", func(ctx context.Context) error { return r.probe(ctx, m, network, f) }),
+			r.state.beside("the blackhole for this host's subnet is not kept", func(ctx context.Context) error { return r.keepBlackhole(ctx, m, f) }))
 	}
 	return runTogether(ctx, tasks...)
 }

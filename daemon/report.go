@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,6 +114,7 @@ func (r *reporter) describe(p progress, factor int) (s status.Snapshot, peers in
 		missing("the interface to the other hosts cannot be used: %s", problem)
 	}
 	s.FamilyProblems = familyProblems(p)
+	s.Losses = slices.Compact(slices.Sorted(slices.Values(p.losses))) // both families may have the same
 	if p.store.Source == nil {
 		missing("waiting for the store %v", r.options.store.Config().Servers())
 		return s, peers

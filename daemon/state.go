@@ -53,6 +53,7 @@ type progress struct {
 	probers     [len(inet.Families)]*probe.Prober      // by family; nil while its peers are not probed
 	routes      [len(inet.Families)]*hostroute.Checker // by family; nil while routes are not checked
 	offloads    *offloads                              // nil while offloads are not probed
+	losses      []string                               // what the network goes on without; never changed in place
 	ready       bool                                   // the daemon has been ready at least once
 }
 

@@ -43,6 +43,9 @@ type Snapshot struct {
 	// FamilyProblems are the reasons why an address family cannot be used on this host
 	// although the network has it. Packets of the other family flow.
 	FamilyProblems []string `json:"family_problems,omitempty"`
+	// Losses are what the daemon goes on without, such as pings to the peers, with the
+	// reasons.
+	Losses []string `json:"losses,omitempty"`
 	// HeldPeers is how many peers are kept for now although they disappeared from
 	// the store in a mass disappearance.
 	HeldPeers int `json:"held_peers"`
@@ -237,6 +240,9 @@ func (s Snapshot) warnings() []string {
 	}
 	for _, problem := range s.FamilyProblems {
 		warn("%s", problem)
+	}
+	for _, loss := range s.Losses {
+		warn("%s", loss)
 	}
 	if s.Backend == nil {
 		return warnings

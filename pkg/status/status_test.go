@@ -69,6 +69,8 @@ func TestHealthAndReadiness(t *testing.T) {
 	well.HeldPeers, well.ConfigRefused = 0, ""
 	alone := well
 	alone.FamilyProblems = []string{"this host carries no IPv6: no address"}
+	lossy := well
+	lossy.Losses = []string{"peers are not probed: it may not"}
 	away := well
 	away.Store.Reachable = false
 	down := away
@@ -91,6 +93,7 @@ func TestHealthAndReadiness(t *testing.T) {
 		"starting":   {starting(), 503, "waiting for a network configuration\nno lease yet\n"},
 		"well":       {well, 200, "ok\n"},
 		"one family": {alone, 200, "ok\nwarning: this host carries no IPv6: no address\n"},
+		"a loss":     {lossy, 200, "ok\nwarning: peers are not probed: it may not\n"},
 		"store away": {away, 200, "ok\nwarning: the store has not answered since 2024-05-06T07:08:09Z; peers are as they were then\n"},
 		"held and refused": {working(), 200, "ok\nwarning: 2 peers disappeared from the store at once; packets still go to them\n" +
 			"warning: a changed configuration is not in force: takes effect at the next start\n"},

@@ -223,7 +223,7 @@ function show(s) {
     document.querySelectorAll('.stale').forEach(e => e.classList.remove('stale'));
   }
   badge(!s.ready ? 'not ready' : bad ? `ready, ${bad} of ${peers.length} peers not reached` : 'ready', !s.ready ? 'bad' : bad ? 'warn' : 'ok');
-  const missing = [...s.not_ready, ...(s.family_problems || [])];
+  const missing = [...s.not_ready, ...(s.family_problems || []), ...(s.losses || [])];
   $('missing').hidden = missing.length === 0;
   if ($('missing').dataset.key !== missing.join('\n')) { // a screen reader reads each change aloud
     $('missing').dataset.key = missing.join('\n');
