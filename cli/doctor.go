@@ -82,7 +82,7 @@ func examine(ctx context.Context, flags *doctorFlags) (all []finding) {
 		{"rp_filter", checkReversePath()},
 		{"br_netfilter", checkBridgeFilter()},
 		{"firewall", checkFirewall(f)},
-		{"kernel data path", checkKernelPath()},
+		{"kernel data path", checkKernelPath(f)},
 		{"host rules", checkHostRules(f)},
 		{"fast path", checkFastPath(f)},
 		{f.storeName(), checkStore(f)},

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/flannel/pkg/inet"
 	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/pinned"
+	"github.com/coreos/flannel/pkg/status"
 	"github.com/coreos/flannel/pkg/tun"
 )
 
@@ -151,7 +152,9 @@ func checkBridgeFilter() finding {
 	return okay("bridged packets do not pass iptables; Kubernetes needs net.bridge.bridge-nf-call-iptables=1")
 }
 
-func checkKernelPath() finding {
+// checkKernelPath checks whether this process can load the programs, and whether the
+// daemon, which may have fewer rights, uses them.
+func checkKernelPath(f *facts) finding {
 	hooks, err := all.ProbeKernelPath()
 	if err != nil {
 		return warn("sudo flannel doctor; Linux 5.10 or newer, with CAP_BPF and CAP_PERFMON",
@@ -160,7 +163,23 @@ func checkKernelPath() finding {
 	if slow, err := pinned.Interpreted(); slow && err == nil {
 		return warn(pinned.Compile, "works, but the kernel interprets its programs, which is slow")
 	}
+	if why := withoutKernelPath(f.report); why != "" {
+		return warn("flannel status", "the kernel loads its programs, but the daemon does not use them: %s", why)
+	}
 	return okay("the kernel loads its programs, and attaches them by %s", hooks)
+}
+
+// withoutKernelPath returns why a daemon with the udp backend does not use the kernel data
+// path; "" if it does, or if its flag names another one.
+func withoutKernelPath(r *status.Report) string {
+	if r == nil || r.Backend == nil || r.Backend.Type != "udp" {
+		return ""
+	}
+	b := r.Backend
+	if b.DataPath == "" || b.DataPath == "kernel" || strings.HasPrefix(b.DataPathReason, "named by") {
+		return ""
+	}
+	return b.DataPathReason
 }
 
 // checkNeighbours compares the number of peers with the limit of the kernel's

@@ -105,6 +105,8 @@ func checkDaemon(f *facts) finding {
 		return failed("flannel wait, and journalctl -u flannel", "is not ready: %s", strings.Join(f.report.NotReady, "; "))
 	case f.report.ConfigRefused != "":
 		return warn("systemctl restart flannel", "is ready, but applies a change of the configuration only after a restart: %s", f.report.ConfigRefused)
+	case len(f.report.Losses) > 0:
+		return warn("see the reason", "is ready, but %s", strings.Join(f.report.Losses, "; "))
 	}
 	return okay("is ready, version %s", f.report.Version)
 }
