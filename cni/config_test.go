@@ -10,6 +10,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // Files of subnet.env.
@@ -137,6 +138,10 @@ func TestExplain(t *testing.T) {
 		{types.NewError(999, `failed to set bridge addr: "cni0" already has an IP address different from 10.1.2.1/24`, ""), 999, "ip link delete"},
 		{types.NewError(7, "no IP addresses available in range set: 10.1.2.1-10.1.2.254", "more"), 7, "more; the node's subnet is full"},
 		{types.NewError(1, "incompatible CNI versions", `config is "1.1.0"`), 1, "install-cni"},
+		{fmt.Errorf("failed to create bridge %q: could not add %[1]q: %v", "cni0", unix.EOPNOTSUPP), 999, "modprobe bridge"},
+		{fmt.Errorf("failed to make veth pair: %v", unix.EOPNOTSUPP), 999, "modprobe veth"},
+		{errors.New("iptables: Failed to initialize nft: Protocol not supported"), 999, "modprobe nf_tables"},
+		{errors.New("iptables v1.8.7 (legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)"), 999, "modprobe -a iptable_nat"},
 		{&types.Error{Msg: "netplugin failed with no error message: signal: killed"}, 999, ""},
 		{errors.New("context canceled"), 999, ""},
 	} {
