@@ -54,14 +54,24 @@ func setOffloads(fd int) Features {
 		TSO4:      reason(unix.TUN_F_TSO4),
 		TSO6:      reason(unix.TUN_F_TSO6),
 		USO:       reason(unix.TUN_F_USO4),
-		WriteTSO4: probeWrite(fd, virtio.GSOTCPv4),
-		WriteTSO6: probeWrite(fd, virtio.GSOTCPv6),
-		WriteUSO:  probeWrite(fd, virtio.GSOUDPL4),
+		WriteTSO4: explainWrite(probeWrite(fd, virtio.GSOTCPv4)),
+		WriteTSO6: explainWrite(probeWrite(fd, virtio.GSOTCPv6)),
 	}
-	if f.USO != nil && f.WriteUSO != nil {
-		f.USO, f.WriteUSO = needsRelease("6.2", f.USO), needsRelease("6.2", f.WriteUSO)
+	if uso := probeWrite(fd, virtio.GSOUDPL4); f.USO != nil && uso != nil {
+		f.USO, f.WriteUSO = needsRelease("6.2", f.USO), needsRelease("6.2", uso)
+	} else {
+		f.WriteUSO = explainWrite(uso)
 	}
 	return f
+}
+
+// explainWrite names the fault of a kernel that refuses a valid super-packet; see
+// probeWrite.
+func explainWrite(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("this kernel refuses valid super-packets, as 6.6.44 does; newer stable releases take them: %w", err)
+	}
+	return err
 }
 
 func needsRelease(release string, err error) error {

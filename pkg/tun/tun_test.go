@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -115,6 +116,9 @@ func TestProbeSeesARefusedHeader(t *testing.T) {
 	err := d.Queues()[0].control(func(fd int) error { return probeWrite(fd, 0x7f) })
 	if !errors.Is(err, unix.EINVAL) {
 		t.Errorf("probe of an unknown GSO type: %v, want EINVAL", err)
+	}
+	if err = explainWrite(err); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "newer stable releases take them") {
+		t.Errorf("the reason is %v", err)
 	}
 }
 
