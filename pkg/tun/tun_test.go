@@ -7,8 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
