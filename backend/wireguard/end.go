@@ -2,10 +2,12 @@ package wireguard
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/coreos/flannel/backend"
@@ -65,6 +67,19 @@ func (e end) at(c backend.Config) end {
 	}
 	e.uplink = c.Of(e.outer[0]).Uplink
 	return e
+}
+
+// explainPort adds the remedy if another program has the port. The kernel's WireGuard opens
+// it when the device is set up (wg_open, drivers/net/wireguard/device.c).
+func (e end) explainPort(err error) error {
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	option := "-port or Backend.ListenPort"
+	if e.device == netdev.WireGuardIPv6 {
+		option = "Backend.ListenPortV6"
+	}
+	return fmt.Errorf("%w; another program has UDP port %d, such as another WireGuard device (see: ss -ulpn): stop it, or choose another with %s", err, e.port, option)
 }
 
 // attrs returns what peers need to know of the host with that private key. The

@@ -223,7 +223,7 @@ func (n *network) prepare(p *part) error {
 		}
 	}
 	if err := p.reconciler.EnsureUp(link, p.address, n.mtu); err != nil {
-		return err
+		return n.end.explainPort(err)
 	}
 	if !n.applied {
 		return nil // peers of an earlier run stay until the first Apply
@@ -239,7 +239,7 @@ func (n *network) makeTunnel(links *netlink.Handle) (err error) {
 	}
 	port := n.end.port
 	if err := n.tunnel.configure(wgtypes.Config{PrivateKey: &n.key, ListenPort: &port}); err != nil {
-		return errors.Join(fmt.Errorf("set key and port %d of %s: %w", port, n.end.device, err), n.closeTunnel())
+		return errors.Join(n.end.explainPort(fmt.Errorf("set key and port %d of %s: %w", port, n.end.device, err)), n.closeTunnel())
 	}
 	log.Infof("made tunnel device=%s datapath=%s reason=%q port=%d public_key=%v mtu=%d", n.end.device, n.dataPath, n.reason, port, n.key.PublicKey(), n.mtu)
 	return nil

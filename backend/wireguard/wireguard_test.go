@@ -402,8 +402,10 @@ func TestPortInUse(t *testing.T) {
 		_, err := b.Up(t.Context(), subnet.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24")})
 		return err
 	})
-	if err == nil || !strings.Contains(err.Error(), "51820") {
-		t.Errorf("error %v", err)
+	for _, want := range []string{"51820", "ss -ulpn", "Backend.ListenPort"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
 	}
 	out, err := h.Command(t.Context(), "ip", "route", "show", "10.5.0.0/16").Output()
 	if err != nil || !strings.HasPrefix(string(out), "prohibit 10.5.0.0/16 ") {
