@@ -79,7 +79,7 @@ func (e end) explainPort(err error) error {
 	if e.device == netdev.WireGuardIPv6 {
 		option = "Backend.ListenPortV6"
 	}
-	return fmt.Errorf("%w; another program has UDP port %d, such as another WireGuard device (see: ss -ulpn): stop it, or choose another with %s", err, e.port, option)
+	return fmt.Errorf("%w; another program has UDP port %d, such as another WireGuard device (see: ss -ulpn): stop it, or choose another for all hosts with %s", err, e.port, option)
 }
 
 // attrs returns what peers need to know of the host with that private key. The
