@@ -17,25 +17,28 @@ const noEBPF = "the kernel has no eBPF (CONFIG_BPF_SYSCALL)"
 // A kernel without CONFIG_BPF_SYSCALL has no such call (ENOSYS, kernel/sys_ni.c). Without
 // CAP_PERFMON the verifier forbids arithmetic with pointers (EACCES). Before Linux 5.11
 // programs and maps count as locked memory (EPERM, bpf_charge_memlock in
-// kernel/bpf/syscall.c). What the library says of the call is left out, but for the
-// verifier's reason.
+// kernel/bpf/syscall.c), and later against the limit of the cgroup (ENOMEM).
+//
+// What the library says of the call is left out, but for the verifier's reason.
 func Explain(err error, user string) error {
-	var why string
-	switch {
-	case errors.Is(err, unix.ENOSYS):
-		why = noEBPF
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		why = user + " needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and before Linux 5.11 CAP_SYS_RESOURCE or LimitMEMLOCK=infinity (systemd)"
-	default:
+	refusals := []unix.Errno{unix.ENOSYS, unix.ENOMEM, unix.EPERM, unix.EACCES}
+	i := slices.IndexFunc(refusals, func(e unix.Errno) bool { return errors.Is(err, e) })
+	if i < 0 {
 		return err
 	}
-	if others := confinements(); len(others) > 0 {
-		why += "; or " + strings.Join(others, ", or ")
+	var why []string
+	switch refusals[i] {
+	case unix.ENOSYS:
+		why = append([]string{noEBPF}, confinements()...)
+	case unix.ENOMEM:
+		why = []string{"the programs and maps of " + user + " exceed the memory limit of this container or unit, or the host's memory"}
+	default:
+		why = append([]string{user + " needs the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, and before Linux 5.11 CAP_SYS_RESOURCE or LimitMEMLOCK=infinity (systemd)"}, confinements()...)
 	}
-	if errno := unix.Errno(0); errors.As(err, &errno) && errno != unix.EACCES {
-		err = errno
+	if refusals[i] != unix.EACCES {
+		err = refusals[i]
 	}
-	return fmt.Errorf("%w; %s", err, why)
+	return fmt.Errorf("%w; %s", err, strings.Join(why, "; or "))
 }
 
 // confinements returns what else may forbid bpf(2) to this process: what confines it is

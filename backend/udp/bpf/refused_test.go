@@ -21,6 +21,7 @@ func TestProbeRefused(t *testing.T) {
 		want    []string
 	}{
 		"no eBPF":        {refusal: unix.ENOSYS, want: []string{"the kernel has no eBPF (CONFIG_BPF_SYSCALL)"}},
+		"memory limit":   {refusal: unix.ENOMEM, want: []string{"the programs and maps of the kernel path exceed the memory limit of this container or unit"}},
 		"filter":         {refusal: unix.EPERM, want: []string{"CAP_BPF", "the filter of system calls (seccomp) of this container or unit forbids bpf"}},
 		"user namespace": {command: []string{"unshare", "-U", "-r"}, want: []string{"CAP_BPF", "the capabilities do not count, since this container has a user namespace"}},
 	}
