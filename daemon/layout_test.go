@@ -16,7 +16,7 @@ import (
 // layout is the order of the files: each uses only what it and those after it declare.
 var layout = []string{
 	"daemon.go", "supervisor.go", "network.go", "rejoin.go", "join.go", "membership.go", "advertise.go", "underlay.go", "identity.go", "backend.go", "checkpoint.go", "peers.go", "node.go", "observer.go",
-	"report.go", "check.go", "rekey.go", "state.go", "offload.go", "systemd.go", "firewall.go", "cniconf.go", "options.go", "gc.go", "task.go",
+	"report.go", "check.go", "rekey.go", "loss.go", "state.go", "offload.go", "systemd.go", "firewall.go", "cniconf.go", "options.go", "gc.go", "task.go",
 }
 
 // unloaded imports empty packages. The test uses no names of imports.
