@@ -33,7 +33,9 @@ const (
 func newTransport(cfg *tls.Config) *http.Transport {
 	d := &net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	return &http.Transport{DialContext: d.DialContext, TLSClientConfig: cfg, TLSHandshakeTimeout: dialTimeout,
+	// The handshake has as much time as the dial.
+	secure := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 2 * dialTimeout, KeepAliveConfig: d.KeepAliveConfig}, Config: cfg}
+	return &http.Transport{DialContext: connecting(d.DialContext), DialTLSContext: connecting(secure.DialContext),
 		IdleConnTimeout: 90 * time.Second}
 }
 

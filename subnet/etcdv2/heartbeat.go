@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http/httptrace"
 	"time"
 
 	goetcd "github.com/coreos/go-etcd/etcd"
@@ -21,8 +20,9 @@ var errSilent = errors.New("etcd has stopped answering")
 //   - The index has advanced and the wait has not returned: heartbeat restarts the
 //     wait (errIdle). The new wait returns what the old one missed, or shows that
 //     only other keys changed.
-//   - The answer came on a new connection, though the server keeps them: it may have
-//     been restarted with other data. The caller lists again (errHistory).
+//   - The connection of the answer before was ended by the server, which keeps
+//     them: it may have been restarted with other data. The caller lists again
+//     (errHistory).
 //   - No answer, or the wait was not accepted by the second answer: heartbeat gives
 //     up the connections (errSilent).
 func (s *Store) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, began func() uint64) {
@@ -77,23 +77,3 @@ func (s *Store) index(ctx context.Context, timeout time.Duration) (uint64, error
 	}
 	return index, err
 }
-
-// connections notes the connections of requests that follow each other, one at a
-// time. Where one ends, the server may have been restarted with other data.
-type connections struct {
-	got          int  // of the last request: net/http repeats a read on another one
-	reused, kept bool // the last request's was an earlier one's; that was so before
-}
-
-// trace returns a context for the next request, which is noted.
-func (c *connections) trace(ctx context.Context) context.Context {
-	c.got, c.kept = 0, c.kept || c.reused
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-		c.got++
-		c.reused = i.Reused
-	}})
-}
-
-// replaced reports whether the last request needed a new connection, although the
-// server keeps connections.
-func (c *connections) replaced() bool { return c.got > 1 || c.got == 1 && c.kept && !c.reused }

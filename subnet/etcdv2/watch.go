@@ -53,7 +53,6 @@ func (s *Store) Watch(ctx context.Context, p subnet.Position, fn func(subnet.Rev
 			// rev: all changes up to index were of other keys. Resuming there keeps
 			// us within the last 1000 changes.
 			rev = max(rev, subnet.Rev(index))
-			waits = connections{} // the cancelled wait closed its connection
 		case err == nil:
 			rev, events, err = s.read(resp)
 		}
