@@ -81,20 +81,36 @@ func checkOffloads(f *facts) finding {
 	if err != nil {
 		return warn("ethtool -k "+f.uplink.Name, "%v", err)
 	}
-	var off []string
+	on, off := offloadNames(o, f.report)
+	if off != nil {
+		return warn(fmt.Sprintf("ethtool -K %s %s on", f.uplink.Name, strings.Join(off, " on ")),
+			"%s processes packets one by one, which costs throughput: %s is off", f.uplink.Name, strings.Join(off, " and "))
+	}
+	return okay("%s are on at %s", strings.Join(on, " and "), f.uplink.Name)
+}
+
+// offloadNames returns ethtool's names of the offloads that are on, and of those that
+// cost throughput by being off. veth begins without GRO, and the kernel data path is
+// faster so (docs/kernels.md, "Speed"); r is nil if no daemon answers.
+func offloadNames(o netdev.Offloads, r *status.Report) (on, off []string) {
+	kernelPath := r != nil && r.Backend != nil && r.Backend.DataPath == "kernel"
 	for _, offload := range []struct {
-		name string
-		on   bool
-	}{{"gro", o.GRO}, {"gso", o.GSO}, {"tso", o.TSO}} {
-		if !offload.on {
-			off = append(off, offload.name+" on")
+		name     string
+		on       bool
+		needless bool
+	}{
+		{"gro", o.GRO, kernelPath && o.Driver == "veth"},
+		{"gso", o.GSO, false},
+		{"tso", o.TSO, false},
+	} {
+		switch {
+		case offload.on:
+			on = append(on, offload.name)
+		case !offload.needless:
+			off = append(off, offload.name)
 		}
 	}
-	if off != nil {
-		return warn(fmt.Sprintf("ethtool -K %s %s", f.uplink.Name, strings.Join(off, " ")),
-			"%s processes packets one by one, which costs throughput: %s is off", f.uplink.Name, strings.ReplaceAll(strings.Join(off, " and "), " on", ""))
-	}
-	return okay("gro, gso and tso are on at %s", f.uplink.Name)
+	return on, off
 }
 
 // sysctlPath returns the file of a parameter. A name with slashes may hold dots,

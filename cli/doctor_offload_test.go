@@ -2,9 +2,11 @@ package cli
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/coreos/flannel/pkg/netdev"
 	"github.com/coreos/flannel/pkg/status"
 )
 
@@ -42,6 +44,29 @@ func TestCheckOffloadFaults(t *testing.T) {
 		got := checkOffloadFaults(f)
 		if got.Verdict != tt.verdict || !strings.Contains(got.Found+"\n", tt.words) || !strings.HasPrefix(got.Fix, tt.fix) {
 			t.Errorf("%s: %+v, want %s, %q and %q", name, got, tt.verdict, tt.words, tt.fix)
+		}
+	}
+}
+
+// A veth uplink begins without GRO. The kernel data path is faster so, the others and
+// other drivers are not.
+func TestDoctorKnowsVethWithoutGRO(t *testing.T) {
+	daemon := func(path string) *status.Report {
+		return &status.Report{Snapshot: status.Snapshot{Backend: &status.Backend{DataPath: path}}}
+	}
+	for _, test := range []struct {
+		driver string
+		report *status.Report
+		want   []string
+	}{
+		{"veth", daemon("kernel"), []string{"tso"}},
+		{"veth", daemon("offload"), []string{"gro", "tso"}},
+		{"veth", nil, []string{"gro", "tso"}},
+		{"virtio_net", daemon("kernel"), []string{"gro", "tso"}},
+	} {
+		on, off := offloadNames(netdev.Offloads{Driver: test.driver, GSO: true}, test.report)
+		if !slices.Equal(off, test.want) || !slices.Equal(on, []string{"gso"}) {
+			t.Errorf("%s, %+v: on %v, off %v; want off %v", test.driver, test.report, on, off, test.want)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func TestDoctorFindsFaults(t *testing.T) {
 	for _, fault := range []struct{ check, inject, verdict, words, heal string }{
 		{"ip_forward", "sysctl -w net.ipv4.ip_forward=0", "fail", "sysctl -w net.ipv4.ip_forward=1", "FIX"},
 		{"rp_filter", "sysctl -w net.ipv4.conf.all.rp_filter=1", "warn", "is strict on flannel0", "FIX"},
-		{"offloads", "ethtool -K eth0 gro off tso off", "warn", "gro and tso is off", "FIX"},
+		{"offloads", "ethtool -K eth0 gro off tso off", "warn", "throughput: tso is off", "FIX"},
 		{"uplink", "ip link set eth0 mtu 1300", "warn", "1280", "FIX"},
 		{"firewall", "nft 'add table inet fw; add chain inet fw strict { type filter hook input priority 1; policy drop; }; add rule inet fw strict meta l4proto { icmp, tcp } accept'",
 			"warn", "policy drop", "FIX"},
