@@ -6,7 +6,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // Compile is the command that ends [Interpreted].
@@ -19,10 +18,7 @@ const Compile = "sysctl -w net.core.bpf_jit_enable=1"
 // The parameter itself is not visible in each network namespace (net_core_table,
 // net/core/sysctl_net_core.c).
 func Interpreted() (bool, error) {
-	_ = rlimit.RemoveMemlock() // before Linux 5.11 a program counts against it
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	})
+	p, err := load(asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
 	if err != nil {
 		return false, fmt.Errorf("look for the compiler of programs: %w", err)
 	}

@@ -7,8 +7,9 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/coreos/flannel/pkg/pinned"
 )
 
 // fit makes the programs use what the kernel has; old: what Linux 5.10 has. Errors
@@ -36,24 +37,15 @@ func fit(spec *ebpf.CollectionSpec, old bool) error {
 // packet of IPv4.
 func UnwrapsMixed() (bool, error) {
 	const removed, mode, decapIPv6 = 28, 1, 1 << 8 // BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6
-	_ = rlimit.RemoveMemlock()                     // as in load
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R2, -removed),
-			asm.Mov.Imm(asm.R3, mode),
-			asm.Mov.Imm(asm.R4, decapIPv6),
-			asm.FnSkbAdjustRoom.Call(),
-			asm.Return(),
-		},
-	})
-	if err != nil {
-		return false, fmt.Errorf("look for unwrapping to another family: %w", explain(err))
-	}
-	defer program.Close()
 	packet := make([]byte, 14+removed+64)
 	packet[12], packet[13], packet[14] = 0x08, 0x00, 0x45 // Ethernet's type, IPv4's first byte
-	code, err := program.Run(&ebpf.RunOptions{Data: packet, Repeat: 1})
+	code, err := pinned.Try(asm.Instructions{
+		asm.Mov.Imm(asm.R2, -removed),
+		asm.Mov.Imm(asm.R3, mode),
+		asm.Mov.Imm(asm.R4, decapIPv6),
+		asm.FnSkbAdjustRoom.Call(),
+		asm.Return(),
+	}, packet)
 	if err != nil {
 		return false, fmt.Errorf("look for unwrapping to another family: %w", explain(err))
 	}

@@ -66,13 +66,16 @@ func (p *Path) attachXDP(i *netlink.LinkAttrs) error {
 // (dev_xdp_attach, net/core/dev.c). Drivers have ERANGE, EINVAL or EOPNOTSUPP for settings
 // that XDP does not go with, and say more in the kernel's log.
 func explainXDP(err error) error {
-	for errno, why := range map[unix.Errno]error{
-		unix.EOPNOTSUPP: errNoNative, unix.EBUSY: errXDPTaken, unix.EEXIST: errXDPTaken,
-		unix.ERANGE: errLargeMTU, unix.EINVAL: errXDPRefused,
-	} {
-		if errors.Is(err, errno) {
-			return why
-		}
+	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
+	switch {
+	case is(unix.EOPNOTSUPP):
+		return errNoNative
+	case is(unix.EBUSY), is(unix.EEXIST):
+		return errXDPTaken
+	case is(unix.ERANGE):
+		return errLargeMTU
+	case is(unix.EINVAL):
+		return errXDPRefused
 	}
 	return err
 }
