@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -100,7 +99,7 @@ func openQueues(ctx context.Context, p *pathConfig, queues int) (_ *offloaded, e
 	if d.device, err = tun.Open(c); err != nil {
 		return nil, tun.Explain(err)
 	}
-	if err := lengthenQueue(p.links, d.device.Name()); err != nil {
+	if err := setUpQueues(p.links, d.device.Name()); err != nil {
 		return nil, err
 	}
 	if f := d.device.Features(); f.Checksum != nil || f.TSO4 != nil {
@@ -138,22 +137,6 @@ func (d *offloaded) openSocketsOf(f inet.Family, queues int) (err error) {
 			return err
 		}
 		d.sending[f] = append(d.sending[f], c)
-	}
-	return nil
-}
-
-// queueLength is the number of packets that each of the device's queues holds. The
-// kernel cuts the super-packets of a container's own tunnel in front of it: with its
-// usual 500 packets the queue overflows within a window of TCP.
-const queueLength = 8192
-
-func lengthenQueue(h *netlink.Handle, device string) error {
-	l, err := h.LinkByName(device)
-	if err == nil && l.Attrs().TxQLen != queueLength {
-		err = h.LinkSetTxQLen(l, queueLength)
-	}
-	if err != nil {
-		return fmt.Errorf("lengthen queue of %s: %w", device, err)
 	}
 	return nil
 }
