@@ -90,16 +90,17 @@ func testAsymmetricRoutes(t *testing.T, dataPath string) {
 			h.Sysctl("net.ipv4.conf."+link+".rp_filter", "2")
 		}
 	}
-	// a prefers the switch, b the other link.
+	// a prefers the switch, b the other link. The switch comes first: a daemon that looks
+	// between two routes sees it, too.
 	for _, args := range [][]string{
 		{a.Netns(), b.Addr().Addr().String(), netnstest.Uplink, "1"}, {a.Netns(), b.Addr().Addr().String(), other, "2"},
-		{b.Netns(), a.Addr().Addr().String(), other, "1"}, {b.Netns(), a.Addr().Addr().String(), netnstest.Uplink, "2"},
+		{b.Netns(), a.Addr().Addr().String(), netnstest.Uplink, "2"}, {b.Netns(), a.Addr().Addr().String(), other, "1"},
 	} {
 		if out, err := output(t, a.Host, "ip", "-n", args[0], "route", "add", args[1], "dev", args[2], "metric", args[3]); err != nil {
 			t.Fatal(out)
 		}
 	}
-	c.awaitPair(a, b) // until the hosts know the routes, they refuse datagrams
+	c.awaitPair(a, b) // until a knows its second route, it refuses datagrams
 	refused := func() uint64 { return a.drops("wrong_interface") + b.drops("wrong_interface") }
 	before := refused()
 	for range 5 {
