@@ -86,7 +86,7 @@ func checkOffloads(f *facts) finding {
 		return warn(fmt.Sprintf("ethtool -K %s %s on", f.uplink.Name, strings.Join(off, " on ")),
 			"%s processes packets one by one, which costs throughput: %s is off", f.uplink.Name, strings.Join(off, " and "))
 	}
-	return okay("%s are on at %s", strings.Join(on, " and "), f.uplink.Name)
+	return okay("%s are on at %s", strings.Join(on, ", "), f.uplink.Name)
 }
 
 // offloadNames returns ethtool's names of the offloads that are on, and of those that
